@@ -1,0 +1,1 @@
+//! Which server is tried next: pure, with seed and clock as parameters.

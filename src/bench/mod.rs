@@ -1,0 +1,1 @@
+//! Load generator, origin server, peers, statistics, reports.

@@ -1,0 +1,1 @@
+//! Start-up, signals, drain: what is not on the hot path.

@@ -1,0 +1,1 @@
+//! Engines: who waits for the kernel, and owns the bytes meanwhile.

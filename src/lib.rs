@@ -1,0 +1,30 @@
+//! `thalweg` forwards TCP between clients and upstreams: one reactor per core,
+//! adaptive zero-copy lanes, every socket option that matters for transfer
+//! speed, and the harness that measures what each of them does.
+//!
+//! The rooms, lowest first. A room imports only from rooms above it in this
+//! list; `tests/architecture.rs` checks that.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | [`observe`] | counters, session records, the log that never blocks |
+//! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
+//! | [`balance`] | pure: which server is tried next |
+//! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
+//! | [`config`] | text to a validated, immutable configuration |
+//! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
+//! | [`worker`] | the loop of one core |
+//! | [`control`] | start-up, signals, drain |
+//! | [`bench`] | origin, load generator, statistics |
+//! | [`cli`] | argv to a command |
+
+pub mod balance;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod net;
+pub mod observe;
+pub mod relay;
+pub mod worker;

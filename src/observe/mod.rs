@@ -1,0 +1,1 @@
+//! Counters, session records, and the log that never blocks a reactor.
