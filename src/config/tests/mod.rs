@@ -1,0 +1,601 @@
+//! The whole of the configuration, from text to [`Config`] and back.
+
+mod properties;
+
+use super::*;
+
+const BASE: &str = "[[forward]]\nlisten = \":5000\"\nupstream = \"a:1\"\n";
+
+fn load(text: &str, pairs: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigErrors> {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Config::load(&Inputs {
+        file: some(text).map(|text| FileText {
+            name: "t.toml".to_owned(),
+            bytes: text.into_bytes(),
+        }),
+        pairs: pairs
+            .iter()
+            .map(|(listen, upstream)| Pair {
+                listen: some(listen),
+                upstream: some(upstream),
+            })
+            .collect(),
+        overrides: sets
+            .iter()
+            .map(|text| Override {
+                flag: "--set".to_owned(),
+                key: None,
+                text: (*text).to_owned(),
+            })
+            .collect(),
+    })
+}
+
+fn good(text: &str) -> Config {
+    load(text, &[], &[]).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+/// The errors as `place: message (remedy)`, one a line.
+fn errors(text: &str, pairs: &[(&str, &str)], sets: &[&str]) -> Vec<String> {
+    match load(text, pairs, sets) {
+        Ok(config) => panic!("accepted:\n{text}\nas {config:?}"),
+        Err(errors) => errors
+            .problems()
+            .iter()
+            .map(|p| {
+                let remedy = p.remedy.as_deref().unwrap_or_default();
+                format!("{}: {} ({remedy})", p.place, p.message)
+            })
+            .collect(),
+    }
+}
+
+/// One error, at this place and with these words.
+#[track_caller]
+fn expect(text: &str, place: &str, words: &[&str]) {
+    let errors = errors(text, &[], &[]);
+    assert_eq!(errors.len(), 1, "{text}\n{errors:#?}");
+    assert!(
+        errors[0].starts_with(&format!("t.toml:{place}: ")),
+        "{errors:#?}"
+    );
+    for word in words {
+        assert!(errors[0].contains(word), "no `{word}` in {errors:#?}");
+    }
+}
+
+#[track_caller]
+fn expect_in_profile(line: &str, words: &[&str]) {
+    let text = format!("{BASE}[profile.wan]\n{line}\n");
+    let column = 1 + line.find('=').map_or(0, |at| at + 2);
+    let errors = errors(&text, &[], &[]);
+    assert_eq!(errors.len(), 1, "{text}\n{errors:#?}");
+    let place = format!("t.toml:5:{column}: ");
+    assert!(errors[0].starts_with(&place), "{place} {errors:#?}");
+    for word in words {
+        assert!(errors[0].contains(word), "no `{word}` in {errors:#?}");
+    }
+}
+
+#[test]
+fn a_pair_of_the_command_line_is_a_configuration() {
+    let config = load("", &[(":5000", "10.0.0.1:443,[::1]:80")], &[]).expect("valid");
+    assert_eq!(config.global, Global::default());
+    assert_eq!(config.log, Log::default());
+    let forward = &config.forwards[0];
+    assert_eq!(forward.name, ":5000");
+    assert_eq!(forward.listen, [Address::Any { port: 5000 }]);
+    assert_eq!(forward.servers.len(), 2);
+    assert_eq!(forward.timeouts, Timeouts::default());
+    assert_eq!(forward.client.nodelay, Some(true));
+    assert_eq!(forward.client.quickack, None);
+    assert_eq!(forward.upstream.quickack, Some(false));
+    assert_eq!(forward.client_profile, "default");
+}
+
+#[test]
+fn defaults_stand_in_for_what_a_forward_leaves_out() {
+    let config = good(
+        "[defaults]\nidle_timeout = \"5s\"\ndata_path = \"copy\"\nmax_connections = 7\n\
+         connect_timeout = \"off\"\nclient_profile = \"wan\"\n[profile.wan]\nmss = 1400\n\
+         [[forward]]\nlisten = \":1\"\nupstream = \"a:1\"\n\
+         [[forward]]\nname = \"x\"\nlisten = \":2\"\nupstream = \"a:1\"\n\
+         idle_timeout = \"1m30s\"\ndata_path = \"splice\"\nmax_connections = \"auto\"\n\
+         client_profile = \"default\"\nwrite_stall_timeout = 0\n",
+    );
+    let [one, two] = &config.forwards[..] else {
+        panic!("{config:?}");
+    };
+    assert_eq!(one.timeouts.idle, Duration::from_secs(5));
+    assert_eq!(one.timeouts.connect, Duration::MAX);
+    assert_eq!(one.data_path, DataPath::Copy);
+    assert_eq!(one.max_connections, Some(7));
+    assert_eq!(one.client.mss, Some(1400));
+    assert_eq!(one.upstream.mss, None);
+    assert_eq!(two.timeouts.idle, Duration::from_secs(90));
+    assert_eq!(two.timeouts.write_stall, Duration::MAX);
+    assert_eq!(two.timeouts.connect, Duration::MAX);
+    assert_eq!(two.data_path, DataPath::Splice);
+    assert_eq!(two.max_connections, None);
+    assert_eq!(two.client.mss, None);
+}
+
+#[test]
+fn every_socket_option_is_read() {
+    let config = good(&format!(
+        "{BASE}client_profile = \"all\"\n[profile.all]\nnodelay = false\nquickack = true\n\
+         send_buffer = \"4MiB\"\nreceive_buffer = 65536\nmss = 1400\nwindow_clamp = \"1MB\"\n\
+         notsent_lowat = \"128KiB\"\ncongestion = \"bbr\"\nuser_timeout = \"30s\"\n\
+         keepalive = {{ idle = \"60s\", interval = \"10s\", probes = 3 }}\nsyn_retries = 2\n\
+         fastopen_queue = 256\nfastopen_connect = true\ndefer_accept = \"3s\"\ndscp = \"ef\"\n\
+         mark = 0x10\npriority = 6\nmax_pacing_rate = \"2Gbit\"\nbusy_poll = \"50us\"\n\
+         incoming_cpu = true\nlinger = \"0s\"\nsource = \"::1\"\ninterface = \"eth0\"\n\
+         free_bind = true\nmptcp = true\nbacklog = 1024\n\
+         raw = [{{ level = 6, name = -12, value = 1 }}]\n"
+    ));
+    let expected = SocketOptions {
+        nodelay: Some(false),
+        quickack: Some(true),
+        send_buffer: Some(4 << 20),
+        receive_buffer: Some(65_536),
+        mss: Some(1400),
+        window_clamp: Some(1_000_000),
+        notsent_lowat: Some(128 << 10),
+        congestion: Some("bbr".to_owned()),
+        user_timeout: Some(Duration::from_secs(30)),
+        keepalive: Some(crate::net::options::Keepalive {
+            idle: Some(Duration::from_secs(60)),
+            interval: Some(Duration::from_secs(10)),
+            probes: Some(3),
+        }),
+        syn_retries: Some(2),
+        fastopen_queue: Some(256),
+        fastopen_connect: Some(true),
+        defer_accept: Some(Duration::from_secs(3)),
+        tos: Some(46 << 2),
+        mark: Some(16),
+        priority: Some(6),
+        max_pacing_rate: Some(250_000_000),
+        busy_poll: Some(Duration::from_micros(50)),
+        incoming_cpu: Some(true),
+        linger: Some(Duration::ZERO),
+        source: "::1".parse().ok(),
+        interface: Some("eth0".to_owned()),
+        free_bind: Some(true),
+        mptcp: Some(true),
+        backlog: Some(1024),
+        raw: vec![crate::net::options::RawOption {
+            level: 6,
+            name: -12,
+            value: 1,
+        }],
+    };
+    assert_eq!(config.forwards[0].client, expected);
+    assert_eq!(config.profiles["all"], expected);
+    assert_eq!(Config::parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn keepalive_is_a_switch_a_duration_or_a_table() {
+    let keepalive = |line: &str| {
+        let text = format!("{BASE}[profile.default]\nkeepalive = {line}\n");
+        good(&text).forwards[0].client.keepalive
+    };
+    let idle = |seconds| crate::net::options::Keepalive {
+        idle: Some(Duration::from_secs(seconds)),
+        ..Default::default()
+    };
+    assert_eq!(keepalive("false"), None);
+    assert_eq!(
+        keepalive("true"),
+        Some(crate::net::options::Keepalive::default())
+    );
+    assert_eq!(keepalive("\"60s\""), Some(idle(60)));
+    assert_eq!(keepalive("{ idle = \"7s\" }"), Some(idle(7)));
+    expect_in_profile("keepalive = \"500ms\"", &["`keepalive`", "from 1s"]);
+    expect_in_profile("keepalive = \"1500ms\"", &["steps of 1s"]);
+    expect_in_profile("keepalive = 60", &["unit", "60s"]);
+}
+
+#[test]
+fn ranges_pair_up_and_a_single_upstream_serves_all() {
+    let config = load("", &[(":5000-5009", "a:6000-6009,b:7000")], &[]).expect("valid");
+    assert_eq!(config.forwards.len(), 10);
+    let last = &config.forwards[9];
+    assert_eq!(last.name, ":5009");
+    assert_eq!(last.listen, [Address::Any { port: 5009 }]);
+    let servers: Vec<_> = last.servers.iter().map(|s| s.address.to_string()).collect();
+    assert_eq!(servers, ["a:6009", "b:7000"]);
+
+    let config = load("", &[("127.0.0.1:5000-5009", "a:6000")], &[]).expect("valid");
+    assert_eq!(config.forwards.len(), 1);
+    assert_eq!(config.forwards[0].listen.len(), 10);
+
+    let config = good(
+        "[[forward]]\nname=\"r\"\nlisten=\":1-2\"\nupstream=\"p\"\n[upstream.p]\nservers=[\"a:8-9\"]",
+    );
+    let names: Vec<_> = config.forwards.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["r:1", "r:2"]);
+
+    let errors = errors("", &[(":5000-5009", "a:6000-6010"), (":1", "a:1-2")], &[]);
+    assert!(errors[0].starts_with("-l :5000-5009: "), "{errors:#?}");
+    assert!(errors[0].contains("10 ports cannot pair up with the 11 ports"));
+    assert!(errors[1].contains("1 port cannot pair up with the 2 ports"));
+    expect(
+        "[[forward]]\nlisten = [\":1-60000\", \"unix:/x\"]\nupstream = \"a:1-60000\"",
+        "2:24",
+        &["cannot pair"],
+    );
+    expect(
+        "[[forward]]\nlisten = [\":1-60000\", \"1.1.1.1:1-60000\"]\nupstream = \"a:1\"",
+        "2:12",
+        &["too many"],
+    );
+}
+
+#[test]
+fn pools_and_lists_are_the_same_servers() {
+    let servers = |upstream: &str| {
+        let text = format!(
+            "[[forward]]\nlisten=\":1\"\nupstream={upstream}\n[upstream.p]\n\
+             balance=\"round_robin\"\nservers=[\"a:1\", {{ address=\"b:2\" }}]"
+        );
+        good(&text).forwards[0].servers.clone()
+    };
+    let expected = servers("\"p\"");
+    assert_eq!(expected.len(), 2);
+    assert_eq!(servers("\"a:1, b:2\""), expected);
+    assert_eq!(servers("[\"a:1\", \"b:2\"]"), expected);
+    assert_eq!(servers("[\"a:1\", { address=\"b:2\" }]"), expected);
+}
+
+#[test]
+fn overrides_replace_any_value() {
+    let text =
+        "[[forward]]\nname = \"web\"\nlisten = \":1\"\nupstream = \"a:1\"\nidle_timeout = \"1s\"\n";
+    let sets = [
+        "defaults.connect_timeout=2s",
+        "forward.web.idle_timeout=3s",
+        "forward.\":2\".data_path=splice",
+        "global.reactors=2",
+        "global.engine=\"epoll\"",
+        "profile.wan.mss=1400",
+        "profile.wan.keepalive.idle=9s",
+        "defaults.upstream_profile=wan",
+        "forward.web.listen=[\":8\", \":9\"]",
+        "log.to=/tmp/a b=c.log",
+    ];
+    let config = load(text, &[(":2", "b:2")], &sets).expect("valid");
+    assert_eq!(config.forwards[0].timeouts.idle, Duration::from_secs(3));
+    assert_eq!(config.forwards[0].listen.len(), 2);
+    assert_eq!(config.forwards[1].timeouts.connect, Duration::from_secs(2));
+    assert_eq!(config.forwards[1].data_path, DataPath::Splice);
+    assert_eq!(config.global.reactors, Reactors::Count(2));
+    assert_eq!(config.global.engine, EngineChoice::Epoll);
+    assert_eq!(config.forwards[1].upstream.mss, Some(1400));
+    assert!(config.forwards[1].upstream.keepalive.is_some());
+    assert_eq!(config.log.to, LogTarget::File("/tmp/a b=c.log".into()));
+}
+
+#[test]
+fn a_wrong_override_names_its_argument() {
+    for (set, place, words) in [
+        ("defaults.idle_timout=5s", "", "did you mean `idle_timeout`"),
+        ("defaults.idle_timeout=5", "", "5s"),
+        ("global.reactors=0", "", "from 1 to 1024"),
+        ("global.engine=uring", "", "`uring` is not one of"),
+        ("nonsense", "", "KEY=VALUE"),
+        ("=5", "", "is not a key"),
+        ("a b=5", "", "is not a key"),
+        ("gobal.reactors=1", "", "did you mean `global`"),
+        ("forward.wbe.data_path=copy", "", "did you mean `web`"),
+        ("forward.web=copy", "", "forward.web.data_path"),
+        (
+            "forward.web.listen.x=1",
+            "",
+            "is a string: it has no key `x`",
+        ),
+        ("profile.wna.mss=1400", "", "no forward uses a profile"),
+        ("forward.web.upstream=[\"::1:443\"]", "", "`[::1]:443`"),
+        (
+            "global.reactors=2\nglobal.engine=1",
+            "",
+            "number or \"auto\"",
+        ),
+    ] {
+        let text = "[[forward]]\nname = \"web\"\nlisten = \":1\"\nupstream = \"a:1\"\n";
+        let errors = errors(text, &[], &[set]);
+        assert_eq!(errors.len(), 1, "{set}: {errors:#?}");
+        let place = format!("--set {}{place}: ", set.replace('\n', "\u{fffd}"));
+        assert!(errors[0].starts_with(&place), "{errors:#?}");
+        assert!(errors[0].contains(words), "{errors:#?}");
+    }
+}
+
+#[test]
+fn half_a_pair_names_the_missing_half() {
+    let errors = errors("", &[(":1", "a:1"), (":2", ""), ("", "b:1")], &[]);
+    assert!(errors[0].starts_with("-l :2: ") && errors[0].contains("`-r` is missing"));
+    assert!(errors[1].starts_with("-r b:1: ") && errors[1].contains("`-l` is missing"));
+    assert_eq!(errors.len(), 2);
+}
+
+#[test]
+fn b70_every_error_of_a_file_is_reported_at_once() {
+    let text = r#"[global]
+reactorz = 4
+engine = "kqueue"
+
+[defaults]
+idle_timeout = 10
+connect_timeout = "5 parsecs"
+client_profile = "wam"
+
+[profile.wan]
+mss = 70000
+congestion = 1
+
+[[forward]]
+listen = ["::1:443", ":65536"]
+upstream = "pol"
+
+[[forward]]
+name = "b"
+
+[upstream.pool]
+balance = "least_conn"
+servers = [ { address = "a.example:443", weight = 2 }, ":443" ]
+"#;
+    let expected = [
+        ("2:1", "unknown key `reactorz`", "did you mean `reactors`"),
+        ("3:10", "`kqueue` is not one of", ""),
+        ("6:16", "needs a unit", "\"10s\""),
+        ("7:19", "`parsecs`", "units are"),
+        ("8:18", "no profile named `wam`", "did you mean `wan`"),
+        ("11:7", "70000 is out of range", "88 to 32767"),
+        ("12:14", "must be a string", "quotes"),
+        ("14:1", "", ""),
+        ("15:12", "brackets", "did you mean `[::1]:443`"),
+        ("15:23", "65536 is too large", "65535"),
+        ("16:12", "no pool named `pol`", "did you mean `pool`"),
+        ("18:1", "has no `listen`", "listen ="),
+        ("18:1", "has no `upstream`", "upstream ="),
+        ("22:11", "least_conn", "round_robin"),
+        ("23:42", "`weight` is not supported", "remove"),
+        ("23:57", "a server needs a host", "127.0.0.1:443"),
+    ];
+    let errors = errors(text, &[], &[]);
+    let expected: Vec<_> = expected.iter().filter(|e| !e.1.is_empty()).collect();
+    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+    for (error, (place, message, remedy)) in errors.iter().zip(expected) {
+        assert!(
+            error.starts_with(&format!("t.toml:{place}: ")),
+            "{place} {error}"
+        );
+        assert!(error.contains(message) && error.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn b70_errors_of_syntax_do_not_hide_each_other_or_the_rest() {
+    let text = "[global]\nreactors = 4 4\nengine = epoll\nscratch = 1\n\n\
+                [[forward]\nlisten = 5\n\n[[forward]]\nlisten = \":1\nlisten = \":2\"\nlisten = \":3\"\n\
+                upstream = [\"a:1\"\n[log]\nlevel = \"wran\"\n";
+    let errors = errors(text, &[], &[]);
+    for (place, words) in [
+        ("2:12", "write \"4 4\""),
+        ("3:10", "write \"epoll\""),
+        ("4:1", "unknown key `scratch`"),
+        ("6:11", ""),
+        ("10:13", ""),
+        ("12:1", "`listen` is given twice"),
+        ("15:9", "did you mean `warn`"),
+    ] {
+        let place = format!("t.toml:{place}: ");
+        let found = errors.iter().find(|error| error.starts_with(&place));
+        assert!(
+            found.is_some_and(|e| e.contains(words)),
+            "{place} {errors:#?}"
+        );
+    }
+    assert_eq!(errors.len(), 8, "{errors:#?}");
+}
+
+#[test]
+fn wrong_structure_is_explained() {
+    expect(" ", "1:1", &["nothing to forward", "[[forward]]"]);
+    expect(
+        "[forward]\nlisten = \":1\"\n",
+        "1:1",
+        &["`[[forward]]`, two brackets"],
+    );
+    expect("forward = 5", "1:11", &["must be a list, not a number"]);
+    expect(
+        &format!("{BASE}[global]\n[global]\n"),
+        "5:2",
+        &["`global` is given twice"],
+    );
+    expect(
+        &format!("global = 5\n{BASE}"),
+        "1:10",
+        &["[global] must be a table"],
+    );
+    expect(
+        &format!("{BASE}[profile]\nwan = 3\n"),
+        "5:7",
+        &["must be a table"],
+    );
+    expect(
+        &format!("{BASE}[upstream.p]\n"),
+        "4:11",
+        &["has no `servers`"],
+    );
+    expect(
+        &format!("{BASE}[upstream.p]\nservers = []\n"),
+        "5:11",
+        &["list is empty"],
+    );
+    expect(
+        &format!("{BASE}[upstream.p]\nservers = [{{}}]\n"),
+        "5:12",
+        &["no `address`"],
+    );
+    expect(
+        &format!("{BASE}[upstream.\"a:b\"]\nservers = [\"a:1\"]\n"),
+        "4:11",
+        &["cannot contain"],
+    );
+    expect(
+        &format!("{BASE}timeout = \"1s\"\n"),
+        "4:1",
+        &["did you mean `idle_timeout`"],
+    );
+    expect(
+        &format!("{BASE}banana = 1\n"),
+        "4:1",
+        &["keys here: name, listen, upstream"],
+    );
+    expect(
+        &format!("{BASE}max_fails = 1\n"),
+        "4:1",
+        &["not supported by this version"],
+    );
+    expect(&format!("{BASE}name = \"\"\n"), "4:8", &["cannot be empty"]);
+    expect(
+        "[[forward]]\nlisten = \":5000\"\nupstream = []\n",
+        "3:12",
+        &["list is empty"],
+    );
+    expect(
+        &format!("{BASE}[log]\nto = \"stdrr\"\n"),
+        "5:6",
+        &["did you mean \"stderr\""],
+    );
+    expect(
+        &format!("{BASE}[log]\nto = \"my.log\"\n"),
+        "5:6",
+        &["\"./my.log\""],
+    );
+    expect(
+        &format!("{BASE}idle_timeout = \"400d\"\n"),
+        "4:16",
+        &["longer than a year", "off"],
+    );
+    expect(
+        &format!("{BASE}[global]\nbusy_poll = \"2s\"\n"),
+        "5:13",
+        &["from 0s to 1s"],
+    );
+}
+
+#[test]
+fn what_must_be_unique_is() {
+    let two = |first: &str, second: &str| {
+        format!("[[forward]]\n{first}\nupstream=\"a:1\"\n[[forward]]\n{second}\nupstream=\"a:1\"\n")
+    };
+    let twice =
+        |first: &str, second: &str| two(&format!("listen={first}"), &format!("listen={second}"));
+    expect(&twice("\":1\"", "\":1\""), "5:9", &["twice", "line 2"]);
+    expect(&twice("\":1\"", "\"0.0.0.0:1\""), "5:9", &["twice"]);
+    expect(&twice("\"[::]:1\"", "\"*:1\""), "5:9", &["twice"]);
+    expect(
+        &twice("\":1-9\"", "[\":20\", \":5-7\"]"),
+        "5:17",
+        &["`:5` is listened on twice"],
+    );
+    expect(&twice("\"unix:/a\"", "\"unix:/a\""), "5:9", &["twice"]);
+    good(&twice("\"0.0.0.0:1\"", "\"[::]:1\""));
+    good(&twice("\":1\"", "\"127.0.0.1:1\""));
+    let config = good(&twice("\"127.0.0.1:0\"", "\"127.0.0.1:0\""));
+    assert_eq!(config.forwards[1].name, "127.0.0.1:0#2");
+    expect(
+        &two("name=\"x\"\nlisten=\":1\"", "name=\"x\"\nlisten=\":2\""),
+        "6:6",
+        &["`x` exists already (line 2)"],
+    );
+    expect(
+        "[[forward]]\nlisten=\":5000\"\nupstream=\"127.0.0.1:5000\"\n",
+        "2:9",
+        &["dials itself"],
+    );
+    expect(
+        "[[forward]]\nlisten=\"unix:/x\"\nupstream=\"unix:/x\"\n",
+        "2:9",
+        &["dials itself"],
+    );
+}
+
+#[test]
+fn options_the_kernel_would_refuse_are_refused_with_a_place() {
+    expect_in_profile("mss = 87", &["88 to 32767"]);
+    expect_in_profile("nodelay = \"on\"", &["write true, without quotes"]);
+    expect_in_profile("nodelay = 1", &["true or false, not a number"]);
+    expect_in_profile("send_buffer = \"4GiB\"", &["out of range"]);
+    expect_in_profile("send_buffer = \"64k\"", &["`64KiB`"]);
+    expect_in_profile("send_buffer = -1", &["not a size"]);
+    expect_in_profile("send_buffer = 1.5", &["not a fraction"]);
+    expect_in_profile(
+        "congestion = \"a_name_of_sixteen\"",
+        &["congestion control"],
+    );
+    expect_in_profile("user_timeout = \"500us\"", &["out of range"]);
+    expect_in_profile("user_timeout = \"1500us\"", &["steps of 1ms"]);
+    expect_in_profile("user_timeout = 1979-05-27", &["not a date"]);
+    expect_in_profile("syn_retries = 0", &["1 to 127"]);
+    expect_in_profile("dscp = \"af44\"", &["did you mean `af4"]);
+    expect_in_profile("dscp = 64", &["0 to 63"]);
+    expect_in_profile("tos = 256", &["0 to 255"]);
+    expect_in_profile("max_pacing_rate = 100", &["100Mbit"]);
+    expect_in_profile("max_pacing_rate = \"0bit\"", &["nothing pass"]);
+    expect_in_profile("source = \"1.2.3.4:5\"", &["without a port"]);
+    expect_in_profile("interface = \"an interface\"", &["ip link"]);
+    expect_in_profile("mark = 4294967296", &["out of range"]);
+    expect_in_profile("raw = 5", &["must be a list"]);
+    let with = |lines: &str| format!("{BASE}[profile.wan]\n{lines}\n");
+    expect(&with("tos = 1\ndscp = 1"), "4:1", &["same byte"]);
+    expect(
+        &with("raw = [{ level = 1, name = 2 }]"),
+        "5:8",
+        &["`value`", "missing"],
+    );
+    expect(&with("sndbuf = 1"), "5:1", &["did you mean `send_buffer`"]);
+    expect(
+        &with("keepalive = { idel = \"1s\" }"),
+        "5:15",
+        &["did you mean `idle`"],
+    );
+}
+
+#[test]
+fn bytes_that_are_not_utf8_have_a_place() {
+    let bytes = b"[global]\nengine = \"\xff\"\n".to_vec();
+    let name = "t.toml".to_owned();
+    let file = Some(FileText { name, bytes });
+    let inputs = Inputs {
+        file,
+        ..Inputs::default()
+    };
+    let errors = Config::load(&inputs).expect_err("not UTF-8");
+    let encoding = errors
+        .problems()
+        .iter()
+        .find(|p| p.message.contains("UTF-8"));
+    assert_eq!(
+        encoding.map(|p| p.place.to_string()).as_deref(),
+        Some("t.toml:2:11")
+    );
+}
+
+#[test]
+fn a_flood_of_errors_is_bounded() {
+    let text = "[[forward]]\n".repeat(100_000);
+    let errors = load(&text, &[], &[]).expect_err("wrong");
+    assert!(errors.count() > 100_000 && errors.problems().len() < 1_000);
+    assert!(errors.to_string().contains("more errors"));
+    for deep in [
+        "a.".repeat(100_000) + "a = 1",
+        "a = ".to_owned() + &"[".repeat(100_000),
+    ] {
+        assert!(properties::errors_of(&deep) > 0);
+    }
+}
