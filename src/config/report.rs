@@ -103,11 +103,14 @@ impl Problem {
             paint.bold(&self.message)
         );
         let _ = writeln!(text, "{margin}{} {}", paint.dim("-->"), self.place);
-        let _ = writeln!(text, "{margin} {bar}");
-        let _ = writeln!(text, "{} {bar} {}", paint.dim(&line), self.place.excerpt);
-        let blank = " ".repeat(self.place.mark.start);
-        let caret = "^".repeat(self.place.mark.len().max(1));
-        let _ = writeln!(text, "{margin} {bar} {blank}{}", paint.red(&caret));
+        // No line to show: there is no argument that could be wrong.
+        if self.place.position.is_some() || !self.place.excerpt.is_empty() {
+            let _ = writeln!(text, "{margin} {bar}");
+            let _ = writeln!(text, "{} {bar} {}", paint.dim(&line), self.place.excerpt);
+            let blank = " ".repeat(self.place.mark.start);
+            let caret = "^".repeat(self.place.mark.len().max(1));
+            let _ = writeln!(text, "{margin} {bar} {blank}{}", paint.red(&caret));
+        }
         if let Some(remedy) = &self.remedy {
             let help = paint.bold("help");
             let _ = writeln!(text, "{margin} {} {help}: {remedy}", paint.dim("="));
@@ -334,6 +337,8 @@ fn visible(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() => '\u{fffd}',
+        // These turn the direction of writing around.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
         c => c,
     }
 }

@@ -80,11 +80,7 @@ pub(in super::super) fn add_override(report: &mut Report, root: &mut Node, chang
     let span = |range: Range<usize>| Span { source, range };
     let (path, value) = match &change.key {
         Some(key) => {
-            let value = Value::String(text.clone());
-            let node = Node {
-                value,
-                span: span(0..text.len()),
-            };
+            let node = toml_or_text(text, span(0..text.len()));
             (key.split('.').map(str::to_owned).collect(), node)
         }
         None => match key_and_value(source, text) {

@@ -15,6 +15,10 @@ use super::{Entry, Node, Value};
 /// Syntax errors looked for in one file.
 const ATTEMPTS: usize = 64;
 
+/// Bytes parsed again behind errors, all attempts together: a log of megabytes that
+/// was taken for a configuration must not be parsed dozens of times.
+const BYTES_AGAIN: usize = 16 << 20;
+
 /// Reads a source as TOML. What could not be read is reported and left out.
 pub(in super::super) fn parse_file(report: &mut Report, source: SourceId, text: &str) -> Node {
     let root = match readable_part(report, source, text) {
@@ -33,7 +37,8 @@ pub(in super::super) fn parse_file(report: &mut Report, source: SourceId, text: 
 fn readable_part(report: &mut Report, source: SourceId, text: &str) -> Option<Document<String>> {
     let mut text = text.to_owned();
     let mut last: Option<(String, Range<usize>)> = None;
-    for _ in 0..ATTEMPTS {
+    let attempts = ATTEMPTS.min(2 + BYTES_AGAIN / text.len().max(1));
+    for _ in 0..attempts {
         let error = match Document::parse(text.clone()) {
             Ok(document) => return Some(document),
             Err(error) => error,
@@ -59,7 +64,7 @@ fn readable_part(report: &mut Report, source: SourceId, text: &str) -> Option<Do
     };
     report.error(
         &end,
-        Fault::new(format!("there are more than {ATTEMPTS} errors of syntax"))
+        Fault::new(format!("there are more than {attempts} errors of syntax"))
             .remedy("is this a TOML file?"),
     );
     None

@@ -278,6 +278,35 @@ fn overrides_replace_any_value() {
 }
 
 #[test]
+fn a_flag_stands_for_its_key() {
+    let flag = |flag: &str, key: &str, text: &str| Override {
+        flag: flag.to_owned(),
+        key: Some(key.to_owned()),
+        text: text.to_owned(),
+    };
+    let load = |overrides| {
+        Config::load(&Inputs {
+            pairs: vec![Pair {
+                listen: Some(":1".to_owned()),
+                upstream: Some("a:1".to_owned()),
+            }],
+            overrides,
+            ..Inputs::default()
+        })
+    };
+    let config = load(vec![
+        flag("--reactors", "global.reactors", "2"),
+        flag("--log-level", "log.level", "debug"),
+    ]);
+    let config = config.expect("valid");
+    assert_eq!(config.global.reactors, Reactors::Count(2));
+    assert_eq!(config.log.level, LogLevel::Debug);
+    let errors = load(vec![flag("--reactors", "global.reactors", "0")]).expect_err("zero");
+    assert_eq!(errors.problems()[0].place.to_string(), "--reactors 0");
+    assert!(errors.to_string().contains("1 to 1024"), "{errors}");
+}
+
+#[test]
 fn a_wrong_override_names_its_argument() {
     for (set, place, words) in [
         ("defaults.idle_timout=5s", "", "did you mean `idle_timeout`"),
