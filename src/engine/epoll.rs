@@ -141,17 +141,6 @@ impl Epoll {
         Waker::new(self.poll.registry(), mio_token(Token::Waker))
     }
 
-    /// The listening sockets.
-    pub fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    /// Stops listening: connections still waiting in the backlogs are reset by
-    /// the kernel, so take them first.
-    pub fn close_listeners(&mut self) {
-        self.listeners.clear();
-    }
-
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.ready, timeout) {
             // A signal came first: no event is not an error.
@@ -350,6 +339,15 @@ impl Engine for Epoll {
             // Only ever a matter of 40 ms; a socket that failed says so itself.
             let _ = plan::send_delayed_ack(fd.as_fd());
         }
+    }
+
+    fn close_listeners(&mut self) {
+        self.listeners.clear();
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        let drops = self.listeners.iter().map(|listener| listener::drops(listener.fd.as_fd()));
+        drops.map(|drops| drops.map_or(0, u64::from)).sum()
     }
 
     fn release_spares(&mut self) {

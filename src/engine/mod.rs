@@ -147,6 +147,13 @@ pub trait Engine {
     /// send it now. An upstream that speaks first would wait for it.
     fn owe_no_ack(&mut self, key: SessionKey);
 
+    /// Closes the listeners. Connections still in their accept queues are reset
+    /// by the kernel: take them first.
+    fn close_listeners(&mut self);
+
+    /// Connections the kernel dropped so far because an accept queue was full.
+    fn accept_overflows(&self) -> u64;
+
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);
 

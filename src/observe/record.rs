@@ -129,20 +129,21 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct LegJson {
     rtt_us: u64,
-    min_rtt_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_rtt_us: Option<u64>,
     retransmits: u32,
     delivery_rate_bytes_per_second: u64,
     limited_by: &'static str,
 }
 
-impl From<&TcpInfo> for LegJson {
-    fn from(info: &TcpInfo) -> Self {
+impl LegJson {
+    fn new(info: &TcpInfo, lifetime: Duration) -> Self {
         Self {
             rtt_us: micros(info.rtt),
-            min_rtt_us: micros(info.min_rtt),
+            min_rtt_us: info.min_rtt.map(micros),
             retransmits: info.retransmits,
             delivery_rate_bytes_per_second: info.delivery_rate,
-            limited_by: info.limited_by().name(),
+            limited_by: info.limited_by(lifetime).name(),
         }
     }
 }
@@ -173,11 +174,15 @@ impl SessionRecord {
             path_down: self.down.path(),
             fallback_up: self.up.fallback_name(),
             fallback_down: self.down.fallback_name(),
-            client_tcp: self.client_tcp.as_ref().map(LegJson::from),
-            upstream_tcp: self.upstream_tcp.as_ref().map(LegJson::from),
+            client_tcp: self.client_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
+            upstream_tcp: self.upstream_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
         };
         // Strings, numbers and options always serialise.
         serde_json::to_string(&json).unwrap_or_default()
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.total.unwrap_or_default()
     }
 
     const fn kind(&self) -> &'static str {
@@ -217,10 +222,10 @@ impl fmt::Display for SessionRecord {
                     f,
                     " {name}_rtt={:.3}ms {name}_min_rtt={:.3}ms {name}_retransmits={} {name}_rate={} {name}_limited_by={}",
                     info.rtt.as_secs_f64() * 1e3,
-                    info.min_rtt.as_secs_f64() * 1e3,
+                    info.min_rtt.unwrap_or_default().as_secs_f64() * 1e3,
                     info.retransmits,
                     info.delivery_rate,
-                    info.limited_by().name(),
+                    info.limited_by(self.lifetime()).name(),
                 )?;
             }
         }

@@ -47,6 +47,10 @@ use setup::Forward;
 /// them, far shorter than the kernel's 40 ms.
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
+/// Passes over the accept queues before the listeners close: 32 connections a
+/// listener each, more than any backlog that somaxconn's default allows.
+const DRAIN_ACCEPT_PASSES: u32 = 256;
+
 /// Between lines about the same trouble (no descriptors, no ports …).
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -165,14 +169,23 @@ impl<E: Engine> Worker<E> {
         self.counters.live.set(self.sessions.len() as u64);
         self.counters.held_bytes.set(holdings.held_bytes);
         self.counters.pipes.set(u64::from(holdings.pipes));
+        self.counters.accept_overflows.set(self.engine.accept_overflows());
     }
 
     /// Accepts nothing more from now on.
     pub fn stop_accepting(&mut self) {
-        // What the kernel has accepted already belongs to clients that got a
-        // handshake: serve it before the listeners close.
-        self.accept();
+        // What waits in the accept queues got a handshake: it is served, not
+        // reset. Bounded, for in a storm the queues never run empty.
+        let now = self.engine.now();
+        for _ in 0..DRAIN_ACCEPT_PASSES {
+            if self.doors.next_try() > now {
+                break;
+            }
+            self.accept();
+        }
+        self.publish();
         self.draining = true;
+        self.engine.close_listeners();
     }
 
     /// Ends every session for this reason.
