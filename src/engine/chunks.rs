@@ -47,11 +47,17 @@ impl Chunks {
     /// Stores a copy of `bytes`.
     pub fn park(&mut self, bytes: &[u8]) -> Tail {
         let class = SIZES.iter().position(|size| bytes.len() <= *size);
-        let mut chunk = class.and_then(|class| self.free[class].pop()).unwrap_or_else(|| {
-            vec![0; class.map_or(bytes.len(), |class| SIZES[class])].into_boxed_slice()
-        });
+        let mut chunk = class
+            .and_then(|class| self.free[class].pop())
+            .unwrap_or_else(|| {
+                vec![0; class.map_or(bytes.len(), |class| SIZES[class])].into_boxed_slice()
+            });
         chunk[..bytes.len()].copy_from_slice(bytes);
-        Tail { bytes: chunk, start: 0, end: bytes.len() as u32 }
+        Tail {
+            bytes: chunk,
+            start: 0,
+            end: bytes.len() as u32,
+        }
     }
 
     /// Takes a chunk back.

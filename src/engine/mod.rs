@@ -123,7 +123,12 @@ pub trait Engine {
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
-    fn adopt(&mut self, key: SessionKey, incoming: Self::Incoming, listener: ListenerId) -> Result<(), Cause>;
+    fn adopt(
+        &mut self,
+        key: SessionKey,
+        incoming: Self::Incoming,
+        listener: ListenerId,
+    ) -> Result<(), Cause>;
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;

@@ -40,13 +40,23 @@ pub struct Gate {
 impl Gate {
     /// A gate for `max` sessions.
     pub const fn new(max: u32) -> Self {
-        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: None }
+        Self {
+            live: AtomicU32::new(0),
+            max: AtomicU32::new(max),
+            configured: max,
+            descriptors_kept: None,
+        }
     }
 
     /// A gate for `max` sessions or as many as descriptors allow, two for each,
     /// of those that `kept` leaves.
     pub const fn by_descriptors(max: u32, kept: u32) -> Self {
-        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: Some(kept) }
+        Self {
+            live: AtomicU32::new(0),
+            max: AtomicU32::new(max),
+            configured: max,
+            descriptors_kept: Some(kept),
+        }
     }
 
     /// Sessions now.
@@ -65,7 +75,8 @@ impl Gate {
             && let Ok(limit) = limits::descriptor_limit()
         {
             let by_descriptors = (limit.min(u64::from(u32::MAX)) as u32).saturating_sub(kept) / 2;
-            self.max.store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
+            self.max
+                .store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
         }
     }
 
@@ -102,8 +113,16 @@ struct Door {
 
 impl Doors {
     pub(super) fn new(listeners: Vec<ListenerSetup>, gate: Arc<Gate>) -> Self {
-        let door = |setup| Door { setup, knocked: false, full_until: Time::ZERO };
-        Self { doors: listeners.into_iter().map(door).collect(), gate, starved_until: Time::ZERO }
+        let door = |setup| Door {
+            setup,
+            knocked: false,
+            full_until: Time::ZERO,
+        };
+        Self {
+            doors: listeners.into_iter().map(door).collect(),
+            gate,
+            starved_until: Time::ZERO,
+        }
     }
 
     /// Somebody waits at a listener.
@@ -116,11 +135,16 @@ impl Doors {
     /// When somebody who waits can be let in: a time that has passed is now.
     pub(super) fn next_try(&self) -> Time {
         let knocked = self.doors.iter().filter(|door| door.knocked);
-        knocked.map(|door| door.full_until.max(self.starved_until)).min().unwrap_or(Time::NEVER)
+        knocked
+            .map(|door| door.full_until.max(self.starved_until))
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     pub(super) fn address(&self, listener: u32) -> Endpoint {
-        self.doors.get(listener as usize).map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
+        self.doors
+            .get(listener as usize)
+            .map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
     }
 
     /// A session has ended: there is room, and two descriptors.
@@ -184,14 +208,20 @@ impl<E: Engine> Worker<E> {
             AcceptError::Exhausted(cause) => {
                 self.starve(now);
                 self.complain(Complaint::Accept, || {
-                    format!("accepting pauses: {}; connections wait in the accept queue", cause.name())
+                    format!(
+                        "accepting pauses: {}; connections wait in the accept queue",
+                        cause.name()
+                    )
                 });
             }
             AcceptError::Broken(errno) => {
                 self.starve(now);
                 let address = self.doors.address(index as u32);
                 self.complain(Complaint::Accept, || {
-                    format!("listener {address}: accept failed: {}", std::io::Error::from_raw_os_error(errno))
+                    format!(
+                        "listener {address}: accept failed: {}",
+                        std::io::Error::from_raw_os_error(errno)
+                    )
                 });
             }
         }
@@ -205,7 +235,13 @@ impl<E: Engine> Worker<E> {
         self.doors.starved_until = now + STARVED_RETRY;
     }
 
-    fn start(&mut self, listener: ListenerId, forward: u16, incoming: E::Incoming, client: Endpoint) {
+    fn start(
+        &mut self,
+        listener: ListenerId,
+        forward: u16,
+        incoming: E::Incoming,
+        client: Endpoint,
+    ) {
         let now = self.engine.now();
         self.counters.accepted.add(1);
         let key = self.sessions.reserve();
@@ -246,7 +282,10 @@ impl<E: Engine> Worker<E> {
         if !self.doors.gate.enter() {
             return false;
         }
-        let admitted = self.forwards[usize::from(forward)].gate.as_ref().is_none_or(|gate| gate.enter());
+        let admitted = self.forwards[usize::from(forward)]
+            .gate
+            .as_ref()
+            .is_none_or(|gate| gate.enter());
         if !admitted {
             self.doors.gate.leave();
         }
