@@ -23,6 +23,7 @@ pub mod chunks;
 pub mod epoll;
 pub mod key;
 mod pump;
+pub mod sim;
 pub mod slab;
 pub mod wheel;
 
