@@ -7,5 +7,6 @@ pub mod errno;
 pub mod limits;
 pub mod listener;
 pub mod options;
+pub mod pipe;
 mod sys;
 pub mod tcp_info;
