@@ -43,12 +43,24 @@ impl fmt::Display for Shortfall {
 }
 
 impl SocketOptions {
-    /// What the kernel does not grant on sockets of `leg` and `family`. Makes one
-    /// socket, connects it to nothing, and closes it.
+    /// What the kernel does not grant on TCP sockets of `leg`. They are IPv4, or
+    /// IPv6 where only that can be: no option but `source` tells them apart.
+    pub fn granted(&self, leg: Leg) -> Vec<Shortfall> {
+        let source = self.source.filter(|_| leg == Leg::Upstream);
+        let v6_only = match source {
+            Some(source) => source.is_ipv6(),
+            None => make_socket(Family::V4, false).is_err(),
+        };
+        let family = if v6_only { Family::V6 } else { Family::V4 };
+        self.granted_on(leg, family)
+    }
+
+    /// As [`SocketOptions::granted`], on sockets of one family. Makes one socket,
+    /// connects it to nothing, and closes it.
     ///
     /// Empty if the family itself is missing here: listening or connecting will
     /// say that, and better.
-    pub fn granted(&self, leg: Leg, family: Family) -> Vec<Shortfall> {
+    pub fn granted_on(&self, leg: Leg, family: Family) -> Vec<Shortfall> {
         let plan = self.plan(leg);
         let Ok((socket, refusal)) = make_socket(family, plan.mptcp) else {
             return Vec::new();
