@@ -113,19 +113,13 @@ pub fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return output::configuration_errors(&errors),
     };
-    match start(&config) {
+    match crate::control::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            output::complain(&message);
+        Err(error) => {
+            output::complain(&error.to_string());
             ExitCode::FAILURE
         }
     }
-}
-
-/// Where forwarding begins. The error is one line and names what could not be had.
-fn start(config: &Config) -> Result<(), String> {
-    let forwards = config.forwards.len();
-    Err(format!("{forwards} forwards, but this build has no engine"))
 }
 
 /// The flags as the keys they are short for.
