@@ -12,7 +12,6 @@ use clap::ValueHint;
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::{Config, Override};
-use crate::control;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +113,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return output::configuration_errors(&errors),
     };
-    match control::run(&config) {
+    match crate::control::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error.to_string());

@@ -134,6 +134,8 @@ struct Conn {
     /// Closes under way.
     closing: [Option<Close>; 2],
     upstream_script: Script,
+    /// The session had both legs and pumped at least once.
+    relayed: bool,
 }
 
 /// An accepted connection that no session owns yet.
@@ -560,7 +562,8 @@ impl Engine for Sim {
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
         let mut pumped = Pumped::default();
-        assert!(self.conn(key).is_some(), "a pump for a stale key");
+        let Some(conn) = self.conn_mut(key) else { panic!("a pump for a stale key") };
+        conn.relayed = true;
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
             if matches!(lane.next(), Next::Park | Next::Done) {
