@@ -439,7 +439,13 @@ impl<E: Engine> Worker<E> {
     /// handshake on which no client data came to ride.
     fn send_owed_acks(&mut self) {
         let now = self.engine.now();
-        while let Some((key, _)) = self.acks_owed.pop_front_if(|(_, due)| *due <= now) {
+        while let Some((key, _)) = self
+            .acks_owed
+            .front()
+            .copied()
+            .filter(|(_, due)| *due <= now)
+        {
+            self.acks_owed.pop_front();
             if self
                 .sessions
                 .get(key)
