@@ -1,9 +1,10 @@
 //! Moves the bytes of one lane: what was received through the ring by sends
 //! through the ring, and everything else as the readiness engine does.
 //!
-//! A send is reported to the lane when it is submitted: the bytes are on their
-//! way, as they are once the kernel has taken them. So a message costs one pump
-//! and not two. A lane has one send in flight, and goes on when it is back.
+//! A send is reported to the lane when it is queued: the bytes are on their way,
+//! as they are once the kernel has taken them. So a message costs one pump and
+//! not two. What the sink then does not take waits in its leg, before everything
+//! else, and holds the lane up as a full socket does.
 
 use std::os::fd::AsFd;
 
@@ -53,19 +54,15 @@ impl Mover<'_> {
         pumped
     }
 
-    /// One move; `false`: nothing more to do before the send in flight is back.
+    /// One move; `false`: nothing more to do before the sink is heard of.
     fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
-        if let Next::Fill { .. } | Next::ShutSink = next {
-            if let Some(errno) = self.sink.send_failed.take() {
-                let failure = Failure::of(Operation::Transfer, Errno::from_raw(errno));
-                turn.drain_failed(self.direction, failure, lane);
-                return true;
-            }
-            if self.sink.flies(Op::Send) {
-                self.sink.sender_waits = true;
-                lane.fill_blocked(FillBlock::Empty);
-                return false;
-            }
+        if let Next::Fill { .. } | Next::Drain { .. } | Next::ShutSink = next
+            && !self.sink_is_clear(next, lane, turn)
+        {
+            return false;
+        }
+        if matches!(lane.next(), Next::Park | Next::Done) {
+            return true;
         }
         match next {
             Next::Fill { .. } if self.source.has_received() => self.forward(lane, turn),
@@ -92,6 +89,33 @@ impl Mover<'_> {
         true
     }
 
+    /// Whether the sink has taken what it was sent before. If not, the lane is told
+    /// what keeps it.
+    fn sink_is_clear(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
+        if self.sink.flies(Op::Send) {
+            // The outcome is known at the end of this turn.
+            self.sink.sender_waits = true;
+            lane.fill_blocked(FillBlock::Empty);
+            return false;
+        }
+        let flushed = self.sink.flush(self.kit);
+        if let Some(failure) = self.sink.send_failed.take() {
+            turn.drain_failed(self.direction, failure, lane);
+            return true;
+        }
+        if !flushed {
+            match next {
+                Next::Drain { .. } => lane.drain_blocked(0),
+                Next::Fill { .. } if self.source.has_received() => return true,
+                _ => {
+                    self.sink.sender_waits = true;
+                    lane.fill_blocked(FillBlock::Empty);
+                }
+            }
+        }
+        flushed
+    }
+
     /// Fills the lane with what was received, and sends it on.
     fn forward(&mut self, lane: &mut Lane, turn: &mut Turn) {
         self.kit.empty(self.store);
@@ -113,13 +137,18 @@ impl Mover<'_> {
         let Some(sink) = &self.sink.fd else {
             return self.ring.buffers().recycle(piece);
         };
-        if SEND_BY_RING && !self.source.has_pieces() {
+        if !self.source.has_pieces() && !self.sink.has_left_over() {
             lane.drained(piece.len());
             let at = self.at_sink();
-            return self.sink.send(piece, 0, at, self.ring);
+            return self.sink.send(piece, at, self.ring);
         }
         let bytes = self.ring.buffers().bytes(&piece);
-        match transmit(sink.as_fd(), bytes) {
+        let result = if self.sink.has_left_over() {
+            Err(Failure::WouldBlock)
+        } else {
+            transmit(sink.as_fd(), bytes)
+        };
+        match result {
             Err(failure) if failure != Failure::WouldBlock => {
                 turn.drain_failed(self.direction, failure, lane);
             }
@@ -165,7 +194,12 @@ impl Mover<'_> {
                 self.sink.watch(Op::WatchOut, sink, self.ring);
                 self.source.leave_stream(source, self.ring, self.kit);
             }
-            Next::Park => self.source.await_bytes(source, self.ring),
+            Next::Park => {
+                self.source.await_bytes(source, self.ring);
+                if self.sink.has_left_over() {
+                    self.sink.watch(Op::WatchOut, sink, self.ring);
+                }
+            }
             Next::Fill { .. }
             | Next::Drain { .. }
             | Next::Discard { .. }
@@ -188,6 +222,3 @@ impl Mover<'_> {
         }
     }
 }
-
-/// Whether a message that came alone is sent through the ring.
-const SEND_BY_RING: bool = true;

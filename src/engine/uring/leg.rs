@@ -15,16 +15,19 @@
 //!
 //! Invariants: at most one of each operation in flight; a descriptor is closed
 //! only with none in flight; provided buffers are held only by streamed legs, and
-//! by a send in flight.
+//! by a send for as long as a turn.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
 
 use super::buffers::{Inbox, Piece};
 use super::op::{At, Op, Tag};
 use super::ring::Ring;
 use crate::engine::chunks::Tail;
-use crate::engine::pump::Kit;
+use crate::engine::pump::{Kit, transmit};
+use crate::net::errno::{Failure, Operation};
 use crate::relay::session::Readiness;
 
 /// Turns with little to read, one after the other, that make a leg streamed.
@@ -70,13 +73,15 @@ pub(super) struct Leg {
     pub(super) sender_waits: bool,
     /// How its stream ended: 0 in good order, else an errno.
     pub(super) end: Option<i32>,
-    /// The last send failed: an errno.
-    pub(super) send_failed: Option<i32>,
+    /// A send failed, after its bytes were reported as written.
+    pub(super) send_failed: Option<Failure>,
     inbox: Inbox,
     /// What was received before it was watched again. Comes after nothing else.
     spill: Option<Box<VecDeque<Tail>>>,
-    /// What the send in flight sends, and from which byte.
-    sending: Option<(Piece, u32)>,
+    /// What the send in flight sends.
+    sending: Option<Piece>,
+    /// What a send left over; goes out before anything else.
+    outbox: Option<Tail>,
 }
 
 impl Leg {
@@ -268,46 +273,88 @@ impl Leg {
     // Sends.
 
     /// Starts to send a piece.
-    pub(super) fn send(&mut self, piece: Piece, from: u32, at: At, ring: &mut Ring) {
+    pub(super) fn send(&mut self, piece: Piece, at: At, ring: &mut Ring) {
         let Some(fd) = &self.fd else {
             return ring.buffers().recycle(piece);
         };
         debug_assert!(!self.flies(Op::Send), "a send overtakes another");
-        ring.send(fd.as_fd(), &piece, from, Tag::Side(at, Op::Send));
+        ring.send(fd.as_fd(), &piece, Tag::Side(at, Op::Send));
         self.flying |= Op::Send.bit();
-        self.sending = Some((piece, from));
+        self.sending = Some(piece);
     }
 
-    /// The send in flight has come back with this result; what it did not take is
-    /// sent again. `true`: it is over, well or not.
-    pub(super) fn sent(&mut self, result: i32, at: At, ring: &mut Ring) -> bool {
-        let Some((piece, from)) = self.sending.take() else {
-            return true;
+    /// The send in flight is over: `Ok`, or what its completion said.
+    pub(super) fn sent(&mut self, result: Result<(), i32>, ring: &mut Ring, kit: &mut Kit) {
+        self.landed(Op::Send);
+        let Some(piece) = self.sending.take() else {
+            return;
         };
-        if result < 0 {
-            self.send_failed = Some(-result);
-        } else if from + (result as u32) < piece.len() && !self.closing {
-            // Cut short by an error, which the next attempt reports.
-            self.send(piece, from + result as u32, at, ring);
-            return false;
+        if let Err(result) = result {
+            let errno = Errno::from_raw(-result.min(0));
+            match Failure::of(Operation::Transfer, errno) {
+                // Some of it was taken, or none.
+                _ if result >= 0 => self.leave_over(&piece, result as usize, ring, kit),
+                Failure::WouldBlock | Failure::Interrupted => {
+                    self.leave_over(&piece, 0, ring, kit);
+                }
+                failure => self.send_failed = Some(failure),
+            }
         }
         ring.buffers().recycle(piece);
+    }
+
+    fn leave_over(&mut self, piece: &Piece, taken: usize, ring: &mut Ring, kit: &mut Kit) {
+        let tail = kit.chunks.park(&ring.buffers().bytes(piece)[taken..]);
+        kit.held += tail.footprint();
+        self.outbox = Some(tail);
+    }
+
+    /// Sends what a send left over. `false`: some of it is still there.
+    pub(super) fn flush(&mut self, kit: &mut Kit) -> bool {
+        while let (Some(tail), Some(fd)) = (&mut self.outbox, &self.fd) {
+            match transmit(fd.as_fd(), tail.unsent()) {
+                Ok(taken) => tail.advance(taken as u32),
+                Err(Failure::WouldBlock) => return false,
+                Err(failure) => {
+                    self.send_failed = Some(failure);
+                    self.drop_outbox(kit);
+                }
+            }
+            if self.outbox.as_ref().is_some_and(|tail| tail.unsent().is_empty()) {
+                self.drop_outbox(kit);
+            }
+        }
         true
     }
 
-    /// Bytes that a send in flight has still to hand to the kernel, at the most.
+    /// Whether a send left something over.
+    pub(super) const fn has_left_over(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    fn drop_outbox(&mut self, kit: &mut Kit) {
+        if let Some(tail) = self.outbox.take() {
+            kit.held -= tail.footprint();
+            kit.chunks.recycle(tail);
+        }
+    }
+
+    /// Bytes reported as written that are still to be handed to the kernel.
     pub(super) fn unsent(&self) -> u32 {
-        self.sending
-            .as_ref()
-            .map_or(0, |(piece, from)| piece.len() - from)
+        let left_over = self.outbox.as_ref();
+        self.sending.as_ref().map_or(0, Piece::len)
+            + left_over.map_or(0, |tail| tail.unsent().len() as u32)
     }
 
     // The end.
 
-    /// Cancels what is in flight.
-    pub(super) fn cancel_all(&mut self, at: At, ring: &mut Ring) {
+    /// Drops what is held and cancels what is in flight.
+    pub(super) fn shut_down(&mut self, at: At, ring: &mut Ring, kit: &mut Kit) {
+        self.drop_received(ring, kit);
+        self.drop_outbox(kit);
         for op in Op::ALL {
-            if self.flies(op) && !(op == Op::Recv && self.leaving) {
+            // A send is over before a cancellation could find it.
+            if self.flies(op) && op != Op::Send && !(op == Op::Recv && self.leaving) {
                 ring.cancel(Tag::Side(at, op));
             }
         }

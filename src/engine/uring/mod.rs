@@ -58,6 +58,9 @@ pub use wake::Waker;
 /// no difference to 64 flows. Legs that find none go on without.
 const BUFFERS: u16 = 256;
 
+/// Sends whose buffers may stay out while the reactor sleeps.
+const SENDS_ASLEEP: usize = BUFFERS as usize / 4;
+
 /// How long a side from which nothing is read goes unwatched. Short connections
 /// are over by then and save two operations; a peer that fails meanwhile is
 /// noticed well within the second that behaviour 12 allows.
@@ -74,6 +77,10 @@ pub struct Uring {
     waker: Waker,
     /// Sides that will want a vigil, and when; in order of time.
     vigils: VecDeque<(At, Time)>,
+    /// Sides with a send in flight.
+    sends: Vec<At>,
+    /// Something waits for these sends: do not sleep before they are over.
+    hurry: bool,
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
@@ -127,6 +134,8 @@ impl Uring {
             },
             waker,
             vigils: VecDeque::new(),
+            sends: Vec::new(),
+            hurry: false,
             queued: Vec::new(),
             completions: Vec::new(),
             origin,
@@ -235,12 +244,7 @@ impl Uring {
         }
         let result = completion.result;
         if op == Op::Send {
-            if leg.sent(result, at, &mut self.ring)
-                && (std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some())
-                && !leg.closing
-            {
-                events.push(ready(at.side.other(), at.key, READABLE));
-            }
+            leg.sent(Err(result), &mut self.ring, &mut self.kit);
         } else if op == Op::Recv && !leg.closing {
             match piece {
                 Some(piece) if result > 0 => {
@@ -255,12 +259,7 @@ impl Uring {
             self.ring.buffers().recycle(piece);
         }
         if leg.closing {
-            if leg.is_quiet() {
-                leg.fd = None;
-                leg.closing = false;
-                events.push(Event::Closed(at.key, at.side));
-            }
-            return;
+            return leg_closed(leg, at, events);
         }
         match op {
             Op::WatchIn | Op::Vigil => {
@@ -275,7 +274,13 @@ impl Uring {
                 events.push(ready(at.side, at.key, readiness));
             }
             Op::WatchOut if leg.connecting => self.connect_ended(at, result, events),
+            Op::WatchOut if leg.has_left_over() && !leg.flush(&mut self.kit) => {
+                leg.watch(Op::WatchOut, at, &mut self.ring);
+            }
             Op::WatchOut => {
+                if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+                    events.push(ready(at.side.other(), at.key, READABLE));
+                }
                 let readiness = Readiness {
                     readable: false,
                     writable: true,
@@ -284,6 +289,29 @@ impl Uring {
                 events.push(ready(at.side, at.key, readiness));
             }
             Op::Recv | Op::Send => {}
+        }
+    }
+
+    /// The sends of this turn are over: those of which nothing was heard have
+    /// succeeded.
+    fn settle_sends(&mut self, events: &mut Vec<Event>) {
+        for at in self.sends.drain(..) {
+            let Some(leg) = leg_mut(&mut self.conns, at) else {
+                continue;
+            };
+            if leg.flies(Op::Send) {
+                leg.sent(Ok(()), &mut self.ring, &mut self.kit);
+            }
+            if leg.closing {
+                leg_closed(leg, at, events);
+                continue;
+            }
+            if leg.has_left_over() {
+                leg.watch(Op::WatchOut, at, &mut self.ring);
+            } else if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+                // The lane towards this side is pumped when its source is ready.
+                events.push(ready(at.side.other(), at.key, READABLE));
+            }
         }
     }
 
@@ -376,6 +404,15 @@ fn leg_mut(conns: &mut Slots<Conn>, at: At) -> Option<&mut Leg> {
     conn_mut(conns, at.key).map(|conn| &mut conn.legs[at.side.index()])
 }
 
+/// Closes the descriptor of a leg that waited for this, once nothing is in flight.
+fn leg_closed(leg: &mut Leg, at: At, events: &mut Vec<Event>) {
+    if leg.closing && leg.is_quiet() {
+        leg.fd = None;
+        leg.closing = false;
+        events.push(Event::Closed(at.key, at.side));
+    }
+}
+
 /// Whether nothing would tell of a failure of this side.
 const fn wants_vigil(leg: &Leg) -> bool {
     leg.is_open()
@@ -397,12 +434,14 @@ impl Engine for Uring {
         self.keep_vigils();
         events.append(&mut self.queued);
         let vigil = self.vigils.front().map_or(Time::NEVER, |(_, due)| *due);
-        let until = if events.is_empty() {
+        let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > SENDS_ASLEEP;
+        let until = if events.is_empty() && !hurry {
             until.min(vigil)
         } else {
             Time::ZERO
         };
         self.sleep(until)?;
+        let settled = self.ring.is_settled();
         self.read_clock();
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.take(&mut completions);
@@ -410,6 +449,9 @@ impl Engine for Uring {
             self.dispatch(completion, events);
         }
         self.completions = completions;
+        if settled {
+            self.settle_sends(events);
+        }
         Ok(())
     }
 
@@ -487,7 +529,15 @@ impl Engine for Uring {
             key,
             direction,
         };
+        let flew = mover.sink.flies(Op::Send);
         let pumped = mover.pump(lane);
+        if mover.sink.flies(Op::Send) {
+            self.hurry |= mover.sink.sender_waits;
+            if !flew {
+                let side = direction.sink();
+                self.sends.push(At { key, side });
+            }
+        }
         if lane.progress() == Progress::Finished {
             mover.sink.shut = true;
         }
@@ -528,7 +578,7 @@ impl Engine for Uring {
         let Some(leg) = leg_mut(&mut self.conns, at) else {
             return Start::Done(());
         };
-        leg.drop_received(&mut self.ring, &mut self.kit);
+        leg.shut_down(at, &mut self.ring, &mut self.kit);
         let Some(fd) = &leg.fd else {
             return Start::Done(());
         };
@@ -541,7 +591,7 @@ impl Engine for Uring {
             return Start::Done(());
         }
         leg.closing = true;
-        leg.cancel_all(at, &mut self.ring);
+        self.hurry |= leg.flies(Op::Send);
         Start::Pending
     }
 

@@ -31,7 +31,8 @@ pub(super) enum Op {
     Vigil = 2,
     /// Multishot receive into provided buffers.
     Recv = 3,
-    /// Send out of a provided buffer.
+    /// Send out of a provided buffer, at once or not at all: it never outlives the
+    /// system call that submits it, and completes only when it fails.
     Send = 4,
 }
 
@@ -72,6 +73,12 @@ pub(super) enum Tag {
 }
 
 impl Tag {
+    /// Whether a completion is sure to follow. Cancellations and sends have one
+    /// only when they fail.
+    pub(super) const fn is_counted(self) -> bool {
+        !matches!(self, Self::Cancel | Self::Side(_, Op::Send))
+    }
+
     pub(super) const fn encode(self) -> u64 {
         match self {
             Self::Side(at, op) => {

@@ -4,10 +4,12 @@
 //! a seccomp filter or a security module refuses what the kernel has. So each kind
 //! of operation is carried out once, on a pair of unix sockets.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::buffers::Piece;
 use super::op::{At, Op, Tag};
 use super::ring::{Completion, Ring};
 use crate::engine::SessionKey;
@@ -15,6 +17,9 @@ use crate::relay::Side;
 
 /// How long an operation may take that completes at once.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sends of a few bytes after which every unix socket is full.
+const SENDS_MAX: u32 = 100_000;
 
 /// Carries out each kind of operation once. The error says which was refused.
 pub fn probe() -> Result<(), String> {
@@ -27,8 +32,7 @@ pub fn probe() -> Result<(), String> {
         _ => format!("cannot make a ring: {error}"),
     };
     let mut ring = Ring::new(2).map_err(refused)?;
-    let (near, far) =
-        std::os::unix::net::UnixStream::pair().map_err(|error| format!("socketpair: {error}"))?;
+    let (near, far) = UnixStream::pair().map_err(|error| format!("socketpair: {error}"))?;
     near.set_nonblocking(true)
         .map_err(|error| format!("fcntl: {error}"))?;
     let tag = |op| {
@@ -54,8 +58,7 @@ pub fn probe() -> Result<(), String> {
         return Err("multishot receive ends after one message".into());
     }
     one(&mut ring, tag(Op::WatchIn), "poll")?;
-    ring.send(near.as_fd(), &piece, 0, tag(Op::Send));
-    one(&mut ring, tag(Op::Send), "send")?;
+    probe_send(&mut ring, &near, &far, &piece, tag(Op::Send))?;
     ring.buffers().recycle(piece);
     ring.cancel(tag(Op::Recv));
     let cancelled = next(&mut ring, tag(Op::Recv), "cancel")?;
@@ -63,6 +66,37 @@ pub fn probe() -> Result<(), String> {
         return Err("cancel: the operation ended otherwise".into());
     }
     Ok(())
+}
+
+/// A send that is taken says nothing, one that is not says so at once.
+fn probe_send(
+    ring: &mut Ring,
+    near: &UnixStream,
+    far: &UnixStream,
+    piece: &Piece,
+    tag: Tag,
+) -> Result<(), String> {
+    let mut taken = 0;
+    let mut completions = Vec::new();
+    for _ in 0..SENDS_MAX {
+        ring.send(near.as_fd(), piece, tag);
+        ring.enter(0, None)
+            .map_err(|error| format!("io_uring_enter: {error}"))?;
+        ring.take(&mut completions);
+        if !completions.is_empty() {
+            break;
+        }
+        taken += piece.len() as usize;
+    }
+    match completions.first() {
+        Some(full) if full.tag == tag && full.result == -libc::EAGAIN => {}
+        Some(other) => return Err(format!("send: completed with {}", other.result)),
+        None => return Err("send: a full socket goes unnoticed".into()),
+    }
+    let mut bytes = vec![0; taken];
+    let mut far = far;
+    far.read_exact(&mut bytes)
+        .map_err(|error| format!("send: what was taken did not arrive: {error}"))
 }
 
 /// The next completion of an operation, which succeeded.

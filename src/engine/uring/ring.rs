@@ -143,14 +143,20 @@ impl Ring {
         self.start(entry, tag);
     }
 
-    /// Sends a piece from byte `from` on, all of it. The caller keeps the piece
-    /// until the completion: recycled earlier, the peer would get other bytes.
-    pub(super) fn send(&mut self, fd: BorrowedFd<'_>, piece: &Piece, from: u32, tag: Tag) {
-        let bytes = &self.buffers.bytes(piece)[from as usize..];
+    /// Sends a piece at the next [`Ring::enter`], without waiting for room. A
+    /// completion follows only if not all of it was taken, and then it is there
+    /// when `enter` returns. So a turn of sends is one system call, which need not
+    /// return for their sake. The caller keeps the piece until then: recycled
+    /// earlier, the peer would get other bytes.
+    pub(super) fn send(&mut self, fd: BorrowedFd<'_>, piece: &Piece, tag: Tag) {
+        let bytes = self.buffers.bytes(piece);
+        // WAITALL makes a short send a failure, DONTWAIT makes that immediate.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
         let entry = opcode::Send::new(Fd(fd.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build();
-        self.start(entry, tag);
+            .flags(flags)
+            .build()
+            .flags(Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(tag.encode()));
     }
 
     /// Cancels an operation. Its own completion tells that it is over; this has
@@ -242,6 +248,13 @@ impl Ring {
             || self.ring.submission().taskrun()
     }
 
+    /// Whether everything was submitted and every completion so far can be taken;
+    /// if not, there is more to come from a further [`Ring::enter`].
+    pub(super) fn is_settled(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        submissions.is_empty() && !submissions.cq_overflow()
+    }
+
     /// Whether completions can be taken.
     pub(super) fn has_completions(&mut self) -> bool {
         !self.backlog.is_empty() || !self.ring.completion().is_empty()
@@ -266,7 +279,7 @@ impl Ring {
                 result: entry.result(),
                 flags: entry.flags(),
             };
-            if !completion.more() && completion.tag != Tag::Cancel {
+            if !completion.more() && completion.tag.is_counted() {
                 *flying -= 1;
             }
             completion
