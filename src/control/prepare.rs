@@ -173,6 +173,7 @@ fn bind(
             });
             share.listeners.push(epoll::Listener {
                 fd: socket.fd,
+                family: socket.family,
                 options: options.clone(),
             });
         }
@@ -188,7 +189,23 @@ fn bind(
 
 /// Says what was asked for and not granted, and what to change.
 fn report_options(forward: &Forward, log: &Log) {
-    let _ = (forward, log);
+    for (leg, options) in [
+        (Leg::Client, &forward.client),
+        (Leg::Upstream, &forward.upstream),
+    ] {
+        for shortfall in options.granted(leg) {
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {shortfall}", forward.name),
+            );
+        }
+        for advice in options.advice() {
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {advice}", forward.name),
+            );
+        }
+    }
 }
 
 fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {

@@ -64,6 +64,8 @@ pub struct Setup {
 pub struct Listener {
     /// Listening, non-blocking.
     pub fd: OwnedFd,
+    /// Its family, and so that of the sockets it accepts.
+    pub family: Family,
     /// Options of accepted sockets.
     pub options: Arc<OptionPlan>,
 }
@@ -279,7 +281,7 @@ impl Engine for Epoll {
         };
         match listener::accept(listener.fd.as_fd()) {
             Ok(accepted) => {
-                let family = Family::of(&accepted.peer);
+                let family = listener.family;
                 Ok((
                     Incoming {
                         fd: accepted.fd,
@@ -405,7 +407,14 @@ impl Engine for Epoll {
     }
 
     fn close_listeners(&mut self) {
-        self.listeners.clear();
+        for listener in self.listeners.drain(..) {
+            // The socket of a unix listener is shared by reactors: closing this
+            // descriptor alone would leave it registered.
+            let _ = self
+                .poll
+                .registry()
+                .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
+        }
     }
 
     fn accept_overflows(&self) -> u64 {

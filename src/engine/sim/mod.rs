@@ -106,6 +106,8 @@ pub struct Sim {
     open_sockets: u32,
     held: u64,
     idle_steps: u32,
+    /// Sessions are being cut by order: nobody is owed anything any more.
+    pub lenient: bool,
 }
 
 /// What came of the sessions that are over.
@@ -134,6 +136,8 @@ struct Conn {
     /// Closes under way.
     closing: [Option<Close>; 2],
     upstream_script: Script,
+    /// The session had both legs and pumped at least once.
+    relayed: bool,
 }
 
 /// An accepted connection that no session owns yet.
@@ -161,6 +165,7 @@ impl Sim {
             open_sockets: 0,
             held: 0,
             idle_steps: 0,
+            lenient: false,
         }
     }
 
@@ -339,7 +344,9 @@ impl Sim {
         }
         let conn = self.conns.touch(key.slot);
         conn.check();
-        conn.check_delivery();
+        if !self.lenient {
+            conn.check_delivery();
+        }
         let [client, upstream] = &conn.peers;
         self.tally.closed += 1;
         self.tally.bytes += client.received + upstream.received;
@@ -396,7 +403,7 @@ impl Sim {
             Next::Fill {
                 path: Path::Splice, ..
             } if refused => {
-                let why = if part % 2 == 0 {
+                let why = if part.is_multiple_of(2) {
                     Fallback::Unsupported
                 } else {
                     Fallback::NoPipe
@@ -560,7 +567,10 @@ impl Engine for Sim {
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
         let mut pumped = Pumped::default();
-        assert!(self.conn(key).is_some(), "a pump for a stale key");
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a pump for a stale key")
+        };
+        conn.relayed = true;
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
             if matches!(lane.next(), Next::Park | Next::Done) {

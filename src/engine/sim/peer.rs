@@ -56,12 +56,12 @@ impl Script {
         };
         let reads = match dice.between(0, 11) {
             0 => 0,
-            1..=4 => dice.between(1_000, 50_000),
+            1..=4 => dice.between(20_000, 100_000),
             _ => 1 << 20,
         };
         Self {
             sends,
-            burst: dice.between(1, sends / 2 + 1),
+            burst: dice.between(sends / 200 + 1, sends / 2 + 2),
             reads,
             window: dice.between(1_000, 1 << 20),
             finale,
