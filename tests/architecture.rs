@@ -245,11 +245,13 @@ fn after(tokens: &[(usize, Token)], at: usize) -> Option<&Token> {
 // What the tree says of itself.
 
 /// The rooms, lowest first: the first column of the table in the root's header,
-/// each row ``//! | [`room`] | what lives there |``.
+/// each row ``//! | [`room`] | what lives there |``, with `mod@` before a name
+/// that is a macro's too.
 fn order_of(root: &str) -> Option<Vec<String>> {
     let rows = root.lines().filter_map(|line| {
         let name = line.strip_prefix("//! | [`")?;
-        name.split_once("`] |").map(|(room, _)| room.to_owned())
+        let (room, _) = name.split_once("`] |")?;
+        Some(room.strip_prefix("mod@").unwrap_or(room).to_owned())
     });
     let rooms: Vec<String> = rows.collect();
     (!rooms.is_empty()).then_some(rooms)
