@@ -250,8 +250,8 @@ fn after(tokens: &[(usize, Token)], at: usize) -> Option<&Token> {
 fn order_of(root: &str) -> Option<Vec<String>> {
     let rows = root.lines().filter_map(|line| {
         let name = line.strip_prefix("//! | [`")?;
-        let (room, _) = name.split_once("`] |")?;
-        Some(room.strip_prefix("mod@").unwrap_or(room).to_owned())
+        let (name, _) = name.split_once("`] |")?;
+        Some(name.strip_prefix("mod@").unwrap_or(name).to_owned())
     });
     let rooms: Vec<String> = rows.collect();
     (!rooms.is_empty()).then_some(rooms)
