@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn timestamps_are_rfc_3339() {
-        let at = |seconds, millis| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+        let at =
+            |seconds: u64, millis: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
         assert_eq!(timestamp(at(0, 0)), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(at(951_782_399, 999)), "2000-02-28T23:59:59.999Z");
         assert_eq!(timestamp(at(951_782_400, 0)), "2000-02-29T00:00:00.000Z");
