@@ -28,7 +28,8 @@ const SEEDS: u64 = 300;
 const TURNS_MAX: u64 = 3_000_000;
 
 fn worker(sim: Sim, path: PathPolicy, counters: &Arc<Counters>) -> Worker<Sim> {
-    let (log, _) = Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
+    let (log, _) =
+        Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
     let rules = Rules {
         deadlines: Deadlines {
             connect: Duration::from_secs(2),
@@ -43,14 +44,22 @@ fn worker(sim: Sim, path: PathPolicy, counters: &Arc<Counters>) -> Worker<Sim> {
     let forward = ForwardSetup {
         name: "sim".into(),
         rules,
-        servers: vec![ServerSetup { endpoint: Endpoint::Unnamed }; 3],
+        servers: vec![
+            ServerSetup {
+                endpoint: Endpoint::Unnamed
+            };
+            3
+        ],
         connect_options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
         gate: None,
     };
     let setup = Setup {
         reactor: 0,
         forwards: vec![forward],
-        listeners: vec![ListenerSetup { forward: 0, address: Endpoint::Unnamed }],
+        listeners: vec![ListenerSetup {
+            forward: 0,
+            address: Endpoint::Unnamed,
+        }],
         gate: Arc::new(Gate::new(12)),
         counters: counters.clone(),
         log,
@@ -62,10 +71,14 @@ fn worker(sim: Sim, path: PathPolicy, counters: &Arc<Counters>) -> Worker<Sim> {
 /// One run: clients come in waves, then everything must come to its end.
 fn run(seed: u64) -> Tally {
     let mut sim = Sim::new(seed);
-    let path = [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice][sim.dice().between(0, 2) as usize];
+    let path =
+        [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice][sim.dice().between(0, 2) as usize];
     let counters = Arc::new(Counters::default());
     let clients = sim.dice().between(1, 40);
-    let cut_at = sim.dice().percent(10).then(|| sim.dice().between(1, 20_000));
+    let cut_at = sim
+        .dice()
+        .percent(10)
+        .then(|| sim.dice().between(1, 20_000));
     let mut worker = worker(sim, path, &counters);
     let (mut arrived, mut turns) = (0, 0);
     while arrived < clients || !worker.engine().is_quiet() {
@@ -88,20 +101,30 @@ fn run(seed: u64) -> Tally {
     let end = counters.snapshot();
     assert_eq!(worker.live(), 0, "a session outlived its sockets");
     assert_eq!(worker.engine().open_sockets(), 0, "a socket was left open");
-    assert_eq!(worker.engine().holdings().held_bytes, 0, "held bytes leaked");
+    assert_eq!(
+        worker.engine().holdings().held_bytes,
+        0,
+        "held bytes leaked"
+    );
     assert_eq!(end.accepted, end.ended, "accepted and ended do not match");
     worker.engine().tally
 }
 
 #[test]
 fn random_peers_on_a_random_kernel() {
-    let replay = std::env::var("THALWEG_SEED").ok().and_then(|seed| seed.parse().ok());
-    let count = std::env::var("THALWEG_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS);
+    let replay = std::env::var("THALWEG_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let count = std::env::var("THALWEG_SEEDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(SEEDS);
     let seeds = replay.map_or(0..count, |seed: u64| seed..seed + 1);
     let mut total = Tally::default();
     for seed in seeds {
         let tally = catch_unwind(AssertUnwindSafe(|| run(seed)));
-        let tally = tally.unwrap_or_else(|_| panic!("seed {seed} failed; replay with THALWEG_SEED={seed}"));
+        let tally =
+            tally.unwrap_or_else(|_| panic!("seed {seed} failed; replay with THALWEG_SEED={seed}"));
         total.connections += tally.connections;
         total.closed += tally.closed;
         total.complete += tally.complete;
@@ -132,12 +155,22 @@ fn one(seed: u64, client: Script, upstream: Script) -> Worker<Sim> {
     panic!("the run does not end");
 }
 
-const EAGER: Script = Script { sends: 100_000, burst: 9_000, reads: 1 << 20, window: 65_536, finale: Finale::Orderly };
+const EAGER: Script = Script {
+    sends: 100_000,
+    burst: 9_000,
+    reads: 1 << 20,
+    window: 65_536,
+    finale: Finale::Orderly,
+};
 
 #[test]
 fn b05_both_sides_end_at_the_same_moment() {
     for seed in 0..50 {
-        let worker = one(seed, Script { sends: 0, ..EAGER }, Script { sends: 0, ..EAGER });
+        let worker = one(
+            seed,
+            Script { sends: 0, ..EAGER },
+            Script { sends: 0, ..EAGER },
+        );
         assert!(worker.engine().tally.closed <= 1);
     }
 }
@@ -145,18 +178,42 @@ fn b05_both_sides_end_at_the_same_moment() {
 #[test]
 fn b42_a_peer_that_never_reads_is_given_up() {
     for seed in 0..20 {
-        let deaf = Script { sends: 0, reads: 0, finale: Finale::Silence, ..EAGER };
-        let worker = one(seed * 4, deaf, Script { sends: 8_000_000, finale: Finale::AfterTheOther, ..EAGER });
-        assert!(worker.engine().now() < Time::ZERO + Duration::from_secs(40), "{:?}", worker.engine().now());
+        let deaf = Script {
+            sends: 0,
+            reads: 0,
+            finale: Finale::Silence,
+            ..EAGER
+        };
+        let worker = one(
+            seed * 4,
+            deaf,
+            Script {
+                sends: 8_000_000,
+                finale: Finale::AfterTheOther,
+                ..EAGER
+            },
+        );
+        assert!(
+            worker.engine().now() < Time::ZERO + Duration::from_secs(40),
+            "{:?}",
+            worker.engine().now()
+        );
     }
 }
 
 #[test]
 fn b41_silence_is_ended_at_its_time() {
-    let silent = Script { sends: 0, finale: Finale::Silence, ..EAGER };
+    let silent = Script {
+        sends: 0,
+        finale: Finale::Silence,
+        ..EAGER
+    };
     for seed in 0..20 {
         let worker = one(seed * 4, silent, silent);
         let end = worker.engine().now().since(Time::ZERO);
-        assert!((7.9..8.5).contains(&end.as_secs_f64()) || end < Duration::from_secs(7), "{end:?}");
+        assert!(
+            (7.9..8.5).contains(&end.as_secs_f64()) || end < Duration::from_secs(7),
+            "{end:?}"
+        );
     }
 }

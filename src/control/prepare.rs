@@ -189,12 +189,21 @@ fn bind(
 
 /// Says what was asked for and not granted, and what to change.
 fn report_options(forward: &Forward, log: &Log) {
-    for (leg, options) in [(Leg::Client, &forward.client), (Leg::Upstream, &forward.upstream)] {
+    for (leg, options) in [
+        (Leg::Client, &forward.client),
+        (Leg::Upstream, &forward.upstream),
+    ] {
         for shortfall in options.granted(leg) {
-            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {shortfall}", forward.name));
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {shortfall}", forward.name),
+            );
         }
         for advice in options.advice() {
-            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {advice}", forward.name));
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {advice}", forward.name),
+            );
         }
     }
 }

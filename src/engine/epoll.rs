@@ -410,7 +410,10 @@ impl Engine for Epoll {
         for listener in self.listeners.drain(..) {
             // The socket of a unix listener is shared by reactors: closing this
             // descriptor alone would leave it registered.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
+            let _ = self
+                .poll
+                .registry()
+                .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
         }
     }
 

@@ -562,7 +562,9 @@ impl Engine for Sim {
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
         let mut pumped = Pumped::default();
-        let Some(conn) = self.conn_mut(key) else { panic!("a pump for a stale key") };
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a pump for a stale key")
+        };
         conn.relayed = true;
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
