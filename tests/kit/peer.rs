@@ -366,6 +366,12 @@ impl Listener {
         Self::with(address, 1024, Some(receive_buffer))
     }
 
+    /// On which the kernel keeps a single connection until it is accepted.
+    pub(crate) fn without_backlog() -> Self {
+        let address = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), 0);
+        Self::with(address, 0, None)
+    }
+
     pub(crate) fn with(address: SocketAddr, backlog: i32, receive_buffer: Option<usize>) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         if let Some(size) = receive_buffer {
@@ -418,8 +424,22 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Connects until the kernel takes no more connections for a server that accepts
+    /// none: from then on, while the result lives, it answers no SYN.
+    #[track_caller]
+    pub(crate) fn fill_accept_queue(&self) -> Vec<TcpStream> {
+        let patience = Duration::from_millis(200);
+        let connect = || TcpStream::connect_timeout(&self.address, patience);
+        let fillers: Vec<_> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        assert!(fillers.len() < 100, "the accept queue has no end");
+        fillers
+    }
+}
+
 /// A port of 127.0.0.1 on which nobody listens. Kept from everybody else while the
-/// value lives: it is bound and does not listen.
+/// value lives: it is bound and does not listen. A [`Listener`] may be put there for
+/// a while ([`Listener::with`]).
 #[derive(Debug)]
 pub(crate) struct Refusing {
     _socket: Socket,
@@ -430,6 +450,7 @@ impl Refusing {
     pub(crate) fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), 0);
+        socket.set_reuse_address(true).unwrap();
         socket.bind(&any.into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self {
