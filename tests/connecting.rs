@@ -7,7 +7,7 @@ mod kit;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::peer::{Refusing, transfer};
+use kit::peer::{Refusing, transfer, unless_reset};
 use kit::*;
 use nix::sys::signal::Signal;
 
@@ -57,7 +57,7 @@ fn b18_the_only_server_refuses_and_the_client_is_closed_at_once() {
         let forwarder = Setup::new(dead.address()).case(case).start();
         let took = best_of(5, AT_ONCE, || {
             let start = Instant::now();
-            if let Some(mut client) = connect_if_quick(&forwarder) {
+            if let Some(mut client) = unless_reset(Peer::try_connect(forwarder.address())) {
                 client.receive_until_end();
             }
             start.elapsed()
@@ -69,15 +69,6 @@ fn b18_the_only_server_refuses_and_the_client_is_closed_at_once() {
         assert!(records.iter().all(|r| r.attempts() == 1));
         forwarder.check_idle();
     });
-}
-
-/// A client, unless the forwarder closes it before its own connect returns.
-fn connect_if_quick(forwarder: &Forwarder) -> Option<Peer> {
-    match Peer::try_connect(forwarder.address()) {
-        Ok(client) => Some(client),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
-        Err(error) => panic!("cannot connect: {error}"),
-    }
 }
 
 /// What the kernel of a stopped forwarder accepts is there before anything is dialled:
@@ -207,7 +198,8 @@ fn b27_errors_before_the_outcome_of_a_connect_is_known() {
             .start();
         for round in 0..ROUNDS {
             let server = Listener::with(port.address(), round as i32 % 4, None);
-            let clients = (0..CLIENTS).map(|_| connect_if_quick(&forwarder));
+            let clients =
+                (0..CLIENTS).map(|_| unless_reset(Peer::try_connect(forwarder.address())));
             let mut clients: Vec<_> = clients.flatten().collect();
             // Every other time when some are connected, otherwise at any moment.
             if round % 2 == 0 {

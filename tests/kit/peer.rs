@@ -68,12 +68,17 @@ impl Peer {
     /// of ephemeral ports that it has narrowed.
     #[track_caller]
     pub(crate) fn connect_from(port: u16, to: SocketAddr) -> Self {
+        Self::try_connect_from(port, to).expect("cannot connect")
+    }
+
+    /// As [`Peer::connect_from`].
+    pub(crate) fn try_connect_from(port: u16, to: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
         let local = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port);
         socket.set_reuse_address(true).unwrap();
         socket.bind(&local.into()).unwrap();
-        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-        Self::client(socket.into())
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Ok(Self::client(socket.into()))
     }
 
     /// A stream that was connected to the forwarder.
@@ -304,6 +309,16 @@ impl Peer {
     /// Bytes sent that the other kernel has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u32 {
         thalweg::net::tcp_info::unsent(self.stream.as_fd()).unwrap()
+    }
+}
+
+/// The client, unless the forwarder has reset it before its own connect returned.
+#[track_caller]
+pub(crate) fn unless_reset(connected: std::io::Result<Peer>) -> Option<Peer> {
+    match connected {
+        Ok(client) => Some(client),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("cannot connect: {error}"),
     }
 }
 
