@@ -7,7 +7,7 @@ mod kit;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use kit::namespace::{Firewall, ip, nft, sysctl};
+use kit::namespace::{Firewall, ip, sysctl};
 use kit::peer::{transfer, unless_reset};
 use kit::*;
 
@@ -46,15 +46,14 @@ fn b20_unreachable_and_forbidden_servers_are_passed_over() {
         ip("route add unreachable 10.1.0.1");
         ip("route add prohibit 10.1.0.2");
         ip("route add blackhole 10.1.0.3");
-        let Some(_firewall) = Firewall::new() else {
+        let Some(firewall) = Firewall::new() else {
             return;
         };
         for (address, answer) in [
             ("127.0.0.5", "host-unreachable"),
             ("127.0.0.6", "admin-prohibited"),
         ] {
-            let rule = format!("ip daddr {address} reject with icmp {answer}");
-            assert!(nft(&format!("add rule inet thalweg_test input {rule}")));
+            firewall.add(&format!("ip daddr {address} reject with icmp {answer}"));
         }
         let alive = Listener::new();
         for dead in DEAD {

@@ -125,14 +125,14 @@ fn b11_bytes_of_a_reset_connection_never_reach_another() {
             .start();
         for round in 0..8 {
             let client = Peer::connect_small(forwarder.address(), 4096);
-            let mut client = client.as_client_number(2 * round);
-            let mut upstream = server.accept().as_server_number(2 * round);
+            let mut client = client.numbered_client(2 * round);
+            let mut upstream = server.accept().numbered_server(2 * round);
             let sender_resets = round % 2 == 0;
             let uploading = round % 4 < 2;
-            let (sender, other) = if uploading {
-                (&mut client, &mut upstream)
+            let sender = if uploading {
+                &mut client
             } else {
-                (&mut upstream, &mut client)
+                &mut upstream
             };
             let stuck = sender.send_until_stuck(Duration::from_millis(50));
             assert!(stuck > 64 * KIB, "only {stuck} bytes were sent");
@@ -144,8 +144,8 @@ fn b11_bytes_of_a_reset_connection_never_reach_another() {
                 client.receive_until_end();
             }
             let next = 2 * round + 1;
-            let mut client = forwarder.connect().as_client_number(next);
-            let mut upstream = server.accept().as_server_number(next);
+            let mut client = forwarder.connect().numbered_client(next);
+            let mut upstream = server.accept().numbered_server(next);
             transfer(&mut client, &mut upstream, 2 * MIB);
             transfer(&mut upstream, &mut client, 2 * MIB);
         }

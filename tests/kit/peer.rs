@@ -106,14 +106,14 @@ impl Peer {
     }
 
     /// The client of connection `n`, whose payload no other connection has.
-    pub(crate) fn as_client_number(mut self, n: u64) -> Self {
+    pub(crate) fn numbered_client(mut self, n: u64) -> Self {
         let (up, down) = seeds(n);
         (self.outgoing, self.incoming) = (Pattern::new(up), Pattern::new(down));
         self
     }
 
     /// The server of connection `n`.
-    pub(crate) fn as_server_number(mut self, n: u64) -> Self {
+    pub(crate) fn numbered_server(mut self, n: u64) -> Self {
         let (up, down) = seeds(n);
         (self.outgoing, self.incoming) = (Pattern::new(down), Pattern::new(up));
         self
