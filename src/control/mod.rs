@@ -1,1 +1,124 @@
 //! Start-up, signals, drain: what is not on the hot path.
+//!
+//! ```text
+//! run ─► prepare: limits, names, sockets, what the kernel granted
+//!     ─► one thread a reactor
+//!     ─► wait for signals ─► drain ─► cut what is left ─► summary
+//! ```
+//! Talks to reactors by messages ([`reactor::Order`]) only.
+
+mod prepare;
+mod reactor;
+mod report;
+mod signals;
+
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, LogLevel};
+use crate::observe::counters::Snapshot;
+use crate::observe::log::Log;
+use crate::relay::ending::Cause;
+
+pub use prepare::StartError;
+use prepare::Prepared;
+use reactor::{Order, Reactor};
+use signals::{Signal, Signals};
+
+/// How long the log's last lines may take to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a drain looks whether it is complete.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Forwards as configured until a signal ends it.
+///
+/// SIGTERM and SIGINT drain: no new connections, running ones go on until they
+/// end or `drain_timeout` has passed; a second one ends them at once. SIGUSR1
+/// logs the counters.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    // Before any thread starts: they inherit the mask.
+    let signals = Signals::block().map_err(StartError::Signals)?;
+    let (log, writer) = Log::start(config.log.level, config.log.format, &config.log.to)
+        .map_err(|error| StartError::Log { target: config.log.to.clone(), error })?;
+    let outcome = Prepared::new(config, &log).and_then(|prepared| Running::start(prepared, log.clone()));
+    let outcome = outcome.map(|running| running.serve(&signals));
+    drop(log);
+    writer.finish(LOG_PATIENCE);
+    outcome
+}
+
+/// A forwarder at work.
+struct Running {
+    reactors: Vec<Reactor>,
+    drain_timeout: Duration,
+    log: Log,
+    /// Unix listeners' paths go when this is dropped.
+    _sockets: Vec<crate::net::listener::Bound>,
+}
+
+impl Running {
+    fn start(prepared: Prepared, log: Log) -> Result<Self, StartError> {
+        let Prepared { reactors, sockets, drain_timeout } = prepared;
+        let reactors = reactors.into_iter().map(Reactor::spawn).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { reactors, drain_timeout, log, _sockets: sockets })
+    }
+
+    fn serve(mut self, signals: &Signals) {
+        loop {
+            match signals.wait(None) {
+                Some(Signal::Report) => self.report(),
+                Some(Signal::Stop) => break,
+                None => {}
+            }
+        }
+        self.drain(signals);
+        self.report();
+        // A reactor that does not answer must not keep the process alive.
+        for reactor in &mut self.reactors {
+            reactor.join(Duration::from_secs(1));
+        }
+    }
+
+    fn drain(&mut self, signals: &Signals) {
+        let live: u64 = self.snapshots().iter().map(|counters| counters.accepted - counters.ended).sum();
+        self.log.line(LogLevel::Info, format!("draining: {live} sessions, up to {:?}", self.drain_timeout));
+        self.order(|| Order::Drain);
+        let deadline = Instant::now().checked_add(self.drain_timeout);
+        while self.reactors.iter().any(Reactor::is_running) {
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let asked_again = signals.wait(Some(DRAIN_LOOK)) == Some(Signal::Stop);
+            if late || asked_again {
+                let cause = if asked_again { Cause::Stopped } else { Cause::DrainTimeout };
+                self.order(|| Order::Cut(cause));
+                self.wait_for_the_cut();
+                return;
+            }
+        }
+    }
+
+    /// A cut needs no peer's consent: it is a matter of a turn or two.
+    fn wait_for_the_cut(&self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.reactors.iter().any(Reactor::is_running) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn order(&self, order: impl Fn() -> Order) {
+        for reactor in &self.reactors {
+            reactor.send(order());
+        }
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.reactors.iter().map(|reactor| reactor.counters().snapshot()).collect()
+    }
+
+    /// Logs the counters: in all, and how evenly the reactors share the load.
+    fn report(&self) {
+        self.order(|| Order::Publish);
+        // Reactors publish their gauges within a turn of being woken.
+        std::thread::sleep(Duration::from_millis(5));
+        report::log_counters(&self.log, &self.snapshots());
+    }
+}

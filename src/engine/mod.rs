@@ -1,1 +1,162 @@
 //! Engines: who waits for the kernel, and owns the bytes meanwhile.
+//!
+//! Readiness (epoll) and completion (io_uring) differ in who owns the payload
+//! while it waits. So no payload crosses this seam: an engine holds the bytes,
+//! the relay above it sees counts.
+//!
+//! # The contract of [`Engine`]
+//! Written here, tested on each engine by [`conformance`]:
+//! 1. One outcome for each operation: [`Engine::connect`] answers at once or
+//!    later by an event, never both; likewise [`Engine::close`].
+//! 2. An engine never calls back: it returns, or queues an [`Event`].
+//! 3. At most one fill and one drain of a lane are in flight.
+//! 4. [`Event::Closed`] is the last event of a side and comes only when nothing
+//!    of that side is in flight. Events of a key that was released may still
+//!    be on their way: whoever receives them drops them by the generation.
+//! 5. A failed connect leaves nothing behind: no descriptor, no later event.
+//! 6. Readiness is edge-triggered and may be spurious. After an event, pump
+//!    until the lane parks; a pump that answers `more` is called again without
+//!    waiting for an event.
+//! 7. Bytes come out in order, each once; an end only after the last of them.
+
+pub mod chunks;
+pub mod epoll;
+pub mod key;
+mod pump;
+pub mod slab;
+pub mod wheel;
+
+use std::io;
+
+use crate::net::address::Endpoint;
+use crate::net::options::OptionPlan;
+use crate::net::tcp_info::TcpInfo;
+use crate::relay::ending::Cause;
+use crate::relay::lane::Lane;
+use crate::relay::session::{Close, Pumped, Readiness};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+pub use key::SessionKey;
+
+/// A listener of a reactor, by its place in the reactor's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u32);
+
+/// What an engine reports from [`Engine::wait`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Connections wait at a listener: call [`Engine::accept`] until it is empty.
+    Acceptable(ListenerId),
+    /// A connect that was pending succeeded.
+    Connected(SessionKey),
+    /// A connect that was pending failed; nothing of it is left.
+    ConnectFailed(SessionKey, Cause),
+    /// A side is ready, or a completion for one of its lanes waits to be pumped.
+    Ready(SessionKey, Side, Readiness),
+    /// A close that was pending is complete.
+    Closed(SessionKey, Side),
+    /// Somebody used the waker.
+    Woken,
+}
+
+/// Answer to starting an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<T> {
+    /// Complete; no event follows.
+    Done(T),
+    /// An event follows.
+    Pending,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptError {
+    /// No connection waits.
+    Empty,
+    /// One was lost before it could be accepted (ECONNABORTED and its like):
+    /// carry on with the next.
+    Lost,
+    /// Out of descriptors or memory: pause, then try again.
+    Exhausted(Cause),
+    /// The listener is broken.
+    Broken(i32),
+}
+
+/// What a connect needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Whom to dial.
+    pub endpoint: &'a Endpoint,
+    /// With which socket options.
+    pub options: &'a OptionPlan,
+}
+
+/// What an engine holds, as figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Bytes of parked tails and of pipes in use.
+    pub held_bytes: u64,
+    /// Pipes in use by lanes.
+    pub pipes: u32,
+    /// Pipes waiting in the pool.
+    pub pipes_pooled: u32,
+    /// splice(2) refused to work and lanes copy instead, so many times.
+    pub splice_refused: u64,
+}
+
+/// Waits for the kernel and moves bytes. See the module's documentation.
+pub trait Engine {
+    /// An accepted connection that no session owns yet.
+    type Incoming;
+
+    /// The time of the last [`Engine::wait`]; the clock is read once a turn.
+    fn now(&self) -> Time;
+
+    /// Appends what happened, sleeping until something does but not beyond
+    /// `until`. [`Time::NEVER`] sleeps for as long as it takes, a time that has
+    /// passed does not sleep.
+    fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// Takes one waiting connection off a listener.
+    fn accept(&mut self, listener: ListenerId) -> Result<(Self::Incoming, Endpoint), AcceptError>;
+
+    /// Gives an accepted connection to a session as its client side. On an error
+    /// the connection is closed.
+    fn adopt(&mut self, key: SessionKey, incoming: Self::Incoming, listener: ListenerId) -> Result<(), Cause>;
+
+    /// Starts to connect the upstream side.
+    fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
+
+    /// Moves bytes of one lane until it parks or the budget ends.
+    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped;
+
+    /// Drops the bytes held for a lane.
+    fn drop_held(&mut self, key: SessionKey, direction: Direction);
+
+    /// Bytes the kernel has still to deliver to each side; 0 for an absent one.
+    fn unsent(&self, key: SessionKey) -> [u32; 2];
+
+    /// Closes a side; one that is absent is `Done`.
+    fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()>;
+
+    /// The kernel's view of a side, while it is open and TCP.
+    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo>;
+
+    /// The handshake's last ACK waits for data to ride on; there is none yet, so
+    /// send it now. An upstream that speaks first would wait for it.
+    fn owe_no_ack(&mut self, key: SessionKey);
+
+    /// Closes the listeners. Connections still in their accept queues are reset
+    /// by the kernel: take them first.
+    fn close_listeners(&mut self);
+
+    /// Connections the kernel dropped so far because an accept queue was full.
+    fn accept_overflows(&self) -> u64;
+
+    /// Gives up descriptors and memory that it can do without.
+    fn release_spares(&mut self);
+
+    /// What it holds now.
+    fn holdings(&self) -> Holdings;
+}

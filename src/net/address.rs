@@ -1,7 +1,11 @@
-//! Addresses: as a user writes them ([`Address`]), and as the kernel takes them
-//! ([`Endpoint`]).
+//! Addresses: as a user writes them ([`Address`], [`AddressRange`]), and as the
+//! kernel takes them ([`Endpoint`]).
 //!
+//! Invariant: what `Display` writes for an [`Address`] reads back as the same
+//! address; control bytes are escaped on the way out and understood on the way in.
 //! Deliberately not here: name resolution at run time (see `control`).
+
+mod parse;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -62,12 +66,133 @@ impl fmt::Display for UnixName {
     /// Control bytes are escaped: the text may go to a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => write!(
-                f,
-                "unix:{}",
-                path.as_os_str().as_encoded_bytes().escape_ascii()
-            ),
+            Self::Path(path) => {
+                let bytes = path.as_os_str().as_encoded_bytes();
+                // A leading `@` would read back as an abstract name.
+                match bytes.strip_prefix(b"@") {
+                    Some(rest) => write!(f, "unix:\\x40{}", rest.escape_ascii()),
+                    None => write!(f, "unix:{}", bytes.escape_ascii()),
+                }
+            }
             Self::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
         }
     }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any { port } => write!(f, ":{port}"),
+            Self::Inet(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Address {
+    /// The port; `None` for a unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Any { port } | Self::Name { port, .. } => Some(*port),
+            Self::Inet(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The same address with another port; a unix socket stays as it is.
+    #[must_use]
+    pub fn with_port(mut self, new: u16) -> Self {
+        match &mut self {
+            Self::Any { port } | Self::Name { port, .. } => *port = new,
+            Self::Inet(address) => address.set_port(new),
+            Self::Unix(_) => {}
+        }
+        self
+    }
+
+    /// Whether this can be dialled: it names a host and a port.
+    pub fn check_server(&self) -> Result<(), AddressError> {
+        let port = self.port().unwrap_or(1);
+        let loopback = match self {
+            Self::Any { .. } => Some("127.0.0.1"),
+            Self::Inet(address) if address.ip().is_unspecified() => match address {
+                SocketAddr::V4(_) => Some("127.0.0.1"),
+                SocketAddr::V6(_) => Some("[::1]"),
+            },
+            _ => None,
+        };
+        let error = |problem: &str, remedy: String| {
+            Err(AddressError::new(&self.to_string(), problem).remedy(remedy))
+        };
+        match (loopback, port) {
+            (Some(host), _) => error(
+                "a server needs a host; this is an address to listen on",
+                format!("for this machine write `{host}:{port}`"),
+            ),
+            (None, 0) => error(
+                "a server needs a port; 0 lets the kernel choose, which only a listener can do",
+                "write the port of the server".to_owned(),
+            ),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// One address, or a run of ports on one host: `:5000-5009`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AddressRange {
+    /// The address of the lowest port.
+    first: Address,
+    /// How many ports, 1 to 65535.
+    len: u16,
+}
+
+impl AddressRange {
+    /// How many addresses it stands for; never 0.
+    #[allow(clippy::len_without_is_empty)] // It is never empty.
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Its first address, the only one unless it is a range of ports.
+    pub fn first(&self) -> &Address {
+        &self.first
+    }
+
+    /// The address at `index`; `None` past its end.
+    pub fn nth(&self, index: usize) -> Option<Address> {
+        if index >= self.len() {
+            return None;
+        }
+        let port = self.first.port().unwrap_or(0);
+        Some(self.first.clone().with_port(port + index as u16))
+    }
+
+    /// Every address, lowest port first.
+    pub fn expand(&self) -> impl Iterator<Item = Address> + '_ {
+        (0..self.len()).filter_map(|index| self.nth(index))
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first.fmt(f)?;
+        match self.first.port() {
+            Some(port) if self.len > 1 => write!(f, "-{}", port + (self.len - 1)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a text is not an address: what is wrong, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a usable address: {problem}{}", .remedy.as_ref().map_or_else(String::new, |r| format!(" ({r})")))]
+pub struct AddressError {
+    /// The text, control characters escaped and cut after 120 characters.
+    pub text: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: Option<String>,
 }

@@ -1,5 +1,12 @@
-//! Talking to the kernel about sockets: addresses, options, listeners, pipes,
-//! TCP_INFO, and what an errno means to a forwarder.
+//! Talking to the kernel about sockets: addresses, options, listeners, dialling,
+//! pipes, `TCP_INFO`, limits, and what an errno means to a forwarder.
 
 pub mod address;
+pub mod dial;
+pub mod errno;
+pub mod limits;
+pub mod listener;
 pub mod options;
+pub mod pipe;
+mod sys;
+pub mod tcp_info;

@@ -1,1 +1,7 @@
-//! Counters, session records, and the log that never blocks a reactor.
+//! What a person sees of the forwarder: counters of each reactor ([`counters`]),
+//! the record of each session ([`record`]), and the log that never blocks a
+//! reactor ([`log`]).
+
+pub mod counters;
+pub mod log;
+pub mod record;

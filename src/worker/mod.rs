@@ -1,1 +1,463 @@
-//! The loop of one core: accept, sessions, timers, drain.
+//! The loop of one core: it takes events from its engine, hands them to
+//! sessions, and carries out what these ask for.
+//!
+//! Owns: the slab of sessions, the timer wheel, the run queue, the state of its
+//! listeners. Shares with other reactors only the admission [`Gate`]s, touched
+//! once an accept and once an end.
+//! Deliberately not here: any decision about a connection (`relay`), any system
+//! call on a connection (`engine`). This is glue.
+//!
+//! A turn: wait, deliver events, one pass over the run queue, accept a bounded
+//! number, fire timers. Established sessions come before new ones, so a storm of
+//! connects does not starve them (behaviour 44).
+//!
+//! Invariants: a session with runnable work is on the run queue or has an event
+//! coming; a key is freed in exactly one place ([`Worker::finish`]); the clock is
+//! read once a turn, by the engine.
+
+mod accept;
+mod setup;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use accept::Gate;
+pub use setup::{ForwardSetup, ListenerSetup, ServerSetup, Setup};
+
+use crate::config::{LogLevel, SessionLog};
+use crate::engine::slab::Slab;
+use crate::engine::wheel::Wheel;
+use crate::engine::{Engine, Event, SessionKey, Start, Target};
+use crate::net::address::Endpoint;
+use crate::net::tcp_info::TcpInfo;
+use crate::observe::counters::Counters;
+use crate::observe::log::Log;
+use crate::observe::record::SessionRecord;
+use crate::relay::ending::{Cause, Who};
+use crate::relay::session::{Action, Event as SessionEvent, Session};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+use accept::Doors;
+use setup::Forward;
+
+/// How long the last ACK of an upstream handshake may wait for the client's
+/// first bytes to ride on. Longer than a client on the same host takes to send
+/// them, far shorter than the kernel's 40 ms.
+const ACK_PATIENCE: Duration = Duration::from_millis(2);
+
+/// Passes over the accept queues before the listeners close: 32 connections a
+/// listener each, more than any backlog that somaxconn's default allows.
+const DRAIN_ACCEPT_PASSES: u32 = 256;
+
+/// Between lines about the same trouble (no descriptors, no ports …).
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One reactor. Generic over its engine: the simulator drives this very code.
+#[derive(Debug)]
+pub struct Worker<E: Engine> {
+    engine: E,
+    sessions: Slab<Entry>,
+    wheel: Wheel,
+    forwards: Vec<Forward>,
+    doors: Doors,
+    run_queue: VecDeque<(SessionKey, Direction)>,
+    /// Upstreams whose handshake ACK waits for data, oldest first.
+    acks_owed: VecDeque<(SessionKey, Time)>,
+    counters: Arc<Counters>,
+    log: Log,
+    session_log: SessionLog,
+    reactor: u16,
+    sessions_started: u64,
+    complaints: [Time; 3],
+    draining: bool,
+    // Reused from turn to turn, so that a turn allocates nothing.
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    fired: Vec<u32>,
+}
+
+/// A session and what the worker knows of it.
+#[derive(Debug)]
+struct Entry {
+    session: Session,
+    client: Endpoint,
+    id: u64,
+    listener: u32,
+    forward: u16,
+    /// The server dialled last.
+    server: u16,
+    /// Lanes on the run queue, bit by direction.
+    queued: u8,
+    /// The kernel's last word on each leg; only for a record, only at its end.
+    legs: Option<Box<[Option<TcpInfo>; 2]>>,
+}
+
+impl<E: Engine> Worker<E> {
+    /// A reactor that has done nothing yet.
+    pub fn new(engine: E, setup: Setup) -> Self {
+        let reactor = setup.reactor;
+        Self {
+            engine,
+            sessions: Slab::new(),
+            wheel: Wheel::new(),
+            forwards: setup.forwards.into_iter().map(|forward| Forward::new(forward, reactor)).collect(),
+            doors: Doors::new(setup.listeners, setup.gate),
+            run_queue: VecDeque::new(),
+            acks_owed: VecDeque::new(),
+            counters: setup.counters,
+            log: setup.log,
+            session_log: setup.session_log,
+            reactor,
+            sessions_started: 0,
+            complaints: [Time::ZERO; 3],
+            draining: false,
+            events: Vec::new(),
+            actions: Vec::new(),
+            fired: Vec::new(),
+        }
+    }
+
+    /// One turn: waits for something to happen and handles it. `true` if the
+    /// waker was used.
+    pub fn turn(&mut self) -> std::io::Result<bool> {
+        let until = self.sleep_until();
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        let waited = self.engine.wait(until, &mut events);
+        self.counters.turns.add(1);
+        let mut woken = false;
+        for event in &events {
+            match *event {
+                Event::Woken => woken = true,
+                Event::Acceptable(listener) => self.doors.knock(listener),
+                Event::Connected(key) => self.connected(key),
+                Event::ConnectFailed(key, cause) => self.connect_failed(key, cause),
+                Event::Ready(key, side, readiness) => {
+                    self.deliver(key, SessionEvent::Ready { side, readiness });
+                }
+                Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+            }
+        }
+        self.events = events;
+        self.run_queued();
+        self.accept();
+        self.fire_timers();
+        self.send_owed_acks();
+        waited.map(|()| woken)
+    }
+
+    /// Sessions that live.
+    pub const fn live(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// The engine.
+    pub const fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Brings the gauges among the counters up to date.
+    pub fn publish(&self) {
+        let holdings = self.engine.holdings();
+        self.counters.live.set(self.sessions.len() as u64);
+        self.counters.held_bytes.set(holdings.held_bytes);
+        self.counters.pipes.set(u64::from(holdings.pipes));
+        self.counters.accept_overflows.set(self.engine.accept_overflows());
+    }
+
+    /// Accepts nothing more from now on.
+    pub fn stop_accepting(&mut self) {
+        // What waits in the accept queues got a handshake: it is served, not
+        // reset. Bounded, for in a storm the queues never run empty.
+        let now = self.engine.now();
+        for _ in 0..DRAIN_ACCEPT_PASSES {
+            if self.doors.next_try() > now {
+                break;
+            }
+            self.accept();
+        }
+        self.publish();
+        self.draining = true;
+        self.engine.close_listeners();
+    }
+
+    /// Ends every session for this reason.
+    pub fn cut_all(&mut self, cause: Cause) {
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in keys {
+            let unsent = self.engine.unsent(key);
+            self.deliver(key, SessionEvent::Cut { cause, unsent });
+        }
+    }
+
+    /// Panics when any state is inconsistent. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        for key in self.sessions.keys() {
+            let Some(entry) = self.sessions.get(key) else { continue };
+            entry.session.check_invariants();
+            let due = entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules);
+            let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
+            // The wheel rounds up to a tick and fires at least one tick ahead.
+            let slack = Duration::from_millis(2);
+            assert!(armed <= due.max(self.engine.now()) + slack, "a deadline without a timer: {due:?}, {armed:?}");
+        }
+        let queued = self.run_queue.iter().filter(|(key, _)| self.sessions.get(*key).is_some());
+        assert!(queued.count() <= self.sessions.len() * 2, "a lane is queued twice");
+    }
+
+    fn sleep_until(&self) -> Time {
+        if !self.run_queue.is_empty() {
+            return Time::ZERO;
+        }
+        let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
+        let accept = if self.draining { Time::NEVER } else { self.doors.next_try() };
+        self.wheel.next().min(ack).min(accept)
+    }
+
+    // Sessions.
+
+    /// Hands an event to a session and carries out what it asks for, until it
+    /// asks for nothing more.
+    fn deliver(&mut self, key: SessionKey, event: SessionEvent) {
+        let now = self.engine.now();
+        let Some(entry) = self.sessions.get_mut(key) else {
+            self.counters.stale_events.add(1);
+            return;
+        };
+        let rules = self.forwards[usize::from(entry.forward)].rules;
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.clear();
+        entry.session.on(event, now, &rules, &mut actions);
+        self.carry_out(key, &mut actions);
+        self.actions = actions;
+    }
+
+    /// Carries out a session's actions; what comes of them may add more.
+    fn carry_out(&mut self, key: SessionKey, actions: &mut Vec<Action>) {
+        let now = self.engine.now();
+        let mut next = 0;
+        while let Some(action) = actions.get(next).copied() {
+            next += 1;
+            let event = match action {
+                Action::Dial { .. } => self.dial(key, action),
+                Action::Pump(direction) => self.pump(key, direction),
+                Action::Drop(direction) => {
+                    self.engine.drop_held(key, direction);
+                    None
+                }
+                Action::Look => Some(SessionEvent::Looked { unsent: self.engine.unsent(key) }),
+                Action::Close { side, how } => self.close(key, side, how),
+                Action::End => return self.finish(key),
+            };
+            let Some(entry) = self.sessions.get_mut(key) else { return };
+            if let Some(event) = event {
+                let rules = &self.forwards[usize::from(entry.forward)].rules;
+                entry.session.on(event, now, rules, actions);
+            }
+        }
+        self.arm(key);
+    }
+
+    /// Arms the timer only if it would fire too late: a deadline that moves away
+    /// is found out when the timer fires.
+    fn arm(&mut self, key: SessionKey) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        let due = entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules);
+        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
+            self.wheel.arm(key.slot, due);
+        }
+    }
+
+    fn dial(&mut self, key: SessionKey, action: Action) -> Option<SessionEvent> {
+        let Action::Dial { attempt } = action else { return None };
+        let entry = self.sessions.get_mut(key)?;
+        let forward = &mut self.forwards[usize::from(entry.forward)];
+        entry.server = if attempt == 0 { forward.balancer.pick() } else { forward.balancer.after(entry.server) };
+        let server = &forward.servers[usize::from(entry.server)];
+        self.counters.connects.add(1);
+        let target = Target { endpoint: &server.endpoint, options: &forward.connect_options };
+        match self.engine.connect(key, target) {
+            Start::Pending => None,
+            Start::Done(Ok(())) => Some(SessionEvent::Connected),
+            Start::Done(Err(cause)) => {
+                self.count_connect_failure(key, cause);
+                Some(SessionEvent::ConnectFailed(cause))
+            }
+        }
+    }
+
+    fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
+        self.count_connect_failure(key, cause);
+        self.deliver(key, SessionEvent::ConnectFailed(cause));
+    }
+
+    fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
+        let entry = self.sessions.get_mut(key)?;
+        let pumped = self.engine.pump(key, direction, entry.session.lane_mut(direction));
+        let queued = 1 << direction.index();
+        if pumped.more && entry.queued & queued == 0 {
+            entry.queued |= queued;
+            self.run_queue.push_back((key, direction));
+            self.counters.budget_ends.add(1);
+        }
+        Some(SessionEvent::Pumped { direction, pumped })
+    }
+
+    fn close(&mut self, key: SessionKey, side: Side, how: crate::relay::session::Close) -> Option<SessionEvent> {
+        if self.session_log != SessionLog::Off
+            && let Some(info) = self.engine.tcp_info(key, side)
+            && let Some(entry) = self.sessions.get_mut(key)
+        {
+            // TCP_INFO goes with the descriptor: what the record wants of it is
+            // read now.
+            entry.legs.get_or_insert_default()[side.index()] = Some(info);
+        }
+        match self.engine.close(key, side, how) {
+            Start::Done(()) => Some(SessionEvent::Closed(side)),
+            Start::Pending => None,
+        }
+    }
+
+    fn run_queued(&mut self) {
+        // Each lane once a turn: what is queued again meanwhile waits for the next.
+        for _ in 0..self.run_queue.len() {
+            let Some((key, direction)) = self.run_queue.pop_front() else { return };
+            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            entry.queued &= !(1 << direction.index());
+            let mut actions = std::mem::take(&mut self.actions);
+            actions.clear();
+            actions.push(Action::Pump(direction));
+            self.carry_out(key, &mut actions);
+            self.actions = actions;
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.engine.now();
+        let mut fired = std::mem::take(&mut self.fired);
+        fired.clear();
+        self.wheel.advance(now, &mut fired);
+        self.counters.timers_fired.add(fired.len() as u64);
+        for slot in &fired {
+            let Some(key) = self.sessions.key_of(*slot) else { continue };
+            let Some(entry) = self.sessions.get(key) else { continue };
+            if entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules) <= now {
+                if entry.session.is_dialing() {
+                    self.counters.connect_failures.add(1);
+                }
+                let unsent = self.engine.unsent(key);
+                self.deliver(key, SessionEvent::Looked { unsent });
+            }
+            self.arm(key);
+        }
+        self.fired = fired;
+    }
+
+    fn owe_ack(&mut self, key: SessionKey) {
+        let sent = |entry: &Entry| entry.session.lane(Direction::Up).bytes_out() > 0;
+        if self.sessions.get(key).is_some_and(|entry| !sent(entry)) {
+            self.acks_owed.push_back((key, self.engine.now() + ACK_PATIENCE));
+        }
+    }
+
+    /// An upstream that speaks first must not wait for the delayed ACK of a
+    /// handshake on which no client data came to ride.
+    fn send_owed_acks(&mut self) {
+        let now = self.engine.now();
+        while let Some((key, _)) = self.acks_owed.pop_front_if(|(_, due)| *due <= now) {
+            if self.sessions.get(key).is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0) {
+                self.engine.owe_no_ack(key);
+            }
+        }
+    }
+
+    // Ends.
+
+    fn finish(&mut self, key: SessionKey) {
+        self.wheel.disarm(key.slot);
+        let Some(entry) = self.sessions.remove(key) else { return };
+        let session = &entry.session;
+        let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
+        let counters = &self.counters;
+        counters.ended.add(1);
+        counters.bytes_up.add(up.bytes_out());
+        counters.bytes_down.add(down.bytes_out());
+        counters.bytes_lost.add(up.bytes_lost() + down.bytes_lost());
+        counters.sessions_spliced.add(u64::from(up.has_spliced() || down.has_spliced()));
+        counters.splice_fallbacks.add([up, down].iter().filter(|lane| lane.fallback().is_some()).count() as u64);
+        if session.ending().is_some_and(|ending| ending.who == Who::Both) {
+            counters.ended_well.add(1);
+        }
+        self.make_room(entry.forward);
+        if self.session_log != SessionLog::Off {
+            let record = self.record(&entry);
+            self.log.session(record);
+        }
+    }
+
+    fn record(&self, entry: &Entry) -> SessionRecord {
+        let forward = &self.forwards[usize::from(entry.forward)];
+        let session = &entry.session;
+        let server = (session.attempts() > 0).then(|| forward.servers[usize::from(entry.server)].endpoint.clone());
+        SessionRecord {
+            at: SystemTime::now(),
+            forward: forward.name.clone(),
+            reactor: self.reactor,
+            id: entry.id,
+            client: entry.client.clone(),
+            listener: self.doors.address(entry.listener),
+            server,
+            attempts: session.attempts(),
+            ending: session.ending(),
+            connect: session.connect_time(),
+            first_byte: session.first_byte_time(),
+            total: session.total_time(),
+            up: session.lane(Direction::Up).into(),
+            down: session.lane(Direction::Down).into(),
+            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0].clone()),
+            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1].clone()),
+        }
+    }
+
+    fn count_connect_failure(&mut self, key: SessionKey, cause: Cause) {
+        self.counters.connect_failures.add(1);
+        if cause.is_local_shortage() {
+            self.counters.connect_shortages.add(1);
+            self.complain(Complaint::Shortage, || format!("cannot connect upstream: {}", cause.name()));
+        } else if let Some(entry) = self.sessions.get(key) {
+            let forward = &self.forwards[usize::from(entry.forward)];
+            let text = format!(
+                "forward {}: connecting to {} failed: {}",
+                forward.name,
+                forward.servers[usize::from(entry.server)].endpoint,
+                cause.name()
+            );
+            self.complain(Complaint::Connect, || text);
+        }
+    }
+
+    /// Logs trouble at a bounded rate; the counters have all of it.
+    fn complain(&mut self, what: Complaint, text: impl FnOnce() -> String) {
+        let now = self.engine.now();
+        let due = &mut self.complaints[what as usize];
+        if now >= *due {
+            *due = now + COMPLAINT_INTERVAL;
+            self.log.line(LogLevel::Warn, text());
+        }
+    }
+}
+
+/// Kinds of trouble, each with a rate limit of its own.
+#[derive(Debug, Clone, Copy)]
+enum Complaint {
+    Accept = 0,
+    Connect = 1,
+    Shortage = 2,
+}

@@ -1,0 +1,251 @@
+//! From a configuration to everything reactors need: limits raised, names looked
+//! up, sockets bound, and a word on each option that the kernel did not grant.
+
+use std::io;
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Reactors};
+use crate::engine::epoll;
+use crate::net::address::{Address, Endpoint};
+use crate::net::limits;
+use crate::net::listener::{self, BindError, Bound};
+use crate::net::options::Leg;
+use crate::observe::counters::Counters;
+use crate::observe::log::Log;
+use crate::relay::lane::PathPolicy;
+use crate::relay::session::{Deadlines, Rules};
+use crate::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup};
+
+/// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
+const DESCRIPTORS_PER_REACTOR: u32 = 40;
+
+/// Descriptors for the log, signals, and what a library opens for a moment.
+const DESCRIPTORS_SPARE: u32 = 16;
+
+/// Why nothing was started. Exit code 1.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The log cannot be written.
+    #[error("cannot open the log {target:?}: {error}")]
+    Log {
+        /// Where it should go.
+        target: LogTarget,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A listener cannot be bound.
+    #[error("forward {forward}: {error}")]
+    Bind {
+        /// Whose.
+        forward: String,
+        /// Which, why, and what to do.
+        error: BindError,
+    },
+    /// A server's name has no address.
+    #[error("forward {forward}: cannot look up the server {host}: {error}")]
+    Resolve {
+        /// Whose.
+        forward: String,
+        /// The name.
+        host: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The engine asked for cannot be had.
+    #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
+    Engine(String),
+    /// A reactor cannot be started.
+    #[error("cannot start a reactor: {0}")]
+    Reactor(#[source] io::Error),
+}
+
+/// Everything reactors need.
+pub(super) struct Prepared {
+    pub(super) reactors: Vec<ReactorPlan>,
+    pub(super) sockets: Vec<Bound>,
+    pub(super) drain_timeout: Duration,
+}
+
+/// What one reactor is started with.
+#[derive(Debug)]
+pub(super) struct ReactorPlan {
+    pub(super) engine: epoll::Setup,
+    pub(super) listeners: Vec<epoll::Listener>,
+    pub(super) worker: Setup,
+    pub(super) pin: Option<usize>,
+}
+
+impl Prepared {
+    pub(super) fn new(config: &Config, log: &Log) -> Result<Self, StartError> {
+        if config.global.engine == EngineChoice::IoUring {
+            return Err(StartError::Engine("this build has no io_uring engine".into()));
+        }
+        let count = match config.global.reactors {
+            Reactors::Auto => limits::reactor_count(),
+            Reactors::Count(count) => usize::from(count),
+        };
+        let descriptors = limits::raise_descriptor_limit().or_else(|_| limits::descriptor_limit()).unwrap_or(1024);
+        let mut shares: Vec<Share> = (0..count).map(|_| Share::default()).collect();
+        let mut sockets = Vec::new();
+        let mut forwards = Vec::new();
+        for (index, forward) in config.forwards.iter().enumerate() {
+            report_options(forward, log);
+            forwards.push(forward_setup(forward, config)?);
+            for address in &forward.listen {
+                let bound = bind(forward, address, index as u16, &mut shares, log)?;
+                sockets.push(bound);
+            }
+        }
+        let gate = Arc::new(gate(config, descriptors, count, log));
+        log.line(LogLevel::Info, format!("{count} reactors, engine epoll, up to {} sessions", gate.max()));
+        let reactors = shares.into_iter().enumerate().map(|(index, share)| ReactorPlan {
+            engine: engine_setup(config),
+            listeners: share.listeners,
+            worker: Setup {
+                reactor: index as u16,
+                forwards: forwards.clone(),
+                listeners: share.setups,
+                gate: gate.clone(),
+                counters: Arc::new(Counters::default()),
+                log: log.clone(),
+                session_log: config.log.sessions,
+            },
+            pin: pin(config, index, count),
+        });
+        let drain_timeout = config.forwards.iter().map(|forward| forward.timeouts.drain).max();
+        Ok(Self { reactors: reactors.collect(), sockets, drain_timeout: drain_timeout.unwrap_or_default() })
+    }
+}
+
+/// A reactor's part of the listeners.
+#[derive(Debug, Default)]
+struct Share {
+    listeners: Vec<epoll::Listener>,
+    setups: Vec<ListenerSetup>,
+}
+
+fn bind(
+    forward: &Forward,
+    address: &Address,
+    index: u16,
+    shares: &mut [Share],
+    log: &Log,
+) -> Result<Bound, StartError> {
+    let named = |error| StartError::Bind { forward: forward.name.clone(), error };
+    let mut bound = listener::bind(address, &forward.client, shares.len()).map_err(named)?;
+    let options = Arc::new(forward.client.plan(Leg::Client));
+    for (reactor, share) in shares.iter_mut().enumerate() {
+        for socket in bound.take_share(reactor) {
+            share.setups.push(ListenerSetup { forward: index, address: socket.local });
+            share.listeners.push(epoll::Listener { fd: socket.fd, options: options.clone() });
+        }
+    }
+    for local in bound.locals() {
+        log.line(LogLevel::Info, format!("listening on {local} forward={}", forward.name));
+    }
+    Ok(bound)
+}
+
+/// Says what was asked for and not granted, and what to change.
+fn report_options(forward: &Forward, log: &Log) {
+    for (leg, options) in [(Leg::Client, &forward.client), (Leg::Upstream, &forward.upstream)] {
+        for shortfall in options.granted(leg) {
+            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {shortfall}", forward.name));
+        }
+        for advice in options.advice() {
+            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {advice}", forward.name));
+        }
+    }
+}
+
+fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {
+    let mut servers = Vec::new();
+    for server in &forward.servers {
+        servers.extend(resolve(forward, &server.address)?.into_iter().map(|endpoint| ServerSetup { endpoint }));
+    }
+    let rules = Rules {
+        deadlines: Deadlines {
+            connect: forward.timeouts.connect,
+            idle: forward.timeouts.idle,
+            half_close: forward.timeouts.half_close,
+            write_stall: forward.timeouts.write_stall,
+        },
+        attempts_max: servers.len().min(usize::from(u8::MAX)) as u8,
+        path: match forward.data_path {
+            DataPath::Auto => PathPolicy::Auto,
+            DataPath::Copy => PathPolicy::Copy,
+            DataPath::Splice => PathPolicy::Splice,
+        },
+        fill_limit: config.global.scratch_buffer,
+    };
+    Ok(ForwardSetup {
+        name: forward.name.as_str().into(),
+        rules,
+        servers,
+        connect_options: Arc::new(forward.upstream.plan(Leg::Upstream)),
+        gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+    })
+}
+
+/// The endpoints of a server; every address of a name is one to try.
+fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartError> {
+    match address {
+        Address::Any { port } => Ok(vec![Endpoint::Inet((std::net::Ipv4Addr::LOCALHOST, *port).into())]),
+        Address::Inet(address) => Ok(vec![Endpoint::Inet(*address)]),
+        Address::Unix(name) => Ok(vec![Endpoint::Unix(name.clone())]),
+        Address::Name { host, port } => {
+            let failed = |error| StartError::Resolve { forward: forward.name.clone(), host: host.clone(), error };
+            let found: Vec<Endpoint> =
+                (host.as_str(), *port).to_socket_addrs().map_err(failed)?.map(Endpoint::Inet).collect();
+            if found.is_empty() {
+                return Err(failed(io::Error::other("the name has no address")));
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// Admission by descriptors: two for each session, of those that are left.
+fn gate(config: &Config, descriptors: u64, reactors: usize, log: &Log) -> Gate {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
+    let kept = open + DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE;
+    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(wanted, kept);
+    gate.review();
+    if config.global.max_connections.is_some_and(|max| max > gate.max()) {
+        let needed = u64::from(wanted) * 2 + u64::from(kept);
+        log.line(
+            LogLevel::Warn,
+            format!(
+                "max_connections {wanted} needs {needed} descriptors, the hard limit is {descriptors}: \
+                 {} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)",
+                gate.max()
+            ),
+        );
+    }
+    gate
+}
+
+fn engine_setup(config: &Config) -> epoll::Setup {
+    epoll::Setup {
+        scratch_buffer: config.global.scratch_buffer,
+        pipe_size: config.global.pipe_size,
+        buffer_limit: config.global.buffer_limit,
+        busy_poll: config.global.busy_poll,
+        ephemeral_ports: limits::ephemeral_ports(),
+    }
+}
+
+/// One reactor a core is pinned to it; any other number is left to the
+/// scheduler, which knows better.
+fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
+    let auto = config.global.reactors == Reactors::Auto && count > 1;
+    auto.then(|| limits::cpu_of_reactor(index)).flatten()
+}

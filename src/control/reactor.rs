@@ -1,0 +1,133 @@
+//! The thread of one reactor, and the wire to it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::prepare::{ReactorPlan, StartError};
+use crate::config::LogLevel;
+use crate::engine::Engine;
+use crate::engine::epoll::Epoll;
+use crate::net::limits;
+use crate::observe::counters::Counters;
+use crate::observe::log::Log;
+use crate::relay::ending::Cause;
+use crate::worker::Worker;
+
+/// What control tells a reactor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Accept nothing more; end when the last session has.
+    Drain,
+    /// End every session.
+    Cut(Cause),
+    /// Bring the gauges up to date.
+    Publish,
+}
+
+/// A running reactor.
+#[derive(Debug)]
+pub(super) struct Reactor {
+    thread: Option<JoinHandle<()>>,
+    orders: Sender<Order>,
+    waker: mio::Waker,
+    counters: Arc<Counters>,
+}
+
+impl Reactor {
+    /// Starts the thread; returns once its engine stands.
+    pub(super) fn spawn(plan: ReactorPlan) -> Result<Self, StartError> {
+        let counters = plan.worker.counters.clone();
+        let (orders, inbox) = channel();
+        let (ready, started) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("reactor-{}", plan.worker.reactor))
+            .spawn(move || main(plan, &inbox, &ready))
+            .map_err(StartError::Reactor)?;
+        let waker = started
+            .recv()
+            .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
+            .map_err(StartError::Reactor)?;
+        Ok(Self { thread: Some(thread), orders, waker, counters })
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    pub(super) fn send(&self, order: Order) {
+        // A reactor that has ended needs no orders.
+        if self.orders.send(order).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Waits for the thread to end, but not for ever.
+    pub(super) fn join(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The engine is made on its own thread: a ring has a single issuer.
+fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<mio::Waker>>) {
+    let ReactorPlan { engine, listeners, worker, pin } = plan;
+    let log = worker.log.clone();
+    if let Some(cpu) = pin
+        && let Err(error) = limits::pin_to_cpu(cpu)
+    {
+        log.line(LogLevel::Warn, format!("reactor {}: cannot stay on CPU {cpu}: {error}", worker.reactor));
+    }
+    let made = Epoll::new(&engine, listeners, Instant::now())
+        .and_then(|engine| engine.waker().map(|waker| (engine, waker)));
+    match made {
+        Ok((engine, waker)) => {
+            // Nobody waits for the answer only if the process is ending.
+            if ready.send(Ok(waker)).is_ok() {
+                work(Worker::new(engine, worker), inbox, &log);
+            }
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+}
+
+fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
+    let mut draining = false;
+    while !draining || worker.live() > 0 {
+        match worker.turn() {
+            Ok(false) => {}
+            Ok(true) => {
+                for order in inbox.try_iter() {
+                    match order {
+                        Order::Drain => {
+                            worker.stop_accepting();
+                            draining = true;
+                        }
+                        Order::Cut(cause) => worker.cut_all(cause),
+                        Order::Publish => worker.publish(),
+                    }
+                }
+            }
+            Err(error) => {
+                // epoll_wait fails only on misuse; go on would be to spin.
+                log.line(LogLevel::Error, format!("a reactor stops: waiting for events failed: {error}"));
+                return;
+            }
+        }
+    }
+    worker.publish();
+}

@@ -1,0 +1,80 @@
+//! Keys: which session, which generation, which side, in 64 bits.
+//!
+//! The same number is mio's `Token` and io_uring's `user_data`. A slot is used
+//! again by later sessions, its generation tells them apart: an event of an
+//! earlier one is recognised as stale and dropped.
+
+use crate::relay::Side;
+
+/// A session: its slot in the slab, and how often that slot was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// Index into the slab; below [`SessionKey::SLOTS_MAX`].
+    pub slot: u32,
+    /// Bumped when the slot is freed.
+    pub generation: u32,
+}
+
+/// What a 64-bit token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token {
+    /// A side of a session.
+    Side(SessionKey, Side),
+    /// A listener, by index.
+    Listener(u32),
+    /// The waker.
+    Waker,
+}
+
+const KIND_BIT: u64 = 1 << 63;
+const WAKER: u64 = u64::MAX;
+
+impl SessionKey {
+    /// Slots are 30 bits: a reactor holds a billion sessions at the most.
+    pub const SLOTS_MAX: u32 = 1 << 30;
+}
+
+impl Token {
+    /// As a number: sides have bit 63 clear, listeners have it set.
+    pub const fn encode(self) -> u64 {
+        match self {
+            Self::Side(key, side) => {
+                (key.slot as u64) << 33 | (key.generation as u64) << 1 | side as u64
+            }
+            Self::Listener(index) => KIND_BIT | index as u64,
+            Self::Waker => WAKER,
+        }
+    }
+
+    /// The inverse of [`Token::encode`].
+    pub const fn decode(bits: u64) -> Self {
+        if bits == WAKER {
+            Self::Waker
+        } else if bits & KIND_BIT != 0 {
+            Self::Listener(bits as u32)
+        } else {
+            let side = if bits & 1 == 0 { Side::Client } else { Side::Upstream };
+            Self::Side(SessionKey { slot: (bits >> 33) as u32, generation: (bits >> 1) as u32 }, side)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_round_trip() {
+        for slot in [0, 1, 12345, SessionKey::SLOTS_MAX - 1] {
+            for generation in [0, 1, u32::MAX] {
+                for side in Side::BOTH {
+                    let token = Token::Side(SessionKey { slot, generation }, side);
+                    assert_eq!(Token::decode(token.encode()), token);
+                }
+            }
+        }
+        for token in [Token::Listener(0), Token::Listener(1 << 20), Token::Waker] {
+            assert_eq!(Token::decode(token.encode()), token);
+        }
+    }
+}

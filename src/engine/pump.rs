@@ -1,0 +1,322 @@
+//! Moves the bytes of one lane on readiness: recv/send through the scratch
+//! buffer, or splice through a pipe, as the lane asks.
+//!
+//! Owns nothing but the reactor's [`Kit`]; what a lane holds lies in its
+//! [`Store`]. The hot path allocates nothing: a chunk is taken from its pool, and
+//! only for a tail that the sink refused.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+
+use super::chunks::{Chunks, Tail};
+use crate::net::errno::{Failure, Operation};
+use crate::net::pipe::{Pipe, PipePool};
+use crate::relay::ending::Cause;
+use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
+use crate::relay::session::{self, Pumped};
+use crate::relay::{Direction, Side};
+
+/// Bytes that one pump may move before others have their turn. A quarter of a
+/// millisecond at 4 GB/s; smaller budgets cost bulk throughput in epoll_wait.
+const BUDGET_BYTES: u32 = 1024 * 1024;
+
+/// Reads and writes of one pump, for peers that send a byte at a time.
+const BUDGET_MOVES: u32 = 32;
+
+/// With more than the limit held, a fill still reads this much: enough to make
+/// progress, little enough that the bound stays near the limit.
+const PRESSED_FILL: u32 = 4 * 1024;
+
+/// What every lane of a reactor shares.
+#[derive(Debug)]
+pub(super) struct Kit {
+    pub(super) scratch: Box<[u8]>,
+    pub(super) chunks: Chunks,
+    pub(super) pipes: PipePool,
+    /// Bytes in tails and pipes.
+    pub(super) held: u64,
+    pub(super) held_limit: u64,
+    pub(super) pipes_used: u32,
+    pub(super) splice_refused: u64,
+}
+
+/// Where the held bytes of a lane are.
+#[derive(Debug, Default)]
+pub(super) enum Store {
+    /// None are held.
+    #[default]
+    Empty,
+    /// In user memory.
+    Tail(Tail),
+    /// In a pipe, which may be empty while the lane is being pumped.
+    Pipe(Pipe),
+}
+
+/// The two sockets of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) direction: Direction,
+    pub(super) source: BorrowedFd<'a>,
+    pub(super) sink: BorrowedFd<'a>,
+    /// A short read does not prove the source empty: an end, an error or urgent
+    /// data may wait behind it. Read until the kernel says so.
+    pub(super) exhaustive: bool,
+    /// The sink's peer direction has ended too: both sockets are closed right
+    /// after this lane's end, so shutting the sink down first would be one
+    /// system call for nothing.
+    pub(super) last: bool,
+}
+
+impl Kit {
+    /// Pumps a lane until it parks or its budget ends.
+    pub(super) fn pump(&mut self, ends: Ends<'_>, store: &mut Store, lane: &mut Lane) -> Pumped {
+        let before = store.cost();
+        let mut turn = Turn { pumped: Pumped::default(), bytes: 0, moves: 0 };
+        loop {
+            let next = lane.next();
+            if matches!(next, Next::Park | Next::Done) {
+                break;
+            }
+            if turn.bytes >= BUDGET_BYTES || turn.moves >= BUDGET_MOVES {
+                turn.pumped.more = true;
+                break;
+            }
+            turn.moves += 1;
+            match next {
+                Next::Fill { max, path: Path::Copy } => self.copy(ends, max, store, lane, &mut turn),
+                Next::Fill { max, path: Path::Splice } => self.splice(ends, max, store, lane, &mut turn),
+                Next::Drain { len } => self.drain(ends, len, store, lane, &mut turn),
+                Next::Discard { max } => self.discard(ends, max, lane, &mut turn),
+                Next::ShutSink => shut(ends, lane, &mut turn),
+                Next::Park | Next::Done => break,
+            }
+        }
+        if lane.held() == 0 {
+            self.empty(store);
+        }
+        self.held = self.held - before + store.cost();
+        turn.pumped
+    }
+
+    /// Drops what a lane held. A pipe that holds bytes is closed, never pooled.
+    pub(super) fn drop_held(&mut self, store: &mut Store) {
+        self.held -= store.cost();
+        self.empty(store);
+    }
+
+    /// Gives back what a lane that holds nothing has no use for.
+    fn empty(&mut self, store: &mut Store) {
+        match std::mem::take(store) {
+            Store::Empty => {}
+            Store::Tail(tail) => self.chunks.recycle(tail),
+            Store::Pipe(pipe) => {
+                self.pipes_used -= 1;
+                self.pipes.give_back(pipe);
+            }
+        }
+    }
+
+    fn pressed(&self, max: u32) -> u32 {
+        if self.held > self.held_limit { max.min(PRESSED_FILL) } else { max }
+    }
+
+    /// One read into the scratch buffer and one write straight out of it.
+    fn copy(&mut self, ends: Ends<'_>, max: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+        self.empty(store);
+        let max = self.pressed(max) as usize;
+        let buffer = &mut self.scratch[..max];
+        let n = match receive(ends.source, buffer) {
+            Ok(0) => return turn.source_ended(lane),
+            Ok(n) => n,
+            Err(failure) => return turn.fill_failed(ends, failure, lane),
+        };
+        lane.filled(n as u32);
+        turn.moved(n as u32);
+        if n < max && !ends.exhaustive {
+            lane.fill_blocked(FillBlock::Empty);
+        }
+        let taken = match transmit(ends.sink, &self.scratch[..n]) {
+            Ok(taken) => taken,
+            Err(Failure::WouldBlock) => 0,
+            Err(failure) => return turn.drain_failed(ends, failure, lane),
+        };
+        if taken > 0 {
+            lane.drained(taken as u32);
+        }
+        if taken < n {
+            // The kernel took less than it was given: its buffer is full, and
+            // its write-space wake-up is armed.
+            lane.drain_blocked(taken as u32);
+            *store = Store::Tail(self.chunks.park(&self.scratch[taken..n]));
+        }
+    }
+
+    /// One splice from the source into the lane's pipe.
+    fn splice(&mut self, ends: Ends<'_>, max: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+        if !matches!(store, Store::Pipe(_)) {
+            self.empty(store);
+            if self.held > self.held_limit {
+                return lane.splice_refused(Fallback::BufferLimit);
+            }
+            let Ok(pipe) = self.pipes.take() else {
+                return lane.splice_refused(Fallback::NoPipe);
+            };
+            self.pipes_used += 1;
+            *store = Store::Pipe(pipe);
+        }
+        let Store::Pipe(pipe) = store else { return };
+        // The lane's pace bounds a fill towards a slow sink; at full pace a fill
+        // may be as large as the pipe.
+        let pace = if max < self.scratch.len() as u32 { max } else { pipe.capacity() };
+        match pipe.fill(ends.source, self.pressed(pace)) {
+            Ok(0) => turn.source_ended(lane),
+            Ok(n) => {
+                lane.filled(n);
+                turn.moved(n);
+            }
+            Err(Failure::Unsupported) => {
+                self.splice_refused += 1;
+                lane.splice_refused(Fallback::Unsupported);
+            }
+            // Out of memory for the moment: copying needs none of its own.
+            Err(Failure::Exhausted(_)) => lane.splice_refused(Fallback::NoPipe),
+            Err(failure) => turn.fill_failed(ends, failure, lane),
+        }
+    }
+
+    fn drain(&mut self, ends: Ends<'_>, len: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+        let result = match store {
+            Store::Tail(tail) => transmit(ends.sink, tail.unsent()).map(|n| n as u32),
+            Store::Pipe(pipe) => pipe.drain(ends.sink),
+            Store::Empty => unreachable!("a lane holds bytes that no store has"),
+        };
+        match result {
+            Ok(0) => lane.drain_blocked(0),
+            Ok(n) => {
+                lane.drained(n);
+                turn.moved(n);
+                if let Store::Tail(tail) = store {
+                    tail.advance(n);
+                    if n < len {
+                        lane.drain_blocked(n);
+                    }
+                }
+            }
+            Err(Failure::WouldBlock) => lane.drain_blocked(0),
+            Err(Failure::Unsupported | Failure::Exhausted(_)) if matches!(store, Store::Pipe(_)) => {
+                self.splice_refused += 1;
+                self.rescue(store, lane);
+            }
+            Err(failure) => turn.drain_failed(ends, failure, lane),
+        }
+    }
+
+    /// splice does not work towards this sink: take the bytes out of the pipe
+    /// and copy from here on. Not one is lost (behaviour 38).
+    fn rescue(&mut self, store: &mut Store, lane: &mut Lane) {
+        lane.splice_refused(Fallback::Unsupported);
+        if let Store::Pipe(pipe) = std::mem::take(store) {
+            self.pipes_used -= 1;
+            let held = pipe.len() as usize;
+            let bytes = pipe.rescue();
+            debug_assert_eq!(bytes.len(), held, "a pipe held less than was put in");
+            *store = Store::Tail(self.chunks.park(&bytes));
+        }
+    }
+
+    fn discard(&mut self, ends: Ends<'_>, max: u32, lane: &mut Lane, turn: &mut Turn) {
+        let max = (max as usize).min(self.scratch.len());
+        match receive(ends.source, &mut self.scratch[..max]) {
+            Ok(0) => lane.source_eof(),
+            Ok(n) => {
+                lane.discarded(n as u32);
+                turn.bytes += n as u32;
+            }
+            Err(failure) => turn.fill_failed(ends, failure, lane),
+        }
+    }
+}
+
+impl Store {
+    /// Memory that it keeps from others, in bytes.
+    const fn cost(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Tail(tail) => tail.footprint(),
+            Self::Pipe(pipe) => pipe.len() as u64,
+        }
+    }
+}
+
+/// One pump: what it has done so far.
+struct Turn {
+    pumped: Pumped,
+    bytes: u32,
+    moves: u32,
+}
+
+impl Turn {
+    const fn moved(&mut self, n: u32) {
+        self.pumped.moved = true;
+        self.bytes = self.bytes.saturating_add(n);
+    }
+
+    /// An end counts as movement: it is the last thing the peer said.
+    const fn source_ended(&mut self, lane: &mut Lane) {
+        lane.source_eof();
+        self.pumped.moved = true;
+    }
+
+    fn fill_failed(&mut self, ends: Ends<'_>, failure: Failure, lane: &mut Lane) {
+        match failure {
+            Failure::WouldBlock => lane.fill_blocked(FillBlock::Empty),
+            failure => {
+                lane.source_failed();
+                self.failed(ends.direction.source(), failure);
+            }
+        }
+    }
+
+    fn drain_failed(&mut self, ends: Ends<'_>, failure: Failure, lane: &mut Lane) {
+        lane.sink_failed();
+        self.failed(ends.direction.sink(), failure);
+    }
+
+    fn failed(&mut self, side: Side, failure: Failure) {
+        let cause = Cause::from(failure);
+        self.pumped.failure.get_or_insert(session::Failure { side, cause });
+    }
+}
+
+fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
+    if ends.last {
+        lane.sink_shut();
+        return;
+    }
+    match shutdown(ends.sink.as_raw_fd(), Shutdown::Write) {
+        // ENOTCONN: the sink failed meanwhile; its own event says so.
+        Ok(()) | Err(nix::errno::Errno::ENOTCONN) => lane.sink_shut(),
+        Err(errno) => turn.drain_failed(ends, Failure::of(Operation::Transfer, errno), lane),
+    }
+}
+
+fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        match recv(fd.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Ok(n) => return Ok(n),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::of(Operation::Transfer, errno)),
+        }
+    }
+}
+
+fn transmit(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Failure> {
+    loop {
+        match send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Ok(n) => return Ok(n),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::of(Operation::Transfer, errno)),
+        }
+    }
+}

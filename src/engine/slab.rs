@@ -1,0 +1,198 @@
+//! Storage by slot: [`Slab`] hands slots out with generations, [`Slots`] follows
+//! another's slots.
+//!
+//! Both grow by pages that never move: no reallocation doubles the memory or
+//! stalls a reactor with a copy, and what an idle session costs is what it holds.
+//! Freed slots are used again, the latest first: it is still in the cache.
+
+use super::key::SessionKey;
+
+/// Slots to a page: large enough that the page table is small, small enough
+/// that the last page wastes little.
+const PAGE: usize = 64;
+
+const NO_SLOT: u32 = u32::MAX;
+
+/// Values by [`SessionKey`].
+#[derive(Debug)]
+pub struct Slab<T> {
+    pages: Vec<Box<[Entry<T>]>>,
+    free: u32,
+    len: u32,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    next_free: u32,
+    value: Option<T>,
+}
+
+impl<T> Slab<T> {
+    /// An empty slab; allocates nothing.
+    pub const fn new() -> Self {
+        Self { pages: Vec::new(), free: NO_SLOT, len: 0 }
+    }
+
+    /// Values in it.
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it is empty.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The key that the next [`Slab::insert`] returns; `None` when full.
+    pub fn reserve(&mut self) -> Option<SessionKey> {
+        if self.free == NO_SLOT {
+            self.grow()?;
+        }
+        let slot = self.free;
+        Some(SessionKey { slot, generation: self.entry(slot).generation })
+    }
+
+    /// Stores a value; `None` (and the value dropped) when a billion are stored.
+    pub fn insert(&mut self, value: T) -> Option<SessionKey> {
+        let key = self.reserve()?;
+        let entry = self.entry_mut(key.slot);
+        let next = entry.next_free;
+        entry.value = Some(value);
+        self.free = next;
+        self.len += 1;
+        Some(key)
+    }
+
+    /// The value of a key, unless it is stale.
+    pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut T> {
+        let entry = self.pages.get_mut(key.slot as usize / PAGE)?.get_mut(key.slot as usize % PAGE)?;
+        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+    }
+
+    /// The value of a key, unless it is stale.
+    pub fn get(&self, key: SessionKey) -> Option<&T> {
+        let entry = self.pages.get(key.slot as usize / PAGE)?.get(key.slot as usize % PAGE)?;
+        if entry.generation == key.generation { entry.value.as_ref() } else { None }
+    }
+
+    /// The key that now lives in a slot.
+    pub fn key_of(&self, slot: u32) -> Option<SessionKey> {
+        let entry = self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)?;
+        entry.value.as_ref().map(|_| SessionKey { slot, generation: entry.generation })
+    }
+
+    /// Takes a value out and makes its key stale.
+    pub fn remove(&mut self, key: SessionKey) -> Option<T> {
+        self.get(key)?;
+        let free = self.free;
+        let entry = self.entry_mut(key.slot);
+        let value = entry.value.take();
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.next_free = free;
+        self.free = key.slot;
+        self.len -= 1;
+        value
+    }
+
+    /// Every live key, in slot order.
+    pub fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
+        let slots = 0..(self.pages.len() * PAGE) as u32;
+        slots.filter_map(|slot| self.key_of(slot))
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        let first = (self.pages.len() * PAGE) as u32;
+        if first >= SessionKey::SLOTS_MAX {
+            return None;
+        }
+        let last = first + PAGE as u32 - 1;
+        let page = (first..=last).map(|slot| Entry {
+            generation: 0,
+            next_free: if slot == last { NO_SLOT } else { slot + 1 },
+            value: None,
+        });
+        self.pages.push(page.collect());
+        self.free = first;
+        Some(())
+    }
+
+    fn entry(&self, slot: u32) -> &Entry<T> {
+        &self.pages[slot as usize / PAGE][slot as usize % PAGE]
+    }
+
+    fn entry_mut(&mut self, slot: u32) -> &mut Entry<T> {
+        &mut self.pages[slot as usize / PAGE][slot as usize % PAGE]
+    }
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Values by slot, made by `Default` when a slot is first touched.
+#[derive(Debug)]
+pub struct Slots<T> {
+    pages: Vec<Box<[T]>>,
+}
+
+impl<T: Default> Slots<T> {
+    /// No slots; allocates nothing.
+    pub const fn new() -> Self {
+        Self { pages: Vec::new() }
+    }
+
+    /// The value of a slot, made if need be.
+    pub fn touch(&mut self, slot: u32) -> &mut T {
+        let page = slot as usize / PAGE;
+        while self.pages.len() <= page {
+            self.pages.push((0..PAGE).map(|_| T::default()).collect());
+        }
+        &mut self.pages[page][slot as usize % PAGE]
+    }
+
+    /// The value of a slot that was touched.
+    pub fn get(&self, slot: u32) -> Option<&T> {
+        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)
+    }
+
+    /// The value of a slot that was touched.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
+    }
+}
+
+impl<T: Default> Default for Slots<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_slot_is_used_again_and_its_old_key_is_stale() {
+        let mut slab = Slab::new();
+        let first = slab.insert("first").unwrap();
+        assert_eq!(slab.remove(first), Some("first"));
+        let second = slab.insert("second").unwrap();
+        assert_eq!(second.slot, first.slot);
+        assert_eq!((slab.get(first), slab.get(second)), (None, Some(&"second")));
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn a_reserved_key_is_the_one_inserted_next() {
+        let mut slab = Slab::new();
+        for n in 0..200 {
+            let reserved = slab.reserve().unwrap();
+            assert_eq!(slab.insert(n), Some(reserved));
+        }
+        assert_eq!(slab.keys().count(), 200);
+    }
+}

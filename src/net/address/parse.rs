@@ -1,0 +1,500 @@
+//! Text to [`Address`] and [`AddressRange`]: every error says what is wrong and
+//! what to write instead. Pure: no name and no interface is looked up.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{Address, AddressError, AddressRange, UnixName};
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let range: AddressRange = text.parse()?;
+        if range.len() > 1 {
+            return Err(
+                AddressError::new(text, "a range of ports cannot stand here")
+                    .remedy(format!("write one port, such as `{}`", range.first)),
+            );
+        }
+        Ok(range.first)
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::new(text, "it is empty")
+                .remedy("write HOST:PORT, :PORT or unix:/path"));
+        }
+        if let Some(name) = text.strip_prefix("unix:") {
+            let first = Address::Unix(unix_name(text, name)?);
+            return Ok(Self { first, len: 1 });
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(
+                AddressError::new(text, "it contains a space or a control character")
+                    .remedy("remove it"),
+            );
+        }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let rest = rest.split('/').next().unwrap_or(rest);
+            return Err(AddressError::new(
+                text,
+                format!("a scheme such as `{scheme}://` does not belong to a TCP address"),
+            )
+            .remedy(format!("did you mean `{rest}`?")));
+        }
+        let (host, ports) = split_host(text)?;
+        let (low, high) = port_range(text, host, ports)?;
+        Ok(Self {
+            first: host_address(text, host, low)?,
+            len: high - low + 1,
+        })
+    }
+}
+
+/// Cuts `HOST:PORTS`; the host keeps its brackets.
+fn split_host(text: &str) -> Result<(&str, &str), AddressError> {
+    let missing = |host: &str| {
+        Err(AddressError::new(text, "the port is missing")
+            .remedy(format!("write `{host}:PORT`, such as `{host}:443`")))
+    };
+    if text.starts_with('[') {
+        let Some(end) = text.find(']') else {
+            return Err(AddressError::new(text, "the bracket is not closed")
+                .remedy("write an IPv6 address as `[::1]:443`"));
+        };
+        let (host, rest) = text.split_at(end + 1);
+        return match rest.strip_prefix(':') {
+            Some(ports) => Ok((host, ports)),
+            None if rest.is_empty() => missing(host),
+            None => Err(AddressError::new(
+                text,
+                format!("`{rest}` follows the bracket where `:PORT` belongs"),
+            )
+            .remedy(format!("write `{host}:443`"))),
+        };
+    }
+    match text.matches(':').count() {
+        0 if text.parse::<u16>().is_ok() => {
+            Err(
+                AddressError::new(text, "this is a port without a colon").remedy(format!(
+                    "did you mean `:{text}` (to listen) or `HOST:{text}` (a server)?"
+                )),
+            )
+        }
+        0 => missing(text),
+        1 => Ok(text.split_once(':').unwrap_or((text, ""))),
+        _ => Err(unbracketed_ipv6(text)),
+    }
+}
+
+/// More than one colon and no bracket: an IPv6 address, or a muddle.
+fn unbracketed_ipv6(text: &str) -> AddressError {
+    let error = AddressError::new(text, "an IPv6 address stands in brackets");
+    if let Some((head, port)) = text.rsplit_once(':')
+        && head.parse::<Ipv6Addr>().is_ok()
+        && port.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return error.remedy(format!("did you mean `[{head}]:{port}`?"));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return error.remedy(format!("write `[{text}]:PORT`, such as `[{text}]:443`"));
+    }
+    AddressError::new(text, "there is more than one colon")
+        .remedy("write HOST:PORT, or an IPv6 address as `[::1]:443`")
+}
+
+/// `443` or `5000-5009`, as its lowest and highest port.
+fn port_range(text: &str, host: &str, ports: &str) -> Result<(u16, u16), AddressError> {
+    if ports.is_empty() {
+        return Err(
+            AddressError::new(text, "the port after the colon is missing")
+                .remedy(format!("write `{host}:443`")),
+        );
+    }
+    let Some((low, high)) = ports.split_once('-') else {
+        let port = port_number(text, ports)?;
+        return Ok((port, port));
+    };
+    let (low, high) = (port_number(text, low)?, port_number(text, high)?);
+    if low > high {
+        return Err(AddressError::new(text, "the range of ports runs backwards")
+            .remedy(format!("did you mean `{host}:{high}-{low}`?")));
+    }
+    if low == 0 && high > 0 {
+        return Err(AddressError::new(
+            text,
+            "a range of ports cannot start at 0, which means \"any\"",
+        )
+        .remedy(format!("write `{host}:1-{high}`")));
+    }
+    Ok((low, high))
+}
+
+fn port_number(text: &str, port: &str) -> Result<u16, AddressError> {
+    if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(
+            AddressError::new(text, format!("`{port}` is not a port number"))
+                .remedy("write a number from 1 to 65535, or a range such as 5000-5009"),
+        );
+    }
+    port.parse().map_err(|_| {
+        AddressError::new(text, format!("port {port} is too large"))
+            .remedy("the highest port is 65535")
+    })
+}
+
+fn host_address(text: &str, host: &str, port: u16) -> Result<Address, AddressError> {
+    if host.is_empty() || host == "*" {
+        return Ok(Address::Any { port });
+    }
+    if let Some(inner) = host.strip_prefix('[') {
+        let inner = inner.strip_suffix(']').unwrap_or(inner);
+        return ipv6_address(text, inner, port);
+    }
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(Address::Inet(SocketAddr::new(IpAddr::V4(ip), port)));
+    }
+    Ok(Address::Name {
+        host: host_name(text, host)?,
+        port,
+    })
+}
+
+/// The inside of the brackets. An IPv4-mapped address becomes IPv4, because that
+/// is what the kernel connects to and what a peer address is shown as.
+fn ipv6_address(text: &str, inner: &str, port: u16) -> Result<Address, AddressError> {
+    if inner.parse::<Ipv4Addr>().is_ok() {
+        return Err(
+            AddressError::new(text, "only IPv6 addresses stand in brackets")
+                .remedy(format!("write `{inner}:{port}`")),
+        );
+    }
+    if let Some((_, scope)) = inner.split_once('%')
+        && scope.parse::<u32>().is_err()
+    {
+        return Err(
+            AddressError::new(text, format!("the scope `{scope}` is not a number"))
+                .remedy("write the index of the interface (`ip link` shows it): `[fe80::1%2]:443`"),
+        );
+    }
+    // The standard library reads a scope only as part of a socket address.
+    let Ok(address) = format!("[{inner}]:{port}").parse::<SocketAddrV6>() else {
+        return Err(
+            AddressError::new(text, format!("`{inner}` is not an IPv6 address"))
+                .remedy("write it as `[::1]:443`"),
+        );
+    };
+    Ok(Address::Inet(match address.ip().to_ipv4_mapped() {
+        Some(ip) => SocketAddr::new(IpAddr::V4(ip), port),
+        None => SocketAddr::V6(address),
+    }))
+}
+
+/// A host name by the rules of RFC 1123, with the underscore that container
+/// networks use: lower case, without a trailing dot.
+fn host_name(text: &str, host: &str) -> Result<String, AddressError> {
+    let error = |problem: String| AddressError::new(text, problem);
+    if !host.is_ascii() {
+        return Err(error("a host name consists of ASCII letters".to_owned())
+            .remedy("write its `xn--` form"));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    // The last label decides, as in the URL standard: a top-level domain is never a number.
+    let last = name.rsplit('.').next().unwrap_or(&name);
+    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(error(format!("`{host}` is not an IPv4 address"))
+            .remedy("write four numbers from 0 to 255, such as 10.0.0.1"));
+    }
+    if name.len() > 253 {
+        return Err(error(format!(
+            "the host name has {} characters; 253 is the most",
+            name.len()
+        )));
+    }
+    for label in name.split('.') {
+        if label.is_empty() {
+            return Err(
+                error("the host name has an empty part".to_owned()).remedy("remove the extra dot")
+            );
+        }
+        if label.len() > 63 {
+            return Err(error(format!(
+                "a part of the host name has {} characters; 63 is the most",
+                label.len()
+            )));
+        }
+        if let Some(bad) = label
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
+        {
+            return Err(error(format!("`{bad}` cannot stand in a host name"))
+                .remedy("use letters, digits, `-` and `.`"));
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return Err(error(format!(
+                "the part `{label}` of the host name starts or ends with `-`"
+            )));
+        }
+    }
+    Ok(name)
+}
+
+/// Bytes of `sun_path` (108 on Linux) that a name can fill: a path needs its
+/// terminator, an abstract name its leading NUL.
+const UNIX_NAME_MAX: usize = 107;
+
+fn unix_name(text: &str, name: &str) -> Result<UnixName, AddressError> {
+    let (kind, name) = match name.strip_prefix('@') {
+        Some(name) => ("name", name),
+        None => ("path", name),
+    };
+    let bytes = unescape(text, name)?;
+    if bytes.is_empty() {
+        return Err(
+            AddressError::new(text, format!("the {kind} of the unix socket is empty"))
+                .remedy("write unix:/path/to/socket or unix:@name"),
+        );
+    }
+    if bytes.len() > UNIX_NAME_MAX {
+        return Err(AddressError::new(
+            text,
+            format!(
+                "the {kind} of the unix socket has {} bytes; the kernel takes {UNIX_NAME_MAX}",
+                bytes.len()
+            ),
+        )
+        .remedy("use a shorter directory, or an abstract name: unix:@name"));
+    }
+    if kind == "name" {
+        return Ok(UnixName::Abstract(bytes));
+    }
+    if bytes.contains(&0) {
+        return Err(AddressError::new(text, "a path cannot contain a NUL byte").remedy("remove it"));
+    }
+    Ok(UnixName::Path(PathBuf::from(OsString::from_vec(bytes))))
+}
+
+/// Undoes [`slice::escape_ascii`], so that any name a socket can have can be written.
+fn unescape(text: &str, name: &str) -> Result<Vec<u8>, AddressError> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        let (value, used) = match rest {
+            [b't', ..] => (b'\t', 1),
+            [b'r', ..] => (b'\r', 1),
+            [b'n', ..] => (b'\n', 1),
+            [c @ (b'\\' | b'\'' | b'"'), ..] => (*c, 1),
+            [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (hex(*high) * 16 + hex(*low), 3)
+            }
+            _ => {
+                return Err(AddressError::new(
+                    text,
+                    "a backslash starts an escape here (`\\n`, `\\x1b`, `\\\\`)",
+                )
+                .remedy("write a backslash as `\\\\`"));
+            }
+        };
+        bytes.push(value);
+        rest = &rest[used..];
+    }
+    Ok(bytes)
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+impl AddressError {
+    pub(super) fn new(text: &str, problem: impl Into<String>) -> Self {
+        let mut shown: String = text.chars().take(120).flat_map(printable).collect();
+        if text.chars().nth(120).is_some() {
+            shown.push('…');
+        }
+        Self {
+            text: shown,
+            problem: problem.into(),
+            remedy: None,
+        }
+    }
+
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// `c` itself, or its escape where it is a control character.
+fn printable(c: char) -> impl Iterator<Item = char> {
+    let escape = c.is_control().then(|| c.escape_default());
+    let plain = escape.is_none().then_some(c);
+    escape.into_iter().flatten().chain(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn problem(text: &str) -> String {
+        match text.parse::<AddressRange>() {
+            Ok(address) => panic!("`{text}` was read as {address:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn address(text: &str) -> Address {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn every_form_is_read_and_shown() {
+        assert_eq!(address(":5000"), Address::Any { port: 5000 });
+        assert_eq!(address("*:5000"), Address::Any { port: 5000 });
+        assert_eq!(address(":0"), Address::Any { port: 0 });
+        assert_eq!(
+            address("1.2.3.4:80"),
+            Address::Inet(SocketAddr::from(([1, 2, 3, 4], 80)))
+        );
+        assert_eq!(address("[::1]:443").to_string(), "[::1]:443");
+        assert_eq!(address("[::]:443").to_string(), "[::]:443");
+        assert_eq!(address("[fe80::1%3]:443").to_string(), "[fe80::1%3]:443");
+        assert_eq!(address("[::ffff:1.2.3.4]:80"), address("1.2.3.4:80"));
+        assert_eq!(address("A.Example.:443").to_string(), "a.example:443");
+        assert_eq!(address("db_1:5432").to_string(), "db_1:5432");
+        assert_eq!(
+            address("unix:/run/x y.sock"),
+            Address::Unix(UnixName::Path("/run/x y.sock".into()))
+        );
+        assert_eq!(
+            address("unix:@name\\x00\\\\"),
+            Address::Unix(UnixName::Abstract(b"name\0\\".to_vec()))
+        );
+    }
+
+    #[test]
+    fn ranges_expand_and_are_shown_short() {
+        let range: AddressRange = "host:5000-5002".parse().expect("a range");
+        assert_eq!(range.len(), 3);
+        assert_eq!(range.to_string(), "host:5000-5002");
+        let ports: Vec<_> = range.expand().filter_map(|a| a.port()).collect();
+        assert_eq!(ports, [5000, 5001, 5002]);
+        let whole: AddressRange = ":1-65535".parse().expect("a range");
+        assert_eq!(whole.expand().last(), Some(Address::Any { port: 65535 }));
+        assert_eq!(range.nth(3), None);
+        assert!("host:1-2".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn errors_name_the_fault_and_the_remedy() {
+        for (text, fault, remedy) in [
+            ("", "empty", "HOST:PORT"),
+            ("::1:443", "brackets", "did you mean `[::1]:443`?"),
+            ("::1", "brackets", "`[::1]:PORT`"),
+            ("::1:5000-5009", "brackets", "`[::1]:5000-5009`"),
+            ("a:b:c", "more than one colon", "HOST:PORT"),
+            ("1.2.3.4", "port is missing", "`1.2.3.4:PORT`"),
+            ("[::1]", "port is missing", "`[::1]:443`"),
+            ("[::1", "bracket is not closed", "[::1]:443"),
+            ("[::1]443", "follows the bracket", "`[::1]:443`"),
+            ("[1.2.3.4]:80", "only IPv6", "`1.2.3.4:80`"),
+            ("[fe80::1%eth0]:80", "scope `eth0`", "index"),
+            ("5000", "port without a colon", "`:5000`"),
+            ("host:", "after the colon", "`host:443`"),
+            ("host:https", "`https` is not a port", "number"),
+            ("host:65536", "65536 is too large", "65535"),
+            ("host:99999999999999999999", "too large", "65535"),
+            (":9-5", "backwards", "`:5-9`"),
+            (":0-5", "start at 0", "`:1-5`"),
+            (":5-", "is not a port number", "5000-5009"),
+            ("256.1.1.1:80", "not an IPv4", "0 to 255"),
+            ("2130706433:80", "not an IPv4", "0 to 255"),
+            ("tcp://host:80/x", "scheme", "did you mean `host:80`?"),
+            ("ho st:80", "space", "remove"),
+            ("a..b:80", "empty part", "extra dot"),
+            ("bücher.example:80", "ASCII", "xn--"),
+            ("a/b:80", "`/` cannot stand", "letters"),
+            ("unix:", "is empty", "unix:/path"),
+            ("unix:@", "is empty", "unix:@name"),
+            ("unix:/a\\q", "backslash", "`\\\\`"),
+        ] {
+            let message = problem(text);
+            assert!(message.contains(fault), "{text}: {message}");
+            assert!(message.contains(remedy), "{text}: {message}");
+        }
+        assert!(problem("-a:1").contains("starts or ends"));
+        assert!(problem(&format!("{}:1", "a".repeat(64))).contains("64 characters"));
+        assert!(problem(&format!("{}:1", "a.".repeat(130))).contains("253"));
+    }
+
+    #[test]
+    fn b61_a_unix_path_of_108_bytes_is_refused_and_107_taken() {
+        let path = |len: usize| format!("unix:/{}", "p".repeat(len - 1));
+        assert!(path(107).parse::<Address>().is_ok());
+        let message = problem(&path(108));
+        assert!(
+            message.contains("108 bytes") && message.contains("107"),
+            "{message}"
+        );
+        let name = |len: usize| format!("unix:@{}", "n".repeat(len));
+        assert!(name(107).parse::<Address>().is_ok());
+        assert!(problem(&name(108)).contains("108 bytes"));
+    }
+
+    #[test]
+    fn a_server_needs_a_host_and_a_port() {
+        for (text, remedy) in [
+            (":443", "`127.0.0.1:443`"),
+            ("0.0.0.0:443", "`127.0.0.1:443`"),
+            ("[::]:443", "`[::1]:443`"),
+            ("host:0", "port of the server"),
+        ] {
+            let error = address(text).check_server().expect_err(text);
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        for text in ["host:443", "[::1]:443", "unix:@x"] {
+            assert_eq!(address(text).check_server(), Ok(()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_that_reads_back_or_an_error(text in ".{0,60}") {
+            if let Ok(range) = text.parse::<AddressRange>() {
+                prop_assert_eq!(range.to_string().parse(), Ok(range));
+            }
+        }
+
+        #[test]
+        fn any_likely_text_reads_back(text in r"(\*|[a-c.]{0,4}|\[[0-9a-f:%.]{0,8}\]|[0-9.]{0,9}|unix:@?)?[:/]?[0-9-]{0,7}") {
+            if let Ok(range) = text.parse::<AddressRange>() {
+                prop_assert_eq!(range.to_string().parse(), Ok(range.clone()));
+                prop_assert_eq!(range.expand().count(), range.len());
+            }
+        }
+
+        #[test]
+        fn any_unix_name_reads_back(name in prop::collection::vec(1u8.., 1..=107)) {
+            let abstract_name = Address::Unix(UnixName::Abstract(name.clone()));
+            prop_assert_eq!(abstract_name.to_string().parse(), Ok(abstract_name));
+            let path = Address::Unix(UnixName::Path(OsString::from_vec(name.clone()).into()));
+            prop_assert_eq!(path.to_string().parse(), Ok(path));
+        }
+    }
+}

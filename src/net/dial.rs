@@ -1,0 +1,218 @@
+//! Dialling: from an [`Endpoint`] and an [`OptionPlan`] to a socket that is
+//! connecting, in as few system calls as the options allow (socket, nodelay,
+//! quickack, connect; two more with a source address).
+//!
+//! Deliberately not here: waiting for the outcome, deadlines and which server is
+//! next. Nothing in this file blocks.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::net::address::{Endpoint, UnixName};
+use crate::net::errno::{Failure, Operation};
+use crate::net::options::plan::Stage;
+use crate::net::options::{Family, OptionName, OptionPlan, Refusal};
+
+/// A socket that is ready for [`connect`].
+#[derive(Debug)]
+pub struct Opened {
+    /// Non-blocking, close-on-exec, options set, bound if that was asked for.
+    pub fd: OwnedFd,
+    /// Options the kernel refused; to be counted.
+    pub refusal: Option<Refusal>,
+}
+
+/// What `connect` says when it does not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connecting {
+    /// Connected; so far only unix sockets are that quick.
+    Done,
+    /// Writable, or in error, once the outcome is known.
+    InProgress,
+    /// TCP Fast Open: nothing was sent, the SYN goes out with the first write. The
+    /// socket is writable at once, and a refusal is an error of that write.
+    Deferred,
+}
+
+/// Makes the socket for a connect to `endpoint`.
+///
+/// Refused options do not stop it, except `interface`: traffic that was told to
+/// leave by one interface must not leave by another. A `source` of the other
+/// family is [`crate::net::errno::Obstacle::Family`], for the same reason.
+pub fn open_for_connect(endpoint: &Endpoint, plan: &OptionPlan) -> Result<Opened, Failure> {
+    let family = Family::of(endpoint);
+    let (socket, mut refusal) =
+        make_socket(family, plan.mptcp).map_err(|error| Failure::of_io(Operation::Open, &error))?;
+    let fd = std::os::fd::AsFd::as_fd(&socket);
+    if let Err(mut refused) = plan.apply(fd, Stage::BeforeConnect, family) {
+        if refused.option == OptionName::Interface {
+            return Err(Failure::of(Operation::Open, refused.errno));
+        }
+        if let Some(earlier) = refusal {
+            refused.count += earlier.count;
+        }
+        refusal = Some(refused);
+    }
+    if let (Some(source), Endpoint::Inet(target)) = (plan.source, endpoint) {
+        bind_source(&socket, source, target)?;
+    }
+    Ok(Opened {
+        fd: socket.into(),
+        refusal,
+    })
+}
+
+/// A stream socket, non-blocking and close-on-exec. Falls back from MPTCP to TCP
+/// where the kernel lacks it or `net.mptcp.enabled` is 0: MPTCP does the same
+/// towards a peer that does not speak it.
+pub(in crate::net) fn make_socket(
+    family: Family,
+    mptcp: bool,
+) -> std::io::Result<(Socket, Option<Refusal>)> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+        Family::Unix => Domain::UNIX,
+    };
+    if !mptcp || family == Family::Unix {
+        return Ok((Socket::new_raw(domain, kind, None)?, None));
+    }
+    match Socket::new_raw(domain, kind, Some(Protocol::MPTCP)) {
+        Ok(socket) => Ok((socket, None)),
+        // ENOPROTOOPT: switched off. EPROTONOSUPPORT, EINVAL: not built in.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT | libc::EINVAL)
+            ) =>
+        {
+            let refusal = Refusal {
+                option: OptionName::Mptcp,
+                errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+                count: 1,
+            };
+            Ok((Socket::new_raw(domain, kind, None)?, Some(refusal)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn bind_source(socket: &Socket, source: IpAddr, target: &SocketAddr) -> Result<(), Failure> {
+    if source.is_ipv4() != target.is_ipv4() {
+        return Err(Failure::of(Operation::BindSource, Errno::EAFNOSUPPORT));
+    }
+    let mut local = SocketAddr::new(source, 0);
+    if let (SocketAddr::V6(local), SocketAddr::V6(target)) = (&mut local, target) {
+        // A link-local source needs a scope; it can only be that of the target.
+        local.set_scope_id(target.scope_id());
+    }
+    socket
+        .bind(&SockAddr::from(local))
+        .map_err(|error| Failure::of_io(Operation::BindSource, &error))
+}
+
+/// Starts the connect.
+pub fn connect(fd: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Connecting, Failure> {
+    let address = sockaddr(endpoint).map_err(|errno| Failure::of(Operation::Connect, errno))?;
+    match SockRef::from(&fd).connect(&address) {
+        Ok(()) if address.is_unix() => Ok(Connecting::Done),
+        // A non-blocking TCP connect answers EINPROGRESS even on loopback; 0 comes
+        // from TCP_FASTOPEN_CONNECT with a cookie at hand.
+        Ok(()) => Ok(Connecting::Deferred),
+        // EINTR: the attempt goes on in the background (connect(2)).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            Ok(Connecting::InProgress)
+        }
+        Err(error) => Err(Failure::of_io(Operation::Connect, &error)),
+    }
+}
+
+/// `SO_ERROR`, read and thereby cleared: how a connect ended, or why readiness
+/// reported an error (behaviour 27).
+pub fn pending_error(fd: BorrowedFd<'_>, operation: Operation) -> Option<Failure> {
+    match SockRef::from(&fd).take_error() {
+        Ok(None) => None,
+        Ok(Some(error)) | Err(error) => Some(Failure::of_io(operation, &error)),
+    }
+}
+
+/// Whether an established connection is a socket talking to itself: with nobody
+/// listening on a port of the ephemeral range of this host, the kernel can pick
+/// that very port for the connect, and a TCP simultaneous open succeeds
+/// (behaviour 28). Treat it as refused.
+///
+/// Costs a system call only if the port of `endpoint` lies in `ephemeral`, see
+/// [`crate::net::limits::ephemeral_ports`].
+pub fn is_self_connect(
+    fd: BorrowedFd<'_>,
+    endpoint: &Endpoint,
+    ephemeral: &RangeInclusive<u16>,
+) -> bool {
+    let Endpoint::Inet(target) = endpoint else {
+        return false;
+    };
+    if !ephemeral.contains(&target.port()) {
+        return false;
+    }
+    let local = SockRef::from(&fd).local_addr();
+    // Compares without the flow label and the scope, which only one side has.
+    local
+        .ok()
+        .and_then(|local| local.as_socket())
+        .is_some_and(|local| local.ip() == target.ip() && local.port() == target.port())
+}
+
+/// The kernel's form of an endpoint. ENAMETOOLONG for a unix name over 107
+/// bytes, EINVAL for an unnamed socket, which cannot be called.
+pub(in crate::net) fn sockaddr(endpoint: &Endpoint) -> Result<SockAddr, Errno> {
+    match endpoint {
+        Endpoint::Inet(address) => Ok(SockAddr::from(*address)),
+        // An empty path would autobind, one with a NUL would be cut or abstract.
+        Endpoint::Unix(UnixName::Path(path))
+            if path.as_os_str().is_empty() || path.as_os_str().as_bytes().contains(&0) =>
+        {
+            Err(Errno::EINVAL)
+        }
+        Endpoint::Unix(UnixName::Path(path)) => {
+            SockAddr::unix(path).map_err(|_| Errno::ENAMETOOLONG)
+        }
+        Endpoint::Unix(UnixName::Abstract(name)) => {
+            let mut bytes = [0; 108];
+            let slot = bytes.get_mut(1..=name.len()).ok_or(Errno::ENAMETOOLONG)?;
+            slot.copy_from_slice(name);
+            let path = Path::new(std::ffi::OsStr::from_bytes(&bytes[..=name.len()]));
+            SockAddr::unix(path).map_err(|_| Errno::ENAMETOOLONG)
+        }
+        Endpoint::Unnamed => Err(Errno::EINVAL),
+    }
+}
+
+/// The endpoint of a kernel address; IPv4-mapped addresses become IPv4.
+pub(in crate::net) fn endpoint(address: &SockAddr) -> Endpoint {
+    if let Some(inet) = address.as_socket() {
+        let ip = inet.ip().to_canonical();
+        return Endpoint::Inet(if ip.is_ipv4() && inet.is_ipv6() {
+            SocketAddr::new(ip, inet.port())
+        } else {
+            inet
+        });
+    }
+    if let Some(path) = address.as_pathname() {
+        return Endpoint::Unix(UnixName::Path(path.to_owned()));
+    }
+    match address.as_abstract_namespace() {
+        Some(name) => Endpoint::Unix(UnixName::Abstract(name.to_vec())),
+        None => Endpoint::Unnamed,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

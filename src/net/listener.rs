@@ -1,0 +1,326 @@
+//! Listening: from an [`Address`] and options to listening sockets, one for each
+//! reactor, and accepting on them.
+//!
+//! | listener | what each reactor has |
+//! | --- | --- |
+//! | TCP | a socket of its own in one `SO_REUSEPORT` group: the kernel spreads connections by a hash, no wake-up is wasted, nothing is shared |
+//! | unix | a duplicate of one socket, because `SO_REUSEPORT` does not exist there |
+//!
+//! A connect to a unix listener wakes every reactor that waits for it, and one
+//! of them gets it; the others see `WouldBlock`. EPOLLEXCLUSIVE would avoid that
+//! but mio does not offer it, and letting one reactor accept for all would put
+//! the whole load on one core: the wasted wake-ups (one for each other reactor
+//! that is asleep) are the smaller evil. Since duplicates share one open file, a
+//! reactor must deregister its listener before it closes it, or epoll goes on
+//! reporting it.
+//!
+//! A port is never shared with another process by accident (behaviour 69): the
+//! first socket binds and listens *without* `SO_REUSEPORT`, so the kernel refuses
+//! it if anyone listens there; only then the option is set and the rest join.
+//! Found by experiment: the kernel then balances over all of them, a second
+//! instance gets EADDRINUSE, and also the loser of a race between two
+//! instances does (were the option set before `listen`, both would win).
+
+mod bind_error;
+mod unix;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use socket2::{SockAddr, Socket};
+
+pub use bind_error::{BindCause, BindError};
+
+use crate::net::address::{Address, Endpoint};
+use crate::net::dial::{endpoint, make_socket};
+use crate::net::errno::{Failure, Operation};
+use crate::net::limits;
+use crate::net::options::plan::Stage;
+use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOptions};
+use crate::net::sys;
+use crate::net::tcp_info::TcpInfo;
+
+/// The listening sockets of one configured address. Dropping it removes the path
+/// of a unix listener; the sockets live on with whoever took them.
+#[derive(Debug)]
+pub struct Bound {
+    locals: Vec<Endpoint>,
+    /// One entry for each reactor.
+    shares: Vec<Vec<ListenSocket>>,
+    refusal: Option<Refusal>,
+    /// Held for its `Drop`.
+    _file: Option<unix::SocketFile>,
+}
+
+/// One listening socket: non-blocking and close-on-exec.
+#[derive(Debug)]
+pub struct ListenSocket {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Where it listens, with the true port.
+    pub local: Endpoint,
+    /// The family of the socket, and thereby of the sockets it accepts.
+    pub family: Family,
+}
+
+impl Bound {
+    /// Where it listens, with the port the kernel gave if 0 was asked for. More
+    /// than one for a name with several addresses.
+    pub fn locals(&self) -> &[Endpoint] {
+        &self.locals
+    }
+
+    /// Takes the sockets of reactor `index`, one for each of [`Bound::locals`].
+    /// Empty the second time, and for a reactor that does not exist.
+    pub fn take_share(&mut self, index: usize) -> Vec<ListenSocket> {
+        self.shares
+            .get_mut(index)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Options the kernel refused. The listener works without them.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+}
+
+/// Binds and listens on `address`, once for each of `reactors`.
+///
+/// [`Address::Any`] is one dual-stack socket, or IPv4 alone on a host without
+/// IPv6; `[::]` is IPv6 alone. A name is looked up (this blocks) and stands for
+/// all its addresses that this host has, at least one.
+pub fn bind(
+    address: &Address,
+    options: &SocketOptions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
+    let plan = options.plan(Leg::Client);
+    let binder = Binder {
+        options,
+        plan: &plan,
+        reactors: reactors.max(1),
+    };
+    let result = match address {
+        Address::Any { port } => binder.any(*port),
+        Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
+        Address::Name { host, port } => binder.name(host, *port),
+        Address::Unix(name) => unix::bind(name, &plan, backlog_of(options), binder.reactors),
+    };
+    result.map_err(|cause| BindError::new(address, cause))
+}
+
+/// Whether an IPv6 socket takes IPv4 connections too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    OwnFamily,
+    Dual,
+}
+
+/// What every socket of one listener is made from.
+struct Binder<'a> {
+    options: &'a SocketOptions,
+    plan: &'a OptionPlan,
+    reactors: usize,
+}
+
+impl Binder<'_> {
+    fn any(&self, port: u16) -> Result<Bound, BindCause> {
+        match self.inet((Ipv6Addr::UNSPECIFIED, port).into(), Stack::Dual) {
+            // IPv6 is not built in, or switched off.
+            Err(BindCause::NoFamily | BindCause::NoSuchAddress) => {
+                self.inet((Ipv4Addr::UNSPECIFIED, port).into(), Stack::OwnFamily)
+            }
+            other => other,
+        }
+    }
+
+    fn name(&self, host: &str, port: u16) -> Result<Bound, BindCause> {
+        let mut addresses: Vec<SocketAddr> = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| BindCause::NameNotFound(error.to_string()))?
+            .collect();
+        addresses.dedup();
+        let mut all: Option<Bound> = None;
+        let mut missing = BindCause::NameNotFound("it has no address".to_owned());
+        for mut local in addresses {
+            if let (0, Some(Endpoint::Inet(first))) = (port, all.as_ref().map(|all| &all.locals[0]))
+            {
+                local.set_port(first.port());
+            }
+            match self.inet(local, Stack::OwnFamily) {
+                Ok(bound) => match &mut all {
+                    None => all = Some(bound),
+                    Some(all) => all.append(bound),
+                },
+                // A name may stand for several hosts, of which this is one.
+                Err(cause @ (BindCause::NoFamily | BindCause::NoSuchAddress)) => missing = cause,
+                Err(cause) => return Err(cause),
+            }
+        }
+        all.ok_or(missing)
+    }
+
+    /// One socket for each reactor at `local`. See the module's header for why the
+    /// first differs.
+    fn inet(&self, mut local: SocketAddr, stack: Stack) -> Result<Bound, BindCause> {
+        let family = if local.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        let (first, refusal) = self.socket(family, stack, 0)?;
+        self.bind_and_listen(&first, local)?;
+        if let Some(actual) = first.local_addr().ok().and_then(|it| it.as_socket()) {
+            local.set_port(actual.port());
+        }
+        if self.reactors > 1 {
+            first
+                .set_reuse_port(true)
+                .map_err(|error| BindCause::system("SO_REUSEPORT", &error))?;
+        }
+        let mut sockets = vec![first];
+        for reactor in 1..self.reactors {
+            let (socket, _) = self.socket(family, stack, reactor)?;
+            socket
+                .set_reuse_port(true)
+                .map_err(|error| BindCause::system("SO_REUSEPORT", &error))?;
+            self.bind_and_listen(&socket, local)?;
+            sockets.push(socket);
+        }
+        let local = Endpoint::Inet(local);
+        let share = |socket: Socket| {
+            vec![ListenSocket {
+                fd: socket.into(),
+                local: local.clone(),
+                family,
+            }]
+        };
+        Ok(Bound {
+            shares: sockets.into_iter().map(share).collect(),
+            locals: vec![local],
+            refusal,
+            _file: None,
+        })
+    }
+
+    /// A socket with everything set that belongs before `bind`.
+    fn socket(
+        &self,
+        family: Family,
+        stack: Stack,
+        reactor: usize,
+    ) -> Result<(Socket, Option<Refusal>), BindCause> {
+        let (socket, mut refusal) =
+            make_socket(family, self.plan.mptcp).map_err(|error| BindCause::opening(&error))?;
+        // Lets a restart bind while connections of the last run are in TIME_WAIT.
+        // On Linux it does not let two sockets listen on one port.
+        socket
+            .set_reuse_address(true)
+            .map_err(|error| BindCause::system("SO_REUSEADDR", &error))?;
+        if family == Family::V6 {
+            // Always said, because net.ipv6.bindv6only changes the default.
+            socket
+                .set_only_v6(stack == Stack::OwnFamily)
+                .map_err(|error| BindCause::system("IPV6_V6ONLY", &error))?;
+        }
+        if let Err(refused) = self.plan.apply(socket.as_fd(), Stage::Listener, family) {
+            if refused.option == OptionName::Interface {
+                return Err(BindCause::interface(self.options, refused.errno));
+            }
+            refusal = Some(refused);
+        }
+        if self.options.incoming_cpu == Some(true) {
+            // Best effort: without it the group falls back to hashing.
+            if let Some(cpu) = limits::cpu_of_reactor(reactor) {
+                let _ = socket.set_cpu_affinity(cpu);
+            }
+        }
+        Ok((socket, refusal))
+    }
+
+    fn bind_and_listen(&self, socket: &Socket, local: SocketAddr) -> Result<(), BindCause> {
+        socket
+            .bind(&SockAddr::from(local))
+            .map_err(|error| BindCause::binding(&error, local.port()))?;
+        // The port is contested a second time here: see the module's header.
+        socket
+            .listen(backlog_of(self.options))
+            .map_err(|error| BindCause::binding(&error, local.port()))
+    }
+}
+
+impl Bound {
+    /// Adds the sockets of another address of the same name.
+    fn append(&mut self, other: Self) {
+        self.locals.extend(other.locals);
+        for (mine, theirs) in self.shares.iter_mut().zip(other.shares) {
+            mine.extend(theirs);
+        }
+        self.refusal = self.refusal.or(other.refusal);
+    }
+}
+
+/// The backlog for `listen(2)`. Unset asks for the most, which is
+/// net.core.somaxconn: one place to tune instead of two.
+fn backlog_of(options: &SocketOptions) -> i32 {
+    options.backlog.map_or(i32::MAX, |backlog| {
+        i32::try_from(backlog).unwrap_or(i32::MAX)
+    })
+}
+
+/// A connection from a listener.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Non-blocking and close-on-exec. [`Stage::Accepted`] is still to be applied,
+    /// with the family of the listener.
+    pub fd: OwnedFd,
+    /// Who connected; IPv4 for IPv4 clients of a dual-stack listener.
+    pub peer: Endpoint,
+}
+
+/// Accepts one connection: one system call, and no allocation for IPv4 and IPv6.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<Accepted, Failure> {
+    let (fd, peer) =
+        sys::accept4(listener).map_err(|errno| Failure::of(Operation::Accept, errno))?;
+    Ok(Accepted {
+        fd,
+        peer: endpoint(&peer),
+    })
+}
+
+/// Connections that a TCP listener lost since it was made, because its accept
+/// queue or its SYN queue was full (behaviour 44). Wraps at 2^32.
+pub fn drops(listener: BorrowedFd<'_>) -> Result<u32, Errno> {
+    /// Bytes before `SK_MEMINFO_DROPS` in the array of u32 (`linux/sock_diag.h`).
+    const OFFSET: usize = libc::SK_MEMINFO_DROPS as usize * 4;
+    let mut bytes = [0; OFFSET + 4];
+    let len = sys::option_bytes(listener, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut bytes)?;
+    let drops = bytes[..len].get(OFFSET..OFFSET + 4);
+    let drops = drops.and_then(|drops| drops.try_into().ok());
+    drops.map(u32::from_ne_bytes).ok_or(Errno::ENOPROTOOPT)
+}
+
+/// How full the accept queue of a TCP listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
+    /// How many may wait: the backlog that `listen` was granted.
+    pub limit: u32,
+}
+
+/// Reads the accept queue of a TCP listener, which `TCP_INFO` reports in the fields
+/// for unacknowledged and selectively acknowledged segments.
+pub fn backlog(listener: BorrowedFd<'_>) -> Result<Backlog, Errno> {
+    let info = TcpInfo::read(listener)?;
+    Ok(Backlog {
+        waiting: info.unacked,
+        limit: info.sacked,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Why an address cannot be listened on, and what the person who configured it
+//! can do about that.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::net::address::{Address, Endpoint};
+use crate::net::limits;
+use crate::net::options::SocketOptions;
+
+/// A listener that could not be set up: names it, the cause and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindError {
+    /// The address as configured.
+    pub listener: String,
+    /// What went wrong.
+    pub cause: BindCause,
+}
+
+/// What kept a listener from being set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindCause {
+    /// EADDRINUSE of a port.
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// EACCES: the port is below the first that anyone may bind.
+    Privileged {
+        /// The port.
+        port: u16,
+        /// `net.ipv4.ip_unprivileged_port_start`.
+        first_free: u16,
+    },
+    /// EADDRNOTAVAIL: not an address of this host.
+    NoSuchAddress,
+    /// EAFNOSUPPORT: the host has no IPv6 (or IPv4).
+    NoFamily,
+    /// The option `interface` was refused.
+    Interface {
+        /// Its name.
+        name: String,
+        /// ENODEV, or EPERM.
+        errno: Errno,
+    },
+    /// The name has no address; why.
+    NameNotFound(String),
+    /// Somebody listens on the unix socket.
+    UnixInUse,
+    /// A unix name of more than 107 bytes.
+    UnixTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The path exists and is something else than a socket.
+    NotASocket,
+    /// Anything else.
+    System {
+        /// The call or the option.
+        operation: &'static str,
+        /// What it answered.
+        errno: Errno,
+    },
+}
+
+impl BindError {
+    pub(super) fn new(address: &Address, cause: BindCause) -> Self {
+        Self {
+            listener: written(address),
+            cause,
+        }
+    }
+}
+
+impl BindCause {
+    /// Of `bind` and `listen` on a port.
+    pub(super) fn binding(error: &io::Error, port: u16) -> Self {
+        match errno_of(error) {
+            Errno::EADDRINUSE => Self::PortTaken { port },
+            Errno::EACCES => Self::Privileged {
+                port,
+                first_free: limits::first_unprivileged_port(),
+            },
+            Errno::EADDRNOTAVAIL => Self::NoSuchAddress,
+            Errno::EAFNOSUPPORT => Self::NoFamily,
+            _ => Self::system("bind", error),
+        }
+    }
+
+    /// Of `socket`.
+    pub(super) fn opening(error: &io::Error) -> Self {
+        match errno_of(error) {
+            Errno::EAFNOSUPPORT => Self::NoFamily,
+            _ => Self::system("socket", error),
+        }
+    }
+
+    pub(super) fn interface(options: &SocketOptions, errno: Errno) -> Self {
+        Self::Interface {
+            name: options.interface.clone().unwrap_or_default(),
+            errno,
+        }
+    }
+
+    pub(super) fn system(operation: &'static str, error: &io::Error) -> Self {
+        Self::System {
+            operation,
+            errno: errno_of(error),
+        }
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))
+}
+
+/// The address as its owner wrote it.
+fn written(address: &Address) -> String {
+    match address {
+        Address::Any { port } => format!(":{port}"),
+        Address::Inet(address) => address.to_string(),
+        Address::Name { host, port } => format!("{host}:{port}"),
+        Address::Unix(name) => Endpoint::Unix(name.clone()).to_string(),
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.listener, self.cause)
+    }
+}
+
+impl fmt::Display for BindCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortTaken { port } => write!(
+                f,
+                "the address is in use; `ss -ltnp 'sport = :{port}'` shows by whom \
+                 (if it is another thalweg, stop that one or choose another port)"
+            ),
+            Self::Privileged { port, first_free } => write!(
+                f,
+                "permission denied; ports below {first_free} need CAP_NET_BIND_SERVICE \
+                 (`setcap cap_net_bind_service=+ep` on the binary), or \
+                 `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`"
+            ),
+            Self::NoSuchAddress => f.write_str(
+                "this host does not have that address; `ip address` lists those it has \
+                 (free_bind = true binds to one that comes later)",
+            ),
+            Self::NoFamily => f.write_str("this host does not speak that address family"),
+            Self::Interface { name, errno } => {
+                write!(f, "interface {}: {}", name.escape_debug(), errno.desc())?;
+                f.write_str(match errno {
+                    Errno::ENODEV => "; `ip link` lists the interfaces",
+                    Errno::EPERM => "; SO_BINDTODEVICE needs CAP_NET_RAW here",
+                    _ => "",
+                })
+            }
+            Self::NameNotFound(why) => write!(f, "the name could not be looked up: {why}"),
+            Self::UnixInUse => f.write_str(
+                "somebody listens there already; `ss -lxp` shows who \
+                 (a path that nobody listens on would have been replaced)",
+            ),
+            Self::UnixTooLong { len } => write!(
+                f,
+                "the name of a unix socket has at most 107 bytes, this one has {len}"
+            ),
+            Self::NotASocket => f.write_str(
+                "the path exists and is not a socket; it is left alone, remove it or \
+                 choose another path",
+            ),
+            Self::System { operation, errno } => write!(f, "{operation}: {}", errno.desc()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+#![allow(unsafe_code)]
+//! The few raw calls about sockets that nix and socket2 do not offer in the
+//! form the hot path needs: options by number, queue lengths, and `accept4`
+//! that returns the peer's address.
+//!
+//! Every unsafe block of this room's socket code is in this file. Callers pass
+//! borrowed descriptors and slices, so no pointer outlives its call.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libc::{c_int, c_ulong, socklen_t};
+use nix::errno::Errno;
+use socket2::SockAddr;
+
+/// `setsockopt(2)` with a value of any length.
+pub(crate) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &[u8],
+) -> Result<(), Errno> {
+    // SAFETY: the pointer and length are those of one live slice, and the
+    // kernel copies the value before it returns.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `setsockopt(2)` with an `int`.
+pub(crate) fn set_int(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: c_int,
+) -> Result<(), Errno> {
+    set_option(fd, level, name, &value.to_ne_bytes())
+}
+
+/// `getsockopt(2)`: fills `value` from its start and returns how many bytes the
+/// kernel wrote, which may be fewer.
+pub(crate) fn option_bytes(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &mut [u8],
+) -> Result<usize, Errno> {
+    let mut len = value.len() as socklen_t;
+    // SAFETY: the pointer and length are those of one live, exclusively
+    // borrowed slice; the kernel writes at most `len` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result).map(|_| (len as usize).min(value.len()))
+}
+
+/// `getsockopt(2)` of an `int`.
+pub(crate) fn option_int(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Result<c_int, Errno> {
+    let mut bytes = [0; 4];
+    option_bytes(fd, level, name, &mut bytes)?;
+    Ok(c_int::from_ne_bytes(bytes))
+}
+
+/// An ioctl that writes one `int`, such as SIOCOUTQ.
+pub(crate) fn ioctl_int(fd: BorrowedFd<'_>, request: c_ulong) -> Result<c_int, Errno> {
+    let mut value: c_int = 0;
+    // SAFETY: every request this crate passes (SIOCOUTQ, SIOCINQ) writes
+    // exactly one int through the pointer, which is to a live local.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, &raw mut value) };
+    Errno::result(result).map(|_| value)
+}
+
+/// `accept4(2)`, non-blocking and close-on-exec from birth, with the peer's
+/// address. One system call, no allocation.
+pub(crate) fn accept4(fd: BorrowedFd<'_>) -> Result<(OwnedFd, SockAddr), Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let mut errno = Errno::UnknownErrno;
+    let call = |storage: *mut socket2::SockAddrStorage, len: *mut socklen_t| {
+        // SAFETY: `try_init` passes a zeroed storage and its true size, both
+        // alive during the call; the kernel writes no more than that.
+        let raw = unsafe { libc::accept4(fd.as_raw_fd(), storage.cast(), len, flags) };
+        if raw < 0 {
+            errno = Errno::last();
+            return Err(std::io::Error::from_raw_os_error(errno as i32));
+        }
+        // SAFETY: the kernel just made this descriptor and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    };
+    // SAFETY: the closure reports success only after the kernel filled the
+    // address and set its length.
+    unsafe { SockAddr::try_init(call) }.map_err(|_| errno)
+}

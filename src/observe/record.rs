@@ -1,0 +1,238 @@
+//! The record of a session: what is known of it when it ended.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::net::address::Endpoint;
+use crate::net::tcp_info::TcpInfo;
+use crate::relay::ending::Ending;
+use crate::relay::lane::{Fallback, Lane};
+
+/// A session, at its end (or at its start, with `ending` absent).
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// When it ended, by the wall clock.
+    pub at: SystemTime,
+    /// The forward's name.
+    pub forward: Arc<str>,
+    /// Which reactor.
+    pub reactor: u16,
+    /// Its number on that reactor, from 1.
+    pub id: u64,
+    /// The client's address.
+    pub client: Endpoint,
+    /// The address of the listener.
+    pub listener: Endpoint,
+    /// The server that was dialled last.
+    pub server: Option<Endpoint>,
+    /// Attempts to connect.
+    pub attempts: u8,
+    /// How it ended.
+    pub ending: Option<Ending>,
+    /// From accept to upstream connected.
+    pub connect: Option<Duration>,
+    /// From accept to the first byte handed to the client.
+    pub first_byte: Option<Duration>,
+    /// From accept to the end.
+    pub total: Option<Duration>,
+    /// Client to upstream.
+    pub up: LaneRecord,
+    /// Upstream to client.
+    pub down: LaneRecord,
+    /// The kernel's view of the client leg.
+    pub client_tcp: Option<TcpInfo>,
+    /// The kernel's view of the upstream leg.
+    pub upstream_tcp: Option<TcpInfo>,
+}
+
+/// One direction of a session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneRecord {
+    /// Bytes delivered to the receiver's socket.
+    pub bytes: u64,
+    /// Bytes read and never delivered.
+    pub lost: u64,
+    /// Whether any crossed by splice.
+    pub spliced: bool,
+    /// Why it copied although it wanted to splice.
+    pub fallback: Option<Fallback>,
+}
+
+impl From<&Lane> for LaneRecord {
+    fn from(lane: &Lane) -> Self {
+        Self {
+            bytes: lane.bytes_out(),
+            lost: lane.bytes_lost(),
+            spliced: lane.has_spliced(),
+            fallback: lane.fallback(),
+        }
+    }
+}
+
+impl LaneRecord {
+    const fn path(&self) -> &'static str {
+        if self.spliced { "splice" } else { "copy" }
+    }
+
+    const fn fallback_name(&self) -> Option<&'static str> {
+        match self.fallback {
+            None => None,
+            Some(Fallback::NoPipe) => Some("no_pipe"),
+            Some(Fallback::BufferLimit) => Some("buffer_limit"),
+            Some(Fallback::Unsupported) => Some("unsupported"),
+        }
+    }
+}
+
+/// The record as JSON sees it: flat names, units last, absent when unknown.
+#[derive(Serialize)]
+struct Json<'a> {
+    time: String,
+    kind: &'static str,
+    forward: &'a str,
+    reactor: u16,
+    id: u64,
+    client: String,
+    listener: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    attempts: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_byte_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_us: Option<u64>,
+    bytes_up: u64,
+    bytes_down: u64,
+    lost_up: u64,
+    lost_down: u64,
+    path_up: &'static str,
+    path_down: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_up: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_down: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_tcp: Option<LegJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_tcp: Option<LegJson>,
+}
+
+#[derive(Serialize)]
+struct LegJson {
+    rtt_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_rtt_us: Option<u64>,
+    retransmits: u32,
+    delivery_rate_bytes_per_second: u64,
+    limited_by: &'static str,
+}
+
+impl LegJson {
+    fn new(info: &TcpInfo, lifetime: Duration) -> Self {
+        Self {
+            rtt_us: micros(info.rtt),
+            min_rtt_us: info.min_rtt.map(micros),
+            retransmits: info.retransmits,
+            delivery_rate_bytes_per_second: info.delivery_rate,
+            limited_by: info.limited_by(lifetime).name(),
+        }
+    }
+}
+
+impl SessionRecord {
+    /// One line of JSON, without the newline.
+    pub fn to_json(&self) -> String {
+        let json = Json {
+            time: super::log::timestamp(self.at),
+            kind: self.kind(),
+            forward: &self.forward,
+            reactor: self.reactor,
+            id: self.id,
+            client: self.client.to_string(),
+            listener: self.listener.to_string(),
+            server: self.server.as_ref().map(ToString::to_string),
+            attempts: self.attempts,
+            code: self.ending.map(Ending::code),
+            cause: self.ending.map(|ending| ending.cause.name()),
+            connect_us: self.connect.map(micros),
+            first_byte_us: self.first_byte.map(micros),
+            total_us: self.total.map(micros),
+            bytes_up: self.up.bytes,
+            bytes_down: self.down.bytes,
+            lost_up: self.up.lost,
+            lost_down: self.down.lost,
+            path_up: self.up.path(),
+            path_down: self.down.path(),
+            fallback_up: self.up.fallback_name(),
+            fallback_down: self.down.fallback_name(),
+            client_tcp: self.client_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
+            upstream_tcp: self.upstream_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
+        };
+        // Strings, numbers and options always serialise.
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.total.unwrap_or_default()
+    }
+
+    const fn kind(&self) -> &'static str {
+        if self.ending.is_some() { "session_end" } else { "session_start" }
+    }
+}
+
+impl fmt::Display for SessionRecord {
+    /// `key=value` text. Names given by users are escaped where they are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.ending.is_some() { "end" } else { "start" };
+        write!(f, "session {word} forward={} id={}.{}", self.forward.escape_debug(), self.reactor, self.id)?;
+        write!(f, " client={} listener={}", self.client, self.listener)?;
+        if let Some(server) = &self.server {
+            write!(f, " server={server} attempts={}", self.attempts)?;
+        }
+        let Some(ending) = self.ending else { return Ok(()) };
+        write!(f, " code={} cause={}", ending.code(), ending.cause.name())?;
+        for (name, duration) in [("connect", self.connect), ("first_byte", self.first_byte), ("total", self.total)] {
+            match duration {
+                Some(duration) => write!(f, " {name}={:.3}ms", duration.as_secs_f64() * 1e3)?,
+                None => write!(f, " {name}=-")?,
+            }
+        }
+        for (name, lane) in [("up", &self.up), ("down", &self.down)] {
+            write!(f, " {name}={} path_{name}={}", lane.bytes, lane.path())?;
+            if lane.lost > 0 {
+                write!(f, " lost_{name}={}", lane.lost)?;
+            }
+            if let Some(fallback) = lane.fallback_name() {
+                write!(f, " fallback_{name}={fallback}")?;
+            }
+        }
+        for (name, info) in [("client", &self.client_tcp), ("upstream", &self.upstream_tcp)] {
+            if let Some(info) = info {
+                write!(
+                    f,
+                    " {name}_rtt={:.3}ms {name}_min_rtt={:.3}ms {name}_retransmits={} {name}_rate={} {name}_limited_by={}",
+                    info.rtt.as_secs_f64() * 1e3,
+                    info.min_rtt.unwrap_or_default().as_secs_f64() * 1e3,
+                    info.retransmits,
+                    info.delivery_rate,
+                    info.limited_by(self.lifetime()).name(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}

@@ -1,0 +1,171 @@
+//! How a session ended: who ended it, in which phase, and why.
+
+use super::Side;
+
+/// Who brought the end about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Both sides ended in good order.
+    Both,
+    /// One side: it reset, refused, vanished or stalled.
+    Peer(Side),
+    /// The forwarder: an operator's order or a lack of resources.
+    Forwarder,
+}
+
+/// What the session was doing when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// No upstream yet.
+    Connect,
+    /// Bytes could flow both ways.
+    Data,
+    /// One direction had ended in good order already.
+    HalfClosed,
+}
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Every byte and both ends were passed on.
+    Finished,
+    /// The peer reset the connection.
+    Reset,
+    /// The peer takes no more bytes (EPIPE).
+    BrokenPipe,
+    /// The kernel gave the peer up: keepalive or `TCP_USER_TIMEOUT`.
+    PeerTimeout,
+    /// The connect was refused.
+    Refused,
+    /// No route, or the network or a firewall said no.
+    Unreachable,
+    /// A connect of this host to itself (the server is down and its port lies in
+    /// the ephemeral range); treated as refused.
+    SelfConnect,
+    /// No answer within `connect_timeout`.
+    ConnectTimeout,
+    /// No local port is free towards this server.
+    PortsExhausted,
+    /// Out of descriptors.
+    NoDescriptors,
+    /// The kernel is out of memory for sockets.
+    NoMemory,
+    /// Silence for `idle_timeout`.
+    IdleTimeout,
+    /// Silence for `half_close_timeout` after one side had ended.
+    HalfCloseTimeout,
+    /// The peer took no byte for `write_stall_timeout`.
+    WriteStall,
+    /// Still open at the end of `drain_timeout`.
+    DrainTimeout,
+    /// The operator asked for an end at once.
+    Stopped,
+    /// Any other errno.
+    Errno(i32),
+}
+
+impl Cause {
+    /// A stable name for records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Reset => "reset",
+            Self::BrokenPipe => "broken_pipe",
+            Self::PeerTimeout => "peer_timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::SelfConnect => "self_connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::NoDescriptors => "no_descriptors",
+            Self::NoMemory => "no_memory",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfCloseTimeout => "half_close_timeout",
+            Self::WriteStall => "write_stall",
+            Self::DrainTimeout => "drain_timeout",
+            Self::Stopped => "stopped",
+            Self::Errno(_) => "errno",
+        }
+    }
+
+    /// Whether a lack on this machine is to blame, never the server.
+    pub const fn is_local_shortage(self) -> bool {
+        matches!(self, Self::PortsExhausted | Self::NoDescriptors | Self::NoMemory)
+    }
+
+    const fn is_timeout(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout
+                | Self::IdleTimeout
+                | Self::HalfCloseTimeout
+                | Self::WriteStall
+                | Self::PeerTimeout
+        )
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Who.
+    pub who: Who,
+    /// When.
+    pub stage: Stage,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Ending {
+    /// The two-letter code HAProxy's users know. First who: `-` nobody, `C`/`S`
+    /// client or server by an error, `c`/`s` by a timeout, `R` a lack of
+    /// resources, `K` killed by the operator. Then when: `-` at the end, `C`
+    /// connecting, `D` data, `L` last data after one side had ended.
+    pub const fn code(self) -> &'static str {
+        let who = match (self.who, self.cause) {
+            (Who::Both, _) => return "--",
+            (Who::Forwarder, cause) if cause.is_local_shortage() => 'R',
+            (Who::Forwarder, _) => 'K',
+            (Who::Peer(Side::Client), cause) if cause.is_timeout() => 'c',
+            (Who::Peer(Side::Client), _) => 'C',
+            (Who::Peer(Side::Upstream), cause) if cause.is_timeout() => 's',
+            (Who::Peer(Side::Upstream), _) => 'S',
+        };
+        match (who, self.stage) {
+            ('R', Stage::Connect) => "RC",
+            ('R', Stage::Data) => "RD",
+            ('R', Stage::HalfClosed) => "RL",
+            ('K', Stage::Connect) => "KC",
+            ('K', Stage::Data) => "KD",
+            ('K', Stage::HalfClosed) => "KL",
+            ('c', Stage::Connect) => "cC",
+            ('c', Stage::Data) => "cD",
+            ('c', Stage::HalfClosed) => "cL",
+            ('C', Stage::Connect) => "CC",
+            ('C', Stage::Data) => "CD",
+            ('C', Stage::HalfClosed) => "CL",
+            ('s', Stage::Connect) => "sC",
+            ('s', Stage::Data) => "sD",
+            ('s', Stage::HalfClosed) => "sL",
+            (_, Stage::Connect) => "SC",
+            (_, Stage::Data) => "SD",
+            (_, Stage::HalfClosed) => "SL",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_haproxy() {
+        let code = |who, stage, cause| Ending { who, stage, cause }.code();
+        assert_eq!(code(Who::Both, Stage::HalfClosed, Cause::Finished), "--");
+        assert_eq!(code(Who::Peer(Side::Client), Stage::Data, Cause::IdleTimeout), "cD");
+        assert_eq!(code(Who::Peer(Side::Upstream), Stage::Connect, Cause::Refused), "SC");
+        assert_eq!(code(Who::Peer(Side::Upstream), Stage::Connect, Cause::ConnectTimeout), "sC");
+        assert_eq!(code(Who::Forwarder, Stage::Connect, Cause::PortsExhausted), "RC");
+        assert_eq!(code(Who::Forwarder, Stage::HalfClosed, Cause::DrainTimeout), "KL");
+    }
+}

@@ -1,0 +1,488 @@
+//! One direction of a relayed connection, as pure byte counts.
+//!
+//! Purpose: decide what an engine does next for this direction (read, write,
+//! pass on the end, discard, wait) and which data path it uses.
+//! Owns: counts and the state of both ends. Never sees a byte or a descriptor:
+//! the engine holds the payload, the lane knows how much of it there is.
+//!
+//! ```text
+//!            fill                     drain
+//!   source ────────► [ held bytes ] ────────► sink
+//!   Ready ⇄ Empty                             Ready ⇄ Full
+//!     └► Eof | Failed                           └► Shut | Failed
+//! ```
+//!
+//! Invariants:
+//! - a fill is asked for only when nothing is held: so an empty pipe makes
+//!   EAGAIN of splice(2) mean "socket empty", and the two data paths never mix;
+//! - the sink is shut only after the source's end and the last held byte;
+//! - `filled == drained + held + lost`.
+
+/// Consecutive fills of at least [`BULK_FILL`] bytes that make a lane bulk.
+/// Four (1 MiB at full reads): long enough that a reply of a few hundred KiB
+/// never pays for a pipe, short enough to be invisible in a transfer.
+const BULK_STREAK: u8 = 4;
+
+/// A fill of this many bytes counts as bulk. Below it splice loses to copy:
+/// splicing costs two system calls and page juggling that a 64 KiB memcpy
+/// (a few microseconds in cache) does not.
+const BULK_FILL: u32 = 64 * 1024;
+
+/// Consecutive splices of less than [`SHORT_FILL`] bytes that make a bulk lane
+/// interactive again, so that it gives its pipe back.
+const SHORT_STREAK: u8 = 4;
+
+/// A splice shorter than this counts as interactive.
+const SHORT_FILL: u32 = 16 * 1024;
+
+/// A lane towards a slow sink still reads this much at a time.
+const FILL_MIN: u32 = 16 * 1024;
+
+/// How payload crosses a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Through a buffer in user memory.
+    Copy,
+    /// Through a pipe, by splice(2).
+    Splice,
+}
+
+/// Which path a lane may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathPolicy {
+    /// Copy first, splice once the lane shows bulk, and back.
+    Auto,
+    /// Always copy.
+    Copy,
+    /// Splice from the first byte.
+    Splice,
+}
+
+/// Why a lane that wanted to splice copies instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// No pipe could be had: out of descriptors or of pipe memory.
+    NoPipe,
+    /// The reactor holds as many bytes as it may; pipes are refused for now.
+    BufferLimit,
+    /// splice(2) answered that it does not work on these sockets.
+    Unsupported,
+}
+
+/// What the engine does next for a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Read at most `max` bytes from the source by this path.
+    Fill {
+        /// Bytes.
+        max: u32,
+        /// By which path.
+        path: Path,
+    },
+    /// Write the held bytes, `len` of them, to the sink.
+    Drain {
+        /// Bytes.
+        len: u32,
+    },
+    /// Read at most `max` bytes and drop them: the sink is gone, and unread
+    /// bytes would turn the close of the source into a reset.
+    Discard {
+        /// Bytes.
+        max: u32,
+    },
+    /// Pass the end on: shut the sink's write side down.
+    ShutSink,
+    /// Nothing until the source or the sink is ready again.
+    Park,
+    /// Nothing ever again.
+    Done,
+}
+
+/// Why a fill came back empty-handed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FillBlock {
+    /// The source has no bytes now.
+    Empty,
+    /// The engine has no buffer now; it says `source_ready` when it has.
+    NoBuffer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Ready,
+    Empty,
+    Eof,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sink {
+    Ready,
+    Full,
+    Shut,
+    Failed,
+}
+
+/// How far a lane has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes may still cross.
+    Open,
+    /// The source ended well; held bytes or the end itself are still on the way.
+    Ending,
+    /// Every byte and the end have crossed.
+    Finished,
+    /// The source failed and held bytes are still on the way to the sink.
+    Flushing,
+    /// The source failed, and what it had delivered has crossed.
+    SourceFailed,
+    /// The sink failed: nothing crosses any more.
+    SinkFailed,
+}
+
+/// One direction of a session. See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    filled: u64,
+    drained: u64,
+    lost: u64,
+    held: u32,
+    fill_max: u32,
+    fill_limit: u32,
+    source: Source,
+    sink: Sink,
+    policy: PathPolicy,
+    path: Path,
+    streak: u8,
+    /// An end of the source would only echo an error that was seen elsewhere.
+    doomed: bool,
+    spliced: bool,
+    fallback: Option<Fallback>,
+}
+
+impl Lane {
+    /// A lane whose fills never exceed `fill_limit` bytes.
+    pub const fn new(policy: PathPolicy, fill_limit: u32) -> Self {
+        Self {
+            filled: 0,
+            drained: 0,
+            lost: 0,
+            held: 0,
+            fill_max: fill_limit,
+            fill_limit,
+            source: Source::Empty,
+            sink: Sink::Ready,
+            policy,
+            path: match policy {
+                PathPolicy::Splice => Path::Splice,
+                PathPolicy::Auto | PathPolicy::Copy => Path::Copy,
+            },
+            streak: 0,
+            doomed: false,
+            spliced: false,
+            fallback: None,
+        }
+    }
+
+    /// What to do now. Asking changes nothing.
+    pub const fn next(&self) -> Next {
+        match (self.sink, self.source) {
+            (Sink::Failed, Source::Ready) => Next::Discard { max: self.fill_limit },
+            (Sink::Failed, Source::Empty) => Next::Park,
+            (Sink::Shut, _) | (Sink::Failed, Source::Eof | Source::Failed) => Next::Done,
+            (Sink::Full, _) if self.held > 0 => Next::Park,
+            (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
+            (Sink::Ready | Sink::Full, Source::Ready) => Next::Fill { max: self.fill_max, path: self.path },
+            (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
+            (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
+            (Sink::Ready | Sink::Full, Source::Failed) => Next::Done,
+        }
+    }
+
+    // What the engine reports.
+
+    /// `n` bytes were read and are held now; `n` is positive.
+    pub fn filled(&mut self, n: u32) {
+        debug_assert!(n > 0 && self.held == 0, "a fill needs an empty lane");
+        self.filled += u64::from(n);
+        self.held = n;
+        self.choose_path(n);
+    }
+
+    /// The source has no more for now.
+    pub const fn fill_blocked(&mut self, _why: FillBlock) {
+        if matches!(self.source, Source::Ready) {
+            self.source = Source::Empty;
+        }
+    }
+
+    /// The source ended: no byte follows.
+    pub const fn source_eof(&mut self) {
+        self.source = if self.doomed { Source::Failed } else { Source::Eof };
+    }
+
+    /// Reading failed for good.
+    pub const fn source_failed(&mut self) {
+        self.source = Source::Failed;
+    }
+
+    /// `n` of the held bytes were written.
+    pub fn drained(&mut self, n: u32) {
+        debug_assert!(n > 0 && n <= self.held, "drained more than was held");
+        self.drained += u64::from(n);
+        self.held -= n;
+        if self.held == 0 && self.fill_max < self.fill_limit {
+            self.fill_max = self.fill_max.saturating_mul(2).min(self.fill_limit);
+        }
+    }
+
+    /// The sink takes no more for now. From here on a fill reads no more than
+    /// the sink took of this one: what a slow reader costs stays near its pace.
+    pub const fn drain_blocked(&mut self, taken: u32) {
+        if matches!(self.sink, Sink::Ready) {
+            self.sink = Sink::Full;
+        }
+        let pace = if taken < FILL_MIN { FILL_MIN } else { taken };
+        if pace < self.fill_max {
+            self.fill_max = pace;
+        }
+    }
+
+    /// Writing failed for good; what was held is lost and the engine drops it.
+    pub const fn sink_failed(&mut self) {
+        self.lost += self.held as u64;
+        self.held = 0;
+        if !matches!(self.sink, Sink::Shut) {
+            self.sink = Sink::Failed;
+        }
+    }
+
+    /// The end was passed on.
+    pub const fn sink_shut(&mut self) {
+        self.sink = Sink::Shut;
+    }
+
+    /// `n` bytes were read and dropped after the sink had failed.
+    pub const fn discarded(&mut self, n: u32) {
+        self.filled += n as u64;
+        self.lost += n as u64;
+    }
+
+    /// splice is not to be had for this lane: copy from now on. With
+    /// [`Fallback::BufferLimit`] only until it shows bulk again.
+    pub const fn splice_refused(&mut self, why: Fallback) {
+        self.path = Path::Copy;
+        self.streak = 0;
+        self.fallback = Some(why);
+        if !matches!(why, Fallback::BufferLimit) {
+            self.policy = PathPolicy::Copy;
+        }
+    }
+
+    // What the session reports.
+
+    /// Bytes, an end or an error can be read.
+    pub const fn source_ready(&mut self) {
+        if matches!(self.source, Source::Empty) {
+            self.source = Source::Ready;
+        }
+    }
+
+    /// The sink takes bytes again.
+    pub const fn sink_ready(&mut self) {
+        if matches!(self.sink, Sink::Full) {
+            self.sink = Sink::Ready;
+        }
+    }
+
+    /// The source's connection is known to have failed: an end read from now on
+    /// is that failure's echo and is not passed on as an orderly end.
+    pub const fn doom(&mut self) {
+        self.doomed = true;
+    }
+
+    // What anyone may ask.
+
+    /// How far it has come.
+    pub const fn progress(&self) -> Progress {
+        match (self.sink, self.source) {
+            (Sink::Failed, _) => Progress::SinkFailed,
+            (Sink::Shut, _) => Progress::Finished,
+            (_, Source::Eof) => Progress::Ending,
+            (_, Source::Failed) if self.held > 0 => Progress::Flushing,
+            (_, Source::Failed) => Progress::SourceFailed,
+            (_, Source::Ready | Source::Empty) => Progress::Open,
+        }
+    }
+
+    /// The source has ended, well or not.
+    pub const fn source_ended(&self) -> bool {
+        matches!(self.source, Source::Eof | Source::Failed)
+    }
+
+    /// The sink holds bytes up: some are held, and it takes none.
+    pub const fn is_stalled(&self) -> bool {
+        self.held > 0 && matches!(self.sink, Sink::Full)
+    }
+
+    /// Bytes held by the engine now.
+    pub const fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Bytes read so far.
+    pub const fn bytes_in(&self) -> u64 {
+        self.filled
+    }
+
+    /// Bytes written so far.
+    pub const fn bytes_out(&self) -> u64 {
+        self.drained
+    }
+
+    /// Bytes read that will never be written.
+    pub const fn bytes_lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The path of the next fill.
+    pub const fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Whether any byte crossed by splice.
+    pub const fn has_spliced(&self) -> bool {
+        self.spliced
+    }
+
+    /// Why it copies although it wanted to splice.
+    pub const fn fallback(&self) -> Option<Fallback> {
+        self.fallback
+    }
+
+    fn choose_path(&mut self, n: u32) {
+        match self.path {
+            Path::Splice => {
+                self.spliced = true;
+                self.streak = if n < SHORT_FILL { self.streak.saturating_add(1) } else { 0 };
+                if self.streak >= SHORT_STREAK && self.policy == PathPolicy::Auto {
+                    self.path = Path::Copy;
+                    self.streak = 0;
+                }
+            }
+            Path::Copy => {
+                self.streak = if n >= BULK_FILL { self.streak.saturating_add(1) } else { 0 };
+                if self.streak >= BULK_STREAK && self.policy != PathPolicy::Copy {
+                    self.path = Path::Splice;
+                    self.streak = 0;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u32 = 1024;
+
+    fn lane(policy: PathPolicy) -> Lane {
+        let mut lane = Lane::new(policy, 256 * KIB);
+        lane.source_ready();
+        lane
+    }
+
+    #[test]
+    fn an_end_is_passed_on_only_after_the_last_held_byte() {
+        let mut lane = lane(PathPolicy::Auto);
+        lane.filled(10);
+        lane.source_eof();
+        assert_eq!(lane.next(), Next::Drain { len: 10 });
+        lane.drained(4);
+        lane.drain_blocked(4);
+        assert_eq!(lane.next(), Next::Park);
+        lane.sink_ready();
+        lane.drained(6);
+        assert_eq!(lane.next(), Next::ShutSink);
+        lane.sink_shut();
+        assert_eq!((lane.next(), lane.progress()), (Next::Done, Progress::Finished));
+    }
+
+    #[test]
+    fn bulk_reads_switch_to_splice_and_short_ones_back() {
+        let mut lane = lane(PathPolicy::Auto);
+        for _ in 0..BULK_STREAK {
+            assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+            lane.filled(256 * KIB);
+            lane.drained(256 * KIB);
+        }
+        for _ in 0..SHORT_STREAK {
+            assert!(matches!(lane.next(), Next::Fill { path: Path::Splice, .. }));
+            lane.filled(1);
+            lane.drained(1);
+        }
+        assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+        assert!(lane.has_spliced());
+    }
+
+    #[test]
+    fn a_forced_path_stays() {
+        for (policy, path) in [(PathPolicy::Copy, Path::Copy), (PathPolicy::Splice, Path::Splice)] {
+            let mut lane = lane(policy);
+            for n in [256 * KIB; 20].into_iter().chain([1; 20]) {
+                assert!(matches!(lane.next(), Next::Fill { path: p, .. } if p == path));
+                lane.filled(n);
+                lane.drained(n);
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_splice_is_not_asked_for_again() {
+        let mut lane = lane(PathPolicy::Splice);
+        lane.splice_refused(Fallback::NoPipe);
+        for _ in 0..20 {
+            assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+            lane.filled(256 * KIB);
+            lane.drained(256 * KIB);
+        }
+        assert_eq!(lane.fallback(), Some(Fallback::NoPipe));
+    }
+
+    #[test]
+    fn reads_shrink_to_the_pace_of_the_sink_and_recover() {
+        let mut lane = lane(PathPolicy::Copy);
+        lane.filled(256 * KIB);
+        lane.drained(20 * KIB);
+        lane.drain_blocked(20 * KIB);
+        lane.sink_ready();
+        lane.drained(236 * KIB);
+        assert_eq!(lane.next(), Next::Fill { max: 40 * KIB, path: Path::Copy });
+        for _ in 0..5 {
+            lane.filled(1);
+            lane.drained(1);
+        }
+        assert_eq!(lane.next(), Next::Fill { max: 256 * KIB, path: Path::Copy });
+    }
+
+    #[test]
+    fn a_failed_sink_discards_until_the_source_ends() {
+        let mut lane = lane(PathPolicy::Auto);
+        lane.filled(100);
+        lane.sink_failed();
+        assert!(matches!(lane.next(), Next::Discard { .. }));
+        lane.discarded(50);
+        lane.source_eof();
+        assert_eq!(lane.next(), Next::Done);
+        assert_eq!((lane.bytes_in(), lane.bytes_out(), lane.bytes_lost()), (150, 0, 150));
+    }
+
+    #[test]
+    fn the_echo_of_a_failure_is_not_an_orderly_end() {
+        let mut lane = lane(PathPolicy::Auto);
+        lane.doom();
+        lane.source_eof();
+        assert_eq!((lane.next(), lane.progress()), (Next::Done, Progress::SourceFailed));
+    }
+}

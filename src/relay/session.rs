@@ -1,0 +1,713 @@
+//! The life of one forwarded connection, as a pure state machine.
+//!
+//! Purpose: given what happened and when, say what the engine does next.
+//! Owns: the phase, both lanes, the clocks. Never a descriptor or a byte.
+//! Deliberately not here: which server is dialled (the caller counts attempts
+//! off against its balancer), and the timer wheel ([`Session::deadline`] is
+//! asked after each event).
+//!
+//! ```text
+//!  Dialing ──connected──► Relaying ──both lanes finished──────────────► Closing
+//!   │  ▲ refused, next      │ one side failed                              ▲
+//!   ▼  │                    ▼                                              │
+//!  Redialing             Flushing: what the failed side had delivered      │
+//!                           │      still goes to the other, while it moves │
+//!                           ▼                                              │
+//!                        Lingering: one leg left; it is reset only when ───┘
+//!                                   the kernel has delivered every byte
+//! ```
+//!
+//! Invariants: a session ends in exactly one place ([`Action::End`], once, with
+//! no side open); every phase but `Relaying` without timeouts has a deadline; a
+//! peer learns of a failure as a reset, never as an orderly end, and only after
+//! it was given all that had arrived for it.
+
+use std::time::Duration;
+
+use super::ending::{Cause, Ending, Stage, Who};
+use super::lane::{Lane, Next, PathPolicy, Progress};
+use super::time::Time;
+use super::{Direction, Side};
+
+/// How long bytes of a side that failed may wait for a sink that takes none.
+/// Half of the second within which behaviour 12 wants the other side told.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// First interval between looks at what the kernel has still to deliver to the
+/// leg that is left; doubles up to [`LINGER_LOOK_MAX`].
+const LINGER_LOOK: Duration = Duration::from_millis(5);
+
+/// Longest interval between such looks.
+const LINGER_LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// Deadlines of a session; [`Duration::MAX`] is "never".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For each attempt to connect.
+    pub connect: Duration,
+    /// Silence both ways, with nothing on its way out of the kernel.
+    pub idle: Duration,
+    /// Silence after one side ended.
+    pub half_close: Duration,
+    /// A sink takes no byte although some are due to it.
+    pub write_stall: Duration,
+}
+
+/// What does not change during a session and is shared by many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Deadlines.
+    pub deadlines: Deadlines,
+    /// Attempts to connect at the most, each to another server; at least 1.
+    pub attempts_max: u8,
+    /// Which data path the lanes may take.
+    pub path: PathPolicy,
+    /// Bytes that one fill may read.
+    pub fill_limit: u32,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The connect that was asked for last succeeded.
+    Connected,
+    /// It failed, and nothing of it is left.
+    ConnectFailed(Cause),
+    /// A side can be read or written, or has failed.
+    Ready {
+        /// Which.
+        side: Side,
+        /// What it is ready for.
+        readiness: Readiness,
+    },
+    /// A pump of a lane returned.
+    Pumped {
+        /// Which lane.
+        direction: Direction,
+        /// What came of it.
+        pumped: Pumped,
+    },
+    /// The deadline passed, or [`Action::Look`] was carried out: so many bytes
+    /// the kernel has still to deliver to each side (unsent or unacknowledged).
+    Looked {
+        /// By side.
+        unsent: [u32; 2],
+    },
+    /// End now, for this reason.
+    Cut {
+        /// The reason.
+        cause: Cause,
+        /// As in [`Event::Looked`].
+        unsent: [u32; 2],
+    },
+    /// A close that was asked for is complete; last event of that side.
+    Closed(Side),
+}
+
+/// What a side is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Bytes, an end or an error can be read.
+    pub readable: bool,
+    /// Bytes can be written.
+    pub writable: bool,
+    /// The connection has failed; what it had delivered may still be read.
+    pub failed: bool,
+}
+
+/// What came of pumping a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pumped {
+    /// Bytes were read or written.
+    pub moved: bool,
+    /// The budget ended before the lane parked: pump again soon.
+    pub more: bool,
+    /// An end of the lane failed.
+    pub failure: Option<Failure>,
+}
+
+/// An end of a lane failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// The side whose connection it was.
+    pub side: Side,
+    /// How.
+    pub cause: Cause,
+}
+
+/// How a side is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// In good order: what is unsent is still delivered, then the end.
+    Orderly,
+    /// By a reset: what is unsent is thrown away.
+    Reset,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the next server; `attempt` counts from 0.
+    Dial {
+        /// Which attempt.
+        attempt: u8,
+    },
+    /// Pump this lane, then report [`Event::Pumped`].
+    Pump(Direction),
+    /// Drop whatever bytes are held for this lane; its sink is gone.
+    Drop(Direction),
+    /// Look how much the kernel has still to deliver, then report [`Event::Looked`].
+    Look,
+    /// Close this side, then report [`Event::Closed`].
+    Close {
+        /// Which.
+        side: Side,
+        /// How.
+        how: Close,
+    },
+    /// Nothing is left: write the record, free the slot.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Dialing { attempt: u8, deadline: Time },
+    Redialing { attempt: u8 },
+    Relaying,
+    Flushing { gone: Side },
+    Lingering { left: Side, look: Time, step: Duration },
+    Closing,
+}
+
+/// When each side last took bytes, as far as the kernel told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Delivery {
+    unsent: u32,
+    since: Time,
+}
+
+/// A forwarded connection. See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Session {
+    phase: Phase,
+    lanes: [Lane; 2],
+    delivery: [Delivery; 2],
+    looked: Time,
+    last_activity: Time,
+    started: Time,
+    connected: Time,
+    first_byte: Time,
+    ended: Time,
+    ending: Option<Ending>,
+    attempts: u8,
+    /// Sides with a descriptor, bit by side.
+    open: u8,
+    /// Sides whose close was asked for.
+    hung_up: u8,
+}
+
+impl Session {
+    /// A session whose client was accepted at `now`; the first action is pushed.
+    pub fn new(rules: &Rules, now: Time, actions: &mut Vec<Action>) -> Self {
+        let lane = || Lane::new(rules.path, rules.fill_limit);
+        let mut session = Self {
+            phase: Phase::Closing,
+            lanes: [lane(), lane()],
+            delivery: [Delivery::default(); 2],
+            looked: now,
+            last_activity: now,
+            started: now,
+            connected: Time::NEVER,
+            first_byte: Time::NEVER,
+            ended: Time::NEVER,
+            ending: None,
+            attempts: 0,
+            open: bit(Side::Client),
+            hung_up: 0,
+        };
+        session.dial(0, rules, now, actions);
+        session
+    }
+
+    /// Takes what happened, pushes what is to be done.
+    pub fn on(&mut self, event: Event, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        match event {
+            Event::Connected => self.connected(now, actions),
+            Event::ConnectFailed(cause) => self.connect_failed(cause, now, rules, actions),
+            Event::Ready { side, readiness } => self.ready(side, readiness, now, actions),
+            Event::Pumped { direction, pumped } => self.pumped(direction, pumped, now, actions),
+            Event::Looked { unsent } => self.looked(unsent, now, rules, actions),
+            Event::Cut { cause, unsent } => {
+                self.take_note(unsent, now);
+                self.cut(Who::Forwarder, cause, now, actions);
+            }
+            Event::Closed(side) => self.closed(side, now, rules, actions),
+        }
+    }
+
+    /// When [`Event::Looked`] is due. Later than the truth never; a caller may
+    /// keep an earlier timer and ask again when it fires.
+    pub fn deadline(&self, rules: &Rules) -> Time {
+        match self.phase {
+            Phase::Dialing { deadline, .. } => deadline,
+            Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
+            Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
+            Phase::Flushing { .. } => self.last_activity + FLUSH_PATIENCE,
+            Phase::Lingering { look, .. } => look,
+        }
+    }
+
+    /// A lane, for the engine to pump.
+    pub const fn lane_mut(&mut self, direction: Direction) -> &mut Lane {
+        &mut self.lanes[direction.index()]
+    }
+
+    /// A lane.
+    pub const fn lane(&self, direction: Direction) -> &Lane {
+        &self.lanes[direction.index()]
+    }
+
+    /// How it ended, once it is ending.
+    pub const fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    /// Attempts to connect that were made.
+    pub const fn attempts(&self) -> u8 {
+        self.attempts
+    }
+
+    /// Whether the next event of interest is the outcome of a connect.
+    pub const fn is_dialing(&self) -> bool {
+        matches!(self.phase, Phase::Dialing { .. })
+    }
+
+    /// When the client was accepted.
+    pub const fn started(&self) -> Time {
+        self.started
+    }
+
+    /// From accept to upstream connected; `None` before.
+    pub fn connect_time(&self) -> Option<Duration> {
+        elapsed(self.started, self.connected)
+    }
+
+    /// From accept to the first byte of the upstream handed to the client.
+    pub fn first_byte_time(&self) -> Option<Duration> {
+        elapsed(self.started, self.first_byte)
+    }
+
+    /// From accept to the end; `None` while it lives.
+    pub fn total_time(&self) -> Option<Duration> {
+        elapsed(self.started, self.ended)
+    }
+
+    /// Panics when a state is inconsistent. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.hung_up & !self.open, 0, "a closed side was hung up again");
+        for lane in &self.lanes {
+            assert_eq!(
+                lane.bytes_in(),
+                lane.bytes_out() + u64::from(lane.held()) + lane.bytes_lost(),
+                "bytes of a lane do not add up"
+            );
+        }
+        if matches!(self.phase, Phase::Closing) {
+            assert!(self.ending.is_some(), "closing without a reason");
+            assert_eq!(self.hung_up, self.open, "closing, but a side was left open");
+        }
+        if let Phase::Lingering { left, .. } = self.phase {
+            assert_ne!(self.open & bit(left), 0, "lingering for a side that is closed");
+        }
+    }
+
+    // Connecting.
+
+    fn dial(&mut self, attempt: u8, rules: &Rules, now: Time, actions: &mut Vec<Action>) {
+        self.attempts = attempt + 1;
+        self.open |= bit(Side::Upstream);
+        self.phase = Phase::Dialing { attempt, deadline: now + rules.deadlines.connect };
+        actions.push(Action::Dial { attempt });
+    }
+
+    fn connected(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if !self.is_dialing() {
+            // The outcome crossed a cut on its way: the close is already asked for.
+            return;
+        }
+        self.phase = Phase::Relaying;
+        self.connected = now;
+        self.last_activity = now;
+        for direction in Direction::BOTH {
+            self.pump_if_runnable(direction, actions);
+        }
+    }
+
+    fn connect_failed(&mut self, cause: Cause, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        self.open &= !bit(Side::Upstream);
+        self.hung_up &= !bit(Side::Upstream);
+        match self.phase {
+            Phase::Dialing { attempt, .. } if attempt + 1 < rules.attempts_max => {
+                self.dial(attempt + 1, rules, now, actions);
+            }
+            Phase::Dialing { .. } => {
+                let who = if cause.is_local_shortage() { Who::Forwarder } else { Who::Peer(Side::Upstream) };
+                self.end(who, cause);
+                self.close_all(Close::Reset, now, actions);
+            }
+            Phase::Redialing { attempt } => self.dial(attempt, rules, now, actions),
+            Phase::Closing => self.finish_if_closed(now, actions),
+            Phase::Relaying | Phase::Flushing { .. } | Phase::Lingering { .. } => {
+                unreachable!("a connect failed after it had succeeded")
+            }
+        }
+    }
+
+    // Relaying.
+
+    fn ready(&mut self, side: Side, readiness: Readiness, now: Time, actions: &mut Vec<Action>) {
+        if readiness.readable || readiness.failed {
+            self.lane_mut(side.outgoing()).source_ready();
+        }
+        if readiness.writable || readiness.failed {
+            self.lane_mut(side.incoming()).sink_ready();
+        }
+        match self.phase {
+            Phase::Dialing { .. } | Phase::Redialing { .. } => {
+                if readiness.failed && side == Side::Client {
+                    self.end(Who::Peer(Side::Client), Cause::Reset);
+                    self.close_all(Close::Reset, now, actions);
+                }
+            }
+            Phase::Relaying => {
+                if readiness.failed {
+                    self.flush(side, now, actions);
+                } else {
+                    for direction in Direction::BOTH {
+                        self.pump_if_runnable(direction, actions);
+                    }
+                }
+            }
+            Phase::Flushing { gone } => {
+                if readiness.failed && side != gone {
+                    self.abort(gone, now, actions);
+                } else {
+                    self.pump_if_runnable(gone.outgoing(), actions);
+                }
+            }
+            Phase::Lingering { left, .. } => {
+                if side == left {
+                    self.pump_if_runnable(left.outgoing(), actions);
+                }
+            }
+            Phase::Closing => {}
+        }
+    }
+
+    fn pumped(&mut self, direction: Direction, pumped: Pumped, now: Time, actions: &mut Vec<Action>) {
+        if pumped.moved {
+            self.last_activity = now;
+            let lane = &self.lanes[direction.index()];
+            if direction == Direction::Down && self.first_byte == Time::NEVER && lane.bytes_out() > 0 {
+                self.first_byte = now;
+            }
+        }
+        let lane = &self.lanes[direction.index()];
+        if lane.is_stalled() && pumped.moved || !lane.is_stalled() {
+            self.delivery[direction.sink().index()].since = now;
+        }
+        if let Some(Failure { side, cause }) = pumped.failure {
+            self.end(Who::Peer(side), cause);
+            // A peer that takes no more (EPIPE) may still have bytes for us, and
+            // an orderly end; after any other error an end is only its echo.
+            if side == direction.sink() && cause != Cause::BrokenPipe {
+                self.lane_mut(side.outgoing()).doom();
+                self.lane_mut(side.outgoing()).source_ready();
+            }
+        }
+        self.settle(pumped, now, actions);
+    }
+
+    /// The one place that judges whether a session is finished, half-open or
+    /// aborted; called after each pump.
+    fn settle(&mut self, pumped: Pumped, now: Time, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Relaying => {
+                let failed = pumped.failure.filter(|f| f.cause != Cause::BrokenPipe).map(|f| f.side);
+                let progress = self.lanes.each_ref().map(Lane::progress);
+                match (failed, progress) {
+                    (Some(side), _) => self.flush(side, now, actions),
+                    (None, [Progress::Finished, Progress::Finished]) => {
+                        self.end(Who::Both, Cause::Finished);
+                        self.close_all(Close::Orderly, now, actions);
+                    }
+                    (None, [up, down]) => {
+                        // A side that takes no more and has said all: done with it.
+                        if up == Progress::SinkFailed && over(down) {
+                            self.leave(Side::Upstream, now, actions);
+                        } else if down == Progress::SinkFailed && over(up) {
+                            self.leave(Side::Client, now, actions);
+                        }
+                    }
+                }
+            }
+            Phase::Flushing { gone } => self.settle_flushing(gone, now, actions),
+            Phase::Lingering { left, .. } => {
+                if self.lane(left.outgoing()).source_ended() && pumped.failure.is_some() {
+                    self.close_all(Close::Reset, now, actions);
+                }
+            }
+            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Closing => {}
+        }
+    }
+
+    /// `gone` has failed: nothing more goes to it, what it had delivered still
+    /// goes to the other side.
+    fn flush(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
+        self.lane_mut(gone.incoming()).sink_failed();
+        actions.push(Action::Drop(gone.incoming()));
+        self.phase = Phase::Flushing { gone };
+        self.last_activity = now;
+        self.lane_mut(gone.outgoing()).source_ready();
+        if !self.pump_if_runnable(gone.outgoing(), actions) {
+            self.settle_flushing(gone, now, actions);
+        }
+    }
+
+    fn settle_flushing(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
+        match self.lane(gone.outgoing()).progress() {
+            Progress::Open | Progress::Ending | Progress::Flushing => {}
+            Progress::SinkFailed => self.abort(gone, now, actions),
+            Progress::Finished | Progress::SourceFailed => self.leave(gone, now, actions),
+        }
+    }
+
+    /// Resets both sides because `gone` failed and the other cannot be served.
+    fn abort(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
+        self.end(Who::Peer(gone), Cause::Reset);
+        self.close_all(Close::Reset, now, actions);
+    }
+
+    /// Closes one side for good and lingers over the other.
+    fn leave(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
+        self.end(Who::Peer(gone), Cause::Reset);
+        let left = gone.other();
+        self.lane_mut(left.outgoing()).sink_failed();
+        actions.push(Action::Drop(left.outgoing()));
+        self.hang_up(gone, Close::Orderly, actions);
+        self.phase = Phase::Lingering { left, look: now + LINGER_LOOK, step: LINGER_LOOK };
+        self.delivery[left.index()] = Delivery { unsent: u32::MAX, since: now };
+        self.pump_if_runnable(left.outgoing(), actions);
+        actions.push(Action::Look);
+    }
+
+    // Time.
+
+    fn looked(&mut self, unsent: [u32; 2], now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Dialing { attempt, deadline } => {
+                if now >= deadline {
+                    self.connect_timed_out(attempt, now, rules, actions);
+                }
+            }
+            Phase::Relaying => {
+                self.take_note(unsent, now);
+                self.expire(now, rules, actions);
+            }
+            Phase::Flushing { gone } => {
+                if now >= self.last_activity + FLUSH_PATIENCE {
+                    self.abort(gone, now, actions);
+                }
+            }
+            Phase::Lingering { left, step, .. } => {
+                self.take_note(unsent, now);
+                let delivery = self.delivery[left.index()];
+                if delivery.unsent == 0 {
+                    self.close_all(self.linger_close(left), now, actions);
+                } else if now >= delivery.since + rules.deadlines.half_close {
+                    self.close_all(Close::Orderly, now, actions);
+                } else {
+                    let step = (step * 2).min(LINGER_LOOK_MAX);
+                    self.phase = Phase::Lingering { left, look: now + step, step };
+                }
+            }
+            Phase::Redialing { .. } | Phase::Closing => {}
+        }
+    }
+
+    /// A leg that had both ends in good order is closed so; any other is told
+    /// by a reset that its peer failed.
+    fn linger_close(&self, left: Side) -> Close {
+        let told = self.lane(left.incoming()).progress() == Progress::Finished;
+        if told && self.lane(left.outgoing()).source_ended() { Close::Orderly } else { Close::Reset }
+    }
+
+    fn connect_timed_out(&mut self, attempt: u8, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        if attempt + 1 < rules.attempts_max {
+            self.phase = Phase::Redialing { attempt: attempt + 1 };
+            self.hang_up(Side::Upstream, Close::Reset, actions);
+        } else {
+            self.end(Who::Peer(Side::Upstream), Cause::ConnectTimeout);
+            self.close_all(Close::Reset, now, actions);
+        }
+    }
+
+    fn take_note(&mut self, unsent: [u32; 2], now: Time) {
+        self.looked = now;
+        for (delivery, unsent) in self.delivery.iter_mut().zip(unsent) {
+            if delivery.unsent != unsent {
+                *delivery = Delivery { unsent, since: now };
+            }
+        }
+    }
+
+    /// Silence counts from the last byte that moved, or that the kernel was seen
+    /// to deliver: a slow reader makes progress long after the last write.
+    fn expire(&mut self, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        if now >= self.stall_expiry(rules) {
+            let stalled = Direction::BOTH.into_iter().find(|d| self.lane(*d).is_stalled());
+            let sink = stalled.map_or(Side::Client, Direction::sink);
+            self.cut(Who::Peer(sink), Cause::WriteStall, now, actions);
+        } else if now >= self.silence_expiry(rules) {
+            let (who, cause) = match self.half_open() {
+                Some(silent) => (Who::Peer(silent), Cause::HalfCloseTimeout),
+                None => (Who::Peer(Side::Client), Cause::IdleTimeout),
+            };
+            self.cut(who, cause, now, actions);
+        }
+    }
+
+    /// The side that has not ended although the other has.
+    fn half_open(&self) -> Option<Side> {
+        let ended = Side::BOTH.map(|side| self.lane(side.outgoing()).source_ended());
+        match ended {
+            [true, false] => Some(Side::Upstream),
+            [false, true] => Some(Side::Client),
+            _ => None,
+        }
+    }
+
+    fn silence_timeout(&self, rules: &Rules) -> Duration {
+        if self.half_open().is_some() { rules.deadlines.half_close } else { rules.deadlines.idle }
+    }
+
+    fn silence_expiry(&self, rules: &Rules) -> Time {
+        let delivering = self.delivery.iter().filter(|d| d.unsent > 0).map(|d| d.since).max();
+        self.last_activity.max(delivering.unwrap_or(Time::ZERO)) + self.silence_timeout(rules)
+    }
+
+    /// Halfway to the expiry a first look tells whether the kernel is still
+    /// delivering; while it is, a look each quarter sees progress.
+    fn silence_deadline(&self, rules: &Rules) -> Time {
+        let timeout = self.silence_timeout(rules);
+        if timeout == Duration::MAX {
+            return Time::NEVER;
+        }
+        let expiry = self.silence_expiry(rules);
+        if self.looked <= self.last_activity {
+            (self.last_activity + timeout / 2).min(expiry)
+        } else if self.delivery.iter().any(|d| d.unsent > 0) {
+            (self.looked + timeout / 4).min(expiry)
+        } else {
+            expiry
+        }
+    }
+
+    fn stalled_since(&self) -> Option<Time> {
+        let stalled = Direction::BOTH.into_iter().filter(|d| self.lane(*d).is_stalled());
+        stalled.map(|d| self.delivery[d.sink().index()].since).min()
+    }
+
+    fn stall_expiry(&self, rules: &Rules) -> Time {
+        self.stalled_since().map_or(Time::NEVER, |since| since + rules.deadlines.write_stall)
+    }
+
+    fn stall_deadline(&self, rules: &Rules) -> Time {
+        let timeout = rules.deadlines.write_stall;
+        match self.stalled_since() {
+            Some(since) if timeout != Duration::MAX => {
+                (self.looked.max(since) + timeout / 4).min(since + timeout)
+            }
+            _ => Time::NEVER,
+        }
+    }
+
+    // Ending.
+
+    fn end(&mut self, who: Who, cause: Cause) {
+        let stage = match self.phase {
+            Phase::Dialing { .. } | Phase::Redialing { .. } => Stage::Connect,
+            _ if self.half_open().is_some() => Stage::HalfClosed,
+            _ => Stage::Data,
+        };
+        // The first reason is the reason; what follows is its echo.
+        self.ending.get_or_insert(Ending { who, stage, cause });
+    }
+
+    /// Ends a session that did not end by itself. An orderly end must not claim
+    /// completeness: with bytes still on their way, it is a reset.
+    fn cut(&mut self, who: Who, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        self.end(who, cause);
+        let complete = self.lanes.iter().all(|lane| lane.held() == 0)
+            && self.delivery.iter().all(|delivery| delivery.unsent == 0);
+        self.close_all(if complete { Close::Orderly } else { Close::Reset }, now, actions);
+    }
+
+    fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {
+        self.phase = Phase::Closing;
+        for side in Side::BOTH {
+            self.hang_up(side, how, actions);
+        }
+        for direction in Direction::BOTH {
+            if self.lane(direction).held() > 0 {
+                self.lane_mut(direction).sink_failed();
+                actions.push(Action::Drop(direction));
+            }
+        }
+        self.finish_if_closed(now, actions);
+    }
+
+    fn hang_up(&mut self, side: Side, how: Close, actions: &mut Vec<Action>) {
+        if self.open & bit(side) != 0 && self.hung_up & bit(side) == 0 {
+            self.hung_up |= bit(side);
+            actions.push(Action::Close { side, how });
+        }
+    }
+
+    fn closed(&mut self, side: Side, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        self.open &= !bit(side);
+        self.hung_up &= !bit(side);
+        match self.phase {
+            Phase::Redialing { attempt } if side == Side::Upstream => self.dial(attempt, rules, now, actions),
+            Phase::Closing => self.finish_if_closed(now, actions),
+            _ => {}
+        }
+    }
+
+    fn finish_if_closed(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.open == 0 && self.ended == Time::NEVER {
+            self.ended = now;
+            actions.push(Action::End);
+        }
+    }
+
+    fn pump_if_runnable(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
+        let runnable = !matches!(self.lane(direction).next(), Next::Park | Next::Done);
+        if runnable {
+            actions.push(Action::Pump(direction));
+        }
+        runnable
+    }
+}
+
+const fn bit(side: Side) -> u8 {
+    1 << side.index()
+}
+
+const fn over(progress: Progress) -> bool {
+    matches!(progress, Progress::Finished | Progress::SourceFailed | Progress::SinkFailed)
+}
+
+fn elapsed(from: Time, to: Time) -> Option<Duration> {
+    (to != Time::NEVER).then(|| to.since(from))
+}

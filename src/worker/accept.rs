@@ -1,0 +1,275 @@
+//! Taking connections in: which listeners have some waiting, and whether there is
+//! room for them.
+//!
+//! Who is not let in yet waits in the kernel's accept queue, in order, and sees
+//! nothing but a slow answer. A reactor that is out of descriptors looks again
+//! when a session of its own ends, and otherwise ten times a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{Complaint, Entry, ListenerSetup, Worker};
+use crate::config::SessionLog;
+use crate::engine::{AcceptError, Engine, ListenerId};
+use crate::net::address::Endpoint;
+use crate::net::limits;
+use crate::relay::session::{Event as SessionEvent, Session};
+use crate::relay::time::Time;
+
+/// Connections taken off one listener in one turn.
+const ACCEPTS_PER_TURN: u32 = 32;
+
+/// Until the next try after running out of descriptors or memory.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+
+/// Until the next try at `max_connections`; another reactor may have made room.
+const LIMIT_RETRY: Duration = Duration::from_millis(50);
+
+/// How many sessions there may be; shared by reactors, touched once an accept
+/// and once an end.
+#[derive(Debug)]
+pub struct Gate {
+    live: AtomicU32,
+    max: AtomicU32,
+    configured: u32,
+    /// Descriptors that are no session's; `None`: not bound to descriptors.
+    descriptors_kept: Option<u32>,
+}
+
+impl Gate {
+    /// A gate for `max` sessions.
+    pub const fn new(max: u32) -> Self {
+        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: None }
+    }
+
+    /// A gate for `max` sessions or as many as descriptors allow, two for each,
+    /// of those that `kept` leaves.
+    pub const fn by_descriptors(max: u32, kept: u32) -> Self {
+        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: Some(kept) }
+    }
+
+    /// Sessions now.
+    pub fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Sessions at the most, as of now.
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Reads the descriptor limit again: an operator may have changed it.
+    pub fn review(&self) {
+        if let Some(kept) = self.descriptors_kept
+            && let Ok(limit) = limits::descriptor_limit()
+        {
+            let by_descriptors = (limit.min(u64::from(u32::MAX)) as u32).saturating_sub(kept) / 2;
+            self.max.store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
+        }
+    }
+
+    fn enter(&self) -> bool {
+        let entered = self.live.fetch_add(1, Ordering::Relaxed) < self.max();
+        if !entered {
+            self.leave();
+        }
+        entered
+    }
+
+    fn leave(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The listeners of a reactor.
+#[derive(Debug)]
+pub(super) struct Doors {
+    doors: Vec<Door>,
+    gate: Arc<Gate>,
+    /// Nobody is let in before.
+    starved_until: Time,
+}
+
+#[derive(Debug)]
+struct Door {
+    setup: ListenerSetup,
+    /// Somebody may be waiting.
+    knocked: bool,
+    /// This forward is full; look again then.
+    full_until: Time,
+}
+
+impl Doors {
+    pub(super) fn new(listeners: Vec<ListenerSetup>, gate: Arc<Gate>) -> Self {
+        let door = |setup| Door { setup, knocked: false, full_until: Time::ZERO };
+        Self { doors: listeners.into_iter().map(door).collect(), gate, starved_until: Time::ZERO }
+    }
+
+    /// Somebody waits at a listener.
+    pub(super) fn knock(&mut self, listener: ListenerId) {
+        if let Some(door) = self.doors.get_mut(listener.0 as usize) {
+            door.knocked = true;
+        }
+    }
+
+    /// When somebody who waits can be let in: a time that has passed is now.
+    pub(super) fn next_try(&self) -> Time {
+        let knocked = self.doors.iter().filter(|door| door.knocked);
+        knocked.map(|door| door.full_until.max(self.starved_until)).min().unwrap_or(Time::NEVER)
+    }
+
+    pub(super) fn address(&self, listener: u32) -> Endpoint {
+        self.doors.get(listener as usize).map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
+    }
+
+    /// A session has ended: there is room, and two descriptors.
+    fn make_room(&mut self, forward_gate: Option<&Gate>) {
+        self.gate.leave();
+        if let Some(gate) = forward_gate {
+            gate.leave();
+        }
+        self.starved_until = Time::ZERO;
+        for door in &mut self.doors {
+            door.full_until = Time::ZERO;
+        }
+    }
+}
+
+impl<E: Engine> Worker<E> {
+    /// Takes a bounded number of connections off each listener.
+    pub(super) fn accept(&mut self) {
+        if self.draining {
+            return;
+        }
+        let now = self.engine.now();
+        for index in 0..self.doors.doors.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let door = &self.doors.doors[index];
+                if !door.knocked || now < door.full_until.max(self.doors.starved_until) {
+                    break;
+                }
+                self.accept_one(index, now);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, index: usize, now: Time) {
+        let forward = self.doors.doors[index].setup.forward;
+        if !self.enter(forward) {
+            self.counters.limit_pauses.add(1);
+            self.doors.gate.review();
+            self.doors.doors[index].full_until = now + LIMIT_RETRY;
+            let (live, max) = (self.doors.gate.live(), self.doors.gate.max());
+            let name = self.forwards[usize::from(forward)].name.clone();
+            self.complain(Complaint::Accept, || {
+                format!("forward {name}: at its limit of connections ({live} live, {max} in all); new ones wait")
+            });
+            return;
+        }
+        let listener = ListenerId(index as u32);
+        match self.engine.accept(listener) {
+            Ok((incoming, client)) => self.start(listener, forward, incoming, client),
+            Err(error) => {
+                self.leave(forward);
+                self.accept_failed(index, error, now);
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, index: usize, error: AcceptError, now: Time) {
+        match error {
+            AcceptError::Empty => self.doors.doors[index].knocked = false,
+            AcceptError::Lost => self.counters.accept_lost.add(1),
+            AcceptError::Exhausted(cause) => {
+                self.starve(now);
+                self.complain(Complaint::Accept, || {
+                    format!("accepting pauses: {}; connections wait in the accept queue", cause.name())
+                });
+            }
+            AcceptError::Broken(errno) => {
+                self.starve(now);
+                let address = self.doors.address(index as u32);
+                self.complain(Complaint::Accept, || {
+                    format!("listener {address}: accept failed: {}", std::io::Error::from_raw_os_error(errno))
+                });
+            }
+        }
+    }
+
+    /// Out of descriptors or memory: give up what can be spared, pause.
+    pub(super) fn starve(&mut self, now: Time) {
+        self.counters.accept_pauses.add(1);
+        self.engine.release_spares();
+        self.doors.gate.review();
+        self.doors.starved_until = now + STARVED_RETRY;
+    }
+
+    fn start(&mut self, listener: ListenerId, forward: u16, incoming: E::Incoming, client: Endpoint) {
+        let now = self.engine.now();
+        self.counters.accepted.add(1);
+        let key = self.sessions.reserve();
+        let adopted = key.map(|key| self.engine.adopt(key, incoming, listener));
+        if !matches!(adopted, Some(Ok(()))) {
+            self.counters.refused.add(1);
+            self.counters.ended.add(1);
+            self.leave(forward);
+            self.starve(now);
+            return;
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.clear();
+        let rules = self.forwards[usize::from(forward)].rules;
+        let session = Session::new(&rules, now, &mut actions);
+        self.sessions_started += 1;
+        let entry = Entry {
+            session,
+            client,
+            id: self.sessions_started,
+            listener: listener.0,
+            forward,
+            server: 0,
+            queued: 0,
+            legs: None,
+        };
+        if self.session_log == SessionLog::All {
+            let record = self.record(&entry);
+            self.log.session(record);
+        }
+        if let Some(key) = self.sessions.insert(entry) {
+            self.carry_out(key, &mut actions);
+        }
+        self.actions = actions;
+    }
+
+    fn enter(&self, forward: u16) -> bool {
+        if !self.doors.gate.enter() {
+            return false;
+        }
+        let admitted = self.forwards[usize::from(forward)].gate.as_ref().is_none_or(|gate| gate.enter());
+        if !admitted {
+            self.doors.gate.leave();
+        }
+        admitted
+    }
+
+    fn leave(&self, forward: u16) {
+        self.doors.gate.leave();
+        if let Some(gate) = &self.forwards[usize::from(forward)].gate {
+            gate.leave();
+        }
+    }
+
+    /// A session of this forward has ended.
+    pub(super) fn make_room(&mut self, forward: u16) {
+        let gate = self.forwards[usize::from(forward)].gate.clone();
+        self.doors.make_room(gate.as_deref());
+    }
+
+    /// The outcome of a connect, told to its session; the handshake's last ACK
+    /// is remembered if no data went along with it.
+    pub(super) fn connected(&mut self, key: crate::engine::SessionKey) {
+        self.deliver(key, SessionEvent::Connected);
+        self.owe_ack(key);
+    }
+}
