@@ -17,7 +17,7 @@
 //! checked. Every wait has a deadline; nothing here outlives its owner.
 
 pub mod interrupt;
-pub mod limits;
+pub mod load;
 pub mod origin;
 pub mod pattern;
 pub mod probe;

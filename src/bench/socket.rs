@@ -3,8 +3,13 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::bench::units;
+use crate::net::tcp_info::TcpInfo;
 
 /// Connections that wait to be accepted; the kernel caps it at
 /// `net.core.somaxconn` (4096 by default).
@@ -66,7 +71,7 @@ fn set_congestion(socket: &Socket, congestion: Option<&str>) -> io::Result<()> {
 }
 
 /// The congestion control that a socket really has.
-pub(crate) fn congestion_of(socket: &impl std::os::fd::AsFd) -> io::Result<String> {
+pub(crate) fn congestion_of(socket: &impl AsFd) -> io::Result<String> {
     let name = SockRef::from(socket).tcp_congestion()?;
     let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
     Ok(String::from_utf8_lossy(&name[..end]).into_owned())
@@ -90,6 +95,23 @@ pub fn resolve(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// This end's `TCP_INFO` as one line of `name=value` words.
-pub(crate) fn path_info(socket: &impl std::os::fd::AsFd) -> io::Result<String> {
-    Ok(format!("congestion={}", congestion_of(socket)?))
+pub(crate) fn path_info(socket: &impl AsFd) -> io::Result<String> {
+    let info = TcpInfo::read(socket.as_fd())?;
+    let micros = |time: Duration| units::latency(time.as_nanos() as f64).replace(' ', "");
+    Ok(format!(
+        "congestion={} rtt={} min_rtt={} mss={} receive_mss={} mtu={} cwnd={} retransmits={} \
+         lost={} delivery_rate={} sent={} received={}",
+        congestion_of(socket)?,
+        micros(info.rtt),
+        info.min_rtt.map_or_else(|| "unknown".to_owned(), micros),
+        info.send_mss,
+        info.receive_mss,
+        info.path_mtu,
+        info.cwnd,
+        info.retransmits,
+        info.lost,
+        units::bit_rate(info.delivery_rate as f64).replace(' ', ""),
+        info.bytes_acked,
+        info.bytes_received,
+    ))
 }

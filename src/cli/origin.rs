@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::bench::interrupt::Interrupt;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
-use crate::bench::{limits, socket, units};
+use crate::bench::{socket, units};
+use crate::net::limits;
 
 /// Serve the far end of measurements: commands, echo, discard, source.
 ///
@@ -53,7 +54,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
-    limits::raise_descriptors();
+    limits::raise_descriptor_limit().map_err(|error| error.to_string())?;
     let optional = |text: &Option<String>| text.as_deref().map(socket::resolve).transpose();
     let options = OriginOptions {
         command: Some(socket::resolve(&args.listen)?),

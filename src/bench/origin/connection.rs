@@ -177,10 +177,24 @@ impl Connection {
             moved += read;
             let scratch = std::mem::take(&mut context.scratch);
             let taken = self.take(&scratch[..read], context);
+            let short = read < scratch.len();
             context.scratch = scratch;
             taken?;
+            if short && self.awaits_input() {
+                return Ok(Pumped::Wait);
+            }
         }
         Ok(Pumped::Again)
+    }
+
+    /// Nothing is left to do but to read. After a short read the socket is empty,
+    /// and what comes later raises an event: one system call saved an exchange. Not
+    /// so when the client's end was already announced: that event is used up.
+    fn awaits_input(&self) -> bool {
+        self.unsent() == 0
+            && self.held.is_empty()
+            && !self.peer_ended
+            && !matches!(self.mode, Mode::Source { .. } | Mode::Lingering { .. })
     }
 
     /// Everything is read; close once everything is sent.
