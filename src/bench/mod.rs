@@ -16,10 +16,17 @@
 //! position, so that a byte lost, repeated or crossed over is seen where it is
 //! checked. Every wait has a deadline; nothing here outlives its owner.
 
+pub mod harness;
 pub mod interrupt;
 pub mod load;
+pub mod machine;
+pub mod netns;
 pub mod origin;
 pub mod pattern;
 pub mod probe;
+pub mod process;
 pub mod socket;
+pub mod stats;
+pub mod subjects;
+mod sys;
 pub mod units;

@@ -95,6 +95,10 @@ impl ThreadResult {
 pub struct LoadResult {
     /// Of every answer in the window, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// Payload bytes handed to the kernel from the start to the end.
+    pub sent: u64,
+    /// Bytes compared with what was sent.
+    pub checked: u64,
     /// Requests due in the window and not answered in it (open loop only).
     pub unanswered: u64,
     /// Flows whose other direction was cut when the upload ended: the subject does
@@ -238,6 +242,8 @@ impl Load {
     pub fn finish(mut self) -> LoadResult {
         let mut total = LoadResult {
             latency: histogram(),
+            sent: 0,
+            checked: 0,
             unanswered: 0,
             cut_short: 0,
             unfinished: 0,
@@ -264,6 +270,9 @@ impl Load {
             total.errors += result.errors;
             total.first_error = total.first_error.or(result.first_error);
         }
+        let counters = self.counters();
+        total.sent = counters.sent.into_inner();
+        total.checked = counters.checked.into_inner();
         total
     }
 }
