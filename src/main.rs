@@ -1,5 +1,5 @@
 //! The `thalweg` binary: everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    thalweg::cli::main()
 }

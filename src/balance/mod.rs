@@ -13,7 +13,10 @@ impl RoundRobin {
     /// Over `servers` servers (at least 1), beginning with `start` modulo that.
     pub const fn new(servers: u16, start: u16) -> Self {
         let servers = if servers == 0 { 1 } else { servers };
-        Self { servers, next: start % servers }
+        Self {
+            servers,
+            next: start % servers,
+        }
     }
 
     /// The first server for a new session.

@@ -1,1 +1,112 @@
 //! From argv to a command and its exit code.
+//!
+//! A subcommand is one variant of `Command` and one file with `pub struct Args`
+//! and `pub fn run(args: Args) -> ExitCode`. Without a subcommand the flags of
+//! `run` stand at the top: `thalweg -l :5000 -r 10.0.0.1:443`.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 usage or configuration. Help,
+//! completions and man pages all come from the definitions here.
+
+pub mod check;
+pub mod completions;
+pub mod man;
+mod output;
+pub mod run;
+mod sources;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Exit code of wrong usage and of a wrong configuration.
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  Forward port 5000, on IPv4 and IPv6, to one server:
+    thalweg -l :5000 -r 10.0.0.1:443
+
+  Two servers in turn, the next one when one fails:
+    thalweg -l :5000 -r 10.0.0.1:443,10.0.0.2:443
+
+  Ten ports to ten ports, and a unix socket, in one process:
+    thalweg -l :5000-5009 -r db.example:6000-6009 -l unix:/run/x.sock -r [::1]:80
+
+  From a file, with one value changed:
+    thalweg run -c thalweg.toml --set defaults.idle_timeout=5s";
+
+/// Forward TCP at line rate: one reactor per core, zero-copy where it pays.
+#[derive(Debug, Parser)]
+#[command(
+    name = "thalweg",
+    version,
+    long_version = LONG_VERSION,
+    long_about = "Forward TCP at line rate: one reactor per core, zero-copy where it pays, \
+                  every socket option per leg.\n\n\
+                  Without a command, thalweg runs: `thalweg -l ...` is short for `thalweg run -l ...`.",
+    override_usage = "thalweg -l ADDRESS -r SERVER[,SERVER...] [OPTIONS]\n       \
+                      thalweg run -c FILE [OPTIONS]\n       \
+                      thalweg COMMAND [OPTIONS]",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+const LONG_VERSION: &str = if cfg!(feature = "uring") {
+    concat!(env!("CARGO_PKG_VERSION"), "\nengines: epoll, io_uring")
+} else {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        "\nengines: epoll (io_uring is not built in)"
+    )
+};
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Check(check::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Reads argv, runs the command, and answers with its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, which may be closed already: nobody to tell.
+            let _ = error.print();
+            return match error.exit_code() {
+                0 => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    match cli.command {
+        None => run::run(cli.run),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Check(args)) => check::run(args),
+        Some(Command::Completions(args)) => completions::run(args),
+        Some(Command::Man(args)) => man::run(args),
+    }
+}
+
+/// The whole command line as clap sees it, for completions and man pages.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_is_consistent() {
+        super::definition().debug_assert();
+    }
+}

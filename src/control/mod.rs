@@ -5,7 +5,7 @@
 //!     ─► one thread a reactor
 //!     ─► wait for signals ─► drain ─► cut what is left ─► summary
 //! ```
-//! Talks to reactors by messages ([`reactor::Order`]) only.
+//! Talks to reactors by messages (`reactor::Order`) only.
 
 mod prepare;
 mod reactor;
@@ -19,8 +19,8 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::relay::ending::Cause;
 
-pub use prepare::StartError;
 use prepare::Prepared;
+pub use prepare::StartError;
 use reactor::{Order, Reactor};
 use signals::{Signal, Signals};
 
@@ -38,9 +38,15 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 pub fn run(config: &Config) -> Result<(), StartError> {
     // Before any thread starts: they inherit the mask.
     let signals = Signals::block().map_err(StartError::Signals)?;
-    let (log, writer) = Log::start(config.log.level, config.log.format, &config.log.to)
-        .map_err(|error| StartError::Log { target: config.log.to.clone(), error })?;
-    let outcome = Prepared::new(config, &log).and_then(|prepared| Running::start(prepared, log.clone()));
+    let (log, writer) =
+        Log::start(config.log.level, config.log.format, &config.log.to).map_err(|error| {
+            StartError::Log {
+                target: config.log.to.clone(),
+                error,
+            }
+        })?;
+    let outcome =
+        Prepared::new(config, &log).and_then(|prepared| Running::start(prepared, log.clone()));
     let outcome = outcome.map(|running| running.serve(&signals));
     drop(log);
     writer.finish(LOG_PATIENCE);
@@ -58,9 +64,21 @@ struct Running {
 
 impl Running {
     fn start(prepared: Prepared, log: Log) -> Result<Self, StartError> {
-        let Prepared { reactors, sockets, drain_timeout } = prepared;
-        let reactors = reactors.into_iter().map(Reactor::spawn).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { reactors, drain_timeout, log, _sockets: sockets })
+        let Prepared {
+            reactors,
+            sockets,
+            drain_timeout,
+        } = prepared;
+        let reactors = reactors
+            .into_iter()
+            .map(Reactor::spawn)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            reactors,
+            drain_timeout,
+            log,
+            _sockets: sockets,
+        })
     }
 
     fn serve(mut self, signals: &Signals) {
@@ -80,15 +98,26 @@ impl Running {
     }
 
     fn drain(&mut self, signals: &Signals) {
-        let live: u64 = self.snapshots().iter().map(|counters| counters.accepted - counters.ended).sum();
-        self.log.line(LogLevel::Info, format!("draining: {live} sessions, up to {:?}", self.drain_timeout));
+        let live: u64 = self
+            .snapshots()
+            .iter()
+            .map(|counters| counters.accepted - counters.ended)
+            .sum();
+        self.log.line(
+            LogLevel::Info,
+            format!("draining: {live} sessions, up to {:?}", self.drain_timeout),
+        );
         self.order(|| Order::Drain);
         let deadline = Instant::now().checked_add(self.drain_timeout);
         while self.reactors.iter().any(Reactor::is_running) {
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let asked_again = signals.wait(Some(DRAIN_LOOK)) == Some(Signal::Stop);
             if late || asked_again {
-                let cause = if asked_again { Cause::Stopped } else { Cause::DrainTimeout };
+                let cause = if asked_again {
+                    Cause::Stopped
+                } else {
+                    Cause::DrainTimeout
+                };
                 self.order(|| Order::Cut(cause));
                 self.wait_for_the_cut();
                 return;
@@ -111,7 +140,10 @@ impl Running {
     }
 
     fn snapshots(&self) -> Vec<Snapshot> {
-        self.reactors.iter().map(|reactor| reactor.counters().snapshot()).collect()
+        self.reactors
+            .iter()
+            .map(|reactor| reactor.counters().snapshot())
+            .collect()
     }
 
     /// Logs the counters: in all, and how evenly the reactors share the load.

@@ -85,13 +85,17 @@ pub(super) struct ReactorPlan {
 impl Prepared {
     pub(super) fn new(config: &Config, log: &Log) -> Result<Self, StartError> {
         if config.global.engine == EngineChoice::IoUring {
-            return Err(StartError::Engine("this build has no io_uring engine".into()));
+            return Err(StartError::Engine(
+                "this build has no io_uring engine".into(),
+            ));
         }
         let count = match config.global.reactors {
             Reactors::Auto => limits::reactor_count(),
             Reactors::Count(count) => usize::from(count),
         };
-        let descriptors = limits::raise_descriptor_limit().or_else(|_| limits::descriptor_limit()).unwrap_or(1024);
+        let descriptors = limits::raise_descriptor_limit()
+            .or_else(|_| limits::descriptor_limit())
+            .unwrap_or(1024);
         let mut shares: Vec<Share> = (0..count).map(|_| Share::default()).collect();
         let mut sockets = Vec::new();
         let mut forwards = Vec::new();
@@ -104,23 +108,40 @@ impl Prepared {
             }
         }
         let gate = Arc::new(gate(config, descriptors, count, log));
-        log.line(LogLevel::Info, format!("{count} reactors, engine epoll, up to {} sessions", gate.max()));
-        let reactors = shares.into_iter().enumerate().map(|(index, share)| ReactorPlan {
-            engine: engine_setup(config),
-            listeners: share.listeners,
-            worker: Setup {
-                reactor: index as u16,
-                forwards: forwards.clone(),
-                listeners: share.setups,
-                gate: gate.clone(),
-                counters: Arc::new(Counters::default()),
-                log: log.clone(),
-                session_log: config.log.sessions,
-            },
-            pin: pin(config, index, count),
-        });
-        let drain_timeout = config.forwards.iter().map(|forward| forward.timeouts.drain).max();
-        Ok(Self { reactors: reactors.collect(), sockets, drain_timeout: drain_timeout.unwrap_or_default() })
+        log.line(
+            LogLevel::Info,
+            format!(
+                "{count} reactors, engine epoll, up to {} sessions",
+                gate.max()
+            ),
+        );
+        let reactors = shares
+            .into_iter()
+            .enumerate()
+            .map(|(index, share)| ReactorPlan {
+                engine: engine_setup(config),
+                listeners: share.listeners,
+                worker: Setup {
+                    reactor: index as u16,
+                    forwards: forwards.clone(),
+                    listeners: share.setups,
+                    gate: gate.clone(),
+                    counters: Arc::new(Counters::default()),
+                    log: log.clone(),
+                    session_log: config.log.sessions,
+                },
+                pin: pin(config, index, count),
+            });
+        let drain_timeout = config
+            .forwards
+            .iter()
+            .map(|forward| forward.timeouts.drain)
+            .max();
+        Ok(Self {
+            reactors: reactors.collect(),
+            sockets,
+            drain_timeout: drain_timeout.unwrap_or_default(),
+        })
     }
 }
 
@@ -138,29 +159,51 @@ fn bind(
     shares: &mut [Share],
     log: &Log,
 ) -> Result<Bound, StartError> {
-    let named = |error| StartError::Bind { forward: forward.name.clone(), error };
+    let named = |error| StartError::Bind {
+        forward: forward.name.clone(),
+        error,
+    };
     let mut bound = listener::bind(address, &forward.client, shares.len()).map_err(named)?;
     let options = Arc::new(forward.client.plan(Leg::Client));
     for (reactor, share) in shares.iter_mut().enumerate() {
         for socket in bound.take_share(reactor) {
-            share.setups.push(ListenerSetup { forward: index, address: socket.local });
-            share.listeners.push(epoll::Listener { fd: socket.fd, options: options.clone() });
+            share.setups.push(ListenerSetup {
+                forward: index,
+                address: socket.local,
+            });
+            share.listeners.push(epoll::Listener {
+                fd: socket.fd,
+                family: socket.family,
+                options: options.clone(),
+            });
         }
     }
     for local in bound.locals() {
-        log.line(LogLevel::Info, format!("listening on {local} forward={}", forward.name));
+        log.line(
+            LogLevel::Info,
+            format!("listening on {local} forward={}", forward.name),
+        );
     }
     Ok(bound)
 }
 
 /// Says what was asked for and not granted, and what to change.
 fn report_options(forward: &Forward, log: &Log) {
-    for (leg, options) in [(Leg::Client, &forward.client), (Leg::Upstream, &forward.upstream)] {
+    for (leg, options) in [
+        (Leg::Client, &forward.client),
+        (Leg::Upstream, &forward.upstream),
+    ] {
         for shortfall in options.granted(leg) {
-            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {shortfall}", forward.name));
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {shortfall}", forward.name),
+            );
         }
         for advice in options.advice() {
-            log.line(LogLevel::Warn, format!("forward {}, {leg} leg: {advice}", forward.name));
+            log.line(
+                LogLevel::Warn,
+                format!("forward {}, {leg} leg: {advice}", forward.name),
+            );
         }
     }
 }
@@ -168,7 +211,11 @@ fn report_options(forward: &Forward, log: &Log) {
 fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {
     let mut servers = Vec::new();
     for server in &forward.servers {
-        servers.extend(resolve(forward, &server.address)?.into_iter().map(|endpoint| ServerSetup { endpoint }));
+        servers.extend(
+            resolve(forward, &server.address)?
+                .into_iter()
+                .map(|endpoint| ServerSetup { endpoint }),
+        );
     }
     let rules = Rules {
         deadlines: Deadlines {
@@ -197,13 +244,22 @@ fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, Sta
 /// The endpoints of a server; every address of a name is one to try.
 fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartError> {
     match address {
-        Address::Any { port } => Ok(vec![Endpoint::Inet((std::net::Ipv4Addr::LOCALHOST, *port).into())]),
+        Address::Any { port } => Ok(vec![Endpoint::Inet(
+            (std::net::Ipv4Addr::LOCALHOST, *port).into(),
+        )]),
         Address::Inet(address) => Ok(vec![Endpoint::Inet(*address)]),
         Address::Unix(name) => Ok(vec![Endpoint::Unix(name.clone())]),
         Address::Name { host, port } => {
-            let failed = |error| StartError::Resolve { forward: forward.name.clone(), host: host.clone(), error };
-            let found: Vec<Endpoint> =
-                (host.as_str(), *port).to_socket_addrs().map_err(failed)?.map(Endpoint::Inet).collect();
+            let failed = |error| StartError::Resolve {
+                forward: forward.name.clone(),
+                host: host.clone(),
+                error,
+            };
+            let found: Vec<Endpoint> = (host.as_str(), *port)
+                .to_socket_addrs()
+                .map_err(failed)?
+                .map(Endpoint::Inet)
+                .collect();
             if found.is_empty() {
                 return Err(failed(io::Error::other("the name has no address")));
             }
@@ -219,7 +275,11 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, log: &Log) -> Gate {
     let wanted = config.global.max_connections.unwrap_or(u32::MAX);
     let gate = Gate::by_descriptors(wanted, kept);
     gate.review();
-    if config.global.max_connections.is_some_and(|max| max > gate.max()) {
+    if config
+        .global
+        .max_connections
+        .is_some_and(|max| max > gate.max())
+    {
         let needed = u64::from(wanted) * 2 + u64::from(kept);
         log.line(
             LogLevel::Warn,

@@ -50,7 +50,12 @@ impl Reactor {
             .recv()
             .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
             .map_err(StartError::Reactor)?;
-        Ok(Self { thread: Some(thread), orders, waker, counters })
+        Ok(Self {
+            thread: Some(thread),
+            orders,
+            waker,
+            counters,
+        })
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -58,7 +63,9 @@ impl Reactor {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
     }
 
     pub(super) fn send(&self, order: Order) {
@@ -83,12 +90,23 @@ impl Reactor {
 
 /// The engine is made on its own thread: a ring has a single issuer.
 fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<mio::Waker>>) {
-    let ReactorPlan { engine, listeners, worker, pin } = plan;
+    let ReactorPlan {
+        engine,
+        listeners,
+        worker,
+        pin,
+    } = plan;
     let log = worker.log.clone();
     if let Some(cpu) = pin
         && let Err(error) = limits::pin_to_cpu(cpu)
     {
-        log.line(LogLevel::Warn, format!("reactor {}: cannot stay on CPU {cpu}: {error}", worker.reactor));
+        log.line(
+            LogLevel::Warn,
+            format!(
+                "reactor {}: cannot stay on CPU {cpu}: {error}",
+                worker.reactor
+            ),
+        );
     }
     let made = Epoll::new(&engine, listeners, Instant::now())
         .and_then(|engine| engine.waker().map(|waker| (engine, waker)));
@@ -124,7 +142,10 @@ fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
             }
             Err(error) => {
                 // epoll_wait fails only on misuse; go on would be to spin.
-                log.line(LogLevel::Error, format!("a reactor stops: waiting for events failed: {error}"));
+                log.line(
+                    LogLevel::Error,
+                    format!("a reactor stops: waiting for events failed: {error}"),
+                );
                 return;
             }
         }

@@ -8,7 +8,10 @@ use crate::observe::log::Log;
 
 /// Logs the sum over the reactors, then how the connections spread.
 pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
-    let total = reactors.iter().copied().fold(Snapshot::default(), Snapshot::plus);
+    let total = reactors
+        .iter()
+        .copied()
+        .fold(Snapshot::default(), Snapshot::plus);
     let mut line = String::from("counters");
     for (name, value) in total.entries() {
         // Writing to a String cannot fail.
@@ -36,7 +39,11 @@ fn spread(reactors: &[Snapshot]) -> String {
 fn unevenness(reactors: &[Snapshot]) -> f64 {
     let accepted = reactors.iter().map(|counters| counters.accepted);
     let (busiest, total) = (accepted.clone().max().unwrap_or(0), accepted.sum::<u64>());
-    if total == 0 { 1.0 } else { busiest as f64 * reactors.len() as f64 / total as f64 }
+    if total == 0 {
+        1.0
+    } else {
+        busiest as f64 * reactors.len() as f64 / total as f64
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +52,10 @@ mod tests {
 
     #[test]
     fn b44_the_spread_over_reactors_is_told() {
-        let reactor = |accepted| Snapshot { accepted, ..Snapshot::default() };
+        let reactor = |accepted| Snapshot {
+            accepted,
+            ..Snapshot::default()
+        };
         let line = spread(&[reactor(30), reactor(10)]);
         assert!(line.ends_with("0=30 1=10 busiest_to_mean=1.50"), "{line}");
         assert!((unevenness(&[reactor(0), reactor(0)]) - 1.0).abs() < f64::EPSILON);

@@ -30,7 +30,8 @@ impl Signals {
         }
         set.thread_block()?;
         ignore_broken_pipes()?;
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let descriptor =
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self(descriptor))
     }
 
@@ -48,10 +49,14 @@ impl Signals {
             }
             // At least a millisecond, so that a rest below one does not spin.
             let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left.max(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX)
+                PollTimeout::try_from(left.max(Duration::from_millis(1)))
+                    .unwrap_or(PollTimeout::MAX)
             });
             // An interrupted or failed poll is looked at again by the read above.
-            let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout);
+            let _ = poll(
+                &mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)],
+                timeout,
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where the unsent tail of a lane waits: chunks of a few sizes, pooled.
 //!
 //! Only a tail that the sink did not take is ever stored; an idle session holds
-//! none. Freed chunks are kept up to [`POOLED_MAX`] of each size, so that a slow
+//! none. Freed chunks are kept up to `POOLED_MAX` of each size, so that a slow
 //! reader costs no allocation for each tail, and a burst of them no memory for
 //! ever.
 
@@ -47,11 +47,17 @@ impl Chunks {
     /// Stores a copy of `bytes`.
     pub fn park(&mut self, bytes: &[u8]) -> Tail {
         let class = SIZES.iter().position(|size| bytes.len() <= *size);
-        let mut chunk = class.and_then(|class| self.free[class].pop()).unwrap_or_else(|| {
-            vec![0; class.map_or(bytes.len(), |class| SIZES[class])].into_boxed_slice()
-        });
+        let mut chunk = class
+            .and_then(|class| self.free[class].pop())
+            .unwrap_or_else(|| {
+                vec![0; class.map_or(bytes.len(), |class| SIZES[class])].into_boxed_slice()
+            });
         chunk[..bytes.len()].copy_from_slice(bytes);
-        Tail { bytes: chunk, start: 0, end: bytes.len() as u32 }
+        Tail {
+            bytes: chunk,
+            start: 0,
+            end: bytes.len() as u32,
+        }
     }
 
     /// Takes a chunk back.
@@ -84,7 +90,9 @@ mod tests {
     fn the_pool_is_bounded() {
         let mut chunks = Chunks::default();
         let tails: Vec<Tail> = (0..100).map(|_| chunks.park(&[0; 100])).collect();
-        tails.into_iter().for_each(|tail| chunks.recycle(tail));
+        for tail in tails {
+            chunks.recycle(tail);
+        }
         assert_eq!(chunks.free[0].len(), POOLED_MAX);
     }
 }

@@ -40,7 +40,9 @@ const EVENTS_PER_WAIT: usize = 512;
 
 /// Both directions, and urgent data: behind the urgent mark a short read does
 /// not mean that the socket is empty.
-const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
 
 /// What an engine is made with.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub struct Setup {
 pub struct Listener {
     /// Listening, non-blocking.
     pub fd: OwnedFd,
+    /// Its family, and so that of the sockets it accepts.
+    pub family: Family,
     /// Options of accepted sockets.
     pub options: Arc<OptionPlan>,
 }
@@ -113,7 +117,11 @@ impl Epoll {
         let poll = Poll::new()?;
         for (index, listener) in listeners.iter().enumerate() {
             let token = mio_token(Token::Listener(index as u32));
-            poll.registry().register(&mut SourceFd(&listener.fd.as_raw_fd()), token, Interest::READABLE)?;
+            poll.registry().register(
+                &mut SourceFd(&listener.fd.as_raw_fd()),
+                token,
+                Interest::READABLE,
+            )?;
         }
         Ok(Self {
             poll,
@@ -171,20 +179,34 @@ impl Epoll {
     fn register(&self, key: SessionKey, side: Side, fd: RawFd) -> Result<(), Failure> {
         self.poll
             .registry()
-            .register(&mut SourceFd(&fd), mio_token(Token::Side(key, side)), INTEREST)
+            .register(
+                &mut SourceFd(&fd),
+                mio_token(Token::Side(key, side)),
+                INTEREST,
+            )
             .map_err(|error| Failure::of_io(Operation::Open, &error))
     }
 
     fn conn(&self, key: SessionKey) -> Option<&Conn> {
-        self.conns.get(key.slot).filter(|conn| conn.generation == key.generation)
+        self.conns
+            .get(key.slot)
+            .filter(|conn| conn.generation == key.generation)
     }
 
     fn conn_mut(&mut self, key: SessionKey) -> Option<&mut Conn> {
-        self.conns.get_mut(key.slot).filter(|conn| conn.generation == key.generation)
+        self.conns
+            .get_mut(key.slot)
+            .filter(|conn| conn.generation == key.generation)
     }
 
     /// What an epoll event on a leg means, appended to `events`.
-    fn interpret(conn: &mut Conn, key: SessionKey, side: Side, event: &mio::event::Event, events: &mut Vec<Event>) {
+    fn interpret(
+        conn: &mut Conn,
+        key: SessionKey,
+        side: Side,
+        event: &mio::event::Event,
+        events: &mut Vec<Event>,
+    ) {
         let leg = &mut conn.legs[side.index()];
         let Some(fd) = &leg.fd else { return };
         let failed = event.is_error();
@@ -211,7 +233,15 @@ impl Epoll {
         let ended = event.is_read_closed();
         leg.exhaustive |= ended || failed || event.is_priority();
         let readable = event.is_readable() || ended;
-        events.push(Event::Ready(key, side, Readiness { readable, writable, failed }));
+        events.push(Event::Ready(
+            key,
+            side,
+            Readiness {
+                readable,
+                writable,
+                failed,
+            },
+        ));
     }
 }
 
@@ -251,8 +281,14 @@ impl Engine for Epoll {
         };
         match listener::accept(listener.fd.as_fd()) {
             Ok(accepted) => {
-                let family = Family::of(&accepted.peer);
-                Ok((Incoming { fd: accepted.fd, family }, accepted.peer))
+                let family = listener.family;
+                Ok((
+                    Incoming {
+                        fd: accepted.fd,
+                        family,
+                    },
+                    accepted.peer,
+                ))
             }
             Err(Failure::WouldBlock) => Err(AcceptError::Empty),
             Err(Failure::Interrupted | Failure::ConnectionLost) => Err(AcceptError::Lost),
@@ -262,7 +298,12 @@ impl Engine for Epoll {
         }
     }
 
-    fn adopt(&mut self, key: SessionKey, incoming: Incoming, listener: ListenerId) -> Result<(), Cause> {
+    fn adopt(
+        &mut self,
+        key: SessionKey,
+        incoming: Incoming,
+        listener: ListenerId,
+    ) -> Result<(), Cause> {
         let Incoming { fd, family } = incoming;
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
             // A refusal was reported at start-up already and is no reason to
@@ -271,8 +312,15 @@ impl Engine for Epoll {
         }
         self.register(key, Side::Client, fd.as_raw_fd())?;
         let conn = self.conns.touch(key.slot);
-        *conn = Conn { generation: key.generation, ..Conn::default() };
-        conn.legs[0] = Leg { fd: Some(fd), exhaustive: family == Family::Unix, ..Leg::default() };
+        *conn = Conn {
+            generation: key.generation,
+            ..Conn::default()
+        };
+        conn.legs[0] = Leg {
+            fd: Some(fd),
+            exhaustive: family == Family::Unix,
+            ..Leg::default()
+        };
         Ok(())
     }
 
@@ -284,12 +332,18 @@ impl Engine for Epoll {
     }
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
-        let Some(conn) = self.conns.get_mut(key.slot).filter(|conn| conn.generation == key.generation) else {
+        let Some(conn) = self
+            .conns
+            .get_mut(key.slot)
+            .filter(|conn| conn.generation == key.generation)
+        else {
             return Pumped::default();
         };
         let (source, sink) = (direction.source().index(), direction.sink().index());
         // Discarding needs no sink; every other move of a lane has both.
-        let Some(source_fd) = &conn.legs[source].fd else { return Pumped::default() };
+        let Some(source_fd) = &conn.legs[source].fd else {
+            return Pumped::default();
+        };
         let sink_fd = conn.legs[sink].fd.as_ref().unwrap_or(source_fd);
         let ends = Ends {
             direction,
@@ -298,7 +352,9 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let pumped = self.kit.pump(ends, &mut conn.stores[direction.index()], lane);
+        let pumped = self
+            .kit
+            .pump(ends, &mut conn.stores[direction.index()], lane);
         if lane.progress() == crate::relay::lane::Progress::Finished {
             conn.legs[sink].shut = true;
         }
@@ -306,15 +362,24 @@ impl Engine for Epoll {
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
-        if let Some(conn) = self.conns.get_mut(key.slot).filter(|conn| conn.generation == key.generation) {
+        if let Some(conn) = self
+            .conns
+            .get_mut(key.slot)
+            .filter(|conn| conn.generation == key.generation)
+        {
             self.kit.drop_held(&mut conn.stores[direction.index()]);
         }
     }
 
     fn unsent(&self, key: SessionKey) -> [u32; 2] {
-        let Some(conn) = self.conn(key) else { return [0; 2] };
+        let Some(conn) = self.conn(key) else {
+            return [0; 2];
+        };
         conn.legs.each_ref().map(|leg| {
-            leg.fd.as_ref().and_then(|fd| tcp_info::unsent(fd.as_fd()).ok()).unwrap_or(0)
+            leg.fd
+                .as_ref()
+                .and_then(|fd| tcp_info::unsent(fd.as_fd()).ok())
+                .unwrap_or(0)
         })
     }
 
@@ -342,11 +407,21 @@ impl Engine for Epoll {
     }
 
     fn close_listeners(&mut self) {
-        self.listeners.clear();
+        for listener in self.listeners.drain(..) {
+            // The socket of a unix listener is shared by reactors: closing this
+            // descriptor alone would leave it registered.
+            let _ = self
+                .poll
+                .registry()
+                .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
+        }
     }
 
     fn accept_overflows(&self) -> u64 {
-        let drops = self.listeners.iter().map(|listener| listener::drops(listener.fd.as_fd()));
+        let drops = self
+            .listeners
+            .iter()
+            .map(|listener| listener::drops(listener.fd.as_fd()));
         drops.map(|drops| drops.map_or(0, u64::from)).sum()
     }
 
@@ -365,23 +440,44 @@ impl Engine for Epoll {
 }
 
 impl Epoll {
-    fn try_connect(&mut self, key: SessionKey, target: Target<'_>) -> Result<Start<Result<(), Cause>>, Failure> {
+    fn try_connect(
+        &mut self,
+        key: SessionKey,
+        target: Target<'_>,
+    ) -> Result<Start<Result<(), Cause>>, Failure> {
         let opened = dial::open_for_connect(target.endpoint, target.options)?;
         let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, opened.fd.as_raw_fd())?;
         let Endpoint::Inet(address) = target.endpoint else {
-            let leg = Leg { fd: Some(opened.fd), exhaustive: true, ..Leg::default() };
+            let leg = Leg {
+                fd: Some(opened.fd),
+                exhaustive: true,
+                ..Leg::default()
+            };
             return Ok(self.install(key, leg, connecting));
         };
         let suspect = self.ephemeral_ports.contains(&address.port());
-        let leg = Leg { fd: Some(opened.fd), suspect, ..Leg::default() };
+        let leg = Leg {
+            fd: Some(opened.fd),
+            suspect,
+            ..Leg::default()
+        };
         Ok(self.install(key, leg, connecting))
     }
 
-    fn install(&mut self, key: SessionKey, mut leg: Leg, connecting: Connecting) -> Start<Result<(), Cause>> {
+    fn install(
+        &mut self,
+        key: SessionKey,
+        mut leg: Leg,
+        connecting: Connecting,
+    ) -> Start<Result<(), Cause>> {
         leg.connecting = connecting == Connecting::InProgress;
-        let start = if leg.connecting { Start::Pending } else { Start::Done(Ok(())) };
+        let start = if leg.connecting {
+            Start::Pending
+        } else {
+            Start::Done(Ok(()))
+        };
         let Some(conn) = self.conn_mut(key) else {
             return Start::Done(Err(Cause::Stopped));
         };
@@ -412,8 +508,12 @@ impl From<Failure> for Cause {
             Failure::TimedOut => Self::PeerTimeout,
             Failure::Exhausted(Resource::Ports) => Self::PortsExhausted,
             Failure::Exhausted(Resource::Backlog) => Self::Refused,
-            Failure::Exhausted(Resource::ProcessDescriptors | Resource::SystemDescriptors) => Self::NoDescriptors,
-            Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => Self::NoMemory,
+            Failure::Exhausted(Resource::ProcessDescriptors | Resource::SystemDescriptors) => {
+                Self::NoDescriptors
+            }
+            Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
+                Self::NoMemory
+            }
             Failure::Unsupported => Self::Errno(libc::EINVAL),
             Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
             Failure::ConnectionLost => Self::Reset,

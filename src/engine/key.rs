@@ -53,8 +53,18 @@ impl Token {
         } else if bits & KIND_BIT != 0 {
             Self::Listener(bits as u32)
         } else {
-            let side = if bits & 1 == 0 { Side::Client } else { Side::Upstream };
-            Self::Side(SessionKey { slot: (bits >> 33) as u32, generation: (bits >> 1) as u32 }, side)
+            let side = if bits & 1 == 0 {
+                Side::Client
+            } else {
+                Side::Upstream
+            };
+            Self::Side(
+                SessionKey {
+                    slot: (bits >> 33) as u32,
+                    generation: (bits >> 1) as u32,
+                },
+                side,
+            )
         }
     }
 }

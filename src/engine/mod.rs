@@ -5,7 +5,7 @@
 //! the relay above it sees counts.
 //!
 //! # The contract of [`Engine`]
-//! Written here, tested on each engine by [`conformance`]:
+//! Written here, tested on each engine by `tests/conformance.rs`:
 //! 1. One outcome for each operation: [`Engine::connect`] answers at once or
 //!    later by an event, never both; likewise [`Engine::close`].
 //! 2. An engine never calls back: it returns, or queues an [`Event`].
@@ -23,6 +23,7 @@ pub mod chunks;
 pub mod epoll;
 pub mod key;
 mod pump;
+pub mod sim;
 pub mod slab;
 pub mod wheel;
 
@@ -123,7 +124,12 @@ pub trait Engine {
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
-    fn adopt(&mut self, key: SessionKey, incoming: Self::Incoming, listener: ListenerId) -> Result<(), Cause>;
+    fn adopt(
+        &mut self,
+        key: SessionKey,
+        incoming: Self::Incoming,
+        listener: ListenerId,
+    ) -> Result<(), Cause>;
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;

@@ -72,7 +72,11 @@ impl Kit {
     /// Pumps a lane until it parks or its budget ends.
     pub(super) fn pump(&mut self, ends: Ends<'_>, store: &mut Store, lane: &mut Lane) -> Pumped {
         let before = store.cost();
-        let mut turn = Turn { pumped: Pumped::default(), bytes: 0, moves: 0 };
+        let mut turn = Turn {
+            pumped: Pumped::default(),
+            bytes: 0,
+            moves: 0,
+        };
         loop {
             let next = lane.next();
             if matches!(next, Next::Park | Next::Done) {
@@ -84,8 +88,14 @@ impl Kit {
             }
             turn.moves += 1;
             match next {
-                Next::Fill { max, path: Path::Copy } => self.copy(ends, max, store, lane, &mut turn),
-                Next::Fill { max, path: Path::Splice } => self.splice(ends, max, store, lane, &mut turn),
+                Next::Fill {
+                    max,
+                    path: Path::Copy,
+                } => self.copy(ends, max, store, lane, &mut turn),
+                Next::Fill {
+                    max,
+                    path: Path::Splice,
+                } => self.splice(ends, max, store, lane, &mut turn),
                 Next::Drain { len } => self.drain(ends, len, store, lane, &mut turn),
                 Next::Discard { max } => self.discard(ends, max, lane, &mut turn),
                 Next::ShutSink => shut(ends, lane, &mut turn),
@@ -118,11 +128,22 @@ impl Kit {
     }
 
     fn pressed(&self, max: u32) -> u32 {
-        if self.held > self.held_limit { max.min(PRESSED_FILL) } else { max }
+        if self.held > self.held_limit {
+            max.min(PRESSED_FILL)
+        } else {
+            max
+        }
     }
 
     /// One read into the scratch buffer and one write straight out of it.
-    fn copy(&mut self, ends: Ends<'_>, max: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+    fn copy(
+        &mut self,
+        ends: Ends<'_>,
+        max: u32,
+        store: &mut Store,
+        lane: &mut Lane,
+        turn: &mut Turn,
+    ) {
         self.empty(store);
         let max = self.pressed(max) as usize;
         let buffer = &mut self.scratch[..max];
@@ -153,7 +174,14 @@ impl Kit {
     }
 
     /// One splice from the source into the lane's pipe.
-    fn splice(&mut self, ends: Ends<'_>, max: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+    fn splice(
+        &mut self,
+        ends: Ends<'_>,
+        max: u32,
+        store: &mut Store,
+        lane: &mut Lane,
+        turn: &mut Turn,
+    ) {
         if !matches!(store, Store::Pipe(_)) {
             self.empty(store);
             if self.held > self.held_limit {
@@ -168,7 +196,11 @@ impl Kit {
         let Store::Pipe(pipe) = store else { return };
         // The lane's pace bounds a fill towards a slow sink; at full pace a fill
         // may be as large as the pipe.
-        let pace = if max < self.scratch.len() as u32 { max } else { pipe.capacity() };
+        let pace = if max < self.scratch.len() as u32 {
+            max
+        } else {
+            pipe.capacity()
+        };
         match pipe.fill(ends.source, self.pressed(pace)) {
             Ok(0) => turn.source_ended(lane),
             Ok(n) => {
@@ -185,7 +217,14 @@ impl Kit {
         }
     }
 
-    fn drain(&mut self, ends: Ends<'_>, len: u32, store: &mut Store, lane: &mut Lane, turn: &mut Turn) {
+    fn drain(
+        &mut self,
+        ends: Ends<'_>,
+        len: u32,
+        store: &mut Store,
+        lane: &mut Lane,
+        turn: &mut Turn,
+    ) {
         let result = match store {
             Store::Tail(tail) => transmit(ends.sink, tail.unsent()).map(|n| n as u32),
             Store::Pipe(pipe) => pipe.drain(ends.sink),
@@ -204,7 +243,9 @@ impl Kit {
                 }
             }
             Err(Failure::WouldBlock) => lane.drain_blocked(0),
-            Err(Failure::Unsupported | Failure::Exhausted(_)) if matches!(store, Store::Pipe(_)) => {
+            Err(Failure::Unsupported | Failure::Exhausted(_))
+                if matches!(store, Store::Pipe(_)) =>
+            {
                 self.splice_refused += 1;
                 self.rescue(store, lane);
             }
@@ -285,7 +326,9 @@ impl Turn {
 
     fn failed(&mut self, side: Side, failure: Failure) {
         let cause = Cause::from(failure);
-        self.pumped.failure.get_or_insert(session::Failure { side, cause });
+        self.pumped
+            .failure
+            .get_or_insert(session::Failure { side, cause });
     }
 }
 

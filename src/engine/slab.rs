@@ -31,7 +31,11 @@ struct Entry<T> {
 impl<T> Slab<T> {
     /// An empty slab; allocates nothing.
     pub const fn new() -> Self {
-        Self { pages: Vec::new(), free: NO_SLOT, len: 0 }
+        Self {
+            pages: Vec::new(),
+            free: NO_SLOT,
+            len: 0,
+        }
     }
 
     /// Values in it.
@@ -50,7 +54,10 @@ impl<T> Slab<T> {
             self.grow()?;
         }
         let slot = self.free;
-        Some(SessionKey { slot, generation: self.entry(slot).generation })
+        Some(SessionKey {
+            slot,
+            generation: self.entry(slot).generation,
+        })
     }
 
     /// Stores a value; `None` (and the value dropped) when a billion are stored.
@@ -66,20 +73,40 @@ impl<T> Slab<T> {
 
     /// The value of a key, unless it is stale.
     pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut T> {
-        let entry = self.pages.get_mut(key.slot as usize / PAGE)?.get_mut(key.slot as usize % PAGE)?;
-        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+        let entry = self
+            .pages
+            .get_mut(key.slot as usize / PAGE)?
+            .get_mut(key.slot as usize % PAGE)?;
+        if entry.generation == key.generation {
+            entry.value.as_mut()
+        } else {
+            None
+        }
     }
 
     /// The value of a key, unless it is stale.
     pub fn get(&self, key: SessionKey) -> Option<&T> {
-        let entry = self.pages.get(key.slot as usize / PAGE)?.get(key.slot as usize % PAGE)?;
-        if entry.generation == key.generation { entry.value.as_ref() } else { None }
+        let entry = self
+            .pages
+            .get(key.slot as usize / PAGE)?
+            .get(key.slot as usize % PAGE)?;
+        if entry.generation == key.generation {
+            entry.value.as_ref()
+        } else {
+            None
+        }
     }
 
     /// The key that now lives in a slot.
     pub fn key_of(&self, slot: u32) -> Option<SessionKey> {
-        let entry = self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)?;
-        entry.value.as_ref().map(|_| SessionKey { slot, generation: entry.generation })
+        let entry = self
+            .pages
+            .get(slot as usize / PAGE)?
+            .get(slot as usize % PAGE)?;
+        entry.value.as_ref().map(|_| SessionKey {
+            slot,
+            generation: entry.generation,
+        })
     }
 
     /// Takes a value out and makes its key stale.
@@ -155,12 +182,16 @@ impl<T: Default> Slots<T> {
 
     /// The value of a slot that was touched.
     pub fn get(&self, slot: u32) -> Option<&T> {
-        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)
+        self.pages
+            .get(slot as usize / PAGE)?
+            .get(slot as usize % PAGE)
     }
 
     /// The value of a slot that was touched.
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
+        self.pages
+            .get_mut(slot as usize / PAGE)?
+            .get_mut(slot as usize % PAGE)
     }
 }
 

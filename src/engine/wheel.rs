@@ -41,7 +41,12 @@ struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { when: 0, next: NIL, prev: NIL, place: UNARMED }
+        Self {
+            when: 0,
+            next: NIL,
+            prev: NIL,
+            place: UNARMED,
+        }
     }
 }
 
@@ -82,7 +87,11 @@ impl Wheel {
 
     /// Disarms the timer of a slot, if it is armed.
     pub fn disarm(&mut self, slot: u32) {
-        if self.nodes.get(slot).is_some_and(|node| node.place != UNARMED) {
+        if self
+            .nodes
+            .get(slot)
+            .is_some_and(|node| node.place != UNARMED)
+        {
             self.unlink(slot);
             self.len -= 1;
         }
@@ -97,7 +106,9 @@ impl Wheel {
     /// When [`Wheel::advance`] is due next; [`Time::NEVER`] if nothing is armed.
     /// For a far timer that is when it moves down a level.
     pub fn next(&self) -> Time {
-        self.next_bucket().map_or(Time::NEVER, |(_, _, tick)| Time::from_micros(tick * TICK_MICROS))
+        self.next_bucket().map_or(Time::NEVER, |(_, _, tick)| {
+            Time::from_micros(tick * TICK_MICROS)
+        })
     }
 
     /// Moves time on and appends the slots whose timers fired; these are
@@ -111,7 +122,10 @@ impl Wheel {
             self.elapsed = tick;
             let mut slot = self.heads[level][bucket];
             while slot != NIL {
-                let (when, next) = self.nodes.get(slot).map_or((0, NIL), |node| (node.when, node.next));
+                let (when, next) = self
+                    .nodes
+                    .get(slot)
+                    .map_or((0, NIL), |node| (node.when, node.next));
                 self.unlink(slot);
                 if when <= tick {
                     self.len -= 1;
@@ -130,12 +144,17 @@ impl Wheel {
         // Farther than the wheel reaches: the last bucket before it comes round.
         let when_placed = when.min(self.elapsed + span - 1);
         let differing = (self.elapsed ^ when_placed) | (BUCKETS as u64 - 1);
-        let level = (((63 - differing.leading_zeros()) / BITS) as usize).min(LEVELS - 1);
+        let level = ((differing.ilog2() / BITS) as usize).min(LEVELS - 1);
         let bucket = (when_placed >> (BITS * level as u32)) as usize % BUCKETS;
 
         let head = self.heads[level][bucket];
         let place = (level * BUCKETS + bucket) as u16;
-        *self.nodes.touch(slot) = Node { when, next: head, prev: NIL, place };
+        *self.nodes.touch(slot) = Node {
+            when,
+            next: head,
+            prev: NIL,
+            place,
+        };
         if let Some(node) = self.nodes.get_mut(head) {
             node.prev = slot;
         }
@@ -144,7 +163,9 @@ impl Wheel {
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Some(node) = self.nodes.get_mut(slot) else { return };
+        let Some(node) = self.nodes.get_mut(slot) else {
+            return;
+        };
         let (next, prev, place) = (node.next, node.prev, node.place as usize);
         node.place = UNARMED;
         if let Some(node) = self.nodes.get_mut(next) {
@@ -167,7 +188,9 @@ impl Wheel {
         let level = self.occupied.iter().position(|bits| *bits != 0)?;
         let shift = BITS * level as u32;
         let here = (self.elapsed >> shift) as usize % BUCKETS;
-        let ahead = self.occupied[level].rotate_right(here as u32).trailing_zeros() as usize;
+        let ahead = self.occupied[level]
+            .rotate_right(here as u32)
+            .trailing_zeros() as usize;
         let bucket = (here + ahead) % BUCKETS;
         let round = 1_u64 << (shift + BITS);
         let mut tick = (self.elapsed & !(round - 1)) + ((bucket as u64) << shift);
@@ -196,7 +219,9 @@ mod tests {
 
     #[test]
     fn fires_on_its_tick_and_never_early() {
-        for delay in [1, 2, 63, 64, 65, 4095, 4096, 4097, 262_144, 600_000, 20_000_000] {
+        for delay in [
+            1, 2, 63, 64, 65, 4095, 4096, 4097, 262_144, 600_000, 20_000_000,
+        ] {
             let mut wheel = Wheel::new();
             wheel.advance(ms(1_000_003), &mut Vec::new());
             wheel.arm(7, ms(1_000_003 + delay));
@@ -206,7 +231,10 @@ mod tests {
                 let at = wheel.next();
                 wheel.advance(at, &mut fired);
                 wakes += 1;
-                assert!(fired.is_empty() || at == ms(1_000_003 + delay), "delay {delay} fired at {at:?}");
+                assert!(
+                    fired.is_empty() || at == ms(1_000_003 + delay),
+                    "delay {delay} fired at {at:?}"
+                );
             }
             assert!(wakes <= LEVELS, "{wakes} wake-ups for one timer");
             assert!(wheel.is_empty());

@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | here | the struct, and the words the others share |
 //! | [`plan`] | compiles it once into what each socket is given, and replays that |
+//! | [`readback`] | at start: what the kernel granted, and which sysctl to change |
+//! | [`advice`] | what an option costs although the kernel granted it |
 //!
 //! What happens to an option that is not set: thalweg turns Nagle off
 //! (`TCP_NODELAY`) on both legs, because it forwards whole writes and must not
@@ -12,7 +14,9 @@
 //! upstream (see [`plan`]). Everything else is left to the kernel. An explicit
 //! value always wins.
 
+pub mod advice;
 pub mod plan;
+pub mod readback;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,7 +24,9 @@ use std::time::Duration;
 
 use crate::net::address::Endpoint;
 
+pub use advice::Advice;
 pub use plan::{OptionPlan, Refusal};
+pub use readback::Shortfall;
 
 /// The options of one leg. `None` leaves the choice to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -121,6 +127,15 @@ pub enum Leg {
     Client,
     /// Sockets that connect to servers.
     Upstream,
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+        })
+    }
 }
 
 /// What kind of socket an option is applied to.
@@ -224,3 +239,7 @@ impl fmt::Display for OptionName {
         f.write_str(key)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -43,7 +43,12 @@ impl Pipe {
             .find_map(|size| fcntl(&write, FcntlArg::F_SETPIPE_SZ(size as i32)).ok())
             .or_else(|| fcntl(&write, FcntlArg::F_GETPIPE_SZ).ok());
         match granted.map(|size| size as u32) {
-            Some(capacity) if capacity >= CAPACITY_MIN.min(wanted) => Ok(Self { read, write, capacity, len: 0 }),
+            Some(capacity) if capacity >= CAPACITY_MIN.min(wanted) => Ok(Self {
+                read,
+                write,
+                capacity,
+                len: 0,
+            }),
             _ => Err(Failure::Exhausted(Resource::PipePages)),
         }
     }
@@ -120,7 +125,10 @@ pub struct PipePool {
 impl PipePool {
     /// A pool of pipes of `wanted` bytes each; opens none yet.
     pub const fn new(wanted: u32) -> Self {
-        Self { idle: Vec::new(), wanted }
+        Self {
+            idle: Vec::new(),
+            wanted,
+        }
     }
 
     /// A pipe that is empty.

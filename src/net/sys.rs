@@ -66,13 +66,6 @@ pub(crate) fn option_bytes(
     Errno::result(result).map(|_| (len as usize).min(value.len()))
 }
 
-/// `getsockopt(2)` of an `int`.
-pub(crate) fn option_int(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Result<c_int, Errno> {
-    let mut bytes = [0; 4];
-    option_bytes(fd, level, name, &mut bytes)?;
-    Ok(c_int::from_ne_bytes(bytes))
-}
-
 /// An ioctl that writes one `int`, such as SIOCOUTQ.
 pub(crate) fn ioctl_int(fd: BorrowedFd<'_>, request: c_ulong) -> Result<c_int, Errno> {
     let mut value: c_int = 0;

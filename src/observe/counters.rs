@@ -10,7 +10,10 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds `n`. Only ever called by the one writer.
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Replaces the value: for gauges.

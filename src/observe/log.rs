@@ -31,7 +31,11 @@ const BATCHES_IDLE: u32 = 50;
 /// An entry of the log.
 #[derive(Debug)]
 enum Entry {
-    Line { at: SystemTime, level: LogLevel, text: String },
+    Line {
+        at: SystemTime,
+        level: LogLevel,
+        text: String,
+    },
     Session(Box<SessionRecord>),
     /// The last entry: write what came before and end.
     Close,
@@ -47,17 +51,37 @@ pub struct Log {
 
 impl Log {
     /// Starts the writer. Fails if the target file cannot be opened.
-    pub fn start(level: LogLevel, format: LogFormat, target: &LogTarget) -> io::Result<(Self, LogWriter)> {
+    pub fn start(
+        level: LogLevel,
+        format: LogFormat,
+        target: &LogTarget,
+    ) -> io::Result<(Self, LogWriter)> {
         let output: Box<dyn Write + Send> = match target {
             LogTarget::Stdout => Box::new(io::stdout()),
             LogTarget::Stderr => Box::new(io::stderr()),
-            LogTarget::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            LogTarget::File(path) => {
+                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
+            }
         };
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { entries, dropped: dropped.clone(), output, format };
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run())?;
-        Ok((Self { queue: queue.clone(), dropped, level }, LogWriter { thread, queue }))
+        let writer = Writer {
+            entries,
+            dropped: dropped.clone(),
+            output,
+            format,
+        };
+        let thread = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || writer.run())?;
+        Ok((
+            Self {
+                queue: queue.clone(),
+                dropped,
+                level,
+            },
+            LogWriter { thread, queue },
+        ))
     }
 
     /// Whether lines of this level are written.
@@ -68,7 +92,11 @@ impl Log {
     /// Logs a line, if its level is enabled.
     pub fn line(&self, level: LogLevel, text: impl Into<String>) {
         if self.enabled(level) {
-            self.push(Entry::Line { at: SystemTime::now(), level, text: text.into() });
+            self.push(Entry::Line {
+                at: SystemTime::now(),
+                level,
+                text: text.into(),
+            });
         }
     }
 
@@ -136,11 +164,25 @@ impl Writer {
             idle = if batch.entries == 0 { idle + 1 } else { 0 };
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > reported {
-                let text = format!("the log lost {} entries ({dropped} in all)", dropped - reported);
-                self.render(Entry::Line { at: SystemTime::now(), level: LogLevel::Warn, text }, &mut batch.text);
+                let text = format!(
+                    "the log lost {} entries ({dropped} in all)",
+                    dropped - reported
+                );
+                self.render(
+                    Entry::Line {
+                        at: SystemTime::now(),
+                        level: LogLevel::Warn,
+                        text,
+                    },
+                    &mut batch.text,
+                );
             }
             if !batch.text.is_empty() {
-                match self.output.write_all(&batch.text).and_then(|()| self.output.flush()) {
+                match self
+                    .output
+                    .write_all(&batch.text)
+                    .and_then(|()| self.output.flush())
+                {
                     Ok(()) => reported = dropped,
                     Err(_) => {
                         self.dropped.fetch_add(batch.entries, Ordering::Relaxed);
@@ -209,14 +251,15 @@ const fn name(level: LogLevel) -> &'static str {
 /// Control bytes escaped: whatever a name or an error text holds, it stays on
 /// one line and cannot move a terminal's cursor.
 fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-        line
-    })
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut line, c| {
+            if c.is_control() {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+            line
+        })
 }
 
 /// RFC 3339 in UTC with milliseconds. Days to a date by the civil calendar
@@ -227,11 +270,16 @@ pub fn timestamp(at: SystemTime) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    let month = if month_shifted < 10 {
+        month_shifted + 3
+    } else {
+        month_shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
@@ -243,7 +291,8 @@ mod tests {
 
     #[test]
     fn timestamps_are_rfc_3339() {
-        let at = |seconds, millis| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+        let at =
+            |seconds: u64, millis: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
         assert_eq!(timestamp(at(0, 0)), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(at(951_782_399, 999)), "2000-02-28T23:59:59.999Z");
         assert_eq!(timestamp(at(951_782_400, 0)), "2000-02-29T00:00:00.000Z");

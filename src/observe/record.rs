@@ -174,8 +174,14 @@ impl SessionRecord {
             path_down: self.down.path(),
             fallback_up: self.up.fallback_name(),
             fallback_down: self.down.fallback_name(),
-            client_tcp: self.client_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
-            upstream_tcp: self.upstream_tcp.as_ref().map(|info| LegJson::new(info, self.lifetime())),
+            client_tcp: self
+                .client_tcp
+                .as_ref()
+                .map(|info| LegJson::new(info, self.lifetime())),
+            upstream_tcp: self
+                .upstream_tcp
+                .as_ref()
+                .map(|info| LegJson::new(info, self.lifetime())),
         };
         // Strings, numbers and options always serialise.
         serde_json::to_string(&json).unwrap_or_default()
@@ -186,22 +192,42 @@ impl SessionRecord {
     }
 
     const fn kind(&self) -> &'static str {
-        if self.ending.is_some() { "session_end" } else { "session_start" }
+        if self.ending.is_some() {
+            "session_end"
+        } else {
+            "session_start"
+        }
     }
 }
 
 impl fmt::Display for SessionRecord {
     /// `key=value` text. Names given by users are escaped where they are shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.ending.is_some() { "end" } else { "start" };
-        write!(f, "session {word} forward={} id={}.{}", self.forward.escape_debug(), self.reactor, self.id)?;
+        let word = if self.ending.is_some() {
+            "end"
+        } else {
+            "start"
+        };
+        write!(
+            f,
+            "session {word} forward={} id={}.{}",
+            self.forward.escape_debug(),
+            self.reactor,
+            self.id
+        )?;
         write!(f, " client={} listener={}", self.client, self.listener)?;
         if let Some(server) = &self.server {
             write!(f, " server={server} attempts={}", self.attempts)?;
         }
-        let Some(ending) = self.ending else { return Ok(()) };
+        let Some(ending) = self.ending else {
+            return Ok(());
+        };
         write!(f, " code={} cause={}", ending.code(), ending.cause.name())?;
-        for (name, duration) in [("connect", self.connect), ("first_byte", self.first_byte), ("total", self.total)] {
+        for (name, duration) in [
+            ("connect", self.connect),
+            ("first_byte", self.first_byte),
+            ("total", self.total),
+        ] {
             match duration {
                 Some(duration) => write!(f, " {name}={:.3}ms", duration.as_secs_f64() * 1e3)?,
                 None => write!(f, " {name}=-")?,
@@ -216,7 +242,10 @@ impl fmt::Display for SessionRecord {
                 write!(f, " fallback_{name}={fallback}")?;
             }
         }
-        for (name, info) in [("client", &self.client_tcp), ("upstream", &self.upstream_tcp)] {
+        for (name, info) in [
+            ("client", &self.client_tcp),
+            ("upstream", &self.upstream_tcp),
+        ] {
             if let Some(info) = info {
                 write!(
                     f,

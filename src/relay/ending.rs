@@ -90,7 +90,10 @@ impl Cause {
 
     /// Whether a lack on this machine is to blame, never the server.
     pub const fn is_local_shortage(self) -> bool {
-        matches!(self, Self::PortsExhausted | Self::NoDescriptors | Self::NoMemory)
+        matches!(
+            self,
+            Self::PortsExhausted | Self::NoDescriptors | Self::NoMemory
+        )
     }
 
     const fn is_timeout(self) -> bool {
@@ -162,10 +165,29 @@ mod tests {
     fn codes_are_those_of_haproxy() {
         let code = |who, stage, cause| Ending { who, stage, cause }.code();
         assert_eq!(code(Who::Both, Stage::HalfClosed, Cause::Finished), "--");
-        assert_eq!(code(Who::Peer(Side::Client), Stage::Data, Cause::IdleTimeout), "cD");
-        assert_eq!(code(Who::Peer(Side::Upstream), Stage::Connect, Cause::Refused), "SC");
-        assert_eq!(code(Who::Peer(Side::Upstream), Stage::Connect, Cause::ConnectTimeout), "sC");
-        assert_eq!(code(Who::Forwarder, Stage::Connect, Cause::PortsExhausted), "RC");
-        assert_eq!(code(Who::Forwarder, Stage::HalfClosed, Cause::DrainTimeout), "KL");
+        assert_eq!(
+            code(Who::Peer(Side::Client), Stage::Data, Cause::IdleTimeout),
+            "cD"
+        );
+        assert_eq!(
+            code(Who::Peer(Side::Upstream), Stage::Connect, Cause::Refused),
+            "SC"
+        );
+        assert_eq!(
+            code(
+                Who::Peer(Side::Upstream),
+                Stage::Connect,
+                Cause::ConnectTimeout
+            ),
+            "sC"
+        );
+        assert_eq!(
+            code(Who::Forwarder, Stage::Connect, Cause::PortsExhausted),
+            "RC"
+        );
+        assert_eq!(
+            code(Who::Forwarder, Stage::HalfClosed, Cause::DrainTimeout),
+            "KL"
+        );
     }
 }

@@ -187,12 +187,17 @@ impl Lane {
     /// What to do now. Asking changes nothing.
     pub const fn next(&self) -> Next {
         match (self.sink, self.source) {
-            (Sink::Failed, Source::Ready) => Next::Discard { max: self.fill_limit },
+            (Sink::Failed, Source::Ready) => Next::Discard {
+                max: self.fill_limit,
+            },
             (Sink::Failed, Source::Empty) => Next::Park,
             (Sink::Shut, _) | (Sink::Failed, Source::Eof | Source::Failed) => Next::Done,
             (Sink::Full, _) if self.held > 0 => Next::Park,
             (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
-            (Sink::Ready | Sink::Full, Source::Ready) => Next::Fill { max: self.fill_max, path: self.path },
+            (Sink::Ready | Sink::Full, Source::Ready) => Next::Fill {
+                max: self.fill_max,
+                path: self.path,
+            },
             (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
             (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
             (Sink::Ready | Sink::Full, Source::Failed) => Next::Done,
@@ -218,7 +223,11 @@ impl Lane {
 
     /// The source ended: no byte follows.
     pub const fn source_eof(&mut self) {
-        self.source = if self.doomed { Source::Failed } else { Source::Eof };
+        self.source = if self.doomed {
+            Source::Failed
+        } else {
+            Source::Eof
+        };
     }
 
     /// Reading failed for good.
@@ -364,14 +373,22 @@ impl Lane {
         match self.path {
             Path::Splice => {
                 self.spliced = true;
-                self.streak = if n < SHORT_FILL { self.streak.saturating_add(1) } else { 0 };
+                self.streak = if n < SHORT_FILL {
+                    self.streak.saturating_add(1)
+                } else {
+                    0
+                };
                 if self.streak >= SHORT_STREAK && self.policy == PathPolicy::Auto {
                     self.path = Path::Copy;
                     self.streak = 0;
                 }
             }
             Path::Copy => {
-                self.streak = if n >= BULK_FILL { self.streak.saturating_add(1) } else { 0 };
+                self.streak = if n >= BULK_FILL {
+                    self.streak.saturating_add(1)
+                } else {
+                    0
+                };
                 if self.streak >= BULK_STREAK && self.policy != PathPolicy::Copy {
                     self.path = Path::Splice;
                     self.streak = 0;
@@ -406,29 +423,53 @@ mod tests {
         lane.drained(6);
         assert_eq!(lane.next(), Next::ShutSink);
         lane.sink_shut();
-        assert_eq!((lane.next(), lane.progress()), (Next::Done, Progress::Finished));
+        assert_eq!(
+            (lane.next(), lane.progress()),
+            (Next::Done, Progress::Finished)
+        );
     }
 
     #[test]
     fn bulk_reads_switch_to_splice_and_short_ones_back() {
         let mut lane = lane(PathPolicy::Auto);
         for _ in 0..BULK_STREAK {
-            assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+            assert!(matches!(
+                lane.next(),
+                Next::Fill {
+                    path: Path::Copy,
+                    ..
+                }
+            ));
             lane.filled(256 * KIB);
             lane.drained(256 * KIB);
         }
         for _ in 0..SHORT_STREAK {
-            assert!(matches!(lane.next(), Next::Fill { path: Path::Splice, .. }));
+            assert!(matches!(
+                lane.next(),
+                Next::Fill {
+                    path: Path::Splice,
+                    ..
+                }
+            ));
             lane.filled(1);
             lane.drained(1);
         }
-        assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+        assert!(matches!(
+            lane.next(),
+            Next::Fill {
+                path: Path::Copy,
+                ..
+            }
+        ));
         assert!(lane.has_spliced());
     }
 
     #[test]
     fn a_forced_path_stays() {
-        for (policy, path) in [(PathPolicy::Copy, Path::Copy), (PathPolicy::Splice, Path::Splice)] {
+        for (policy, path) in [
+            (PathPolicy::Copy, Path::Copy),
+            (PathPolicy::Splice, Path::Splice),
+        ] {
             let mut lane = lane(policy);
             for n in [256 * KIB; 20].into_iter().chain([1; 20]) {
                 assert!(matches!(lane.next(), Next::Fill { path: p, .. } if p == path));
@@ -443,7 +484,13 @@ mod tests {
         let mut lane = lane(PathPolicy::Splice);
         lane.splice_refused(Fallback::NoPipe);
         for _ in 0..20 {
-            assert!(matches!(lane.next(), Next::Fill { path: Path::Copy, .. }));
+            assert!(matches!(
+                lane.next(),
+                Next::Fill {
+                    path: Path::Copy,
+                    ..
+                }
+            ));
             lane.filled(256 * KIB);
             lane.drained(256 * KIB);
         }
@@ -458,12 +505,24 @@ mod tests {
         lane.drain_blocked(20 * KIB);
         lane.sink_ready();
         lane.drained(236 * KIB);
-        assert_eq!(lane.next(), Next::Fill { max: 40 * KIB, path: Path::Copy });
+        assert_eq!(
+            lane.next(),
+            Next::Fill {
+                max: 40 * KIB,
+                path: Path::Copy
+            }
+        );
         for _ in 0..5 {
             lane.filled(1);
             lane.drained(1);
         }
-        assert_eq!(lane.next(), Next::Fill { max: 256 * KIB, path: Path::Copy });
+        assert_eq!(
+            lane.next(),
+            Next::Fill {
+                max: 256 * KIB,
+                path: Path::Copy
+            }
+        );
     }
 
     #[test]
@@ -475,7 +534,10 @@ mod tests {
         lane.discarded(50);
         lane.source_eof();
         assert_eq!(lane.next(), Next::Done);
-        assert_eq!((lane.bytes_in(), lane.bytes_out(), lane.bytes_lost()), (150, 0, 150));
+        assert_eq!(
+            (lane.bytes_in(), lane.bytes_out(), lane.bytes_lost()),
+            (150, 0, 150)
+        );
     }
 
     #[test]
@@ -483,6 +545,9 @@ mod tests {
         let mut lane = lane(PathPolicy::Auto);
         lane.doom();
         lane.source_eof();
-        assert_eq!((lane.next(), lane.progress()), (Next::Done, Progress::SourceFailed));
+        assert_eq!(
+            (lane.next(), lane.progress()),
+            (Next::Done, Progress::SourceFailed)
+        );
     }
 }

@@ -171,11 +171,22 @@ pub enum Action {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Dialing { attempt: u8, deadline: Time },
-    Redialing { attempt: u8 },
+    Dialing {
+        attempt: u8,
+        deadline: Time,
+    },
+    Redialing {
+        attempt: u8,
+    },
     Relaying,
-    Flushing { gone: Side },
-    Lingering { left: Side, look: Time, step: Duration },
+    Flushing {
+        gone: Side,
+    },
+    Lingering {
+        left: Side,
+        look: Time,
+        step: Duration,
+    },
     Closing,
 }
 
@@ -282,6 +293,19 @@ impl Session {
         matches!(self.phase, Phase::Dialing { .. })
     }
 
+    /// Whether pumping this lane is of use: its sides are open and it would not
+    /// just park. What was queued a moment ago may have lost its point.
+    pub const fn wants_pump(&self, direction: Direction) -> bool {
+        let allowed = match self.phase {
+            Phase::Relaying => true,
+            Phase::Flushing { gone: side } | Phase::Lingering { left: side, .. } => {
+                direction.index() == side.outgoing().index()
+            }
+            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Closing => false,
+        };
+        allowed && !matches!(self.lane(direction).next(), Next::Park | Next::Done)
+    }
+
     /// When the client was accepted.
     pub const fn started(&self) -> Time {
         self.started
@@ -304,7 +328,11 @@ impl Session {
 
     /// Panics when a state is inconsistent. For tests and the simulator.
     pub fn check_invariants(&self) {
-        assert_eq!(self.hung_up & !self.open, 0, "a closed side was hung up again");
+        assert_eq!(
+            self.hung_up & !self.open,
+            0,
+            "a closed side was hung up again"
+        );
         for lane in &self.lanes {
             assert_eq!(
                 lane.bytes_in(),
@@ -317,7 +345,11 @@ impl Session {
             assert_eq!(self.hung_up, self.open, "closing, but a side was left open");
         }
         if let Phase::Lingering { left, .. } = self.phase {
-            assert_ne!(self.open & bit(left), 0, "lingering for a side that is closed");
+            assert_ne!(
+                self.open & bit(left),
+                0,
+                "lingering for a side that is closed"
+            );
         }
     }
 
@@ -326,7 +358,10 @@ impl Session {
     fn dial(&mut self, attempt: u8, rules: &Rules, now: Time, actions: &mut Vec<Action>) {
         self.attempts = attempt + 1;
         self.open |= bit(Side::Upstream);
-        self.phase = Phase::Dialing { attempt, deadline: now + rules.deadlines.connect };
+        self.phase = Phase::Dialing {
+            attempt,
+            deadline: now + rules.deadlines.connect,
+        };
         actions.push(Action::Dial { attempt });
     }
 
@@ -339,11 +374,17 @@ impl Session {
         self.connected = now;
         self.last_activity = now;
         for direction in Direction::BOTH {
-            self.pump_if_runnable(direction, actions);
+            self.pump_if_wanted(direction, actions);
         }
     }
 
-    fn connect_failed(&mut self, cause: Cause, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+    fn connect_failed(
+        &mut self,
+        cause: Cause,
+        now: Time,
+        rules: &Rules,
+        actions: &mut Vec<Action>,
+    ) {
         self.open &= !bit(Side::Upstream);
         self.hung_up &= !bit(Side::Upstream);
         match self.phase {
@@ -351,7 +392,11 @@ impl Session {
                 self.dial(attempt + 1, rules, now, actions);
             }
             Phase::Dialing { .. } => {
-                let who = if cause.is_local_shortage() { Who::Forwarder } else { Who::Peer(Side::Upstream) };
+                let who = if cause.is_local_shortage() {
+                    Who::Forwarder
+                } else {
+                    Who::Peer(Side::Upstream)
+                };
                 self.end(who, cause);
                 self.close_all(Close::Reset, now, actions);
             }
@@ -384,7 +429,7 @@ impl Session {
                     self.flush(side, now, actions);
                 } else {
                     for direction in Direction::BOTH {
-                        self.pump_if_runnable(direction, actions);
+                        self.pump_if_wanted(direction, actions);
                     }
                 }
             }
@@ -392,23 +437,32 @@ impl Session {
                 if readiness.failed && side != gone {
                     self.abort(gone, now, actions);
                 } else {
-                    self.pump_if_runnable(gone.outgoing(), actions);
+                    self.pump_if_wanted(gone.outgoing(), actions);
                 }
             }
             Phase::Lingering { left, .. } => {
                 if side == left {
-                    self.pump_if_runnable(left.outgoing(), actions);
+                    self.pump_if_wanted(left.outgoing(), actions);
                 }
             }
             Phase::Closing => {}
         }
     }
 
-    fn pumped(&mut self, direction: Direction, pumped: Pumped, now: Time, actions: &mut Vec<Action>) {
+    fn pumped(
+        &mut self,
+        direction: Direction,
+        pumped: Pumped,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         if pumped.moved {
             self.last_activity = now;
             let lane = &self.lanes[direction.index()];
-            if direction == Direction::Down && self.first_byte == Time::NEVER && lane.bytes_out() > 0 {
+            if direction == Direction::Down
+                && self.first_byte == Time::NEVER
+                && lane.bytes_out() > 0
+            {
                 self.first_byte = now;
             }
         }
@@ -433,7 +487,10 @@ impl Session {
     fn settle(&mut self, pumped: Pumped, now: Time, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Relaying => {
-                let failed = pumped.failure.filter(|f| f.cause != Cause::BrokenPipe).map(|f| f.side);
+                let failed = pumped
+                    .failure
+                    .filter(|f| f.cause != Cause::BrokenPipe)
+                    .map(|f| f.side);
                 let progress = self.lanes.each_ref().map(Lane::progress);
                 match (failed, progress) {
                     (Some(side), _) => self.flush(side, now, actions),
@@ -469,7 +526,7 @@ impl Session {
         self.phase = Phase::Flushing { gone };
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
-        if !self.pump_if_runnable(gone.outgoing(), actions) {
+        if !self.pump_if_wanted(gone.outgoing(), actions) {
             self.settle_flushing(gone, now, actions);
         }
     }
@@ -495,9 +552,16 @@ impl Session {
         self.lane_mut(left.outgoing()).sink_failed();
         actions.push(Action::Drop(left.outgoing()));
         self.hang_up(gone, Close::Orderly, actions);
-        self.phase = Phase::Lingering { left, look: now + LINGER_LOOK, step: LINGER_LOOK };
-        self.delivery[left.index()] = Delivery { unsent: u32::MAX, since: now };
-        self.pump_if_runnable(left.outgoing(), actions);
+        self.phase = Phase::Lingering {
+            left,
+            look: now + LINGER_LOOK,
+            step: LINGER_LOOK,
+        };
+        self.delivery[left.index()] = Delivery {
+            unsent: u32::MAX,
+            since: now,
+        };
+        self.pump_if_wanted(left.outgoing(), actions);
         actions.push(Action::Look);
     }
 
@@ -528,7 +592,11 @@ impl Session {
                     self.close_all(Close::Orderly, now, actions);
                 } else {
                     let step = (step * 2).min(LINGER_LOOK_MAX);
-                    self.phase = Phase::Lingering { left, look: now + step, step };
+                    self.phase = Phase::Lingering {
+                        left,
+                        look: now + step,
+                        step,
+                    };
                 }
             }
             Phase::Redialing { .. } | Phase::Closing => {}
@@ -539,12 +607,24 @@ impl Session {
     /// by a reset that its peer failed.
     fn linger_close(&self, left: Side) -> Close {
         let told = self.lane(left.incoming()).progress() == Progress::Finished;
-        if told && self.lane(left.outgoing()).source_ended() { Close::Orderly } else { Close::Reset }
+        if told && self.lane(left.outgoing()).source_ended() {
+            Close::Orderly
+        } else {
+            Close::Reset
+        }
     }
 
-    fn connect_timed_out(&mut self, attempt: u8, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+    fn connect_timed_out(
+        &mut self,
+        attempt: u8,
+        now: Time,
+        rules: &Rules,
+        actions: &mut Vec<Action>,
+    ) {
         if attempt + 1 < rules.attempts_max {
-            self.phase = Phase::Redialing { attempt: attempt + 1 };
+            self.phase = Phase::Redialing {
+                attempt: attempt + 1,
+            };
             self.hang_up(Side::Upstream, Close::Reset, actions);
         } else {
             self.end(Who::Peer(Side::Upstream), Cause::ConnectTimeout);
@@ -565,7 +645,9 @@ impl Session {
     /// to deliver: a slow reader makes progress long after the last write.
     fn expire(&mut self, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         if now >= self.stall_expiry(rules) {
-            let stalled = Direction::BOTH.into_iter().find(|d| self.lane(*d).is_stalled());
+            let stalled = Direction::BOTH
+                .into_iter()
+                .find(|d| self.lane(*d).is_stalled());
             let sink = stalled.map_or(Side::Client, Direction::sink);
             self.cut(Who::Peer(sink), Cause::WriteStall, now, actions);
         } else if now >= self.silence_expiry(rules) {
@@ -588,11 +670,20 @@ impl Session {
     }
 
     fn silence_timeout(&self, rules: &Rules) -> Duration {
-        if self.half_open().is_some() { rules.deadlines.half_close } else { rules.deadlines.idle }
+        if self.half_open().is_some() {
+            rules.deadlines.half_close
+        } else {
+            rules.deadlines.idle
+        }
     }
 
     fn silence_expiry(&self, rules: &Rules) -> Time {
-        let delivering = self.delivery.iter().filter(|d| d.unsent > 0).map(|d| d.since).max();
+        let delivering = self
+            .delivery
+            .iter()
+            .filter(|d| d.unsent > 0)
+            .map(|d| d.since)
+            .max();
         self.last_activity.max(delivering.unwrap_or(Time::ZERO)) + self.silence_timeout(rules)
     }
 
@@ -614,12 +705,15 @@ impl Session {
     }
 
     fn stalled_since(&self) -> Option<Time> {
-        let stalled = Direction::BOTH.into_iter().filter(|d| self.lane(*d).is_stalled());
+        let stalled = Direction::BOTH
+            .into_iter()
+            .filter(|d| self.lane(*d).is_stalled());
         stalled.map(|d| self.delivery[d.sink().index()].since).min()
     }
 
     fn stall_expiry(&self, rules: &Rules) -> Time {
-        self.stalled_since().map_or(Time::NEVER, |since| since + rules.deadlines.write_stall)
+        self.stalled_since()
+            .map_or(Time::NEVER, |since| since + rules.deadlines.write_stall)
     }
 
     fn stall_deadline(&self, rules: &Rules) -> Time {
@@ -650,7 +744,15 @@ impl Session {
         self.end(who, cause);
         let complete = self.lanes.iter().all(|lane| lane.held() == 0)
             && self.delivery.iter().all(|delivery| delivery.unsent == 0);
-        self.close_all(if complete { Close::Orderly } else { Close::Reset }, now, actions);
+        self.close_all(
+            if complete {
+                Close::Orderly
+            } else {
+                Close::Reset
+            },
+            now,
+            actions,
+        );
     }
 
     fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {
@@ -678,7 +780,9 @@ impl Session {
         self.open &= !bit(side);
         self.hung_up &= !bit(side);
         match self.phase {
-            Phase::Redialing { attempt } if side == Side::Upstream => self.dial(attempt, rules, now, actions),
+            Phase::Redialing { attempt } if side == Side::Upstream => {
+                self.dial(attempt, rules, now, actions);
+            }
             Phase::Closing => self.finish_if_closed(now, actions),
             _ => {}
         }
@@ -691,12 +795,12 @@ impl Session {
         }
     }
 
-    fn pump_if_runnable(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
-        let runnable = !matches!(self.lane(direction).next(), Next::Park | Next::Done);
-        if runnable {
+    fn pump_if_wanted(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
+        let wanted = self.wants_pump(direction);
+        if wanted {
             actions.push(Action::Pump(direction));
         }
-        runnable
+        wanted
     }
 }
 
@@ -705,7 +809,10 @@ const fn bit(side: Side) -> u8 {
 }
 
 const fn over(progress: Progress) -> bool {
-    matches!(progress, Progress::Finished | Progress::SourceFailed | Progress::SinkFailed)
+    matches!(
+        progress,
+        Progress::Finished | Progress::SourceFailed | Progress::SinkFailed
+    )
 }
 
 fn elapsed(from: Time, to: Time) -> Option<Duration> {

@@ -40,13 +40,23 @@ pub struct Gate {
 impl Gate {
     /// A gate for `max` sessions.
     pub const fn new(max: u32) -> Self {
-        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: None }
+        Self {
+            live: AtomicU32::new(0),
+            max: AtomicU32::new(max),
+            configured: max,
+            descriptors_kept: None,
+        }
     }
 
     /// A gate for `max` sessions or as many as descriptors allow, two for each,
     /// of those that `kept` leaves.
     pub const fn by_descriptors(max: u32, kept: u32) -> Self {
-        Self { live: AtomicU32::new(0), max: AtomicU32::new(max), configured: max, descriptors_kept: Some(kept) }
+        Self {
+            live: AtomicU32::new(0),
+            max: AtomicU32::new(max),
+            configured: max,
+            descriptors_kept: Some(kept),
+        }
     }
 
     /// Sessions now.
@@ -65,7 +75,8 @@ impl Gate {
             && let Ok(limit) = limits::descriptor_limit()
         {
             let by_descriptors = (limit.min(u64::from(u32::MAX)) as u32).saturating_sub(kept) / 2;
-            self.max.store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
+            self.max
+                .store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
         }
     }
 
@@ -85,7 +96,7 @@ impl Gate {
 /// The listeners of a reactor.
 #[derive(Debug)]
 pub(super) struct Doors {
-    doors: Vec<Door>,
+    listeners: Vec<Door>,
     gate: Arc<Gate>,
     /// Nobody is let in before.
     starved_until: Time,
@@ -102,25 +113,38 @@ struct Door {
 
 impl Doors {
     pub(super) fn new(listeners: Vec<ListenerSetup>, gate: Arc<Gate>) -> Self {
-        let door = |setup| Door { setup, knocked: false, full_until: Time::ZERO };
-        Self { doors: listeners.into_iter().map(door).collect(), gate, starved_until: Time::ZERO }
+        let door = |setup| Door {
+            setup,
+            knocked: false,
+            full_until: Time::ZERO,
+        };
+        Self {
+            listeners: listeners.into_iter().map(door).collect(),
+            gate,
+            starved_until: Time::ZERO,
+        }
     }
 
     /// Somebody waits at a listener.
     pub(super) fn knock(&mut self, listener: ListenerId) {
-        if let Some(door) = self.doors.get_mut(listener.0 as usize) {
+        if let Some(door) = self.listeners.get_mut(listener.0 as usize) {
             door.knocked = true;
         }
     }
 
     /// When somebody who waits can be let in: a time that has passed is now.
     pub(super) fn next_try(&self) -> Time {
-        let knocked = self.doors.iter().filter(|door| door.knocked);
-        knocked.map(|door| door.full_until.max(self.starved_until)).min().unwrap_or(Time::NEVER)
+        let knocked = self.listeners.iter().filter(|door| door.knocked);
+        knocked
+            .map(|door| door.full_until.max(self.starved_until))
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     pub(super) fn address(&self, listener: u32) -> Endpoint {
-        self.doors.get(listener as usize).map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
+        self.listeners
+            .get(listener as usize)
+            .map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
     }
 
     /// A session has ended: there is room, and two descriptors.
@@ -130,7 +154,7 @@ impl Doors {
             gate.leave();
         }
         self.starved_until = Time::ZERO;
-        for door in &mut self.doors {
+        for door in &mut self.listeners {
             door.full_until = Time::ZERO;
         }
     }
@@ -143,9 +167,9 @@ impl<E: Engine> Worker<E> {
             return;
         }
         let now = self.engine.now();
-        for index in 0..self.doors.doors.len() {
+        for index in 0..self.doors.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
-                let door = &self.doors.doors[index];
+                let door = &self.doors.listeners[index];
                 if !door.knocked || now < door.full_until.max(self.doors.starved_until) {
                     break;
                 }
@@ -155,11 +179,11 @@ impl<E: Engine> Worker<E> {
     }
 
     fn accept_one(&mut self, index: usize, now: Time) {
-        let forward = self.doors.doors[index].setup.forward;
+        let forward = self.doors.listeners[index].setup.forward;
         if !self.enter(forward) {
             self.counters.limit_pauses.add(1);
             self.doors.gate.review();
-            self.doors.doors[index].full_until = now + LIMIT_RETRY;
+            self.doors.listeners[index].full_until = now + LIMIT_RETRY;
             let (live, max) = (self.doors.gate.live(), self.doors.gate.max());
             let name = self.forwards[usize::from(forward)].name.clone();
             self.complain(Complaint::Accept, || {
@@ -179,19 +203,25 @@ impl<E: Engine> Worker<E> {
 
     fn accept_failed(&mut self, index: usize, error: AcceptError, now: Time) {
         match error {
-            AcceptError::Empty => self.doors.doors[index].knocked = false,
+            AcceptError::Empty => self.doors.listeners[index].knocked = false,
             AcceptError::Lost => self.counters.accept_lost.add(1),
             AcceptError::Exhausted(cause) => {
                 self.starve(now);
                 self.complain(Complaint::Accept, || {
-                    format!("accepting pauses: {}; connections wait in the accept queue", cause.name())
+                    format!(
+                        "accepting pauses: {}; connections wait in the accept queue",
+                        cause.name()
+                    )
                 });
             }
             AcceptError::Broken(errno) => {
                 self.starve(now);
                 let address = self.doors.address(index as u32);
                 self.complain(Complaint::Accept, || {
-                    format!("listener {address}: accept failed: {}", std::io::Error::from_raw_os_error(errno))
+                    format!(
+                        "listener {address}: accept failed: {}",
+                        std::io::Error::from_raw_os_error(errno)
+                    )
                 });
             }
         }
@@ -205,7 +235,13 @@ impl<E: Engine> Worker<E> {
         self.doors.starved_until = now + STARVED_RETRY;
     }
 
-    fn start(&mut self, listener: ListenerId, forward: u16, incoming: E::Incoming, client: Endpoint) {
+    fn start(
+        &mut self,
+        listener: ListenerId,
+        forward: u16,
+        incoming: E::Incoming,
+        client: Endpoint,
+    ) {
         let now = self.engine.now();
         self.counters.accepted.add(1);
         let key = self.sessions.reserve();
@@ -246,7 +282,10 @@ impl<E: Engine> Worker<E> {
         if !self.doors.gate.enter() {
             return false;
         }
-        let admitted = self.forwards[usize::from(forward)].gate.as_ref().is_none_or(|gate| gate.enter());
+        let admitted = self.forwards[usize::from(forward)]
+            .gate
+            .as_ref()
+            .is_none_or(|gate| gate.enter());
         if !admitted {
             self.doors.gate.leave();
         }

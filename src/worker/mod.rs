@@ -12,7 +12,7 @@
 //! connects does not starve them (behaviour 44).
 //!
 //! Invariants: a session with runnable work is on the run queue or has an event
-//! coming; a key is freed in exactly one place ([`Worker::finish`]); the clock is
+//! coming; a key is freed in exactly one place (`Worker::finish`); the clock is
 //! read once a turn, by the engine.
 
 mod accept;
@@ -102,7 +102,11 @@ impl<E: Engine> Worker<E> {
             engine,
             sessions: Slab::new(),
             wheel: Wheel::new(),
-            forwards: setup.forwards.into_iter().map(|forward| Forward::new(forward, reactor)).collect(),
+            forwards: setup
+                .forwards
+                .into_iter()
+                .map(|forward| Forward::new(forward, reactor))
+                .collect(),
             doors: Doors::new(setup.listeners, setup.gate),
             run_queue: VecDeque::new(),
             acks_owed: VecDeque::new(),
@@ -169,7 +173,9 @@ impl<E: Engine> Worker<E> {
         self.counters.live.set(self.sessions.len() as u64);
         self.counters.held_bytes.set(holdings.held_bytes);
         self.counters.pipes.set(u64::from(holdings.pipes));
-        self.counters.accept_overflows.set(self.engine.accept_overflows());
+        self.counters
+            .accept_overflows
+            .set(self.engine.accept_overflows());
     }
 
     /// Accepts nothing more from now on.
@@ -200,16 +206,29 @@ impl<E: Engine> Worker<E> {
     /// Panics when any state is inconsistent. For tests and the simulator.
     pub fn check_invariants(&self) {
         for key in self.sessions.keys() {
-            let Some(entry) = self.sessions.get(key) else { continue };
+            let Some(entry) = self.sessions.get(key) else {
+                continue;
+            };
             entry.session.check_invariants();
-            let due = entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules);
+            let due = entry
+                .session
+                .deadline(&self.forwards[usize::from(entry.forward)].rules);
             let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
             // The wheel rounds up to a tick and fires at least one tick ahead.
             let slack = Duration::from_millis(2);
-            assert!(armed <= due.max(self.engine.now()) + slack, "a deadline without a timer: {due:?}, {armed:?}");
+            assert!(
+                armed <= due.max(self.engine.now()) + slack,
+                "a deadline without a timer: {due:?}, {armed:?}"
+            );
         }
-        let queued = self.run_queue.iter().filter(|(key, _)| self.sessions.get(*key).is_some());
-        assert!(queued.count() <= self.sessions.len() * 2, "a lane is queued twice");
+        let queued = self
+            .run_queue
+            .iter()
+            .filter(|(key, _)| self.sessions.get(*key).is_some());
+        assert!(
+            queued.count() <= self.sessions.len() * 2,
+            "a lane is queued twice"
+        );
     }
 
     fn sleep_until(&self) -> Time {
@@ -217,7 +236,11 @@ impl<E: Engine> Worker<E> {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
-        let accept = if self.draining { Time::NEVER } else { self.doors.next_try() };
+        let accept = if self.draining {
+            Time::NEVER
+        } else {
+            self.doors.next_try()
+        };
         self.wheel.next().min(ack).min(accept)
     }
 
@@ -252,11 +275,15 @@ impl<E: Engine> Worker<E> {
                     self.engine.drop_held(key, direction);
                     None
                 }
-                Action::Look => Some(SessionEvent::Looked { unsent: self.engine.unsent(key) }),
+                Action::Look => Some(SessionEvent::Looked {
+                    unsent: self.engine.unsent(key),
+                }),
                 Action::Close { side, how } => self.close(key, side, how),
                 Action::End => return self.finish(key),
             };
-            let Some(entry) = self.sessions.get_mut(key) else { return };
+            let Some(entry) = self.sessions.get_mut(key) else {
+                return;
+            };
             if let Some(event) = event {
                 let rules = &self.forwards[usize::from(entry.forward)].rules;
                 entry.session.on(event, now, rules, actions);
@@ -268,21 +295,34 @@ impl<E: Engine> Worker<E> {
     /// Arms the timer only if it would fire too late: a deadline that moves away
     /// is found out when the timer fires.
     fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.sessions.get(key) else { return };
-        let due = entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules);
+        let Some(entry) = self.sessions.get(key) else {
+            return;
+        };
+        let due = entry
+            .session
+            .deadline(&self.forwards[usize::from(entry.forward)].rules);
         if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
             self.wheel.arm(key.slot, due);
         }
     }
 
     fn dial(&mut self, key: SessionKey, action: Action) -> Option<SessionEvent> {
-        let Action::Dial { attempt } = action else { return None };
+        let Action::Dial { attempt } = action else {
+            return None;
+        };
         let entry = self.sessions.get_mut(key)?;
         let forward = &mut self.forwards[usize::from(entry.forward)];
-        entry.server = if attempt == 0 { forward.balancer.pick() } else { forward.balancer.after(entry.server) };
+        entry.server = if attempt == 0 {
+            forward.balancer.pick()
+        } else {
+            forward.balancer.after(entry.server)
+        };
         let server = &forward.servers[usize::from(entry.server)];
         self.counters.connects.add(1);
-        let target = Target { endpoint: &server.endpoint, options: &forward.connect_options };
+        let target = Target {
+            endpoint: &server.endpoint,
+            options: &forward.connect_options,
+        };
         match self.engine.connect(key, target) {
             Start::Pending => None,
             Start::Done(Ok(())) => Some(SessionEvent::Connected),
@@ -300,7 +340,17 @@ impl<E: Engine> Worker<E> {
 
     fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
         let entry = self.sessions.get_mut(key)?;
-        let pumped = self.engine.pump(key, direction, entry.session.lane_mut(direction));
+        if !entry.session.wants_pump(direction) {
+            return None;
+        }
+        let lane = entry.session.lane_mut(direction);
+        let before = lane.bytes_out();
+        let pumped = self.engine.pump(key, direction, lane);
+        let bytes = match direction {
+            Direction::Up => &self.counters.bytes_up,
+            Direction::Down => &self.counters.bytes_down,
+        };
+        bytes.add(lane.bytes_out() - before);
         let queued = 1 << direction.index();
         if pumped.more && entry.queued & queued == 0 {
             entry.queued |= queued;
@@ -310,7 +360,12 @@ impl<E: Engine> Worker<E> {
         Some(SessionEvent::Pumped { direction, pumped })
     }
 
-    fn close(&mut self, key: SessionKey, side: Side, how: crate::relay::session::Close) -> Option<SessionEvent> {
+    fn close(
+        &mut self,
+        key: SessionKey,
+        side: Side,
+        how: crate::relay::session::Close,
+    ) -> Option<SessionEvent> {
         if self.session_log != SessionLog::Off
             && let Some(info) = self.engine.tcp_info(key, side)
             && let Some(entry) = self.sessions.get_mut(key)
@@ -328,8 +383,12 @@ impl<E: Engine> Worker<E> {
     fn run_queued(&mut self) {
         // Each lane once a turn: what is queued again meanwhile waits for the next.
         for _ in 0..self.run_queue.len() {
-            let Some((key, direction)) = self.run_queue.pop_front() else { return };
-            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            let Some((key, direction)) = self.run_queue.pop_front() else {
+                return;
+            };
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
             entry.queued &= !(1 << direction.index());
             let mut actions = std::mem::take(&mut self.actions);
             actions.clear();
@@ -346,9 +405,17 @@ impl<E: Engine> Worker<E> {
         self.wheel.advance(now, &mut fired);
         self.counters.timers_fired.add(fired.len() as u64);
         for slot in &fired {
-            let Some(key) = self.sessions.key_of(*slot) else { continue };
-            let Some(entry) = self.sessions.get(key) else { continue };
-            if entry.session.deadline(&self.forwards[usize::from(entry.forward)].rules) <= now {
+            let Some(key) = self.sessions.key_of(*slot) else {
+                continue;
+            };
+            let Some(entry) = self.sessions.get(key) else {
+                continue;
+            };
+            if entry
+                .session
+                .deadline(&self.forwards[usize::from(entry.forward)].rules)
+                <= now
+            {
                 if entry.session.is_dialing() {
                     self.counters.connect_failures.add(1);
                 }
@@ -363,7 +430,8 @@ impl<E: Engine> Worker<E> {
     fn owe_ack(&mut self, key: SessionKey) {
         let sent = |entry: &Entry| entry.session.lane(Direction::Up).bytes_out() > 0;
         if self.sessions.get(key).is_some_and(|entry| !sent(entry)) {
-            self.acks_owed.push_back((key, self.engine.now() + ACK_PATIENCE));
+            self.acks_owed
+                .push_back((key, self.engine.now() + ACK_PATIENCE));
         }
     }
 
@@ -371,8 +439,18 @@ impl<E: Engine> Worker<E> {
     /// handshake on which no client data came to ride.
     fn send_owed_acks(&mut self) {
         let now = self.engine.now();
-        while let Some((key, _)) = self.acks_owed.pop_front_if(|(_, due)| *due <= now) {
-            if self.sessions.get(key).is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0) {
+        while let Some((key, _)) = self
+            .acks_owed
+            .front()
+            .copied()
+            .filter(|(_, due)| *due <= now)
+        {
+            self.acks_owed.pop_front();
+            if self
+                .sessions
+                .get(key)
+                .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
+            {
                 self.engine.owe_no_ack(key);
             }
         }
@@ -382,17 +460,27 @@ impl<E: Engine> Worker<E> {
 
     fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
-        let Some(entry) = self.sessions.remove(key) else { return };
+        let Some(entry) = self.sessions.remove(key) else {
+            return;
+        };
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.counters;
         counters.ended.add(1);
-        counters.bytes_up.add(up.bytes_out());
-        counters.bytes_down.add(down.bytes_out());
         counters.bytes_lost.add(up.bytes_lost() + down.bytes_lost());
-        counters.sessions_spliced.add(u64::from(up.has_spliced() || down.has_spliced()));
-        counters.splice_fallbacks.add([up, down].iter().filter(|lane| lane.fallback().is_some()).count() as u64);
-        if session.ending().is_some_and(|ending| ending.who == Who::Both) {
+        counters
+            .sessions_spliced
+            .add(u64::from(up.has_spliced() || down.has_spliced()));
+        counters.splice_fallbacks.add(
+            [up, down]
+                .iter()
+                .filter(|lane| lane.fallback().is_some())
+                .count() as u64,
+        );
+        if session
+            .ending()
+            .is_some_and(|ending| ending.who == Who::Both)
+        {
             counters.ended_well.add(1);
         }
         self.make_room(entry.forward);
@@ -405,7 +493,8 @@ impl<E: Engine> Worker<E> {
     fn record(&self, entry: &Entry) -> SessionRecord {
         let forward = &self.forwards[usize::from(entry.forward)];
         let session = &entry.session;
-        let server = (session.attempts() > 0).then(|| forward.servers[usize::from(entry.server)].endpoint.clone());
+        let server = (session.attempts() > 0)
+            .then(|| forward.servers[usize::from(entry.server)].endpoint.clone());
         SessionRecord {
             at: SystemTime::now(),
             forward: forward.name.clone(),
@@ -421,8 +510,8 @@ impl<E: Engine> Worker<E> {
             total: session.total_time(),
             up: session.lane(Direction::Up).into(),
             down: session.lane(Direction::Down).into(),
-            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0].clone()),
-            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1].clone()),
+            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
+            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
         }
     }
 
@@ -430,7 +519,9 @@ impl<E: Engine> Worker<E> {
         self.counters.connect_failures.add(1);
         if cause.is_local_shortage() {
             self.counters.connect_shortages.add(1);
-            self.complain(Complaint::Shortage, || format!("cannot connect upstream: {}", cause.name()));
+            self.complain(Complaint::Shortage, || {
+                format!("cannot connect upstream: {}", cause.name())
+            });
         } else if let Some(entry) = self.sessions.get(key) {
             let forward = &self.forwards[usize::from(entry.forward)];
             let text = format!(

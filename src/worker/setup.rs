@@ -74,8 +74,21 @@ pub(super) struct Forward {
 
 impl Forward {
     pub(super) fn new(setup: ForwardSetup, reactor: u16) -> Self {
-        let ForwardSetup { name, rules, servers, connect_options, gate } = setup;
+        let ForwardSetup {
+            name,
+            rules,
+            servers,
+            connect_options,
+            gate,
+        } = setup;
         let balancer = RoundRobin::new(servers.len() as u16, reactor);
-        Self { name, rules, servers, connect_options, gate, balancer }
+        Self {
+            name,
+            rules,
+            servers,
+            connect_options,
+            gate,
+            balancer,
+        }
     }
 }

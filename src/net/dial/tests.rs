@@ -249,10 +249,10 @@ fn a_source_of_the_other_family_or_of_another_host_is_refused() {
         Err(Failure::Unreachable(Obstacle::Family))
     );
     assert_eq!(
-        with("192.0.2.1", false),
+        with("198.51.100.1", false),
         Err(Failure::Unreachable(Obstacle::Source))
     );
-    assert_eq!(with("192.0.2.1", true), Ok(()));
+    assert_eq!(with("198.51.100.1", true), Ok(()));
 }
 
 #[test]

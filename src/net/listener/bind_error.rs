@@ -6,7 +6,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::Address;
 use crate::net::limits;
 use crate::net::options::SocketOptions;
 
@@ -68,7 +68,7 @@ pub enum BindCause {
 impl BindError {
     pub(super) fn new(address: &Address, cause: BindCause) -> Self {
         Self {
-            listener: written(address),
+            listener: address.to_string(),
             cause,
         }
     }
@@ -114,16 +114,6 @@ impl BindCause {
 
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))
-}
-
-/// The address as its owner wrote it.
-fn written(address: &Address) -> String {
-    match address {
-        Address::Any { port } => format!(":{port}"),
-        Address::Inet(address) => address.to_string(),
-        Address::Name { host, port } => format!("{host}:{port}"),
-        Address::Unix(name) => Endpoint::Unix(name.clone()).to_string(),
-    }
 }
 
 impl std::error::Error for BindError {}

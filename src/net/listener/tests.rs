@@ -193,8 +193,8 @@ fn b69_a_name_that_does_not_resolve_is_named() {
 
 #[test]
 fn b69_an_address_of_another_host_is_refused_unless_free_bind() {
-    // TEST-NET-1 of RFC 5737.
-    let elsewhere = Address::Inet(([192, 0, 2, 1], 0).into());
+    // TEST-NET-2 of RFC 5737.
+    let elsewhere = Address::Inet(([198, 51, 100, 1], 0).into());
     let error = bind_default(&elsewhere, 2).unwrap_err();
     assert_eq!(error.cause, BindCause::NoSuchAddress);
     assert!(error.to_string().contains("free_bind"), "{error}");

@@ -126,7 +126,7 @@ impl SocketOptions {
 impl OptionPlan {
     /// Sets everything that belongs to `stage` on `fd`. A refused option does not
     /// keep the rest from being set: what the kernel will not grant is reported
-    /// at start (`SocketOptions::granted`), and at run time a connection with
+    /// at start ([`SocketOptions::granted`]), and at run time a connection with
     /// one option less is better than none. The caller counts the refusals.
     pub fn apply(&self, fd: BorrowedFd<'_>, stage: Stage, family: Family) -> Result<(), Refusal> {
         let mut refusal: Option<Refusal> = None;

@@ -1,0 +1,339 @@
+//! `[[forward]]` and `[defaults]`: the pairing of port ranges, and what must be
+//! unique over all forwards.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pool::{LATER, Written, addresses, upstream};
+use super::raw::{Node, TableReader};
+use super::report::{Fault, Report, Span};
+use super::resolve::Names;
+use super::values::{self, Limit};
+use super::{DataPath, Forward, Server, Timeouts};
+use super::{choices, profile};
+use crate::net::address::Address;
+
+/// Listeners, and entries of server lists, in a whole configuration. Each is a few
+/// hundred bytes, each listener a descriptor for each reactor.
+const ADDRESSES_MAX: usize = 65_536;
+
+/// The keys that `[defaults]` and each `[[forward]]` share; `None` is not written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    connect: Option<Duration>,
+    idle: Option<Duration>,
+    half_close: Option<Duration>,
+    write_stall: Option<Duration>,
+    drain: Option<Duration>,
+    data_path: Option<DataPath>,
+    client_profile: Option<String>,
+    upstream_profile: Option<String>,
+    max_connections: Option<Limit>,
+}
+
+impl Settings {
+    pub(super) fn read(t: &mut TableReader<'_>, names: &Names, report: &mut Report) -> Self {
+        Self {
+            connect: t.read("connect_timeout", report, values::timeout),
+            idle: t.read("idle_timeout", report, values::timeout),
+            half_close: t.read("half_close_timeout", report, values::timeout),
+            write_stall: t.read("write_stall_timeout", report, values::timeout),
+            drain: t.read("drain_timeout", report, values::timeout),
+            data_path: t.read("data_path", report, |node| {
+                values::choice(node, choices::DATA_PATHS)
+            }),
+            client_profile: profile_name(t, "client_profile", names, report),
+            upstream_profile: profile_name(t, "upstream_profile", names, report),
+            max_connections: t.read("max_connections", report, values::connections),
+        }
+    }
+
+    /// What is written here, or else in `defaults`.
+    fn or(self, defaults: &Self) -> Self {
+        Self {
+            connect: self.connect.or(defaults.connect),
+            idle: self.idle.or(defaults.idle),
+            half_close: self.half_close.or(defaults.half_close),
+            write_stall: self.write_stall.or(defaults.write_stall),
+            drain: self.drain.or(defaults.drain),
+            data_path: self.data_path.or(defaults.data_path),
+            client_profile: self.client_profile.or(defaults.client_profile.clone()),
+            upstream_profile: self.upstream_profile.or(defaults.upstream_profile.clone()),
+            max_connections: self.max_connections.or(defaults.max_connections),
+        }
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let built_in = Timeouts::default();
+        Timeouts {
+            connect: self.connect.unwrap_or(built_in.connect),
+            idle: self.idle.unwrap_or(built_in.idle),
+            half_close: self.half_close.unwrap_or(built_in.half_close),
+            write_stall: self.write_stall.unwrap_or(built_in.write_stall),
+            drain: self.drain.unwrap_or(built_in.drain),
+        }
+    }
+}
+
+fn profile_name(
+    t: &mut TableReader<'_>,
+    key: &'static str,
+    names: &Names,
+    report: &mut Report,
+) -> Option<String> {
+    let name = t.read(key, report, values::string)?;
+    if let (Err(mut fault), Some(node)) = (names.check_profile(name), t.get(key)) {
+        fault.message = format!("`{key}`: {}", fault.message);
+        report.consequence(&node.span, fault);
+    }
+    Some(name.to_owned())
+}
+
+/// Every forward so far, and what must be unique among them.
+pub(super) struct Forwards {
+    defaults: Settings,
+    done: Vec<Arc<Forward>>,
+    /// Where each address is listened on.
+    listeners: HashMap<Address, Span>,
+    names: HashMap<String, Span>,
+    /// How often a name was given to a forward without one.
+    repeats: HashMap<String, usize>,
+    addresses: usize,
+    seen: bool,
+}
+
+impl Forwards {
+    pub(super) fn new(defaults: Settings) -> Self {
+        Self {
+            defaults,
+            done: Vec::new(),
+            listeners: HashMap::new(),
+            names: HashMap::new(),
+            repeats: HashMap::new(),
+            addresses: 0,
+            seen: false,
+        }
+    }
+
+    /// Whether no `[[forward]]` was read, right or wrong.
+    pub(super) fn none_seen(&self) -> bool {
+        !self.seen
+    }
+
+    pub(super) fn finish(self) -> Vec<Arc<Forward>> {
+        self.done
+    }
+
+    /// Reads one `[[forward]]`.
+    pub(super) fn read(&mut self, node: &Node, names: &mut Names, report: &mut Report) {
+        self.seen = true;
+        let Some(mut table) = TableReader::open(node, "[[forward]]", report) else {
+            return;
+        };
+        let name = table.read("name", report, |node| {
+            let name = values::string(node)?;
+            values::check_name(name).map(|()| (name.to_owned(), node.span.clone()))
+        });
+        let listen = match table.get("listen") {
+            Some(node) => addresses("listen", node, false, report),
+            None => missing("listen", "listen = \":5000\"", node, report),
+        };
+        let servers = match table.get("upstream") {
+            Some(node) => upstream(node, names, report),
+            None => missing("upstream", "upstream = \"10.0.0.1:443\"", node, report),
+        };
+        let settings = Settings::read(&mut table, names, report).or(&self.defaults);
+        table.close(report, &LATER);
+        if listen.is_empty() || servers.is_empty() {
+            return;
+        }
+        let pairs = match self.pair(&listen, &servers) {
+            Ok(pairs) => pairs,
+            Err((span, fault)) => return report.error(&span, fault),
+        };
+        let template = template(&settings, names);
+        self.check_listeners(&listen, report);
+        for (listen_on, servers) in pairs {
+            let several = listen_on.len() < listen.iter().map(|l| l.range.len()).sum();
+            let forward = Forward {
+                name: self.name(name.as_ref(), several, &listen[0], &listen_on[0], report),
+                listen: listen_on,
+                servers,
+                ..template.clone()
+            };
+            refuse_loop(&forward, &listen[0].span, report);
+            self.done.push(Arc::new(forward));
+        }
+    }
+}
+
+fn missing(key: &str, form: &str, node: &Node, report: &mut Report) -> Vec<Written> {
+    let fault = Fault::new(format!("this [[forward]] has no `{key}`"));
+    report.consequence(&node.span, fault.remedy(format!("such as {form}")));
+    Vec::new()
+}
+
+/// A forward with everything but its name and addresses.
+fn template(settings: &Settings, names: &mut Names) -> Forward {
+    let default = || "default".to_owned();
+    let client_profile = settings.client_profile.clone().unwrap_or_else(default);
+    let upstream_profile = settings.upstream_profile.clone().unwrap_or_else(default);
+    Forward {
+        name: String::new(),
+        listen: Vec::new(),
+        servers: Vec::new(),
+        max_connections: settings.max_connections.and_then(Limit::count),
+        timeouts: settings.timeouts(),
+        data_path: settings.data_path.unwrap_or(DataPath::Auto),
+        client: names.profile(&client_profile),
+        client_profile,
+        upstream: profile::upstream_leg(&names.profile(&upstream_profile)),
+        upstream_profile,
+    }
+}
+
+/// The addresses of one forward: where it listens, and its servers.
+type Pairing = (Vec<Address>, Vec<Server>);
+
+impl Forwards {
+    /// Expands ranges. Where servers have one port each, all listeners share them;
+    /// where they have ranges, the n-th port belongs to the n-th port.
+    fn pair<'a>(
+        &mut self,
+        listen: &'a [Written],
+        servers: &'a [Written],
+    ) -> Result<impl Iterator<Item = Pairing> + use<'a>, (Span, Fault)> {
+        let widest = servers.iter().max_by_key(|server| server.range.len());
+        let width = widest.map_or(1, |server| server.range.len());
+        let mismatch = |span: &Span, ports: usize| {
+            let fault = Fault::new(format!(
+                "{ports} port{} cannot pair up with the {width} ports of the servers",
+                if ports == 1 { "" } else { "s" }
+            ));
+            let remedy = "make the ranges equally long, or give the servers one port for all";
+            Err((span.clone(), fault.remedy(remedy)))
+        };
+        if width > 1 {
+            if let Some(other) = listen.iter().find(|l| l.range.len() != width) {
+                return mismatch(&other.span, other.range.len());
+            }
+            let other = |s: &&Written| s.range.len() != 1 && s.range.len() != width;
+            if let Some(other) = servers.iter().find(other) {
+                return mismatch(&other.span, other.range.len());
+            }
+        }
+        let listeners: usize = listen.iter().map(|l| l.range.len()).sum();
+        self.addresses += listeners + width * servers.len();
+        if self.addresses > ADDRESSES_MAX {
+            let fault = Fault::new("this makes too many listeners and servers");
+            let remedy = format!("{ADDRESSES_MAX} addresses in all is the most");
+            return Err((listen[0].span.clone(), fault.remedy(remedy)));
+        }
+        Ok((0..width).map(move |index| {
+            let listen_on = match width {
+                1 => listen.iter().flat_map(|l| l.range.expand()).collect(),
+                _ => listen.iter().filter_map(|l| l.range.nth(index)).collect(),
+            };
+            let servers = servers.iter().filter_map(|server| {
+                let index = if server.range.len() == 1 { 0 } else { index };
+                server.range.nth(index)
+            });
+            let servers = servers.map(|address| Server { address }).collect();
+            (listen_on, servers)
+        }))
+    }
+
+    /// The name of a forward: its own, with the port where ranges make several of
+    /// it, or the address it listens on.
+    fn name(
+        &mut self,
+        given: Option<&(String, Span)>,
+        several: bool,
+        written: &Written,
+        first: &Address,
+        report: &mut Report,
+    ) -> String {
+        let Some((given, span)) = given else {
+            let base = first.to_string();
+            let repeat = self.repeats.entry(base.clone()).or_default();
+            // Listeners on port 0 look alike.
+            let mut name = base.clone();
+            while self.names.contains_key(&name) {
+                *repeat += 1;
+                name = format!("{base}#{}", *repeat + 1);
+            }
+            self.names.insert(name.clone(), written.span.clone());
+            return name;
+        };
+        let name = match first.port() {
+            Some(port) if several => format!("{given}:{port}"),
+            _ => given.clone(),
+        };
+        if let Some(earlier) = self.names.insert(name.clone(), span.clone()) {
+            let place = report.describe(&earlier);
+            let fault = Fault::new(format!("a forward named `{name}` exists already ({place})"));
+            report.error(span, fault.remedy("give this one another name"));
+        }
+        name
+    }
+
+    /// Refuses an address that is listened on twice: the kernel would spread
+    /// connections over both without a word.
+    fn check_listeners(&mut self, listen: &[Written], report: &mut Report) {
+        for written in listen {
+            for address in written.range.expand() {
+                // Port 0 is a different port each time.
+                if address.port() == Some(0) {
+                    continue;
+                }
+                let earlier = same_sockets(&address)
+                    .iter()
+                    .find_map(|same| self.listeners.get(same));
+                if let Some(earlier) = earlier {
+                    let place = report.describe(earlier);
+                    let fault = Fault::new(format!("`{address}` is listened on twice ({place})"));
+                    report.error(&written.span, fault.remedy("remove one of the two"));
+                    break;
+                }
+                self.listeners.insert(address, written.span.clone());
+            }
+        }
+    }
+}
+
+/// The addresses that bind the same sockets as this one. A single host address
+/// beside `:5000` is none of them: the kernel prefers the more exact one.
+fn same_sockets(address: &Address) -> Vec<Address> {
+    let unspecified = |ip: IpAddr, port| Address::Inet(SocketAddr::new(ip, port));
+    let mut same = vec![address.clone()];
+    match address {
+        Address::Any { port } => {
+            same.push(unspecified(Ipv4Addr::UNSPECIFIED.into(), *port));
+            same.push(unspecified(Ipv6Addr::UNSPECIFIED.into(), *port));
+        }
+        Address::Inet(inet) if inet.ip().is_unspecified() => {
+            same.push(Address::Any { port: inet.port() });
+        }
+        _ => {}
+    }
+    same
+}
+
+/// A forward that dials itself would fill the machine with one connection.
+fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
+    for listen in &forward.listen {
+        let itself = |server: &&Server| match (&server.address, listen) {
+            (Address::Inet(server), Address::Any { port }) => {
+                server.port() == *port && server.ip().is_loopback()
+            }
+            (server, listen) => server == listen,
+        };
+        if let Some(server) = forward.servers.iter().find(itself) {
+            let fault = Fault::new(format!("this forward dials itself: {}", server.address));
+            report.error(span, fault.remedy("change the port of one side"));
+            return;
+        }
+    }
+}

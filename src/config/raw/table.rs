@@ -1,0 +1,134 @@
+//! Reading one table key by key: remembers which keys were asked for, so that what
+//! is left over can be refused with the nearest known name.
+
+use super::super::report::{Fault, Report, nearest};
+use super::{Entry, Node, Value};
+
+/// A table being read. Every key it may have is asked for once; [`Self::close`]
+/// refuses the rest.
+pub(in super::super) struct TableReader<'n> {
+    node: &'n Node,
+    entries: &'n [Entry],
+    /// How errors call the table: `[global]`.
+    title: String,
+    known: Vec<&'static str>,
+}
+
+/// Names other forwarders use for the same thing.
+const SYNONYMS: [(&str, &str); 19] = [
+    ("bind", "listen"),
+    ("local", "listen"),
+    ("remote", "upstream"),
+    ("proxy_pass", "upstream"),
+    ("backend", "upstream"),
+    ("server", "servers"),
+    ("proxy_connect_timeout", "connect_timeout"),
+    ("timeout_connect", "connect_timeout"),
+    ("proxy_timeout", "idle_timeout"),
+    ("timeout", "idle_timeout"),
+    ("maxconn", "max_connections"),
+    ("worker_processes", "reactors"),
+    ("threads", "reactors"),
+    ("tcp_nodelay", "nodelay"),
+    ("so_keepalive", "keepalive"),
+    ("sndbuf", "send_buffer"),
+    ("rcvbuf", "receive_buffer"),
+    ("maxseg", "mss"),
+    ("congestion_control", "congestion"),
+];
+
+impl<'n> TableReader<'n> {
+    /// Starts to read; anything but a table is reported.
+    pub(in super::super) fn open(
+        node: &'n Node,
+        title: impl Into<String>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let title = title.into();
+        let Value::Table(entries) = &node.value else {
+            let fault = Fault::new(format!("{title} must be a table, not {}", node.kind()));
+            report.error(&node.span, fault);
+            return None;
+        };
+        Some(Self {
+            node,
+            entries,
+            title,
+            known: Vec::new(),
+        })
+    }
+
+    /// Every entry, for tables whose keys are names that the user chose.
+    pub(in super::super) fn entries(&self) -> &'n [Entry] {
+        self.entries
+    }
+
+    pub(in super::super) fn node(&self) -> &'n Node {
+        self.node
+    }
+
+    pub(in super::super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The value of a key, which is thereby known.
+    pub(in super::super) fn get(&mut self, key: &'static str) -> Option<&'n Node> {
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.map(|entry| &entry.node)
+    }
+
+    /// The value of a key as `parse` understands it; a fault is reported with the
+    /// key's name. `None` when the key is absent or wrong.
+    pub(in super::super) fn read<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+        parse: impl FnOnce(&'n Node) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let node = self.get(key)?;
+        match parse(node) {
+            Ok(value) => Some(value),
+            Err(mut fault) => {
+                fault.message = format!("`{key}`: {}", fault.message);
+                report.error(&node.span, fault);
+                None
+            }
+        }
+    }
+
+    /// Refuses every key that was not asked for. `planned` are keys that people
+    /// will try because the documentation of a later version has them.
+    pub(in super::super) fn close(self, report: &mut Report, planned: &[(&str, &str)]) {
+        for entry in self.entries {
+            let key = entry.key.as_str();
+            if self.known.contains(&key) {
+                continue;
+            }
+            let later = planned.iter().find(|(name, _)| *name == key);
+            let fault = match later {
+                Some((_, remedy)) => {
+                    Fault::new(format!("`{key}` is not supported by this version")).remedy(*remedy)
+                }
+                None => self.unknown(key),
+            };
+            report.error(&entry.key_span, fault);
+        }
+    }
+
+    fn unknown(&self, key: &str) -> Fault {
+        let short: String = key.chars().take(60).collect();
+        let fault = Fault::new(format!("unknown key `{short}` in {}", self.title));
+        let synonym = SYNONYMS
+            .iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, known)| *known)
+            .filter(|known| self.known.contains(known));
+        match synonym.or_else(|| nearest(key, self.known.iter().copied())) {
+            Some(known) => fault.remedy(format!("did you mean `{known}`?")),
+            None => fault.remedy(format!("keys here: {}", self.known.join(", "))),
+        }
+    }
+}

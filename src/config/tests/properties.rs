@@ -1,0 +1,225 @@
+//! Properties: any text gives a configuration or errors with places, and what is
+//! printed reads back.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::{BASE, load};
+
+/// How many errors a text has; checks what must hold for any text on the way.
+pub(super) fn errors_of(text: &str) -> usize {
+    match Config::parse(text) {
+        Ok(config) => {
+            let printed = config.to_toml();
+            assert_eq!(Config::parse(&printed).as_ref(), Ok(&config), "{printed}");
+            0
+        }
+        Err(errors) => {
+            assert!(!errors.problems().is_empty());
+            for problem in errors.problems() {
+                let place = problem.place.position;
+                assert!(place.is_some_and(|(line, column)| line > 0 && column > 0));
+                assert!(!problem.message.is_empty());
+            }
+            let shown = errors.to_string();
+            assert!(
+                !shown.chars().any(|c| c.is_control() && c != '\n'),
+                "{shown:?}"
+            );
+            errors.count()
+        }
+    }
+}
+
+/// A text that uses every key.
+const EVERY_KEY: &str = include_str!("../../../examples/thalweg.toml");
+
+#[test]
+fn the_examples_are_valid_and_what_check_prints_of_them_reads_back() {
+    assert_eq!(errors_of(EVERY_KEY), 0);
+    assert_eq!(errors_of(include_str!("../../../examples/minimal.toml")), 0);
+}
+
+/// Fragments that are likely to meet code paths.
+fn fragment() -> impl Strategy<Value = String> {
+    let words = [
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "=",
+        ",",
+        "\"",
+        "'",
+        "\"\"\"",
+        "\n",
+        "#",
+        ".",
+        ":",
+        "\u{0}",
+        "global",
+        "log",
+        "defaults",
+        "profile",
+        "forward",
+        "upstream",
+        "name",
+        "listen",
+        "servers",
+        "address",
+        "mss",
+        "keepalive",
+        "raw",
+        "\"10s\"",
+        "10",
+        "\"64KiB\"",
+        "true",
+        "\":1-9\"",
+        "\"a:1\"",
+        "\"unix:@x\"",
+        "[[forward]]\n",
+        "[upstream.p]\n",
+        "= \"p\"\n",
+        "ü",
+        "\u{feff}",
+        "\r\n",
+        "1979-05-27",
+        "-1",
+        "9223372036854775807",
+        "1e400",
+        "nan",
+        "\\u0000",
+        " ",
+        "\t",
+    ];
+    prop_oneof![
+        8 => prop::sample::select(words.to_vec()).prop_map(str::to_owned),
+        1 => ".{0,12}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn b70_any_text_is_a_configuration_or_errors_with_places(text in r"[\s\S]{0,200}") {
+        errors_of(&text);
+    }
+
+    #[test]
+    fn b70_any_text_of_likely_pieces(pieces in prop::collection::vec(fragment(), 0..60)) {
+        errors_of(&pieces.concat());
+    }
+
+    #[test]
+    fn b70_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let file = FileText { name: "x".to_owned(), bytes };
+        let _ = Config::load(&Inputs { file: Some(file), ..Inputs::default() });
+    }
+
+    #[test]
+    fn b70_any_text_near_a_valid_one(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..30, fragment()), 1..5),
+    ) {
+        let mut text: Vec<char> = EVERY_KEY.chars().collect();
+        for (at, remove, insert) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + remove).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        errors_of(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn b70_any_argument(set in r".{0,40}|[a-z.]{0,20}=.{0,20}", listen in ".{0,20}", upstream in ".{0,20}") {
+        for sets in [vec![], vec![set.as_str()]] {
+            if let Err(errors) = load(BASE, &[(&listen, &upstream)], &sets) {
+                prop_assert!(!errors.problems().is_empty());
+            }
+        }
+    }
+}
+
+/// Every value of every kind, so that what `check` prints is read as what it was.
+fn any_config() -> impl Strategy<Value = Config> {
+    let time = prop_oneof![
+        Just(Duration::MAX),
+        (1u64..31_536_000_000_000).prop_map(Duration::from_micros)
+    ];
+    let timeouts = [time.clone(), time.clone(), time.clone(), time.clone(), time];
+    let timeouts = timeouts.prop_map(|[connect, idle, half_close, write_stall, drain]| Timeouts {
+        connect,
+        idle,
+        half_close,
+        write_stall,
+        drain,
+    });
+    let global = (
+        1u16..=1024,
+        1u32..,
+        4096u32..=16 << 20,
+        4096u32..=1 << 30,
+        0u64..1_000_000,
+    );
+    let names = (r"\PC{1,20}", r"\PC{1,20}", r"(/\PC{0,20}/\PC{0,8}[a-z])");
+    let inet = any::<(u32, u16)>().prop_map(|(ip, port)| (ip | 1, port.max(1)));
+    (timeouts, global, names, inet, 0usize..3, any::<u64>()).prop_map(
+        |(timeouts, global, (name, profile, path), (ip, port), pick, number)| {
+            let options = SocketOptions {
+                nodelay: Some(number & 1 == 0),
+                quickack: [None, Some(true), Some(false)][pick],
+                max_pacing_rate: Some(number.max(1)),
+                notsent_lowat: Some(number as u32),
+                ..SocketOptions::default()
+            };
+            let server = SocketAddr::from((ip.to_be_bytes(), port));
+            let forward = Forward {
+                name,
+                listen: vec![Address::Any {
+                    port: port.wrapping_add(1),
+                }],
+                servers: vec![Server {
+                    address: Address::Inet(server),
+                }],
+                max_connections: [None, Some(1), Some(u32::MAX)][pick],
+                timeouts,
+                data_path: [DataPath::Auto, DataPath::Copy, DataPath::Splice][pick],
+                client: options.clone(),
+                client_profile: profile.clone(),
+                upstream: profile::upstream_leg(&options),
+                upstream_profile: profile.clone(),
+            };
+            let default = ("default".to_owned(), profile::built_in());
+            Config {
+                global: Global {
+                    reactors: Reactors::Count(global.0),
+                    engine: EngineChoice::IoUring,
+                    max_connections: Some(global.1),
+                    scratch_buffer: global.2,
+                    pipe_size: global.3,
+                    buffer_limit: (number >> 16).clamp(1 << 20, 1 << 50),
+                    busy_poll: Duration::from_micros(global.4),
+                },
+                log: Log {
+                    level: LogLevel::Debug,
+                    format: LogFormat::Json,
+                    sessions: SessionLog::All,
+                    to: LogTarget::File(path.into()),
+                },
+                profiles: BTreeMap::from([default, (profile, options)]),
+                forwards: vec![Arc::new(forward)],
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_reads_back(config in any_config()) {
+        let text = config.to_toml();
+        let read = Config::parse(&text);
+        prop_assert_eq!(read, Ok(config), "{}", text);
+    }
+}

@@ -1,0 +1,650 @@
+//! A simulated engine: seeded, in virtual time, without a descriptor.
+//!
+//! Purpose: drive the real worker and sessions through what kernels and peers do
+//! rarely: short moves, spurious and stale events, resets anywhere, ends behind
+//! residue, deferred closes, failing accepts and connects, jumps of time.
+//! Owns: simulated sockets and the peers behind them ([`peer`]); what each peer
+//! was sent and received. After each step [`Sim::check_invariants`] compares.
+//!
+//! Deliberately not here: payload. A byte is a count: what the relay decides
+//! never depends on content, and real engines are checked by hash elsewhere.
+
+pub mod peer;
+mod socket;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::slab::Slots;
+use super::{AcceptError, Engine, Event, Holdings, ListenerId, SessionKey, Start, Target};
+use crate::net::address::Endpoint;
+use crate::net::tcp_info::TcpInfo;
+use crate::relay::ending::Cause;
+use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path, Progress};
+use crate::relay::session::{Close, Failure, Pumped, Readiness};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+use peer::{Peer, Script};
+use socket::Socket;
+
+/// A small generator (splitmix64): the same seed, the same run, on any machine.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub const fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub const fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.roll() % (high - low + 1)
+    }
+
+    /// Yes in `percent` of a hundred cases.
+    pub const fn percent(&mut self, percent: u64) -> bool {
+        self.roll() % 100 < percent
+    }
+}
+
+/// How nasty the simulated kernel is, each in percent of the occasions.
+#[derive(Debug, Clone, Copy)]
+pub struct Nastiness {
+    /// Events without a cause, and events of keys that were released.
+    pub spurious: u64,
+    /// Reads and writes that move less than they could.
+    pub short: u64,
+    /// Accepts that fail.
+    pub accept_failure: u64,
+    /// Connects that fail or never answer.
+    pub connect_failure: u64,
+    /// Closes that complete later.
+    pub deferred_close: u64,
+    /// splice that does not work, pipes that are not to be had.
+    pub splice_failure: u64,
+}
+
+impl Nastiness {
+    /// As the seed has it: from a friendly kernel to a vile one.
+    pub const fn drawn(dice: &mut Dice) -> Self {
+        let level = dice.between(0, 3);
+        Self {
+            spurious: level * 4,
+            short: level * 25,
+            accept_failure: level * 5,
+            connect_failure: level * 8,
+            deferred_close: level * 25,
+            splice_failure: level * 5,
+        }
+    }
+}
+
+/// The simulated engine. See the module's documentation.
+#[derive(Debug)]
+pub struct Sim {
+    dice: Dice,
+    nastiness: Nastiness,
+    now: Time,
+    conns: Slots<Conn>,
+    live: Vec<SessionKey>,
+    backlog: VecDeque<(Script, Script)>,
+    queue: Vec<Event>,
+    released: Vec<SessionKey>,
+    /// What the sessions that are over came to.
+    pub tally: Tally,
+    open_sockets: u32,
+    held: u64,
+    idle_steps: u32,
+    /// Sessions are being cut by order: nobody is owed anything any more.
+    pub lenient: bool,
+}
+
+/// What came of the sessions that are over.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Connections that clients made.
+    pub connections: u64,
+    /// Both legs closed.
+    pub closed: u64,
+    /// Everything delivered both ways, both ends in good order.
+    pub complete: u64,
+    /// A peer was told of a failure by a reset.
+    pub resets_told: u64,
+    /// Bytes that peers received.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Conn {
+    generation: u32,
+    sockets: [Option<Socket>; 2],
+    peers: [Peer; 2],
+    held: [u32; 2],
+    read: [u64; 2],
+    dropped: [u64; 2],
+    /// Closes under way.
+    closing: [Option<Close>; 2],
+    upstream_script: Script,
+    /// The session had both legs and pumped at least once.
+    relayed: bool,
+}
+
+/// An accepted connection that no session owns yet.
+#[derive(Debug)]
+pub struct Incoming {
+    client: Script,
+    upstream: Script,
+}
+
+impl Sim {
+    /// An empty world.
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let nastiness = Nastiness::drawn(&mut dice);
+        Self {
+            dice,
+            nastiness,
+            now: Time::ZERO,
+            conns: Slots::new(),
+            live: Vec::new(),
+            backlog: VecDeque::new(),
+            queue: Vec::new(),
+            released: Vec::new(),
+            tally: Tally::default(),
+            open_sockets: 0,
+            held: 0,
+            idle_steps: 0,
+            lenient: false,
+        }
+    }
+
+    /// A client connects; both peers will do as scripted.
+    pub fn client_connects(&mut self, client: Script, upstream: Script) {
+        self.tally.connections += 1;
+        self.backlog.push_back((client, upstream));
+        self.queue.push(Event::Acceptable(ListenerId(0)));
+    }
+
+    /// The dice, for whoever writes scripts.
+    pub const fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// Sockets that are open.
+    pub const fn open_sockets(&self) -> u32 {
+        self.open_sockets
+    }
+
+    /// Nobody is connected or waits to be.
+    pub fn is_quiet(&self) -> bool {
+        self.live.is_empty() && self.backlog.is_empty()
+    }
+
+    /// Panics when the bytes of any connection do not add up, or an end
+    /// overtook the bytes before it.
+    pub fn check_invariants(&self) {
+        for key in &self.live {
+            if let Some(conn) = self.conn(*key) {
+                conn.check();
+            }
+        }
+    }
+
+    fn conn(&self, key: SessionKey) -> Option<&Conn> {
+        self.conns
+            .get(key.slot)
+            .filter(|conn| conn.generation == key.generation)
+    }
+
+    fn conn_mut(&mut self, key: SessionKey) -> Option<&mut Conn> {
+        self.conns
+            .get_mut(key.slot)
+            .filter(|conn| conn.generation == key.generation)
+    }
+
+    /// Time passes and some peer does something.
+    fn step(&mut self, until: Time) {
+        if self.live.is_empty() {
+            self.now = if until == Time::NEVER {
+                self.now + Duration::from_millis(1)
+            } else {
+                until
+            };
+            return;
+        }
+        let pick = self.dice.between(0, self.live.len() as u64 - 1) as usize;
+        let key = self.live[pick];
+        let side = if self.dice.percent(50) {
+            Side::Client
+        } else {
+            Side::Upstream
+        };
+        let pause = Duration::from_micros(self.dice.between(1, 400));
+        let later = self.now + pause;
+        if later >= until {
+            // A timer comes first.
+            self.now = until;
+            return;
+        }
+        self.now = later;
+        let mut dice = self.dice.clone();
+        let mut acted = self.complete_close(key, side);
+        if let Some(conn) = self.conn_mut(key) {
+            let (readiness, peer_acted) = conn.act(side, later, &mut dice);
+            acted |= peer_acted;
+            if let Some(readiness) = readiness {
+                self.queue.push(Event::Ready(key, side, readiness));
+            }
+        }
+        self.dice = dice;
+        acted |= self.settle_connect(key);
+        self.skip_quiet_time(acted, until);
+    }
+
+    /// When nobody has done anything for long, nobody will before a timer fires:
+    /// jump to it.
+    fn skip_quiet_time(&mut self, acted: bool, until: Time) {
+        self.idle_steps = if acted { 0 } else { self.idle_steps + 1 };
+        if self.idle_steps > 400 + 60 * self.live.len() as u32 {
+            self.idle_steps = 0;
+            assert_ne!(
+                until,
+                Time::NEVER,
+                "every session waits, no timer is armed: a wake-up was lost"
+            );
+            self.now = self.now.max(until);
+        }
+    }
+
+    /// A connect that is pending is answered, some time.
+    fn settle_connect(&mut self, key: SessionKey) -> bool {
+        let (fails, hangs) = (
+            self.dice.percent(self.nastiness.connect_failure),
+            self.dice.percent(1),
+        );
+        let answers = self.dice.percent(30);
+        let Some(conn) = self.conn_mut(key) else {
+            return false;
+        };
+        if conn.closing[1].is_some() {
+            return false;
+        }
+        let Some(socket) = conn.sockets[1].as_mut().filter(|socket| socket.connecting) else {
+            return false;
+        };
+        if socket.mute || hangs {
+            // No answer ever: only a deadline ends this one.
+            socket.mute = true;
+            return false;
+        }
+        if !answers {
+            return true;
+        }
+        if fails {
+            conn.sockets[1] = None;
+            self.open_sockets -= 1;
+            self.queue.push(Event::ConnectFailed(key, Cause::Refused));
+        } else {
+            socket.connecting = false;
+            self.queue.push(Event::Connected(key));
+        }
+        true
+    }
+
+    fn complete_close(&mut self, key: SessionKey, side: Side) -> bool {
+        let Some(conn) = self.conn_mut(key) else {
+            return false;
+        };
+        let Some(how) = conn.closing[side.index()].take() else {
+            return false;
+        };
+        self.close_now(key, side, how);
+        self.queue.push(Event::Closed(key, side));
+        true
+    }
+
+    fn close_now(&mut self, key: SessionKey, side: Side, how: Close) {
+        let Some(conn) = self.conn_mut(key) else {
+            return;
+        };
+        let Some(socket) = conn.sockets[side.index()].take() else {
+            return;
+        };
+        conn.peers[side.index()].socket_closed(&socket, how);
+        self.open_sockets -= 1;
+        let conn = self.conns.touch(key.slot);
+        if conn.sockets.iter().all(Option::is_none) && conn.closing.iter().all(Option::is_none) {
+            // With nothing in flight any more; the session may still dial again.
+            let over = conn.peers[0].is_over();
+            if over {
+                self.bury(key);
+            }
+        }
+    }
+
+    /// Both legs are closed: what the peers got is final.
+    fn bury(&mut self, key: SessionKey) {
+        let Some(at) = self.live.iter().position(|live| *live == key) else {
+            return;
+        };
+        self.live.swap_remove(at);
+        if self.released.len() < 64 {
+            self.released.push(key);
+        }
+        let conn = self.conns.touch(key.slot);
+        conn.check();
+        if !self.lenient {
+            conn.check_delivery();
+        }
+        let [client, upstream] = &conn.peers;
+        self.tally.closed += 1;
+        self.tally.bytes += client.received + upstream.received;
+        self.tally.resets_told += u64::from(client.saw_reset) + u64::from(upstream.saw_reset);
+        self.tally.complete +=
+            u64::from(client.is_satisfied_by(upstream) && upstream.is_satisfied_by(client));
+    }
+
+    fn noise(&mut self, events: &mut Vec<Event>) {
+        let both = Readiness {
+            readable: true,
+            writable: true,
+            failed: false,
+        };
+        if self.dice.percent(self.nastiness.spurious) && !self.live.is_empty() {
+            let pick = self.dice.between(0, self.live.len() as u64 - 1) as usize;
+            let key = self.live[pick];
+            if self.conn(key).is_some_and(|conn| conn.sockets[0].is_some()) {
+                events.push(Event::Ready(key, Side::Client, both));
+            }
+        }
+        if self.dice.percent(self.nastiness.spurious) && !self.released.is_empty() {
+            let pick = self.dice.between(0, self.released.len() as u64 - 1) as usize;
+            let key = self.released[pick];
+            if !self.live.contains(&key) {
+                events.push(Event::Ready(
+                    key,
+                    Side::Upstream,
+                    Readiness {
+                        failed: true,
+                        ..both
+                    },
+                ));
+            }
+        }
+    }
+
+    /// One read or write of a pump. Tells whether the lane may go on.
+    fn move_once(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        pumped: &mut Pumped,
+    ) {
+        let (source, sink) = (direction.source(), direction.sink());
+        let short = self.dice.percent(self.nastiness.short);
+        let refused = self.dice.percent(self.nastiness.splice_failure);
+        let part = self.dice.between(1, 64 * 1024) as u32;
+        let Some(conn) = self.conns.get_mut(key.slot) else {
+            return;
+        };
+        match lane.next() {
+            Next::Fill {
+                path: Path::Splice, ..
+            } if refused => {
+                let why = if part.is_multiple_of(2) {
+                    Fallback::Unsupported
+                } else {
+                    Fallback::NoPipe
+                };
+                lane.splice_refused(why);
+            }
+            Next::Fill { max, .. } => {
+                let most = if short { max.min(part) } else { max };
+                match conn.read(source, most) {
+                    Ok(0) => {
+                        lane.source_eof();
+                        pumped.moved = true;
+                    }
+                    Ok(n) => {
+                        conn.held[direction.index()] = n;
+                        self.held += u64::from(n);
+                        lane.filled(n);
+                        pumped.moved = true;
+                    }
+                    Err(None) => lane.fill_blocked(FillBlock::Empty),
+                    Err(Some(cause)) => {
+                        lane.source_failed();
+                        pumped.failure.get_or_insert(Failure {
+                            side: source,
+                            cause,
+                        });
+                    }
+                }
+            }
+            Next::Drain { len } => {
+                let most = if short { len.min(part) } else { len };
+                match conn.write(sink, most) {
+                    Ok(n) => {
+                        conn.held[direction.index()] -= n;
+                        self.held -= u64::from(n);
+                        lane.drained(n);
+                        pumped.moved = true;
+                    }
+                    Err(None) => lane.drain_blocked(0),
+                    Err(Some(cause)) => {
+                        self.held -= u64::from(conn.held[direction.index()]);
+                        conn.dropped[direction.index()] += u64::from(conn.held[direction.index()]);
+                        conn.held[direction.index()] = 0;
+                        lane.sink_failed();
+                        pumped.failure.get_or_insert(Failure { side: sink, cause });
+                    }
+                }
+            }
+            Next::Discard { max } => match conn.read(source, max) {
+                Ok(0) => lane.source_eof(),
+                Ok(n) => {
+                    conn.dropped[direction.index()] += u64::from(n);
+                    lane.discarded(n);
+                }
+                Err(None) => lane.fill_blocked(FillBlock::Empty),
+                Err(Some(cause)) => {
+                    lane.source_failed();
+                    pumped.failure.get_or_insert(Failure {
+                        side: source,
+                        cause,
+                    });
+                }
+            },
+            Next::ShutSink => {
+                conn.shut(sink);
+                lane.sink_shut();
+                pumped.moved = true;
+            }
+            Next::Park | Next::Done => {}
+        }
+    }
+}
+
+impl Engine for Sim {
+    type Incoming = Incoming;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
+        self.now = self.now + Duration::from_micros(1);
+        let mut steps = 0;
+        while self.queue.is_empty() && self.now < until && steps < 10_000 {
+            self.step(until);
+            steps += 1;
+            if self.live.is_empty() {
+                break;
+            }
+        }
+        // Order among events of one wait means nothing.
+        while !self.queue.is_empty() {
+            let pick = self.dice.between(0, self.queue.len() as u64 - 1) as usize;
+            let event = self.queue.remove(pick);
+            events.push(event);
+        }
+        self.noise(events);
+        Ok(())
+    }
+
+    fn accept(&mut self, _listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
+        if !self.backlog.is_empty() && self.dice.percent(self.nastiness.accept_failure) {
+            return Err(if self.dice.percent(50) {
+                AcceptError::Exhausted(Cause::NoDescriptors)
+            } else {
+                AcceptError::Lost
+            });
+        }
+        let (client, upstream) = self.backlog.pop_front().ok_or(AcceptError::Empty)?;
+        Ok((Incoming { client, upstream }, Endpoint::Unnamed))
+    }
+
+    fn adopt(
+        &mut self,
+        key: SessionKey,
+        incoming: Incoming,
+        _listener: ListenerId,
+    ) -> Result<(), Cause> {
+        let conn = self.conns.touch(key.slot);
+        assert!(
+            conn.sockets.iter().all(Option::is_none),
+            "a slot was used again while sockets were open"
+        );
+        *conn = Conn {
+            generation: key.generation,
+            sockets: [Some(Socket::default()), None],
+            peers: [Peer::new(incoming.client), Peer::new(Script::default())],
+            upstream_script: incoming.upstream,
+            ..Conn::default()
+        };
+        self.open_sockets += 1;
+        self.live.push(key);
+        Ok(())
+    }
+
+    fn connect(&mut self, key: SessionKey, _target: Target<'_>) -> Start<Result<(), Cause>> {
+        let fails = self.dice.percent(self.nastiness.connect_failure);
+        let at_once = self.dice.percent(20);
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a connect for a stale key")
+        };
+        assert!(
+            conn.sockets[1].is_none(),
+            "a second connect while the first has a socket"
+        );
+        if fails && at_once {
+            return Start::Done(Err(Cause::Unreachable));
+        }
+        conn.sockets[1] = Some(Socket {
+            connecting: !at_once,
+            ..Socket::default()
+        });
+        conn.peers[1] = Peer::new(conn.upstream_script);
+        self.open_sockets += 1;
+        if at_once {
+            Start::Done(Ok(()))
+        } else {
+            Start::Pending
+        }
+    }
+
+    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
+        let mut pumped = Pumped::default();
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a pump for a stale key")
+        };
+        conn.relayed = true;
+        let budget = self.dice.between(1, 12);
+        for _ in 0..budget {
+            if matches!(lane.next(), Next::Park | Next::Done) {
+                break;
+            }
+            self.move_once(key, direction, lane, &mut pumped);
+        }
+        pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
+        debug_assert!(lane.progress() != Progress::Finished || lane.held() == 0);
+        pumped
+    }
+
+    fn drop_held(&mut self, key: SessionKey, direction: Direction) {
+        let Some(conn) = self.conn_mut(key) else {
+            return;
+        };
+        let held = std::mem::take(&mut conn.held[direction.index()]);
+        conn.dropped[direction.index()] += u64::from(held);
+        self.held -= u64::from(held);
+    }
+
+    fn unsent(&self, key: SessionKey) -> [u32; 2] {
+        let Some(conn) = self.conn(key) else {
+            return [0; 2];
+        };
+        [0, 1].map(|side| {
+            if conn.sockets[side].is_some() {
+                conn.peers[side].queued as u32
+            } else {
+                0
+            }
+        })
+    }
+
+    fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
+        let deferred = self.dice.percent(self.nastiness.deferred_close);
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a close for a stale key")
+        };
+        assert!(conn.closing[side.index()].is_none(), "closed twice");
+        if conn.sockets[side.index()].is_none() {
+            return Start::Done(());
+        }
+        if side == Side::Client {
+            conn.peers[0].over = true;
+        }
+        if deferred {
+            conn.closing[side.index()] = Some(how);
+            return Start::Pending;
+        }
+        self.close_now(key, side, how);
+        Start::Done(())
+    }
+
+    fn tcp_info(&self, _key: SessionKey, _side: Side) -> Option<TcpInfo> {
+        None
+    }
+
+    fn owe_no_ack(&mut self, _key: SessionKey) {}
+
+    fn close_listeners(&mut self) {
+        self.backlog.clear();
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        0
+    }
+
+    fn release_spares(&mut self) {}
+
+    fn holdings(&self) -> Holdings {
+        Holdings {
+            held_bytes: self.held,
+            ..Holdings::default()
+        }
+    }
+}
