@@ -25,6 +25,8 @@ pub mod origin;
 pub mod pattern;
 pub mod probe;
 pub mod process;
+pub mod report;
+mod route;
 pub mod socket;
 pub mod stats;
 pub mod subjects;

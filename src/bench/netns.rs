@@ -1,18 +1,19 @@
 //! A network namespace of its own for a measurement.
 //!
-//! Inside, sysctls can be set without touching the machine's: the same congestion
-//! control for every subject, also for those that cannot choose it, and a port range
-//! wide enough for connections that live for one exchange. The namespace belongs to
+//! Inside, the network can be set up without touching the machine's: the same
+//! congestion control for every subject, also for those that cannot choose it, and a
+//! port range wide enough for connections that live for one exchange. The namespace belongs to
 //! the process and its children, and ends with them; there is nothing to clean up.
 
 use std::fs;
 use std::io;
+use std::net::{TcpListener, TcpStream};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use super::sys;
+use super::{route, socket, sys};
 
 /// Whether to make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,8 +37,8 @@ pub struct Place {
     pub notes: Vec<String>,
 }
 
-const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+const PORT_RANGE: &str = "10240 65535";
 
 /// Enters a new namespace with `congestion` as the default, or stays. Threads and
 /// children that the calling thread starts later are inside; others are not, so
@@ -59,18 +60,37 @@ pub fn enter(choice: Choice, congestion: &str) -> Result<Place, String> {
         },
     };
     if isolated {
-        for (file, value) in [(CONGESTION, congestion), (PORTS, "10240 65535")] {
-            if let Err(error) = fs::write(file, value) {
-                notes.push(format!("cannot set {file} to `{value}`: {error}"));
-            }
+        if let Err(error) = route::set_loopback_congestion(congestion) {
+            notes.push(format!(
+                "cannot make {congestion} the congestion control of loopback: {error}"
+            ));
+        }
+        // Room for connections that live for one exchange and leave TIME_WAIT behind.
+        if let Err(error) = fs::write(PORTS, PORT_RANGE) {
+            notes.push(format!("cannot set {PORTS} to `{PORT_RANGE}`: {error}"));
         }
     }
-    let congestion = fs::read_to_string(CONGESTION)
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned());
     Ok(Place {
         isolated,
-        congestion,
+        congestion: congestion_in_use()
+            .map_err(|error| format!("cannot connect over loopback: {error}"))?,
         notes,
+    })
+}
+
+/// What both ends of a connection over loopback really get.
+fn congestion_in_use() -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    let (up, down) = (
+        socket::congestion_of(&client)?,
+        socket::congestion_of(&server)?,
+    );
+    Ok(if up == down {
+        up
+    } else {
+        format!("{up} (clients), {down} (servers)")
     })
 }
 

@@ -111,7 +111,7 @@ impl FromStr for Shape {
         let kind = words.next().unwrap_or_default();
         let mut shape = preset(kind).ok_or_else(|| {
             format!(
-                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr or mix, \
+                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, ping or mix, \
                  each with :flows=, :size=, :rate=, :bulk=, :direction="
             )
         })?;
@@ -141,6 +141,10 @@ fn preset(kind: &str) -> Option<Shape> {
         "bulk-down" => (bulk(Direction::Down, 4), None),
         "bulk-both" => (bulk(Direction::Both, 4), None),
         "rr" => (None, exchange(Connection::Kept)),
+        "ping" => (
+            None,
+            exchange(Connection::Kept).map(|ping| Exchange { flows: 1, ..ping }),
+        ),
         "crr" => (None, exchange(Connection::Fresh)),
         "mix" => (bulk(Direction::Down, 1), exchange(Connection::Kept)),
         _ => return None,
