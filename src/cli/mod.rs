@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod man;
 pub mod origin;
 mod output;
@@ -75,6 +76,7 @@ const LONG_VERSION: &str = if cfg!(feature = "uring") {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Demo(demo::Args),
     Bench(bench::Args),
     Origin(origin::Args),
     Probe(probe::Args),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Origin(args)) => origin::run(args),
         Some(Command::Probe(args)) => probe::run(args),

@@ -55,6 +55,7 @@ pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
     check(&result, differed)?;
     let rate = this.plan.shape.exchange.and_then(|exchange| exchange.rate);
     check_rate(&result, rate, this.duration)?;
+    check_moved(this, &begin, &end)?;
     check_arrived(this.origin, received_before, result.sent)?;
     let cut_short = result.cut_short;
     Ok((sample(this.round, &begin, &end, result), cut_short))
@@ -119,6 +120,18 @@ fn check(result: &LoadResult, differed: u64) -> Result<(), String> {
             "{} connections did not come to their end in time",
             result.unfinished
         ));
+    }
+    Ok(())
+}
+
+/// A rate of nothing cannot be compared, and is no figure of a forwarder.
+fn check_moved(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot) -> Result<(), String> {
+    let bytes = end.up - begin.up + end.down - begin.down;
+    if this.plan.shape.exchange.is_some() && end.exchanges == begin.exchanges {
+        return Err("no request was answered in the measured time".to_owned());
+    }
+    if this.plan.shape.bulk.is_some() && bytes == 0 {
+        return Err("nothing moved in the measured time".to_owned());
     }
     Ok(())
 }
