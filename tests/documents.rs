@@ -95,17 +95,19 @@ fn the_configuration_of_the_readme_is_valid() {
 #[test]
 fn what_documents_point_to_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
+    let mut documents = vec!["README.md".into(), "ARCHITECTURE.md".into()];
     for entry in fs::read_dir(root.join("docs")).expect("docs") {
-        let name = entry.expect("an entry").file_name();
-        documents.push(format!("docs/{}", name.to_string_lossy()));
+        documents.push(Path::new("docs").join(entry.expect("an entry").file_name()));
     }
-    for document in documents.iter().filter(|name| name.ends_with(".md")) {
-        let text = read(document);
+    for path in documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+    {
+        let document = path.display();
+        let text = read(&document.to_string());
         let links = text.split("](").skip(1);
         let links = links.filter_map(|rest| rest.split([')', '#']).next());
-        let folder = root.join(document);
-        let folder = folder.parent().expect("a folder");
+        let folder = root.join(path.parent().expect("a folder"));
         for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
             assert!(folder.join(link).exists(), "{document} links to {link}");
         }
