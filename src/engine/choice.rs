@@ -97,12 +97,7 @@ pub trait Work {
 
 /// Makes an engine for the calling thread and works with it. An error is that of
 /// making it, before any work.
-pub fn run(
-    kind: Kind,
-    setup: &Setup,
-    listeners: Vec<Listener>,
-    work: impl Work,
-) -> io::Result<()> {
+pub fn run(kind: Kind, setup: &Setup, listeners: Vec<Listener>, work: impl Work) -> io::Result<()> {
     match kind {
         #[cfg(feature = "uring")]
         Kind::IoUring => {

@@ -75,7 +75,7 @@ impl Kit {
         while let Some(next) = turn.next(lane) {
             self.step(next, ends, store, lane, &mut turn);
         }
-        self.finish(turn, store, lane)
+        self.finish(&turn, store, lane)
     }
 
     /// One move of a lane. An engine with other sources of bytes runs the loop of
@@ -105,7 +105,7 @@ impl Kit {
     }
 
     /// Ends a turn: what came of it.
-    pub(super) fn finish(&mut self, turn: Turn, store: &mut Store, lane: &Lane) -> Pumped {
+    pub(super) fn finish(&mut self, turn: &Turn, store: &mut Store, lane: &Lane) -> Pumped {
         if lane.held() == 0 {
             self.empty(store);
         }
@@ -238,7 +238,7 @@ impl Kit {
             Ok(0) => lane.drain_blocked(0),
             Ok(n) => {
                 lane.drained(n);
-                turn.moved(n);
+                turn.pumped.moved = true;
                 if let Store::Tail(tail) = store {
                     tail.advance(n);
                     if n < len {
@@ -319,7 +319,7 @@ impl Turn {
     }
 
     /// What to do next; `None` when the lane parks or the budget has ended.
-    pub(super) const fn next(&mut self, lane: &Lane) -> Option<Next> {
+    pub(super) fn next(&mut self, lane: &Lane) -> Option<Next> {
         let next = lane.next();
         if matches!(next, Next::Park | Next::Done) {
             return None;
@@ -374,7 +374,11 @@ pub(super) fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
     match shutdown(ends.sink.as_raw_fd(), Shutdown::Write) {
         // ENOTCONN: the sink failed meanwhile; its own event says so.
         Ok(()) | Err(nix::errno::Errno::ENOTCONN) => lane.sink_shut(),
-        Err(errno) => turn.drain_failed(ends.direction, Failure::of(Operation::Transfer, errno), lane),
+        Err(errno) => turn.drain_failed(
+            ends.direction,
+            Failure::of(Operation::Transfer, errno),
+            lane,
+        ),
     }
 }
 

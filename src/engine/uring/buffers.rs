@@ -8,6 +8,10 @@
 //! Invariant: the mapping outlives every operation that can touch it; the ring
 //! that owns this sees to that.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "who gives a piece back has it no more"
+)]
 
 use std::io;
 use std::ptr::NonNull;
@@ -135,6 +139,7 @@ impl Buffers {
     pub(super) fn recycle(&mut self, piece: Piece) {
         let Piece { id, .. } = piece;
         let index = usize::from(self.tail & (self.count - 1));
+        #[allow(clippy::cast_ptr_alignment, reason = "mappings start at a page")]
         let entries = self.map.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `index` is below `count`, the entries are the first part of the
         // mapping, page-aligned. The kernel reads entries only up to the tail, and

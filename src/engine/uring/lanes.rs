@@ -44,7 +44,7 @@ impl Mover<'_> {
                 break;
             }
         }
-        let pumped = self.kit.finish(turn, self.store, lane);
+        let pumped = self.kit.finish(&turn, self.store, lane);
         if !pumped.more {
             if !streamed && lane.path() == Path::Copy {
                 self.source.note_read(lane.bytes_in() - read_before);

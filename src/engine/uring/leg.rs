@@ -57,7 +57,7 @@ pub(super) struct Leg {
     /// A cancellation of the receive was asked for.
     leaving: bool,
     pub(super) connecting: bool,
-    /// `SO_ERROR` cannot tell a self-connect: its port is checked against this.
+    /// See `dial::may_self_connect`.
     pub(super) suspect: bool,
     /// See `Ends::exhaustive`.
     pub(super) exhaustive: bool,
@@ -77,6 +77,10 @@ pub(super) struct Leg {
     pub(super) send_failed: Option<Failure>,
     inbox: Inbox,
     /// What was received before it was watched again. Comes after nothing else.
+    #[allow(
+        clippy::box_collection,
+        reason = "rare: a session that has none pays for a pointer"
+    )]
     spill: Option<Box<VecDeque<Tail>>>,
     /// What the send in flight sends.
     sending: Option<Piece>,
@@ -320,7 +324,11 @@ impl Leg {
                     self.drop_outbox(kit);
                 }
             }
-            if self.outbox.as_ref().is_some_and(|tail| tail.unsent().is_empty()) {
+            if self
+                .outbox
+                .as_ref()
+                .is_some_and(|tail| tail.unsent().is_empty())
+            {
                 self.drop_outbox(kit);
             }
         }

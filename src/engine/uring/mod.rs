@@ -195,7 +195,10 @@ impl Uring {
 
     /// Sides that were left unwatched for long enough are watched for failure.
     fn keep_vigils(&mut self) {
-        while let Some((at, _)) = self.vigils.pop_front_if(|(_, due)| *due <= self.now) {
+        while let Some(&(at, due)) = self.vigils.front()
+            && due <= self.now
+        {
+            self.vigils.pop_front();
             if let Some(leg) = leg_mut(&mut self.conns, at) {
                 leg.vigil_due = false;
                 if wants_vigil(leg) {
@@ -267,10 +270,7 @@ impl Uring {
                 let ended = result as i16 & (libc::POLLRDHUP | libc::POLLHUP) != 0;
                 leg.exhaustive |= ended || failed || result as i16 & libc::POLLPRI != 0;
                 leg.hung_up |= failed || result as i16 & libc::POLLHUP != 0;
-                let readiness = Readiness {
-                    failed,
-                    ..READABLE
-                };
+                let readiness = Readiness { failed, ..READABLE };
                 events.push(ready(at.side, at.key, readiness));
             }
             Op::WatchOut if leg.connecting => self.connect_ended(at, result, events),
@@ -324,7 +324,7 @@ impl Uring {
         let writable = result >= 0 && result as i16 & libc::POLLOUT != 0;
         let outcome = match dial::pending_error(fd.as_fd(), Operation::Connect) {
             Some(failure) => Err(Cause::from(failure)),
-            None if leg.suspect && super::epoll::is_self(fd) => Err(Cause::SelfConnect),
+            None if leg.suspect && dial::is_self_connect(fd.as_fd()) => Err(Cause::SelfConnect),
             None if writable => Ok(()),
             None => return leg.watch(Op::WatchOut, at, &mut self.ring),
         };
@@ -371,10 +371,7 @@ impl Uring {
         };
         leg.replace(Some(opened.fd));
         leg.connecting = connecting == Connecting::InProgress;
-        leg.suspect = match target.endpoint {
-            Endpoint::Inet(address) => self.ephemeral_ports.contains(&address.port()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => false,
-        };
+        leg.suspect = dial::may_self_connect(target.endpoint, &self.ephemeral_ports);
         if leg.connecting {
             leg.watch(Op::WatchOut, at, &mut self.ring);
             return Ok(Start::Pending);

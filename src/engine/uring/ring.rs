@@ -53,7 +53,7 @@ impl Completion {
 
 /// See the module's documentation.
 pub(super) struct Ring {
-    ring: ManuallyDrop<IoUring>,
+    uring: ManuallyDrop<IoUring>,
     /// What `io_uring_enter` is called with: the descriptor, or the index under
     /// which it is registered, and the flag that says so.
     entry: (i32, u32),
@@ -89,7 +89,7 @@ impl Ring {
         }?;
         Ok(Self {
             entry: register_descriptor(ring.as_raw_fd()),
-            ring: ManuallyDrop::new(ring),
+            uring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             flying: 0,
             backlog: Vec::new(),
@@ -101,7 +101,7 @@ impl Ring {
     pub(super) fn busy_poll_cards(&self, time: Duration) {
         let micros = time.as_micros().min(u128::from(u32::MAX)) as u32;
         let mut napi = io_uring::types::Napi::new().set_busy_poll_timeout(micros);
-        let _ = self.ring.submitter().register_napi(&mut napi);
+        let _ = self.uring.submitter().register_napi(&mut napi);
     }
 
     /// The provided buffers.
@@ -125,13 +125,13 @@ impl Ring {
 
     /// Polls once.
     pub(super) fn poll(&mut self, fd: BorrowedFd<'_>, mask: i16, tag: Tag) {
-        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), mask as u16 as u32).build();
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), poll_mask(mask)).build();
         self.start(entry, tag);
     }
 
     /// Polls until cancelled, edge-triggered.
     pub(super) fn poll_on(&mut self, fd: BorrowedFd<'_>, mask: i16, tag: Tag) {
-        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), mask as u16 as u32)
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), poll_mask(mask))
             .multi(true)
             .build();
         self.start(entry, tag);
@@ -180,7 +180,7 @@ impl Ring {
             // flight (see `drop`). Descriptors need not live on: the kernel holds
             // the file from submission, and a descriptor closed before that would
             // fail the operation; `Leg` closes none with an operation in flight.
-            let pushed = unsafe { self.ring.submission().push(entry) };
+            let pushed = unsafe { self.uring.submission().push(entry) };
             if pushed.is_ok() {
                 return;
             }
@@ -198,7 +198,7 @@ impl Ring {
     /// Passes submissions on, runs deferred work, and waits for a completion if
     /// `want` is 1: as long as it takes, or until the timeout.
     pub(super) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        let submissions = self.ring.submission().len() as u32;
+        let submissions = self.uring.submission().len() as u32;
         let timespec = timeout.map(|timeout| {
             Timespec::new()
                 .sec(timeout.as_secs())
@@ -244,20 +244,20 @@ impl Ring {
     /// Whether a look at the completions is worth it, without a system call.
     pub(super) fn has_news(&mut self) -> bool {
         !self.backlog.is_empty()
-            || !self.ring.completion().is_empty()
-            || self.ring.submission().taskrun()
+            || !self.uring.completion().is_empty()
+            || self.uring.submission().taskrun()
     }
 
     /// Whether everything was submitted and every completion so far can be taken;
     /// if not, there is more to come from a further [`Ring::enter`].
     pub(super) fn is_settled(&mut self) -> bool {
-        let submissions = self.ring.submission();
+        let submissions = self.uring.submission();
         submissions.is_empty() && !submissions.cq_overflow()
     }
 
     /// Whether completions can be taken.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.backlog.is_empty() || !self.ring.completion().is_empty()
+        !self.backlog.is_empty() || !self.uring.completion().is_empty()
     }
 
     /// Takes all completions.
@@ -273,7 +273,7 @@ impl Ring {
 
     fn collect(&mut self, completions: &mut Vec<Completion>) {
         let flying = &mut self.flying;
-        completions.extend(self.ring.completion().map(|entry| {
+        completions.extend(self.uring.completion().map(|entry| {
             let completion = Completion {
                 tag: Tag::decode(entry.user_data()),
                 result: entry.result(),
@@ -309,7 +309,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         let quiet = self.quiesce();
         // SAFETY: dropped once, here, and not used afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.ring) };
+        unsafe { ManuallyDrop::drop(&mut self.uring) };
         if quiet {
             // SAFETY: as above; no operation is left that could touch the buffers,
             // and closing the ring unregistered them.
@@ -324,6 +324,11 @@ impl std::fmt::Debug for Ring {
             .field("flying", &self.flying)
             .finish_non_exhaustive()
     }
+}
+
+/// poll(2)'s bits as the ring takes them.
+const fn poll_mask(mask: i16) -> u32 {
+    mask as u32 & 0xFFFF
 }
 
 /// Registers the ring's descriptor (5.18): saves a look-up at each call. Returns
