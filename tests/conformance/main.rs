@@ -6,6 +6,8 @@ mod sockets;
 
 use std::time::Duration;
 
+#[cfg(feature = "uring")]
+use thalweg::engine::uring::Sizes;
 use thalweg::engine::{Engine, Event, SessionKey, Start};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
@@ -426,5 +428,15 @@ macro_rules! suite {
 
 suite!(epoll, Some(sockets::epoll()));
 #[cfg(feature = "uring")]
-suite!(io_uring, sockets::io_uring());
+suite!(io_uring, sockets::io_uring(Sizes::default()));
+// Every queue overflows and buffers are short all the time (behaviour 63).
+#[cfg(feature = "uring")]
+suite!(
+    io_uring_cramped,
+    sockets::io_uring(Sizes {
+        submissions: 2,
+        completions: 4,
+        buffers: 2,
+    })
+);
 suite!(simulator, Some(simulated::world()));

@@ -41,14 +41,16 @@ pub(crate) fn epoll() -> Sockets<Epoll> {
 
 /// `None`, said aloud, where the kernel permits no io_uring.
 #[cfg(feature = "uring")]
-pub(crate) fn io_uring() -> Option<Sockets<thalweg::engine::uring::Uring>> {
+pub(crate) fn io_uring(
+    sizes: thalweg::engine::uring::Sizes,
+) -> Option<Sockets<thalweg::engine::uring::Uring>> {
     use thalweg::engine::uring::{Uring, probe};
     if let Err(reason) = probe() {
         println!("skipped: {reason}");
         return None;
     }
     Some(world(|setup, listeners| {
-        Uring::new(&setup, listeners, Instant::now()).expect("an io_uring engine")
+        Uring::with_sizes(&setup, listeners, Instant::now(), sizes).expect("an io_uring engine")
     }))
 }
 

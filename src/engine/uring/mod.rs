@@ -50,16 +50,9 @@ use lanes::Mover;
 use leg::Leg;
 use op::{At, Op, SLOTS_MAX, Tag};
 pub use probe::probe;
+pub use ring::Sizes;
 use ring::{Completion, Ring};
 pub use wake::Waker;
-
-/// Provided buffers of a reactor, 8 KiB each: what arrives in one turn for
-/// streamed legs, and the sends that a sink holds up. Measured: 128 to 1024 make
-/// no difference to 64 flows. Legs that find none go on without.
-const BUFFERS: u16 = 256;
-
-/// Sends whose buffers may stay out while the reactor sleeps.
-const SENDS_ASLEEP: usize = BUFFERS as usize / 4;
 
 /// How long a side from which nothing is read goes unwatched. Short connections
 /// are over by then and save two operations; a peer that fails meanwhile is
@@ -81,6 +74,8 @@ pub struct Uring {
     sends: Vec<At>,
     /// Something waits for these sends: do not sleep before they are over.
     hurry: bool,
+    /// Sends whose buffers may stay out while the reactor sleeps.
+    sends_asleep: usize,
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
@@ -109,7 +104,17 @@ impl Uring {
     /// An engine for the calling thread, its listeners registered. `origin` is time
     /// zero.
     pub fn new(setup: &Setup, listeners: Vec<Listener>, origin: Instant) -> io::Result<Self> {
-        let mut ring = Ring::new(BUFFERS)?;
+        Self::with_sizes(setup, listeners, origin, Sizes::default())
+    }
+
+    /// As [`Uring::new`], with queues of other sizes.
+    pub fn with_sizes(
+        setup: &Setup,
+        listeners: Vec<Listener>,
+        origin: Instant,
+        sizes: Sizes,
+    ) -> io::Result<Self> {
+        let mut ring = Ring::new(sizes)?;
         let waker = Waker::new()?;
         if !setup.busy_poll.is_zero() {
             ring.busy_poll_cards(setup.busy_poll);
@@ -136,6 +141,7 @@ impl Uring {
             vigils: VecDeque::new(),
             sends: Vec::new(),
             hurry: false,
+            sends_asleep: usize::from(sizes.buffers) / 4,
             queued: Vec::new(),
             completions: Vec::new(),
             origin,
@@ -431,7 +437,7 @@ impl Engine for Uring {
         self.keep_vigils();
         events.append(&mut self.queued);
         let vigil = self.vigils.front().map_or(Time::NEVER, |(_, due)| *due);
-        let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > SENDS_ASLEEP;
+        let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
             until.min(vigil)
         } else {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::Piece;
 use super::op::{At, Op, Tag};
-use super::ring::{Completion, Ring};
+use super::ring::{Completion, Ring, Sizes};
 use crate::engine::SessionKey;
 use crate::relay::Side;
 
@@ -23,15 +23,15 @@ const SENDS_MAX: u32 = 100_000;
 
 /// Carries out each kind of operation once. The error says which was refused.
 pub fn probe() -> Result<(), String> {
-    let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    let refused = |error: io::Error| match (error.raw_os_error(), &switch) {
-        (Some(libc::EPERM), Ok(value)) if value.trim() != "0" => {
-            format!("kernel.io_uring_disabled is {}", value.trim())
-        }
-        (Some(libc::ENOSYS), _) => "this kernel has no io_uring, or one older than 6.0".into(),
-        _ => format!("cannot make a ring: {error}"),
+    let sizes = Sizes {
+        submissions: 8,
+        completions: 16,
+        buffers: 2,
     };
-    let mut ring = Ring::new(2).map_err(refused)?;
+    let mut ring = Ring::new(sizes).map_err(|error| {
+        let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+        refusal(&error, switch.ok().as_deref())
+    })?;
     let (near, far) = UnixStream::pair().map_err(|error| format!("socketpair: {error}"))?;
     near.set_nonblocking(true)
         .map_err(|error| format!("fcntl: {error}"))?;
@@ -66,6 +66,20 @@ pub fn probe() -> Result<(), String> {
         return Err("cancel: the operation ended otherwise".into());
     }
     Ok(())
+}
+
+/// Why there is no ring, in an operator's words.
+fn refusal(error: &io::Error, switch: Option<&str>) -> String {
+    match (error.raw_os_error(), switch.map(str::trim)) {
+        (Some(libc::EPERM), Some(value)) if value != "0" => {
+            format!("kernel.io_uring_disabled is {value}")
+        }
+        (Some(libc::EPERM), _) => "a seccomp filter or a security module forbids it".into(),
+        (Some(libc::ENOSYS), _) => {
+            "this kernel has no io_uring, one older than 6.0, or a filter that says so".into()
+        }
+        _ => format!("cannot make a ring: {error}"),
+    }
 }
 
 /// A send that is taken says nothing, one that is not says so at once.
@@ -124,5 +138,23 @@ fn next(ring: &mut Ring, tag: Tag, name: &str) -> Result<Completion, String> {
         }
         ring.enter(1, Some(PATIENCE / 10))
             .map_err(|error| format!("io_uring_enter: {error}"))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b64_the_reason_names_the_switch() {
+        let refused = |errno, switch| refusal(&io::Error::from_raw_os_error(errno), switch);
+        assert_eq!(
+            refused(libc::EPERM, Some("2\n")),
+            "kernel.io_uring_disabled is 2"
+        );
+        assert!(refused(libc::EPERM, Some("0\n")).contains("seccomp"));
+        assert!(refused(libc::EPERM, None).contains("seccomp"));
+        assert!(refused(libc::ENOSYS, None).contains("no io_uring"));
+        assert!(refused(libc::ENOMEM, Some("0")).contains("cannot make a ring"));
     }
 }
