@@ -101,7 +101,7 @@ pub struct Args {
     /// Print everything as JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Write report.html, report.json, table.txt and the plots as SVG to this directory
+    /// Write report.html, report.json, table.txt, summary.md and the plots as SVG here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
 }
@@ -301,6 +301,7 @@ fn write_report(directory: &Path, report: &Report, table: &str, json: &str) -> R
         ("report.html".to_owned(), report::html::render(report)),
         ("report.json".to_owned(), json.to_owned()),
         ("table.txt".to_owned(), table.to_owned()),
+        ("summary.md".to_owned(), report::markdown::render(report)),
     ];
     files.extend(report::html::plots(report));
     for (name, content) in files {

@@ -1,7 +1,9 @@
 //! From samples to figures: intervals over rounds, ratios, verdicts, the cost of
-//! the hop. Pure; the outputs are in [`table`], [`html`] and [`svg`].
+//! the hop. Pure; the outputs are in [`table`], [`markdown`], [`html`] and
+//! [`svg`].
 
 pub mod html;
+pub mod markdown;
 pub mod svg;
 pub mod table;
 
