@@ -1,0 +1,517 @@
+//! The real binary as a child: started on ports from the kernel, its log collected,
+//! looked at from outside, ended and reaped when dropped.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::process::{Descriptors, Memory, Process};
+use super::{Case, MIB, PATIENCE, Peer, poll};
+
+/// Pipes that a reactor may keep for later.
+const PIPES_POOLED_MAX: usize = 16;
+
+/// User memory that may stay with a process after a few sessions: slabs, pools and
+/// whatever the allocator keeps.
+const MEMORY_KEPT_MAX: u64 = 8 * MIB;
+
+/// The share of a core that an idle forwarder may use. What it does use is next to
+/// nothing; what spins uses as much as it gets, on a busy machine too.
+const IDLE_SHARE_MAX: f64 = 0.1;
+
+/// How to start it. One reactor and a JSON log with a record of each session, unless
+/// told otherwise.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pairs: Vec<(String, String)>,
+    arguments: Vec<String>,
+    wrapper: Vec<String>,
+    reactors: u16,
+}
+
+impl Setup {
+    /// From a free port of 127.0.0.1 to `servers` (`host:port`, comma-separated).
+    pub(crate) fn new(servers: impl ToString) -> Self {
+        Self::between("127.0.0.1:0", servers)
+    }
+
+    /// From `listen` to `servers`.
+    pub(crate) fn between(listen: impl ToString, servers: impl ToString) -> Self {
+        Self {
+            pairs: vec![(listen.to_string(), servers.to_string())],
+            arguments: Vec::new(),
+            wrapper: Vec::new(),
+            reactors: 1,
+        }
+    }
+
+    /// To several servers, in this order.
+    pub(crate) fn to_all(servers: &[SocketAddr]) -> Self {
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        Self::new(servers.join(","))
+    }
+
+    /// One more forward.
+    pub(crate) fn and(mut self, listen: impl ToString, servers: impl ToString) -> Self {
+        self.pairs.push((listen.to_string(), servers.to_string()));
+        self
+    }
+
+    /// `--set KEY=VALUE`.
+    pub(crate) fn set(self, key: &str, value: impl ToString) -> Self {
+        self.argument("--set")
+            .argument(format!("{key}={}", value.to_string()))
+    }
+
+    /// Any further argument.
+    pub(crate) fn argument(mut self, argument: impl ToString) -> Self {
+        self.arguments.push(argument.to_string());
+        self
+    }
+
+    /// The engine and data path under test.
+    pub(crate) fn case(self, case: Case) -> Self {
+        self.engine(case.engine)
+            .set("defaults.data_path", case.path)
+    }
+
+    /// The engine.
+    pub(crate) fn engine(self, engine: &str) -> Self {
+        self.set("global.engine", engine)
+    }
+
+    /// How many reactors.
+    pub(crate) fn reactors(mut self, reactors: u16) -> Self {
+        self.reactors = reactors;
+        self
+    }
+
+    /// A command that executes the one that follows it, such as
+    /// `["prlimit", "--nofile=64:64"]`. It must keep its process.
+    pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The command line.
+    pub(crate) fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_thalweg");
+        let mut words = self.wrapper.iter().map(String::as_str).chain([binary]);
+        let mut command = Command::new(words.next().unwrap_or(binary));
+        command.args(words).arg("run");
+        for (listen, servers) in &self.pairs {
+            command.args(["-l", listen, "-r", servers]);
+        }
+        command.args(["--set", &format!("global.reactors={}", self.reactors)]);
+        command.args(["--set", "log.format=json", "--set", "log.sessions=close"]);
+        command.args(&self.arguments);
+        command
+    }
+
+    /// Starts it, in the network namespace of the calling thread.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Forwarder {
+        match self.try_start() {
+            Ok(forwarder) => forwarder,
+            Err(why) => panic!("thalweg does not start: {why}"),
+        }
+    }
+
+    /// Starts it, or says what it said.
+    pub(crate) fn try_start(&self) -> Result<Forwarder, String> {
+        Forwarder::start(self)
+    }
+}
+
+/// A line of the log, a JSON object.
+#[derive(Debug, Clone)]
+pub(crate) struct Record(Value);
+
+impl Record {
+    /// A text field; empty when it is absent.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.0[key].as_str().unwrap_or("")
+    }
+
+    /// A number; `None` when it is absent.
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
+        self.0[key].as_u64()
+    }
+
+    /// All of it.
+    pub(crate) const fn json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Two letters: who ended it, and when.
+    pub(crate) fn code(&self) -> &str {
+        self.text("code")
+    }
+
+    pub(crate) fn cause(&self) -> &str {
+        self.text("cause")
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        self.text("message")
+    }
+
+    /// Bytes delivered to the server and to the client.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let bytes = |key| self.number(key).unwrap_or(u64::MAX);
+        (bytes("bytes_up"), bytes("bytes_down"))
+    }
+
+    /// Bytes read and never delivered, both ways.
+    pub(crate) fn lost(&self) -> u64 {
+        let lost = |key| self.number(key).unwrap_or(0);
+        lost("lost_up") + lost("lost_down")
+    }
+
+    pub(crate) fn attempts(&self) -> u64 {
+        self.number("attempts").unwrap_or(0)
+    }
+}
+
+/// Lines that a reader thread appends to.
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+impl Lines {
+    fn collect(self: Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                self.lines.lock().unwrap().push(line);
+                self.grown.notify_all();
+            }
+        })
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+/// A running forwarder.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    child: Child,
+    log: Arc<Lines>,
+    errors: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
+    addresses: Vec<String>,
+    reactors: u16,
+    idle: Idle,
+}
+
+/// What it had before its first session.
+#[derive(Debug, Clone, Copy, Default)]
+struct Idle {
+    descriptors: Descriptors,
+    memory: Memory,
+}
+
+impl Forwarder {
+    fn start(setup: &Setup) -> Result<Self, String> {
+        let mut child = setup
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let (log, errors) = (Arc::<Lines>::default(), Arc::<Lines>::default());
+        let readers = vec![
+            log.clone().collect(child.stdout.take().unwrap()),
+            errors.clone().collect(child.stderr.take().unwrap()),
+        ];
+        let mut forwarder = Self {
+            child,
+            log,
+            errors,
+            readers,
+            addresses: Vec::new(),
+            reactors: setup.reactors,
+            idle: Idle::default(),
+        };
+        // On an error the forwarder is dropped here, and with it the child.
+        forwarder.wait_for_listeners(setup.pairs.len())?;
+        forwarder.wait_for_reactors()?;
+        Ok(forwarder)
+    }
+
+    fn wait_for_listeners(&mut self, forwards: usize) -> Result<(), String> {
+        let listening = |record: &Record| {
+            let rest = record.message().strip_prefix("listening on ")?.to_owned();
+            let (address, forward) = rest.split_once(" forward=")?;
+            Some((address.to_owned(), forward.to_owned()))
+        };
+        let found = poll(PATIENCE, || {
+            let found: Vec<_> = self.records().iter().filter_map(listening).collect();
+            let mut names: Vec<_> = found.iter().map(|(_, forward)| forward).collect();
+            names.dedup();
+            let complete = names.len() >= forwards;
+            (complete || !Process(self.child.id()).is_alive()).then_some((complete, found))
+        });
+        match found {
+            Some((true, found)) => {
+                self.addresses = found.into_iter().map(|(address, _)| address).collect();
+                Ok(())
+            }
+            Some((false, _)) => Err(self.report("it ended")),
+            None => Err(self.report("it does not listen")),
+        }
+    }
+
+    /// The sockets listen before the reactors stand; what an idle forwarder has is
+    /// known once they do, each with its waker, and nothing more is being opened.
+    fn wait_for_reactors(&mut self) -> Result<(), String> {
+        let process = self.process();
+        let mut still = 0;
+        let settled = poll(PATIENCE, || {
+            let descriptors = process.descriptors();
+            let reactors = descriptors.eventfds.max(descriptors.rings);
+            let named = process.threads().into_iter();
+            let threads = named.filter(|name| name.starts_with("reactor-")).count();
+            let same = descriptors == self.idle.descriptors;
+            still = if same { still + 1 } else { 0 };
+            self.idle.descriptors = descriptors;
+            let stand = reactors.min(threads) >= usize::from(self.reactors);
+            (stand && still >= 5 || !process.is_alive()).then_some(())
+        });
+        if settled.is_none() || !process.is_alive() {
+            return Err(self.report("its reactors do not start"));
+        }
+        self.idle.memory = process.memory();
+        Ok(())
+    }
+
+    /// What it wrote, for a panic.
+    fn report(&self, what: &str) -> String {
+        let mut text = what.to_owned();
+        for (name, lines) in [("log", &self.log), ("error", &self.errors)] {
+            for line in lines.all() {
+                let _ = write!(text, "\n  {name}: {line}");
+            }
+        }
+        text
+    }
+
+    /// Where its first listener is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses[0].parse().unwrap()
+    }
+
+    /// Where all listeners are, as it wrote them.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// A client, connected to the first listener.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Peer {
+        Peer::connect(self.address())
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    // Its log.
+
+    /// Every line so far.
+    #[track_caller]
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let lines = self.log.all();
+        let parse = |line: &String| match serde_json::from_str(line) {
+            Ok(value) => Record(value),
+            Err(error) => panic!("this line of the log is not JSON ({error}): {line}"),
+        };
+        lines.iter().map(parse).collect()
+    }
+
+    /// The records of sessions that have ended.
+    pub(crate) fn sessions(&self) -> Vec<Record> {
+        let mut records = self.records();
+        records.retain(|record| record.text("kind") == "session_end");
+        records
+    }
+
+    /// Lines that are no records of sessions and hold `text`.
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<Record> {
+        let mut records = self.records();
+        records.retain(|record| record.message().contains(text));
+        records
+    }
+
+    /// Lines at the level of a warning or above.
+    pub(crate) fn complaints(&self) -> Vec<Record> {
+        let mut records = self.records();
+        records.retain(|record| matches!(record.text("level"), "warn" | "error"));
+        records
+    }
+
+    /// Waits for the records of `count` sessions, and returns all there are.
+    #[track_caller]
+    pub(crate) fn wait_for_sessions(&self, count: usize) -> Vec<Record> {
+        let sessions = || Some(self.sessions()).filter(|sessions| sessions.len() >= count);
+        match poll(PATIENCE, sessions) {
+            Some(sessions) => sessions,
+            None => panic!(
+                "{}",
+                self.report(&format!("there are no {count} ended sessions"))
+            ),
+        }
+    }
+
+    /// Waits for the record of the only session.
+    #[track_caller]
+    pub(crate) fn wait_for_session(&self) -> Record {
+        let mut sessions = self.wait_for_sessions(1);
+        assert_eq!(sessions.len(), 1, "one session, one record: {sessions:?}");
+        sessions.remove(0)
+    }
+
+    /// Waits for a line that holds `text`.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, text: &str) -> Record {
+        match poll(PATIENCE, || self.lines_with(text).pop()) {
+            Some(record) => record,
+            None => panic!("{}", self.report(&format!("no line says {text:?}"))),
+        }
+    }
+
+    /// The counters, by name, asked for now (SIGUSR1).
+    #[track_caller]
+    pub(crate) fn counters(&self) -> Counters {
+        let before = self.lines_with("counters ").len();
+        self.process().signal(Signal::SIGUSR1);
+        let line = poll(PATIENCE, || {
+            self.lines_with("counters ").get(before).cloned()
+        });
+        match line {
+            Some(line) => Counters(line.message().to_owned()),
+            None => panic!("{}", self.report("it does not tell its counters")),
+        }
+    }
+
+    // The checks after every behaviour.
+
+    /// What must hold once every session has ended, whatever happened before: it
+    /// lives, nothing panicked, descriptors and memory are back at what they were,
+    /// no pipe holds a byte, and it sleeps.
+    #[track_caller]
+    pub(crate) fn check_idle(&self) {
+        let process = self.process();
+        let sockets = || process.descriptors().sockets;
+        let back = poll(PATIENCE, || {
+            (sockets() <= self.idle.descriptors.sockets).then_some(())
+        });
+        if back.is_none() {
+            let (now, before) = (process.descriptors(), self.idle.descriptors);
+            panic!(
+                "{}",
+                self.report(&format!("sockets leak: {now:?}, before {before:?}"))
+            );
+        }
+        self.check_quiet();
+        self.check_descriptors();
+        let memory = process.memory().anonymous;
+        let kept = memory.saturating_sub(self.idle.memory.anonymous);
+        assert!(kept <= MEMORY_KEPT_MAX, "{kept} bytes of memory are kept");
+        assert_eq!(process.bytes_in_pipes(), 0, "a pooled pipe holds bytes");
+    }
+
+    fn check_descriptors(&self) {
+        let mut now = self.process().descriptors();
+        let pooled = now
+            .pipe_ends
+            .saturating_sub(self.idle.descriptors.pipe_ends);
+        let pooled_max = 2 * PIPES_POOLED_MAX * usize::from(self.reactors);
+        assert!(pooled <= pooled_max, "{pooled} ends of pipes are left");
+        now.pipe_ends -= pooled;
+        assert_eq!(now, self.idle.descriptors, "descriptors leak");
+    }
+
+    /// Whether it lives, did not panic, and does not spin while nothing moves,
+    /// whether or not there are sessions.
+    #[track_caller]
+    pub(crate) fn check_quiet(&self) {
+        let process = self.process();
+        assert!(process.is_alive(), "{}", self.report("it has ended"));
+        let panicked = self.errors.all().iter().any(|l| l.contains("panicked"));
+        assert!(!panicked, "{}", self.report("it panicked"));
+        // What ended a moment ago may still be written to the log.
+        let quiet = || process.processor_share(Duration::from_millis(150)) <= IDLE_SHARE_MAX;
+        let found = poll(Duration::from_secs(2), || quiet().then_some(()));
+        assert!(
+            found.is_some(),
+            "{}",
+            self.report("it burns CPU while idle")
+        );
+    }
+
+    // Its end.
+
+    /// Asks it to end (SIGTERM), and waits.
+    #[track_caller]
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        self.process().signal(Signal::SIGTERM);
+        self.wait_for_exit(PATIENCE)
+            .expect("it does not end after SIGTERM")
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait_for_exit(&mut self, patience: Duration) -> Option<ExitStatus> {
+        poll(patience, || self.child.try_wait().unwrap())
+    }
+
+    /// How long it has not been alive: for tests that expect an end.
+    pub(crate) fn standard_error(&self) -> String {
+        self.errors.all().join("\n")
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let started = Instant::now();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "{}\n(reaped in {:?})",
+                self.report("the forwarder of the failed test"),
+                started.elapsed()
+            );
+        }
+    }
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Counters(String);
+
+impl Counters {
+    /// One of them.
+    #[track_caller]
+    pub(crate) fn of(&self, name: &str) -> u64 {
+        let mut pairs = self.0.split(' ').filter_map(|pair| pair.split_once('='));
+        match pairs.find(|(key, _)| *key == name) {
+            Some((_, value)) => value.parse().unwrap(),
+            None => panic!("there is no counter {name}: {}", self.0),
+        }
+    }
+}
