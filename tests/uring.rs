@@ -66,10 +66,10 @@ fn b62_closing_with_a_receive_in_flight() {
 /// bytes of each on their way when it is reset.
 #[test]
 fn b62_a_descriptor_used_again_gets_nobody_elses_bytes() {
+    const SESSIONS: u64 = 300;
     if !is_permitted() {
         return;
     }
-    const SESSIONS: u64 = 300;
     let server = Listener::new();
     let forwarder = Setup::new(server.address()).engine("io_uring").start();
     for n in 0..SESSIONS {
@@ -94,10 +94,10 @@ fn b62_a_descriptor_used_again_gets_nobody_elses_bytes() {
 /// More sides get bytes in one turn than there are buffers.
 #[test]
 fn b63_more_arrives_at_once_than_there_are_buffers() {
+    const SESSIONS: u64 = 400;
     if !is_permitted() {
         return;
     }
-    const SESSIONS: u64 = 400;
     let server = Listener::new();
     let forwarder = Setup::new(server.address()).engine("io_uring").start();
     let mut sessions: Vec<(Peer, Peer)> = (0..SESSIONS)
