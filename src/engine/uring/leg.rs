@@ -293,7 +293,9 @@ impl Leg {
         let Some(piece) = self.sending.take() else {
             return;
         };
-        if let Err(result) = result {
+        if let Err(result) = result
+            && !self.closing
+        {
             let errno = Errno::from_raw(-result.min(0));
             match Failure::of(Operation::Transfer, errno) {
                 // Some of it was taken, or none.

@@ -24,6 +24,10 @@ use super::op::Tag;
 /// The group of the provided buffers; there is but one.
 const GROUP: u16 = 0;
 
+/// Attempts to pass submissions on to make room for one more. The first succeeds,
+/// or the second, once completions were taken.
+const PUSH_TRIES: u32 = 1000;
+
 /// Rounds of cancel and reap when the ring is dropped, a tenth of a second each.
 const DROP_ROUNDS: u32 = 20;
 
@@ -190,7 +194,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &Entry) {
-        loop {
+        for _ in 0..PUSH_TRIES {
             // SAFETY: of the operations above only `send` and `recv` refer to
             // memory, and that is the provided buffers, which outlive everything in
             // flight (see `drop`). Descriptors need not live on: the kernel holds
@@ -207,6 +211,7 @@ impl Ring {
             self.collect(&mut taken);
             self.backlog = taken;
         }
+        panic!("the kernel takes no submissions");
     }
 
     // Completions.
