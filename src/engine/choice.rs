@@ -9,6 +9,16 @@ use std::time::Instant;
 use super::Engine;
 use super::epoll::{Epoll, Listener, Setup};
 
+/// The version, and which engines it has.
+pub const VERSION: &str = if cfg!(feature = "uring") {
+    concat!(env!("CARGO_PKG_VERSION"), "\nengines: epoll, io_uring")
+} else {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        "\nengines: epoll (io_uring is not built in)"
+    )
+};
+
 /// An engine that can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
