@@ -35,8 +35,11 @@ use super::probe::{self, Mutation};
 use super::time::Time;
 use super::{Direction, Side};
 
-/// How long bytes of a side that failed may wait for a sink that takes none.
-/// Half of the second within which behaviour 12 wants the other side told.
+/// How long bytes of a client that failed may wait for an upstream that takes
+/// none: half of the second within which behaviour 12 wants it told. Bytes of an
+/// upstream that failed wait for a slow client as long as any other silence
+/// after an end, `half_close_timeout`: what was delivered is not thrown away
+/// because an error followed it (behaviour 10).
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// First interval between looks at what the kernel has still to deliver to the
@@ -146,14 +149,16 @@ impl Session {
         }
     }
 
-    /// When [`Event::Looked`] is due. Later than the truth never; a caller may
-    /// keep an earlier timer and ask again when it fires.
+    /// When [`Event::Looked`] is due. It moves away with every byte: a caller may
+    /// keep an earlier timer and ask again when that fires.
     pub fn deadline(&self, rules: &Rules) -> Time {
         match self.phase {
             Phase::Dialing { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
-            Phase::Flushing { .. } => self.last_activity + FLUSH_PATIENCE,
+            Phase::Flushing { gone } => {
+                self.looked.max(self.last_activity) + flush_patience(gone, rules) / 4
+            }
             Phase::Lingering { look, .. } => look,
         }
     }
@@ -422,7 +427,7 @@ impl Session {
     /// goes to the other side.
     fn flush(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
         self.lane_mut(gone.incoming()).sink_failed();
-        self.drop_held(gone.incoming(), actions);
+        drop_held(gone.incoming(), actions);
         self.enter(Phase::Flushing { gone });
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
@@ -450,7 +455,7 @@ impl Session {
         self.end(Who::Peer(gone), Cause::Reset);
         let left = gone.other();
         self.lane_mut(left.outgoing()).sink_failed();
-        self.drop_held(left.outgoing(), actions);
+        drop_held(left.outgoing(), actions);
         self.hang_up(gone, Close::Orderly, actions);
         self.enter(Phase::Lingering {
             left,
@@ -479,7 +484,9 @@ impl Session {
                 self.expire(now, rules, actions);
             }
             Phase::Flushing { gone } => {
-                if now >= self.last_activity + FLUSH_PATIENCE {
+                self.take_note(unsent, now);
+                let delivered = self.delivery[gone.other().index()].since;
+                if now >= self.last_activity.max(delivered) + flush_patience(gone, rules) {
                     self.abort(gone, now, actions);
                 }
             }
@@ -547,6 +554,9 @@ impl Session {
     /// Ends a session that did not end by itself. An orderly end must not claim
     /// completeness: with bytes still on their way, it is a reset.
     fn cut(&mut self, who: Who, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Closing) {
+            return;
+        }
         self.end(who, cause);
         let complete = self.lanes.iter().all(|lane| lane.held() == 0)
             && self.delivery.iter().all(|delivery| delivery.unsent == 0);
@@ -569,7 +579,7 @@ impl Session {
         for direction in Direction::BOTH {
             if self.lane(direction).held() > 0 {
                 self.lane_mut(direction).sink_failed();
-                self.drop_held(direction, actions);
+                drop_held(direction, actions);
             }
         }
         self.finish_if_closed(now, actions);
@@ -608,18 +618,25 @@ impl Session {
         }
     }
 
-    fn drop_held(&self, direction: Direction, actions: &mut Vec<Action>) {
-        if !probe::mutated(Mutation::BufferLeakedOnReset) {
-            actions.push(Action::Drop(direction));
-        }
-    }
-
     fn pump_if_wanted(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
         let wanted = self.wants_pump(direction);
         if wanted {
             actions.push(Action::Pump(direction));
         }
         wanted
+    }
+}
+
+fn drop_held(direction: Direction, actions: &mut Vec<Action>) {
+    if !probe::mutated(Mutation::BufferLeakedOnReset) {
+        actions.push(Action::Drop(direction));
+    }
+}
+
+fn flush_patience(gone: Side, rules: &Rules) -> Duration {
+    match gone {
+        Side::Client => FLUSH_PATIENCE.min(rules.deadlines.half_close),
+        Side::Upstream => rules.deadlines.half_close,
     }
 }
 
