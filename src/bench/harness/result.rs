@@ -43,7 +43,7 @@ pub struct Sample {
 pub struct Cell {
     /// Index into [`LayoutResult::subjects`].
     pub subject: usize,
-    /// Index into [`BenchOptions::shapes`].
+    /// Index into [`super::BenchOptions::shapes`].
     pub shape: usize,
     /// One for each round that succeeded.
     pub samples: Vec<Sample>,
