@@ -149,14 +149,16 @@ impl Session {
         }
     }
 
-    /// When [`Event::Looked`] is due. Later than the truth never; a caller may
-    /// keep an earlier timer and ask again when it fires.
+    /// When [`Event::Looked`] is due. It moves away with every byte: a caller may
+    /// keep an earlier timer and ask again when that fires.
     pub fn deadline(&self, rules: &Rules) -> Time {
         match self.phase {
             Phase::Dialing { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
-            Phase::Flushing { gone } => self.last_activity + flush_patience(gone, rules),
+            Phase::Flushing { gone } => {
+                self.looked.max(self.last_activity) + flush_patience(gone, rules) / 4
+            }
             Phase::Lingering { look, .. } => look,
         }
     }
@@ -482,7 +484,9 @@ impl Session {
                 self.expire(now, rules, actions);
             }
             Phase::Flushing { gone } => {
-                if now >= self.last_activity + flush_patience(gone, rules) {
+                self.take_note(unsent, now);
+                let delivered = self.delivery[gone.other().index()].since;
+                if now >= self.last_activity.max(delivered) + flush_patience(gone, rules) {
                     self.abort(gone, now, actions);
                 }
             }

@@ -419,7 +419,7 @@ impl<E: Engine> Worker<E> {
                 <= now
             {
                 if entry.session.is_dialing() {
-                    self.counters.connect_failures.add(1);
+                    self.count_connect_failure(key, Cause::ConnectTimeout);
                 }
                 let unsent = self.engine.unsent(key);
                 self.deliver(key, SessionEvent::Looked { unsent });
