@@ -15,7 +15,7 @@
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`worker`] | the loop of one core |
 //! | [`control`] | start-up, signals, drain |
-//! | [`bench`] | origin, load generator, statistics |
+//! | [`mod@bench`] | origin, load generator, statistics |
 //! | [`cli`] | argv to a command |
 
 pub mod balance;

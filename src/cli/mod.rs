@@ -1,6 +1,6 @@
 //! From argv to a command and its exit code.
 //!
-//! A subcommand is one variant of [`Command`] and one file with `pub struct Args`
+//! A subcommand is one variant of `Command` and one file with `pub struct Args`
 //! and `pub fn run(args: Args) -> ExitCode`. Without a subcommand the flags of
 //! `run` stand at the top: `thalweg -l :5000 -r 10.0.0.1:443`.
 //!

@@ -5,7 +5,7 @@
 //!     ─► one thread a reactor
 //!     ─► wait for signals ─► drain ─► cut what is left ─► summary
 //! ```
-//! Talks to reactors by messages ([`reactor::Order`]) only.
+//! Talks to reactors by messages (`reactor::Order`) only.
 
 mod prepare;
 mod reactor;

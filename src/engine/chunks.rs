@@ -1,7 +1,7 @@
 //! Where the unsent tail of a lane waits: chunks of a few sizes, pooled.
 //!
 //! Only a tail that the sink did not take is ever stored; an idle session holds
-//! none. Freed chunks are kept up to [`POOLED_MAX`] of each size, so that a slow
+//! none. Freed chunks are kept up to `POOLED_MAX` of each size, so that a slow
 //! reader costs no allocation for each tail, and a burst of them no memory for
 //! ever.
 
@@ -90,7 +90,9 @@ mod tests {
     fn the_pool_is_bounded() {
         let mut chunks = Chunks::default();
         let tails: Vec<Tail> = (0..100).map(|_| chunks.park(&[0; 100])).collect();
-        tails.into_iter().for_each(|tail| chunks.recycle(tail));
+        for tail in tails {
+            chunks.recycle(tail);
+        }
         assert_eq!(chunks.free[0].len(), POOLED_MAX);
     }
 }

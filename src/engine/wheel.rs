@@ -144,7 +144,7 @@ impl Wheel {
         // Farther than the wheel reaches: the last bucket before it comes round.
         let when_placed = when.min(self.elapsed + span - 1);
         let differing = (self.elapsed ^ when_placed) | (BUCKETS as u64 - 1);
-        let level = (((63 - differing.leading_zeros()) / BITS) as usize).min(LEVELS - 1);
+        let level = ((differing.ilog2() / BITS) as usize).min(LEVELS - 1);
         let bucket = (when_placed >> (BITS * level as u32)) as usize % BUCKETS;
 
         let head = self.heads[level][bucket];

@@ -293,6 +293,19 @@ impl Session {
         matches!(self.phase, Phase::Dialing { .. })
     }
 
+    /// Whether pumping this lane is of use: its sides are open and it would not
+    /// just park. What was queued a moment ago may have lost its point.
+    pub const fn wants_pump(&self, direction: Direction) -> bool {
+        let allowed = match self.phase {
+            Phase::Relaying => true,
+            Phase::Flushing { gone: side } | Phase::Lingering { left: side, .. } => {
+                direction.index() == side.outgoing().index()
+            }
+            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Closing => false,
+        };
+        allowed && !matches!(self.lane(direction).next(), Next::Park | Next::Done)
+    }
+
     /// When the client was accepted.
     pub const fn started(&self) -> Time {
         self.started
@@ -361,7 +374,7 @@ impl Session {
         self.connected = now;
         self.last_activity = now;
         for direction in Direction::BOTH {
-            self.pump_if_runnable(direction, actions);
+            self.pump_if_wanted(direction, actions);
         }
     }
 
@@ -416,7 +429,7 @@ impl Session {
                     self.flush(side, now, actions);
                 } else {
                     for direction in Direction::BOTH {
-                        self.pump_if_runnable(direction, actions);
+                        self.pump_if_wanted(direction, actions);
                     }
                 }
             }
@@ -424,12 +437,12 @@ impl Session {
                 if readiness.failed && side != gone {
                     self.abort(gone, now, actions);
                 } else {
-                    self.pump_if_runnable(gone.outgoing(), actions);
+                    self.pump_if_wanted(gone.outgoing(), actions);
                 }
             }
             Phase::Lingering { left, .. } => {
                 if side == left {
-                    self.pump_if_runnable(left.outgoing(), actions);
+                    self.pump_if_wanted(left.outgoing(), actions);
                 }
             }
             Phase::Closing => {}
@@ -513,7 +526,7 @@ impl Session {
         self.phase = Phase::Flushing { gone };
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
-        if !self.pump_if_runnable(gone.outgoing(), actions) {
+        if !self.pump_if_wanted(gone.outgoing(), actions) {
             self.settle_flushing(gone, now, actions);
         }
     }
@@ -548,7 +561,7 @@ impl Session {
             unsent: u32::MAX,
             since: now,
         };
-        self.pump_if_runnable(left.outgoing(), actions);
+        self.pump_if_wanted(left.outgoing(), actions);
         actions.push(Action::Look);
     }
 
@@ -768,7 +781,7 @@ impl Session {
         self.hung_up &= !bit(side);
         match self.phase {
             Phase::Redialing { attempt } if side == Side::Upstream => {
-                self.dial(attempt, rules, now, actions)
+                self.dial(attempt, rules, now, actions);
             }
             Phase::Closing => self.finish_if_closed(now, actions),
             _ => {}
@@ -782,12 +795,12 @@ impl Session {
         }
     }
 
-    fn pump_if_runnable(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
-        let runnable = !matches!(self.lane(direction).next(), Next::Park | Next::Done);
-        if runnable {
+    fn pump_if_wanted(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
+        let wanted = self.wants_pump(direction);
+        if wanted {
             actions.push(Action::Pump(direction));
         }
-        runnable
+        wanted
     }
 }
 

@@ -96,7 +96,7 @@ impl Gate {
 /// The listeners of a reactor.
 #[derive(Debug)]
 pub(super) struct Doors {
-    doors: Vec<Door>,
+    listeners: Vec<Door>,
     gate: Arc<Gate>,
     /// Nobody is let in before.
     starved_until: Time,
@@ -119,7 +119,7 @@ impl Doors {
             full_until: Time::ZERO,
         };
         Self {
-            doors: listeners.into_iter().map(door).collect(),
+            listeners: listeners.into_iter().map(door).collect(),
             gate,
             starved_until: Time::ZERO,
         }
@@ -127,14 +127,14 @@ impl Doors {
 
     /// Somebody waits at a listener.
     pub(super) fn knock(&mut self, listener: ListenerId) {
-        if let Some(door) = self.doors.get_mut(listener.0 as usize) {
+        if let Some(door) = self.listeners.get_mut(listener.0 as usize) {
             door.knocked = true;
         }
     }
 
     /// When somebody who waits can be let in: a time that has passed is now.
     pub(super) fn next_try(&self) -> Time {
-        let knocked = self.doors.iter().filter(|door| door.knocked);
+        let knocked = self.listeners.iter().filter(|door| door.knocked);
         knocked
             .map(|door| door.full_until.max(self.starved_until))
             .min()
@@ -142,7 +142,7 @@ impl Doors {
     }
 
     pub(super) fn address(&self, listener: u32) -> Endpoint {
-        self.doors
+        self.listeners
             .get(listener as usize)
             .map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
     }
@@ -154,7 +154,7 @@ impl Doors {
             gate.leave();
         }
         self.starved_until = Time::ZERO;
-        for door in &mut self.doors {
+        for door in &mut self.listeners {
             door.full_until = Time::ZERO;
         }
     }
@@ -167,9 +167,9 @@ impl<E: Engine> Worker<E> {
             return;
         }
         let now = self.engine.now();
-        for index in 0..self.doors.doors.len() {
+        for index in 0..self.doors.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
-                let door = &self.doors.doors[index];
+                let door = &self.doors.listeners[index];
                 if !door.knocked || now < door.full_until.max(self.doors.starved_until) {
                     break;
                 }
@@ -179,11 +179,11 @@ impl<E: Engine> Worker<E> {
     }
 
     fn accept_one(&mut self, index: usize, now: Time) {
-        let forward = self.doors.doors[index].setup.forward;
+        let forward = self.doors.listeners[index].setup.forward;
         if !self.enter(forward) {
             self.counters.limit_pauses.add(1);
             self.doors.gate.review();
-            self.doors.doors[index].full_until = now + LIMIT_RETRY;
+            self.doors.listeners[index].full_until = now + LIMIT_RETRY;
             let (live, max) = (self.doors.gate.live(), self.doors.gate.max());
             let name = self.forwards[usize::from(forward)].name.clone();
             self.complain(Complaint::Accept, || {
@@ -203,7 +203,7 @@ impl<E: Engine> Worker<E> {
 
     fn accept_failed(&mut self, index: usize, error: AcceptError, now: Time) {
         match error {
-            AcceptError::Empty => self.doors.doors[index].knocked = false,
+            AcceptError::Empty => self.doors.listeners[index].knocked = false,
             AcceptError::Lost => self.counters.accept_lost.add(1),
             AcceptError::Exhausted(cause) => {
                 self.starve(now);

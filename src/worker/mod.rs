@@ -12,7 +12,7 @@
 //! connects does not starve them (behaviour 44).
 //!
 //! Invariants: a session with runnable work is on the run queue or has an event
-//! coming; a key is freed in exactly one place ([`Worker::finish`]); the clock is
+//! coming; a key is freed in exactly one place (`Worker::finish`); the clock is
 //! read once a turn, by the engine.
 
 mod accept;
@@ -340,9 +340,17 @@ impl<E: Engine> Worker<E> {
 
     fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
         let entry = self.sessions.get_mut(key)?;
-        let pumped = self
-            .engine
-            .pump(key, direction, entry.session.lane_mut(direction));
+        if !entry.session.wants_pump(direction) {
+            return None;
+        }
+        let lane = entry.session.lane_mut(direction);
+        let before = lane.bytes_out();
+        let pumped = self.engine.pump(key, direction, lane);
+        let bytes = match direction {
+            Direction::Up => &self.counters.bytes_up,
+            Direction::Down => &self.counters.bytes_down,
+        };
+        bytes.add(lane.bytes_out() - before);
         let queued = 1 << direction.index();
         if pumped.more && entry.queued & queued == 0 {
             entry.queued |= queued;
@@ -431,7 +439,13 @@ impl<E: Engine> Worker<E> {
     /// handshake on which no client data came to ride.
     fn send_owed_acks(&mut self) {
         let now = self.engine.now();
-        while let Some((key, _)) = self.acks_owed.pop_front_if(|(_, due)| *due <= now) {
+        while let Some((key, _)) = self
+            .acks_owed
+            .front()
+            .copied()
+            .filter(|(_, due)| *due <= now)
+        {
+            self.acks_owed.pop_front();
             if self
                 .sessions
                 .get(key)
@@ -453,8 +467,6 @@ impl<E: Engine> Worker<E> {
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.counters;
         counters.ended.add(1);
-        counters.bytes_up.add(up.bytes_out());
-        counters.bytes_down.add(down.bytes_out());
         counters.bytes_lost.add(up.bytes_lost() + down.bytes_lost());
         counters
             .sessions_spliced
@@ -498,8 +510,8 @@ impl<E: Engine> Worker<E> {
             total: session.total_time(),
             up: session.lane(Direction::Up).into(),
             down: session.lane(Direction::Down).into(),
-            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0].clone()),
-            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1].clone()),
+            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
+            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
         }
     }
 

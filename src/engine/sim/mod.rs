@@ -106,6 +106,8 @@ pub struct Sim {
     open_sockets: u32,
     held: u64,
     idle_steps: u32,
+    /// Sessions are being cut by order: nobody is owed anything any more.
+    pub lenient: bool,
 }
 
 /// What came of the sessions that are over.
@@ -163,6 +165,7 @@ impl Sim {
             open_sockets: 0,
             held: 0,
             idle_steps: 0,
+            lenient: false,
         }
     }
 
@@ -341,7 +344,9 @@ impl Sim {
         }
         let conn = self.conns.touch(key.slot);
         conn.check();
-        conn.check_delivery();
+        if !self.lenient {
+            conn.check_delivery();
+        }
         let [client, upstream] = &conn.peers;
         self.tally.closed += 1;
         self.tally.bytes += client.received + upstream.received;
@@ -398,7 +403,7 @@ impl Sim {
             Next::Fill {
                 path: Path::Splice, ..
             } if refused => {
-                let why = if part % 2 == 0 {
+                let why = if part.is_multiple_of(2) {
                     Fallback::Unsupported
                 } else {
                     Fallback::NoPipe
