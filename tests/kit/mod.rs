@@ -11,17 +11,21 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+pub(crate) mod crowd;
 pub(crate) mod forwarder;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod shortage;
 
 use std::io::Write;
 use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use crowd::Crowd;
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use forwarder::{Forwarder, Record, Setup};
 #[allow(unused_imports, reason = "as above")]
