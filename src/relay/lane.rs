@@ -329,6 +329,11 @@ impl Lane {
         matches!(self.source, Source::Eof | Source::Failed)
     }
 
+    /// The source has ended in good order.
+    pub const fn source_finished(&self) -> bool {
+        matches!(self.source, Source::Eof)
+    }
+
     /// The sink holds bytes up: some are held, and it takes none.
     pub const fn is_stalled(&self) -> bool {
         self.held > 0 && matches!(self.sink, Sink::Full)

@@ -731,7 +731,7 @@ impl Session {
     fn end(&mut self, who: Who, cause: Cause) {
         let stage = match self.phase {
             Phase::Dialing { .. } | Phase::Redialing { .. } => Stage::Connect,
-            _ if self.half_open().is_some() => Stage::HalfClosed,
+            _ if self.lanes.iter().any(Lane::source_finished) => Stage::HalfClosed,
             _ => Stage::Data,
         };
         // The first reason is the reason; what follows is its echo.

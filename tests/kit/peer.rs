@@ -1,10 +1,13 @@
 //! Clients and servers: plain blocking sockets on which every operation has a
 //! deadline and every byte that arrives is checked.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PATIENCE;
@@ -27,7 +30,11 @@ pub(crate) struct Peer {
     stream: TcpStream,
     outgoing: Pattern,
     incoming: Pattern,
-    buffer: Vec<u8>,
+}
+
+thread_local! {
+    /// One for each thread instead of one for each peer: some tests have thousands.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
 }
 
 /// Seeds of the two directions of connection number `n`.
@@ -57,6 +64,18 @@ impl Peer {
         Self::client(socket.into())
     }
 
+    /// Connects from a port of 127.0.0.1 that the test chose: outside of a range
+    /// of ephemeral ports that it has narrowed.
+    #[track_caller]
+    pub(crate) fn connect_from(port: u16, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        let local = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port);
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&local.into()).unwrap();
+        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+        Self::client(socket.into())
+    }
+
     /// A stream that was connected to the forwarder.
     pub(crate) fn client(stream: TcpStream) -> Self {
         let (up, down) = seeds(0);
@@ -79,7 +98,6 @@ impl Peer {
             stream,
             outgoing: Pattern::new(outgoing),
             incoming: Pattern::new(incoming),
-            buffer: Vec::new(),
         }
     }
 
@@ -143,6 +161,17 @@ impl Peer {
     #[track_caller]
     pub(crate) fn send_byte(&mut self) {
         self.send(1);
+    }
+
+    /// Sends the next `len` bytes and the end in one segment: with `MSG_MORE` the
+    /// kernel keeps the bytes, and the end is put on them.
+    #[track_caller]
+    pub(crate) fn send_with_end(&mut self, len: u64) {
+        let bytes = self.outgoing.upcoming(len);
+        let sent = SockRef::from(&self.stream).send_with_flags(bytes, libc::MSG_MORE);
+        assert_eq!(sent.ok(), Some(len as usize), "one segment takes it");
+        self.outgoing.advance(len);
+        self.half_close();
     }
 
     /// Sends until nothing has gone through for `quiet`: every buffer on the way is
@@ -222,16 +251,17 @@ impl Peer {
     /// One read; checks what came.
     #[track_caller]
     pub(crate) fn receive_some(&mut self, max: u64) -> std::io::Result<usize> {
-        self.buffer.resize(CHUNK, 0);
         let max = max.min(CHUNK as u64) as usize;
-        let n = loop {
-            match self.stream.read(&mut self.buffer[..max]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
-        self.incoming.check(&self.buffer[..n]);
-        Ok(n)
+        BUFFER.with_borrow_mut(|buffer| {
+            let n = loop {
+                match self.stream.read(&mut buffer[..max]) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    result => break result?,
+                }
+            };
+            self.incoming.check(&buffer[..n]);
+            Ok(n)
+        })
     }
 
     /// Whether an end, an error or a byte can be read within `patience`.
@@ -274,8 +304,29 @@ impl Peer {
 
     /// Bytes sent that the other kernel has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u32 {
-        thalweg::net::tcp_info::unsent(std::os::fd::AsFd::as_fd(&self.stream)).unwrap()
+        thalweg::net::tcp_info::unsent(self.stream.as_fd()).unwrap()
     }
+}
+
+/// Sends `len` bytes from one peer to the other, both at work at the same time.
+#[track_caller]
+pub(crate) fn transfer(from: &mut Peer, to: &mut Peer, len: u64) {
+    let name = std::thread::current().name().map(str::to_owned);
+    std::thread::scope(|scope| {
+        let sender = std::thread::Builder::new().name(name.unwrap_or_default());
+        let sender = sender.spawn_scoped(scope, || from.send(len)).unwrap();
+        to.expect(len);
+        sender.join().unwrap();
+    });
+}
+
+fn wait_readable(socket: &impl AsFd, patience: Duration) {
+    // At least a millisecond, so that a rest below one does not spin.
+    let timeout = PollTimeout::try_from(patience.max(Duration::from_millis(1))).unwrap();
+    let _ = poll(
+        &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
+        timeout,
+    );
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {
@@ -350,13 +401,21 @@ impl Listener {
     /// The next connection, if one comes in time.
     #[track_caller]
     pub(crate) fn accept_within(&self, patience: Duration) -> Option<Peer> {
-        super::poll(patience, || match self.socket.accept() {
-            Ok((stream, _)) => Some(Peer::server(stream)),
-            Err(error) if is_timeout(&error) || error.kind() == ErrorKind::ConnectionAborted => {
-                None
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => return Some(Peer::server(stream)),
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) if is_timeout(&error) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    wait_readable(&self.socket, left);
+                }
+                Err(error) => panic!("cannot accept: {error}"),
             }
-            Err(error) => panic!("cannot accept: {error}"),
-        })
+        }
     }
 }
 
