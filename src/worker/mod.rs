@@ -35,6 +35,7 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::record::SessionRecord;
 use crate::relay::ending::{Cause, Who};
+use crate::relay::lane::Fallback;
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -71,6 +72,8 @@ pub struct Worker<E: Engine> {
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
+    /// The log has it that splice does not work here.
+    splice_given_up: bool,
     draining: bool,
     // Reused from turn to turn, so that a turn allocates nothing.
     events: Vec<Event>,
@@ -116,6 +119,7 @@ impl<E: Engine> Worker<E> {
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
+            splice_given_up: false,
             draining: false,
             events: Vec::new(),
             actions: Vec::new(),
@@ -351,6 +355,14 @@ impl<E: Engine> Worker<E> {
             Direction::Down => &self.counters.bytes_down,
         };
         bytes.add(lane.bytes_out() - before);
+        if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
+            self.splice_given_up = true;
+            let text = format!(
+                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
+                self.reactor
+            );
+            self.log.line(LogLevel::Warn, text);
+        }
         let queued = 1 << direction.index();
         if pumped.more && entry.queued & queued == 0 {
             entry.queued |= queued;

@@ -2,7 +2,7 @@
 //! hands. Their payload is a byte here and there: what they cost and whether they
 //! live is the point.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use thalweg::net::limits;
@@ -92,6 +92,16 @@ pub(crate) fn receive(mut stream: &TcpStream) -> u8 {
 #[track_caller]
 fn read_some(mut stream: &TcpStream) -> usize {
     stream.read(&mut [0]).expect("neither a byte nor an end")
+}
+
+/// Connects to a forwarder that has no use for it: the connection must end. A reset
+/// may overtake the news that it stands.
+#[track_caller]
+pub(crate) fn is_turned_away(forwarder: &Forwarder) {
+    match Peer::try_connect(forwarder.address()) {
+        Ok(mut client) => drop(client.receive_until_end()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 /// How many of `wanted` connections this process can hold both ends of, its own
