@@ -1,11 +1,9 @@
 //! System calls that fail: behaviours 34, 35 and 38, by strace's fault injection on
 //! the live process.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::descriptors::STARVED_SHARE_MAX;
 use crate::kit::crowd::is_turned_away;
-use crate::kit::process::Process;
 use crate::kit::shortage::Fault;
 use crate::kit::*;
 
@@ -15,9 +13,13 @@ const EPOLL: Case = Case {
     path: "auto",
 };
 
-fn starves_quietly(process: Process) -> bool {
-    let share = || process.processor_share(Duration::from_millis(300));
-    poll(PATIENCE, || (share() <= STARVED_SHARE_MAX).then_some(())).is_some()
+/// Whether it mostly sleeps: told by the turns of its loop, because strace, which
+/// stops it at each system call, hides what it would use of a core.
+fn starves_quietly(forwarder: &Forwarder) -> bool {
+    let (before, start) = (forwarder.counters().of("turns"), Instant::now());
+    std::thread::sleep(Duration::from_millis(300));
+    let turns = forwarder.counters().of("turns") - before;
+    u128::from(turns) <= 10 + start.elapsed().as_millis() / 20
 }
 
 /// Behaviour 34.
@@ -25,7 +27,7 @@ fn starves_quietly(process: Process) -> bool {
 fn b34_accept_fails_for_want_of_something() {
     let server = Listener::new();
     let forwarder = Setup::new(server.address()).case(EPOLL).start();
-    let old = Crowd::through(&forwarder, &server, 3);
+    let (old, start) = (Crowd::through(&forwarder, &server, 3), Instant::now());
     for errno in ["ENFILE", "ENOBUFS", "ENOMEM"] {
         let pauses = forwarder.counters().of("accept_pauses");
         let Some(fault) = Fault::always(forwarder.process(), "accept4", errno) else {
@@ -35,7 +37,7 @@ fn b34_accept_fails_for_want_of_something() {
         wait_until(errno, PATIENCE, || {
             forwarder.counters().of("accept_pauses") > pauses
         });
-        assert!(starves_quietly(forwarder.process()), "it spins on {errno}");
+        assert!(starves_quietly(&forwarder), "it spins on {errno}");
         old.ping();
         assert!(server.accept_within(Duration::ZERO).is_none());
         drop(fault);
@@ -45,7 +47,12 @@ fn b34_accept_fails_for_want_of_something() {
     }
     old.finish();
     forwarder.wait_for_sessions(6);
-    assert_eq!(forwarder.lines_with("accepting pauses").len(), 1, "a flood");
+    // At most one each 10 s.
+    let lines = forwarder.lines_with("accepting pauses").len();
+    assert!(
+        lines as u64 <= 1 + start.elapsed().as_secs() / 10,
+        "a flood"
+    );
     forwarder.check_idle();
 }
 
