@@ -3,15 +3,15 @@
 //! speed, and the harness that measures what each of them does.
 //!
 //! The rooms, lowest first. A room imports only from rooms above it in this
-//! list; `tests/architecture.rs` checks that.
+//! table; `tests/architecture.rs` reads the table and checks that.
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
 //! | [`balance`] | pure: which server is tried next |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
 //! | [`config`] | text to a validated, immutable configuration |
+//! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`worker`] | the loop of one core |
 //! | [`control`] | start-up, signals, drain |

@@ -55,7 +55,7 @@ pub struct Setup {
     pub buffer_limit: u64,
     /// Spin this long before sleeping.
     pub busy_poll: Duration,
-    /// Local ports the kernel hands out; see [`dial::is_self_connect`].
+    /// Local ports the kernel hands out; see [`dial::may_self_connect`].
     pub ephemeral_ports: RangeInclusive<u16>,
 }
 
@@ -107,7 +107,7 @@ struct Leg {
     exhaustive: bool,
     /// Its write side was shut down.
     shut: bool,
-    /// `SO_ERROR` cannot tell a self-connect: its port is checked against this.
+    /// See [`dial::may_self_connect`].
     suspect: bool,
 }
 
@@ -216,7 +216,7 @@ impl Epoll {
             // without one, and without writability, says nothing yet.
             let outcome = match dial::pending_error(fd.as_fd(), Operation::Connect) {
                 Some(failure) => Err(Cause::from(failure)),
-                None if leg.suspect && is_self(fd) => Err(Cause::SelfConnect),
+                None if leg.suspect && dial::is_self_connect(fd.as_fd()) => Err(Cause::SelfConnect),
                 None if writable => Ok(()),
                 None => return,
             };
@@ -449,18 +449,10 @@ impl Epoll {
         let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, opened.fd.as_raw_fd())?;
-        let Endpoint::Inet(address) = target.endpoint else {
-            let leg = Leg {
-                fd: Some(opened.fd),
-                exhaustive: true,
-                ..Leg::default()
-            };
-            return Ok(self.install(key, leg, connecting));
-        };
-        let suspect = self.ephemeral_ports.contains(&address.port());
         let leg = Leg {
             fd: Some(opened.fd),
-            suspect,
+            exhaustive: matches!(target.endpoint, Endpoint::Unix(_)),
+            suspect: dial::may_self_connect(target.endpoint, &self.ephemeral_ports),
             ..Leg::default()
         };
         Ok(self.install(key, leg, connecting))
@@ -483,14 +475,6 @@ impl Epoll {
         };
         conn.legs[1] = leg;
         start
-    }
-}
-
-fn is_self(fd: &OwnedFd) -> bool {
-    let socket = socket2::SockRef::from(fd);
-    match (socket.local_addr(), socket.peer_addr()) {
-        (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
-        _ => false,
     }
 }
 

@@ -234,7 +234,7 @@ impl Kit {
             Ok(0) => lane.drain_blocked(0),
             Ok(n) => {
                 lane.drained(n);
-                turn.moved(n);
+                turn.pumped.moved = true;
                 if let Store::Tail(tail) = store {
                     tail.advance(n);
                     if n < len {

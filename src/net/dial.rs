@@ -143,30 +143,25 @@ pub fn pending_error(fd: BorrowedFd<'_>, operation: Operation) -> Option<Failure
     }
 }
 
-/// Whether an established connection is a socket talking to itself: with nobody
-/// listening on a port of the ephemeral range of this host, the kernel can pick
-/// that very port for the connect, and a TCP simultaneous open succeeds
-/// (behaviour 28). Treat it as refused.
-///
-/// Costs a system call only if the port of `endpoint` lies in `ephemeral`, see
-/// [`crate::net::limits::ephemeral_ports`].
-pub fn is_self_connect(
-    fd: BorrowedFd<'_>,
-    endpoint: &Endpoint,
-    ephemeral: &RangeInclusive<u16>,
-) -> bool {
-    let Endpoint::Inet(target) = endpoint else {
-        return false;
-    };
-    if !ephemeral.contains(&target.port()) {
-        return false;
+/// Whether a connect to `endpoint` could end as a socket talking to itself: with
+/// nobody listening on a port of the ephemeral range of this host, the kernel
+/// can pick that very port for the connect, and a TCP simultaneous open succeeds
+/// (behaviour 28). `ephemeral` is [`crate::net::limits::ephemeral_ports`]; so
+/// only connects to such ports pay for [`is_self_connect`].
+pub fn may_self_connect(endpoint: &Endpoint, ephemeral: &RangeInclusive<u16>) -> bool {
+    matches!(endpoint, Endpoint::Inet(target) if ephemeral.contains(&target.port()))
+}
+
+/// Whether an established connection is a socket talking to itself. Treat it as
+/// refused.
+pub fn is_self_connect(fd: BorrowedFd<'_>) -> bool {
+    let socket = SockRef::from(&fd);
+    let (local, peer) = (socket.local_addr(), socket.peer_addr());
+    match (local.map(|a| a.as_socket()), peer.map(|a| a.as_socket())) {
+        // Without the flow label and the scope, which only one side has.
+        (Ok(Some(local)), Ok(Some(peer))) => local.ip() == peer.ip() && local.port() == peer.port(),
+        _ => false,
     }
-    let local = SockRef::from(&fd).local_addr();
-    // Compares without the flow label and the scope, which only one side has.
-    local
-        .ok()
-        .and_then(|local| local.as_socket())
-        .is_some_and(|local| local.ip() == target.ip() && local.port() == target.port())
 }
 
 /// The kernel's form of an endpoint. ENAMETOOLONG for a unix name over 107

@@ -10,6 +10,10 @@
     reason = "each test binary compiles the kit and uses its own part of it"
 )]
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a setup reads better without a `&` at each address"
+)]
 
 pub(crate) mod crowd;
 pub(crate) mod forwarder;

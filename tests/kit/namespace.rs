@@ -106,27 +106,37 @@ pub(crate) fn sysctl(name: &str, value: &str) {
 /// An input chain in which rules can be put, and its rules taken out again: what it
 /// drops never arrives, and the sender is not told.
 #[derive(Debug)]
-pub(crate) struct Firewall(());
+pub(crate) struct Firewall {
+    /// Its chain, with the table.
+    chain: &'static str,
+}
 
 impl Firewall {
     /// In the calling thread's namespace.
     pub(crate) fn new() -> Option<Self> {
+        let chain = "inet thalweg_test input";
         let made = nft("add table inet thalweg_test")
-            && nft("add chain inet thalweg_test input { type filter hook input priority 0; }");
-        made.then_some(Self(()))
+            && nft(&format!(
+                "add chain {chain} {{ type filter hook input priority 0; }}"
+            ));
+        made.then_some(Self { chain })
     }
 
     /// Drops what matches, such as `tcp dport 5000`, from now on.
     #[track_caller]
     pub(crate) fn drop_packets(&self, matching: &str) {
-        assert!(nft(&format!(
-            "add rule inet thalweg_test input {matching} drop"
-        )));
+        self.add(&format!("{matching} drop"));
+    }
+
+    /// Adds a rule of any kind, such as `ip daddr 10.0.0.1 reject`.
+    #[track_caller]
+    pub(crate) fn add(&self, rule: &str) {
+        assert!(nft(&format!("add rule {} {rule}", self.chain)));
     }
 
     /// Lets everything through again.
     #[track_caller]
     pub(crate) fn open(&self) {
-        assert!(nft("flush chain inet thalweg_test input"));
+        assert!(nft(&format!("flush chain {}", self.chain)));
     }
 }

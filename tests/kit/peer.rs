@@ -68,12 +68,17 @@ impl Peer {
     /// of ephemeral ports that it has narrowed.
     #[track_caller]
     pub(crate) fn connect_from(port: u16, to: SocketAddr) -> Self {
+        Self::try_connect_from(port, to).expect("cannot connect")
+    }
+
+    /// As [`Peer::connect_from`].
+    pub(crate) fn try_connect_from(port: u16, to: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
         let local = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port);
         socket.set_reuse_address(true).unwrap();
         socket.bind(&local.into()).unwrap();
-        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-        Self::client(socket.into())
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Ok(Self::client(socket.into()))
     }
 
     /// A stream that was connected to the forwarder.
@@ -102,14 +107,14 @@ impl Peer {
     }
 
     /// The client of connection `n`, whose payload no other connection has.
-    pub(crate) fn as_client_number(mut self, n: u64) -> Self {
+    pub(crate) fn numbered_client(mut self, n: u64) -> Self {
         let (up, down) = seeds(n);
         (self.outgoing, self.incoming) = (Pattern::new(up), Pattern::new(down));
         self
     }
 
     /// The server of connection `n`.
-    pub(crate) fn as_server_number(mut self, n: u64) -> Self {
+    pub(crate) fn numbered_server(mut self, n: u64) -> Self {
         let (up, down) = seeds(n);
         (self.outgoing, self.incoming) = (Pattern::new(down), Pattern::new(up));
         self
@@ -308,6 +313,16 @@ impl Peer {
     }
 }
 
+/// The client, unless the forwarder has reset it before its own connect returned.
+#[track_caller]
+pub(crate) fn unless_reset(connected: std::io::Result<Peer>) -> Option<Peer> {
+    match connected {
+        Ok(client) => Some(client),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("cannot connect: {error}"),
+    }
+}
+
 /// Sends `len` bytes from one peer to the other, both at work at the same time.
 #[track_caller]
 pub(crate) fn transfer(from: &mut Peer, to: &mut Peer, len: u64) {
@@ -367,6 +382,12 @@ impl Listener {
         Self::with(address, 1024, Some(receive_buffer))
     }
 
+    /// On which the kernel keeps a single connection until it is accepted.
+    pub(crate) fn without_backlog() -> Self {
+        let address = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), 0);
+        Self::with(address, 0, None)
+    }
+
     pub(crate) fn with(address: SocketAddr, backlog: i32, receive_buffer: Option<usize>) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         if let Some(size) = receive_buffer {
@@ -419,8 +440,22 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Connects until the kernel takes no more connections for a server that accepts
+    /// none: from then on, while the result lives, it answers no SYN.
+    #[track_caller]
+    pub(crate) fn fill_accept_queue(&self) -> Vec<TcpStream> {
+        let patience = Duration::from_millis(200);
+        let connect = || TcpStream::connect_timeout(&self.address, patience);
+        let fillers: Vec<_> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        assert!(fillers.len() < 100, "the accept queue has no end");
+        fillers
+    }
+}
+
 /// A port of 127.0.0.1 on which nobody listens. Kept from everybody else while the
-/// value lives: it is bound and does not listen.
+/// value lives: it is bound and does not listen. A [`Listener`] may be put there for
+/// a while ([`Listener::with`]).
 #[derive(Debug)]
 pub(crate) struct Refusing {
     _socket: Socket,
@@ -431,6 +466,7 @@ impl Refusing {
     pub(crate) fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), 0);
+        socket.set_reuse_address(true).unwrap();
         socket.bind(&any.into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self {

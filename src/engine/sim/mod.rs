@@ -26,7 +26,7 @@ use crate::relay::session::{Close, Failure, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use peer::{Peer, Script};
+use peer::{Deed, Peer, Script};
 use socket::Socket;
 
 /// A small generator (splitmix64): the same seed, the same run, on any machine.
@@ -59,7 +59,7 @@ impl Dice {
 }
 
 /// How nasty the simulated kernel is, each in percent of the occasions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Nastiness {
     /// Events without a cause, and events of keys that were released.
     pub spurious: u64,
@@ -189,6 +189,57 @@ impl Sim {
     /// Nobody is connected or waits to be.
     pub fn is_quiet(&self) -> bool {
         self.live.is_empty() && self.backlog.is_empty()
+    }
+
+    /// A kernel without surprises, for tests that play the peers by hand.
+    pub fn calm(seed: u64) -> Self {
+        let calm = Nastiness::default();
+        Self {
+            nastiness: calm,
+            ..Self::new(seed)
+        }
+    }
+
+    /// By hand: the peer of a side sends, ends, or resets. An event follows.
+    pub fn peer_does(&mut self, key: SessionKey, side: Side, deed: Deed) {
+        let Some(conn) = self.conn_mut(key) else {
+            return;
+        };
+        let peer = &mut conn.peers[side.index()];
+        peer.does(deed);
+        let failed = deed == Deed::Reset;
+        if conn.sockets[side.index()].is_some() {
+            self.queue.push(Event::Ready(
+                key,
+                side,
+                Readiness {
+                    readable: true,
+                    writable: failed,
+                    failed,
+                },
+            ));
+        }
+    }
+
+    /// By hand: the peer of a side reads all there is. `None` once it saw the end
+    /// and nothing is left.
+    pub fn peer_takes(&mut self, key: SessionKey, side: Side) -> Option<u64> {
+        let conn = self.conn_mut(key)?;
+        let peer = &mut conn.peers[side.index()];
+        let taken = std::mem::take(&mut peer.queued);
+        peer.received += taken;
+        let freed = conn.sockets[side.index()]
+            .as_mut()
+            .is_some_and(|socket| std::mem::take(&mut socket.no_space));
+        let ended = peer.fin_queued;
+        if freed {
+            let readiness = Readiness {
+                writable: true,
+                ..Readiness::default()
+            };
+            self.queue.push(Event::Ready(key, side, readiness));
+        }
+        (taken > 0 || !ended).then_some(taken)
     }
 
     /// Panics when the bytes of any connection do not add up, or an end
@@ -539,8 +590,10 @@ impl Engine for Sim {
         Ok(())
     }
 
-    fn connect(&mut self, key: SessionKey, _target: Target<'_>) -> Start<Result<(), Cause>> {
-        let fails = self.dice.percent(self.nastiness.connect_failure);
+    /// Port 0 stands for an address where nobody listens.
+    fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
+        let nobody = matches!(target.endpoint, Endpoint::Inet(address) if address.port() == 0);
+        let fails = nobody || self.dice.percent(self.nastiness.connect_failure);
         let at_once = self.dice.percent(20);
         let Some(conn) = self.conn_mut(key) else {
             panic!("a connect for a stale key")
@@ -549,7 +602,7 @@ impl Engine for Sim {
             conn.sockets[1].is_none(),
             "a second connect while the first has a socket"
         );
-        if fails && at_once {
+        if nobody || fails && at_once {
             return Start::Done(Err(Cause::Unreachable));
         }
         conn.sockets[1] = Some(Socket {

@@ -23,6 +23,17 @@ pub enum Finale {
     Silence,
 }
 
+/// What a peer does when told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Sends so many bytes.
+    Send(u64),
+    /// Ends its side.
+    End,
+    /// Resets the connection.
+    Reset,
+}
+
 /// What a peer will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Script {
@@ -136,6 +147,20 @@ impl Peer {
         self.received + self.queued == other.script.sends
             && (self.saw_fin || self.fin_queued)
             && !self.saw_reset
+    }
+
+    pub(super) fn does(&mut self, deed: Deed) {
+        match deed {
+            Deed::Send(n) => {
+                self.sent += n;
+                self.inbox += n;
+            }
+            Deed::End => self.fin_sent = true,
+            Deed::Reset => {
+                self.has_reset = true;
+                self.lost += std::mem::take(&mut self.queued);
+            }
+        }
     }
 
     pub(super) fn act(&mut self, now: Time, dice: &mut Dice) -> Act {

@@ -1,0 +1,428 @@
+//! The contract of `engine::Engine`, point by point, on every engine: one suite,
+//! and a [`World`] for each engine that plays the peers.
+
+mod simulated;
+mod sockets;
+
+use std::time::Duration;
+
+use thalweg::engine::{Engine, Event, SessionKey, Start};
+use thalweg::net::address::Endpoint;
+use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
+use thalweg::relay::session::{Close, Pumped};
+use thalweg::relay::{Direction, Side};
+
+/// An engine and the peers behind its sockets.
+trait World {
+    type Engine: Engine;
+
+    fn engine(&mut self) -> &mut Self::Engine;
+    /// A client connects; the engine's listener 0 has it next.
+    fn client_connects(&mut self);
+    /// A server that accepts.
+    fn server(&mut self) -> Endpoint;
+    /// An address where nobody listens.
+    fn nobody(&mut self) -> Endpoint;
+    /// The peer of a side sends bytes of its pattern.
+    fn sends(&mut self, key: SessionKey, side: Side, n: u64);
+    /// The peer of a side ends.
+    fn ends(&mut self, key: SessionKey, side: Side);
+    /// The peer of a side resets.
+    fn resets(&mut self, key: SessionKey, side: Side);
+    /// The peer of a side reads what is there (checking the pattern): bytes, or
+    /// `None` at the end.
+    fn takes(&mut self, key: SessionKey, side: Side) -> Option<u64>;
+    /// Waits for one turn.
+    fn turn(&mut self, events: &mut Vec<Event>);
+}
+
+const KEY: SessionKey = SessionKey {
+    slot: 3,
+    generation: 7,
+};
+const TURNS: usize = 4000;
+
+/// A session without the relay: both lanes, pumped on every event.
+struct Rig<'w, W: World> {
+    world: &'w mut W,
+    lanes: [Lane; 2],
+    events: Vec<Event>,
+    failures: Vec<Side>,
+}
+
+impl<'w, W: World> Rig<'w, W> {
+    fn accepted(world: &'w mut W, policy: PathPolicy) -> Self {
+        world.client_connects();
+        let mut events = Vec::new();
+        for _ in 0..TURNS {
+            world.turn(&mut events);
+            if events
+                .iter()
+                .any(|event| matches!(event, Event::Acceptable(_)))
+            {
+                break;
+            }
+        }
+        let listener = thalweg::engine::ListenerId(0);
+        let (incoming, _) = world.engine().accept(listener).expect("a client waits");
+        world
+            .engine()
+            .adopt(KEY, incoming, listener)
+            .expect("it can be adopted");
+        let lanes = [Lane::new(policy, 256 * 1024), Lane::new(policy, 256 * 1024)];
+        Self {
+            world,
+            lanes,
+            events: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn relaying(world: &'w mut W, policy: PathPolicy) -> Self {
+        let mut rig = Self::accepted(world, policy);
+        let server = rig.world.server();
+        assert_eq!(rig.connect(&server), Ok(()));
+        rig
+    }
+
+    /// Connects and counts the outcomes: one, at once or by an event.
+    fn connect(&mut self, endpoint: &Endpoint) -> Result<(), ()> {
+        let options = thalweg::net::options::SocketOptions::default()
+            .plan(thalweg::net::options::Leg::Upstream);
+        let target = thalweg::engine::Target {
+            endpoint,
+            options: &options,
+        };
+        if let Start::Done(outcome) = self.world.engine().connect(KEY, target) {
+            return outcome.map_err(drop);
+        }
+        for _ in 0..TURNS {
+            self.collect();
+            let outcome = self.events.iter().find_map(|event| match event {
+                Event::Connected(key) if *key == KEY => Some(Ok(())),
+                Event::ConnectFailed(key, _) if *key == KEY => Some(Err(())),
+                _ => None,
+            });
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+        panic!("a connect without an outcome");
+    }
+
+    fn collect(&mut self) {
+        self.events.clear();
+        self.world.turn(&mut self.events);
+        for event in &self.events {
+            if let Event::Ready(KEY, side, readiness) = *event {
+                if readiness.readable || readiness.failed {
+                    self.lanes[side.outgoing().index()].source_ready();
+                }
+                if readiness.writable || readiness.failed {
+                    self.lanes[side.incoming().index()].sink_ready();
+                }
+            }
+        }
+    }
+
+    fn pump(&mut self, direction: Direction) -> Pumped {
+        let lane = &mut self.lanes[direction.index()];
+        let pumped = self.world.engine().pump(KEY, direction, lane);
+        if let Some(failure) = pumped.failure {
+            self.failures.push(failure.side);
+        }
+        assert!(
+            lane.bytes_in() >= lane.bytes_out(),
+            "more came out than went in"
+        );
+        pumped
+    }
+
+    /// Turns until `done`, pumping whatever can be pumped.
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        for _ in 0..TURNS {
+            for direction in Direction::BOTH {
+                while !matches!(
+                    self.lanes[direction.index()].next(),
+                    Next::Park | Next::Done
+                ) {
+                    if !self.pump(direction).more {
+                        break;
+                    }
+                }
+            }
+            if done(self) {
+                return;
+            }
+            self.collect();
+        }
+        panic!("never: {what}; lanes {:?}", self.lanes);
+    }
+
+    fn close(&mut self, side: Side, how: Close) {
+        if self.world.engine().close(KEY, side, how) == Start::Done(()) {
+            return;
+        }
+        for _ in 0..TURNS {
+            self.collect();
+            if self.events.contains(&Event::Closed(KEY, side)) {
+                return;
+            }
+        }
+        panic!("a close without an end");
+    }
+
+    fn close_both(&mut self) {
+        for side in Side::BOTH {
+            self.close(side, Close::Orderly);
+        }
+    }
+}
+
+fn a_refused_connect_has_one_outcome_and_leaves_nothing<W: World>(world: &mut W) {
+    let nobody = world.nobody();
+    let mut rig = Rig::accepted(world, PathPolicy::Auto);
+    assert_eq!(rig.connect(&nobody), Err(()));
+    for _ in 0..20 {
+        rig.collect();
+        let late = |event: &Event| {
+            matches!(
+                event,
+                Event::Connected(KEY)
+                    | Event::ConnectFailed(KEY, _)
+                    | Event::Ready(KEY, Side::Upstream, _)
+            )
+        };
+        assert!(
+            !rig.events.iter().any(late),
+            "an event after the outcome: {:?}",
+            rig.events
+        );
+    }
+    assert_eq!(
+        rig.world.engine().close(KEY, Side::Upstream, Close::Reset),
+        Start::Done(()),
+        "something is left"
+    );
+    // The slot dials again, as a session that tries its next server does.
+    let server = rig.world.server();
+    assert_eq!(rig.connect(&server), Ok(()));
+    rig.close_both();
+}
+
+fn bytes_cross_in_order_and_an_end_after_the_last<W: World>(world: &mut W, policy: PathPolicy) {
+    let mut rig = Rig::relaying(world, policy);
+    let mut taken = 0;
+    for n in [1, 70_000, 3, 900_000, 900_000, 900_000, 900_000, 900_000, 5] {
+        rig.world.sends(KEY, Side::Client, n);
+        taken = 0;
+        rig.until("a burst crosses", |rig| {
+            taken += rig.world.takes(KEY, Side::Upstream).unwrap_or(0);
+            taken == n
+        });
+    }
+    assert_eq!(taken, 5);
+    rig.world.sends(KEY, Side::Client, 777);
+    rig.world.ends(KEY, Side::Client);
+    let mut last = 0;
+    rig.until("the end crosses", |rig| {
+        match rig.world.takes(KEY, Side::Upstream) {
+            Some(n) => {
+                last += n;
+                false
+            }
+            None => true,
+        }
+    });
+    assert_eq!(last, 777, "bytes before the end");
+    assert_eq!(rig.lanes[0].progress(), Progress::Finished);
+    assert_eq!(
+        rig.lanes[1].progress(),
+        Progress::Open,
+        "the other direction goes on"
+    );
+    rig.world.sends(KEY, Side::Upstream, 4321);
+    let mut back = 0;
+    rig.until("bytes come back after the end", |rig| {
+        back += rig.world.takes(KEY, Side::Client).unwrap_or(0);
+        back == 4321
+    });
+    rig.close_both();
+}
+
+fn a_slow_reader_costs_a_bounded_tail_and_loses_nothing<W: World>(
+    world: &mut W,
+    policy: PathPolicy,
+) {
+    let mut rig = Rig::relaying(world, policy);
+    let total = 24_000_000;
+    let mut sent = 0;
+    // Until the lane is stalled: the peer does not read.
+    for _ in 0..600 {
+        if sent < total {
+            rig.world.sends(KEY, Side::Client, 40_000);
+            sent += 40_000;
+        }
+        rig.collect();
+        while !matches!(rig.lanes[0].next(), Next::Park | Next::Done) {
+            if !rig.pump(Direction::Up).more {
+                break;
+            }
+        }
+    }
+    assert!(
+        rig.lanes[0].held() <= 1 << 20,
+        "{} bytes held",
+        rig.lanes[0].held()
+    );
+    let mut taken = 0;
+    rig.until("everything arrives", |rig| {
+        taken += rig.world.takes(KEY, Side::Upstream).unwrap_or(0);
+        taken == sent
+    });
+    assert_eq!(rig.world.engine().holdings().held_bytes, 0);
+    rig.close_both();
+}
+
+fn what_came_before_a_reset_is_delivered<W: World>(world: &mut W, policy: PathPolicy) {
+    let mut rig = Rig::relaying(world, policy);
+    rig.world.sends(KEY, Side::Upstream, 50_000);
+    let mut taken = 0;
+    rig.until("the bytes cross", |rig| {
+        taken += rig.world.takes(KEY, Side::Client).unwrap_or(0);
+        taken == 50_000
+    });
+    rig.world.resets(KEY, Side::Upstream);
+    rig.until("the reset is noticed", |rig| {
+        rig.failures.contains(&Side::Upstream)
+    });
+    assert_eq!(
+        rig.lanes[1].progress(),
+        Progress::SourceFailed,
+        "a reset is no orderly end"
+    );
+    rig.close_both();
+}
+
+fn dropped_bytes_are_not_held_any_more<W: World>(world: &mut W, policy: PathPolicy) {
+    let mut rig = Rig::relaying(world, policy);
+    for _ in 0..600 {
+        rig.world.sends(KEY, Side::Client, 40_000);
+        rig.collect();
+        while !matches!(rig.lanes[0].next(), Next::Park | Next::Done) {
+            if !rig.pump(Direction::Up).more {
+                break;
+            }
+        }
+        if rig.lanes[0].held() > 0 {
+            break;
+        }
+    }
+    rig.lanes[0].sink_failed();
+    rig.world.engine().drop_held(KEY, Direction::Up);
+    assert_eq!(rig.world.engine().holdings().held_bytes, 0);
+    rig.close_both();
+    assert_eq!(
+        rig.world.engine().holdings().pipes,
+        0,
+        "a pipe stayed with a closed session"
+    );
+}
+
+fn an_absent_side_closes_at_once_and_a_closed_one_is_silent<W: World>(world: &mut W) {
+    let mut rig = Rig::relaying(world, PathPolicy::Auto);
+    rig.close(Side::Client, Close::Orderly);
+    rig.world.sends(KEY, Side::Client, 100);
+    for _ in 0..20 {
+        rig.collect();
+        let stray = |event: &Event| {
+            matches!(
+                event,
+                Event::Ready(KEY, Side::Client, _) | Event::Closed(KEY, Side::Client)
+            )
+        };
+        assert!(
+            !rig.events.iter().any(stray),
+            "an event after the last: {:?}",
+            rig.events
+        );
+    }
+    assert_eq!(
+        rig.world.engine().close(KEY, Side::Client, Close::Orderly),
+        Start::Done(())
+    );
+    rig.close(Side::Upstream, Close::Reset);
+}
+
+fn time_goes_on_only_in_wait<W: World>(world: &mut W) {
+    let before = world.engine().now();
+    assert_eq!(world.engine().now(), before);
+    let until = before + Duration::from_millis(5);
+    let mut events = Vec::new();
+    world.engine().wait(until, &mut events).expect("a wait");
+    assert!(world.engine().now() > before);
+}
+
+/// Runs the suite on the engines that a module's `world()` makes.
+macro_rules! suite {
+    ($name:ident, $world:expr) => {
+        mod $name {
+            use super::*;
+
+            const PATHS: [PathPolicy; 3] = [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice];
+
+            #[test]
+            fn a_refused_connect_has_one_outcome_and_leaves_nothing() {
+                let Some(mut world) = $world else { return };
+                super::a_refused_connect_has_one_outcome_and_leaves_nothing(&mut world);
+            }
+
+            #[test]
+            fn bytes_cross_in_order_and_an_end_after_the_last() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    super::bytes_cross_in_order_and_an_end_after_the_last(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn a_slow_reader_costs_a_bounded_tail_and_loses_nothing() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    super::a_slow_reader_costs_a_bounded_tail_and_loses_nothing(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn what_came_before_a_reset_is_delivered() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    super::what_came_before_a_reset_is_delivered(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn dropped_bytes_are_not_held_any_more() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    super::dropped_bytes_are_not_held_any_more(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn an_absent_side_closes_at_once_and_a_closed_one_is_silent() {
+                let Some(mut world) = $world else { return };
+                super::an_absent_side_closes_at_once_and_a_closed_one_is_silent(&mut world);
+            }
+
+            #[test]
+            fn time_goes_on_only_in_wait() {
+                let Some(mut world) = $world else { return };
+                super::time_goes_on_only_in_wait(&mut world);
+            }
+        }
+    };
+}
+
+suite!(epoll, Some(sockets::epoll()));
+suite!(simulator, Some(simulated::world()));
