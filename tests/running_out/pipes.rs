@@ -30,8 +30,8 @@ fn b37_pipes_shrink_for_a_user_without_privileges() {
         for number in 0..sessions as u64 {
             let client = Peer::connect_small(forwarder.address(), 8 * 1024);
             let upstream = server.accept();
-            crowd.clients.push(client.as_client_number(number));
-            crowd.servers.push(upstream.as_server_number(number));
+            crowd.clients.push(client.numbered_client(number));
+            crowd.servers.push(upstream.numbered_server(number));
         }
         // The kernel's buffer of each server takes all of it at once.
         for upstream in &mut crowd.servers {
