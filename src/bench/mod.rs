@@ -1,1 +1,34 @@
-//! Load generator, origin server, peers, statistics, reports.
+//! Measuring forwarders: the far end, the load, the peers, the statistics and
+//! the report.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`origin`] | the server behind a forwarder: echo, sink, source, records |
+//! | [`probe`] | a client of the origin which checks a path and its answers |
+//! | [`load`] | the load generator: bulk, request-response, connection rate |
+//! | [`stats`] | pure: bootstrap intervals of a ratio, verdicts |
+//! | [`process`] | CPU time, memory, descriptors and CPU set of a process tree |
+//! | [`subjects`] | what is compared, how each is configured, started, stopped |
+//! | [`harness`] | interleaved rounds: which figure is taken when |
+//! | [`report`] | the figures as a table, JSON and one HTML page |
+//!
+//! Payload is one fixed pattern ([`pattern`]) whose content depends on the
+//! position, so that a byte lost, repeated or crossed over is seen where it is
+//! checked. Every wait has a deadline; nothing here outlives its owner.
+
+pub mod harness;
+pub mod interrupt;
+pub mod load;
+pub mod machine;
+pub mod netns;
+pub mod origin;
+pub mod pattern;
+pub mod probe;
+pub mod process;
+pub mod report;
+mod route;
+pub mod socket;
+pub mod stats;
+pub mod subjects;
+mod sys;
+pub mod units;

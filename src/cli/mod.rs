@@ -7,10 +7,14 @@
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration. Help,
 //! completions and man pages all come from the definitions here.
 
+pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod man;
+pub mod origin;
 mod output;
+pub mod probe;
 pub mod run;
 mod sources;
 
@@ -72,6 +76,10 @@ const LONG_VERSION: &str = if cfg!(feature = "uring") {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Demo(demo::Args),
+    Bench(bench::Args),
+    Origin(origin::Args),
+    Probe(probe::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -93,6 +101,10 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Origin(args)) => origin::run(args),
+        Some(Command::Probe(args)) => probe::run(args),
         Some(Command::Completions(args)) => completions::run(args),
         Some(Command::Man(args)) => man::run(args),
     }

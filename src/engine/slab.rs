@@ -6,6 +6,7 @@
 //! Freed slots are used again, the latest first: it is still in the cache.
 
 use super::key::SessionKey;
+use crate::relay::probe::{self, Mutation};
 
 /// Slots to a page: large enough that the page table is small, small enough
 /// that the last page wastes little.
@@ -26,6 +27,12 @@ struct Entry<T> {
     generation: u32,
     next_free: u32,
     value: Option<T>,
+}
+
+impl<T> Entry<T> {
+    fn is_of(&self, key: SessionKey) -> bool {
+        self.generation == key.generation || probe::mutated(Mutation::StaleKeyHonoured)
+    }
 }
 
 impl<T> Slab<T> {
@@ -77,7 +84,7 @@ impl<T> Slab<T> {
             .pages
             .get_mut(key.slot as usize / PAGE)?
             .get_mut(key.slot as usize % PAGE)?;
-        if entry.generation == key.generation {
+        if entry.is_of(key) {
             entry.value.as_mut()
         } else {
             None
@@ -90,7 +97,7 @@ impl<T> Slab<T> {
             .pages
             .get(key.slot as usize / PAGE)?
             .get(key.slot as usize % PAGE)?;
-        if entry.generation == key.generation {
+        if entry.is_of(key) {
             entry.value.as_ref()
         } else {
             None

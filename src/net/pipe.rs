@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 use super::errno::{Failure, Operation, Resource};
+use crate::relay::probe::{self, Mutation};
 
 /// Smaller pipes are not worth splicing through: measured, a 64 KiB pipe
 /// already halves the lead over copying. The kernel hands out 8 KiB ones to a
@@ -115,38 +116,45 @@ fn transfer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u32) -> Result<u32, F
     }
 }
 
-/// The empty pipes of a reactor.
-#[derive(Debug)]
-pub struct PipePool {
-    idle: Vec<Pipe>,
-    wanted: u32,
+/// What a [`Pool`] keeps: something that must be empty to be used again.
+pub trait Reservoir {
+    /// Whether nothing is in it.
+    fn is_empty(&self) -> bool;
 }
 
-impl PipePool {
-    /// A pool of pipes of `wanted` bytes each; opens none yet.
-    pub const fn new(wanted: u32) -> Self {
-        Self {
-            idle: Vec::new(),
-            wanted,
+impl Reservoir for Pipe {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Empty reservoirs that wait to be used again; the simulator pools its own
+/// pipes by the same rule.
+#[derive(Debug)]
+pub struct Pool<P> {
+    idle: Vec<P>,
+}
+
+impl<P: Reservoir> Pool<P> {
+    /// An empty pool.
+    pub const fn new() -> Self {
+        Self { idle: Vec::new() }
+    }
+
+    /// One that is empty, if any waits.
+    pub fn take(&mut self) -> Option<P> {
+        self.idle.pop()
+    }
+
+    /// Takes one back; one with residue is dropped, and so is one too many.
+    pub fn give_back(&mut self, reservoir: P) {
+        let clean = reservoir.is_empty() || probe::mutated(Mutation::PipeReusedWithResidue);
+        if clean && self.idle.len() < POOLED_MAX {
+            self.idle.push(reservoir);
         }
     }
 
-    /// A pipe that is empty.
-    pub fn take(&mut self) -> Result<Pipe, Failure> {
-        if let Some(pipe) = self.idle.pop() {
-            return Ok(pipe);
-        }
-        Pipe::open(self.wanted)
-    }
-
-    /// Takes a pipe back; one with residue is closed.
-    pub fn give_back(&mut self, pipe: Pipe) {
-        if pipe.is_empty() && self.idle.len() < POOLED_MAX {
-            self.idle.push(pipe);
-        }
-    }
-
-    /// Pipes that wait in the pool.
+    /// How many wait.
     pub const fn len(&self) -> usize {
         self.idle.len()
     }
@@ -156,8 +164,59 @@ impl PipePool {
         self.idle.is_empty()
     }
 
-    /// Closes the pooled pipes, to have their descriptors for something else.
+    /// Drops those that wait.
     pub fn clear(&mut self) {
         self.idle.clear();
+    }
+}
+
+impl<P: Reservoir> Default for Pool<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The pipes of a reactor.
+#[derive(Debug)]
+pub struct PipePool {
+    pool: Pool<Pipe>,
+    wanted: u32,
+}
+
+impl PipePool {
+    /// A pool of pipes of `wanted` bytes each; opens none yet.
+    pub const fn new(wanted: u32) -> Self {
+        Self {
+            pool: Pool::new(),
+            wanted,
+        }
+    }
+
+    /// A pipe that is empty.
+    pub fn take(&mut self) -> Result<Pipe, Failure> {
+        match self.pool.take() {
+            Some(pipe) => Ok(pipe),
+            None => Pipe::open(self.wanted),
+        }
+    }
+
+    /// Takes a pipe back; one with residue is closed.
+    pub fn give_back(&mut self, pipe: Pipe) {
+        self.pool.give_back(pipe);
+    }
+
+    /// Pipes that wait in the pool.
+    pub const fn len(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.pool.is_empty()
+    }
+
+    /// Closes the pooled pipes, to have their descriptors for something else.
+    pub fn clear(&mut self) {
+        self.pool.clear();
     }
 }

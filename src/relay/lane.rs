@@ -18,6 +18,8 @@
 //! - the sink is shut only after the source's end and the last held byte;
 //! - `filled == drained + held + lost`.
 
+use super::probe::{self, Mutation};
+
 /// Consecutive fills of at least [`BULK_FILL`] bytes that make a lane bulk.
 /// Four (1 MiB at full reads): long enough that a reply of a few hundred KiB
 /// never pays for a pipe, short enough to be invisible in a transfer.
@@ -185,7 +187,13 @@ impl Lane {
     }
 
     /// What to do now. Asking changes nothing.
-    pub const fn next(&self) -> Next {
+    pub fn next(&self) -> Next {
+        if probe::mutated(Mutation::EndBeforeResidue)
+            && self.source == Source::Eof
+            && self.sink == Sink::Ready
+        {
+            return Next::ShutSink;
+        }
         match (self.sink, self.source) {
             (Sink::Failed, Source::Ready) => Next::Discard {
                 max: self.fill_limit,

@@ -7,6 +7,7 @@
 
 pub mod ending;
 pub mod lane;
+pub mod probe;
 pub mod session;
 pub mod time;
 

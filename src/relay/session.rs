@@ -22,10 +22,16 @@
 //! peer learns of a failure as a reset, never as an orderly end, and only after
 //! it was given all that had arrived for it.
 
+mod clock;
+mod events;
+
 use std::time::Duration;
 
+pub use events::{Action, Close, Deadlines, Event, Failure, Pumped, Readiness, Rules};
+
 use super::ending::{Cause, Ending, Stage, Who};
-use super::lane::{Lane, Next, PathPolicy, Progress};
+use super::lane::{Lane, Next, Progress};
+use super::probe::{self, Mutation};
 use super::time::Time;
 use super::{Direction, Side};
 
@@ -39,135 +45,6 @@ const LINGER_LOOK: Duration = Duration::from_millis(5);
 
 /// Longest interval between such looks.
 const LINGER_LOOK_MAX: Duration = Duration::from_millis(500);
-
-/// Deadlines of a session; [`Duration::MAX`] is "never".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// For each attempt to connect.
-    pub connect: Duration,
-    /// Silence both ways, with nothing on its way out of the kernel.
-    pub idle: Duration,
-    /// Silence after one side ended.
-    pub half_close: Duration,
-    /// A sink takes no byte although some are due to it.
-    pub write_stall: Duration,
-}
-
-/// What does not change during a session and is shared by many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// Deadlines.
-    pub deadlines: Deadlines,
-    /// Attempts to connect at the most, each to another server; at least 1.
-    pub attempts_max: u8,
-    /// Which data path the lanes may take.
-    pub path: PathPolicy,
-    /// Bytes that one fill may read.
-    pub fill_limit: u32,
-}
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The connect that was asked for last succeeded.
-    Connected,
-    /// It failed, and nothing of it is left.
-    ConnectFailed(Cause),
-    /// A side can be read or written, or has failed.
-    Ready {
-        /// Which.
-        side: Side,
-        /// What it is ready for.
-        readiness: Readiness,
-    },
-    /// A pump of a lane returned.
-    Pumped {
-        /// Which lane.
-        direction: Direction,
-        /// What came of it.
-        pumped: Pumped,
-    },
-    /// The deadline passed, or [`Action::Look`] was carried out: so many bytes
-    /// the kernel has still to deliver to each side (unsent or unacknowledged).
-    Looked {
-        /// By side.
-        unsent: [u32; 2],
-    },
-    /// End now, for this reason.
-    Cut {
-        /// The reason.
-        cause: Cause,
-        /// As in [`Event::Looked`].
-        unsent: [u32; 2],
-    },
-    /// A close that was asked for is complete; last event of that side.
-    Closed(Side),
-}
-
-/// What a side is ready for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Readiness {
-    /// Bytes, an end or an error can be read.
-    pub readable: bool,
-    /// Bytes can be written.
-    pub writable: bool,
-    /// The connection has failed; what it had delivered may still be read.
-    pub failed: bool,
-}
-
-/// What came of pumping a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pumped {
-    /// Bytes were read or written.
-    pub moved: bool,
-    /// The budget ended before the lane parked: pump again soon.
-    pub more: bool,
-    /// An end of the lane failed.
-    pub failure: Option<Failure>,
-}
-
-/// An end of a lane failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure {
-    /// The side whose connection it was.
-    pub side: Side,
-    /// How.
-    pub cause: Cause,
-}
-
-/// How a side is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// In good order: what is unsent is still delivered, then the end.
-    Orderly,
-    /// By a reset: what is unsent is thrown away.
-    Reset,
-}
-
-/// What is to be done, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Connect to the next server; `attempt` counts from 0.
-    Dial {
-        /// Which attempt.
-        attempt: u8,
-    },
-    /// Pump this lane, then report [`Event::Pumped`].
-    Pump(Direction),
-    /// Drop whatever bytes are held for this lane; its sink is gone.
-    Drop(Direction),
-    /// Look how much the kernel has still to deliver, then report [`Event::Looked`].
-    Look,
-    /// Close this side, then report [`Event::Closed`].
-    Close {
-        /// Which.
-        side: Side,
-        /// How.
-        how: Close,
-    },
-    /// Nothing is left: write the record, free the slot.
-    End,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -188,6 +65,19 @@ enum Phase {
         step: Duration,
     },
     Closing,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dialing { .. } => "Dialing",
+            Self::Redialing { .. } => "Redialing",
+            Self::Relaying => "Relaying",
+            Self::Flushing { .. } => "Flushing",
+            Self::Lingering { .. } => "Lingering",
+            Self::Closing => "Closing",
+        }
+    }
 }
 
 /// When each side last took bytes, as far as the kernel told.
@@ -222,7 +112,7 @@ impl Session {
     pub fn new(rules: &Rules, now: Time, actions: &mut Vec<Action>) -> Self {
         let lane = || Lane::new(rules.path, rules.fill_limit);
         let mut session = Self {
-            phase: Phase::Closing,
+            phase: Phase::Redialing { attempt: 0 },
             lanes: [lane(), lane()],
             delivery: [Delivery::default(); 2],
             looked: now,
@@ -295,7 +185,7 @@ impl Session {
 
     /// Whether pumping this lane is of use: its sides are open and it would not
     /// just park. What was queued a moment ago may have lost its point.
-    pub const fn wants_pump(&self, direction: Direction) -> bool {
+    pub fn wants_pump(&self, direction: Direction) -> bool {
         let allowed = match self.phase {
             Phase::Relaying => true,
             Phase::Flushing { gone: side } | Phase::Lingering { left: side, .. } => {
@@ -358,10 +248,10 @@ impl Session {
     fn dial(&mut self, attempt: u8, rules: &Rules, now: Time, actions: &mut Vec<Action>) {
         self.attempts = attempt + 1;
         self.open |= bit(Side::Upstream);
-        self.phase = Phase::Dialing {
+        self.enter(Phase::Dialing {
             attempt,
             deadline: now + rules.deadlines.connect,
-        };
+        });
         actions.push(Action::Dial { attempt });
     }
 
@@ -370,7 +260,7 @@ impl Session {
             // The outcome crossed a cut on its way: the close is already asked for.
             return;
         }
-        self.phase = Phase::Relaying;
+        self.enter(Phase::Relaying);
         self.connected = now;
         self.last_activity = now;
         for direction in Direction::BOTH {
@@ -457,7 +347,11 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         if pumped.moved {
-            self.last_activity = now;
+            let refreshes =
+                !(probe::mutated(Mutation::IdleTimerNotRefreshed) && direction == Direction::Down);
+            if refreshes {
+                self.last_activity = now;
+            }
             let lane = &self.lanes[direction.index()];
             if direction == Direction::Down
                 && self.first_byte == Time::NEVER
@@ -499,6 +393,12 @@ impl Session {
                         self.close_all(Close::Orderly, now, actions);
                     }
                     (None, [up, down]) => {
+                        if probe::mutated(Mutation::HalfCloseAsFullClose)
+                            && (up == Progress::Finished || down == Progress::Finished)
+                        {
+                            self.end(Who::Both, Cause::Finished);
+                            return self.close_all(Close::Orderly, now, actions);
+                        }
                         // A side that takes no more and has said all: done with it.
                         if up == Progress::SinkFailed && over(down) {
                             self.leave(Side::Upstream, now, actions);
@@ -522,8 +422,8 @@ impl Session {
     /// goes to the other side.
     fn flush(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
         self.lane_mut(gone.incoming()).sink_failed();
-        actions.push(Action::Drop(gone.incoming()));
-        self.phase = Phase::Flushing { gone };
+        self.drop_held(gone.incoming(), actions);
+        self.enter(Phase::Flushing { gone });
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
         if !self.pump_if_wanted(gone.outgoing(), actions) {
@@ -550,13 +450,13 @@ impl Session {
         self.end(Who::Peer(gone), Cause::Reset);
         let left = gone.other();
         self.lane_mut(left.outgoing()).sink_failed();
-        actions.push(Action::Drop(left.outgoing()));
+        self.drop_held(left.outgoing(), actions);
         self.hang_up(gone, Close::Orderly, actions);
-        self.phase = Phase::Lingering {
+        self.enter(Phase::Lingering {
             left,
             look: now + LINGER_LOOK,
             step: LINGER_LOOK,
-        };
+        });
         self.delivery[left.index()] = Delivery {
             unsent: u32::MAX,
             since: now,
@@ -622,107 +522,13 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         if attempt + 1 < rules.attempts_max {
-            self.phase = Phase::Redialing {
+            self.enter(Phase::Redialing {
                 attempt: attempt + 1,
-            };
+            });
             self.hang_up(Side::Upstream, Close::Reset, actions);
         } else {
             self.end(Who::Peer(Side::Upstream), Cause::ConnectTimeout);
             self.close_all(Close::Reset, now, actions);
-        }
-    }
-
-    fn take_note(&mut self, unsent: [u32; 2], now: Time) {
-        self.looked = now;
-        for (delivery, unsent) in self.delivery.iter_mut().zip(unsent) {
-            if delivery.unsent != unsent {
-                *delivery = Delivery { unsent, since: now };
-            }
-        }
-    }
-
-    /// Silence counts from the last byte that moved, or that the kernel was seen
-    /// to deliver: a slow reader makes progress long after the last write.
-    fn expire(&mut self, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
-        if now >= self.stall_expiry(rules) {
-            let stalled = Direction::BOTH
-                .into_iter()
-                .find(|d| self.lane(*d).is_stalled());
-            let sink = stalled.map_or(Side::Client, Direction::sink);
-            self.cut(Who::Peer(sink), Cause::WriteStall, now, actions);
-        } else if now >= self.silence_expiry(rules) {
-            let (who, cause) = match self.half_open() {
-                Some(silent) => (Who::Peer(silent), Cause::HalfCloseTimeout),
-                None => (Who::Peer(Side::Client), Cause::IdleTimeout),
-            };
-            self.cut(who, cause, now, actions);
-        }
-    }
-
-    /// The side that has not ended although the other has.
-    fn half_open(&self) -> Option<Side> {
-        let ended = Side::BOTH.map(|side| self.lane(side.outgoing()).source_ended());
-        match ended {
-            [true, false] => Some(Side::Upstream),
-            [false, true] => Some(Side::Client),
-            _ => None,
-        }
-    }
-
-    fn silence_timeout(&self, rules: &Rules) -> Duration {
-        if self.half_open().is_some() {
-            rules.deadlines.half_close
-        } else {
-            rules.deadlines.idle
-        }
-    }
-
-    fn silence_expiry(&self, rules: &Rules) -> Time {
-        let delivering = self
-            .delivery
-            .iter()
-            .filter(|d| d.unsent > 0)
-            .map(|d| d.since)
-            .max();
-        self.last_activity.max(delivering.unwrap_or(Time::ZERO)) + self.silence_timeout(rules)
-    }
-
-    /// Halfway to the expiry a first look tells whether the kernel is still
-    /// delivering; while it is, a look each quarter sees progress.
-    fn silence_deadline(&self, rules: &Rules) -> Time {
-        let timeout = self.silence_timeout(rules);
-        if timeout == Duration::MAX {
-            return Time::NEVER;
-        }
-        let expiry = self.silence_expiry(rules);
-        if self.looked <= self.last_activity {
-            (self.last_activity + timeout / 2).min(expiry)
-        } else if self.delivery.iter().any(|d| d.unsent > 0) {
-            (self.looked + timeout / 4).min(expiry)
-        } else {
-            expiry
-        }
-    }
-
-    fn stalled_since(&self) -> Option<Time> {
-        let stalled = Direction::BOTH
-            .into_iter()
-            .filter(|d| self.lane(*d).is_stalled());
-        stalled.map(|d| self.delivery[d.sink().index()].since).min()
-    }
-
-    fn stall_expiry(&self, rules: &Rules) -> Time {
-        self.stalled_since()
-            .map_or(Time::NEVER, |since| since + rules.deadlines.write_stall)
-    }
-
-    fn stall_deadline(&self, rules: &Rules) -> Time {
-        let timeout = rules.deadlines.write_stall;
-        match self.stalled_since() {
-            Some(since) if timeout != Duration::MAX => {
-                (self.looked.max(since) + timeout / 4).min(since + timeout)
-            }
-            _ => Time::NEVER,
         }
     }
 
@@ -756,21 +562,28 @@ impl Session {
     }
 
     fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {
-        self.phase = Phase::Closing;
+        self.enter(Phase::Closing);
         for side in Side::BOTH {
             self.hang_up(side, how, actions);
         }
         for direction in Direction::BOTH {
             if self.lane(direction).held() > 0 {
                 self.lane_mut(direction).sink_failed();
-                actions.push(Action::Drop(direction));
+                self.drop_held(direction, actions);
             }
         }
         self.finish_if_closed(now, actions);
     }
 
+    /// The one place where the phase changes to another.
+    fn enter(&mut self, phase: Phase) {
+        probe::visit(self.phase.name(), phase.name());
+        self.phase = phase;
+    }
+
     fn hang_up(&mut self, side: Side, how: Close, actions: &mut Vec<Action>) {
-        if self.open & bit(side) != 0 && self.hung_up & bit(side) == 0 {
+        let again = probe::mutated(Mutation::DoubleClose);
+        if self.open & bit(side) != 0 && (self.hung_up & bit(side) == 0 || again) {
             self.hung_up |= bit(side);
             actions.push(Action::Close { side, how });
         }
@@ -792,6 +605,12 @@ impl Session {
         if self.open == 0 && self.ended == Time::NEVER {
             self.ended = now;
             actions.push(Action::End);
+        }
+    }
+
+    fn drop_held(&self, direction: Direction, actions: &mut Vec<Action>) {
+        if !probe::mutated(Mutation::BufferLeakedOnReset) {
+            actions.push(Action::Drop(direction));
         }
     }
 

@@ -14,6 +14,7 @@ use crate::config::SessionLog;
 use crate::engine::{AcceptError, Engine, ListenerId};
 use crate::net::address::Endpoint;
 use crate::net::limits;
+use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Event as SessionEvent, Session};
 use crate::relay::time::Time;
 
@@ -227,6 +228,9 @@ impl<E: Engine> Worker<E> {
             AcceptError::Empty => self.doors.listeners[index].knocked = false,
             AcceptError::Lost => self.counters.accept_lost.add(1),
             AcceptError::Exhausted(cause) => {
+                if probe::mutated(Mutation::LostWakeUpAfterExhaustion) {
+                    self.doors.listeners[index].knocked = false;
+                }
                 self.starve(now);
                 self.complain(Complaint::Accept, || {
                     format!(

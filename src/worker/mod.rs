@@ -36,6 +36,7 @@ use crate::observe::log::Log;
 use crate::observe::record::SessionRecord;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::lane::Fallback;
+use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -369,7 +370,8 @@ impl<E: Engine> Worker<E> {
             self.log.line(LogLevel::Warn, text);
         }
         let queued = 1 << direction.index();
-        if pumped.more && entry.queued & queued == 0 {
+        let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
+        if pumped.more && entry.queued & queued == 0 && !dropped {
             entry.queued |= queued;
             self.run_queue.push_back((key, direction));
             self.counters.budget_ends.add(1);

@@ -10,6 +10,7 @@
 //! never depends on content, and real engines are checked by hash elsewhere.
 
 pub mod peer;
+mod pump;
 mod socket;
 
 use std::collections::VecDeque;
@@ -19,14 +20,16 @@ use std::time::Duration;
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
+use crate::net::pipe::Pool;
 use crate::net::tcp_info::TcpInfo;
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path, Progress};
-use crate::relay::session::{Close, Failure, Pumped, Readiness};
+use crate::relay::lane::{Lane, Next};
+use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use peer::{Deed, Peer, Script};
+use pump::SimPipe;
 use socket::Socket;
 
 /// A small generator (splitmix64): the same seed, the same run, on any machine.
@@ -105,6 +108,7 @@ pub struct Sim {
     pub tally: Tally,
     open_sockets: u32,
     held: u64,
+    pipes: Pool<SimPipe>,
     idle_steps: u32,
     /// Sessions are being cut by order: nobody is owed anything any more.
     pub lenient: bool,
@@ -131,6 +135,7 @@ struct Conn {
     sockets: [Option<Socket>; 2],
     peers: [Peer; 2],
     held: [u32; 2],
+    pipes: [Option<SimPipe>; 2],
     read: [u64; 2],
     dropped: [u64; 2],
     /// Closes under way.
@@ -164,6 +169,7 @@ impl Sim {
             tally: Tally::default(),
             open_sockets: 0,
             held: 0,
+            pipes: Pool::new(),
             idle_steps: 0,
             lenient: false,
         }
@@ -434,98 +440,6 @@ impl Sim {
             }
         }
     }
-
-    /// One read or write of a pump. Tells whether the lane may go on.
-    fn move_once(
-        &mut self,
-        key: SessionKey,
-        direction: Direction,
-        lane: &mut Lane,
-        pumped: &mut Pumped,
-    ) {
-        let (source, sink) = (direction.source(), direction.sink());
-        let short = self.dice.percent(self.nastiness.short);
-        let refused = self.dice.percent(self.nastiness.splice_failure);
-        let part = self.dice.between(1, 64 * 1024) as u32;
-        let Some(conn) = self.conns.get_mut(key.slot) else {
-            return;
-        };
-        match lane.next() {
-            Next::Fill {
-                path: Path::Splice, ..
-            } if refused => {
-                let why = if part.is_multiple_of(2) {
-                    Fallback::Unsupported
-                } else {
-                    Fallback::NoPipe
-                };
-                lane.splice_refused(why);
-            }
-            Next::Fill { max, .. } => {
-                let most = if short { max.min(part) } else { max };
-                match conn.read(source, most) {
-                    Ok(0) => {
-                        lane.source_eof();
-                        pumped.moved = true;
-                    }
-                    Ok(n) => {
-                        conn.held[direction.index()] = n;
-                        self.held += u64::from(n);
-                        lane.filled(n);
-                        pumped.moved = true;
-                    }
-                    Err(None) => lane.fill_blocked(FillBlock::Empty),
-                    Err(Some(cause)) => {
-                        lane.source_failed();
-                        pumped.failure.get_or_insert(Failure {
-                            side: source,
-                            cause,
-                        });
-                    }
-                }
-            }
-            Next::Drain { len } => {
-                let most = if short { len.min(part) } else { len };
-                match conn.write(sink, most) {
-                    Ok(n) => {
-                        conn.held[direction.index()] -= n;
-                        self.held -= u64::from(n);
-                        lane.drained(n);
-                        pumped.moved = true;
-                    }
-                    Err(None) => lane.drain_blocked(0),
-                    Err(Some(cause)) => {
-                        self.held -= u64::from(conn.held[direction.index()]);
-                        conn.dropped[direction.index()] += u64::from(conn.held[direction.index()]);
-                        conn.held[direction.index()] = 0;
-                        lane.sink_failed();
-                        pumped.failure.get_or_insert(Failure { side: sink, cause });
-                    }
-                }
-            }
-            Next::Discard { max } => match conn.read(source, max) {
-                Ok(0) => lane.source_eof(),
-                Ok(n) => {
-                    conn.dropped[direction.index()] += u64::from(n);
-                    lane.discarded(n);
-                }
-                Err(None) => lane.fill_blocked(FillBlock::Empty),
-                Err(Some(cause)) => {
-                    lane.source_failed();
-                    pumped.failure.get_or_insert(Failure {
-                        side: source,
-                        cause,
-                    });
-                }
-            },
-            Next::ShutSink => {
-                conn.shut(sink);
-                lane.sink_shut();
-                pumped.moved = true;
-            }
-            Next::Park | Next::Done => {}
-        }
-    }
 }
 
 impl Engine for Sim {
@@ -619,11 +533,11 @@ impl Engine for Sim {
     }
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
-        let mut pumped = Pumped::default();
         let Some(conn) = self.conn_mut(key) else {
             panic!("a pump for a stale key")
         };
         conn.relayed = true;
+        let mut pumped = Pumped::default();
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
             if matches!(lane.next(), Next::Park | Next::Done) {
@@ -631,8 +545,8 @@ impl Engine for Sim {
             }
             self.move_once(key, direction, lane, &mut pumped);
         }
+        self.return_pipe(key, direction, lane);
         pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
-        debug_assert!(lane.progress() != Progress::Finished || lane.held() == 0);
         pumped
     }
 
@@ -640,9 +554,13 @@ impl Engine for Sim {
         let Some(conn) = self.conn_mut(key) else {
             return;
         };
+        let pipe = conn.pipes[direction.index()].take();
         let held = std::mem::take(&mut conn.held[direction.index()]);
         conn.dropped[direction.index()] += u64::from(held);
         self.held -= u64::from(held);
+        if let Some(pipe) = pipe {
+            self.pipes.give_back(pipe);
+        }
     }
 
     fn unsent(&self, key: SessionKey) -> [u32; 2] {

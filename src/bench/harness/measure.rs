@@ -1,0 +1,217 @@
+//! One measurement: a load in one shape on one subject, what moved and what it
+//! cost between two instants, and whether every byte is accounted for.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::Sample;
+use crate::bench::interrupt::Interrupt;
+use crate::bench::load::{Load, LoadPlan, LoadResult};
+use crate::bench::origin::Origin;
+use crate::bench::process::{self, Usage};
+use crate::bench::units;
+
+/// An open loop that answers less than this share of what was due has not reached
+/// its rate.
+const RATE_REACHED: f64 = 0.99;
+
+/// What to measure.
+pub(super) struct Measurement<'a> {
+    pub(super) round: usize,
+    pub(super) plan: LoadPlan,
+    pub(super) warm_up: Duration,
+    pub(super) duration: Duration,
+    /// The subject's first process; `None` for `direct`.
+    pub(super) process: Option<i32>,
+    pub(super) origin: &'a Origin,
+    /// Every CPU of the layout.
+    pub(super) cpus: &'a [usize],
+    pub(super) interrupt: &'a Interrupt,
+}
+
+/// Everything that is counted, at one instant.
+struct Snapshot {
+    at: Instant,
+    up: u64,
+    down: u64,
+    exchanges: u64,
+    forwarder: Usage,
+    generator: Usage,
+    origin: Usage,
+    busy_ns: u64,
+}
+
+/// Runs it; also says for how many flows a half-closed connection was cut.
+pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
+    let received_before = this.origin.counters().received.load(Relaxed);
+    let differed_before = this.origin.counters().differed.load(Relaxed);
+    let load = Load::start(this.plan.clone())?;
+    let window = load.go(this.warm_up, this.duration);
+    let begin = snapshot_at(this, &load, window.begin)?;
+    let end = snapshot_at(this, &load, window.end)?;
+    let result = load.finish();
+
+    let differed = this.origin.counters().differed.load(Relaxed) - differed_before;
+    check(&result, differed)?;
+    let rate = this.plan.shape.exchange.and_then(|exchange| exchange.rate);
+    check_rate(&result, rate, this.duration)?;
+    check_moved(this, &begin, &end)?;
+    check_arrived(this.origin, received_before, result.sent)?;
+    let cut_short = result.cut_short;
+    Ok((sample(this.round, &begin, &end, result), cut_short))
+}
+
+fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snapshot, String> {
+    if this.interrupt.wait_until(at) {
+        return Err("interrupted".to_owned());
+    }
+    let counters = load.counters();
+    Ok(Snapshot {
+        // Not `at`: on a busy core this thread may get its turn later.
+        at: Instant::now(),
+        up: this.origin.counters().received.load(Relaxed),
+        down: counters.received.into_inner(),
+        exchanges: counters.exchanges.into_inner(),
+        forwarder: this.process.map(process::usage_of_tree).unwrap_or_default(),
+        generator: process::usage_of_threads(load.thread_ids()),
+        origin: process::usage_of_threads(this.origin.thread_ids()),
+        busy_ns: process::busy_ns(this.cpus),
+    })
+}
+
+fn sample(round: usize, begin: &Snapshot, end: &Snapshot, result: LoadResult) -> Sample {
+    let seconds = end.at.duration_since(begin.at).as_secs_f64();
+    let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+    let forwarder = end.forwarder.since(begin.forwarder);
+    let generator = end.generator.since(begin.generator);
+    let origin = end.origin.since(begin.origin);
+    let ours = forwarder.cpu_ns + generator.cpu_ns + origin.cpu_ns;
+    let busy = end.busy_ns.saturating_sub(begin.busy_ns);
+    let share = |ns: u64| ns as f64 / 1e9 / seconds;
+    Sample {
+        round,
+        seconds,
+        up: rate(begin.up, end.up),
+        down: rate(begin.down, end.down),
+        exchanges: rate(begin.exchanges, end.exchanges),
+        unanswered: result.unanswered,
+        forwarder_cpu: share(forwarder.cpu_ns),
+        generator_cpu: share(generator.cpu_ns),
+        origin_cpu: share(origin.cpu_ns),
+        foreign_cpu: share(busy.saturating_sub(ours)),
+        switches: forwarder.switches as f64 / seconds,
+        checked: result.checked,
+        latency: result.latency,
+    }
+}
+
+fn check(result: &LoadResult, differed: u64) -> Result<(), String> {
+    if differed > 0 {
+        return Err(format!(
+            "in {differed} uploads the bytes that arrived differ from those that were sent"
+        ));
+    }
+    if result.errors > 0 {
+        let first = result.first_error.as_deref().unwrap_or("unknown");
+        return Err(format!(
+            "{} connections failed, the first: {first}",
+            result.errors
+        ));
+    }
+    if result.unfinished > 0 {
+        return Err(format!(
+            "{} connections did not come to their end in time",
+            result.unfinished
+        ));
+    }
+    Ok(())
+}
+
+/// A rate of nothing cannot be compared, and is no figure of a forwarder.
+fn check_moved(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot) -> Result<(), String> {
+    let bytes = end.up - begin.up + end.down - begin.down;
+    if this.plan.shape.exchange.is_some() && end.exchanges == begin.exchanges {
+        return Err("no request was answered in the measured time".to_owned());
+    }
+    if this.plan.shape.bulk.is_some() && bytes == 0 {
+        return Err("nothing moved in the measured time".to_owned());
+    }
+    Ok(())
+}
+
+fn check_rate(result: &LoadResult, rate: Option<u64>, duration: Duration) -> Result<(), String> {
+    let Some(rate) = rate else {
+        return Ok(());
+    };
+    let answered = result.latency.len().saturating_sub(result.unanswered) as f64;
+    let due = rate as f64 * duration.as_secs_f64();
+    if answered >= due * RATE_REACHED {
+        return Ok(());
+    }
+    Err(format!(
+        "the rate was not reached: {} asked for, {} answered in time",
+        units::rate(rate as f64),
+        units::rate(answered / duration.as_secs_f64())
+    ))
+}
+
+/// Every byte that left the generator must come to the origin.
+fn check_arrived(origin: &Origin, before: u64, sent: u64) -> Result<(), String> {
+    // What is still under way gets its time; connections that stay open longer are
+    // reported by whoever measures next.
+    let _ = origin.wait_until_open(0, Instant::now() + Duration::from_secs(5));
+    let arrived = origin.counters().received.load(Relaxed) - before;
+    if arrived == sent {
+        Ok(())
+    } else {
+        Err(format!(
+            "bytes were lost on the way up: {sent} sent, {arrived} arrived"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::load;
+
+    fn result() -> LoadResult {
+        LoadResult {
+            latency: load::histogram(),
+            sent: 0,
+            checked: 0,
+            unanswered: 0,
+            cut_short: 0,
+            unfinished: 0,
+            errors: 0,
+            first_error: None,
+        }
+    }
+
+    #[test]
+    fn a_subject_that_breaks_connections_or_changes_bytes_is_refused() {
+        assert_eq!(check(&result(), 0), Ok(()));
+        assert!(check(&result(), 1).is_err_and(|e| e.contains("differ")));
+        let mut broken = result();
+        broken.errors = 3;
+        broken.first_error = Some("reset".to_owned());
+        assert!(
+            check(&broken, 0).is_err_and(|e| e.contains("3 connections") && e.contains("reset"))
+        );
+    }
+
+    #[test]
+    fn a_rate_that_is_not_reached_is_said() {
+        let mut slow = result();
+        slow.latency.record_n(1_000_000, 900).unwrap();
+        slow.unanswered = 200;
+        let second = Duration::from_secs(1);
+        let error = check_rate(&slow, Some(1_000), second).unwrap_err();
+        assert!(
+            error.contains("1.00 k/s asked for, 700 /s answered"),
+            "{error}"
+        );
+        slow.latency.record_n(1_000_000, 295).unwrap();
+        assert_eq!(check_rate(&slow, Some(1_000), second), Ok(()));
+    }
+}

@@ -1,0 +1,503 @@
+//! Interleaved rounds: A B C A B C …, every shape, every layout, in one run.
+//!
+//! For each layout the origin and every subject are started once and stay; a round
+//! measures each shape on each subject in turn, so that whatever the machine does
+//! meanwhile hits all alike. A subject that breaks, or loses bytes, is not measured
+//! in that shape again, and not compared in it.
+//!
+//! | layout | CPUs | what it shows |
+//! | --- | --- | --- |
+//! | one core | client, forwarder and origin share one | the total cost of a path |
+//! | own core | the forwarder has its own, the rest share the others | its ceiling |
+
+mod measure;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::interrupt::Interrupt;
+use super::load::shape::Shape;
+use super::load::{LoadPlan, idle, pin};
+use super::origin::{Handlers, Origin, OriginOptions, Role};
+use super::process;
+use super::subjects::running::{Running, Stage, Workspace};
+use super::subjects::{Kind, Subject};
+use crate::net::limits;
+
+/// Who runs where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Everything on one CPU.
+    OneCore,
+    /// The forwarder alone on its CPUs, the rest on the others.
+    OwnCore,
+}
+
+impl Layout {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneCore => "one-core",
+            Self::OwnCore => "own-core",
+        }
+    }
+}
+
+/// What to measure, and how long.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Whom.
+    pub subjects: Vec<Subject>,
+    /// With which traffic.
+    pub shapes: Vec<Shape>,
+    /// In which layouts.
+    pub layouts: Vec<Layout>,
+    /// How often each.
+    pub rounds: usize,
+    /// Before each measurement.
+    pub warm_up: Duration,
+    /// Each measurement.
+    pub duration: Duration,
+    /// Event loops of each subject.
+    pub workers: usize,
+    /// Threads of the generator and of the origin; `None`: one for each of their CPUs.
+    pub threads: Option<usize>,
+    /// Idle sessions for the memory figure; 0 leaves it out.
+    pub idle_sessions: usize,
+    /// See [`LoadPlan::check_one_in`].
+    pub check_one_in: usize,
+    /// Set on the generator's and the origin's sockets; `None`: the system's.
+    pub congestion: Option<String>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// Which round, from 0.
+    pub round: usize,
+    /// Measured seconds.
+    pub seconds: f64,
+    /// Payload bytes a second from client to origin, as they arrived.
+    pub up: f64,
+    /// Payload bytes a second from origin to client, as they arrived.
+    pub down: f64,
+    /// Exchanges a second.
+    pub exchanges: f64,
+    /// Requests of an open loop that were due and not answered in time.
+    pub unanswered: u64,
+    /// CPU seconds a second of the forwarder's process tree.
+    pub forwarder_cpu: f64,
+    /// CPU seconds a second of the generator.
+    pub generator_cpu: f64,
+    /// CPU seconds a second of the origin.
+    pub origin_cpu: f64,
+    /// Of these CPUs, seconds a second that went to anything else.
+    pub foreign_cpu: f64,
+    /// Context switches a second of the forwarder.
+    pub switches: f64,
+    /// Bytes compared with what was sent, warm-up included.
+    pub checked: u64,
+    /// Latency of exchanges in the measured time.
+    #[serde(skip)]
+    pub latency: hdrhistogram::Histogram<u64>,
+}
+
+/// Every round of one subject in one shape.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Index into [`LayoutResult::subjects`].
+    pub subject: usize,
+    /// Index into [`BenchOptions::shapes`].
+    pub shape: usize,
+    /// One for each round that succeeded.
+    pub samples: Vec<Sample>,
+    /// Why there are no more of them, and why it is not compared.
+    pub failure: Option<String>,
+    /// Flows whose other direction was cut when one ended.
+    pub cut_short: u64,
+}
+
+/// What an idle session costs.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct IdleCost {
+    /// How many there were.
+    pub sessions: usize,
+    /// Bytes of user memory for each.
+    pub bytes: f64,
+    /// Descriptors for each.
+    pub descriptors: f64,
+    /// Of these, ends of pipes.
+    pub pipe_ends: f64,
+}
+
+/// How a subject was run.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubjectFacts {
+    /// Its name in the report.
+    pub name: String,
+    /// Whether it is `direct`.
+    pub is_direct: bool,
+    /// Command line, files, version.
+    pub launch: super::subjects::launch::Launch,
+    /// Whether a response that follows the client's end arrives whole.
+    pub keeps_half_closed: bool,
+    /// What an idle session costs; not for `direct`.
+    pub idle: Option<IdleCost>,
+}
+
+/// Everything measured in one layout.
+#[derive(Debug, Clone)]
+pub struct LayoutResult {
+    /// Which.
+    pub layout: Layout,
+    /// The forwarder's CPUs.
+    pub forwarder_cpus: Vec<usize>,
+    /// Everybody else's.
+    pub other_cpus: Vec<usize>,
+    /// Whom.
+    pub subjects: Vec<SubjectFacts>,
+    /// Shape by shape, subject by subject.
+    pub cells: Vec<Cell>,
+}
+
+/// What happens now, for a display.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Measurements done.
+    pub done: usize,
+    /// Measurements in all.
+    pub total: usize,
+    /// The one that begins.
+    pub text: String,
+}
+
+/// Measures everything. `show` is called as each measurement begins.
+///
+/// # Errors
+/// What makes a comparison impossible: a subject that does not start, too few
+/// descriptors or CPUs, an interrupt. By then everything started has been stopped.
+pub fn run(
+    options: &BenchOptions,
+    interrupt: &Interrupt,
+    show: &dyn Fn(&Step),
+) -> Result<Vec<LayoutResult>, String> {
+    check_descriptors(options)?;
+    let cpus = limits::allowed_cpus();
+    let mut results = Vec::new();
+    let total =
+        options.layouts.len() * options.rounds * options.shapes.len() * options.subjects.len();
+    for (index, layout) in options.layouts.iter().enumerate() {
+        let done = index * total / options.layouts.len();
+        let mut bench = Bench::set_up(options, *layout, &cpus, interrupt, show, done, total)?;
+        if index == 0 && options.idle_sessions > 0 {
+            bench.measure_idle()?;
+        }
+        bench.rounds()?;
+        results.push(bench.result());
+    }
+    // The calling thread goes back to where it may run.
+    pin(nix::unistd::Pid::from_raw(0), &cpus)?;
+    Ok(results)
+}
+
+/// Client ends and origin ends are in this process, two ends in each subject.
+fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
+    const SPARE: usize = 64;
+    let allowed = limits::raise_descriptor_limit()
+        .map_err(|error| format!("cannot read the limit of descriptors: {error}"))?;
+    let widest = options
+        .shapes
+        .iter()
+        .max_by_key(|shape| shape.connections());
+    let connections = widest.map_or(0, Shape::connections);
+    let needed = connections.max(options.idle_sessions) * 2 + SPARE;
+    if needed as u64 <= allowed {
+        return Ok(());
+    }
+    let reason = if options.idle_sessions > connections {
+        format!("{} idle sessions", options.idle_sessions)
+    } else {
+        widest.map_or_else(String::new, |shape| format!("`{shape}`"))
+    };
+    Err(format!(
+        "{reason} needs {needed} descriptors here and in every subject, but only {allowed} are \
+         allowed (ulimit -Hn); use fewer, or raise the limit"
+    ))
+}
+
+/// One layout in progress.
+struct Bench<'a> {
+    options: &'a BenchOptions,
+    interrupt: &'a Interrupt,
+    show: &'a dyn Fn(&Step),
+    done: usize,
+    total: usize,
+    layout: Layout,
+    forwarder_cpus: Vec<usize>,
+    other_cpus: Vec<usize>,
+    // Dropped in this order: subjects end before the origin and their files.
+    running: Vec<Running>,
+    origin: Origin,
+    _workspace: Workspace,
+    idle: Vec<Option<IdleCost>>,
+    cells: Vec<Cell>,
+}
+
+impl<'a> Bench<'a> {
+    fn set_up(
+        options: &'a BenchOptions,
+        layout: Layout,
+        cpus: &[usize],
+        interrupt: &'a Interrupt,
+        show: &'a dyn Fn(&Step),
+        done: usize,
+        total: usize,
+    ) -> Result<Self, String> {
+        let (forwarder_cpus, other_cpus) = split(layout, cpus, options.workers)?;
+        // Children and threads inherit; subjects are pinned again once they run.
+        pin(nix::unistd::Pid::from_raw(0), &other_cpus)?;
+        let origin = Origin::start(
+            &OriginOptions {
+                threads: options.threads.unwrap_or(other_cpus.len()),
+                congestion: options.congestion.clone(),
+                ..OriginOptions::default()
+            },
+            Handlers::default(),
+        )
+        .map_err(|error| format!("the origin cannot start: {error}"))?;
+        let upstream = origin
+            .address(Role::Command)
+            .ok_or("the origin has no command port")?;
+        let workspace = Workspace::new()
+            .map_err(|error| format!("cannot make a temporary directory: {error}"))?;
+        let widest = options.shapes.iter().map(Shape::connections).max();
+        let stage = Stage {
+            upstream,
+            workers: options.workers,
+            sessions: widest.unwrap_or(0).max(options.idle_sessions) + 16,
+            workspace: &workspace,
+            interrupt,
+        };
+        let mut running = Vec::new();
+        for subject in &options.subjects {
+            show(&Step {
+                done,
+                total,
+                text: format!("starting {subject}"),
+            });
+            running.push(Running::start(subject, stage)?);
+        }
+        let cells = cells(options.shapes.len(), running.len());
+        Ok(Self {
+            options,
+            interrupt,
+            show,
+            done,
+            total,
+            layout,
+            forwarder_cpus,
+            other_cpus,
+            idle: vec![None; running.len()],
+            running,
+            origin,
+            _workspace: workspace,
+            cells,
+        })
+    }
+
+    /// User memory and descriptors for each of many sessions that say nothing.
+    fn measure_idle(&mut self) -> Result<(), String> {
+        let sessions = self.options.idle_sessions;
+        for index in 0..self.running.len() {
+            let subject = &self.running[index];
+            let Some(root) = subject.process() else {
+                continue;
+            };
+            (self.show)(&Step {
+                done: self.done,
+                total: self.total,
+                text: format!("{}: {sessions} idle sessions", subject.subject),
+            });
+            self.settle()?;
+            let memory_before = process::memory_of_tree(root);
+            let (descriptors_before, pipes_before) = process::descriptors_of_tree(root);
+            let opened = idle::open(subject.address, sessions);
+            let opened = opened.map_err(|error| format!("{}: {error}", subject.subject))?;
+            if self
+                .interrupt
+                .wait_until(Instant::now() + Duration::from_millis(200))
+            {
+                return Err("interrupted".to_owned());
+            }
+            let (descriptors, pipes) = process::descriptors_of_tree(root);
+            let each = |after: u64, before: u64| (after as f64 - before as f64) / sessions as f64;
+            self.idle[index] = Some(IdleCost {
+                sessions,
+                bytes: each(process::memory_of_tree(root), memory_before),
+                descriptors: each(descriptors, descriptors_before),
+                pipe_ends: each(pipes, pipes_before),
+            });
+            drop(opened);
+        }
+        self.settle()
+    }
+
+    /// Every connection of what came before is gone.
+    fn settle(&self) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        self.origin.wait_until_open(0, deadline).map_err(|open| {
+            format!(
+                "{open} connections still reach the origin seconds after their clients have gone"
+            )
+        })
+    }
+
+    fn rounds(&mut self) -> Result<(), String> {
+        for round in 0..self.options.rounds {
+            for shape in 0..self.options.shapes.len() {
+                for subject in 0..self.running.len() {
+                    if self.interrupt.is_raised() {
+                        return Err("interrupted".to_owned());
+                    }
+                    self.measure_cell(round, shape, subject);
+                    self.done += 1;
+                }
+            }
+        }
+        if self.interrupt.is_raised() {
+            return Err("interrupted".to_owned());
+        }
+        Ok(())
+    }
+
+    fn measure_cell(&mut self, round: usize, shape: usize, subject: usize) {
+        let cell = shape * self.running.len() + subject;
+        if self.cells[cell].failure.is_some() {
+            return;
+        }
+        (self.show)(&Step {
+            done: self.done,
+            total: self.total,
+            text: format!(
+                "{} round {}: {} through {}",
+                self.layout.name(),
+                round + 1,
+                self.options.shapes[shape],
+                self.running[subject].subject
+            ),
+        });
+        match self.measure(round, shape, subject) {
+            Ok((sample, cut_short)) => {
+                self.cells[cell].samples.push(sample);
+                self.cells[cell].cut_short += cut_short;
+            }
+            Err(error) => {
+                let ended = self.running[subject].ended();
+                self.cells[cell].failure =
+                    Some(ended.map_or(error.clone(), |ended| format!("{error}; {ended}")));
+            }
+        }
+    }
+
+    fn measure(&self, round: usize, shape: usize, subject: usize) -> Result<(Sample, u64), String> {
+        let subject = &self.running[subject];
+        let process = subject.process();
+        if let Some(root) = process {
+            process::pin_tree(root, &self.forwarder_cpus)?;
+        }
+        self.settle()?;
+        let threads = self.options.threads.unwrap_or(self.other_cpus.len());
+        measure::measure(&measure::Measurement {
+            round,
+            plan: LoadPlan {
+                target: subject.address,
+                shape: self.options.shapes[shape].clone(),
+                threads,
+                cpus: self.other_cpus.clone(),
+                congestion: self.options.congestion.clone(),
+                check_one_in: self.options.check_one_in,
+                connect_timeout: Duration::from_secs(10),
+            },
+            warm_up: self.options.warm_up,
+            duration: self.options.duration,
+            process,
+            origin: &self.origin,
+            cpus: &[self.forwarder_cpus.as_slice(), &self.other_cpus].concat(),
+            interrupt: self.interrupt,
+        })
+    }
+
+    fn result(self) -> LayoutResult {
+        let subjects = self
+            .running
+            .iter()
+            .zip(&self.idle)
+            .map(|(running, idle)| SubjectFacts {
+                name: running.subject.name.clone(),
+                is_direct: running.subject.kind == Kind::Direct,
+                launch: running.launch.clone(),
+                keeps_half_closed: running.keeps_half_closed,
+                idle: *idle,
+            })
+            .collect();
+        LayoutResult {
+            layout: self.layout,
+            forwarder_cpus: self.forwarder_cpus,
+            other_cpus: self.other_cpus,
+            subjects,
+            cells: self.cells,
+        }
+    }
+}
+
+fn cells(shapes: usize, subjects: usize) -> Vec<Cell> {
+    (0..shapes * subjects)
+        .map(|index| Cell {
+            subject: index % subjects,
+            shape: index / subjects,
+            samples: Vec::new(),
+            failure: None,
+            cut_short: 0,
+        })
+        .collect()
+}
+
+/// The forwarder's CPUs and the others'. The last CPUs go to the forwarder: the
+/// first one gets most of a machine's interrupts.
+fn split(
+    layout: Layout,
+    cpus: &[usize],
+    workers: usize,
+) -> Result<(Vec<usize>, Vec<usize>), String> {
+    match layout {
+        Layout::OneCore => {
+            let last = cpus.last().ok_or("no CPU to run on")?;
+            Ok((vec![*last], vec![*last]))
+        }
+        Layout::OwnCore if cpus.len() > workers => {
+            let (others, forwarder) = cpus.split_at(cpus.len() - workers);
+            Ok((forwarder.to_vec(), others.to_vec()))
+        }
+        Layout::OwnCore => Err(format!(
+            "the layout own-core needs more than {workers} CPUs, there are {}",
+            cpus.len()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forwarder_gets_the_last_cpus() {
+        assert_eq!(split(Layout::OneCore, &[2, 5], 1), Ok((vec![5], vec![5])));
+        assert_eq!(
+            split(Layout::OwnCore, &[0, 1, 2, 3], 2),
+            Ok((vec![2, 3], vec![0, 1]))
+        );
+        assert!(split(Layout::OwnCore, &[0], 1).is_err());
+    }
+}

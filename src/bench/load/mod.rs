@@ -1,0 +1,306 @@
+//! The load generator: threads that drive connections in a given shape, count
+//! what moves, time every answer, and compare bytes with what was sent.
+//!
+//! What it owns: client sockets and threads. What it does not do: start subjects,
+//! read CPU time, decide anything. The measured window is agreed on beforehand as
+//! two instants, so that threads need not meet; whoever measures reads
+//! [`Load::counters`] at these instants.
+
+mod bulk;
+mod exchange;
+pub mod idle;
+mod schedule;
+pub mod shape;
+mod thread;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use shape::Shape;
+use thread::{Generator, Share};
+
+/// What to do to whom.
+#[derive(Debug, Clone)]
+pub struct LoadPlan {
+    /// The subject's listener, or the origin itself.
+    pub target: SocketAddr,
+    /// The traffic.
+    pub shape: Shape,
+    /// Threads that make it.
+    pub threads: usize,
+    /// CPUs they may run on; empty: wherever.
+    pub cpus: Vec<usize>,
+    /// Congestion control of the generator's sockets; `None`: the system's.
+    pub congestion: Option<String>,
+    /// Of this many bulk flows in a thread one is compared byte by byte. Exchanges
+    /// are always compared.
+    pub check_one_in: usize,
+    /// All connections must stand after so long.
+    pub connect_timeout: Duration,
+}
+
+/// The measured time, after the warm-up.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Counted from here on.
+    pub begin: Instant,
+    /// Up to here.
+    pub end: Instant,
+}
+
+/// What the threads count as they go; payload, without command lines.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes handed to the kernel.
+    pub sent: AtomicU64,
+    /// Bytes read.
+    pub received: AtomicU64,
+    /// Bytes compared with what was sent.
+    pub checked: AtomicU64,
+    /// Exchanges completed.
+    pub exchanges: AtomicU64,
+}
+
+/// What one thread brings home.
+#[derive(Debug, Default)]
+struct ThreadResult {
+    latency: Option<Histogram<u64>>,
+    /// Requests due in the window and not answered in it (open loop).
+    unanswered: u64,
+    /// Flows that ended early when only their upload had ended.
+    cut_short: u64,
+    /// Flows that did not come to their end in time.
+    unfinished: u64,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl ThreadResult {
+    fn fail(&mut self, error: String) {
+        self.errors += 1;
+        self.first_error.get_or_insert(error);
+    }
+}
+
+/// What a load came to.
+#[derive(Debug)]
+pub struct LoadResult {
+    /// Of every answer in the window, in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// Payload bytes handed to the kernel from the start to the end.
+    pub sent: u64,
+    /// Bytes compared with what was sent.
+    pub checked: u64,
+    /// Requests due in the window and not answered in it (open loop only).
+    pub unanswered: u64,
+    /// Flows whose other direction was cut when the upload ended: the subject does
+    /// not keep half-closed connections.
+    pub cut_short: u64,
+    /// Flows that had not come to their end seconds after the window.
+    pub unfinished: u64,
+    /// Connections that broke, or brought other bytes than were sent.
+    pub errors: u64,
+    /// The first of these.
+    pub first_error: Option<String>,
+}
+
+/// An empty histogram of nanoseconds, up to a minute, three digits.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(100, 60_000_000_000, 3)
+        .expect("the bounds are constants that hdrhistogram accepts")
+}
+
+/// A running load. Dropping it stops its threads.
+#[derive(Debug)]
+pub struct Load {
+    counters: Vec<Arc<Counters>>,
+    thread_ids: Vec<i32>,
+    stop: Arc<AtomicBool>,
+    wakers: Vec<Arc<mio::Waker>>,
+    go: Vec<mpsc::Sender<Window>>,
+    threads: Vec<JoinHandle<ThreadResult>>,
+}
+
+impl Load {
+    /// Starts the threads and waits until every connection stands.
+    ///
+    /// # Errors
+    /// Why they do not, in words.
+    pub fn start(plan: LoadPlan) -> Result<Self, String> {
+        let threads = plan.threads.clamp(1, plan.shape.connections().max(1));
+        let deadline = Instant::now() + plan.connect_timeout;
+        let plan = Arc::new(plan);
+        let mut load = Self {
+            counters: Vec::new(),
+            thread_ids: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            wakers: Vec::new(),
+            go: Vec::new(),
+            threads: Vec::new(),
+        };
+        let (ready, is_ready) = mpsc::channel();
+        for index in 0..threads {
+            let share = Share { index, of: threads };
+            load.spawn(&plan, share, deadline, ready.clone())?;
+        }
+        drop(ready);
+        for _ in 0..threads {
+            // A thread that died without a word hangs up.
+            let (id, connected) = is_ready
+                .recv_timeout(plan.connect_timeout + Duration::from_secs(2))
+                .map_err(|_| "a thread of the generator did not get ready".to_owned())?;
+            load.thread_ids.push(id);
+            connected?;
+        }
+        Ok(load)
+    }
+
+    fn spawn(
+        &mut self,
+        plan: &Arc<LoadPlan>,
+        share: Share,
+        deadline: Instant,
+        ready: mpsc::Sender<(i32, Result<(), String>)>,
+    ) -> Result<(), String> {
+        let counters = Arc::new(Counters::default());
+        self.counters.push(Arc::clone(&counters));
+        let mut generator =
+            Generator::new(Arc::clone(plan), share, counters, Arc::clone(&self.stop))
+                .map_err(|error| format!("cannot start the generator: {error}"))?;
+        self.wakers.push(generator.waker());
+        let (go, may_go) = mpsc::channel();
+        self.go.push(go);
+        let cpus = plan.cpus.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("load-{}", share.index))
+            .spawn(move || {
+                let id = nix::unistd::gettid();
+                let connected = pin(Pid::from_raw(0), &cpus).and_then(|()| {
+                    // 50 µs of slack would be most of a loopback round trip.
+                    let _ = nix::sys::prctl::set_timerslack(1);
+                    generator.connect(deadline)
+                });
+                let failed = connected.is_err();
+                let told = ready.send((id.as_raw(), connected)).is_ok();
+                drop(ready);
+                if failed || !told {
+                    return ThreadResult::default();
+                }
+                generator.run(&may_go)
+            })
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Lets the traffic begin: `warm_up` first, which is not measured, then `duration`.
+    pub fn go(&self, warm_up: Duration, duration: Duration) -> Window {
+        let begin = Instant::now() + warm_up;
+        let window = Window {
+            begin,
+            end: begin + duration,
+        };
+        for (go, waker) in self.go.iter().zip(&self.wakers) {
+            // A thread that has already failed tells so in its result.
+            let _ = go.send(window);
+            let _ = waker.wake();
+        }
+        window
+    }
+
+    /// The sum over the threads so far.
+    pub fn counters(&self) -> Counters {
+        let total = Counters::default();
+        for counters in &self.counters {
+            total.sent.fetch_add(counters.sent.load(Relaxed), Relaxed);
+            total
+                .received
+                .fetch_add(counters.received.load(Relaxed), Relaxed);
+            total
+                .checked
+                .fetch_add(counters.checked.load(Relaxed), Relaxed);
+            total
+                .exchanges
+                .fetch_add(counters.exchanges.load(Relaxed), Relaxed);
+        }
+        total
+    }
+
+    /// Kernel thread ids, for CPU time.
+    pub fn thread_ids(&self) -> &[i32] {
+        &self.thread_ids
+    }
+
+    /// Waits for the threads to come to their end, which they do within seconds of
+    /// the window's.
+    pub fn finish(mut self) -> LoadResult {
+        let mut total = LoadResult {
+            latency: histogram(),
+            sent: 0,
+            checked: 0,
+            unanswered: 0,
+            cut_short: 0,
+            unfinished: 0,
+            errors: 0,
+            first_error: None,
+        };
+        for thread in self.threads.drain(..) {
+            let Ok(result) = thread.join() else {
+                total.errors += 1;
+                total
+                    .first_error
+                    .get_or_insert("a thread of the generator panicked".to_owned());
+                continue;
+            };
+            if let Some(latency) = result.latency {
+                total
+                    .latency
+                    .add(latency)
+                    .expect("every thread's histogram has the same bounds");
+            }
+            total.unanswered += result.unanswered;
+            total.cut_short += result.cut_short;
+            total.unfinished += result.unfinished;
+            total.errors += result.errors;
+            total.first_error = total.first_error.or(result.first_error);
+        }
+        let counters = self.counters();
+        total.sent = counters.sent.into_inner();
+        total.checked = counters.checked.into_inner();
+        total
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for waker in &self.wakers {
+            // A waker fails only when its poll is gone, and then so is the thread.
+            let _ = waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic was printed where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lets a thread run on these CPUs only; an empty list changes nothing.
+pub(crate) fn pin(thread: Pid, cpus: &[usize]) -> Result<(), String> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu).map_err(|_| format!("no CPU {cpu}"))?;
+    }
+    sched_setaffinity(thread, &set).map_err(|error| format!("cannot pin to CPUs {cpus:?}: {error}"))
+}

@@ -1,0 +1,226 @@
+//! What traffic to make: `bulk-up`, `rr:size=1KiB:rate=20k`, `mix:bulk=1`, …
+//!
+//! Pure: text to a [`Shape`], nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::bench::units;
+
+/// The traffic of one measurement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Its name as written.
+    pub name: String,
+    /// Flows that move as many bytes as they can.
+    pub bulk: Option<Bulk>,
+    /// Flows that ask and are answered.
+    pub exchange: Option<Exchange>,
+}
+
+/// Flows that move as many bytes as they can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bulk {
+    /// Which way.
+    pub direction: Direction,
+    /// How many at a time.
+    pub flows: usize,
+}
+
+/// Flows that ask and are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// Whether each exchange has its own connection.
+    pub connection: Connection,
+    /// Bytes of a request and of its response.
+    pub size: usize,
+    /// How many at a time.
+    pub flows: usize,
+    /// Requests a second over all flows; `None`: the next when the last was answered.
+    pub rate: Option<u64>,
+}
+
+/// How long a connection of an exchange lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// For the whole measurement.
+    Kept,
+    /// For one exchange.
+    Fresh,
+}
+
+/// Which way bulk goes, seen from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Client to origin.
+    Up,
+    /// Origin to client.
+    Down,
+    /// Both at the same time.
+    Both,
+}
+
+/// The figure by which a shape is judged first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figure {
+    /// Bytes a second.
+    Throughput,
+    /// Requests a second.
+    Requests,
+    /// Connections a second.
+    Connections,
+    /// With a fixed rate the rate says nothing: the 99th percentile of latency.
+    Latency,
+}
+
+const FLOWS_MAX: u64 = 100_000;
+const SIZE_MAX: u64 = 64 * 1024 * 1024;
+
+impl Shape {
+    /// The figure that decides.
+    pub fn figure(&self) -> Figure {
+        match self.exchange {
+            None => Figure::Throughput,
+            Some(Exchange { rate: Some(_), .. }) => Figure::Latency,
+            Some(_) if self.bulk.is_some() => Figure::Latency,
+            Some(Exchange {
+                connection: Connection::Kept,
+                ..
+            }) => Figure::Requests,
+            Some(_) => Figure::Connections,
+        }
+    }
+
+    /// Connections at a time.
+    pub fn connections(&self) -> usize {
+        self.bulk.map_or(0, |bulk| bulk.flows) + self.exchange.map_or(0, |e| e.flows)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split(':');
+        let kind = words.next().unwrap_or_default();
+        let mut shape = preset(kind).ok_or_else(|| {
+            format!(
+                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, ping or mix, \
+                 each with :flows=, :size=, :rate=, :bulk=, :direction="
+            )
+        })?;
+        text.clone_into(&mut shape.name);
+        for word in words {
+            let (key, value) = word
+                .split_once('=')
+                .ok_or_else(|| format!("`{text}`: `{word}` is not KEY=VALUE"))?;
+            set(&mut shape, key, value).map_err(|error| format!("`{text}`: {error}"))?;
+        }
+        Ok(shape)
+    }
+}
+
+fn preset(kind: &str) -> Option<Shape> {
+    let bulk = |direction, flows| Some(Bulk { direction, flows });
+    let exchange = |connection| {
+        Some(Exchange {
+            connection,
+            size: 64,
+            flows: 64,
+            rate: None,
+        })
+    };
+    let (bulk, exchange) = match kind {
+        "bulk-up" => (bulk(Direction::Up, 4), None),
+        "bulk-down" => (bulk(Direction::Down, 4), None),
+        "bulk-both" => (bulk(Direction::Both, 4), None),
+        "rr" => (None, exchange(Connection::Kept)),
+        "ping" => (
+            None,
+            exchange(Connection::Kept).map(|ping| Exchange { flows: 1, ..ping }),
+        ),
+        "crr" => (None, exchange(Connection::Fresh)),
+        "mix" => (bulk(Direction::Down, 1), exchange(Connection::Kept)),
+        _ => return None,
+    };
+    Some(Shape {
+        name: String::new(),
+        bulk,
+        exchange,
+    })
+}
+
+fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
+    let within = |number: u64, max: u64| match number {
+        0 => Err(format!("{key} must be at least 1")),
+        number if number > max => Err(format!("{key} must be at most {max}")),
+        number => Ok(number as usize),
+    };
+    match (key, &mut shape.bulk, &mut shape.exchange) {
+        ("flows", _, Some(exchange)) => {
+            exchange.flows = within(units::parse_count(value)?, FLOWS_MAX)?;
+        }
+        ("flows", Some(bulk), None) | ("bulk", Some(bulk), _) => {
+            bulk.flows = within(units::parse_count(value)?, FLOWS_MAX)?;
+        }
+        ("size", _, Some(exchange)) => {
+            exchange.size = within(units::parse_size(value)?, SIZE_MAX)?;
+        }
+        ("rate", _, Some(exchange)) => {
+            exchange.rate = Some(within(units::parse_count(value)?, 100_000_000)? as u64);
+        }
+        ("direction", Some(bulk), _) => {
+            bulk.direction = match value {
+                "up" => Direction::Up,
+                "down" => Direction::Down,
+                "both" => Direction::Both,
+                _ => return Err(format!("direction is up, down or both, not `{value}`")),
+            };
+        }
+        _ => return Err(format!("`{key}` does not belong to this shape")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_is_a_name_and_what_differs_from_its_preset() {
+        let shape: Shape = "rr:size=1KiB:rate=20k:flows=8".parse().unwrap();
+        let exchange = shape.exchange.unwrap();
+        assert_eq!(
+            (exchange.size, exchange.rate, exchange.flows),
+            (1024, Some(20_000), 8)
+        );
+        assert_eq!(shape.figure(), Figure::Latency);
+        let mix: Shape = "mix:bulk=2:direction=up:flows=9".parse().unwrap();
+        assert_eq!(mix.connections(), 11);
+        assert_eq!(
+            "crr".parse::<Shape>().unwrap().figure(),
+            Figure::Connections
+        );
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        for (text, word) in [
+            ("bulk", "unknown shape `bulk`"),
+            ("bulk-up:size=3", "does not belong"),
+            ("rr:size=0", "at least 1"),
+            ("rr:flows", "not KEY=VALUE"),
+            ("rr:rate=x", "not a number"),
+            ("mix:direction=left", "up, down or both"),
+        ] {
+            let error = text.parse::<Shape>().unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! One thread of the generator: a readiness loop over its flows.
+//!
+//! ```text
+//! connecting ─all stand─► ready ─go─► running ─window ends─► stopping ─► results
+//! ```
+//! An open loop sleeps on a timerfd, because epoll's own timeout counts in
+//! milliseconds.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::Expiration;
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::bulk::BulkFlow;
+use super::exchange::ExchangeFlow;
+use super::schedule::Schedule;
+use super::shape::{Bulk, Connection, Exchange};
+use super::{Counters, LoadPlan, ThreadResult, Window};
+use crate::bench::socket;
+
+const SCRATCH: usize = 256 * 1024;
+const WAKE: Token = Token(usize::MAX);
+const TIMER: Token = Token(usize::MAX - 1);
+
+/// Connects under way at a time: below the smallest listen queue among the
+/// subjects (nginx: 511), so that no SYN is dropped and retried a second later.
+const CONNECTING_MAX: usize = 100;
+
+/// How long flows may take to come to their end after the window.
+const STOPPING: Duration = Duration::from_secs(3);
+
+/// What a pump came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Wait for an event.
+    Wait,
+    /// The budget ended: there is more to do.
+    Again,
+    /// A response is whole.
+    Answered,
+    /// The flow has come to its end.
+    Finished,
+}
+
+/// What a pump borrows from its thread.
+pub(super) struct Context<'a> {
+    pub(super) scratch: &'a mut [u8],
+    pub(super) counters: &'a Counters,
+    pub(super) stopping: bool,
+    pub(super) cut_short: u64,
+    window: Option<Window>,
+    latency: &'a mut Histogram<u64>,
+}
+
+impl Context<'_> {
+    /// Records the answer to a request that was due at `due`, if both lie in the
+    /// measured window.
+    pub(super) fn answered(&mut self, due: Instant) {
+        let now = Instant::now();
+        if let Some(window) = self.window
+            && due >= window.begin
+            && now < window.end
+        {
+            record(self.latency, now.duration_since(due));
+        }
+    }
+}
+
+fn record(latency: &mut Histogram<u64>, took: Duration) {
+    // Saturating: a value above the histogram's ceiling counts as the ceiling.
+    latency.saturating_record(took.as_nanos() as u64);
+}
+
+enum Flow {
+    Bulk(BulkFlow),
+    Exchange(ExchangeFlow),
+    /// Its place is free: not yet connected, or ended.
+    Gone,
+}
+
+/// Which part of a shape's flows a thread drives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) index: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    fn of_flows(self, flows: usize) -> usize {
+        flows / self.of + usize::from(self.index < flows % self.of)
+    }
+}
+
+pub(super) struct Generator {
+    poll: Poll,
+    waker: Arc<Waker>,
+    timer: TimerFd,
+    plan: Arc<LoadPlan>,
+    share: Share,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+    flows: Vec<Flow>,
+    /// Flows that are to be pumped without waiting for an event.
+    run_queue: VecDeque<usize>,
+    /// Open loop: flows without a request.
+    idle: VecDeque<usize>,
+    schedule: Option<Schedule>,
+    window: Option<Window>,
+    stopping: bool,
+    live: usize,
+    scratch: Vec<u8>,
+    latency: Histogram<u64>,
+    result: ThreadResult,
+    seed: u64,
+}
+
+impl Generator {
+    pub(super) fn new(
+        plan: Arc<LoadPlan>,
+        share: Share,
+        counters: Arc<Counters>,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let timer = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        poll.registry().register(
+            &mut SourceFd(&timer.as_fd().as_raw_fd()),
+            TIMER,
+            Interest::READABLE,
+        )?;
+        Ok(Self {
+            poll,
+            waker,
+            timer,
+            share,
+            counters,
+            stop,
+            flows: Vec::new(),
+            run_queue: VecDeque::new(),
+            idle: VecDeque::new(),
+            schedule: None,
+            window: None,
+            stopping: false,
+            live: 0,
+            scratch: vec![0; SCRATCH],
+            latency: super::histogram(),
+            result: ThreadResult::default(),
+            seed: (share.index as u64 + 1) * 1_000_003,
+            plan,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Connects every flow.
+    ///
+    /// # Errors
+    /// What went wrong first, or that the deadline has passed.
+    pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), String> {
+        let bulk = self.plan.shape.bulk;
+        let exchange = self.plan.shape.exchange;
+        let bulk_flows = bulk.map_or(0, |bulk| self.share.of_flows(bulk.flows));
+        let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
+        self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
+        let mut streams = self.connect_all(bulk_flows, exchange, deadline)?;
+        for index in 0..self.flows.len() {
+            let Some(stream) = streams[index].take() else {
+                // Fresh connections are made when they are needed.
+                continue;
+            };
+            self.live += 1;
+            let checked = index % self.plan.check_one_in.max(1) == 0;
+            self.seed += 7_919;
+            self.flows[index] = match (bulk, exchange) {
+                (Some(Bulk { direction, .. }), _) if index < bulk_flows => {
+                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, checked))
+                }
+                (_, Some(exchange)) => {
+                    Flow::Exchange(ExchangeFlow::new(stream, exchange.size, self.seed))
+                }
+                _ => Flow::Gone,
+            };
+        }
+        Ok(())
+    }
+
+    /// Connects the flows that live from the start, a bounded number at a time.
+    fn connect_all(
+        &mut self,
+        bulk_flows: usize,
+        exchange: Option<Exchange>,
+        deadline: Instant,
+    ) -> Result<Vec<Option<TcpStream>>, String> {
+        let wanted = match exchange {
+            Some(exchange) if exchange.connection == Connection::Kept => self.flows.len(),
+            _ => bulk_flows,
+        };
+        let mut streams: Vec<Option<TcpStream>> = (0..self.flows.len()).map(|_| None).collect();
+        let (mut started, mut standing) = (0, 0);
+        let mut stands = vec![false; wanted];
+        let mut events = Events::with_capacity(256);
+        while standing < wanted {
+            while started < wanted && started - standing < CONNECTING_MAX {
+                streams[started] = Some(self.start_connect(started)?);
+                started += 1;
+            }
+            if Instant::now() >= deadline || self.stop.load(Relaxed) {
+                return Err(format!(
+                    "only {standing} of {wanted} connections to {} stood in time",
+                    self.plan.target
+                ));
+            }
+            self.wait(&mut events, Duration::from_millis(100))?;
+            for event in &events {
+                let Token(index) = event.token();
+                let Some(Some(stream)) = streams.get(index) else {
+                    continue;
+                };
+                if let Some(error) = stream.take_error().map_err(text)? {
+                    return Err(format!("cannot connect to {}: {error}", self.plan.target));
+                }
+                if event.is_writable() && !stands[index] && stream.peer_addr().is_ok() {
+                    stands[index] = true;
+                    standing += 1;
+                }
+            }
+        }
+        Ok(streams)
+    }
+
+    fn start_connect(&self, index: usize) -> Result<TcpStream, String> {
+        let connect = || {
+            let mut stream = socket::connect(self.plan.target, self.plan.congestion.as_deref())?;
+            self.poll.registry().register(
+                &mut stream,
+                Token(index),
+                Interest::READABLE | Interest::WRITABLE,
+            )?;
+            Ok::<_, io::Error>(stream)
+        };
+        connect().map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => format!(
+                "no free local port to connect to {} (net.ipv4.ip_local_port_range)",
+                self.plan.target
+            ),
+            _ => format!("cannot connect to {}: {error}", self.plan.target),
+        })
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Duration) -> Result<(), String> {
+        match self.poll.poll(events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            other => other.map_err(text),
+        }
+    }
+
+    /// Waits for the word to go, then drives the flows to the end of the window.
+    pub(super) fn run(mut self, go: &mpsc::Receiver<Window>) -> ThreadResult {
+        if let Err(error) = self.drive(go) {
+            self.result.fail(error);
+        }
+        self.result.latency = Some(self.latency);
+        self.result
+    }
+
+    fn drive(&mut self, go: &mpsc::Receiver<Window>) -> Result<(), String> {
+        let mut events = Events::with_capacity(1024);
+        let window = loop {
+            if let Ok(window) = go.try_recv() {
+                break window;
+            }
+            if self.stop.load(Relaxed) {
+                return Ok(());
+            }
+            self.wait(&mut events, Duration::from_millis(100))?;
+        };
+        self.start(window);
+        let mut deadline = window.end;
+        loop {
+            let now = Instant::now();
+            if self.stop.load(Relaxed) || (self.stopping && (self.live == 0 || now >= deadline)) {
+                break;
+            }
+            if !self.stopping && now >= window.end {
+                self.begin_stopping(window.end);
+                deadline = now + STOPPING;
+                continue;
+            }
+            self.issue(now);
+            let timeout = if self.run_queue.is_empty() {
+                deadline.saturating_duration_since(now)
+            } else {
+                Duration::ZERO
+            };
+            let queued = self.run_queue.len();
+            self.wait(&mut events, timeout)?;
+            for event in &events {
+                match event.token() {
+                    WAKE => {}
+                    // Only a write re-arms it; the level need not be read away.
+                    TIMER => {
+                        let _ = self.timer.wait();
+                    }
+                    Token(index) => self.pump(index),
+                }
+            }
+            for _ in 0..queued {
+                if let Some(index) = self.run_queue.pop_front() {
+                    self.pump(index);
+                }
+            }
+        }
+        if self.stopping && self.live > 0 && !self.stop.load(Relaxed) {
+            self.result.unfinished += self.live as u64;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, window: Window) {
+        self.window = Some(window);
+        let exchange = self.plan.shape.exchange;
+        let now = Instant::now();
+        if let Some(rate) = exchange.and_then(|exchange| exchange.rate) {
+            self.schedule = Some(Schedule::new(now, rate, self.share.index, self.share.of));
+        }
+        for index in 0..self.flows.len() {
+            match &mut self.flows[index] {
+                Flow::Exchange(_) | Flow::Gone if self.schedule.is_some() => {
+                    self.idle.push_back(index);
+                }
+                Flow::Exchange(flow) => {
+                    flow.begin(now);
+                    self.run_queue.push_back(index);
+                }
+                Flow::Gone => {
+                    if let Err(error) = self.renew(index, now) {
+                        self.result.fail(error);
+                    }
+                }
+                Flow::Bulk(_) => self.run_queue.push_back(index),
+            }
+        }
+    }
+
+    /// Hands every request that is due to a flow that is free, and arms the timer
+    /// for the next one.
+    fn issue(&mut self, now: Instant) {
+        let Some(mut schedule) = self.schedule.take() else {
+            return;
+        };
+        while !self.stopping
+            && let Some(&index) = self.idle.front()
+        {
+            let Some(due) = schedule.take(now) else {
+                let wait = schedule
+                    .next_due()
+                    .saturating_duration_since(Instant::now());
+                // Zero would disarm it.
+                let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
+                let armed = self
+                    .timer
+                    .set(Expiration::OneShot(wait), TimerSetTimeFlags::empty());
+                if let Err(error) = armed {
+                    self.result.fail(format!("timerfd_settime: {error}"));
+                }
+                break;
+            };
+            self.idle.pop_front();
+            self.begin(index, due);
+        }
+        self.schedule = Some(schedule);
+    }
+
+    fn begin(&mut self, index: usize, due: Instant) {
+        match &mut self.flows[index] {
+            Flow::Exchange(flow) => {
+                flow.begin(due);
+                self.pump(index);
+            }
+            Flow::Gone => {
+                if let Err(error) = self.renew(index, due) {
+                    self.result.fail(error);
+                } else {
+                    self.pump(index);
+                }
+            }
+            Flow::Bulk(_) => {}
+        }
+    }
+
+    /// A fresh connection with a request.
+    fn renew(&mut self, index: usize, due: Instant) -> Result<(), String> {
+        let Some(exchange) = self.plan.shape.exchange else {
+            return Ok(());
+        };
+        let stream = self.start_connect(index)?;
+        self.seed += 7_919;
+        let mut flow = ExchangeFlow::new(stream, exchange.size, self.seed);
+        flow.begin(due);
+        self.flows[index] = Flow::Exchange(flow);
+        self.live += 1;
+        // On loopback the connection often stands already: the request can go at once.
+        self.run_queue.push_back(index);
+        Ok(())
+    }
+
+    fn pump(&mut self, index: usize) {
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        let mut context = Context {
+            scratch: &mut self.scratch,
+            counters: &self.counters,
+            stopping: self.stopping,
+            cut_short: 0,
+            window: self.window,
+            latency: &mut self.latency,
+        };
+        let progress = match flow {
+            Flow::Bulk(flow) => flow.pump(&mut context),
+            Flow::Exchange(flow) => flow.pump(&mut context),
+            // Ended earlier in the same batch of events.
+            Flow::Gone => return,
+        };
+        self.result.cut_short += context.cut_short;
+        match progress {
+            Ok(Progress::Wait) => {}
+            Ok(Progress::Again) => self.run_queue.push_back(index),
+            Ok(Progress::Answered) => self.answered(index),
+            Ok(Progress::Finished) => self.end(index),
+            Err(error) => {
+                // While stopping, an abrupt end loses nothing that was asked for.
+                if !self.stopping {
+                    self.result.fail(error.to_string());
+                }
+                self.end(index);
+            }
+        }
+    }
+
+    fn answered(&mut self, index: usize) {
+        let fresh = self
+            .plan
+            .shape
+            .exchange
+            .is_some_and(|exchange| exchange.connection == Connection::Fresh);
+        if fresh || self.stopping {
+            self.end(index);
+        }
+        if self.stopping {
+            return;
+        }
+        if self.schedule.is_some() {
+            self.idle.push_back(index);
+            return;
+        }
+        let now = Instant::now();
+        match &mut self.flows[index] {
+            Flow::Exchange(flow) => {
+                flow.begin(now);
+                self.run_queue.push_back(index);
+            }
+            Flow::Gone => {
+                if let Err(error) = self.renew(index, now) {
+                    self.result.fail(error);
+                }
+            }
+            Flow::Bulk(_) => {}
+        }
+    }
+
+    fn end(&mut self, index: usize) {
+        if !matches!(self.flows[index], Flow::Gone) {
+            // Dropping the stream closes it, and with that leaves the poll.
+            self.flows[index] = Flow::Gone;
+            self.live -= 1;
+        }
+    }
+
+    /// No new requests; bulk flows shut down and read what is under way. What an
+    /// open loop still owed counts with the time it has waited so far.
+    fn begin_stopping(&mut self, end: Instant) {
+        self.stopping = true;
+        let Some(window) = self.window else { return };
+        let mut owed: Vec<Instant> = Vec::new();
+        if let Some(schedule) = &mut self.schedule {
+            owed.extend(schedule.rest_until(end));
+        }
+        for index in 0..self.flows.len() {
+            match &self.flows[index] {
+                Flow::Exchange(flow) => match flow.outstanding() {
+                    Some(due) => owed.push(due),
+                    None => self.end(index),
+                },
+                Flow::Bulk(_) => self.run_queue.push_back(index),
+                Flow::Gone => {}
+            }
+        }
+        if self.schedule.is_none() {
+            // In a closed loop a request that is under way is not late.
+            return;
+        }
+        for due in owed.into_iter().filter(|due| *due >= window.begin) {
+            self.result.unanswered += 1;
+            record(&mut self.latency, end.duration_since(due));
+        }
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,424 @@
+//! One connection of the origin: what it does with readiness.
+//!
+//! ```text
+//! Command ─ECHO──► Echo ───────────► end of input ─┐
+//!    ▲   ─SINK──► Sink ───────────► end of input ─┤
+//!    │   ─SOURCE► Source ─all sent─► Command        ├─► flushed ─► closed
+//!    └── turn ── Conversing ◄─STRING, RECORD, own   │
+//!   ERR, or an end from this side ─► Lingering ─────┘ (shut down, read to the end)
+//! ```
+//!
+//! Invariants: nothing is read while more than [`PENDING_MAX`] bytes wait to be
+//! sent; a spurious event is harmless; one call does at most [`BUDGET`] bytes.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
+use super::handlers::{Action, Conversation, Handlers, Next};
+use super::{Counters, LINE_MAX, Role};
+use crate::bench::{pattern, socket};
+
+/// Unsent bytes above which nothing more is read from a connection.
+pub const PENDING_MAX: usize = 1024 * 1024;
+
+/// Bytes one connection may move before others get their turn.
+const BUDGET: usize = 1024 * 1024;
+
+/// How long a connection that this side ended is read for the client's end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the thread should do with the connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// Wait for an event.
+    Wait,
+    /// The budget ended: there is more to do.
+    Again,
+    /// Finished or broken: drop it.
+    Close,
+}
+
+enum Mode {
+    Command,
+    Echo,
+    Sink { received: u64, check: Check },
+    Source { left: Option<u64>, position: u64 },
+    Conversing(Box<dyn Conversation>),
+    Lingering { until: Instant },
+}
+
+/// Whether a sink compares, and what came of it.
+enum Check {
+    No,
+    From(u64),
+    Differed(u64),
+}
+
+/// What the pump borrows from its thread.
+pub(super) struct Context<'a> {
+    pub(super) scratch: &'a mut [u8],
+    pub(super) handlers: &'a Handlers,
+    pub(super) counters: &'a Counters,
+    pub(super) now: Instant,
+}
+
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) last_active: Instant,
+    mode: Mode,
+    /// The command line so far.
+    line: Vec<u8>,
+    /// Input that arrived behind a command which is still busy.
+    held: Vec<u8>,
+    /// Output that the socket did not take yet, from `pending_at` on.
+    pending: Vec<u8>,
+    pending_at: usize,
+    input_ended: bool,
+    output_ended: bool,
+    /// The client's end was announced, though perhaps not yet read.
+    peer_ended: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, role: Role, now: Instant) -> Self {
+        Self {
+            stream,
+            last_active: now,
+            mode: match role {
+                Role::Command => Mode::Command,
+                Role::Echo => Mode::Echo,
+                Role::Discard => Mode::Sink {
+                    received: 0,
+                    check: Check::No,
+                },
+                Role::Source => Mode::Source {
+                    left: None,
+                    position: 0,
+                },
+            },
+            line: Vec::new(),
+            held: Vec::new(),
+            pending: Vec::new(),
+            pending_at: 0,
+            input_ended: false,
+            output_ended: false,
+            peer_ended: false,
+        }
+    }
+
+    /// Past its time: lingering too long, or silent for `idle_timeout`.
+    pub(super) fn is_overdue(&self, now: Instant, idle_timeout: Duration) -> bool {
+        match self.mode {
+            Mode::Lingering { until } => now >= until,
+            _ => now.duration_since(self.last_active) >= idle_timeout,
+        }
+    }
+
+    /// The client said that it will send no more (`EPOLLRDHUP`): the only way a
+    /// source, which does not read, hears of it.
+    pub(super) fn peer_ended(&mut self) {
+        self.peer_ended = true;
+        if let Mode::Source { left: None, .. } = self.mode {
+            self.mode = Mode::Source {
+                left: Some(0),
+                position: 0,
+            };
+        }
+    }
+
+    /// Moves bytes until the socket or the budget ends it.
+    pub(super) fn pump(&mut self, context: &mut Context<'_>) -> Pumped {
+        self.last_active = context.now;
+        match self.steps(context) {
+            Ok(pumped) => pumped,
+            Err(_) => {
+                context.counters.aborted.fetch_add(1, Relaxed);
+                Pumped::Close
+            }
+        }
+    }
+
+    fn steps(&mut self, context: &mut Context<'_>) -> io::Result<Pumped> {
+        let mut moved = 0;
+        while moved < BUDGET {
+            if !self.flush(context.counters)? && self.must_flush_first() {
+                return Ok(Pumped::Wait);
+            }
+            if let Mode::Source { .. } = self.mode {
+                match self.produce(context.counters)? {
+                    Some(sent) => moved += sent,
+                    None => return Ok(Pumped::Wait),
+                }
+                continue;
+            }
+            if !self.held.is_empty() {
+                let held = std::mem::take(&mut self.held);
+                self.take(&held, context)?;
+                continue;
+            }
+            if self.input_ended {
+                return self.finish();
+            }
+            let read = match self.stream.read(context.scratch) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Wait),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if read == 0 {
+                self.input_ended = true;
+                self.end_of_input();
+                continue;
+            }
+            moved += read;
+            let scratch = std::mem::take(&mut context.scratch);
+            let taken = self.take(&scratch[..read], context);
+            let short = read < scratch.len();
+            context.scratch = scratch;
+            taken?;
+            if short && self.awaits_input() {
+                return Ok(Pumped::Wait);
+            }
+        }
+        Ok(Pumped::Again)
+    }
+
+    /// Nothing is left to do but to read. After a short read the socket is empty,
+    /// and what comes later raises an event: one system call saved an exchange. Not
+    /// so when the client's end was already announced: that event is used up.
+    fn awaits_input(&self) -> bool {
+        self.unsent() == 0
+            && self.held.is_empty()
+            && !self.peer_ended
+            && !matches!(self.mode, Mode::Source { .. } | Mode::Lingering { .. })
+    }
+
+    /// Everything is read; close once everything is sent.
+    fn finish(&mut self) -> io::Result<Pumped> {
+        if self.unsent() > 0 {
+            return Ok(Pumped::Wait);
+        }
+        if !self.output_ended {
+            self.output_ended = true;
+            self.stream.shutdown(Shutdown::Write)?;
+        }
+        Ok(Pumped::Close)
+    }
+
+    fn unsent(&self) -> usize {
+        self.pending.len() - self.pending_at
+    }
+
+    /// An echo keeps no more than one read's residue; the rest may pile up a little.
+    fn must_flush_first(&self) -> bool {
+        match self.mode {
+            Mode::Echo | Mode::Source { .. } => true,
+            _ => self.unsent() >= PENDING_MAX || self.input_ended,
+        }
+    }
+
+    /// Sends what is pending; true when nothing is left.
+    fn flush(&mut self, counters: &Counters) -> io::Result<bool> {
+        while self.unsent() > 0 {
+            match self.stream.write(&self.pending[self.pending_at..]) {
+                Ok(sent) => {
+                    self.pending_at += sent;
+                    counters.sent.fetch_add(sent as u64, Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // An idle connection keeps no buffer.
+        if self.pending.capacity() > 0 {
+            self.pending = Vec::new();
+            self.pending_at = 0;
+        }
+        Ok(true)
+    }
+
+    /// Sends one chunk of the pattern; `None` when the socket is full.
+    fn produce(&mut self, counters: &Counters) -> io::Result<Option<usize>> {
+        let Mode::Source { left, position } = &mut self.mode else {
+            return Ok(Some(0));
+        };
+        let wanted = left.map_or(pattern::CHUNK_MAX, |left| {
+            left.min(pattern::CHUNK_MAX as u64) as usize
+        });
+        if wanted == 0 {
+            self.mode = Mode::Command;
+            return Ok(Some(0));
+        }
+        match self.stream.write(pattern::slice(*position, wanted)) {
+            Ok(sent) => {
+                *position += sent as u64;
+                if let Some(left) = left {
+                    *left -= sent as u64;
+                }
+                counters.sent.fetch_add(sent as u64, Relaxed);
+                Ok(Some(sent))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uses all of `input`, or holds what is behind a busy command.
+    fn take(&mut self, mut input: &[u8], context: &Context<'_>) -> io::Result<()> {
+        while !input.is_empty() {
+            let used = match &mut self.mode {
+                Mode::Command => self.command(input, context),
+                Mode::Echo => {
+                    context
+                        .counters
+                        .received
+                        .fetch_add(input.len() as u64, Relaxed);
+                    self.echo(input, context.counters)?;
+                    input.len()
+                }
+                Mode::Sink { received, check } => {
+                    if let Check::From(seed) = check
+                        && let Err(at) = pattern::check(*seed + *received, input)
+                    {
+                        *check = Check::Differed(*received + at as u64);
+                        context.counters.differed.fetch_add(1, Relaxed);
+                    }
+                    *received += input.len() as u64;
+                    context
+                        .counters
+                        .received
+                        .fetch_add(input.len() as u64, Relaxed);
+                    input.len()
+                }
+                Mode::Source { .. } => {
+                    self.held.extend_from_slice(input);
+                    return Ok(());
+                }
+                Mode::Conversing(conversation) => {
+                    let turn = conversation.input(input, &mut self.pending);
+                    context
+                        .counters
+                        .received
+                        .fetch_add(turn.used as u64, Relaxed);
+                    match turn.next {
+                        Next::More => {}
+                        Next::Command => self.mode = Mode::Command,
+                        Next::Close => self.linger(context.now),
+                    }
+                    turn.used
+                }
+                Mode::Lingering { .. } => input.len(),
+            };
+            input = &input[used.min(input.len())..];
+        }
+        Ok(())
+    }
+
+    /// Straight from the scratch buffer to the socket; only a residue is copied.
+    fn echo(&mut self, input: &[u8], counters: &Counters) -> io::Result<()> {
+        let mut sent = 0;
+        if self.unsent() == 0 {
+            match self.stream.write(input) {
+                Ok(written) => sent = written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            counters.sent.fetch_add(sent as u64, Relaxed);
+        }
+        self.pending.extend_from_slice(&input[sent..]);
+        Ok(())
+    }
+
+    /// Collects the line, and acts on it when it is whole.
+    fn command(&mut self, input: &[u8], context: &Context<'_>) -> usize {
+        let end = input.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(input.len(), |at| at + 1);
+        if self.line.len() + used > LINE_MAX {
+            self.answer(&format!("ERR the line is longer than {LINE_MAX} bytes"));
+            self.linger(context.now);
+            return used;
+        }
+        self.line.extend_from_slice(&input[..used]);
+        if end.is_none() {
+            return used;
+        }
+        let line = std::mem::take(&mut self.line);
+        match context.handlers.action(&String::from_utf8_lossy(&line)) {
+            Ok(action) => self.begin(action),
+            Err(refusal) => {
+                self.answer(&format!("ERR {}", refusal.text));
+                if refusal.closes {
+                    self.linger(context.now);
+                }
+            }
+        }
+        used
+    }
+
+    fn begin(&mut self, action: Action) {
+        self.mode = match action {
+            Action::Echo => Mode::Echo,
+            Action::Sink { seed } => Mode::Sink {
+                received: 0,
+                check: seed.map_or(Check::No, Check::From),
+            },
+            Action::Source { bytes, seed } => Mode::Source {
+                left: bytes.or(self.peer_ended.then_some(0)),
+                position: seed,
+            },
+            Action::Info => {
+                let line = socket::path_info(&self.stream).map_or_else(
+                    |error| format!("ERR no TCP_INFO: {error}"),
+                    |info| format!("INFO {info}"),
+                );
+                self.answer(&line);
+                Mode::Command
+            }
+            Action::Converse(conversation) => Mode::Conversing(conversation),
+        };
+    }
+
+    fn answer(&mut self, line: &str) {
+        self.pending.extend_from_slice(line.as_bytes());
+        self.pending.push(b'\n');
+    }
+
+    fn end_of_input(&mut self) {
+        match &mut self.mode {
+            Mode::Sink { received, check } => {
+                let line = match check {
+                    Check::Differed(at) => format!("ERR differs at {at}"),
+                    Check::No | Check::From(_) => format!("OK {received}"),
+                };
+                // RFC 863: a discard port never answers, but a client that has
+                // ended its side may well want to know; it may also be gone.
+                self.answer(&line);
+            }
+            Mode::Conversing(conversation) => conversation.end(&mut self.pending),
+            Mode::Command | Mode::Echo | Mode::Source { .. } | Mode::Lingering { .. } => {}
+        }
+    }
+
+    /// This side ends: what is pending is sent, then the client's end is awaited.
+    fn linger(&mut self, now: Instant) {
+        self.mode = Mode::Lingering {
+            until: now + LINGER,
+        };
+    }
+
+    /// While lingering and everything is sent: say so to the client.
+    pub(super) fn shut_if_lingering(&mut self) {
+        if matches!(self.mode, Mode::Lingering { .. }) && self.unsent() == 0 && !self.output_ended {
+            self.output_ended = true;
+            // It may have gone meanwhile; the next read tells.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+}

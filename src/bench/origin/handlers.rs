@@ -1,0 +1,276 @@
+//! The table of commands: a name, and what makes the behaviour of a connection
+//! from the rest of the line.
+//!
+//! Owns the names. Deliberately without sockets: an [`Action`] is either one of
+//! the fast built-in behaviours, which the connection carries out itself, or a
+//! [`Conversation`] over bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::record;
+
+/// What a connection does after a command line.
+pub enum Action {
+    /// Sends every byte back until the client ends.
+    Echo,
+    /// Swallows every byte until the client ends; checks them against the
+    /// pattern from `seed` on when there is one.
+    Sink {
+        /// Position in the pattern of the first byte.
+        seed: Option<u64>,
+    },
+    /// Sends `bytes` of the pattern (`None`: until the client ends).
+    Source {
+        /// How many.
+        bytes: Option<u64>,
+        /// Position in the pattern of the first byte.
+        seed: u64,
+    },
+    /// Answers with one line: this connection's `TCP_INFO`.
+    Info,
+    /// Anything else.
+    Converse(Box<dyn Conversation>),
+}
+
+/// A command line that was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What to answer after `ERR `, without a newline.
+    pub text: String,
+    /// Whether the connection is closed after the answer.
+    pub closes: bool,
+}
+
+/// What a conversation did with its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Bytes of the input that were used.
+    pub used: usize,
+    /// What comes next.
+    pub next: Next,
+}
+
+/// What comes after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More input for this conversation.
+    More,
+    /// The conversation is over; the next command line follows.
+    Command,
+    /// Send what was put out, then close.
+    Close,
+}
+
+/// An exchange of bytes with one client. It must use all of its input unless it
+/// is over, keep its own bounds, and never wait.
+pub trait Conversation: Send {
+    /// Takes input, appends its answer to `output`.
+    fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn;
+
+    /// The client has ended its side; a last answer may follow.
+    fn end(&mut self, _output: &mut Vec<u8>) {}
+}
+
+type Factory = Box<dyn Fn(&str) -> Result<Action, String> + Send + Sync>;
+
+/// Commands by name.
+pub struct Handlers {
+    table: BTreeMap<String, Factory>,
+}
+
+impl Default for Handlers {
+    /// The built-in commands.
+    fn default() -> Self {
+        let mut handlers = Self {
+            table: BTreeMap::new(),
+        };
+        handlers.register("ECHO", |rest| nothing(rest).map(|()| Action::Echo));
+        handlers.register("SINK", sink);
+        handlers.register("SOURCE", source);
+        handlers.register("STRING", |rest| {
+            nothing(rest).map(|()| Action::Converse(Box::new(StringAnswer::default())))
+        });
+        handlers.register("RECORD", |rest| {
+            let answer = record::RecordAnswer::new(number("length", rest)?)?;
+            Ok(Action::Converse(Box::new(answer)))
+        });
+        handlers.register("INFO", |rest| nothing(rest).map(|()| Action::Info));
+        handlers
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.table.keys()).finish()
+    }
+}
+
+impl Handlers {
+    /// Adds a command, or replaces the one of that name. `make` gets what follows
+    /// the name on the line, trimmed; what it returns as an error is sent to the
+    /// client as `ERR …`, and the connection is closed: what follows an argument
+    /// that was not understood cannot be told from a command.
+    pub fn register(
+        &mut self,
+        name: impl Into<String>,
+        make: impl Fn(&str) -> Result<Action, String> + Send + Sync + 'static,
+    ) {
+        self.table.insert(name.into(), Box::new(make));
+    }
+
+    /// The action that a line asks for.
+    ///
+    /// # Errors
+    /// What to answer, and whether the connection goes on.
+    pub fn action(&self, line: &str) -> Result<Action, Refusal> {
+        let line = line.trim();
+        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match self.table.get(name) {
+            Some(make) => make(rest.trim()).map_err(|text| Refusal { text, closes: true }),
+            None => Err(Refusal {
+                text: format!(
+                    "unknown command {:?}; known: {}",
+                    shorten(name),
+                    self.names().collect::<Vec<_>>().join(" ")
+                ),
+                closes: false,
+            }),
+        }
+    }
+
+    /// Every name, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.table.keys().map(String::as_str)
+    }
+}
+
+/// An answer must stay a short line whatever the client sent.
+fn shorten(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+fn nothing(rest: &str) -> Result<(), String> {
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(format!(
+            "this command takes no argument, got {:?}",
+            shorten(rest)
+        ))
+    }
+}
+
+fn number(what: &str, text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("{what} must be a number, got {:?}", shorten(text)))
+}
+
+fn sink(rest: &str) -> Result<Action, String> {
+    let seed = match rest {
+        "" => None,
+        text => Some(number("seed", text)?),
+    };
+    Ok(Action::Sink { seed })
+}
+
+fn source(rest: &str) -> Result<Action, String> {
+    let mut words = rest.split_whitespace();
+    let bytes = match words.next() {
+        None | Some("-") => None,
+        Some(text) => Some(number("bytes", text)?),
+    };
+    let seed = match words.next() {
+        None => 0,
+        Some(text) => number("seed", text)?,
+    };
+    nothing(words.next().unwrap_or(""))?;
+    Ok(Action::Source { bytes, seed })
+}
+
+/// `STRING`: one line comes back as it is.
+#[derive(Default)]
+struct StringAnswer {
+    line: Vec<u8>,
+}
+
+impl Conversation for StringAnswer {
+    fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn {
+        let end = input.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(input.len(), |at| at + 1);
+        if self.line.len() + used > super::LINE_MAX {
+            output.extend_from_slice(
+                format!("ERR the string is longer than {} bytes\n", super::LINE_MAX).as_bytes(),
+            );
+            return Turn {
+                used,
+                next: Next::Close,
+            };
+        }
+        self.line.extend_from_slice(&input[..used]);
+        if end.is_none() {
+            return Turn {
+                used,
+                next: Next::More,
+            };
+        }
+        output.append(&mut self.line);
+        Turn {
+            used,
+            next: Next::Command,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_what_it_knows() {
+        let handlers = Handlers::default();
+        assert!(matches!(handlers.action("ECHO"), Ok(Action::Echo)));
+        assert!(matches!(
+            handlers.action("SOURCE 100 7\r"),
+            Ok(Action::Source {
+                bytes: Some(100),
+                seed: 7
+            })
+        ));
+        assert!(matches!(
+            handlers.action("SOURCE -"),
+            Ok(Action::Source { bytes: None, .. })
+        ));
+        let error = handlers.action("FROB 1").err().unwrap();
+        assert!(error.text.contains("\"FROB\"") && error.text.contains("SINK"));
+        assert!(!error.closes);
+        for line in ["SOURCE many", "ECHO please", "RECORD 0", "RECORD 99999999"] {
+            assert!(
+                handlers
+                    .action(line)
+                    .err()
+                    .is_some_and(|error| error.closes)
+            );
+        }
+    }
+
+    #[test]
+    fn a_string_that_arrives_in_pieces_comes_back_whole() {
+        let mut answer = StringAnswer::default();
+        let mut output = Vec::new();
+        assert_eq!(answer.input(b"gru", &mut output).next, Next::More);
+        let turn = answer.input("ß\nINFO\n".as_bytes(), &mut output);
+        assert_eq!((turn.used, turn.next), (3, Next::Command));
+        assert_eq!(output, "gruß\n".as_bytes());
+    }
+
+    #[test]
+    fn a_string_without_an_end_is_cut_off() {
+        let mut answer = StringAnswer::default();
+        let mut output = Vec::new();
+        let piece = vec![b'x'; 40_000];
+        assert_eq!(answer.input(&piece, &mut output).next, Next::More);
+        assert_eq!(answer.input(&piece, &mut output).next, Next::Close);
+        assert!(output.starts_with(b"ERR "));
+    }
+}

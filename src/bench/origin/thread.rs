@@ -1,0 +1,262 @@
+//! One thread of the origin: a readiness loop over its connections. The first
+//! thread also accepts, and deals connections out in turn, so that a handful of
+//! bulk flows spreads evenly (SO_REUSEPORT would leave that to a hash).
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::connection::{Connection, Context, Pumped};
+use super::{Counters, Handlers, OriginOptions, Role};
+
+/// Reads go through one buffer a thread; 256 KiB is where more stops helping.
+const SCRATCH: usize = 256 * 1024;
+
+/// How often overdue connections are looked for, and a starved accept is retried.
+const SWEEP: Duration = Duration::from_millis(500);
+
+const WAKE: Token = Token(usize::MAX);
+/// Listeners count down from here.
+const FIRST_LISTENER: usize = usize::MAX - 1;
+
+/// Where the accepting thread sends a connection.
+pub(super) struct PeerThread {
+    pub(super) connections: mpsc::Sender<(Role, TcpStream)>,
+    pub(super) waker: Arc<Waker>,
+}
+
+pub(super) struct Server {
+    poll: Poll,
+    waker: Arc<Waker>,
+    incoming: mpsc::Receiver<(Role, TcpStream)>,
+    listeners: Vec<(Role, TcpListener)>,
+    peers: Vec<PeerThread>,
+    next_peer: usize,
+    accept_paused: bool,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    run_queue: VecDeque<usize>,
+    scratch: Vec<u8>,
+    handlers: Arc<Handlers>,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+    connections_max: u64,
+    idle_timeout: Duration,
+}
+
+impl Server {
+    pub(super) fn new(
+        options: &OriginOptions,
+        handlers: Arc<Handlers>,
+        counters: Arc<Counters>,
+        stop: Arc<AtomicBool>,
+        incoming: mpsc::Receiver<(Role, TcpStream)>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(Self {
+            poll,
+            waker,
+            incoming,
+            listeners: Vec::new(),
+            peers: Vec::new(),
+            next_peer: 0,
+            accept_paused: false,
+            connections: Vec::new(),
+            free: Vec::new(),
+            run_queue: VecDeque::new(),
+            scratch: vec![0; SCRATCH],
+            handlers,
+            counters,
+            stop,
+            connections_max: options.connections_max as u64,
+            idle_timeout: options.idle_timeout,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Makes this the accepting thread.
+    pub(super) fn accept_from(
+        &mut self,
+        listeners: Vec<(Role, TcpListener)>,
+        peers: Vec<PeerThread>,
+    ) -> io::Result<()> {
+        self.listeners = listeners;
+        self.peers = peers;
+        for (index, (_, listener)) in self.listeners.iter_mut().enumerate() {
+            self.poll.registry().register(
+                listener,
+                Token(FIRST_LISTENER - index),
+                Interest::READABLE,
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut next_sweep = Instant::now() + SWEEP;
+        while !self.stop.load(Relaxed) {
+            let timeout = if self.run_queue.is_empty() {
+                next_sweep.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Nothing but a bug makes epoll_wait fail on a valid descriptor.
+                Err(error) => panic!("epoll_wait: {error}"),
+            }
+            let now = Instant::now();
+            let mut accepts = false;
+            // What a budget cut short waits behind what has just become ready.
+            let queued = self.run_queue.len();
+            for event in &events {
+                match event.token() {
+                    WAKE => self.adopt(now),
+                    Token(token) if token > FIRST_LISTENER - self.listeners.len() => {
+                        accepts = true;
+                    }
+                    Token(index) => {
+                        if event.is_read_closed()
+                            && let Some(Some(connection)) = self.connections.get_mut(index)
+                        {
+                            connection.peer_ended();
+                        }
+                        self.pump(index, now);
+                    }
+                }
+            }
+            for _ in 0..queued {
+                if let Some(index) = self.run_queue.pop_front() {
+                    self.pump(index, now);
+                }
+            }
+            if now >= next_sweep {
+                next_sweep = now + SWEEP;
+                accepts |= self.accept_paused;
+                self.sweep(now);
+            }
+            if accepts {
+                self.accept(now);
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        self.accept_paused = false;
+        for index in 0..self.listeners.len() {
+            loop {
+                let (role, listener) = &self.listeners[index];
+                let role = *role;
+                match listener.accept() {
+                    Ok((stream, _)) => self.deal(role, stream, now),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                            self.counters.starved.fetch_add(1, Relaxed);
+                            self.accept_paused = true;
+                            break;
+                        }
+                        // The connection is gone, not the listener: the next one.
+                        _ => {}
+                    },
+                }
+            }
+        }
+    }
+
+    fn deal(&mut self, role: Role, stream: TcpStream, now: Instant) {
+        self.counters.accepted.fetch_add(1, Relaxed);
+        if self.counters.open.load(Relaxed) >= self.connections_max {
+            self.counters.refused.fetch_add(1, Relaxed);
+            return;
+        }
+        self.counters.open.fetch_add(1, Relaxed);
+        let peer = self.next_peer;
+        self.next_peer = (peer + 1) % self.peers.len();
+        if peer == 0 {
+            self.add(role, stream, now);
+            return;
+        }
+        let handed = self.peers[peer].connections.send((role, stream)).is_ok()
+            && self.peers[peer].waker.wake().is_ok();
+        if !handed {
+            // That thread is stopping, and so is this one.
+            self.counters.open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn adopt(&mut self, now: Instant) {
+        while let Ok((role, stream)) = self.incoming.try_recv() {
+            self.add(role, stream, now);
+        }
+    }
+
+    fn add(&mut self, role: Role, mut stream: TcpStream, now: Instant) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self
+            .poll
+            .registry()
+            .register(&mut stream, Token(index), interest)
+        {
+            // Out of epoll watches or memory: this connection is given up.
+            eprintln!("origin: cannot watch a connection: {error}");
+            self.counters.aborted.fetch_add(1, Relaxed);
+            self.counters.open.fetch_sub(1, Relaxed);
+            self.free.push(index);
+            return;
+        }
+        self.connections[index] = Some(Connection::new(stream, role, now));
+        // Its first event comes from the registration itself.
+    }
+
+    fn pump(&mut self, index: usize, now: Instant) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else {
+            // Closed earlier in the same batch of events.
+            return;
+        };
+        let mut context = Context {
+            scratch: &mut self.scratch,
+            handlers: &self.handlers,
+            counters: &self.counters,
+            now,
+        };
+        match connection.pump(&mut context) {
+            Pumped::Wait => connection.shut_if_lingering(),
+            Pumped::Again => self.run_queue.push_back(index),
+            Pumped::Close => self.close(index),
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        if self.connections[index].take().is_some() {
+            self.free.push(index);
+            self.counters.open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        for index in 0..self.connections.len() {
+            if let Some(connection) = &self.connections[index]
+                && connection.is_overdue(now, self.idle_timeout)
+            {
+                self.close(index);
+            }
+        }
+    }
+}

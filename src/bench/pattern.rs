@@ -1,0 +1,93 @@
+//! The payload of every test: bytes that depend on their position in a stream.
+//!
+//! Owns one immutable block of pseudo-random bytes. Sending is a slice of it and
+//! checking is a `memcmp` with it, so neither costs a pass of its own over the
+//! data.
+//!
+//! The period is a prime just above 64 KiB: a chunk that goes missing, comes
+//! twice or changes places shifts the pattern by the size of a buffer or a pipe
+//! (multiples of 4096), and no such shift is a multiple of the period.
+
+use std::sync::OnceLock;
+
+/// Bytes after which the pattern repeats.
+pub const PERIOD: usize = 65_537;
+
+/// The longest slice [`slice`] hands out, in bytes.
+pub const CHUNK_MAX: usize = 128 * 1024;
+
+static BLOCK: OnceLock<Box<[u8]>> = OnceLock::new();
+
+/// `len` bytes of the stream from `position` on; at most [`CHUNK_MAX`] of them.
+pub fn slice(position: u64, len: usize) -> &'static [u8] {
+    let start = (position % PERIOD as u64) as usize;
+    &block()[start..start + len.min(CHUNK_MAX)]
+}
+
+/// Compares what was received at `position` with what was sent there.
+///
+/// # Errors
+/// The offset in `received` of the first byte that differs.
+pub fn check(position: u64, received: &[u8]) -> Result<(), usize> {
+    let mut at = 0;
+    for piece in received.chunks(CHUNK_MAX) {
+        let expected = slice(position + at as u64, piece.len());
+        if piece != expected {
+            let differs = piece.iter().zip(expected).position(|(a, b)| a != b);
+            return Err(at + differs.unwrap_or(0));
+        }
+        at += piece.len();
+    }
+    Ok(())
+}
+
+fn block() -> &'static [u8] {
+    BLOCK.get_or_init(|| {
+        let mut state = 0x7468_616c_7765_6721_u64;
+        let mut bytes: Vec<u8> = Vec::with_capacity(PERIOD + CHUNK_MAX);
+        while bytes.len() < PERIOD {
+            bytes.extend_from_slice(&splitmix(&mut state).to_le_bytes());
+        }
+        bytes.truncate(PERIOD);
+        for at in 0..CHUNK_MAX {
+            bytes.push(bytes[at]);
+        }
+        bytes.into_boxed_slice()
+    })
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for
+/// payload and for resampling.
+pub(crate) fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_cut_anywhere_checks() {
+        let mut position = 12_345_u64;
+        for len in [1, 64, 4096, 65_536, 65_537, CHUNK_MAX, 3] {
+            assert_eq!(check(position, slice(position, len)), Ok(()));
+            position += len as u64;
+        }
+        let long: Vec<u8> = [slice(7, CHUNK_MAX), slice(7 + CHUNK_MAX as u64, 1000)].concat();
+        assert_eq!(check(7, &long), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_page_a_lost_pipe_and_one_flipped_bit_are_seen() {
+        for lost in [1_u64, 4096, 65_536, 262_144, 1 << 20] {
+            assert!(check(lost, slice(0, 4096)).is_err(), "{lost} bytes lost");
+        }
+        let mut bytes = slice(99, 5000).to_vec();
+        bytes[4321] ^= 0x10;
+        assert_eq!(check(99, &bytes), Err(4321));
+    }
+}

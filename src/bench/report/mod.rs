@@ -1,0 +1,445 @@
+//! From samples to figures: intervals over rounds, ratios, verdicts, the cost of
+//! the hop. Pure; the outputs are in [`table`], [`html`] and [`svg`].
+
+pub mod html;
+pub mod svg;
+pub mod table;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::harness::{BenchOptions, Cell, Layout, LayoutResult, Sample, SubjectFacts};
+use super::load;
+use super::load::shape::{Figure, Shape};
+use super::machine::Machine;
+use super::netns::Place;
+use super::stats::{self, Better, Interval, Verdict};
+
+/// The generator and the origin together use so much of their CPUs that they, and
+/// not the subject, set the pace.
+const SATURATED: f64 = 0.95;
+
+/// More than this share of the CPUs went to something else: the figures suffer.
+const DISTURBED: f64 = 0.05;
+
+/// Everything that a run found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Of thalweg.
+    pub version: String,
+    /// The command line that made it.
+    pub command: String,
+    /// UTC, ISO 8601.
+    pub when: String,
+    /// What it ran on.
+    pub machine: Machine,
+    /// In which network namespace, with which congestion control.
+    pub place: Place,
+    /// How it was measured, in words.
+    pub method: String,
+    /// The subject that ratios are against.
+    pub baseline: String,
+    /// Confidence of every interval.
+    pub confidence: f64,
+    /// One for each layout.
+    pub layouts: Vec<LayoutReport>,
+}
+
+/// One layout.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayoutReport {
+    /// Which.
+    pub layout: Layout,
+    /// The forwarder's CPUs.
+    pub forwarder_cpus: Vec<usize>,
+    /// Everybody else's.
+    pub other_cpus: Vec<usize>,
+    /// How each subject was run.
+    pub subjects: Vec<SubjectFacts>,
+    /// One for each shape.
+    pub shapes: Vec<ShapeReport>,
+}
+
+/// One shape in one layout.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShapeReport {
+    /// As on the command line.
+    pub name: String,
+    /// What decides.
+    #[serde(skip)]
+    pub figure: Figure,
+    /// Whether it has exchanges (then CPU is per exchange, otherwise per gigabyte).
+    pub has_exchanges: bool,
+    /// Whether it has bulk flows.
+    pub has_bulk: bool,
+    /// One for each subject.
+    pub rows: Vec<Row>,
+}
+
+/// One subject in one shape in one layout.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub subject: String,
+    /// Why it is not compared.
+    pub failure: Option<String>,
+    /// Rounds measured.
+    pub rounds: usize,
+    /// Bytes a second, both directions together.
+    pub throughput: Option<Interval>,
+    /// Exchanges a second.
+    pub exchanges: Option<Interval>,
+    /// Of all rounds together.
+    pub latency: Option<Latency>,
+    /// The forwarder's CPU: seconds per gigabyte (10⁹ bytes), or microseconds per
+    /// exchange.
+    pub cpu: Option<Interval>,
+    /// CPU of generator, forwarder and origin together, in the same unit.
+    pub path_cpu: Option<Interval>,
+    /// Against the baseline, and against `direct`.
+    pub ratios: Vec<Ratio>,
+    /// What the forwarder adds to `direct`.
+    pub hop: Option<Hop>,
+    /// CPU seconds a second: forwarder, generator, origin.
+    pub cpu_shares: [f64; 3],
+    /// The forwarder's context switches per exchange, or per gigabyte.
+    pub switches: f64,
+    /// What limits or disturbs these figures, in words.
+    pub remarks: Vec<String>,
+    /// Percentile (0 to 100) and nanoseconds.
+    pub curve: Vec<(f64, u64)>,
+    /// Round by round.
+    pub samples: Vec<Sample>,
+}
+
+/// Nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50: u64,
+    /// 90 %.
+    pub p90: u64,
+    /// 99 %.
+    pub p99: u64,
+    /// 99.9 %.
+    pub p999: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+/// A comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ratio {
+    /// With whom.
+    pub against: String,
+    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu`.
+    pub of: &'static str,
+    /// This subject's figure divided by the other's.
+    pub ratio: Interval,
+    /// What that means, given which way is good.
+    pub verdict: Verdict,
+}
+
+/// What a forwarder adds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Hop {
+    /// CPU of the whole path, in the unit of [`Row::cpu`].
+    pub cpu: f64,
+    /// Nanoseconds at the median; `None` without exchanges.
+    pub p50: Option<f64>,
+    /// Nanoseconds at 99 %.
+    pub p99: Option<f64>,
+}
+
+/// Figures of every layout. `seed` makes the intervals repeatable.
+pub fn layouts(
+    options: &BenchOptions,
+    results: &[LayoutResult],
+    baseline: &str,
+    seed: u64,
+) -> Vec<LayoutReport> {
+    results
+        .iter()
+        .map(|result| LayoutReport {
+            layout: result.layout,
+            forwarder_cpus: result.forwarder_cpus.clone(),
+            other_cpus: result.other_cpus.clone(),
+            subjects: result.subjects.clone(),
+            shapes: options
+                .shapes
+                .iter()
+                .enumerate()
+                .map(|(index, shape)| {
+                    let cells: Vec<&Cell> = result
+                        .cells
+                        .iter()
+                        .filter(|cell| cell.shape == index)
+                        .collect();
+                    shape_report(shape, &cells, result, baseline, seed)
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+impl Report {
+    /// Every failure: layout, shape, subject, reason.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for layout in &self.layouts {
+            for shape in &layout.shapes {
+                for row in &shape.rows {
+                    if let Some(failure) = &row.failure {
+                        failures.push(format!(
+                            "{}, {}, {}: {failure}",
+                            layout.layout.name(),
+                            shape.name,
+                            row.subject
+                        ));
+                    }
+                }
+            }
+        }
+        failures
+    }
+}
+
+fn shape_report(
+    shape: &Shape,
+    cells: &[&Cell],
+    result: &LayoutResult,
+    baseline: &str,
+    seed: u64,
+) -> ShapeReport {
+    let name = |cell: &Cell| result.subjects[cell.subject].name.as_str();
+    let direct = cells
+        .iter()
+        .find(|cell| result.subjects[cell.subject].is_direct && cell.failure.is_none());
+    let base = cells
+        .iter()
+        .find(|cell| name(cell) == baseline && cell.failure.is_none());
+    let rows = cells
+        .iter()
+        .map(|cell| {
+            let mut row = row(shape, cell, result, seed);
+            if cell.failure.is_some() {
+                return row;
+            }
+            let mut others: Vec<&Cell> = Vec::new();
+            for other in [base, direct].into_iter().flatten() {
+                if other.subject != cell.subject
+                    && !others.iter().any(|known| known.subject == other.subject)
+                {
+                    others.push(other);
+                }
+            }
+            for other in others {
+                row.ratios
+                    .extend(ratios(shape, cell, other, name(other), seed));
+            }
+            if let Some(direct) = direct.filter(|direct| direct.subject != cell.subject) {
+                row.hop = Some(hop(shape, cell, direct));
+            }
+            row
+        })
+        .collect();
+    ShapeReport {
+        name: shape.name.clone(),
+        figure: shape.figure(),
+        has_exchanges: shape.exchange.is_some(),
+        has_bulk: shape.bulk.is_some(),
+        rows,
+    }
+}
+
+fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
+    let samples = &cell.samples;
+    let has_exchanges = shape.exchange.is_some();
+    let interval = |of: &dyn Fn(&Sample) -> f64| {
+        let values: Vec<f64> = samples.iter().map(of).collect();
+        stats::mean(&values, seed)
+    };
+    let latency = merged(samples);
+    let average = |of: &dyn Fn(&Sample) -> f64| {
+        samples.iter().map(of).sum::<f64>() / samples.len().max(1) as f64
+    };
+    Row {
+        subject: result.subjects[cell.subject].name.clone(),
+        failure: cell.failure.clone(),
+        rounds: samples.len(),
+        throughput: shape.bulk.and_then(|_| interval(&throughput)),
+        exchanges: interval(&|s| s.exchanges).filter(|_| has_exchanges),
+        latency: summary(&latency),
+        cpu: interval(&|s| per_unit(shape, s, s.forwarder_cpu)),
+        path_cpu: interval(&|s| per_unit(shape, s, path_cpu(s))),
+        ratios: Vec::new(),
+        hop: None,
+        cpu_shares: [
+            average(&|s| s.forwarder_cpu),
+            average(&|s| s.generator_cpu),
+            average(&|s| s.origin_cpu),
+        ],
+        switches: average(&|s| {
+            let units = if has_exchanges {
+                s.exchanges
+            } else {
+                throughput(s) / 1e9
+            };
+            s.switches / units.max(f64::MIN_POSITIVE)
+        }),
+        remarks: remarks(cell, result),
+        curve: curve(&latency),
+        samples: samples.clone(),
+    }
+}
+
+fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let samples = &cell.samples;
+    let count = samples.len().max(1) as f64;
+    let others = samples
+        .iter()
+        .map(|s| s.generator_cpu + s.origin_cpu)
+        .sum::<f64>()
+        / count
+        / result.other_cpus.len() as f64;
+    let forwarder = samples.iter().map(|s| s.forwarder_cpu).sum::<f64>()
+        / count
+        / result.forwarder_cpus.len() as f64;
+    let is_direct = result.subjects[cell.subject].is_direct;
+    if result.layout == Layout::OwnCore
+        && !is_direct
+        && others >= SATURATED
+        && forwarder < SATURATED
+    {
+        remarks.push(format!(
+            "generator and origin are the bottleneck ({:.0} % of their CPUs; the forwarder uses \
+             {:.0} % of its own): its ceiling is higher",
+            others * 100.0,
+            forwarder * 100.0
+        ));
+    }
+    let mut cpus = [result.forwarder_cpus.clone(), result.other_cpus.clone()].concat();
+    cpus.dedup();
+    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count / cpus.len() as f64;
+    if foreign > DISTURBED {
+        remarks.push(format!(
+            "disturbed: {:.0} % of these CPUs went to something else",
+            foreign * 100.0
+        ));
+    }
+    if cell.cut_short > 0 {
+        remarks.push("cuts the other direction when one ends".to_owned());
+    }
+    remarks
+}
+
+fn throughput(sample: &Sample) -> f64 {
+    sample.up + sample.down
+}
+
+fn path_cpu(sample: &Sample) -> f64 {
+    sample.forwarder_cpu + sample.generator_cpu + sample.origin_cpu
+}
+
+/// CPU seconds a second to seconds per gigabyte, or microseconds per exchange.
+fn per_unit(shape: &Shape, sample: &Sample, cpu: f64) -> f64 {
+    if shape.exchange.is_some() {
+        cpu * 1e6 / sample.exchanges
+    } else {
+        cpu * 1e9 / throughput(sample)
+    }
+}
+
+fn quantile(sample: &Sample, quantile: f64) -> f64 {
+    sample.latency.value_at_quantile(quantile) as f64
+}
+
+fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) -> Vec<Ratio> {
+    type Of<'a> = (&'static str, Better, Box<dyn Fn(&Sample) -> f64 + 'a>);
+    let mut figures: Vec<Of<'_>> = Vec::new();
+    if shape.bulk.is_some() {
+        figures.push(("throughput", Better::More, Box::new(throughput)));
+    }
+    if shape.exchange.is_some() {
+        figures.push(("exchanges", Better::More, Box::new(|s| s.exchanges)));
+        figures.push(("p50", Better::Less, Box::new(|s| quantile(s, 0.5))));
+        figures.push(("p99", Better::Less, Box::new(|s| quantile(s, 0.99))));
+    }
+    figures.push((
+        "cpu",
+        Better::Less,
+        Box::new(|s| per_unit(shape, s, s.forwarder_cpu)),
+    ));
+    // Rounds that both have: a subject that failed later still has its earlier ones.
+    let rounds = cell.samples.len().min(other.samples.len());
+    figures
+        .into_iter()
+        .filter_map(|(of, better, figure)| {
+            let values: Vec<f64> = cell.samples[..rounds].iter().map(&figure).collect();
+            let base: Vec<f64> = other.samples[..rounds].iter().map(&figure).collect();
+            let ratio = stats::ratio(&values, &base, seed)?;
+            Some(Ratio {
+                against: against.to_owned(),
+                of,
+                ratio,
+                verdict: stats::verdict(ratio, rounds, better),
+            })
+        })
+        .collect()
+}
+
+fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
+    let mean = |cell: &Cell| {
+        let total: f64 = cell
+            .samples
+            .iter()
+            .map(|s| per_unit(shape, s, path_cpu(s)))
+            .sum();
+        total / cell.samples.len().max(1) as f64
+    };
+    let added = |share: f64| {
+        let (with, without) = (merged(&cell.samples), merged(&direct.samples));
+        (!with.is_empty() && !without.is_empty())
+            .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
+    };
+    Hop {
+        cpu: mean(cell) - mean(direct),
+        p50: added(0.5),
+        p99: added(0.99),
+    }
+}
+
+fn merged(samples: &[Sample]) -> Histogram<u64> {
+    let mut all = load::histogram();
+    for sample in samples {
+        all.add(&sample.latency)
+            .expect("every histogram here has the same bounds");
+    }
+    all
+}
+
+fn summary(latency: &Histogram<u64>) -> Option<Latency> {
+    (!latency.is_empty()).then(|| Latency {
+        p50: latency.value_at_quantile(0.5),
+        p90: latency.value_at_quantile(0.9),
+        p99: latency.value_at_quantile(0.99),
+        p999: latency.value_at_quantile(0.999),
+        max: latency.max(),
+    })
+}
+
+/// Evenly spaced in the number of nines, as far as there are samples behind them.
+fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
+    if latency.is_empty() {
+        return Vec::new();
+    }
+    let nines_max = (latency.len() as f64).log10().min(5.0);
+    (0..=100)
+        .map(|step| nines_max * f64::from(step) / 100.0)
+        .map(|nines| {
+            let share = 1.0 - 10_f64.powf(-nines);
+            (share * 100.0, latency.value_at_quantile(share))
+        })
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! Sockets as the generator and the origin want them: non-blocking, no delay,
+//! and with a stated congestion control.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::bench::units;
+use crate::net::tcp_info::TcpInfo;
+
+/// Connections that wait to be accepted; the kernel caps it at
+/// `net.core.somaxconn` (4096 by default).
+const BACKLOG: i32 = 4096;
+
+/// A listening socket for mio. `congestion` is inherited by what it accepts.
+pub(crate) fn listen(
+    address: SocketAddr,
+    congestion: Option<&str>,
+) -> io::Result<mio::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    // Restarting within the minute of TIME_WAIT must not fail; a port that
+    // somebody listens on is still refused.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    set_congestion(&socket, congestion)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(mio::net::TcpListener::from_std(socket.into()))
+}
+
+/// Starts connecting without waiting for it.
+pub(crate) fn connect(
+    address: SocketAddr,
+    congestion: Option<&str>,
+) -> io::Result<mio::net::TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    set_congestion(&socket, congestion)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(mio::net::TcpStream::from_std(socket.into()))
+}
+
+fn set_congestion(socket: &Socket, congestion: Option<&str>) -> io::Result<()> {
+    let Some(name) = congestion else {
+        return Ok(());
+    };
+    socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("congestion control `{name}` is not available here: {error}"),
+        )
+    })
+}
+
+/// The congestion control that a socket really has.
+pub(crate) fn congestion_of(socket: &impl AsFd) -> io::Result<String> {
+    let name = SockRef::from(socket).tcp_congestion()?;
+    let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+}
+
+/// `host:port`, `[::1]:port`, or `:port` for every address of this host.
+///
+/// # Errors
+/// The text and what is wrong with it.
+pub fn resolve(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port
+            .parse()
+            .map_err(|_| format!("`{text}`: `{port}` is not a port"))?;
+        return Ok(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)));
+    }
+    text.to_socket_addrs()
+        .map_err(|error| format!("`{text}`: {error}"))?
+        .next()
+        .ok_or_else(|| format!("`{text}`: no address"))
+}
+
+/// This end's `TCP_INFO` as one line of `name=value` words.
+pub(crate) fn path_info(socket: &impl AsFd) -> io::Result<String> {
+    let info = TcpInfo::read(socket.as_fd())?;
+    let micros = |time: Duration| units::latency(time.as_nanos() as f64).replace(' ', "");
+    Ok(format!(
+        "congestion={} rtt={} min_rtt={} mss={} receive_mss={} mtu={} cwnd={} retransmits={} \
+         lost={} delivery_rate={} sent={} received={}",
+        congestion_of(socket)?,
+        micros(info.rtt),
+        info.min_rtt.map_or_else(|| "unknown".to_owned(), micros),
+        info.send_mss,
+        info.receive_mss,
+        info.path_mtu,
+        info.cwnd,
+        info.retransmits,
+        info.lost,
+        units::bit_rate(info.delivery_rate as f64).replace(' ', ""),
+        info.bytes_acked,
+        info.bytes_received,
+    ))
+}

@@ -1,0 +1,315 @@
+//! From a subject to a command line and its configuration files.
+//!
+//! Fairness, in one place: every subject gets the same number of workers, logs no
+//! connection (nginx's and HAProxy's access logs are off by default; thalweg's
+//! session records are switched off), and otherwise runs on its own defaults. The
+//! variants `nginx:tuned` and `haproxy:nosplice` change one thing each.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Kind;
+
+/// What to run.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Launch {
+    /// The command line; empty for `direct`.
+    pub argv: Vec<String>,
+    /// Added to the environment.
+    pub environment: Vec<(String, String)>,
+    /// Configuration: path and content.
+    pub files: Vec<(PathBuf, String)>,
+    /// What the program says it is.
+    pub version: String,
+}
+
+/// What every subject is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whom to forward to.
+    pub upstream: SocketAddr,
+    /// Event loops.
+    pub workers: usize,
+    /// Sessions at the most.
+    pub sessions: usize,
+    /// For its files.
+    pub directory: &'a Path,
+}
+
+impl Kind {
+    /// The command line and files of this subject.
+    ///
+    /// # Errors
+    /// What is not installed, or lacks a part.
+    pub fn launch(&self, terms: Terms<'_>) -> Result<Launch, String> {
+        match self {
+            Self::Direct => Ok(Launch {
+                version: "no forwarder".to_owned(),
+                ..Launch::default()
+            }),
+            Self::Thalweg {
+                program,
+                engine,
+                data_path,
+                set,
+            } => thalweg(program.as_deref(), *engine, *data_path, set, terms),
+            Self::Nginx { program, tuned } => nginx(program.as_deref(), *tuned, terms),
+            Self::Haproxy { program, splice } => haproxy(program.as_deref(), *splice, terms),
+            Self::Realm { program } => realm(program.as_deref(), terms),
+            Self::Socat { program } => socat(program.as_deref(), terms),
+            Self::Command { template } => Ok(command(template, terms)),
+        }
+    }
+}
+
+fn thalweg(
+    program: Option<&Path>,
+    engine: Option<&str>,
+    data_path: Option<&str>,
+    set: &[String],
+    terms: Terms<'_>,
+) -> Result<Launch, String> {
+    let program = match program {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe()
+            .map_err(|error| format!("cannot tell which program this is: {error}"))?,
+    };
+    let mut argv = vec![
+        text(&program),
+        "run".to_owned(),
+        "-l".to_owned(),
+        terms.listen.to_string(),
+        "-r".to_owned(),
+        terms.upstream.to_string(),
+        "--reactors".to_owned(),
+        terms.workers.to_string(),
+        "--log-sessions".to_owned(),
+        "off".to_owned(),
+        "--log-level".to_owned(),
+        "warn".to_owned(),
+    ];
+    for (flag, value) in [("--engine", engine), ("--data-path", data_path)] {
+        argv.extend(
+            value
+                .into_iter()
+                .flat_map(|v| [flag.to_owned(), v.to_owned()]),
+        );
+    }
+    for pair in set {
+        argv.extend(["--set".to_owned(), pair.clone()]);
+    }
+    Ok(Launch {
+        version: output(&program, &["--version"], terms.directory)?
+            .lines()
+            .collect::<Vec<_>>()
+            .join(", "),
+        argv,
+        ..Launch::default()
+    })
+}
+
+fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch, String> {
+    let program = installed("nginx", program)?;
+    let built = output(&program, &["-V"], terms.directory)?;
+    let module = stream_module(&built)?;
+    let configuration = terms.directory.join("nginx.conf");
+    let (buffer, accept) = if tuned {
+        (
+            "        proxy_buffer_size 256k;\n",
+            "    multi_accept on;\n",
+        )
+    } else {
+        ("", "")
+    };
+    let content = format!(
+        "{module}daemon off;\n\
+         worker_processes {workers};\n\
+         pid {pid};\n\
+         error_log stderr crit;\n\
+         events {{\n    worker_connections {connections};\n{accept}}}\n\
+         stream {{\n    server {{\n        listen {listen};\n        proxy_pass {upstream};\n{buffer}    }}\n}}\n",
+        workers = terms.workers,
+        pid = terms.directory.join("nginx.pid").display(),
+        // Two for each session, and a few for itself.
+        connections = terms.sessions * 2 + 64,
+        listen = terms.listen,
+        upstream = terms.upstream,
+    );
+    Ok(Launch {
+        argv: vec![
+            text(&program),
+            "-p".to_owned(),
+            text(terms.directory),
+            "-e".to_owned(),
+            "stderr".to_owned(),
+            "-c".to_owned(),
+            text(&configuration),
+        ],
+        version: built
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .replace("nginx version: ", ""),
+        files: vec![(configuration, content)],
+        ..Launch::default()
+    })
+}
+
+/// The stream module is built in, built as a file of its own, or absent.
+fn stream_module(built: &str) -> Result<String, String> {
+    let words: Vec<&str> = built.split_whitespace().collect();
+    if words.contains(&"--with-stream") {
+        return Ok(String::new());
+    }
+    let directory = words
+        .iter()
+        .find_map(|word| word.strip_prefix("--modules-path="))
+        .unwrap_or("/usr/lib/nginx/modules");
+    let file = Path::new(directory).join("ngx_stream_module.so");
+    if file.exists() {
+        Ok(format!("load_module {};\n", file.display()))
+    } else {
+        Err(
+            "this nginx has no stream module (Debian: apt-get install libnginx-mod-stream)"
+                .to_owned(),
+        )
+    }
+}
+
+fn haproxy(program: Option<&Path>, splice: bool, terms: Terms<'_>) -> Result<Launch, String> {
+    let program = installed("haproxy", program)?;
+    let configuration = terms.directory.join("haproxy.cfg");
+    let options = if splice {
+        "    option splice-request\n    option splice-response\n"
+    } else {
+        ""
+    };
+    let content = format!(
+        "global\n    nbthread {workers}\n    maxconn {sessions}\n\n\
+         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n{options}\n\
+         listen bench\n    bind {listen}\n    server origin {upstream}\n",
+        workers = terms.workers,
+        sessions = terms.sessions + 32,
+        listen = terms.listen,
+        upstream = terms.upstream,
+    );
+    Ok(Launch {
+        argv: vec![
+            text(&program),
+            "-db".to_owned(),
+            "-q".to_owned(),
+            "-f".to_owned(),
+            text(&configuration),
+        ],
+        version: first_line(&output(&program, &["-v"], terms.directory)?),
+        files: vec![(configuration, content)],
+        ..Launch::default()
+    })
+}
+
+fn realm(program: Option<&Path>, terms: Terms<'_>) -> Result<Launch, String> {
+    let program = installed("realm", program)?;
+    Ok(Launch {
+        argv: vec![
+            text(&program),
+            "-l".to_owned(),
+            terms.listen.to_string(),
+            "-r".to_owned(),
+            terms.upstream.to_string(),
+        ],
+        environment: vec![("TOKIO_WORKER_THREADS".to_owned(), terms.workers.to_string())],
+        version: first_line(&output(&program, &["--version"], terms.directory)?),
+        ..Launch::default()
+    })
+}
+
+fn socat(program: Option<&Path>, terms: Terms<'_>) -> Result<Launch, String> {
+    let program = installed("socat", program)?;
+    let version = output(&program, &["-V"], terms.directory)?;
+    Ok(Launch {
+        argv: vec![
+            text(&program),
+            format!(
+                "TCP-LISTEN:{},bind={},reuseaddr,fork,backlog=1024,nodelay",
+                terms.listen.port(),
+                terms.listen.ip()
+            ),
+            format!("TCP:{},nodelay", terms.upstream),
+        ],
+        version: version
+            .lines()
+            .find(|line| line.contains("version"))
+            .map_or_else(|| first_line(&version), first_line),
+        ..Launch::default()
+    })
+}
+
+fn command(template: &str, terms: Terms<'_>) -> Launch {
+    let replace = |word: &str| {
+        word.replace("{listen}", &terms.listen.to_string())
+            .replace("{upstream}", &terms.upstream.to_string())
+            .replace("{workers}", &terms.workers.to_string())
+    };
+    Launch {
+        argv: template.split_whitespace().map(replace).collect(),
+        version: "as given".to_owned(),
+        ..Launch::default()
+    }
+}
+
+/// Where a program is: PATH, then the directories of system programs, which are
+/// not in every user's PATH.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+fn installed(name: &str, program: Option<&Path>) -> Result<PathBuf, String> {
+    match program {
+        Some(program) if program.is_file() => Ok(program.to_owned()),
+        Some(program) => Err(format!("there is no program {}", program.display())),
+        None => find_program(name).ok_or_else(|| format!("{name} is not installed")),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// What a program prints, both streams together, within five seconds.
+fn output(program: &Path, arguments: &[&str], directory: &Path) -> Result<String, String> {
+    let what = || format!("{} {}", program.display(), arguments.join(" "));
+    let path = directory.join("version.txt");
+    let run = || {
+        let file = File::create(&path)?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(String::from_utf8_lossy(&fs::read(&path)?).into_owned())
+    };
+    run().map_err(|error: std::io::Error| format!("cannot run `{}`: {error}", what()))
+}

@@ -1,0 +1,281 @@
+//! What is compared: `direct`, thalweg with any engine and data path, nginx,
+//! HAProxy, realm, socat, or any command.
+//!
+//! [`Subject`] is the text of the command line understood; [`launch`] turns it into
+//! a command line and configuration files with the same number of workers for all;
+//! [`running`] starts it, waits until an exchange crosses it, and stops it.
+
+pub mod launch;
+pub mod running;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use launch::find_program;
+
+/// One contender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// What it is called in the report.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The kinds of contenders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// No forwarder at all.
+    Direct,
+    /// This program.
+    Thalweg {
+        /// Another binary of it than the running one.
+        program: Option<PathBuf>,
+        /// `--engine`.
+        engine: Option<&'static str>,
+        /// `--data-path`.
+        data_path: Option<&'static str>,
+        /// `--set KEY=VALUE`.
+        set: Vec<String>,
+    },
+    /// nginx's stream module.
+    Nginx {
+        /// Another binary than the one in PATH.
+        program: Option<PathBuf>,
+        /// With a large buffer instead of the default.
+        tuned: bool,
+    },
+    /// HAProxy in TCP mode.
+    Haproxy {
+        /// Another binary than the one in PATH.
+        program: Option<PathBuf>,
+        /// With `option splice-*`.
+        splice: bool,
+    },
+    /// realm.
+    Realm {
+        /// Another binary than the one in PATH.
+        program: Option<PathBuf>,
+    },
+    /// socat.
+    Socat {
+        /// Another binary than the one in PATH.
+        program: Option<PathBuf>,
+    },
+    /// Any command with `{listen}` and `{upstream}` in it.
+    Command {
+        /// Split at blanks; no shell.
+        template: String,
+    },
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl std::str::FromStr for Subject {
+    type Err = String;
+
+    /// `[NAME=]KIND[@PROGRAM][:VARIANT[+VARIANT…]]` or `[NAME=]cmd:COMMAND`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (name, spec) = match text.split_once('=') {
+            // An equals sign behind the first colon belongs to the variants.
+            Some((name, spec)) if !name.contains([':', '@', ' ']) => (name, spec),
+            _ => (text, text),
+        };
+        if let Some(template) = spec.strip_prefix("cmd:") {
+            let name = if name == text { "cmd" } else { name };
+            return command(name, template);
+        }
+        let (kind, variants) = spec.split_once(':').unwrap_or((spec, ""));
+        let (kind, program) = match kind.split_once('@') {
+            Some((kind, program)) => (kind, Some(PathBuf::from(program))),
+            None => (kind, None),
+        };
+        let variants: Vec<&str> = variants.split('+').filter(|v| !v.is_empty()).collect();
+        let only = |known: &[(&str, bool)], default: bool| match variants.as_slice() {
+            [] => Ok(default),
+            [one] => known
+                .iter()
+                .find(|(name, _)| name == one)
+                .map(|(_, value)| *value)
+                .ok_or_else(|| format!("`{spec}`: unknown variant `{one}`")),
+            _ => Err(format!("`{spec}`: one variant at the most")),
+        };
+        let kind = match kind {
+            "direct" => {
+                only(&[], true)?;
+                Kind::Direct
+            }
+            "thalweg" => thalweg(program, &variants, spec)?,
+            "nginx" => Kind::Nginx {
+                program,
+                tuned: only(&[("tuned", true), ("default", false)], false)?,
+            },
+            "haproxy" => Kind::Haproxy {
+                program,
+                splice: only(&[("nosplice", false), ("splice", true)], true)?,
+            },
+            "realm" => {
+                only(&[], true)?;
+                Kind::Realm { program }
+            }
+            "socat" => {
+                only(&[], true)?;
+                Kind::Socat { program }
+            }
+            _ => {
+                return Err(format!(
+                    "unknown subject `{kind}`: direct, thalweg, nginx, haproxy, realm, socat, \
+                     or cmd:COMMAND with {{listen}} and {{upstream}} in it"
+                ));
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            kind,
+        })
+    }
+}
+
+fn command(name: &str, template: &str) -> Result<Subject, String> {
+    for word in ["{listen}", "{upstream}"] {
+        if !template.contains(word) {
+            return Err(format!("`cmd:{template}`: {word} is missing"));
+        }
+    }
+    Ok(Subject {
+        name: name.to_owned(),
+        kind: Kind::Command {
+            template: template.to_owned(),
+        },
+    })
+}
+
+fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Kind, String> {
+    let (mut engine, mut data_path, mut set) = (None, None, Vec::new());
+    for variant in variants {
+        match *variant {
+            "epoll" => engine = Some("epoll"),
+            "uring" | "io_uring" => engine = Some("io_uring"),
+            "auto" => engine = Some("auto"),
+            "copy" => data_path = Some("copy"),
+            "splice" => data_path = Some("splice"),
+            other if other.contains('=') => set.push(other.to_owned()),
+            other => {
+                return Err(format!(
+                    "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
+                     KEY=VALUE as for --set)"
+                ));
+            }
+        }
+    }
+    Ok(Kind::Thalweg {
+        program,
+        engine,
+        data_path,
+        set,
+    })
+}
+
+/// A list of subjects from one argument: separated by commas, but what follows
+/// `cmd:` is one command to its end.
+///
+/// # Errors
+/// Which of them is wrong, and how; also two of the same name.
+pub fn parse_list(texts: &[String]) -> Result<Vec<Subject>, String> {
+    let mut subjects: Vec<Subject> = Vec::new();
+    for text in texts {
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let is_command = rest
+                .split(',')
+                .next()
+                .is_some_and(|first| first.contains("cmd:"));
+            let (one, after) = match rest.split_once(',') {
+                Some((one, after)) if !is_command => (one, after),
+                _ => (rest, ""),
+            };
+            let subject: Subject = one.parse()?;
+            if subjects.iter().any(|known| known.name == subject.name) {
+                return Err(format!("two subjects are called `{}`", subject.name));
+            }
+            subjects.push(subject);
+            rest = after;
+        }
+    }
+    Ok(subjects)
+}
+
+/// What to compare when nothing was said: what is there of the usual ones.
+pub fn usual() -> Vec<Subject> {
+    let mut subjects = vec!["direct", "thalweg"];
+    for name in ["nginx", "haproxy", "realm"] {
+        if find_program(name).is_some() {
+            subjects.push(name);
+        }
+    }
+    subjects
+        .into_iter()
+        .filter_map(|name| name.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_told_apart() {
+        let list = parse_list(&[
+            "direct,thalweg,thalweg:uring+copy,nginx:tuned".to_owned(),
+            "old=thalweg@/tmp/old:splice+global.busy_poll=50us".to_owned(),
+            "mine=cmd:fwd -a,b {listen} {upstream}".to_owned(),
+        ])
+        .unwrap();
+        let names: Vec<&str> = list.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "direct",
+                "thalweg",
+                "thalweg:uring+copy",
+                "nginx:tuned",
+                "old",
+                "mine"
+            ]
+        );
+        assert_eq!(
+            list[4].kind,
+            Kind::Thalweg {
+                program: Some("/tmp/old".into()),
+                engine: None,
+                data_path: Some("splice"),
+                set: vec!["global.busy_poll=50us".to_owned()],
+            }
+        );
+        assert_eq!(
+            list[5].kind,
+            Kind::Command {
+                template: "fwd -a,b {listen} {upstream}".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        for (text, word) in [
+            ("envoy", "unknown subject `envoy`"),
+            ("nginx:fast", "unknown variant `fast`"),
+            ("cmd:nc {listen}", "{upstream} is missing"),
+            ("thalweg:quick", "unknown variant `quick`"),
+            ("direct,direct", "two subjects"),
+        ] {
+            let error = parse_list(&[text.to_owned()]).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The few requests to the kernel for which nix and socket2 have no safe call.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+/// Lets `command` get SIGTERM when the thread that starts it ends, however it
+/// ends. SIGTERM and not SIGKILL: a subject that has workers then stops them too.
+pub(super) fn die_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed;
+    // prctl(2) is a bare system call, allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into));
+    }
+}
+
+/// Brings the loopback interface of the current network namespace up.
+pub(super) fn loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let mut request = interface_request("lo");
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives until the call returns;
+    // the descriptor is open for as long.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// One of the old-style `ETHTOOL_G*` flags of an interface (linux/ethtool.h).
+pub(super) fn offload(interface: &str, command: u32) -> io::Result<bool> {
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let mut value = EthtoolValue { command, data: 0 };
+    let mut request = interface_request(interface);
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL reads the ifreq and, through its pointer, reads and
+    // writes one ethtool_value; both live until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value.data != 0)
+}
+
+fn interface_request(name: &str) -> libc::ifreq {
+    // SAFETY: ifreq is plain data for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (slot, byte) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *slot = byte as libc::c_char;
+    }
+    request
+}

@@ -1,0 +1,308 @@
+//! `thalweg bench`: what it forwards, how fast, at what cost, beside its peers.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments on arguments are the help text, which is not Markdown"
+)]
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use crate::bench::harness::{self, BenchOptions, Layout};
+use crate::bench::interrupt::Interrupt;
+use crate::bench::load::shape::Shape;
+use crate::bench::report::{self, Report};
+use crate::bench::subjects::{self, Subject};
+use crate::bench::{machine, netns, stats, units};
+use crate::net::limits;
+use crate::observe::log::timestamp;
+
+const EXAMPLES: &str = "\
+Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any command
+  thalweg:epoll thalweg:uring thalweg:copy thalweg:splice, joined by +; also KEY=VALUE
+  as for --set; nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one;
+  KIND@PATH takes another binary; cmd:COMMAND has {listen} and {upstream} in it
+
+Shapes: bulk-up bulk-down bulk-both rr crr ping mix, each with :KEY=VALUE
+  flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
+  ping is rr with one flow. With a rate, latency counts from when a request was due.
+
+Examples:
+  thalweg bench --quick
+  thalweg bench --subjects direct,thalweg,nginx --shapes bulk-up,rr,crr --report out
+  thalweg bench --subjects thalweg:copy,thalweg:splice --shapes bulk-down --against thalweg:copy
+  thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
+  thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";
+
+/// Measure forwarders side by side: throughput, latency, CPU, memory
+///
+/// Runs every subject in interleaved rounds (A B C A B C ...) with the same load, and
+/// compares them with bootstrap intervals over the rounds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// Whom to measure [default: direct,thalweg and what is installed of nginx,haproxy,realm]
+    #[arg(long, value_name = "LIST")]
+    subjects: Vec<String>,
+    /// One more subject, taken as it is (may contain commas)
+    #[arg(long, value_name = "SUBJECT")]
+    subject: Vec<String>,
+    /// With which traffic [default: bulk-up,bulk-down,ping,rr,crr]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    shapes: Vec<Shape>,
+    /// Everything on one core, the forwarder on its own core, or both [default: both]
+    #[arg(long, value_name = "LAYOUT", value_delimiter = ',')]
+    layout: Vec<Layout>,
+    /// Rounds of each measurement; fewer than 3 give no verdict [default: 7]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Measured time in each round [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    duration: Option<Duration>,
+    /// Traffic before the measured time [default: 300ms]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    warm_up: Option<Duration>,
+    /// Few and short rounds, everything on one core: under a minute
+    #[arg(long)]
+    quick: bool,
+    /// Compare with this subject [default: nginx, or direct]
+    #[arg(long, value_name = "SUBJECT")]
+    against: Option<String>,
+    /// Event loops of each forwarder
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Threads of the generator and of the origin [default: one for each of their CPUs]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Idle sessions for the memory figure, 0 for none [default: 1000]
+    #[arg(long, value_name = "COUNT")]
+    idle_sessions: Option<usize>,
+    /// Of so many bulk flows, compare one byte by byte with what was sent
+    #[arg(long, value_name = "COUNT", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    check_one_in: u16,
+    /// Measure in a network namespace of its own: auto, yes, or no
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    netns: netns::Choice,
+    /// Congestion control of every leg in that namespace; outside of one, of the
+    /// generator's and the origin's sockets only [default: cubic; outside: the system's]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
+    /// Makes the intervals repeatable for the same samples
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Print everything as JSON instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write report.html, report.json, table.txt and the plots as SVG to this directory
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+}
+
+/// Exit code 1 when something could not be measured.
+pub fn run(args: Args) -> ExitCode {
+    match measure(&args) {
+        Ok((text, failures)) => {
+            let printed = output::result(text.as_bytes());
+            if failures.is_empty() {
+                return printed;
+            }
+            for failure in failures {
+                output::complain(&format!("not compared: {failure}"));
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What to print, and what failed.
+fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
+    let subjects = chosen_subjects(args)?;
+    let baseline = baseline(args, &subjects)?;
+    if let Some(directory) = &args.report {
+        // Before minutes of measuring, not after.
+        fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    }
+    let place = netns::enter(args.netns, args.congestion.as_deref().unwrap_or("cubic"))?;
+    // After the namespace: the kernel lets only a process with a single thread make
+    // the user namespace which that takes without privileges.
+    let interrupt = Interrupt::install();
+    let options = options(args, subjects, &place)?;
+    let progress = progress();
+    let started = Instant::now();
+    let results = harness::run(&options, &interrupt, &|step| {
+        progress.set_length(step.total as u64);
+        progress.set_position(step.done as u64);
+        progress.set_message(step.text.clone());
+    });
+    progress.finish_and_clear();
+    let results = results?;
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        when: timestamp(SystemTime::now()),
+        machine: machine::facts(),
+        method: method(&options, &place, started.elapsed()),
+        place,
+        layouts: report::layouts(&options, &results, &baseline, args.seed),
+        baseline,
+        confidence: stats::CONFIDENCE,
+    };
+    let table = report::table::render(&report);
+    let json = serde_json::to_string_pretty(&report)
+        .map_err(|error| format!("cannot write JSON: {error}"))?;
+    if let Some(directory) = &args.report {
+        write_report(directory, &report, &table, &json)?;
+    }
+    let text = if args.json { json + "\n" } else { table };
+    Ok((text, report.failures()))
+}
+
+fn chosen_subjects(args: &Args) -> Result<Vec<Subject>, String> {
+    let mut subjects = subjects::parse_list(&args.subjects)?;
+    for text in &args.subject {
+        subjects.push(text.parse()?);
+    }
+    if subjects.is_empty() {
+        subjects = subjects::usual();
+    }
+    Ok(subjects)
+}
+
+fn baseline(args: &Args, subjects: &[Subject]) -> Result<String, String> {
+    let named = |name: &str| subjects.iter().find(|subject| subject.name == name);
+    match &args.against {
+        Some(name) => match named(name) {
+            Some(subject) => Ok(subject.name.clone()),
+            None => Err(format!(
+                "--against {name}: there is no such subject in this run"
+            )),
+        },
+        None => Ok(named("nginx")
+            .or_else(|| named("direct"))
+            .unwrap_or(&subjects[0])
+            .name
+            .clone()),
+    }
+}
+
+fn options(
+    args: &Args,
+    subjects: Vec<Subject>,
+    place: &netns::Place,
+) -> Result<BenchOptions, String> {
+    let usual_shapes: &[&str] = if args.quick {
+        &["bulk-up", "bulk-down", "rr", "crr"]
+    } else {
+        &["bulk-up", "bulk-down", "ping", "rr", "crr"]
+    };
+    let shapes = if args.shapes.is_empty() {
+        usual_shapes
+            .iter()
+            .map(|s| s.parse())
+            .collect::<Result<_, _>>()?
+    } else {
+        args.shapes.clone()
+    };
+    let enough_cpus = limits::allowed_cpus().len() > usize::from(args.workers);
+    let layouts = match args.layout.as_slice() {
+        [] if args.quick || !enough_cpus => vec![Layout::OneCore],
+        [] => vec![Layout::OneCore, Layout::OwnCore],
+        given => given.to_vec(),
+    };
+    let (rounds, duration, warm_up, idle) = if args.quick {
+        (
+            3,
+            Duration::from_millis(300),
+            Duration::from_millis(150),
+            200,
+        )
+    } else {
+        (7, Duration::from_secs(1), Duration::from_millis(300), 1000)
+    };
+    let duration = args.duration.unwrap_or(duration);
+    if duration.is_zero() {
+        return Err("--duration must be more than nothing".to_owned());
+    }
+    Ok(BenchOptions {
+        subjects,
+        shapes,
+        layouts,
+        rounds: args.rounds.map_or(rounds, usize::from),
+        warm_up: args.warm_up.unwrap_or(warm_up),
+        duration,
+        workers: usize::from(args.workers),
+        threads: args.threads.map(usize::from),
+        idle_sessions: args.idle_sessions.unwrap_or(idle),
+        check_one_in: usize::from(args.check_one_in),
+        // Inside a namespace the default is set for all; outside only on request.
+        congestion: args.congestion.clone().filter(|_| !place.isolated),
+    })
+}
+
+fn method(options: &BenchOptions, place: &netns::Place, took: Duration) -> String {
+    let congestion = match &options.congestion {
+        Some(own) => format!(
+            "congestion control {own} on the sockets of generator and origin, {} (the system's) \
+             on those of the subjects unless they set another",
+            place.congestion
+        ),
+        None => format!("congestion control {} on every leg", place.congestion),
+    };
+    let place = if place.isolated {
+        "a network namespace of its own"
+    } else {
+        "this machine's network namespace"
+    };
+    format!(
+        "{} interleaved rounds of {:.2} s after {:.2} s of warm-up; {} event loop{} for each \
+         subject; {congestion}; loopback in {place}; intervals at {:.0} %; took {:.0} s",
+        options.rounds,
+        options.duration.as_secs_f64(),
+        options.warm_up.as_secs_f64(),
+        options.workers,
+        if options.workers == 1 { "" } else { "s" },
+        stats::CONFIDENCE * 100.0,
+        took.as_secs_f64(),
+    )
+}
+
+fn progress() -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr_with_hz(5)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn write_report(directory: &Path, report: &Report, table: &str, json: &str) -> Result<(), String> {
+    let mut files = vec![
+        ("report.html".to_owned(), report::html::render(report)),
+        ("report.json".to_owned(), json.to_owned()),
+        ("table.txt".to_owned(), table.to_owned()),
+    ];
+    files.extend(report::html::plots(report));
+    for (name, content) in files {
+        let path = directory.join(name);
+        fs::write(&path, content)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! `thalweg origin`: the far end of a measurement, until it is told to stop.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::bench::interrupt::Interrupt;
+use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
+use crate::bench::{socket, units};
+use crate::net::limits;
+
+/// Serve the far end of measurements: commands, echo, discard, source.
+///
+/// On the command port the first line says what a connection is for: ECHO,
+/// SINK [seed], SOURCE [bytes|-] [seed], STRING, RECORD bytes, or INFO.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The command port: HOST:PORT, or :PORT for every address of this host
+    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
+    pub listen: String,
+    /// Also an echo port (RFC 862)
+    #[arg(long, value_name = "ADDRESS")]
+    pub echo: Option<String>,
+    /// Also a discard port (RFC 863)
+    #[arg(long, value_name = "ADDRESS")]
+    pub discard: Option<String>,
+    /// Also a port that sends without end, in the manner of RFC 864
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<String>,
+    /// Threads that serve
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Congestion control of every connection, such as cubic [default: the system's]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
+    /// Connections at the most
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub max_connections: usize,
+    /// A connection without a byte for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::parse_duration)]
+    pub idle_timeout: Duration,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(args: Args) -> ExitCode {
+    let interrupt = Interrupt::install();
+    match serve(&args, &interrupt) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("thalweg origin: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
+    limits::raise_descriptor_limit().map_err(|error| error.to_string())?;
+    let optional = |text: &Option<String>| text.as_deref().map(socket::resolve).transpose();
+    let options = OriginOptions {
+        command: Some(socket::resolve(&args.listen)?),
+        echo: optional(&args.echo)?,
+        discard: optional(&args.discard)?,
+        source: optional(&args.source)?,
+        threads: usize::from(args.threads),
+        congestion: args.congestion.clone(),
+        connections_max: args.max_connections,
+        idle_timeout: args.idle_timeout,
+    };
+    let origin = Origin::start(&options, Handlers::default()).map_err(|error| error.to_string())?;
+    for (role, address) in origin.addresses() {
+        let name = match role {
+            Role::Command => "commands",
+            Role::Echo => "echo",
+            Role::Discard => "discard",
+            Role::Source => "source",
+        };
+        println!("{name} on {address}");
+    }
+    interrupt.wait();
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What a session is told and what it asks for: the vocabulary between the pure
+//! state machine and whoever carries its actions out.
+
+use std::time::Duration;
+
+use crate::relay::ending::Cause;
+use crate::relay::lane::PathPolicy;
+use crate::relay::{Direction, Side};
+
+/// Deadlines of a session; [`Duration::MAX`] is "never".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For each attempt to connect.
+    pub connect: Duration,
+    /// Silence both ways, with nothing on its way out of the kernel.
+    pub idle: Duration,
+    /// Silence after one side ended.
+    pub half_close: Duration,
+    /// A sink takes no byte although some are due to it.
+    pub write_stall: Duration,
+}
+
+/// What does not change during a session and is shared by many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Deadlines.
+    pub deadlines: Deadlines,
+    /// Attempts to connect at the most, each to another server; at least 1.
+    pub attempts_max: u8,
+    /// Which data path the lanes may take.
+    pub path: PathPolicy,
+    /// Bytes that one fill may read.
+    pub fill_limit: u32,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The connect that was asked for last succeeded.
+    Connected,
+    /// It failed, and nothing of it is left.
+    ConnectFailed(Cause),
+    /// A side can be read or written, or has failed.
+    Ready {
+        /// Which.
+        side: Side,
+        /// What it is ready for.
+        readiness: Readiness,
+    },
+    /// A pump of a lane returned.
+    Pumped {
+        /// Which lane.
+        direction: Direction,
+        /// What came of it.
+        pumped: Pumped,
+    },
+    /// The deadline passed, or [`Action::Look`] was carried out: so many bytes
+    /// the kernel has still to deliver to each side (unsent or unacknowledged).
+    Looked {
+        /// By side.
+        unsent: [u32; 2],
+    },
+    /// End now, for this reason.
+    Cut {
+        /// The reason.
+        cause: Cause,
+        /// As in [`Event::Looked`].
+        unsent: [u32; 2],
+    },
+    /// A close that was asked for is complete; last event of that side.
+    Closed(Side),
+}
+
+/// What a side is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Bytes, an end or an error can be read.
+    pub readable: bool,
+    /// Bytes can be written.
+    pub writable: bool,
+    /// The connection has failed; what it had delivered may still be read.
+    pub failed: bool,
+}
+
+/// What came of pumping a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pumped {
+    /// Bytes were read or written.
+    pub moved: bool,
+    /// The budget ended before the lane parked: pump again soon.
+    pub more: bool,
+    /// An end of the lane failed.
+    pub failure: Option<Failure>,
+}
+
+/// An end of a lane failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// The side whose connection it was.
+    pub side: Side,
+    /// How.
+    pub cause: Cause,
+}
+
+/// How a side is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// In good order: what is unsent is still delivered, then the end.
+    Orderly,
+    /// By a reset: what is unsent is thrown away.
+    Reset,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the next server; `attempt` counts from 0.
+    Dial {
+        /// Which attempt.
+        attempt: u8,
+    },
+    /// Pump this lane, then report [`Event::Pumped`].
+    Pump(Direction),
+    /// Drop whatever bytes are held for this lane; its sink is gone.
+    Drop(Direction),
+    /// Look how much the kernel has still to deliver, then report [`Event::Looked`].
+    Look,
+    /// Close this side, then report [`Event::Closed`].
+    Close {
+        /// Which.
+        side: Side,
+        /// How.
+        how: Close,
+    },
+    /// Nothing is left: write the record, free the slot.
+    End,
+}

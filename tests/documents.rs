@@ -1,0 +1,121 @@
+//! What the documents say of keys, counters and files is compared with what the
+//! code has.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use thalweg::config::{Config, FileText, Inputs};
+use thalweg::observe::counters::Snapshot;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+/// The first column of the tables below a heading, down to the next heading:
+/// what stands there in backquotes.
+fn first_column(text: &str, heading: &str) -> BTreeSet<String> {
+    let section = text
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with('#'));
+    section
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The keys that a configuration has where `text` puts one that it has not.
+fn keys(text: &str) -> BTreeSet<String> {
+    let inputs = Inputs {
+        file: Some(FileText {
+            name: "test".into(),
+            bytes: text.into(),
+        }),
+        ..Inputs::default()
+    };
+    let errors = Config::load(&inputs).expect_err("zzqq is no key");
+    let remedies = errors.problems().iter().filter_map(|it| it.remedy.as_ref());
+    let known = remedies.filter_map(|remedy| remedy.strip_prefix("keys here: "));
+    known
+        .flat_map(|keys| keys.split(", "))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_key_of_the_configuration_is_documented_and_no_other() {
+    let text = read("docs/configuration.md");
+    let shared = first_column(&text, "## `[defaults]`");
+    for (heading, file) in [
+        ("## `[global]`", "[global]\nzzqq=1"),
+        ("## `[log]`", "[log]\nzzqq=1"),
+        ("## `[defaults]`", "[defaults]\nzzqq=1"),
+        ("## `[[forward]]`", "[[forward]]\nzzqq=1"),
+        (
+            "## `[upstream.NAME]`",
+            "[upstream.x]\nservers=\":1\"\nzzqq=1",
+        ),
+        ("## `[profile.NAME]`", "[profile.x]\nzzqq=1"),
+        ("### `keepalive`", "[profile.x]\nkeepalive={zzqq=1}"),
+    ] {
+        let mut documented = first_column(&text, heading);
+        if heading.contains("forward") {
+            documented.extend(shared.iter().cloned());
+        }
+        assert_eq!(documented, keys(file), "{heading}");
+    }
+}
+
+#[test]
+fn every_counter_is_documented_and_no_other() {
+    let documented = first_column(&read("docs/operations.md"), "## Counters");
+    let counted = Snapshot::default();
+    let counted = counted.entries().map(|(name, _)| name.to_owned());
+    assert_eq!(documented, counted.collect());
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_valid() {
+    let text = read("README.md");
+    let example = text.split("```toml\n").nth(1).expect("a TOML example");
+    let example = example.split("```").next().unwrap_or_default();
+    let inputs = Inputs {
+        file: Some(FileText {
+            name: "README.md".into(),
+            bytes: example.into(),
+        }),
+        ..Inputs::default()
+    };
+    assert!(Config::load(&inputs).is_ok(), "{:?}", Config::load(&inputs));
+}
+
+/// Links to files, and the scripts that are named in backquotes.
+#[test]
+fn what_documents_point_to_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec!["README.md".into(), "ARCHITECTURE.md".into()];
+    for entry in fs::read_dir(root.join("docs")).expect("docs") {
+        documents.push(Path::new("docs").join(entry.expect("an entry").file_name()));
+    }
+    for path in documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+    {
+        let document = path.display();
+        let text = read(&document.to_string());
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|rest| rest.split([')', '#']).next());
+        let folder = root.join(path.parent().expect("a folder"));
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            assert!(folder.join(link).exists(), "{document} links to {link}");
+        }
+        for word in text.split('`').skip(1).step_by(2) {
+            let named = ["scripts/", "tests/", "src/", "docs/"];
+            if named.iter().any(|place| word.starts_with(place)) && !word.contains([' ', '*']) {
+                assert!(root.join(word).exists(), "{document} names {word}");
+            }
+        }
+    }
+}
