@@ -186,9 +186,7 @@ fn baseline(args: &Args, subjects: &[Subject]) -> Result<String, String> {
     match &args.against {
         Some(name) => match named(name) {
             Some(subject) => Ok(subject.name.clone()),
-            None => Err(format!(
-                "--against {name}: there is no such subject in this run"
-            )),
+            None => Err(format!("--against {name}: there is no such subject in this run")),
         },
         None => Ok(named("nginx")
             .or_else(|| named("direct"))
@@ -209,10 +207,7 @@ fn options(
         &["bulk-up", "bulk-down", "ping", "rr", "crr"]
     };
     let shapes = if args.shapes.is_empty() {
-        usual_shapes
-            .iter()
-            .map(|s| s.parse())
-            .collect::<Result<_, _>>()?
+        usual_shapes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?
     } else {
         args.shapes.clone()
     };
@@ -223,12 +218,7 @@ fn options(
         given => given.to_vec(),
     };
     let (rounds, duration, warm_up, idle) = if args.quick {
-        (
-            3,
-            Duration::from_millis(300),
-            Duration::from_millis(150),
-            200,
-        )
+        (3, Duration::from_millis(300), Duration::from_millis(150), 200)
     } else {
         (7, Duration::from_secs(1), Duration::from_millis(300), 1000)
     };

@@ -66,7 +66,8 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
         connections_max: args.max_connections,
         idle_timeout: args.idle_timeout,
     };
-    let origin = Origin::start(&options, Handlers::default()).map_err(|error| error.to_string())?;
+    let origin =
+        Origin::start(&options, Handlers::default()).map_err(|error| error.to_string())?;
     for (role, address) in origin.addresses() {
         let name = match role {
             Role::Command => "commands",

@@ -60,20 +60,14 @@ fn fail(error: &str) -> ExitCode {
 
 fn print(address: &str, report: &ProbeReport) {
     println!("{address}: everything came back as it was sent");
-    println!(
-        "  connect        {}",
-        units::latency(report.connect_ns as f64)
-    );
+    println!("  connect        {}", units::latency(report.connect_ns as f64));
     println!(
         "  first answer   {}   (through a forwarder: with its own connect)",
         units::latency(report.first_answer_ns as f64)
     );
     print_times("string", &report.string_ns);
     print_times("record", &report.record_ns);
-    println!(
-        "  record bytes   {}",
-        units::size(report.record_bytes as f64)
-    );
+    println!("  record bytes   {}", units::size(report.record_bytes as f64));
     println!("  TCP here       {}", report.info_here);
     println!("  TCP at origin  {}", report.info_origin);
 }

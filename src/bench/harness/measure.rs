@@ -113,10 +113,7 @@ fn check(result: &LoadResult, differed: u64) -> Result<(), String> {
     }
     if result.errors > 0 {
         let first = result.first_error.as_deref().unwrap_or("unknown");
-        return Err(format!(
-            "{} connections failed, the first: {first}",
-            result.errors
-        ));
+        return Err(format!("{} connections failed, the first: {first}", result.errors));
     }
     if result.unfinished > 0 {
         return Err(format!(
@@ -195,9 +192,7 @@ mod tests {
         let mut broken = result();
         broken.errors = 3;
         broken.first_error = Some("reset".to_owned());
-        assert!(
-            check(&broken, 0).is_err_and(|e| e.contains("3 connections") && e.contains("reset"))
-        );
+        assert!(check(&broken, 0).is_err_and(|e| e.contains("3 connections") && e.contains("reset")));
     }
 
     #[test]
@@ -207,10 +202,7 @@ mod tests {
         slow.unanswered = 200;
         let second = Duration::from_secs(1);
         let error = check_rate(&slow, Some(1_000), second).unwrap_err();
-        assert!(
-            error.contains("1.00 k/s asked for, 700 /s answered"),
-            "{error}"
-        );
+        assert!(error.contains("1.00 k/s asked for, 700 /s answered"), "{error}");
         slow.latency.record_n(1_000_000, 295).unwrap();
         assert_eq!(check_rate(&slow, Some(1_000), second), Ok(()));
     }

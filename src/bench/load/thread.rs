@@ -372,9 +372,7 @@ impl Generator {
             && let Some(&index) = self.idle.front()
         {
             let Some(due) = schedule.take(now) else {
-                let wait = schedule
-                    .next_due()
-                    .saturating_duration_since(Instant::now());
+                let wait = schedule.next_due().saturating_duration_since(Instant::now());
                 // Zero would disarm it.
                 let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
                 let armed = self

@@ -275,10 +275,7 @@ impl Connection {
             let used = match &mut self.mode {
                 Mode::Command => self.command(input, context),
                 Mode::Echo => {
-                    context
-                        .counters
-                        .received
-                        .fetch_add(input.len() as u64, Relaxed);
+                    context.counters.received.fetch_add(input.len() as u64, Relaxed);
                     self.echo(input, context.counters)?;
                     input.len()
                 }
@@ -290,10 +287,7 @@ impl Connection {
                         context.counters.differed.fetch_add(1, Relaxed);
                     }
                     *received += input.len() as u64;
-                    context
-                        .counters
-                        .received
-                        .fetch_add(input.len() as u64, Relaxed);
+                    context.counters.received.fetch_add(input.len() as u64, Relaxed);
                     input.len()
                 }
                 Mode::Source { .. } => {
@@ -302,10 +296,7 @@ impl Connection {
                 }
                 Mode::Conversing(conversation) => {
                     let turn = conversation.input(input, &mut self.pending);
-                    context
-                        .counters
-                        .received
-                        .fetch_add(turn.used as u64, Relaxed);
+                    context.counters.received.fetch_add(turn.used as u64, Relaxed);
                     match turn.next {
                         Next::More => {}
                         Next::Command => self.mode = Mode::Command,

@@ -209,11 +209,7 @@ impl Server {
             self.connections.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self
-            .poll
-            .registry()
-            .register(&mut stream, Token(index), interest)
-        {
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(index), interest) {
             // Out of epoll watches or memory: this connection is given up.
             eprintln!("origin: cannot watch a connection: {error}");
             self.counters.aborted.fetch_add(1, Relaxed);

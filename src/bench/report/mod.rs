@@ -170,11 +170,8 @@ pub fn layouts(
                 .iter()
                 .enumerate()
                 .map(|(index, shape)| {
-                    let cells: Vec<&Cell> = result
-                        .cells
-                        .iter()
-                        .filter(|cell| cell.shape == index)
-                        .collect();
+                    let cells: Vec<&Cell> =
+                        result.cells.iter().filter(|cell| cell.shape == index).collect();
                     shape_report(shape, &cells, result, baseline, seed)
                 })
                 .collect(),
@@ -234,8 +231,7 @@ fn shape_report(
                 }
             }
             for other in others {
-                row.ratios
-                    .extend(ratios(shape, cell, other, name(other), seed));
+                row.ratios.extend(ratios(shape, cell, other, name(other), seed));
             }
             if let Some(direct) = direct.filter(|direct| direct.subject != cell.subject) {
                 row.hop = Some(hop(shape, cell, direct));
@@ -280,11 +276,7 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
             average(&|s| s.origin_cpu),
         ],
         switches: average(&|s| {
-            let units = if has_exchanges {
-                s.exchanges
-            } else {
-                throughput(s) / 1e9
-            };
+            let units = if has_exchanges { s.exchanges } else { throughput(s) / 1e9 };
             s.switches / units.max(f64::MIN_POSITIVE)
         }),
         remarks: remarks(cell, result),
@@ -297,20 +289,14 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
     let mut remarks = Vec::new();
     let samples = &cell.samples;
     let count = samples.len().max(1) as f64;
-    let others = samples
-        .iter()
-        .map(|s| s.generator_cpu + s.origin_cpu)
-        .sum::<f64>()
+    let others = samples.iter().map(|s| s.generator_cpu + s.origin_cpu).sum::<f64>()
         / count
         / result.other_cpus.len() as f64;
     let forwarder = samples.iter().map(|s| s.forwarder_cpu).sum::<f64>()
         / count
         / result.forwarder_cpus.len() as f64;
     let is_direct = result.subjects[cell.subject].is_direct;
-    if result.layout == Layout::OwnCore
-        && !is_direct
-        && others >= SATURATED
-        && forwarder < SATURATED
+    if result.layout == Layout::OwnCore && !is_direct && others >= SATURATED && forwarder < SATURATED
     {
         remarks.push(format!(
             "generator and origin are the bottleneck ({:.0} % of their CPUs; the forwarder uses \
@@ -391,17 +377,14 @@ fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) ->
 
 fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
     let mean = |cell: &Cell| {
-        let total: f64 = cell
-            .samples
-            .iter()
-            .map(|s| per_unit(shape, s, path_cpu(s)))
-            .sum();
+        let total: f64 = cell.samples.iter().map(|s| per_unit(shape, s, path_cpu(s))).sum();
         total / cell.samples.len().max(1) as f64
     };
     let added = |share: f64| {
         let (with, without) = (merged(&cell.samples), merged(&direct.samples));
-        (!with.is_empty() && !without.is_empty())
-            .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
+        (!with.is_empty() && !without.is_empty()).then(|| {
+            with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64
+        })
     };
     Hop {
         cpu: mean(cell) - mean(direct),

@@ -103,11 +103,10 @@ impl Running {
     }
 
     fn try_start(subject: &Subject, stage: Stage<'_>) -> Result<Self, String> {
-        let directory = stage.workspace.path().join(
-            subject
-                .name
-                .replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
-        );
+        let directory = stage
+            .workspace
+            .path()
+            .join(subject.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         fs::create_dir_all(&directory).map_err(text)?;
         let listen = match subject.kind {
             Kind::Direct => stage.upstream,
