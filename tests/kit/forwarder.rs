@@ -541,6 +541,11 @@ impl Drop for Forwarder {
 pub(crate) struct Counters(String);
 
 impl Counters {
+    /// Those of a line of the log.
+    pub(crate) fn of_line(line: &Record) -> Self {
+        Self(line.message().to_owned())
+    }
+
     /// One of them.
     #[track_caller]
     pub(crate) fn of(&self, name: &str) -> u64 {

@@ -16,6 +16,7 @@
 )]
 
 pub(crate) mod crowd;
+pub(crate) mod directory;
 pub(crate) mod forwarder;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use crowd::Crowd;
 #[allow(unused_imports, reason = "as above")]
-pub(crate) use forwarder::{Forwarder, Record, Setup};
+pub(crate) use forwarder::{Counters, Forwarder, Record, Setup};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use namespace::Namespace;
 #[allow(unused_imports, reason = "as above")]

@@ -126,10 +126,10 @@ fn b34_splicing_fails_for_want_of_something() {
             let server = Listener::new();
             let setup = Setup::new(server.address()).case(case);
             let forwarder = setup.set("defaults.data_path", "splice").start();
-            let mut crowd = Crowd::through(&forwarder, &server, 1);
             let Some(_fault) = Fault::always(forwarder.process(), call, errno) else {
                 return;
             };
+            let mut crowd = Crowd::through(&forwarder, &server, 1);
             let (client, upstream) = (&mut crowd.clients[0], &mut crowd.servers[0]);
             std::thread::scope(|scope| {
                 scope.spawn(|| upstream.send(3 * MIB));
