@@ -149,33 +149,51 @@ fn b23_not_retried_once_a_byte_was_written() {
 }
 
 /// The server that is killed is a process of its own: another forwarder, in the
-/// middle of transfers both ways.
+/// middle of a transfer. To a client that downloads its kernel says nothing but the
+/// end of the stream; to one that uploads it says a reset.
 #[test]
 fn b25_upstream_is_killed_in_the_middle() {
     const TOLD: Duration = Duration::from_millis(100);
     on_every_path(|case| {
-        let origin = Listener::new();
-        let took = best_of(3, TOLD, || {
-            let victim = Setup::new(origin.address()).start();
-            let forwarder = Setup::new(victim.address()).case(case).start();
-            let mut client = forwarder.connect();
-            let mut upstream = origin.accept();
-            transfer(&mut client, &mut upstream, MIB);
-            let told = thread::scope(|scope| {
-                scope.spawn(move || while upstream.try_send(MIB).is_ok() {});
-                client.expect(4 * MIB);
-                victim.process().signal(Signal::SIGKILL);
-                let killed = Instant::now();
-                client.receive_until_end();
-                killed.elapsed()
-            });
-            client.close();
-            forwarder.wait_for_session();
-            forwarder.check_idle();
-            told
-        });
-        assert!(took <= TOLD, "told only after {took:?}");
+        for uploading in [false, true] {
+            let took = best_of(3, TOLD, || killed_in_the_middle(case, uploading));
+            assert!(took <= TOLD, "told only after {took:?}");
+        }
     });
+}
+
+/// How long after the server's death the client is told.
+fn killed_in_the_middle(case: Case, uploading: bool) -> Duration {
+    let origin = Listener::new();
+    let victim = Setup::new(origin.address()).start();
+    let forwarder = Setup::new(victim.address()).case(case).start();
+    let mut client = forwarder.connect();
+    let mut upstream = origin.accept();
+    transfer(&mut client, &mut upstream, MIB);
+    let send_on = |peer: &mut Peer| while peer.try_send(64 * KIB).is_ok() {};
+    let told = thread::scope(|scope| {
+        if uploading {
+            let sending = scope.spawn(|| {
+                send_on(&mut client);
+                Instant::now()
+            });
+            upstream.expect(4 * MIB);
+            let killed = Instant::now();
+            victim.process().signal(Signal::SIGKILL);
+            sending.join().unwrap().duration_since(killed)
+        } else {
+            scope.spawn(move || send_on(&mut upstream));
+            client.expect(4 * MIB);
+            let killed = Instant::now();
+            victim.process().signal(Signal::SIGKILL);
+            client.receive_until_end();
+            killed.elapsed()
+        }
+    });
+    client.close();
+    forwarder.wait_for_session();
+    forwarder.check_idle();
+    told
 }
 
 /// Errors and hang-ups that come while a connect is under way, or at the moment at

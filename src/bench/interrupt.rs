@@ -56,11 +56,7 @@ impl Interrupt {
 
     /// Whether it was set.
     pub fn is_raised(&self) -> bool {
-        *self
-            .shared
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it is set.

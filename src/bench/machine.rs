@@ -94,7 +94,11 @@ impl Machine {
         format!(
             "{}{}, {} CPUs, {}, Linux {}",
             self.cpu,
-            if self.virtual_machine { " (virtual)" } else { "" },
+            if self.virtual_machine {
+                " (virtual)"
+            } else {
+                ""
+            },
             self.cpus.len(),
             units::size(self.memory as f64),
             self.kernel.split(' ').next().unwrap_or_default(),
@@ -109,14 +113,19 @@ fn read(path: &str) -> Option<String> {
 
 fn loopback() -> String {
     // linux/ethtool.h: ETHTOOL_GTSO, ETHTOOL_GGSO, ETHTOOL_GGRO, ETHTOOL_GTXCSUM.
-    let offloads: Vec<String> = [("tso", 0x1e), ("gso", 0x23), ("gro", 0x2b), ("tx-csum", 0x16)]
-        .into_iter()
-        .map(|(name, command)| match sys::offload("lo", command) {
-            Ok(true) => format!("{name} on"),
-            Ok(false) => format!("{name} off"),
-            Err(_) => format!("{name} unknown"),
-        })
-        .collect();
+    let offloads: Vec<String> = [
+        ("tso", 0x1e),
+        ("gso", 0x23),
+        ("gro", 0x2b),
+        ("tx-csum", 0x16),
+    ]
+    .into_iter()
+    .map(|(name, command)| match sys::offload("lo", command) {
+        Ok(true) => format!("{name} on"),
+        Ok(false) => format!("{name} off"),
+        Err(_) => format!("{name} unknown"),
+    })
+    .collect();
     // sysfs shows the namespace it was mounted in, which has the same default.
     let mtu = read("/sys/class/net/lo/mtu").unwrap_or_else(|| "unknown".to_owned());
     format!("mtu {mtu}, {}", offloads.join(", "))
@@ -128,7 +137,12 @@ mod tests {
     fn the_facts_are_there() {
         let facts = super::facts();
         assert!(!facts.cpus.is_empty() && facts.memory > 0, "{facts:?}");
-        assert!(facts.sysctls.iter().any(|(name, _)| name.ends_with("tcp_rmem")));
+        assert!(
+            facts
+                .sysctls
+                .iter()
+                .any(|(name, _)| name.ends_with("tcp_rmem"))
+        );
         assert!(facts.loopback.contains("tso"));
     }
 }

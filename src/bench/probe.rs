@@ -84,12 +84,13 @@ pub enum ProbeError {
 /// The first thing that went wrong.
 pub fn probe(options: &ProbeOptions) -> Result<ProbeReport, ProbeError> {
     let started = Instant::now();
-    let stream = TcpStream::connect_timeout(&options.address, options.timeout).map_err(|error| {
-        ProbeError::Connect {
-            address: options.address,
-            error,
-        }
-    })?;
+    let stream =
+        TcpStream::connect_timeout(&options.address, options.timeout).map_err(|error| {
+            ProbeError::Connect {
+                address: options.address,
+                error,
+            }
+        })?;
     let connect_ns = nanoseconds(started.elapsed());
     let mut client = Client::new(stream, options.timeout)?;
 
@@ -105,8 +106,8 @@ pub fn probe(options: &ProbeOptions) -> Result<ProbeReport, ProbeError> {
         record_bytes += record.encode().len() as u64;
     }
     let info_origin = client.info()?;
-    let info_here = socket::path_info(client.reader.get_ref())
-        .map_err(broken("reading TCP_INFO"))?;
+    let info_here =
+        socket::path_info(client.reader.get_ref()).map_err(broken("reading TCP_INFO"))?;
     Ok(ProbeReport {
         connect_ns,
         first_answer_ns: string_ns.remove(0),

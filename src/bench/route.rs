@@ -56,7 +56,11 @@ fn request(message: &[u8]) -> io::Result<()> {
 /// RTM_NEWROUTE that replaces the kernel's own local route by one with a metric.
 fn message(address: [u8; 4], prefix: u8, interface: u32, congestion: &str) -> Vec<u8> {
     let mut metric = Vec::new();
-    attribute(&mut metric, RTAX_CC_ALGO, &[congestion.as_bytes(), b"\0"].concat());
+    attribute(
+        &mut metric,
+        RTAX_CC_ALGO,
+        &[congestion.as_bytes(), b"\0"].concat(),
+    );
 
     // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
     let mut body = vec![

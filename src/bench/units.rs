@@ -17,7 +17,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "ki" | "kib" => 1024.0,
         "mi" | "mib" => 1024.0 * 1024.0,
         "gi" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(format!("`{text}`: unknown unit `{unit}` (B, kB, KiB, MB, MiB, GB, GiB)")),
+        _ => {
+            return Err(format!(
+                "`{text}`: unknown unit `{unit}` (B, kB, KiB, MB, MiB, GB, GiB)"
+            ));
+        }
     };
     Ok((number * factor).round() as u64)
 }

@@ -101,12 +101,16 @@ pub struct Args {
     /// Print everything as JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Write report.html, report.json, table.txt and the plots as SVG to this directory
+    /// Write report.html, report.json, table.txt, summary.md and the plots as SVG here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
 }
 
 /// Exit code 1 when something could not be measured.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     match measure(&args) {
         Ok((text, failures)) => {
@@ -186,7 +190,9 @@ fn baseline(args: &Args, subjects: &[Subject]) -> Result<String, String> {
     match &args.against {
         Some(name) => match named(name) {
             Some(subject) => Ok(subject.name.clone()),
-            None => Err(format!("--against {name}: there is no such subject in this run")),
+            None => Err(format!(
+                "--against {name}: there is no such subject in this run"
+            )),
         },
         None => Ok(named("nginx")
             .or_else(|| named("direct"))
@@ -207,7 +213,10 @@ fn options(
         &["bulk-up", "bulk-down", "ping", "rr", "crr"]
     };
     let shapes = if args.shapes.is_empty() {
-        usual_shapes.iter().map(|s| s.parse()).collect::<Result<_, _>>()?
+        usual_shapes
+            .iter()
+            .map(|s| s.parse())
+            .collect::<Result<_, _>>()?
     } else {
         args.shapes.clone()
     };
@@ -218,7 +227,12 @@ fn options(
         given => given.to_vec(),
     };
     let (rounds, duration, warm_up, idle) = if args.quick {
-        (3, Duration::from_millis(300), Duration::from_millis(150), 200)
+        (
+            3,
+            Duration::from_millis(300),
+            Duration::from_millis(150),
+            200,
+        )
     } else {
         (7, Duration::from_secs(1), Duration::from_millis(300), 1000)
     };
@@ -287,6 +301,7 @@ fn write_report(directory: &Path, report: &Report, table: &str, json: &str) -> R
         ("report.html".to_owned(), report::html::render(report)),
         ("report.json".to_owned(), json.to_owned()),
         ("table.txt".to_owned(), table.to_owned()),
+        ("summary.md".to_owned(), report::markdown::render(report)),
     ];
     files.extend(report::html::plots(report));
     for (name, content) in files {

@@ -67,6 +67,10 @@ struct Outcome {
 }
 
 /// Exit code 1 when anything was lost or did not start.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     let interrupt = Interrupt::install();
     match demonstrate(args.time, &interrupt) {
@@ -156,7 +160,7 @@ fn phase(
         connect_timeout: Duration::from_secs(5),
     })?;
     let warm_up = time / 8;
-    let window = load.go(warm_up, time - warm_up);
+    let window = load.go(warm_up, time.saturating_sub(warm_up));
     let bar = progress(&format!("{what:16} {name:20}"));
     if interrupt.wait_until(window.begin) {
         return Err("interrupted".to_owned());
@@ -232,17 +236,31 @@ fn summary(outcomes: &[Outcome], info: &str) -> String {
             units::rate(requests.exchanges),
             units::rate(requests_through.exchanges),
         ),
-        row("  median", latency(requests, 0.5), latency(requests_through, 0.5)),
-        row("  99 %", latency(requests, 0.99), latency(requests_through, 0.99)),
+        row(
+            "  median",
+            latency(requests, 0.5),
+            latency(requests_through, 0.5),
+        ),
+        row(
+            "  99 %",
+            latency(requests, 0.99),
+            latency(requests_through, 0.99),
+        ),
         row(
             "forwarder's CPU for a gigabyte",
             String::new(),
-            format!("{} s", units::digits(bulk_through.cpu * 1e9 / bulk_through.throughput)),
+            format!(
+                "{} s",
+                units::digits(bulk_through.cpu * 1e9 / bulk_through.throughput)
+            ),
         ),
         row(
             "forwarder's CPU for a request",
             String::new(),
-            format!("{} µs", units::digits(requests_through.cpu * 1e6 / requests_through.exchanges)),
+            format!(
+                "{} µs",
+                units::digits(requests_through.cpu * 1e6 / requests_through.exchanges)
+            ),
         ),
     ];
     let mut text = format!("\n{}", align(&lines));
@@ -294,7 +312,15 @@ mod tests {
     fn the_summary_names_both_ways_and_what_to_try_next() {
         let outcomes = [outcome(), outcome(), outcome(), outcome()];
         let text = summary(&outcomes, "congestion=bbr rtt=1µs");
-        for part in ["direct", "through thalweg", "8.00 Gb/s", "1.00 GiB", "0.500 s", "bbr", "Next:"] {
+        for part in [
+            "direct",
+            "through thalweg",
+            "8.00 Gb/s",
+            "1.00 GiB",
+            "0.500 s",
+            "bbr",
+            "Next:",
+        ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert!(!summary(&outcomes, "congestion=cubic").contains("bbr"));

@@ -27,6 +27,10 @@ pub struct Args {
 }
 
 /// Prints what was found; fails when anything came back changed or not at all.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     let result = socket::resolve(&args.address).and_then(|address| {
         probe(&ProbeOptions {
@@ -60,14 +64,20 @@ fn fail(error: &str) -> ExitCode {
 
 fn print(address: &str, report: &ProbeReport) {
     println!("{address}: everything came back as it was sent");
-    println!("  connect        {}", units::latency(report.connect_ns as f64));
+    println!(
+        "  connect        {}",
+        units::latency(report.connect_ns as f64)
+    );
     println!(
         "  first answer   {}   (through a forwarder: with its own connect)",
         units::latency(report.first_answer_ns as f64)
     );
     print_times("string", &report.string_ns);
     print_times("record", &report.record_ns);
-    println!("  record bytes   {}", units::size(report.record_bytes as f64));
+    println!(
+        "  record bytes   {}",
+        units::size(report.record_bytes as f64)
+    );
     println!("  TCP here       {}", report.info_here);
     println!("  TCP at origin  {}", report.info_origin);
 }

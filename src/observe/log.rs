@@ -205,8 +205,7 @@ impl Writer {
         if written > 0 {
             self.torn = lines[written - 1] != b'\n';
         }
-        let rest = lines[written..].iter();
-        rest.filter(|byte| **byte == b'\n').count() as u64
+        lines[written..].split_inclusive(|b| *b == b'\n').count() as u64
     }
 
     /// Writes until all is written or the target fails; returns how much was.

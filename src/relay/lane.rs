@@ -125,6 +125,28 @@ enum Sink {
     Failed,
 }
 
+impl Source {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "source Ready",
+            Self::Empty => "source Empty",
+            Self::Eof => "source Eof",
+            Self::Failed => "source Failed",
+        }
+    }
+}
+
+impl Sink {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "sink Ready",
+            Self::Full => "sink Full",
+            Self::Shut => "sink Shut",
+            Self::Failed => "sink Failed",
+        }
+    }
+}
+
 /// How far a lane has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -188,10 +210,8 @@ impl Lane {
 
     /// What to do now. Asking changes nothing.
     pub fn next(&self) -> Next {
-        if probe::mutated(Mutation::EndBeforeResidue)
-            && self.source == Source::Eof
-            && self.sink == Sink::Ready
-        {
+        probe::visit(self.source.name(), self.sink.name());
+        if probe::mutated(Mutation::EndBeforeResidue) && self.is_stalled() {
             return Next::ShutSink;
         }
         match (self.sink, self.source) {

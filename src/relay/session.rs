@@ -35,8 +35,11 @@ use super::probe::{self, Mutation};
 use super::time::Time;
 use super::{Direction, Side};
 
-/// How long bytes of a side that failed may wait for a sink that takes none.
-/// Half of the second within which behaviour 12 wants the other side told.
+/// How long bytes of a client that failed may wait for an upstream that takes
+/// none: half of the second within which behaviour 12 wants it told. Bytes of an
+/// upstream that failed wait for a slow client as long as any other silence
+/// after an end, `half_close_timeout`: what was delivered is not thrown away
+/// because an error followed it (behaviour 10).
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// First interval between looks at what the kernel has still to deliver to the
@@ -153,7 +156,7 @@ impl Session {
             Phase::Dialing { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
-            Phase::Flushing { .. } => self.last_activity + FLUSH_PATIENCE,
+            Phase::Flushing { gone } => self.last_activity + flush_patience(gone, rules),
             Phase::Lingering { look, .. } => look,
         }
     }
@@ -479,7 +482,7 @@ impl Session {
                 self.expire(now, rules, actions);
             }
             Phase::Flushing { gone } => {
-                if now >= self.last_activity + FLUSH_PATIENCE {
+                if now >= self.last_activity + flush_patience(gone, rules) {
                     self.abort(gone, now, actions);
                 }
             }
@@ -547,6 +550,9 @@ impl Session {
     /// Ends a session that did not end by itself. An orderly end must not claim
     /// completeness: with bytes still on their way, it is a reset.
     fn cut(&mut self, who: Who, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Closing) {
+            return;
+        }
         self.end(who, cause);
         let complete = self.lanes.iter().all(|lane| lane.held() == 0)
             && self.delivery.iter().all(|delivery| delivery.unsent == 0);
@@ -620,6 +626,13 @@ impl Session {
             actions.push(Action::Pump(direction));
         }
         wanted
+    }
+}
+
+fn flush_patience(gone: Side, rules: &Rules) -> Duration {
+    match gone {
+        Side::Client => FLUSH_PATIENCE.min(rules.deadlines.half_close),
+        Side::Upstream => rules.deadlines.half_close,
     }
 }
 

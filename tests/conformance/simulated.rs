@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use thalweg::engine::sim::Sim;
 use thalweg::engine::sim::peer::{Deed, Finale, Script};
-use thalweg::engine::{Engine, Event, SessionKey};
+use thalweg::engine::sim::{Nastiness, Sim};
+use thalweg::engine::{Engine, Event, ListenerId, SessionKey};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::Side;
 
@@ -25,7 +25,9 @@ pub(crate) struct Simulated {
 }
 
 pub(crate) fn world() -> Simulated {
-    Simulated { sim: Sim::calm(1) }
+    Simulated {
+        sim: Sim::with(1, Nastiness::default()),
+    }
 }
 
 impl World for Simulated {
@@ -36,7 +38,7 @@ impl World for Simulated {
     }
 
     fn client_connects(&mut self) {
-        self.sim.client_connects(PUPPET, PUPPET);
+        self.sim.client_connects(ListenerId(0), PUPPET, PUPPET);
     }
 
     fn server(&mut self) -> Endpoint {

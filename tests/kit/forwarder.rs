@@ -4,17 +4,17 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
+use super::log::{Counters, Lines, Record};
 use super::process::{Descriptors, Memory, Process};
 use super::{Case, MIB, PATIENCE, Peer, poll};
 
@@ -150,78 +150,6 @@ impl Setup {
     /// Starts it, or says what it said.
     pub(crate) fn try_start(&self) -> Result<Forwarder, String> {
         Forwarder::start(self)
-    }
-}
-
-/// A line of the log, a JSON object.
-#[derive(Debug, Clone)]
-pub(crate) struct Record(Value);
-
-impl Record {
-    /// A text field; empty when it is absent.
-    pub(crate) fn text(&self, key: &str) -> &str {
-        self.0[key].as_str().unwrap_or("")
-    }
-
-    /// A number; `None` when it is absent.
-    pub(crate) fn number(&self, key: &str) -> Option<u64> {
-        self.0[key].as_u64()
-    }
-
-    /// All of it.
-    pub(crate) const fn json(&self) -> &Value {
-        &self.0
-    }
-
-    /// Two letters: who ended it, and when.
-    pub(crate) fn code(&self) -> &str {
-        self.text("code")
-    }
-
-    pub(crate) fn cause(&self) -> &str {
-        self.text("cause")
-    }
-
-    pub(crate) fn message(&self) -> &str {
-        self.text("message")
-    }
-
-    /// Bytes delivered to the server and to the client.
-    pub(crate) fn bytes(&self) -> (u64, u64) {
-        let bytes = |key| self.number(key).unwrap_or(u64::MAX);
-        (bytes("bytes_up"), bytes("bytes_down"))
-    }
-
-    /// Bytes read and never delivered, both ways.
-    pub(crate) fn lost(&self) -> u64 {
-        let lost = |key| self.number(key).unwrap_or(0);
-        lost("lost_up") + lost("lost_down")
-    }
-
-    pub(crate) fn attempts(&self) -> u64 {
-        self.number("attempts").unwrap_or(0)
-    }
-}
-
-/// Lines that a reader thread appends to.
-#[derive(Debug, Default)]
-struct Lines {
-    lines: Mutex<Vec<String>>,
-    grown: Condvar,
-}
-
-impl Lines {
-    fn collect(self: Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
-        std::thread::spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
-                self.lines.lock().unwrap().push(line);
-                self.grown.notify_all();
-            }
-        })
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
     }
 }
 
@@ -368,12 +296,7 @@ impl Forwarder {
     /// Every line so far.
     #[track_caller]
     pub(crate) fn records(&self) -> Vec<Record> {
-        let lines = self.log.all();
-        let parse = |line: &String| match serde_json::from_str(line) {
-            Ok(value) => Record(value),
-            Err(error) => panic!("this line of the log is not JSON ({error}): {line}"),
-        };
-        lines.iter().map(parse).collect()
+        self.log.all().iter().map(|l| Record::parse(l)).collect()
     }
 
     /// The records of sessions that have ended.
@@ -436,7 +359,7 @@ impl Forwarder {
             self.lines_with("counters ").get(before).cloned()
         });
         match line {
-            Some(line) => Counters(line.message().to_owned()),
+            Some(line) => Counters::of_line(&line),
             None => panic!("{}", self.report("it does not tell its counters")),
         }
     }
@@ -512,7 +435,7 @@ impl Forwarder {
         poll(patience, || self.child.try_wait().unwrap())
     }
 
-    /// How long it has not been alive: for tests that expect an end.
+    /// What it wrote to standard error.
     pub(crate) fn standard_error(&self) -> String {
         self.errors.all().join("\n")
     }
@@ -532,27 +455,6 @@ impl Drop for Forwarder {
                 self.report("the forwarder of the failed test"),
                 started.elapsed()
             );
-        }
-    }
-}
-
-/// The counters at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct Counters(String);
-
-impl Counters {
-    /// Those of a line of the log.
-    pub(crate) fn of_line(line: &Record) -> Self {
-        Self(line.message().to_owned())
-    }
-
-    /// One of them.
-    #[track_caller]
-    pub(crate) fn of(&self, name: &str) -> u64 {
-        let mut pairs = self.0.split(' ').filter_map(|pair| pair.split_once('='));
-        match pairs.find(|(key, _)| *key == name) {
-            Some((_, value)) => value.parse().unwrap(),
-            None => panic!("there is no counter {name}: {}", self.0),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the tests on the real binary share: starting `thalweg` and looking at it
-//! from outside ([`forwarder`], [`process`]), peers that check every byte
+//! from outside ([`forwarder`], [`log`], [`process`]), peers that check every byte
 //! ([`peer`], [`pattern`]), and network namespaces ([`namespace`]).
 //!
 //! Rules of the house: ports come from the kernel; every wait has a deadline;
@@ -18,6 +18,7 @@
 pub(crate) mod crowd;
 pub(crate) mod directory;
 pub(crate) mod forwarder;
+pub(crate) mod log;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
@@ -29,13 +30,15 @@ use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-#[allow(unused_imports, reason = "as above")]
+#[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use crowd::Crowd;
-#[allow(unused_imports, reason = "as above")]
-pub(crate) use forwarder::{Counters, Forwarder, Record, Setup};
-#[allow(unused_imports, reason = "as above")]
+#[allow(unused_imports, reason = "not every test binary needs it")]
+pub(crate) use forwarder::{Forwarder, Setup};
+#[allow(unused_imports, reason = "not every test binary needs it")]
+pub(crate) use log::Record;
+#[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use namespace::Namespace;
-#[allow(unused_imports, reason = "as above")]
+#[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use peer::{End, Listener, Peer};
 
 /// How long anything may take that has no deadline of its own. Far longer than it

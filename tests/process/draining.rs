@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::kit::crowd::{connections_that_fit, receive, send};
+use crate::kit::log::Counters;
 use crate::kit::*;
 
 /// Behaviour 65: thousands of flows finish what they are at.

@@ -186,7 +186,8 @@ pub fn run(
     check_descriptors(options)?;
     let cpus = limits::allowed_cpus();
     let mut results = Vec::new();
-    let total = options.layouts.len() * options.rounds * options.shapes.len() * options.subjects.len();
+    let total =
+        options.layouts.len() * options.rounds * options.shapes.len() * options.subjects.len();
     for (index, layout) in options.layouts.iter().enumerate() {
         let done = index * total / options.layouts.len();
         let mut bench = Bench::set_up(options, *layout, &cpus, interrupt, show, done, total)?;
@@ -206,7 +207,10 @@ fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
     const SPARE: usize = 64;
     let allowed = limits::raise_descriptor_limit()
         .map_err(|error| format!("cannot read the limit of descriptors: {error}"))?;
-    let widest = options.shapes.iter().max_by_key(|shape| shape.connections());
+    let widest = options
+        .shapes
+        .iter()
+        .max_by_key(|shape| shape.connections());
     let connections = widest.map_or(0, Shape::connections);
     let needed = connections.max(options.idle_sessions) * 2 + SPARE;
     if needed as u64 <= allowed {
@@ -321,7 +325,10 @@ impl<'a> Bench<'a> {
             let (descriptors_before, pipes_before) = process::descriptors_of_tree(root);
             let opened = idle::open(subject.address, sessions);
             let opened = opened.map_err(|error| format!("{}: {error}", subject.subject))?;
-            if self.interrupt.wait_until(Instant::now() + Duration::from_millis(200)) {
+            if self
+                .interrupt
+                .wait_until(Instant::now() + Duration::from_millis(200))
+            {
                 return Err("interrupted".to_owned());
             }
             let (descriptors, pipes) = process::descriptors_of_tree(root);
@@ -341,7 +348,9 @@ impl<'a> Bench<'a> {
     fn settle(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(5);
         self.origin.wait_until_open(0, deadline).map_err(|open| {
-            format!("{open} connections still reach the origin seconds after their clients have gone")
+            format!(
+                "{open} connections still reach the origin seconds after their clients have gone"
+            )
         })
     }
 
@@ -386,19 +395,13 @@ impl<'a> Bench<'a> {
             }
             Err(error) => {
                 let ended = self.running[subject].ended();
-                self.cells[cell].failure = Some(ended.map_or(error.clone(), |ended| {
-                    format!("{error}; {ended}")
-                }));
+                self.cells[cell].failure =
+                    Some(ended.map_or(error.clone(), |ended| format!("{error}; {ended}")));
             }
         }
     }
 
-    fn measure(
-        &self,
-        round: usize,
-        shape: usize,
-        subject: usize,
-    ) -> Result<(Sample, u64), String> {
+    fn measure(&self, round: usize, shape: usize, subject: usize) -> Result<(Sample, u64), String> {
         let subject = &self.running[subject];
         let process = subject.process();
         if let Some(root) = process {

@@ -113,7 +113,8 @@ impl BulkFlow {
             }
             Step::Moved(len) if self.direction == Direction::Up => {
                 let room = 100_usize.saturating_sub(self.verdict.len());
-                self.verdict.extend_from_slice(&context.scratch[..len.min(room)]);
+                self.verdict
+                    .extend_from_slice(&context.scratch[..len.min(room)]);
             }
             Step::Moved(len) => {
                 if self.checked

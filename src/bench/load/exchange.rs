@@ -74,7 +74,13 @@ impl ExchangeFlow {
         loop {
             let mut blocked = true;
             if asking.sent < size || !self.command_left.is_empty() {
-                let step = write(&mut self.stream, &mut self.command_left, asking, self.position, size)?;
+                let step = write(
+                    &mut self.stream,
+                    &mut self.command_left,
+                    asking,
+                    self.position,
+                    size,
+                )?;
                 blocked &= step == Step::Blocked;
                 if asking.sent == size {
                     // The answer cannot be here yet: a read now would only fail.

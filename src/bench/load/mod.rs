@@ -172,13 +172,9 @@ impl Load {
     ) -> Result<(), String> {
         let counters = Arc::new(Counters::default());
         self.counters.push(Arc::clone(&counters));
-        let mut generator = Generator::new(
-            Arc::clone(plan),
-            share,
-            counters,
-            Arc::clone(&self.stop),
-        )
-        .map_err(|error| format!("cannot start the generator: {error}"))?;
+        let mut generator =
+            Generator::new(Arc::clone(plan), share, counters, Arc::clone(&self.stop))
+                .map_err(|error| format!("cannot start the generator: {error}"))?;
         self.wakers.push(generator.waker());
         let (go, may_go) = mpsc::channel();
         self.go.push(go);
@@ -225,9 +221,15 @@ impl Load {
         let total = Counters::default();
         for counters in &self.counters {
             total.sent.fetch_add(counters.sent.load(Relaxed), Relaxed);
-            total.received.fetch_add(counters.received.load(Relaxed), Relaxed);
-            total.checked.fetch_add(counters.checked.load(Relaxed), Relaxed);
-            total.exchanges.fetch_add(counters.exchanges.load(Relaxed), Relaxed);
+            total
+                .received
+                .fetch_add(counters.received.load(Relaxed), Relaxed);
+            total
+                .checked
+                .fetch_add(counters.checked.load(Relaxed), Relaxed);
+            total
+                .exchanges
+                .fetch_add(counters.exchanges.load(Relaxed), Relaxed);
         }
         total
     }
@@ -300,6 +302,5 @@ pub(crate) fn pin(thread: Pid, cpus: &[usize]) -> Result<(), String> {
     for cpu in cpus {
         set.set(*cpu).map_err(|_| format!("no CPU {cpu}"))?;
     }
-    sched_setaffinity(thread, &set)
-        .map_err(|error| format!("cannot pin to CPUs {cpus:?}: {error}"))
+    sched_setaffinity(thread, &set).map_err(|error| format!("cannot pin to CPUs {cpus:?}: {error}"))
 }

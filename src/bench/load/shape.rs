@@ -203,7 +203,10 @@ mod tests {
         assert_eq!(shape.figure(), Figure::Latency);
         let mix: Shape = "mix:bulk=2:direction=up:flows=9".parse().unwrap();
         assert_eq!(mix.connections(), 11);
-        assert_eq!("crr".parse::<Shape>().unwrap().figure(), Figure::Connections);
+        assert_eq!(
+            "crr".parse::<Shape>().unwrap().figure(),
+            Figure::Connections
+        );
     }
 
     #[test]

@@ -154,7 +154,10 @@ fn nothing(rest: &str) -> Result<(), String> {
     if rest.is_empty() {
         Ok(())
     } else {
-        Err(format!("this command takes no argument, got {:?}", shorten(rest)))
+        Err(format!(
+            "this command takes no argument, got {:?}",
+            shorten(rest)
+        ))
     }
 }
 
@@ -242,7 +245,12 @@ mod tests {
         assert!(error.text.contains("\"FROB\"") && error.text.contains("SINK"));
         assert!(!error.closes);
         for line in ["SOURCE many", "ECHO please", "RECORD 0", "RECORD 99999999"] {
-            assert!(handlers.action(line).err().is_some_and(|error| error.closes));
+            assert!(
+                handlers
+                    .action(line)
+                    .err()
+                    .is_some_and(|error| error.closes)
+            );
         }
     }
 

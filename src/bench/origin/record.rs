@@ -93,7 +93,10 @@ impl Record {
         let text = ["plain", "ünïcödé", "", "new\nline", "nul\0inside", "流"];
         let mut counts = BTreeMap::new();
         for (index, key) in text.iter().enumerate() {
-            counts.insert((*key).to_owned(), i64::MIN + (seed as i64 & 0xffff) + index as i64);
+            counts.insert(
+                (*key).to_owned(),
+                i64::MIN + (seed as i64 & 0xffff) + index as i64,
+            );
         }
         Self {
             id: u64::MAX - seed,

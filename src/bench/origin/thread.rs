@@ -162,15 +162,13 @@ impl Server {
                 match listener.accept() {
                     Ok((stream, _)) => self.deal(role, stream, now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => match error.raw_os_error() {
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                            self.counters.starved.fetch_add(1, Relaxed);
-                            self.accept_paused = true;
-                            break;
-                        }
-                        // The connection is gone, not the listener: the next one.
-                        _ => {}
-                    },
+                    Err(error) if is_starved(&error) => {
+                        self.counters.starved.fetch_add(1, Relaxed);
+                        self.accept_paused = true;
+                        break;
+                    }
+                    // The connection is gone, not the listener: the next one.
+                    Err(_) => {}
                 }
             }
         }
@@ -209,7 +207,11 @@ impl Server {
             self.connections.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(index), interest) {
+        if let Err(error) = self
+            .poll
+            .registry()
+            .register(&mut stream, Token(index), interest)
+        {
             // Out of epoll watches or memory: this connection is given up.
             eprintln!("origin: cannot watch a connection: {error}");
             self.counters.aborted.fetch_add(1, Relaxed);
@@ -255,4 +257,12 @@ impl Server {
             }
         }
     }
+}
+
+/// No descriptor or no memory for one more connection.
+fn is_starved(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }

@@ -1,7 +1,9 @@
 //! From samples to figures: intervals over rounds, ratios, verdicts, the cost of
-//! the hop. Pure; the outputs are in [`table`], [`html`] and [`svg`].
+//! the hop. Pure; the outputs are in [`table`], [`markdown`], [`html`] and
+//! [`svg`].
 
 pub mod html;
+pub mod markdown;
 pub mod svg;
 pub mod table;
 
@@ -14,6 +16,7 @@ use super::load::shape::{Figure, Shape};
 use super::machine::Machine;
 use super::netns::Place;
 use super::stats::{self, Better, Interval, Verdict};
+use super::units;
 
 /// The generator and the origin together use so much of their CPUs that they, and
 /// not the subject, set the pace.
@@ -160,23 +163,53 @@ pub fn layouts(
 ) -> Vec<LayoutReport> {
     results
         .iter()
-        .map(|result| LayoutReport {
-            layout: result.layout,
-            forwarder_cpus: result.forwarder_cpus.clone(),
-            other_cpus: result.other_cpus.clone(),
-            subjects: result.subjects.clone(),
-            shapes: options
+        .map(|result| {
+            let mut shapes: Vec<ShapeReport> = options
                 .shapes
                 .iter()
                 .enumerate()
                 .map(|(index, shape)| {
-                    let cells: Vec<&Cell> =
-                        result.cells.iter().filter(|cell| cell.shape == index).collect();
+                    let of_shape = |cell: &&Cell| cell.shape == index;
+                    let cells: Vec<&Cell> = result.cells.iter().filter(of_shape).collect();
                     shape_report(shape, &cells, result, baseline, seed)
                 })
-                .collect(),
+                .collect();
+            remark_on_mixes(&options.shapes, &mut shapes);
+            LayoutReport {
+                layout: result.layout,
+                forwarder_cpus: result.forwarder_cpus.clone(),
+                other_cpus: result.other_cpus.clone(),
+                subjects: result.subjects.clone(),
+                shapes,
+            }
         })
         .collect()
+}
+
+/// What the bulk flows of a mix cost its exchanges: against the same exchanges alone,
+/// where the run has them.
+fn remark_on_mixes(shapes: &[Shape], reports: &mut [ShapeReport]) {
+    for mix in 0..shapes.len() {
+        let Some(quiet) = shapes.iter().position(|shape| {
+            shapes[mix].bulk.is_some()
+                && shape.bulk.is_none()
+                && shape.exchange.is_some()
+                && shape.exchange == shapes[mix].exchange
+        }) else {
+            continue;
+        };
+        for row in 0..reports[mix].rows.len() {
+            let p99 = |shape: usize| reports[shape].rows[row].latency.map(|latency| latency.p99);
+            if let (Some(with), Some(without)) = (p99(mix), p99(quiet)) {
+                let remark = format!(
+                    "bulk beside them makes the exchanges' p99 {} times that of {} alone",
+                    units::digits(with as f64 / without.max(1) as f64),
+                    shapes[quiet]
+                );
+                reports[mix].rows[row].remarks.push(remark);
+            }
+        }
+    }
 }
 
 impl Report {
@@ -231,7 +264,8 @@ fn shape_report(
                 }
             }
             for other in others {
-                row.ratios.extend(ratios(shape, cell, other, name(other), seed));
+                row.ratios
+                    .extend(ratios(shape, cell, other, name(other), seed));
             }
             if let Some(direct) = direct.filter(|direct| direct.subject != cell.subject) {
                 row.hop = Some(hop(shape, cell, direct));
@@ -276,7 +310,11 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
             average(&|s| s.origin_cpu),
         ],
         switches: average(&|s| {
-            let units = if has_exchanges { s.exchanges } else { throughput(s) / 1e9 };
+            let units = if has_exchanges {
+                s.exchanges
+            } else {
+                throughput(s) / 1e9
+            };
             s.switches / units.max(f64::MIN_POSITIVE)
         }),
         remarks: remarks(cell, result),
@@ -289,14 +327,20 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
     let mut remarks = Vec::new();
     let samples = &cell.samples;
     let count = samples.len().max(1) as f64;
-    let others = samples.iter().map(|s| s.generator_cpu + s.origin_cpu).sum::<f64>()
+    let others = samples
+        .iter()
+        .map(|s| s.generator_cpu + s.origin_cpu)
+        .sum::<f64>()
         / count
         / result.other_cpus.len() as f64;
     let forwarder = samples.iter().map(|s| s.forwarder_cpu).sum::<f64>()
         / count
         / result.forwarder_cpus.len() as f64;
     let is_direct = result.subjects[cell.subject].is_direct;
-    if result.layout == Layout::OwnCore && !is_direct && others >= SATURATED && forwarder < SATURATED
+    if result.layout == Layout::OwnCore
+        && !is_direct
+        && others >= SATURATED
+        && forwarder < SATURATED
     {
         remarks.push(format!(
             "generator and origin are the bottleneck ({:.0} % of their CPUs; the forwarder uses \
@@ -377,14 +421,17 @@ fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) ->
 
 fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
     let mean = |cell: &Cell| {
-        let total: f64 = cell.samples.iter().map(|s| per_unit(shape, s, path_cpu(s))).sum();
+        let total: f64 = cell
+            .samples
+            .iter()
+            .map(|s| per_unit(shape, s, path_cpu(s)))
+            .sum();
         total / cell.samples.len().max(1) as f64
     };
     let added = |share: f64| {
         let (with, without) = (merged(&cell.samples), merged(&direct.samples));
-        (!with.is_empty() && !without.is_empty()).then(|| {
-            with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64
-        })
+        (!with.is_empty() && !without.is_empty())
+            .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
     };
     Hop {
         cpu: mean(cell) - mean(direct),

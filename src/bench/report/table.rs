@@ -9,13 +9,23 @@ use crate::bench::units;
 /// The whole report as text.
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "thalweg {}, {}", report.version, report.machine.summary());
+    let _ = writeln!(
+        out,
+        "thalweg {}, {}",
+        report.version,
+        report.machine.summary()
+    );
     let _ = writeln!(out, "{}", report.method);
     for note in &report.place.notes {
         let _ = writeln!(out, "note: {note}");
     }
     for layout in &report.layouts {
-        let _ = writeln!(out, "\n== {} ==  {}", layout.layout.name(), placement(layout));
+        let _ = writeln!(
+            out,
+            "\n== {} ==  {}",
+            layout.layout.name(),
+            placement(layout)
+        );
         for shape in &layout.shapes {
             out.push('\n');
             out.push_str(&shape_block(shape, &report.baseline));
@@ -28,7 +38,10 @@ pub fn render(report: &Report) -> String {
 
 fn placement(layout: &LayoutReport) -> String {
     if layout.forwarder_cpus == layout.other_cpus {
-        format!("client, forwarder and origin share CPU {}", list(&layout.other_cpus))
+        format!(
+            "client, forwarder and origin share CPU {}",
+            list(&layout.other_cpus)
+        )
     } else {
         format!(
             "forwarder on CPU {}, the rest on CPU {}",
@@ -51,7 +64,11 @@ fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
     if shape.has_exchanges {
         head.extend(["rate", "p50", "p99", "p99.9", "max"].map(str::to_owned));
     }
-    let unit = if shape.has_exchanges { "µs/op" } else { "s/GB" };
+    let unit = if shape.has_exchanges {
+        "µs/op"
+    } else {
+        "s/GB"
+    };
     head.push(format!("cpu {unit}"));
     head.push(format!("hop {unit}"));
     if shape.has_exchanges {
@@ -82,14 +99,20 @@ fn line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
     let mut cells = vec![row.subject.clone()];
     let none = || "–".to_owned();
     if shape.has_bulk {
-        cells.push(row.throughput.map_or_else(none, |i| with_spread(i, units::bit_rate)));
+        cells.push(
+            row.throughput
+                .map_or_else(none, |i| with_spread(i, units::bit_rate)),
+        );
     }
     if shape.has_exchanges {
-        cells.push(row.exchanges.map_or_else(none, |i| with_spread(i, units::rate)));
+        cells.push(
+            row.exchanges
+                .map_or_else(none, |i| with_spread(i, units::rate)),
+        );
         match row.latency {
-            Some(l) => cells.extend(
-                [l.p50, l.p99, l.p999, l.max].map(|ns| units::latency(ns as f64)),
-            ),
+            Some(l) => {
+                cells.extend([l.p50, l.p99, l.p999, l.max].map(|ns| units::latency(ns as f64)));
+            }
             None => cells.extend((0..4).map(|_| none())),
         }
     }
@@ -100,11 +123,13 @@ fn line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
     });
     cells.push(row.hop.map_or_else(none, |hop| units::digits(hop.cpu)));
     if shape.has_exchanges {
-        cells.push(
-            row.hop
-                .and_then(|hop| hop.p50)
-                .map_or_else(none, |ns| format!("{}{}", if ns < 0.0 { "-" } else { "+" }, units::latency(ns.abs()))),
-        );
+        cells.push(row.hop.and_then(|hop| hop.p50).map_or_else(none, |ns| {
+            format!(
+                "{}{}",
+                if ns < 0.0 { "-" } else { "+" },
+                units::latency(ns.abs())
+            )
+        }));
     }
     let first = deciding(shape, row, baseline);
     cells.push(first.map_or_else(none, |(ratio, _)| ratio_text(ratio)));
@@ -142,7 +167,10 @@ fn with_spread(interval: Interval, show: impl Fn(f64) -> String) -> String {
 }
 
 pub(super) fn ratio_text(ratio: Interval) -> String {
-    format!("{:.2} [{:.2}, {:.2}]", ratio.estimate, ratio.low, ratio.high)
+    format!(
+        "{:.2} [{:.2}, {:.2}]",
+        ratio.estimate, ratio.low, ratio.high
+    )
 }
 
 /// Columns as wide as their widest cell; the first to the left, the rest to the right.
@@ -180,7 +208,16 @@ fn idle(report: &Report, out: &mut String) {
     let Some(layout) = report.layouts.first() else {
         return;
     };
-    let mut lines = vec![["an idle session costs", "memory", "descriptors", "pipe ends"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        [
+            "an idle session costs",
+            "memory",
+            "descriptors",
+            "pipe ends",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
     for subject in &layout.subjects {
         if let Some(idle) = subject.idle {
             lines.push(vec![

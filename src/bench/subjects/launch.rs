@@ -94,13 +94,20 @@ fn thalweg(
         "warn".to_owned(),
     ];
     for (flag, value) in [("--engine", engine), ("--data-path", data_path)] {
-        argv.extend(value.into_iter().flat_map(|v| [flag.to_owned(), v.to_owned()]));
+        argv.extend(
+            value
+                .into_iter()
+                .flat_map(|v| [flag.to_owned(), v.to_owned()]),
+        );
     }
     for pair in set {
         argv.extend(["--set".to_owned(), pair.clone()]);
     }
     Ok(Launch {
-        version: output(&program, &["--version"], terms.directory)?.lines().collect::<Vec<_>>().join(", "),
+        version: output(&program, &["--version"], terms.directory)?
+            .lines()
+            .collect::<Vec<_>>()
+            .join(", "),
         argv,
         ..Launch::default()
     })
@@ -112,7 +119,10 @@ fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch
     let module = stream_module(&built)?;
     let configuration = terms.directory.join("nginx.conf");
     let (buffer, accept) = if tuned {
-        ("        proxy_buffer_size 256k;\n", "    multi_accept on;\n")
+        (
+            "        proxy_buffer_size 256k;\n",
+            "    multi_accept on;\n",
+        )
     } else {
         ("", "")
     };
@@ -140,7 +150,11 @@ fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch
             "-c".to_owned(),
             text(&configuration),
         ],
-        version: built.lines().next().unwrap_or_default().replace("nginx version: ", ""),
+        version: built
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .replace("nginx version: ", ""),
         files: vec![(configuration, content)],
         ..Launch::default()
     })
@@ -160,7 +174,10 @@ fn stream_module(built: &str) -> Result<String, String> {
     if file.exists() {
         Ok(format!("load_module {};\n", file.display()))
     } else {
-        Err("this nginx has no stream module (Debian: apt-get install libnginx-mod-stream)".to_owned())
+        Err(
+            "this nginx has no stream module (Debian: apt-get install libnginx-mod-stream)"
+                .to_owned(),
+        )
     }
 }
 

@@ -239,7 +239,14 @@ mod tests {
         let names: Vec<&str> = list.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(
             names,
-            ["direct", "thalweg", "thalweg:uring+copy", "nginx:tuned", "old", "mine"]
+            [
+                "direct",
+                "thalweg",
+                "thalweg:uring+copy",
+                "nginx:tuned",
+                "old",
+                "mine"
+            ]
         );
         assert_eq!(
             list[4].kind,

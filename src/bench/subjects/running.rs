@@ -103,10 +103,11 @@ impl Running {
     }
 
     fn try_start(subject: &Subject, stage: Stage<'_>) -> Result<Self, String> {
-        let directory = stage
-            .workspace
-            .path()
-            .join(subject.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let directory = stage.workspace.path().join(
+            subject
+                .name
+                .replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
+        );
         fs::create_dir_all(&directory).map_err(text)?;
         let listen = match subject.kind {
             Kind::Direct => stage.upstream,
@@ -146,9 +147,8 @@ impl Running {
             if let Some(ended) = self.ended() {
                 return Err(ended);
             }
-            let error = match idle::open(self.address, 1) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = idle::open(self.address, 1) else {
+                return Ok(());
             };
             if Instant::now() >= deadline {
                 return Err(format!(

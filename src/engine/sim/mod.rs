@@ -61,6 +61,22 @@ impl Dice {
     }
 }
 
+/// Listeners of a simulated engine.
+pub const LISTENERS: usize = 3;
+
+/// Servers of a simulated world.
+pub const SERVERS: usize = 4;
+
+/// What a server is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    Up,
+    /// Refuses.
+    Down,
+    /// Never answers.
+    Mute,
+}
+
 /// How nasty the simulated kernel is, each in percent of the occasions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nastiness {
@@ -68,6 +84,9 @@ pub struct Nastiness {
     pub spurious: u64,
     /// Reads and writes that move less than they could.
     pub short: u64,
+    /// Readiness that one wait holds back for the next: what a socket answers is
+    /// then ahead of what was reported of it.
+    pub late: u64,
     /// Accepts that fail.
     pub accept_failure: u64,
     /// Connects that fail or never answer.
@@ -85,6 +104,7 @@ impl Nastiness {
         Self {
             spurious: level * 4,
             short: level * 25,
+            late: level * 20,
             accept_failure: level * 5,
             connect_failure: level * 8,
             deferred_close: level * 25,
@@ -101,8 +121,11 @@ pub struct Sim {
     now: Time,
     conns: Slots<Conn>,
     live: Vec<SessionKey>,
-    backlog: VecDeque<(Script, Script)>,
+    backlogs: [VecDeque<(Script, Script)>; LISTENERS],
+    servers: [Server; SERVERS],
     queue: Vec<Event>,
+    /// Events that the next wait brings.
+    late: Vec<Event>,
     released: Vec<SessionKey>,
     /// What the sessions that are over came to.
     pub tally: Tally,
@@ -163,8 +186,10 @@ impl Sim {
             now: Time::ZERO,
             conns: Slots::new(),
             live: Vec::new(),
-            backlog: VecDeque::new(),
+            backlogs: Default::default(),
+            servers: [Server::Up; SERVERS],
             queue: Vec::new(),
+            late: Vec::new(),
             released: Vec::new(),
             tally: Tally::default(),
             open_sockets: 0,
@@ -176,10 +201,15 @@ impl Sim {
     }
 
     /// A client connects; both peers will do as scripted.
-    pub fn client_connects(&mut self, client: Script, upstream: Script) {
+    pub fn client_connects(&mut self, listener: ListenerId, client: Script, upstream: Script) {
         self.tally.connections += 1;
-        self.backlog.push_back((client, upstream));
-        self.queue.push(Event::Acceptable(ListenerId(0)));
+        self.backlogs[listener.0 as usize].push_back((client, upstream));
+        self.queue.push(Event::Acceptable(listener));
+    }
+
+    /// The address of a server, by index below [`SERVERS`].
+    pub fn server(index: usize) -> Endpoint {
+        Endpoint::Inet(([127, 0, 0, 1], index as u16 + 1).into())
     }
 
     /// The dice, for whoever writes scripts.
@@ -194,16 +224,20 @@ impl Sim {
 
     /// Nobody is connected or waits to be.
     pub fn is_quiet(&self) -> bool {
-        self.live.is_empty() && self.backlog.is_empty()
+        self.live.is_empty() && self.backlogs.iter().all(VecDeque::is_empty)
     }
 
-    /// A kernel without surprises, for tests that play the peers by hand.
-    pub fn calm(seed: u64) -> Self {
-        let calm = Nastiness::default();
+    /// A kernel as nasty as told; [`Nastiness::default`] is one without surprises.
+    pub fn with(seed: u64, nastiness: Nastiness) -> Self {
         Self {
-            nastiness: calm,
+            nastiness,
             ..Self::new(seed)
         }
+    }
+
+    /// A server, by index, stops answering.
+    pub fn mute_server(&mut self, index: usize) {
+        self.servers[index] = Server::Mute;
     }
 
     /// By hand: the peer of a side sends, ends, or resets. An event follows.
@@ -280,6 +314,7 @@ impl Sim {
             };
             return;
         }
+        self.servers_come_and_go();
         let pick = self.dice.between(0, self.live.len() as u64 - 1) as usize;
         let key = self.live[pick];
         let side = if self.dice.percent(50) {
@@ -309,9 +344,22 @@ impl Sim {
         self.skip_quiet_time(acted, until);
     }
 
+    fn servers_come_and_go(&mut self) {
+        let vile = self.nastiness.connect_failure > 0;
+        if vile && self.dice.between(0, 500) == 0 {
+            let server = self.dice.between(0, SERVERS as u64 - 1) as usize;
+            self.servers[server] = match self.dice.between(0, 3) {
+                0 => Server::Down,
+                1 => Server::Mute,
+                _ => Server::Up,
+            };
+        }
+    }
+
     /// When nobody has done anything for long, nobody will before a timer fires:
     /// jump to it.
     fn skip_quiet_time(&mut self, acted: bool, until: Time) {
+        let acted = acted || !self.late.is_empty();
         self.idle_steps = if acted { 0 } else { self.idle_steps + 1 };
         if self.idle_steps > 400 + 60 * self.live.len() as u32 {
             self.idle_steps = 0;
@@ -326,10 +374,8 @@ impl Sim {
 
     /// A connect that is pending is answered, some time.
     fn settle_connect(&mut self, key: SessionKey) -> bool {
-        let (fails, hangs) = (
-            self.dice.percent(self.nastiness.connect_failure),
-            self.dice.percent(1),
-        );
+        let fails = self.dice.percent(self.nastiness.connect_failure);
+        let servers = self.servers;
         let answers = self.dice.percent(30);
         let Some(conn) = self.conn_mut(key) else {
             return false;
@@ -340,15 +386,14 @@ impl Sim {
         let Some(socket) = conn.sockets[1].as_mut().filter(|socket| socket.connecting) else {
             return false;
         };
-        if socket.mute || hangs {
-            // No answer ever: only a deadline ends this one.
-            socket.mute = true;
+        if servers[socket.server] == Server::Mute {
+            // No answer: a deadline ends this one, or the server comes back.
             return false;
         }
         if !answers {
             return true;
         }
-        if fails {
+        if fails || servers[socket.server] == Server::Down {
             conn.sockets[1] = None;
             self.open_sockets -= 1;
             self.queue.push(Event::ConnectFailed(key, Cause::Refused));
@@ -452,32 +497,43 @@ impl Engine for Sim {
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         self.now = self.now + Duration::from_micros(1);
         let mut steps = 0;
-        while self.queue.is_empty() && self.now < until && steps < 10_000 {
+        self.idle_steps = 0;
+        // What was held back comes soon, but after something else.
+        let patience = if self.late.is_empty() { 10_000 } else { 30 };
+        while self.queue.is_empty() && self.now < until && steps < patience {
             self.step(until);
             steps += 1;
             if self.live.is_empty() {
                 break;
             }
         }
+        let late = std::mem::take(&mut self.late);
         // Order among events of one wait means nothing.
         while !self.queue.is_empty() {
             let pick = self.dice.between(0, self.queue.len() as u64 - 1) as usize;
             let event = self.queue.remove(pick);
-            events.push(event);
+            let held_back = self.dice.percent(self.nastiness.late);
+            if held_back && matches!(event, Event::Ready(..)) {
+                self.late.push(event);
+            } else {
+                events.push(event);
+            }
         }
+        events.extend(late);
         self.noise(events);
         Ok(())
     }
 
-    fn accept(&mut self, _listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
-        if !self.backlog.is_empty() && self.dice.percent(self.nastiness.accept_failure) {
+    fn accept(&mut self, listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
+        let backlog = &mut self.backlogs[listener.0 as usize];
+        if !backlog.is_empty() && self.dice.percent(self.nastiness.accept_failure) {
             return Err(if self.dice.percent(50) {
                 AcceptError::Exhausted(Cause::NoDescriptors)
             } else {
                 AcceptError::Lost
             });
         }
-        let (client, upstream) = self.backlog.pop_front().ok_or(AcceptError::Empty)?;
+        let (client, upstream) = backlog.pop_front().ok_or(AcceptError::Empty)?;
         Ok((Incoming { client, upstream }, Endpoint::Unnamed))
     }
 
@@ -506,9 +562,14 @@ impl Engine for Sim {
 
     /// Port 0 stands for an address where nobody listens.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
-        let nobody = matches!(target.endpoint, Endpoint::Inet(address) if address.port() == 0);
+        let port = match target.endpoint {
+            Endpoint::Inet(address) => usize::from(address.port()),
+            Endpoint::Unix(_) | Endpoint::Unnamed => 0,
+        };
+        let nobody = port == 0;
+        let server = port.saturating_sub(1) % SERVERS;
         let fails = nobody || self.dice.percent(self.nastiness.connect_failure);
-        let at_once = self.dice.percent(20);
+        let at_once = self.dice.percent(20) && self.servers[server] == Server::Up;
         let Some(conn) = self.conn_mut(key) else {
             panic!("a connect for a stale key")
         };
@@ -521,6 +582,7 @@ impl Engine for Sim {
         }
         conn.sockets[1] = Some(Socket {
             connecting: !at_once,
+            server,
             ..Socket::default()
         });
         conn.peers[1] = Peer::new(conn.upstream_script);
@@ -603,7 +665,9 @@ impl Engine for Sim {
     fn owe_no_ack(&mut self, _key: SessionKey) {}
 
     fn close_listeners(&mut self) {
-        self.backlog.clear();
+        for backlog in &mut self.backlogs {
+            backlog.clear();
+        }
     }
 
     fn accept_overflows(&self) -> u64 {

@@ -114,6 +114,10 @@ impl Sim {
                 conn.held[index] = n;
                 self.held += u64::from(n);
                 lane.filled(n);
+                // A short read proves the socket empty, if nothing follows.
+                if conn.is_drained(direction.source()) && self.dice.percent(50) {
+                    lane.fill_blocked(FillBlock::Empty);
+                }
                 pumped.moved = true;
             }
             Err(None) => lane.fill_blocked(FillBlock::Empty),

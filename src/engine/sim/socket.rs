@@ -10,8 +10,8 @@ use crate::relay::{Direction, Side};
 #[derive(Debug, Default)]
 pub(super) struct Socket {
     pub(super) connecting: bool,
-    /// The connect is never answered.
-    pub(super) mute: bool,
+    /// Which server it goes to.
+    pub(super) server: usize,
     /// A write found no room: the next room is an event.
     pub(super) no_space: bool,
     /// Its write side was shut.
@@ -80,6 +80,12 @@ impl Conn {
         }
         peer.queued += n;
         Ok(n as u32)
+    }
+
+    /// Whatever can be read next comes with an event of its own.
+    pub(super) fn is_drained(&self, side: Side) -> bool {
+        let peer = &self.peers[side.index()];
+        peer.inbox == 0 && !peer.fin_sent && !peer.has_reset
     }
 
     /// shutdown(SHUT_WR).

@@ -1,0 +1,148 @@
+//! Carries a plan out: the real worker on the simulated engine, invariants after
+//! every turn.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thalweg::config::{LogFormat, LogLevel, LogTarget, SessionLog};
+use thalweg::engine::sim::{LISTENERS, SERVERS, Sim, Tally};
+use thalweg::engine::{Engine, ListenerId};
+use thalweg::net::address::Endpoint;
+use thalweg::net::options::{Leg, SocketOptions};
+use thalweg::observe::counters::Counters;
+use thalweg::observe::log::Log;
+use thalweg::relay::ending::Cause;
+use thalweg::relay::lane::PathPolicy;
+use thalweg::relay::session::{Deadlines, Rules};
+use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup, Worker};
+
+use super::plan::Plan;
+
+/// Turns after which a run counts as stuck.
+pub(crate) const TURNS_MAX: u64 = 1_000_000;
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) turns: u64,
+}
+
+pub(crate) fn worker(
+    sim: Sim,
+    path: PathPolicy,
+    sessions_max: u32,
+    counters: &Arc<Counters>,
+) -> Worker<Sim> {
+    let (log, _) =
+        Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
+    let rules = Rules {
+        deadlines: Deadlines {
+            connect: Duration::from_secs(2),
+            idle: Duration::from_secs(8),
+            half_close: Duration::from_secs(6),
+            write_stall: Duration::from_secs(5),
+        },
+        attempts_max: 3,
+        path,
+        fill_limit: 256 * 1024,
+    };
+    // Two forwards that share servers; three listeners, the last two of one.
+    let forward = |servers: std::ops::Range<usize>| ForwardSetup {
+        name: "sim".into(),
+        rules,
+        servers: servers
+            .map(|index| ServerSetup {
+                endpoint: Sim::server(index),
+            })
+            .collect(),
+        connect_options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
+        gate: None,
+    };
+    let listener = |index: usize| ListenerSetup {
+        forward: u16::from(index > 0),
+        address: Endpoint::Unnamed,
+    };
+    let setup = Setup {
+        reactor: 0,
+        forwards: vec![forward(0..3), forward(1..SERVERS)],
+        listeners: (0..LISTENERS).map(listener).collect(),
+        gate: Arc::new(Gate::new(sessions_max)),
+        counters: counters.clone(),
+        log,
+        session_log: SessionLog::Off,
+    };
+    Worker::new(sim, setup)
+}
+
+/// Runs a plan; panics where something is wrong.
+pub(crate) fn run(plan: &Plan) -> Outcome {
+    let counters = Arc::new(Counters::default());
+    let mut worker = worker(Sim::new(plan.seed), plan.path, plan.sessions_max, &counters);
+    let mut clients = plan.clients.iter().peekable();
+    let mut turns = 0;
+    while clients.peek().is_some() || !worker.engine().is_quiet() {
+        while let Some(client) = clients.next_if(|client| client.turn <= turns) {
+            let draining = plan.drain_at.is_some_and(|turn| turns >= turn);
+            if !draining {
+                let listener = ListenerId(client.listener);
+                worker
+                    .engine_mut()
+                    .client_connects(listener, client.client, client.upstream);
+            }
+        }
+        worker.turn().expect("simulated waits succeed");
+        worker.check_invariants();
+        worker.engine().check_invariants();
+        turns += 1;
+        if plan.drain_at == Some(turns) {
+            worker.stop_accepting();
+        }
+        if plan.cut_at == Some(turns) {
+            worker.engine_mut().lenient = true;
+            worker.cut_all(Cause::Stopped);
+        }
+        assert!(turns < TURNS_MAX, "the run does not end");
+    }
+    worker.publish();
+    let end = counters.snapshot();
+    assert_eq!(worker.live(), 0, "a session outlived its sockets");
+    assert_eq!(worker.engine().open_sockets(), 0, "a socket was left open");
+    assert_eq!(
+        worker.engine().holdings().held_bytes,
+        0,
+        "held bytes leaked"
+    );
+    assert_eq!(end.accepted, end.ended, "accepted and ended do not match");
+    Outcome {
+        tally: worker.engine().tally,
+        turns,
+    }
+}
+
+/// Runs a plan; the text of the panic where something is wrong.
+pub(crate) fn outcome(plan: &Plan) -> Result<Outcome, String> {
+    catch_unwind(AssertUnwindSafe(|| run(plan))).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_default()
+    })
+}
+
+/// Runs a seed. When it fails: prints the smallest plan that fails the same way
+/// and how to replay it, and panics.
+pub(crate) fn check(seed: u64) -> Outcome {
+    let plan = Plan::drawn(seed);
+    match outcome(&plan) {
+        Ok(outcome) => outcome,
+        Err(why) => {
+            let smallest = plan.minimised(|plan| outcome(plan).is_err());
+            let still = outcome(&smallest).err().unwrap_or_default();
+            panic!(
+                "seed {seed} failed: {why}\nsmallest plan that fails ({still}):\n{smallest:#?}\n\
+                 replay: scripts/simulate --seed {seed}"
+            );
+        }
+    }
+}
