@@ -425,7 +425,7 @@ impl Session {
     /// goes to the other side.
     fn flush(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
         self.lane_mut(gone.incoming()).sink_failed();
-        self.drop_held(gone.incoming(), actions);
+        drop_held(gone.incoming(), actions);
         self.enter(Phase::Flushing { gone });
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
@@ -453,7 +453,7 @@ impl Session {
         self.end(Who::Peer(gone), Cause::Reset);
         let left = gone.other();
         self.lane_mut(left.outgoing()).sink_failed();
-        self.drop_held(left.outgoing(), actions);
+        drop_held(left.outgoing(), actions);
         self.hang_up(gone, Close::Orderly, actions);
         self.enter(Phase::Lingering {
             left,
@@ -575,7 +575,7 @@ impl Session {
         for direction in Direction::BOTH {
             if self.lane(direction).held() > 0 {
                 self.lane_mut(direction).sink_failed();
-                self.drop_held(direction, actions);
+                drop_held(direction, actions);
             }
         }
         self.finish_if_closed(now, actions);
@@ -614,18 +614,18 @@ impl Session {
         }
     }
 
-    fn drop_held(&self, direction: Direction, actions: &mut Vec<Action>) {
-        if !probe::mutated(Mutation::BufferLeakedOnReset) {
-            actions.push(Action::Drop(direction));
-        }
-    }
-
     fn pump_if_wanted(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
         let wanted = self.wants_pump(direction);
         if wanted {
             actions.push(Action::Pump(direction));
         }
         wanted
+    }
+}
+
+fn drop_held(direction: Direction, actions: &mut Vec<Action>) {
+    if !probe::mutated(Mutation::BufferLeakedOnReset) {
+        actions.push(Action::Drop(direction));
     }
 }
 
