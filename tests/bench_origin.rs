@@ -1,6 +1,8 @@
 //! The origin and its probe: the protocol of the command port, its bounds, and that
 //! a probe notices what a path does to its bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;

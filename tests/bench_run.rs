@@ -2,9 +2,13 @@
 //! they refuse to compare what is broken, and that they leave nothing behind. Never
 //! how fast anything is.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod kit;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -133,7 +137,7 @@ fn peers_that_are_installed_are_configured_so_that_they_work() {
         if thalweg::bench::subjects::launch::find_program(program).is_some() {
             subjects.extend(specs);
         } else {
-            eprintln!("skipped: {program} is not installed");
+            kit::skip(program, "is not installed");
         }
     }
     let list = subjects.join(",");
@@ -143,7 +147,7 @@ fn peers_that_are_installed_are_configured_so_that_they_work() {
     );
     let stderr = text(&output.stderr);
     if stderr.contains("has no stream module") {
-        eprintln!("skipped: {stderr}");
+        kit::skip("nginx", "has no stream module");
         return;
     }
     assert!(output.status.success(), "{stderr}");
@@ -159,7 +163,7 @@ fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
     if thalweg::net::limits::allowed_cpus().len() > 1 {
         layouts.push("own-core");
     } else {
-        eprintln!("skipped: own-core needs a second CPU");
+        kit::skip("layout own-core", "needs a second CPU");
     }
     for layout in layouts {
         let output = scratch.run(&[
@@ -227,12 +231,13 @@ fn faulty(fault: &str) -> String {
 fn acts_as_a_faulty_forwarder() {
     let arguments: Vec<String> = std::env::args().collect();
     let [.., fault, listen, upstream] = arguments.as_slice() else {
-        panic!("needs a fault and two addresses");
-    };
-    let Ok(listener) = TcpListener::bind(listen) else {
-        // Run by hand with all ignored tests: there is no address to listen on.
         return;
     };
+    let Ok(listen) = listen.parse::<SocketAddr>() else {
+        // Started by hand, with all ignored tests: there is nothing to forward.
+        return;
+    };
+    let listener = TcpListener::bind(listen).unwrap();
     for client in listener.incoming().flatten() {
         let (fault, upstream) = (fault.clone(), upstream.clone());
         std::thread::spawn(move || {

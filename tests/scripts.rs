@@ -93,7 +93,7 @@ impl Run {
 /// for others.
 fn one_suite(lines: &str, code: u8) -> String {
     format!(
-        "case \"$*\" in *--features*) exit 0 ;; *--tests*) ;; *) exit 0 ;; esac\n\
+        "case \"$*\" in *--all-features*) exit 0 ;; *--tests*) ;; *) exit 0 ;; esac\n\
          cat <<'EOF'\n{lines}\nEOF\nexit {code}"
     )
 }
@@ -123,7 +123,7 @@ fn a_failure_fails_the_run_and_is_named() {
 fn what_ends_without_a_result_has_failed() {
     let crash = "test result: ok. 1 passed; 0 failed;\n  \
                  process didn't exit successfully: `x` (signal: 6, SIGABRT)";
-    let hang = "case \"$*\" in *--features*) ;; *--tests*) exec sleep 60 ;; esac";
+    let hang = "case \"$*\" in *--all-features*) ;; *--tests*) exec sleep 60 ;; esac";
     for (name, suites, why) in [
         ("compile", &*one_suite("error: no", 101), "exit code 101"),
         ("crash", &*one_suite(crash, 101), "SIGABRT)"),
@@ -164,7 +164,7 @@ fn a_test_that_skipped_itself_is_not_one_that_passed() {
     let lines = "test b19_syns_dropped ... ok\ntest b20_other ... ok\n\
                  test b99_slow ... ignored, takes an hour\n\
                  test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured";
-    let told = "case \"$*\" in *--features*) ;; *--tests*)\n\
+    let told = "case \"$*\" in *--all-features*) ;; *--tests*)\n\
                 echo 'skipped: b19_syns_dropped: not root' >>\"$THALWEG_SKIP_LOG\"\n\
                 echo 'io_uring: not permitted' >>\"$THALWEG_SKIP_LOG\" ;; esac";
     let run = Fake::new("skips", &format!("{told}\n{}", one_suite(lines, 0))).run();

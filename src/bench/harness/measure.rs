@@ -60,7 +60,7 @@ pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
     check_moved(this, &begin, &end)?;
     check_arrived(this.origin, received_before, result.sent)?;
     let cut_short = result.cut_short;
-    Ok((sample(this.round, &begin, &end, result), cut_short))
+    Ok((sample(this, &begin, &end, result), cut_short))
 }
 
 fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snapshot, String> {
@@ -81,7 +81,7 @@ fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snaps
     })
 }
 
-fn sample(round: usize, begin: &Snapshot, end: &Snapshot, result: LoadResult) -> Sample {
+fn sample(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot, result: LoadResult) -> Sample {
     let seconds = end.at.duration_since(begin.at).as_secs_f64();
     let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
     let forwarder = end.forwarder.since(begin.forwarder);
@@ -91,7 +91,7 @@ fn sample(round: usize, begin: &Snapshot, end: &Snapshot, result: LoadResult) ->
     let busy = end.busy_ns.saturating_sub(begin.busy_ns);
     let share = |ns: u64| ns as f64 / 1e9 / seconds;
     Sample {
-        round,
+        round: this.round,
         seconds,
         up: rate(begin.up, end.up),
         down: rate(begin.down, end.down),
@@ -100,7 +100,7 @@ fn sample(round: usize, begin: &Snapshot, end: &Snapshot, result: LoadResult) ->
         forwarder_cpu: share(forwarder.cpu_ns),
         generator_cpu: share(generator.cpu_ns),
         origin_cpu: share(origin.cpu_ns),
-        foreign_cpu: share(busy.saturating_sub(ours)),
+        foreign_cpu: share(busy.saturating_sub(ours)) / this.cpus.len().max(1) as f64,
         switches: forwarder.switches as f64 / seconds,
         checked: result.checked,
         latency: result.latency,

@@ -10,14 +10,14 @@ use crate::bench::stats::Interval;
 use crate::bench::units;
 
 const STYLE: &str = "\
-body{font:15px/1.5 system-ui,sans-serif;max-width:1280px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
+body{font:15px/1.5 system-ui,sans-serif;max-width:1440px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 h1{font-size:1.7rem;margin-bottom:.2rem}h2{margin-top:2.5rem;border-bottom:2px solid #ddd}h3{margin-top:2rem}\
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #e4e4e4;white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}th{background:#f5f5f5}\
 .scroll{overflow-x:auto}.faster{color:#006b4f;font-weight:600}.slower{color:#b03a00;font-weight:600}.noise{color:#666}\
 .failed{color:#b00020;font-weight:600}.remark{color:#7a5600}\
-pre{background:#f6f6f6;padding:.7rem;overflow-x:auto;font-size:12px}code{font-size:13px}td small{display:block;color:#666}\
+pre{background:#f6f6f6;padding:.7rem;overflow-x:auto;font-size:12px}code{font-size:13px}small{display:block;color:#666;font-weight:400}\
 svg{max-width:100%;height:auto;display:block;margin:.6rem 0}dt{font-weight:600}dd{margin:0 0 .3rem 1.2rem}\
 footer{margin-top:3rem;color:#666;font-size:13px}";
 

@@ -135,7 +135,8 @@ pub struct Latency {
 pub struct Ratio {
     /// With whom.
     pub against: String,
-    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu`.
+    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu` (the forwarder's),
+    /// `path` (CPU of the whole path).
     pub of: &'static str,
     /// This subject's figure divided by the other's.
     pub ratio: Interval,
@@ -349,17 +350,18 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
             forwarder * 100.0
         ));
     }
-    let mut cpus = [result.forwarder_cpus.clone(), result.other_cpus.clone()].concat();
-    cpus.dedup();
-    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count / cpus.len() as f64;
+    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count;
     if foreign > DISTURBED {
         remarks.push(format!(
             "disturbed: {:.0} % of these CPUs went to something else",
             foreign * 100.0
         ));
     }
-    if cell.cut_short > 0 {
-        remarks.push("cuts the other direction when one ends".to_owned());
+    if cell.cut_short > 0 && result.subjects[cell.subject].keeps_half_closed {
+        remarks.push(format!(
+            "in {} flows the other direction was cut when one ended",
+            cell.cut_short
+        ));
     }
     remarks
 }
@@ -400,6 +402,11 @@ fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) ->
         "cpu",
         Better::Less,
         Box::new(|s| per_unit(shape, s, s.forwarder_cpu)),
+    ));
+    figures.push((
+        "path",
+        Better::Less,
+        Box::new(|s| per_unit(shape, s, path_cpu(s))),
     ));
     // Rounds that both have: a subject that failed later still has its earlier ones.
     let rounds = cell.samples.len().min(other.samples.len());
