@@ -60,7 +60,7 @@ pub(crate) struct Leg {
     pub(crate) seen: Option<Seen>,
     /// Sending failed: the other is gone.
     pub(crate) refused: bool,
-    ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Leg {
@@ -180,10 +180,7 @@ impl Leg {
 }
 
 fn is_not_now(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 fn is_gone(error: &std::io::Error) -> bool {
