@@ -39,7 +39,7 @@ fn number_from(variable: &str) -> Option<u64> {
 
 #[test]
 #[ignore = "run by scripts/soak, with as many sessions as that is asked for"]
-fn soak() {
+fn b45_sessions_of_all_kinds_leave_nothing_behind() {
     let sessions = number_from("THALWEG_SOAK_SESSIONS").unwrap_or(SESSIONS);
     let seed = number_from("THALWEG_SEED").unwrap_or_else(|| {
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
