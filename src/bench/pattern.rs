@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 /// Bytes after which the pattern repeats.
 pub const PERIOD: usize = 65_537;
 
-/// The longest slice [`slice`] hands out, in bytes.
+/// The longest slice [`slice()`] hands out, in bytes.
 pub const CHUNK_MAX: usize = 128 * 1024;
 
 static BLOCK: OnceLock<Box<[u8]>> = OnceLock::new();

@@ -101,12 +101,16 @@ pub struct Args {
     /// Print everything as JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Write report.html, report.json, table.txt and the plots as SVG to this directory
+    /// Write report.html, report.json, table.txt, summary.md and the plots as SVG here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
 }
 
 /// Exit code 1 when something could not be measured.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     match measure(&args) {
         Ok((text, failures)) => {
@@ -297,6 +301,7 @@ fn write_report(directory: &Path, report: &Report, table: &str, json: &str) -> R
         ("report.html".to_owned(), report::html::render(report)),
         ("report.json".to_owned(), json.to_owned()),
         ("table.txt".to_owned(), table.to_owned()),
+        ("summary.md".to_owned(), report::markdown::render(report)),
     ];
     files.extend(report::html::plots(report));
     for (name, content) in files {

@@ -67,6 +67,10 @@ struct Outcome {
 }
 
 /// Exit code 1 when anything was lost or did not start.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     let interrupt = Interrupt::install();
     match demonstrate(args.time, &interrupt) {
@@ -156,7 +160,7 @@ fn phase(
         connect_timeout: Duration::from_secs(5),
     })?;
     let warm_up = time / 8;
-    let window = load.go(warm_up, time - warm_up);
+    let window = load.go(warm_up, time.saturating_sub(warm_up));
     let bar = progress(&format!("{what:16} {name:20}"));
     if interrupt.wait_until(window.begin) {
         return Err("interrupted".to_owned());

@@ -1,5 +1,10 @@
 //! `thalweg origin`: the far end of a measurement, until it is told to stop.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments on arguments are the help text, which is not Markdown"
+)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,6 +47,10 @@ pub struct Args {
 }
 
 /// Runs until SIGINT or SIGTERM.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     let interrupt = Interrupt::install();
     match serve(&args, &interrupt) {

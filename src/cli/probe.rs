@@ -27,6 +27,10 @@ pub struct Args {
 }
 
 /// Prints what was found; fails when anything came back changed or not at all.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "every subcommand has this signature"
+)]
 pub fn run(args: Args) -> ExitCode {
     let result = socket::resolve(&args.address).and_then(|address| {
         probe(&ProbeOptions {

@@ -270,17 +270,17 @@ fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartE
 
 /// Admission by descriptors: two for each session, of those that are left.
 fn gate(config: &Config, descriptors: u64, reactors: usize, log: &Log) -> Gate {
-    let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
-    let kept = open + DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE;
+    let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
+    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE;
     let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, kept);
+    let gate = Gate::by_descriptors(wanted, taken, spare);
     gate.review();
     if config
         .global
         .max_connections
         .is_some_and(|max| max > gate.max())
     {
-        let needed = u64::from(wanted) * 2 + u64::from(kept);
+        let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.line(
             LogLevel::Warn,
             format!(

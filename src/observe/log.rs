@@ -5,8 +5,9 @@
 //! counted and reported as soon as a line gets through again (behaviour 71).
 //! Formatting happens on the writer's side, never on a reactor.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -56,12 +57,12 @@ impl Log {
         format: LogFormat,
         target: &LogTarget,
     ) -> io::Result<(Self, LogWriter)> {
-        let output: Box<dyn Write + Send> = match target {
-            LogTarget::Stdout => Box::new(io::stdout()),
-            LogTarget::Stderr => Box::new(io::stderr()),
-            LogTarget::File(path) => {
-                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
-            }
+        // The descriptors themselves: the standard library's buffer would hide how
+        // much of a batch was written.
+        let output = match target {
+            LogTarget::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            LogTarget::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
+            LogTarget::File(path) => OpenOptions::new().create(true).append(true).open(path)?,
         };
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -70,6 +71,7 @@ impl Log {
             dropped: dropped.clone(),
             output,
             format,
+            torn: false,
         };
         let thread = std::thread::Builder::new()
             .name("log".into())
@@ -140,8 +142,10 @@ impl LogWriter {
 struct Writer {
     entries: Receiver<Entry>,
     dropped: Arc<AtomicU64>,
-    output: Box<dyn Write + Send>,
+    output: File,
     format: LogFormat,
+    /// The last thing written was a part of a line.
+    torn: bool,
 }
 
 /// What one round of taking entries found.
@@ -177,22 +181,44 @@ impl Writer {
                     &mut batch.text,
                 );
             }
-            if !batch.text.is_empty() {
-                match self
-                    .output
-                    .write_all(&batch.text)
-                    .and_then(|()| self.output.flush())
-                {
-                    Ok(()) => reported = dropped,
-                    Err(_) => {
-                        self.dropped.fetch_add(batch.entries, Ordering::Relaxed);
-                    }
-                }
+            let lost = self.write(&batch.text);
+            if lost == 0 {
+                reported = dropped;
+            } else {
+                // The report of a loss comes last, so it is among what was lost.
+                let lost = lost - u64::from(dropped > reported);
+                self.dropped.fetch_add(lost, Ordering::Relaxed);
             }
             if !batch.closed && idle < BATCHES_IDLE {
                 std::thread::sleep(BATCH);
             }
         }
+    }
+
+    /// Writes lines, as many as the target takes, and returns how many are lost. A
+    /// line that was cut short is lost too; it is ended before the next one begins.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.torn && !lines.is_empty() {
+            self.torn = self.write_some(b"\n") == 0;
+        }
+        let written = if self.torn { 0 } else { self.write_some(lines) };
+        if written > 0 {
+            self.torn = lines[written - 1] != b'\n';
+        }
+        lines[written..].split_inclusive(|b| *b == b'\n').count() as u64
+    }
+
+    /// Writes until all is written or the target fails; returns how much was.
+    fn write_some(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.output.write(&bytes[written..]) {
+                Ok(n) if n > 0 => written += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        written
     }
 
     /// Takes what waits; only once things are quiet does it block for an entry.

@@ -149,14 +149,16 @@ impl Session {
         }
     }
 
-    /// When [`Event::Looked`] is due. Later than the truth never; a caller may
-    /// keep an earlier timer and ask again when it fires.
+    /// When [`Event::Looked`] is due. It moves away with every byte: a caller may
+    /// keep an earlier timer and ask again when that fires.
     pub fn deadline(&self, rules: &Rules) -> Time {
         match self.phase {
             Phase::Dialing { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
-            Phase::Flushing { gone } => self.last_activity + flush_patience(gone, rules),
+            Phase::Flushing { gone } => {
+                self.looked.max(self.last_activity) + flush_patience(gone, rules) / 4
+            }
             Phase::Lingering { look, .. } => look,
         }
     }
@@ -425,7 +427,7 @@ impl Session {
     /// goes to the other side.
     fn flush(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
         self.lane_mut(gone.incoming()).sink_failed();
-        self.drop_held(gone.incoming(), actions);
+        drop_held(gone.incoming(), actions);
         self.enter(Phase::Flushing { gone });
         self.last_activity = now;
         self.lane_mut(gone.outgoing()).source_ready();
@@ -453,7 +455,7 @@ impl Session {
         self.end(Who::Peer(gone), Cause::Reset);
         let left = gone.other();
         self.lane_mut(left.outgoing()).sink_failed();
-        self.drop_held(left.outgoing(), actions);
+        drop_held(left.outgoing(), actions);
         self.hang_up(gone, Close::Orderly, actions);
         self.enter(Phase::Lingering {
             left,
@@ -482,7 +484,9 @@ impl Session {
                 self.expire(now, rules, actions);
             }
             Phase::Flushing { gone } => {
-                if now >= self.last_activity + flush_patience(gone, rules) {
+                self.take_note(unsent, now);
+                let delivered = self.delivery[gone.other().index()].since;
+                if now >= self.last_activity.max(delivered) + flush_patience(gone, rules) {
                     self.abort(gone, now, actions);
                 }
             }
@@ -575,7 +579,7 @@ impl Session {
         for direction in Direction::BOTH {
             if self.lane(direction).held() > 0 {
                 self.lane_mut(direction).sink_failed();
-                self.drop_held(direction, actions);
+                drop_held(direction, actions);
             }
         }
         self.finish_if_closed(now, actions);
@@ -614,18 +618,18 @@ impl Session {
         }
     }
 
-    fn drop_held(&self, direction: Direction, actions: &mut Vec<Action>) {
-        if !probe::mutated(Mutation::BufferLeakedOnReset) {
-            actions.push(Action::Drop(direction));
-        }
-    }
-
     fn pump_if_wanted(&self, direction: Direction, actions: &mut Vec<Action>) -> bool {
         let wanted = self.wants_pump(direction);
         if wanted {
             actions.push(Action::Pump(direction));
         }
         wanted
+    }
+}
+
+fn drop_held(direction: Direction, actions: &mut Vec<Action>) {
+    if !probe::mutated(Mutation::BufferLeakedOnReset) {
+        actions.push(Action::Drop(direction));
     }
 }
 

@@ -34,8 +34,29 @@ pub struct Gate {
     live: AtomicU32,
     max: AtomicU32,
     configured: u32,
-    /// Descriptors that are no session's; `None`: not bound to descriptors.
-    descriptors_kept: Option<u32>,
+    /// `None`: not bound to descriptors.
+    reserve: Option<Reserve>,
+}
+
+/// Descriptors that are no session's.
+#[derive(Debug, Clone, Copy)]
+struct Reserve {
+    /// Those that were open before the first session.
+    taken: u32,
+    /// Those for pipes and the like, which it is better to have and which can be
+    /// done without.
+    spare: u32,
+}
+
+impl Reserve {
+    /// Sessions that fit, two descriptors each. Of a small limit the spares get at
+    /// most an eighth: the estimate must not keep clients out whom the kernel
+    /// would let in (behaviour 33).
+    fn sessions(self, limit: u64) -> u32 {
+        let limit = limit.min(u64::from(u32::MAX)) as u32;
+        let left = limit.saturating_sub(self.taken);
+        (left - self.spare.min(left / 8)) / 2
+    }
 }
 
 impl Gate {
@@ -45,18 +66,18 @@ impl Gate {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
             configured: max,
-            descriptors_kept: None,
+            reserve: None,
         }
     }
 
     /// A gate for `max` sessions or as many as descriptors allow, two for each,
-    /// of those that `kept` leaves.
-    pub const fn by_descriptors(max: u32, kept: u32) -> Self {
+    /// beside those that are `taken` already and some to `spare`.
+    pub const fn by_descriptors(max: u32, taken: u32, spare: u32) -> Self {
         Self {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
             configured: max,
-            descriptors_kept: Some(kept),
+            reserve: Some(Reserve { taken, spare }),
         }
     }
 
@@ -72,12 +93,12 @@ impl Gate {
 
     /// Reads the descriptor limit again: an operator may have changed it.
     pub fn review(&self) {
-        if let Some(kept) = self.descriptors_kept
+        if let Some(reserve) = self.reserve
             && let Ok(limit) = limits::descriptor_limit()
         {
-            let by_descriptors = (limit.min(u64::from(u32::MAX)) as u32).saturating_sub(kept) / 2;
+            let fit = reserve.sessions(limit);
             self.max
-                .store(by_descriptors.clamp(1, self.configured), Ordering::Relaxed);
+                .store(fit.clamp(1, self.configured), Ordering::Relaxed);
         }
     }
 
@@ -314,5 +335,22 @@ impl<E: Engine> Worker<E> {
     pub(super) fn connected(&mut self, key: crate::engine::SessionKey) {
         self.deliver(key, SessionEvent::Connected);
         self.owe_ack(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b33_a_small_limit_is_for_sessions_first() {
+        let reserve = Reserve {
+            taken: 10,
+            spare: 56,
+        };
+        assert_eq!(reserve.sessions(64), 24);
+        assert_eq!(reserve.sessions(1_024), (1_024 - 10 - 56) / 2);
+        assert_eq!(reserve.sessions(10), 0);
+        assert_eq!(reserve.sessions(0), 0);
     }
 }

@@ -35,6 +35,7 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::record::SessionRecord;
 use crate::relay::ending::{Cause, Who};
+use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
@@ -51,6 +52,9 @@ const ACK_PATIENCE: Duration = Duration::from_millis(2);
 /// Passes over the accept queues before the listeners close: 32 connections a
 /// listener each, more than any backlog that somaxconn's default allows.
 const DRAIN_ACCEPT_PASSES: u32 = 256;
+
+/// A timer fires late by at most this part of the time it was armed for.
+const COARSENESS: u32 = 32;
 
 /// Between lines about the same trouble (no descriptors, no ports …).
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -72,6 +76,8 @@ pub struct Worker<E: Engine> {
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
+    /// The log has it that splice does not work here.
+    splice_given_up: bool,
     draining: bool,
     // Reused from turn to turn, so that a turn allocates nothing.
     events: Vec<Event>,
@@ -117,6 +123,7 @@ impl<E: Engine> Worker<E> {
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
+            splice_given_up: false,
             draining: false,
             events: Vec::new(),
             actions: Vec::new(),
@@ -216,7 +223,8 @@ impl<E: Engine> Worker<E> {
                 .deadline(&self.forwards[usize::from(entry.forward)].rules);
             let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
             // The wheel rounds up to a tick and fires at least one tick ahead.
-            let slack = Duration::from_millis(2);
+            let ahead = due.since(entry.session.started());
+            let slack = Duration::from_millis(2) + ahead / COARSENESS;
             assert!(
                 armed <= due.max(self.engine.now()) + slack,
                 "a deadline without a timer: {due:?}, {armed:?}"
@@ -302,6 +310,7 @@ impl<E: Engine> Worker<E> {
         let due = entry
             .session
             .deadline(&self.forwards[usize::from(entry.forward)].rules);
+        let due = coarse(due, self.engine.now());
         if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
             self.wheel.arm(key.slot, due);
         }
@@ -353,6 +362,14 @@ impl<E: Engine> Worker<E> {
             Direction::Down => &self.counters.bytes_down,
         };
         bytes.add(lane.bytes_out() - written);
+        if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
+            self.splice_given_up = true;
+            let text = format!(
+                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
+                self.reactor
+            );
+            self.log.line(LogLevel::Warn, text);
+        }
         let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
         if pumped.more && entry.queued & queued == 0 && !dropped {
@@ -420,7 +437,7 @@ impl<E: Engine> Worker<E> {
                 <= now
             {
                 if entry.session.is_dialing() {
-                    self.counters.connect_failures.add(1);
+                    self.count_connect_failure(key, Cause::ConnectTimeout);
                 }
                 let unsent = self.engine.unsent(key);
                 self.deliver(key, SessionEvent::Looked { unsent });
@@ -546,6 +563,20 @@ impl<E: Engine> Worker<E> {
             self.log.line(LogLevel::Warn, text());
         }
     }
+}
+
+/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
+/// same age then share a tick. Thousands of idle ones would wake the reactor for
+/// each of their timers otherwise (behaviour 43).
+fn coarse(due: Time, now: Time) -> Time {
+    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
+    if due == Time::NEVER || millis == 0 {
+        return due;
+    }
+    // A power of two, so that sessions of different ages agree on the ticks and
+    // these are boundaries of the wheel's buckets, which wake it up anyway.
+    let step = 1000 << millis.ilog2();
+    Time::from_micros(due.as_micros().div_ceil(step) * step)
 }
 
 /// Kinds of trouble, each with a rate limit of its own.

@@ -17,6 +17,7 @@ const PUPPET: Script = Script {
     burst: 1,
     reads: 0,
     window: 200_000,
+    pause_ms: 0,
     finale: Finale::Silence,
 };
 

@@ -1,8 +1,12 @@
 //! The real binary as a child: started on ports from the kernel, its log collected,
 //! looked at from outside, ended and reaped when dropped.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -33,6 +37,8 @@ pub(crate) struct Setup {
     arguments: Vec<String>,
     wrapper: Vec<String>,
     reactors: u16,
+    binary: PathBuf,
+    stdout: Option<Arc<File>>,
 }
 
 impl Setup {
@@ -48,6 +54,8 @@ impl Setup {
             arguments: Vec::new(),
             wrapper: Vec::new(),
             reactors: 1,
+            binary: env!("CARGO_BIN_EXE_thalweg").into(),
+            stdout: None,
         }
     }
 
@@ -99,11 +107,27 @@ impl Setup {
         self
     }
 
+    /// Another copy of the binary, for whoever may not reach the built one.
+    pub(crate) fn binary(mut self, path: PathBuf) -> Self {
+        self.binary = path;
+        self
+    }
+
+    /// Lets it log to `file` instead of to the test: nothing of its log is seen,
+    /// so every listener needs an address that is known beforehand.
+    pub(crate) fn stdout(mut self, file: File) -> Self {
+        self.stdout = Some(Arc::new(file));
+        self
+    }
+
     /// The command line.
     pub(crate) fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_thalweg");
-        let mut words = self.wrapper.iter().map(String::as_str).chain([binary]);
-        let mut command = Command::new(words.next().unwrap_or(binary));
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsStr::new)
+            .chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or(self.binary.as_os_str()));
         command.args(words).arg("run");
         for (listen, servers) in &self.pairs {
             command.args(["-l", listen, "-r", servers]);
@@ -150,18 +174,21 @@ struct Idle {
 
 impl Forwarder {
     fn start(setup: &Setup) -> Result<Self, String> {
+        let stdout = match &setup.stdout {
+            Some(file) => file.try_clone().unwrap().into(),
+            None => Stdio::piped(),
+        };
         let mut child = setup
             .command()
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| error.to_string())?;
         let (log, errors) = (Arc::<Lines>::default(), Arc::<Lines>::default());
-        let readers = vec![
-            log.clone().collect(child.stdout.take().unwrap()),
-            errors.clone().collect(child.stderr.take().unwrap()),
-        ];
+        let mut readers = vec![errors.clone().collect(child.stderr.take().unwrap())];
+        let logged = child.stdout.take();
+        readers.extend(logged.map(|stdout| log.clone().collect(stdout)));
         let mut forwarder = Self {
             child,
             log,
@@ -172,7 +199,12 @@ impl Forwarder {
             idle: Idle::default(),
         };
         // On an error the forwarder is dropped here, and with it the child.
-        forwarder.wait_for_listeners(setup.pairs.len())?;
+        if setup.stdout.is_some() {
+            let listeners = setup.pairs.iter().map(|(listen, _)| listen.clone());
+            forwarder.addresses = listeners.collect();
+        } else {
+            forwarder.wait_for_listeners(setup.pairs.len())?;
+        }
         forwarder.wait_for_reactors()?;
         Ok(forwarder)
     }
@@ -255,6 +287,11 @@ impl Forwarder {
     }
 
     // Its log.
+
+    /// Takes its log from here, to the end of `from`: see [`Setup::stdout`].
+    pub(crate) fn read_log(&mut self, from: impl Read + Send + 'static) {
+        self.readers.push(self.log.clone().collect(from));
+    }
 
     /// Every line so far.
     #[track_caller]

@@ -87,7 +87,8 @@ impl Lines {
 pub(crate) struct Counters(String);
 
 impl Counters {
-    pub(super) fn of_line(line: &Record) -> Self {
+    /// Those of a line of the log.
+    pub(crate) fn of_line(line: &Record) -> Self {
         Self(line.message().to_owned())
     }
 

@@ -15,18 +15,23 @@
     reason = "a setup reads better without a `&` at each address"
 )]
 
+pub(crate) mod crowd;
+pub(crate) mod directory;
 pub(crate) mod forwarder;
 pub(crate) mod log;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod shortage;
 
 use std::io::Write;
 use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "not every test binary needs it")]
+pub(crate) use crowd::Crowd;
 #[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use forwarder::{Forwarder, Setup};
 #[allow(unused_imports, reason = "not every test binary needs it")]

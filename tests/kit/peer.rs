@@ -95,7 +95,8 @@ impl Peer {
 
     fn new(stream: TcpStream, outgoing: u64, incoming: u64) -> Self {
         stream.set_nonblocking(false).unwrap();
-        stream.set_nodelay(true).unwrap();
+        // A unix socket has no such option, and no need of it.
+        let _ = stream.set_nodelay(true);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self {

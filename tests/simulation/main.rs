@@ -113,6 +113,7 @@ const EAGER: Script = Script {
     burst: 9_000,
     reads: 1 << 20,
     window: 65_536,
+    pause_ms: 0,
     finale: Finale::Orderly,
 };
 

@@ -26,7 +26,7 @@ pub(crate) struct Client {
     pub(crate) listener: u32,
     /// Turn at which it connects.
     pub(crate) turn: u64,
-    pub(crate) client: Script,
+    pub(crate) script: Script,
     pub(crate) upstream: Script,
 }
 
@@ -43,7 +43,7 @@ impl Plan {
             Client {
                 listener: dice.between(0, LISTENERS as u64 - 1) as u32,
                 turn,
-                client: Script::drawn(&mut dice),
+                script: Script::drawn(&mut dice),
                 upstream: Script::drawn(&mut dice),
             }
         });

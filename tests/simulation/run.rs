@@ -89,7 +89,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
                 let listener = ListenerId(client.listener);
                 worker
                     .engine_mut()
-                    .client_connects(listener, client.client, client.upstream);
+                    .client_connects(listener, client.script, client.upstream);
             }
         }
         worker.turn().expect("simulated waits succeed");

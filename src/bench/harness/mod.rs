@@ -93,7 +93,8 @@ pub struct Sample {
     pub generator_cpu: f64,
     /// CPU seconds a second of the origin.
     pub origin_cpu: f64,
-    /// Of these CPUs, seconds a second that went to anything else.
+    /// Share of the CPUs that this subject's path may use, 0 to 1, that went to
+    /// something else.
     pub foreign_cpu: f64,
     /// Context switches a second of the forwarder.
     pub switches: f64,
@@ -407,6 +408,11 @@ impl<'a> Bench<'a> {
         if let Some(root) = process {
             process::pin_tree(root, &self.forwarder_cpus)?;
         }
+        // Nothing of `direct` runs on the forwarder's own CPU.
+        let mut cpus = self.other_cpus.clone();
+        if process.is_some() && self.layout == Layout::OwnCore {
+            cpus.extend(&self.forwarder_cpus);
+        }
         self.settle()?;
         let threads = self.options.threads.unwrap_or(self.other_cpus.len());
         measure::measure(&measure::Measurement {
@@ -424,7 +430,7 @@ impl<'a> Bench<'a> {
             duration: self.options.duration,
             process,
             origin: &self.origin,
-            cpus: &[self.forwarder_cpus.as_slice(), &self.other_cpus].concat(),
+            cpus: &cpus,
             interrupt: self.interrupt,
         })
     }

@@ -180,8 +180,8 @@ impl Generator {
         let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
         self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
         let mut streams = self.connect_all(bulk_flows, exchange, deadline)?;
-        for index in 0..self.flows.len() {
-            let Some(stream) = streams[index].take() else {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let Some(stream) = stream.take() else {
                 // Fresh connections are made when they are needed.
                 continue;
             };

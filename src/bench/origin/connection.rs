@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Invariants: nothing is read while more than [`PENDING_MAX`] bytes wait to be
-//! sent; a spurious event is harmless; one call does at most [`BUDGET`] bytes.
+//! sent; a spurious event is harmless; one call moves at most `BUDGET` bytes.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -19,11 +19,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use super::handlers::{Action, Conversation, Handlers, Next};
-use super::{Counters, LINE_MAX, Role};
+use super::{Counters, LINE_MAX, PENDING_MAX, Role};
 use crate::bench::{pattern, socket};
-
-/// Unsent bytes above which nothing more is read from a connection.
-pub const PENDING_MAX: usize = 1024 * 1024;
 
 /// Bytes one connection may move before others get their turn.
 const BUDGET: usize = 1024 * 1024;
@@ -133,13 +130,10 @@ impl Connection {
     /// Moves bytes until the socket or the budget ends it.
     pub(super) fn pump(&mut self, context: &mut Context<'_>) -> Pumped {
         self.last_active = context.now;
-        match self.steps(context) {
-            Ok(pumped) => pumped,
-            Err(_) => {
-                context.counters.aborted.fetch_add(1, Relaxed);
-                Pumped::Close
-            }
-        }
+        self.steps(context).unwrap_or_else(|_| {
+            context.counters.aborted.fetch_add(1, Relaxed);
+            Pumped::Close
+        })
     }
 
     fn steps(&mut self, context: &mut Context<'_>) -> io::Result<Pumped> {

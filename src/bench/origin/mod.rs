@@ -31,12 +31,12 @@
 //!
 //! Connections: [`OriginOptions::connections_max`], above which new ones are closed
 //! at once (counted as `refused`), and the process's descriptors, without which
-//! accepting pauses until some come free. Unsent output: [`connection::PENDING_MAX`]
+//! accepting pauses until some come free. Unsent output: [`PENDING_MAX`]
 //! a connection, above which nothing is read from it. Silence:
 //! [`OriginOptions::idle_timeout`]. A connection that this side ends is shut down
 //! first and read until the client's end, so that no reset overtakes an answer.
 
-pub mod connection;
+mod connection;
 pub mod handlers;
 pub mod record;
 mod thread;
@@ -55,6 +55,9 @@ use crate::bench::socket;
 
 /// The longest line on the command port, in bytes.
 pub const LINE_MAX: usize = 64 * 1024;
+
+/// Unsent bytes above which nothing more is read from a connection.
+pub const PENDING_MAX: usize = 1024 * 1024;
 
 /// How to run an origin. Addresses with port 0 get a free port from the kernel.
 #[derive(Debug, Clone)]
@@ -174,14 +177,14 @@ impl Origin {
             wakers: Vec::new(),
             threads: Vec::new(),
         };
-        origin.spawn(options, Arc::new(handlers), listeners)?;
+        origin.spawn(options, &Arc::new(handlers), listeners)?;
         Ok(origin)
     }
 
     fn spawn(
         &mut self,
         options: &OriginOptions,
-        handlers: Arc<Handlers>,
+        handlers: &Arc<Handlers>,
         listeners: Vec<(Role, mio::net::TcpListener)>,
     ) -> io::Result<()> {
         let count = options.threads.max(1);
@@ -191,7 +194,7 @@ impl Origin {
             let (sender, receiver) = mpsc::channel();
             let server = thread::Server::new(
                 options,
-                Arc::clone(&handlers),
+                Arc::clone(handlers),
                 Arc::clone(&self.counters),
                 Arc::clone(&self.stop),
                 receiver,

@@ -162,15 +162,13 @@ impl Server {
                 match listener.accept() {
                     Ok((stream, _)) => self.deal(role, stream, now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => match error.raw_os_error() {
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                            self.counters.starved.fetch_add(1, Relaxed);
-                            self.accept_paused = true;
-                            break;
-                        }
-                        // The connection is gone, not the listener: the next one.
-                        _ => {}
-                    },
+                    Err(error) if is_starved(&error) => {
+                        self.counters.starved.fetch_add(1, Relaxed);
+                        self.accept_paused = true;
+                        break;
+                    }
+                    // The connection is gone, not the listener: the next one.
+                    Err(_) => {}
                 }
             }
         }
@@ -259,4 +257,12 @@ impl Server {
             }
         }
     }
+}
+
+/// No descriptor or no memory for one more connection.
+fn is_starved(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }

@@ -1,7 +1,9 @@
 //! From samples to figures: intervals over rounds, ratios, verdicts, the cost of
-//! the hop. Pure; the outputs are in [`table`], [`html`] and [`svg`].
+//! the hop. Pure; the outputs are in [`table`], [`markdown`], [`html`] and
+//! [`svg`].
 
 pub mod html;
+pub mod markdown;
 pub mod svg;
 pub mod table;
 
@@ -14,6 +16,7 @@ use super::load::shape::{Figure, Shape};
 use super::machine::Machine;
 use super::netns::Place;
 use super::stats::{self, Better, Interval, Verdict};
+use super::units;
 
 /// The generator and the origin together use so much of their CPUs that they, and
 /// not the subject, set the pace.
@@ -132,7 +135,8 @@ pub struct Latency {
 pub struct Ratio {
     /// With whom.
     pub against: String,
-    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu`.
+    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu` (the forwarder's),
+    /// `path` (CPU of the whole path).
     pub of: &'static str,
     /// This subject's figure divided by the other's.
     pub ratio: Interval,
@@ -160,26 +164,53 @@ pub fn layouts(
 ) -> Vec<LayoutReport> {
     results
         .iter()
-        .map(|result| LayoutReport {
-            layout: result.layout,
-            forwarder_cpus: result.forwarder_cpus.clone(),
-            other_cpus: result.other_cpus.clone(),
-            subjects: result.subjects.clone(),
-            shapes: options
+        .map(|result| {
+            let mut shapes: Vec<ShapeReport> = options
                 .shapes
                 .iter()
                 .enumerate()
                 .map(|(index, shape)| {
-                    let cells: Vec<&Cell> = result
-                        .cells
-                        .iter()
-                        .filter(|cell| cell.shape == index)
-                        .collect();
+                    let of_shape = |cell: &&Cell| cell.shape == index;
+                    let cells: Vec<&Cell> = result.cells.iter().filter(of_shape).collect();
                     shape_report(shape, &cells, result, baseline, seed)
                 })
-                .collect(),
+                .collect();
+            remark_on_mixes(&options.shapes, &mut shapes);
+            LayoutReport {
+                layout: result.layout,
+                forwarder_cpus: result.forwarder_cpus.clone(),
+                other_cpus: result.other_cpus.clone(),
+                subjects: result.subjects.clone(),
+                shapes,
+            }
         })
         .collect()
+}
+
+/// What the bulk flows of a mix cost its exchanges: against the same exchanges alone,
+/// where the run has them.
+fn remark_on_mixes(shapes: &[Shape], reports: &mut [ShapeReport]) {
+    for mix in 0..shapes.len() {
+        let Some(quiet) = shapes.iter().position(|shape| {
+            shapes[mix].bulk.is_some()
+                && shape.bulk.is_none()
+                && shape.exchange.is_some()
+                && shape.exchange == shapes[mix].exchange
+        }) else {
+            continue;
+        };
+        for row in 0..reports[mix].rows.len() {
+            let p99 = |shape: usize| reports[shape].rows[row].latency.map(|latency| latency.p99);
+            if let (Some(with), Some(without)) = (p99(mix), p99(quiet)) {
+                let remark = format!(
+                    "bulk beside them makes the exchanges' p99 {} times that of {} alone",
+                    units::digits(with as f64 / without.max(1) as f64),
+                    shapes[quiet]
+                );
+                reports[mix].rows[row].remarks.push(remark);
+            }
+        }
+    }
 }
 
 impl Report {
@@ -319,17 +350,18 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
             forwarder * 100.0
         ));
     }
-    let mut cpus = [result.forwarder_cpus.clone(), result.other_cpus.clone()].concat();
-    cpus.dedup();
-    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count / cpus.len() as f64;
+    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count;
     if foreign > DISTURBED {
         remarks.push(format!(
             "disturbed: {:.0} % of these CPUs went to something else",
             foreign * 100.0
         ));
     }
-    if cell.cut_short > 0 {
-        remarks.push("cuts the other direction when one ends".to_owned());
+    if cell.cut_short > 0 && result.subjects[cell.subject].keeps_half_closed {
+        remarks.push(format!(
+            "in {} flows the other direction was cut when one ended",
+            cell.cut_short
+        ));
     }
     remarks
 }
@@ -370,6 +402,11 @@ fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) ->
         "cpu",
         Better::Less,
         Box::new(|s| per_unit(shape, s, s.forwarder_cpu)),
+    ));
+    figures.push((
+        "path",
+        Better::Less,
+        Box::new(|s| per_unit(shape, s, path_cpu(s))),
     ));
     // Rounds that both have: a subject that failed later still has its earlier ones.
     let rounds = cell.samples.len().min(other.samples.len());

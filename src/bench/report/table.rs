@@ -111,7 +111,7 @@ fn line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
         );
         match row.latency {
             Some(l) => {
-                cells.extend([l.p50, l.p99, l.p999, l.max].map(|ns| units::latency(ns as f64)))
+                cells.extend([l.p50, l.p99, l.p999, l.max].map(|ns| units::latency(ns as f64)));
             }
             None => cells.extend((0..4).map(|_| none())),
         }

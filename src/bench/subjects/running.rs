@@ -147,9 +147,8 @@ impl Running {
             if let Some(ended) = self.ended() {
                 return Err(ended);
             }
-            let error = match idle::open(self.address, 1) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = idle::open(self.address, 1) else {
+                return Ok(());
             };
             if Instant::now() >= deadline {
                 return Err(format!(

@@ -368,7 +368,10 @@ impl Sim {
                 Time::NEVER,
                 "every session waits, no timer is armed: a wake-up was lost"
             );
-            self.now = self.now.max(until);
+            let wakes = self.live.iter().filter_map(|key| self.conn(*key));
+            let wakes = wakes.flat_map(|conn| conn.peers.iter().filter_map(Peer::wakes_at));
+            let next = wakes.filter(|at| *at > self.now).min().unwrap_or(until);
+            self.now = self.now.max(until.min(next));
         }
     }
 

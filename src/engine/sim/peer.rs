@@ -45,6 +45,8 @@ pub struct Script {
     pub reads: u64,
     /// Bytes that fit between the forwarder and its reading.
     pub window: u64,
+    /// Milliseconds between one burst and the next.
+    pub pause_ms: u64,
     /// How it ends.
     pub finale: Finale,
 }
@@ -70,11 +72,25 @@ impl Script {
             1..=4 => dice.between(20_000, 100_000),
             _ => 1 << 20,
         };
+        // One in ten drips: less than a second between bursts, for longer than
+        // any silence is borne.
+        if dice.percent(10) {
+            let sends = dice.between(10, 30);
+            return Self {
+                sends,
+                burst: 1,
+                reads,
+                window: 1 << 16,
+                pause_ms: dice.between(300, 900),
+                finale,
+            };
+        }
         Self {
             sends,
             burst: dice.between(sends / 200 + 1, sends / 2 + 2),
             reads,
             window: dice.between(1_000, 1 << 20),
+            pause_ms: 0,
             finale,
         }
     }
@@ -104,6 +120,8 @@ pub struct Peer {
     /// The forwarder has begun to close the session.
     pub(super) over: bool,
     resets_at: Option<Time>,
+    /// Sends nothing before.
+    sends_at: Time,
 }
 
 /// What a peer did in a step.
@@ -147,6 +165,12 @@ impl Peer {
         self.received + self.queued == other.script.sends
             && (self.saw_fin || self.fin_queued)
             && !self.saw_reset
+    }
+
+    /// When it will do something by itself, if it waits for a time.
+    pub(super) fn wakes_at(&self) -> Option<Time> {
+        (self.sent < self.script.sends && !self.saw_reset && !self.has_reset)
+            .then_some(self.sends_at)
     }
 
     pub(super) fn does(&mut self, deed: Deed) {
@@ -193,7 +217,8 @@ impl Peer {
     fn send(&mut self, now: Time, dice: &mut Dice, act: &mut Act) {
         if self.sent < self.script.sends {
             // A receive window on the forwarder's side: 4 MiB.
-            if self.inbox < 4 << 20 {
+            if self.inbox < 4 << 20 && now >= self.sends_at {
+                self.sends_at = now + Duration::from_millis(self.script.pause_ms);
                 let n = dice
                     .between(1, self.script.burst.max(1))
                     .min(self.script.sends - self.sent);

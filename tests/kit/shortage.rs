@@ -1,0 +1,139 @@
+//! Kernels that say no: a lowered limit of descriptors, system calls that fail (by
+//! strace's fault injection, on the live process), a user without privileges.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use super::namespace::run;
+use super::process::Process;
+use super::{PATIENCE, Setup, poll, skip, test_name};
+
+/// Lowers (or raises) the soft limit of descriptors of a living process.
+#[track_caller]
+pub(crate) fn limit_descriptors(process: Process, limit: u64) {
+    let process = process.0.to_string();
+    let set = run(
+        "prlimit",
+        &["--pid", &process, &format!("--nofile={limit}:")],
+    );
+    assert!(set.is_ok(), "{set:?}");
+}
+
+/// Lets a living process open just `count` descriptors more.
+#[track_caller]
+pub(crate) fn leave_descriptors(process: Process, count: usize) {
+    let taken = process.descriptor_targets();
+    let taken: Vec<u32> = taken.into_iter().map(|(number, _)| number).collect();
+    let free = (0..).filter(|number| !taken.contains(number));
+    let limit = free.skip(count).next().unwrap_or(0);
+    limit_descriptors(process, u64::from(limit));
+}
+
+/// A system call of a process fails, while this value lives.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    tracer: Child,
+}
+
+impl Fault {
+    /// From now on every `call` fails with `errno`. Says that the test is skipped
+    /// where strace is missing or may not attach.
+    pub(crate) fn always(process: Process, call: &str, errno: &str) -> Option<Self> {
+        Self::inject(process, &format!("{call}:error={errno}"))
+    }
+
+    /// The calls of each thread that `when` counts, such as `1..5`, fail.
+    pub(crate) fn when(process: Process, call: &str, errno: &str, when: &str) -> Option<Self> {
+        Self::inject(process, &format!("{call}:error={errno}:when={when}"))
+    }
+
+    fn inject(process: Process, what: &str) -> Option<Self> {
+        match Self::attach(process, what) {
+            Ok(fault) => Some(fault),
+            Err(why) => {
+                skip(&test_name(), &format!("strace cannot inject faults: {why}"));
+                None
+            }
+        }
+    }
+
+    fn attach(process: Process, what: &str) -> Result<Self, String> {
+        let call = what.split(':').next().unwrap_or(what);
+        let tracer = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+            .arg(format!("trace={call}"))
+            .args(["-e", &format!("inject={what}"), "-p"])
+            .arg(process.0.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let mut fault = Self { tracer };
+        let attached = poll(PATIENCE, || {
+            let ended = fault.tracer.try_wait().is_ok_and(|ended| ended.is_some());
+            (ended || process.is_traced()).then_some(!ended)
+        });
+        if attached == Some(true) {
+            return Ok(fault);
+        }
+        let mut said = String::new();
+        if let Some(stderr) = &mut fault.tracer.stderr {
+            let _ = std::io::Read::read_to_string(stderr, &mut said);
+        }
+        Err(said)
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // On SIGTERM strace detaches from all threads, then ends.
+        let _ = kill(Pid::from_raw(self.tracer.id() as i32), Signal::SIGTERM);
+        let _ = self.tracer.wait();
+    }
+}
+
+/// A user without privileges, and a copy of the binary that he may execute.
+#[derive(Debug)]
+pub(crate) struct Nobody {
+    binary: PathBuf,
+}
+
+impl Nobody {
+    /// Says that the test is skipped where this process may not become another
+    /// user.
+    pub(crate) fn new() -> Option<Self> {
+        let test = test_name();
+        if !geteuid().is_root() {
+            skip(&test, "needs root, to become somebody else");
+            return None;
+        }
+        let name = format!("thalweg-{}-{}", std::process::id(), test.replace(' ', "-"));
+        let binary = std::env::temp_dir().join(name);
+        fs::copy(env!("CARGO_BIN_EXE_thalweg"), &binary).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Self { binary })
+    }
+
+    /// Lets it run as that user.
+    pub(crate) fn runs(&self, setup: Setup) -> Setup {
+        let user = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ];
+        setup.binary(self.binary.clone()).wrapped(&user)
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.binary);
+    }
+}

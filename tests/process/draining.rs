@@ -1,0 +1,119 @@
+//! The end of the process: behaviour 65.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::kit::crowd::{connections_that_fit, receive, send};
+use crate::kit::log::Counters;
+use crate::kit::*;
+
+/// Behaviour 65: thousands of flows finish what they are at.
+#[test]
+fn b65_transfers_finish() {
+    for engine in engines() {
+        let flows = connections_that_fit(5_000);
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).engine(engine);
+        let mut forwarder = setup.reactors(2).start();
+        let crowd = Crowd::through(&forwarder, &server, flows);
+        let address = forwarder.address();
+        forwarder.process().signal(Signal::SIGTERM);
+        wait_until("nobody is let in any more", PATIENCE, || {
+            Peer::try_connect(address).is_err()
+        });
+        crowd.ping();
+        let mut clients = crowd.clients;
+        for (client, mut upstream) in clients.iter_mut().zip(crowd.servers) {
+            client.send(1_000);
+            client.half_close();
+            upstream.expect_then_eof(1_000);
+            upstream.send(1_000);
+            upstream.close();
+            client.expect_then_eof(1_000);
+        }
+        let status = forwarder.wait_for_exit(PATIENCE);
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        // Those that were let in while the listeners closed never said a word.
+        let total = forwarder.lines_with("counters ").pop().unwrap();
+        let counters = Counters::of_line(&total);
+        assert_eq!(counters.of("accepted"), counters.of("ended"));
+        assert!(counters.of("ended_well") >= flows as u64);
+        assert_eq!(counters.of("bytes_lost"), 0);
+    }
+}
+
+/// Behaviour 65: who is in the accept queue when the signal comes is served.
+#[test]
+fn b65_who_waits_to_be_let_in_is_let_in() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let mut forwarder = Setup::new(server.address()).case(case).reactors(2).start();
+        forwarder.process().signal(Signal::SIGSTOP);
+        let clients: Vec<Peer> = (0..100).map(|_| forwarder.connect()).collect();
+        forwarder.process().signal(Signal::SIGTERM);
+        forwarder.process().signal(Signal::SIGCONT);
+        for client in &clients {
+            send(client.stream(), 1);
+        }
+        for _ in 0..clients.len() {
+            let upstream = server.accept();
+            assert_eq!(receive(upstream.stream()), 1);
+            send(upstream.stream(), 2);
+        }
+        for client in &clients {
+            assert_eq!(receive(client.stream()), 2);
+        }
+        drop(clients);
+        let status = forwarder.wait_for_exit(PATIENCE);
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+    });
+}
+
+/// Behaviour 65.
+#[test]
+fn b65_stragglers_are_cut_at_the_drain_timeout() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).case(case);
+        let mut forwarder = setup.set("defaults.drain_timeout", "\"1s\"").start();
+        let mut crowd = Crowd::through(&forwarder, &server, 3);
+        // One of them in the middle of a transfer.
+        crowd.servers[0].send_until_stuck(Duration::from_millis(200));
+        let start = Instant::now();
+        forwarder.process().signal(Signal::SIGTERM);
+        let status = forwarder.wait_for_exit(PATIENCE);
+        let took = start.elapsed();
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(4));
+        assert!(took >= least && took < most, "{took:?}");
+        // A transfer that was cut must not look complete.
+        assert_eq!(crowd.clients[0].receive_until_end(), End::Reset);
+        assert_eq!(crowd.clients[1].receive_until_end(), End::Eof);
+        let records = forwarder.wait_for_sessions(3);
+        let cut = |r: &Record| r.code() == "KD" && r.cause() == "drain_timeout";
+        assert!(records.iter().all(cut), "{records:?}");
+    });
+}
+
+/// Behaviour 65, and SIGINT is as good as SIGTERM.
+#[test]
+fn b65_a_second_signal_ends_at_once() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).case(case);
+        let mut forwarder = setup.set("defaults.drain_timeout", "\"1h\"").start();
+        let mut crowd = Crowd::through(&forwarder, &server, 3);
+        forwarder.process().signal(Signal::SIGINT);
+        forwarder.wait_for_line("draining: 3 sessions");
+        crowd.ping();
+        forwarder.process().signal(Signal::SIGTERM);
+        let status = forwarder.wait_for_exit(PATIENCE);
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        for client in &mut crowd.clients {
+            client.receive_until_end();
+        }
+        let records = forwarder.wait_for_sessions(3);
+        assert!(records.iter().all(|r| r.cause() == "stopped"));
+    });
+}

@@ -1,0 +1,93 @@
+//! Addresses that cannot be had: behaviour 69.
+
+use std::net::TcpListener;
+
+use crate::kit::shortage::Nobody;
+use crate::kit::*;
+
+/// Starts what cannot start: exit code 1, and a message.
+#[track_caller]
+fn message(setup: &Setup) -> String {
+    let output = setup.command().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn b69_the_port_is_taken() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(other) = TcpListener::bind(address) else {
+            skip(&test_name(), &format!("no {address} here"));
+            continue;
+        };
+        let taken = other.local_addr().unwrap();
+        for reactors in [1, 2] {
+            let setup = Setup::between(taken, "127.0.0.1:1").reactors(reactors);
+            let said = message(&setup);
+            let port = format!(":{}'", taken.port());
+            assert!(
+                said.contains(&taken.to_string()) && said.contains("in use"),
+                "{said}"
+            );
+            assert!(said.contains(&port), "no command to find out: {said}");
+        }
+    }
+}
+
+/// The second of two forwards fails: the first must not serve on.
+#[test]
+fn b69_one_listener_of_several_is_taken() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let setup = Setup::new("127.0.0.1:1").and(taken, "127.0.0.1:1");
+    assert!(message(&setup).contains(&taken.to_string()));
+}
+
+#[test]
+fn b69_a_second_instance_does_not_share_the_port() {
+    for reactors in [1, 2] {
+        let server = Listener::new();
+        let first = Setup::new(server.address()).reactors(reactors).start();
+        let address = first.address();
+        let second = Setup::between(address, "127.0.0.1:1").reactors(reactors);
+        assert!(message(&second).contains(&address.to_string()));
+        // Everybody gets to the first.
+        for _ in 0..20 {
+            Crowd::through(&first, &server, 1).finish();
+        }
+        first.wait_for_sessions(20);
+        first.check_idle();
+    }
+}
+
+#[test]
+fn b69_no_such_address() {
+    // TEST-NET-1 and the documentation prefix: nobody has these.
+    for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
+        let said = message(&Setup::between(address, "127.0.0.1:1"));
+        assert!(said.contains(address), "{said}");
+        assert!(said.contains("ip address"), "no remedy: {said}");
+    }
+}
+
+#[test]
+fn b69_a_privileged_port() {
+    let Some(nobody) = Nobody::new() else { return };
+    let sysctl = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let first_free: u16 = std::fs::read_to_string(sysctl)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024);
+    if first_free < 2 {
+        skip(&test_name(), "no port is privileged here");
+        return;
+    }
+    // Port 1 (tcpmux) is as privileged as any, and free everywhere.
+    let setup = nobody.runs(Setup::between("127.0.0.1:1", "127.0.0.1:2"));
+    let said = message(&setup);
+    assert!(
+        said.contains("127.0.0.1:1") && said.contains("CAP_NET_BIND_SERVICE"),
+        "{said}"
+    );
+}

@@ -1,0 +1,12 @@
+//! The life of the process on the real binary: where it listens (61, 69), how it
+//! ends (65), its log (71, 72) and its clocks (73).
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod clocks;
+mod draining;
+mod listening;
+mod log;
+mod unix;

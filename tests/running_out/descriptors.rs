@@ -1,0 +1,119 @@
+//! Too few descriptors: behaviours 33 and 36.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::crowd::is_turned_away;
+use crate::kit::shortage::{leave_descriptors, limit_descriptors};
+use crate::kit::*;
+
+/// What a forwarder that starves may use of a core.
+const STARVED_SHARE_MAX: f64 = 0.05;
+
+/// Connections that come while it starves.
+const STORM: usize = 200;
+
+/// Behaviour 33.
+#[test]
+fn b33_runs_out_of_descriptors_and_recovers() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let forwarder = Setup::new(server.address()).case(case).start();
+        let old = Crowd::through(&forwarder, &server, 10);
+        limit_descriptors(forwarder.process(), 64);
+        let mut waiting: Vec<Peer> = (0..STORM).map(|_| forwarder.connect()).collect();
+        wait_until("it notices", PATIENCE, || pauses(&forwarder) > 0);
+        // Whoever was let in first used up the rest.
+        let mut served = Vec::new();
+        while let Some(peer) = server.accept_within(Duration::from_millis(300)) {
+            served.push(peer);
+        }
+        assert!(served.len() < 32, "{} let in", served.len());
+        let starved = poll(Duration::from_secs(5), || {
+            let share = forwarder
+                .process()
+                .processor_share(Duration::from_millis(500));
+            (share <= STARVED_SHARE_MAX).then_some(())
+        });
+        assert!(starved.is_some(), "it burns CPU while it starves");
+        old.ping();
+
+        // Sessions end: whoever waits is let in instead, and soon. The limit of a
+        // quiet machine is 200 ms.
+        old.finish();
+        let freed = Instant::now();
+        server.accept();
+        let waited = freed.elapsed();
+        assert!(waited < Duration::from_secs(1), "it took {waited:?}");
+
+        // An operator raises the limit: everybody is let in.
+        limit_descriptors(forwarder.process(), 4096);
+        drop(served);
+        let ended = forwarder.sessions().len();
+        for client in &mut waiting {
+            client.half_close();
+        }
+        wait_until("everybody is let in", PATIENCE, || {
+            while server.accept_within(Duration::ZERO).is_some() {}
+            forwarder.sessions().len() >= STORM.max(ended)
+        });
+        drop(waiting);
+        forwarder.wait_for_sessions(10 + STORM);
+        forwarder.check_idle();
+        // Rate-limited: not one for each connection that had to wait.
+        assert!(forwarder.complaints().len() < 10);
+    });
+}
+
+fn pauses(forwarder: &Forwarder) -> u64 {
+    let counters = forwarder.counters();
+    counters.of("accept_pauses") + counters.of("limit_pauses")
+}
+
+/// Behaviour 36: the last descriptor goes to the client, none is left for the server.
+#[test]
+fn b36_no_descriptor_is_left_for_the_connection_to_the_server() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let forwarder = Setup::new(server.address()).case(case).start();
+        leave_descriptors(forwarder.process(), 1);
+        is_turned_away(&forwarder);
+        let record = forwarder.wait_for_session();
+        assert_eq!(record.code(), "RC");
+        assert_eq!(record.cause(), "no_descriptors");
+        assert!(server.accept_within(Duration::ZERO).is_none());
+        forwarder.check_quiet();
+
+        limit_descriptors(forwarder.process(), 1024);
+        let next = Crowd::through(&forwarder, &server, 1);
+        next.ping();
+        next.finish();
+        forwarder.wait_for_sessions(2);
+        forwarder.check_idle();
+    });
+}
+
+/// Behaviour 36: both connections stand, but a pipe cannot be had.
+#[test]
+fn b36_no_descriptors_are_left_for_a_pipe() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).case(case);
+        let forwarder = setup.set("defaults.data_path", "splice").start();
+        leave_descriptors(forwarder.process(), 2);
+        let mut crowd = Crowd::through(&forwarder, &server, 1);
+        let (client, upstream) = (&mut crowd.clients[0], &mut crowd.servers[0]);
+        for len in [1, 100_000, 1] {
+            client.send(len);
+            upstream.expect(len);
+            upstream.send(len);
+            client.expect(len);
+        }
+        crowd.finish();
+        let record = forwarder.wait_for_session();
+        assert_eq!(record.code(), "--");
+        assert_eq!(record.text("fallback_up"), "no_pipe");
+        assert_eq!(record.text("path_down"), "copy");
+        limit_descriptors(forwarder.process(), 1024);
+        forwarder.check_idle();
+    });
+}

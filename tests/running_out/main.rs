@@ -1,0 +1,12 @@
+//! Running out of descriptors, of memory, of time, of patience: behaviours 33 to 46
+//! on the real binary (39, 43 and 45 are in `memory`).
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod crowds;
+mod descriptors;
+mod faults;
+mod pipes;
+mod silence;
