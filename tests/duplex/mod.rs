@@ -212,6 +212,15 @@ impl Pair {
         }
     }
 
+    /// A client whose server sends back what it gets.
+    pub(crate) fn echoed(client: TcpStream, n: u64) -> Self {
+        let seed = 2 * n + 1;
+        Self {
+            client: Some(Leg::new(client, seed, seed)),
+            server: None,
+        }
+    }
+
     /// An end that has not been closed.
     #[track_caller]
     pub(crate) fn leg(&mut self, who: Who) -> &mut Leg {
