@@ -34,7 +34,7 @@ use super::pump::{Kit, Store};
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting};
+use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::Failure;
 use crate::net::listener;
 use crate::net::options::Family;
@@ -84,6 +84,8 @@ pub struct Uring {
     now: Time,
     busy_poll: Duration,
     ephemeral_ports: RangeInclusive<u16>,
+    /// Of listeners that are closed already.
+    accept_overflows: u64,
 }
 
 /// A connection accepted and not yet adopted.
@@ -137,6 +139,7 @@ impl Uring {
                 held_limit: setup.buffer_limit,
                 pipes_used: 0,
                 splice_refused: 0,
+                options_refused: 0,
             },
             waker,
             vigils: VecDeque::new(),
@@ -149,6 +152,7 @@ impl Uring {
             now: Time::from_micros(origin.elapsed().as_micros() as u64),
             busy_poll: setup.busy_poll,
             ephemeral_ports: setup.ephemeral_ports.clone(),
+            accept_overflows: 0,
         })
     }
 
@@ -233,7 +237,16 @@ impl Uring {
         key: SessionKey,
         target: Target<'_>,
     ) -> Result<Start<Result<(), Cause>>, Failure> {
-        let opened = dial::open_for_connect(target.endpoint, target.options)?;
+        let client = self.conn(key).and_then(|conn| conn.legs[0].fd.as_ref());
+        let early = if target.options.fast_open {
+            Early::of(client.map(AsFd::as_fd))
+        } else {
+            Early::Nothing
+        };
+        let opened = dial::open_for_connect(target.endpoint, target.options, early)?;
+        if let Some(refusal) = opened.refusal {
+            self.kit.options_refused += u64::from(refusal.count);
+        }
         let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
         let at = At {
             key,
@@ -328,6 +341,11 @@ impl Engine for Uring {
         Ok((incoming, accepted.peer))
     }
 
+    fn has_waiting(&self, listener: ListenerId) -> bool {
+        let listener = self.listeners.get(listener.0 as usize);
+        listener.is_some_and(|listener| listener::has_waiting(listener.fd.as_fd()))
+    }
+
     fn adopt(
         &mut self,
         key: SessionKey,
@@ -341,7 +359,9 @@ impl Engine for Uring {
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
             // A refusal was reported at start-up already and is no reason to
             // turn a client away.
-            let _ = listener.options.apply(fd.as_fd(), Stage::Accepted, family);
+            if let Err(refusal) = listener.options.apply(fd.as_fd(), Stage::Accepted, family) {
+                self.kit.options_refused += u64::from(refusal.count);
+            }
         }
         let conn = self.conns.touch(key.slot);
         debug_assert!(
@@ -366,6 +386,17 @@ impl Engine for Uring {
         match self.try_connect(key, target) {
             Ok(start) => start,
             Err(failure) => Start::Done(Err(failure.into())),
+        }
+    }
+
+    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
+        let family = Family::of(target.endpoint);
+        let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
+            return;
+        };
+        let stage = Stage::AfterConnect;
+        if let Err(refusal) = target.options.apply(fd.as_fd(), stage, family) {
+            self.kit.options_refused += u64::from(refusal.count);
         }
     }
 
@@ -470,6 +501,7 @@ impl Engine for Uring {
     }
 
     fn close_listeners(&mut self) {
+        self.accept_overflows = Engine::accept_overflows(self);
         for index in 0..self.listeners.len() {
             self.ring.cancel(Tag::Listener(index as u32));
         }
@@ -485,7 +517,7 @@ impl Engine for Uring {
             .listeners
             .iter()
             .map(|listener| listener::drops(listener.fd.as_fd()));
-        drops.map(|drops| drops.map_or(0, u64::from)).sum()
+        self.accept_overflows + drops.map(|drops| drops.map_or(0, u64::from)).sum::<u64>()
     }
 
     fn release_spares(&mut self) {
@@ -498,6 +530,7 @@ impl Engine for Uring {
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,
+            options_refused: self.kit.options_refused,
         }
     }
 }
