@@ -4,7 +4,7 @@
 //! that lanes hold. Messages go through the ring: a multishot receive into
 //! provided buffers, a send out of them, and one system call a turn for all of
 //! them. Bulk, slow readers and short connections go the way of the readiness
-//! engine ([`Kit`]), woken by polls of the ring.
+//! engine (`Kit`), woken by polls of the ring.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
 //! worker's wheel).
@@ -14,6 +14,7 @@
 
 mod buffers;
 mod completions;
+mod doors;
 mod lanes;
 mod leg;
 mod op;
@@ -47,6 +48,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+use doors::Doors;
 use lanes::Mover;
 use leg::Leg;
 use op::{At, Op, SLOTS_MAX, Tag};
@@ -66,6 +68,7 @@ pub struct Uring {
     // First, for it is dropped first: nothing else may go while operations fly.
     ring: Ring,
     listeners: Vec<Listener>,
+    doors: Doors,
     conns: Slots<Conn>,
     kit: Kit,
     waker: Waker,
@@ -123,13 +126,12 @@ impl Uring {
             ring.busy_poll_cards(setup.busy_poll);
         }
         ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
-        for (index, listener) in listeners.iter().enumerate() {
-            let tag = Tag::Listener(index as u32);
-            ring.poll_on(listener.fd.as_fd(), libc::POLLIN, tag);
-        }
+        let doors = Doors::new(&listeners)?;
+        ring.poll_on(doors.as_fd(), libc::POLLIN, Tag::Doors);
         Ok(Self {
             ring,
             listeners,
+            doors,
             conns: Slots::new(),
             kit: Kit {
                 scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
@@ -205,18 +207,25 @@ impl Uring {
     }
 
     /// Sides that were left unwatched for long enough are watched for failure.
-    fn keep_vigils(&mut self) {
-        while let Some(&(at, due)) = self.vigils.front()
-            && due <= self.now
-        {
-            self.vigils.pop_front();
-            if let Some(leg) = leg_mut(&mut self.conns, at) {
-                leg.vigil_due = false;
-                if wants_vigil(leg) {
+    /// Returns when the next will be; those that want none any more are forgotten,
+    /// so that sessions long over wake nobody.
+    fn keep_vigils(&mut self) -> Time {
+        while let Some(&(at, due)) = self.vigils.front() {
+            let leg = leg_mut(&mut self.conns, at);
+            match leg {
+                Some(leg) if wants_vigil(leg) => {
+                    if due > self.now {
+                        return due;
+                    }
+                    leg.vigil_due = false;
                     leg.watch(Op::Vigil, at, &mut self.ring);
                 }
+                Some(leg) => leg.vigil_due = false,
+                None => {}
             }
+            self.vigils.pop_front();
         }
+        Time::NEVER
     }
 
     /// Both sides stand: what the client has sent meanwhile is looked for, what
@@ -305,9 +314,8 @@ impl Engine for Uring {
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
-        self.keep_vigils();
+        let vigil = self.keep_vigils();
         events.append(&mut self.queued);
-        let vigil = self.vigils.front().map_or(Time::NEVER, |(_, due)| *due);
         let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
             until.min(vigil)
@@ -502,13 +510,7 @@ impl Engine for Uring {
 
     fn close_listeners(&mut self) {
         self.accept_overflows = Engine::accept_overflows(self);
-        for index in 0..self.listeners.len() {
-            self.ring.cancel(Tag::Listener(index as u32));
-        }
-        // The polls hold the sockets: only when they are gone, the ports are.
-        // Cancelling a poll completes at once; should the call fail, the ring's
-        // end closes them.
-        let _ = self.ring.enter(0, None);
+        self.doors.close(&self.listeners);
         self.listeners.clear();
     }
 
