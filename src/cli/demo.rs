@@ -316,7 +316,7 @@ mod tests {
             "direct",
             "through thalweg",
             "8.00 Gb/s",
-            "1.00 GiB",
+            "4.00 GiB",
             "0.500 s",
             "bbr",
             "Next:",

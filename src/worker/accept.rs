@@ -169,13 +169,17 @@ impl Doors {
             .map_or(Endpoint::Unnamed, |door| door.setup.address.clone())
     }
 
-    /// A session has ended: there is room, and two descriptors.
-    fn make_room(&mut self, forward_gate: Option<&Gate>) {
+    /// A session has ended: there is room, and if it had both sides, there are two
+    /// descriptors. One that never got its second leaves none to spare: letting the
+    /// next client in at once would only turn that one away too.
+    fn make_room(&mut self, forward_gate: Option<&Gate>, had_both: bool) {
         self.gate.leave();
         if let Some(gate) = forward_gate {
             gate.leave();
         }
-        self.starved_until = Time::ZERO;
+        if had_both {
+            self.starved_until = Time::ZERO;
+        }
         for door in &mut self.listeners {
             door.full_until = Time::ZERO;
         }
@@ -324,10 +328,10 @@ impl<E: Engine> Worker<E> {
         }
     }
 
-    /// A session of this forward has ended.
-    pub(super) fn make_room(&mut self, forward: u16) {
+    /// A session of this forward has ended; whether it ever had both its sides.
+    pub(super) fn make_room(&mut self, forward: u16, had_both: bool) {
         let gate = self.forwards[usize::from(forward)].gate.clone();
-        self.doors.make_room(gate.as_deref());
+        self.doors.make_room(gate.as_deref(), had_both);
     }
 
     /// The outcome of a connect, told to its session; the handshake's last ACK

@@ -503,7 +503,8 @@ impl<E: Engine> Worker<E> {
         {
             counters.ended_well.add(1);
         }
-        self.make_room(entry.forward);
+        let had_both = session.connect_time().is_some();
+        self.make_room(entry.forward, had_both);
         if self.session_log != SessionLog::Off {
             let record = self.record(&entry);
             self.log.session(record);
@@ -539,6 +540,10 @@ impl<E: Engine> Worker<E> {
         self.counters.connect_failures.add(1);
         if cause.is_local_shortage() {
             self.counters.connect_shortages.add(1);
+            if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
+                // Whoever is let in now would be turned away as well.
+                self.starve(self.engine.now());
+            }
             self.complain(Complaint::Shortage, || {
                 format!("cannot connect upstream: {}", cause.name())
             });

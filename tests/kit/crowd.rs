@@ -2,11 +2,12 @@
 //! hands. Their payload is a byte here and there: what they cost and whether they
 //! live is the point.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use thalweg::net::limits;
 
+use super::peer::unless_reset;
 use super::{Forwarder, Listener, PATIENCE, Peer};
 
 /// Descriptors that everything else in a test process may need.
@@ -104,9 +105,8 @@ fn read_some(mut stream: &TcpStream) -> usize {
 /// may overtake the news that it stands.
 #[track_caller]
 pub(crate) fn is_turned_away(forwarder: &Forwarder) {
-    match Peer::try_connect(forwarder.address()) {
-        Ok(mut client) => drop(client.receive_until_end()),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    if let Some(mut client) = unless_reset(Peer::try_connect(forwarder.address())) {
+        client.receive_until_end();
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) fn limit_descriptors(process: Process, limit: u64) {
 pub(crate) fn leave_descriptors(process: Process, count: usize) {
     let taken = process.descriptor_targets();
     let taken: Vec<u32> = taken.into_iter().map(|(number, _)| number).collect();
-    let free = (0..).filter(|number| !taken.contains(number));
-    let limit = free.skip(count).next().unwrap_or(0);
+    let mut free = (0..).filter(|number| !taken.contains(number));
+    let limit = free.nth(count).unwrap_or(0);
     limit_descriptors(process, u64::from(limit));
 }
 

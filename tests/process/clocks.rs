@@ -47,7 +47,7 @@ fn b73_the_wall_clock_jumps_by_an_hour() {
             .start();
         let crowd = Crowd::through(&forwarder, &server, 3);
         crowd.clients[0].half_close();
-        // Dialled all the while: nobody answers there.
+        // The hour of the log's clock.
         let hour = |forwarder: &Forwarder| {
             let before = forwarder.lines_with("counters ").len();
             forwarder.counters();

@@ -1,6 +1,8 @@
 //! Addresses that cannot be had: behaviour 69.
 
+use std::io::Read;
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use crate::kit::shortage::Nobody;
 use crate::kit::*;
@@ -8,9 +10,17 @@ use crate::kit::*;
 /// Starts what cannot start: exit code 1, and a message.
 #[track_caller]
 fn message(setup: &Setup) -> String {
-    let output = setup.command().output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut command = setup.command();
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let ended = poll(PATIENCE, || child.try_wait().unwrap());
+    let _ = child.kill();
+    let _ = child.wait();
+    let mut said = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(ended.is_some(), "it runs: {said}");
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{said}");
     said
 }
 

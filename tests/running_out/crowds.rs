@@ -127,10 +127,10 @@ fn b46_a_bulk_flow_beside_a_thousand_small_ones() {
                 }
                 sender.half_close();
             });
-            let received = scope.spawn(|| receiver.receive_until_end_within(10 * PATIENCE));
+            let reading = scope.spawn(|| receiver.receive_until_end_within(10 * PATIENCE));
             let best = best_of(20, BESIDE_BULK_MAX * quiet[2], round);
             stop.store(true, Ordering::Relaxed);
-            assert_eq!(received.join().unwrap(), Some(End::Eof));
+            assert_eq!(reading.join().unwrap(), Some(End::Eof));
             best
         });
         assert!(

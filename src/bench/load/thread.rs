@@ -6,6 +6,8 @@
 //! An open loop sleeps on a timerfd, because epoll's own timeout counts in
 //! milliseconds.
 
+mod connect;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,7 +17,6 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::time::TimeSpec;
@@ -25,9 +26,8 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
 use super::bulk::BulkFlow;
 use super::exchange::ExchangeFlow;
 use super::schedule::Schedule;
-use super::shape::{Bulk, Connection, Exchange};
+use super::shape::Connection;
 use super::{Counters, LoadPlan, ThreadResult, Window};
-use crate::bench::socket;
 
 const SCRATCH: usize = 256 * 1024;
 const WAKE: Token = Token(usize::MAX);
@@ -167,101 +167,6 @@ impl Generator {
 
     pub(super) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
-    }
-
-    /// Connects every flow.
-    ///
-    /// # Errors
-    /// What went wrong first, or that the deadline has passed.
-    pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), String> {
-        let bulk = self.plan.shape.bulk;
-        let exchange = self.plan.shape.exchange;
-        let bulk_flows = bulk.map_or(0, |bulk| self.share.of_flows(bulk.flows));
-        let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
-        self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
-        let mut streams = self.connect_all(bulk_flows, exchange, deadline)?;
-        for (index, stream) in streams.iter_mut().enumerate() {
-            let Some(stream) = stream.take() else {
-                // Fresh connections are made when they are needed.
-                continue;
-            };
-            self.live += 1;
-            let checked = index % self.plan.check_one_in.max(1) == 0;
-            self.seed += 7_919;
-            self.flows[index] = match (bulk, exchange) {
-                (Some(Bulk { direction, .. }), _) if index < bulk_flows => {
-                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, checked))
-                }
-                (_, Some(exchange)) => {
-                    Flow::Exchange(ExchangeFlow::new(stream, exchange.size, self.seed))
-                }
-                _ => Flow::Gone,
-            };
-        }
-        Ok(())
-    }
-
-    /// Connects the flows that live from the start, a bounded number at a time.
-    fn connect_all(
-        &mut self,
-        bulk_flows: usize,
-        exchange: Option<Exchange>,
-        deadline: Instant,
-    ) -> Result<Vec<Option<TcpStream>>, String> {
-        let wanted = match exchange {
-            Some(exchange) if exchange.connection == Connection::Kept => self.flows.len(),
-            _ => bulk_flows,
-        };
-        let mut streams: Vec<Option<TcpStream>> = (0..self.flows.len()).map(|_| None).collect();
-        let (mut started, mut standing) = (0, 0);
-        let mut stands = vec![false; wanted];
-        let mut events = Events::with_capacity(256);
-        while standing < wanted {
-            while started < wanted && started - standing < CONNECTING_MAX {
-                streams[started] = Some(self.start_connect(started)?);
-                started += 1;
-            }
-            if Instant::now() >= deadline || self.stop.load(Relaxed) {
-                return Err(format!(
-                    "only {standing} of {wanted} connections to {} stood in time",
-                    self.plan.target
-                ));
-            }
-            self.wait(&mut events, Duration::from_millis(100))?;
-            for event in &events {
-                let Token(index) = event.token();
-                let Some(Some(stream)) = streams.get(index) else {
-                    continue;
-                };
-                if let Some(error) = stream.take_error().map_err(text)? {
-                    return Err(format!("cannot connect to {}: {error}", self.plan.target));
-                }
-                if event.is_writable() && !stands[index] && stream.peer_addr().is_ok() {
-                    stands[index] = true;
-                    standing += 1;
-                }
-            }
-        }
-        Ok(streams)
-    }
-
-    fn start_connect(&self, index: usize) -> Result<TcpStream, String> {
-        let connect = || {
-            let mut stream = socket::connect(self.plan.target, self.plan.congestion.as_deref())?;
-            self.poll.registry().register(
-                &mut stream,
-                Token(index),
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
-            Ok::<_, io::Error>(stream)
-        };
-        connect().map_err(|error| match error.raw_os_error() {
-            Some(libc::EADDRNOTAVAIL) => format!(
-                "no free local port to connect to {} (net.ipv4.ip_local_port_range)",
-                self.plan.target
-            ),
-            _ => format!("cannot connect to {}: {error}", self.plan.target),
-        })
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) -> Result<(), String> {

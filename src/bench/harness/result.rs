@@ -1,0 +1,97 @@
+//! What a run of the harness brings home, before any statistics.
+
+use serde::Serialize;
+
+use super::Layout;
+use crate::bench::subjects::launch::Launch;
+
+/// One measurement.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// Which round, from 0.
+    pub round: usize,
+    /// Measured seconds.
+    pub seconds: f64,
+    /// Payload bytes a second from client to origin, as they arrived.
+    pub up: f64,
+    /// Payload bytes a second from origin to client, as they arrived.
+    pub down: f64,
+    /// Exchanges a second.
+    pub exchanges: f64,
+    /// Requests of an open loop that were due and not answered in time.
+    pub unanswered: u64,
+    /// CPU seconds a second of the forwarder's process tree.
+    pub forwarder_cpu: f64,
+    /// CPU seconds a second of the generator.
+    pub generator_cpu: f64,
+    /// CPU seconds a second of the origin.
+    pub origin_cpu: f64,
+    /// Share of the CPUs that this subject's path may use, 0 to 1, that went to
+    /// something else.
+    pub foreign_cpu: f64,
+    /// Context switches a second of the forwarder.
+    pub switches: f64,
+    /// Bytes compared with what was sent, warm-up included.
+    pub checked: u64,
+    /// Latency of exchanges in the measured time.
+    #[serde(skip)]
+    pub latency: hdrhistogram::Histogram<u64>,
+}
+
+/// Every round of one subject in one shape.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Index into [`LayoutResult::subjects`].
+    pub subject: usize,
+    /// Index into [`super::BenchOptions::shapes`].
+    pub shape: usize,
+    /// One for each round that succeeded.
+    pub samples: Vec<Sample>,
+    /// Why there are no more of them, and why it is not compared.
+    pub failure: Option<String>,
+    /// Flows whose other direction was cut when one ended.
+    pub cut_short: u64,
+}
+
+/// What an idle session costs.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct IdleCost {
+    /// How many there were.
+    pub sessions: usize,
+    /// Bytes of user memory for each.
+    pub bytes: f64,
+    /// Descriptors for each.
+    pub descriptors: f64,
+    /// Of these, ends of pipes.
+    pub pipe_ends: f64,
+}
+
+/// How a subject was run.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubjectFacts {
+    /// Its name in the report.
+    pub name: String,
+    /// Whether it is `direct`.
+    pub is_direct: bool,
+    /// Command line, files, version.
+    pub launch: Launch,
+    /// Whether a response that follows the client's end arrives whole.
+    pub keeps_half_closed: bool,
+    /// What an idle session costs; not for `direct`.
+    pub idle: Option<IdleCost>,
+}
+
+/// Everything measured in one layout.
+#[derive(Debug, Clone)]
+pub struct LayoutResult {
+    /// Which.
+    pub layout: Layout,
+    /// The forwarder's CPUs.
+    pub forwarder_cpus: Vec<usize>,
+    /// Everybody else's.
+    pub other_cpus: Vec<usize>,
+    /// Whom.
+    pub subjects: Vec<SubjectFacts>,
+    /// Shape by shape, subject by subject.
+    pub cells: Vec<Cell>,
+}
