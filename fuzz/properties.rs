@@ -80,12 +80,12 @@ fn are_told(errors: &ConfigErrors) {
 pub(crate) fn address(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(range) = text.parse::<AddressRange>() {
-        read_back(&range, range.to_string().parse());
+        read_back(&range, &range.to_string().parse());
         assert_eq!(range.expand().count(), range.len());
         assert_eq!(range.nth(0).as_ref(), Some(range.first()));
         assert_eq!(range.nth(range.len()), None);
         let last = range.nth(range.len() - 1).expect("a range is not empty");
-        read_back(&last, last.to_string().parse());
+        read_back(&last, &last.to_string().parse());
     }
     if let Ok(one) = text.parse::<Address>() {
         assert!(
@@ -98,7 +98,7 @@ pub(crate) fn address(data: &[u8]) {
 }
 
 #[track_caller]
-fn read_back<T: PartialEq + Debug, E: PartialEq + Debug>(value: &T, read: Result<T, E>) {
+fn read_back<T: PartialEq + Debug, E: PartialEq + Debug>(value: &T, read: &Result<T, E>) {
     assert_eq!(read.as_ref(), Ok(value));
 }
 
@@ -106,17 +106,17 @@ fn read_back<T: PartialEq + Debug, E: PartialEq + Debug>(value: &T, read: Result
 pub(crate) fn units(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(time) = units::parse_duration(&text) {
-        read_back(&time, units::parse_duration(&units::format_duration(time)));
+        read_back(&time, &units::parse_duration(&units::format_duration(time)));
     }
     if let Ok(time) = units::parse_timeout(&text) {
         assert!(time > Duration::ZERO);
-        read_back(&time, units::parse_timeout(&units::format_timeout(time)));
+        read_back(&time, &units::parse_timeout(&units::format_timeout(time)));
     }
     if let Ok(size) = units::parse_size(&text) {
-        read_back(&size, units::parse_size(&units::format_size(size)));
+        read_back(&size, &units::parse_size(&units::format_size(size)));
     }
     if let Ok(rate) = units::parse_rate(&text) {
-        read_back(&rate, units::parse_rate(&units::format_rate(rate)));
+        read_back(&rate, &units::parse_rate(&units::format_rate(rate)));
     }
     for shown in [
         figures::parse_size(&text).map(|n| figures::size(n as f64)),
