@@ -4,7 +4,7 @@
 //! that lanes hold. Messages go through the ring: a multishot receive into
 //! provided buffers, a send out of them, and one system call a turn for all of
 //! them. Bulk, slow readers and short connections go the way of the readiness
-//! engine ([`Kit`]), woken by polls of the ring.
+//! engine (`Kit`), woken by polls of the ring.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
 //! worker's wheel).
