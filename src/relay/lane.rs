@@ -287,6 +287,24 @@ impl Lane {
         self.fill_max = self.fill_max.min(taken.max(FILL_MIN));
     }
 
+    /// `n` bytes that were reported as written were not: an engine that writes
+    /// behind the lane's back takes its word back before anything follows them.
+    /// They are held again, and the sink takes none; if it has failed meanwhile,
+    /// they are lost.
+    pub fn undrained(&mut self, n: u32) {
+        debug_assert!(
+            n > 0 && self.held == 0 && self.sink != Sink::Shut,
+            "only what was written last can be taken back"
+        );
+        self.drained -= u64::from(n);
+        if self.sink == Sink::Failed {
+            self.lost += u64::from(n);
+        } else {
+            self.held = n;
+            self.drain_blocked();
+        }
+    }
+
     /// Writing failed for good; what was held is lost and the engine drops it.
     pub const fn sink_failed(&mut self) {
         self.lost += self.held as u64;
@@ -558,6 +576,29 @@ mod tests {
                 path: Path::Copy
             }
         );
+    }
+
+    #[test]
+    fn what_was_not_written_after_all_is_held_again() {
+        let mut lane = lane(PathPolicy::Copy);
+        lane.filled(256 * KIB);
+        lane.drained(256 * KIB);
+        lane.source_failed();
+        assert_eq!(lane.progress(), Progress::SourceFailed);
+        lane.undrained(100);
+        assert_eq!(
+            (lane.next(), lane.progress(), lane.is_stalled()),
+            (Next::Park, Progress::Flushing, true)
+        );
+        lane.sink_ready();
+        assert_eq!(lane.next(), Next::Drain { len: 100 });
+        lane.drained(100);
+        assert_eq!(lane.progress(), Progress::SourceFailed);
+
+        lane.sink_failed();
+        lane.undrained(7);
+        assert_eq!((lane.held(), lane.bytes_lost()), (0, 7));
+        assert_eq!(lane.bytes_in(), lane.bytes_out() + lane.bytes_lost());
     }
 
     #[test]

@@ -365,7 +365,8 @@ impl<E: Engine> Worker<E> {
             Direction::Up => &self.counters.bytes_up,
             Direction::Down => &self.counters.bytes_down,
         };
-        bytes.add(lane.bytes_out() - written);
+        // An engine may take back what it reported as written: see `Lane::undrained`.
+        bytes.add(lane.bytes_out().wrapping_sub(written));
         if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
             self.splice_given_up = true;
             let text = format!(

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use super::leg::Leg;
 use super::op::{At, Op, Tag};
 use super::ring::Completion;
-use super::{READABLE, Uring, leg_mut, ready};
+use super::{READABLE, Uring, leg_mut, list_vigil, ready};
 use crate::engine::Event;
 use crate::net::dial;
 use crate::net::errno::Operation;
@@ -68,6 +68,10 @@ impl Uring {
         if leg.closing {
             return leg_closed(leg, at, events);
         }
+        if matches!(op, Op::Recv | Op::WatchIn) {
+            // A lane that is parked starts no other: then a vigil tells.
+            list_vigil(&mut self.vigils, leg, at, self.now);
+        }
         match op {
             Op::WatchIn | Op::Vigil => {
                 let failed = result < 0 || result as i16 & libc::POLLERR != 0;
@@ -82,7 +86,7 @@ impl Uring {
                 leg.watch(Op::WatchOut, at, &mut self.ring);
             }
             Op::WatchOut => {
-                if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+                if leg.send_failed.is_some() {
                     events.push(ready(at.side.other(), at.key, READABLE));
                 }
                 let readiness = Readiness {
@@ -112,7 +116,9 @@ impl Uring {
             }
             if leg.has_left_over() {
                 leg.watch(Op::WatchOut, at, &mut self.ring);
-            } else if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+            }
+            let waits = std::mem::take(&mut leg.sender_waits);
+            if waits || leg.has_left_over() || leg.send_failed.is_some() {
                 // The lane towards this side is pumped when its source is ready.
                 events.push(ready(at.side.other(), at.key, READABLE));
             }

@@ -1,10 +1,11 @@
 //! Moves the bytes of one lane: what was received through the ring by sends
 //! through the ring, and everything else as the readiness engine does.
 //!
-//! A send is reported to the lane when it is queued: the bytes are on their way,
-//! as they are once the kernel has taken them. So a message costs one pump and
-//! not two. What the sink then does not take waits in its leg, before everything
-//! else, and holds the lane up as a full socket does.
+//! A send is reported to the lane when it is queued: so a message costs one pump
+//! and not two. What the sink then did not take is the first thing the lane learns
+//! of at its next pump: it takes those bytes back, holds them, and is stalled as
+//! one whose write came short. Until the outcome is known nothing follows them: no
+//! byte, no end and no failure of the source.
 
 use std::os::fd::AsFd;
 
@@ -39,6 +40,7 @@ impl Mover<'_> {
         let read_before = lane.bytes_in();
         let streamed = self.source.flies(Op::Recv) || self.source.has_received();
         let mut turn = Turn::start(self.store);
+        self.take_back(lane, &mut turn);
         while let Some(next) = turn.next(lane) {
             if !self.step(next, lane, &mut turn) {
                 break;
@@ -54,20 +56,40 @@ impl Mover<'_> {
         pumped
     }
 
+    /// The lane takes back what the sink was sent and did not take.
+    fn take_back(&mut self, lane: &mut Lane, turn: &mut Turn) {
+        if let Some(tail) = self.sink.take_left_over(self.kit) {
+            lane.undrained(tail.unsent().len() as u32);
+            self.kit.empty(self.store);
+            if lane.held() > 0 {
+                *self.store = Store::Tail(tail);
+            } else {
+                self.kit.chunks.recycle(tail);
+            }
+        }
+        if let Some((failure, len)) = self.sink.send_failed.take() {
+            lane.undrained(len);
+            turn.drain_failed(self.direction, failure, lane);
+        }
+    }
+
     /// One move; `false`: nothing more to do before the sink is heard of.
     fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
-        if let Next::Fill { .. } | Next::Drain { .. } | Next::ShutSink = next
-            && !self.sink_is_clear(next, lane, turn)
-        {
-            return false;
-        }
-        if matches!(lane.next(), Next::Park | Next::Done) {
-            return true;
-        }
         match next {
+            Next::Fill { .. } if self.source.flies(Op::Recv) && !self.source.has_received() => {
+                lane.fill_blocked(FillBlock::Empty);
+            }
+            Next::Fill { .. } | Next::Drain { .. } | Next::ShutSink
+                if self.sink.flies(Op::Send) =>
+            {
+                // The outcome is known at the end of this turn, and an event says so.
+                self.sink.sender_waits = true;
+                lane.fill_blocked(FillBlock::Empty);
+                return false;
+            }
             Next::Fill { .. } if self.source.has_received() => self.forward(lane, turn),
             Next::Discard { .. } if self.source.has_received() => self.discard(lane, turn),
-            Next::Fill { .. } | Next::Discard { .. } if self.source.flies(Op::Recv) => {
+            Next::Discard { .. } if self.source.flies(Op::Recv) => {
                 lane.fill_blocked(FillBlock::Empty);
             }
             _ => {
@@ -87,33 +109,6 @@ impl Mover<'_> {
             }
         }
         true
-    }
-
-    /// Whether the sink has taken what it was sent before. If not, the lane is told
-    /// what keeps it.
-    fn sink_is_clear(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
-        if self.sink.flies(Op::Send) {
-            // The outcome is known at the end of this turn.
-            self.sink.sender_waits = true;
-            lane.fill_blocked(FillBlock::Empty);
-            return false;
-        }
-        let flushed = self.sink.flush(self.kit);
-        if let Some(failure) = self.sink.send_failed.take() {
-            turn.drain_failed(self.direction, failure, lane);
-            return true;
-        }
-        if !flushed {
-            match next {
-                Next::Drain { .. } => lane.drain_blocked(),
-                Next::Fill { .. } if self.source.has_received() => return true,
-                _ => {
-                    self.sink.sender_waits = true;
-                    lane.fill_blocked(FillBlock::Empty);
-                }
-            }
-        }
-        flushed
     }
 
     /// Fills the lane with what was received, and sends it on.
@@ -137,18 +132,13 @@ impl Mover<'_> {
         let Some(sink) = &self.sink.fd else {
             return self.ring.buffers().recycle(piece);
         };
-        if !self.source.has_pieces() && !self.sink.has_left_over() {
+        if !self.source.has_pieces() {
             lane.drained(piece.len());
             let at = self.at_sink();
             return self.sink.send(piece, at, self.ring);
         }
         let bytes = self.ring.buffers().bytes(&piece);
-        let result = if self.sink.has_left_over() {
-            Err(Failure::WouldBlock)
-        } else {
-            transmit(sink.as_fd(), bytes)
-        };
-        match result {
+        match transmit(sink.as_fd(), bytes) {
             Err(failure) if failure != Failure::WouldBlock => {
                 turn.drain_failed(self.direction, failure, lane);
             }
@@ -194,12 +184,10 @@ impl Mover<'_> {
                 self.sink.watch(Op::WatchOut, sink, self.ring);
                 self.source.leave_stream(source, self.ring, self.kit);
             }
-            Next::Park => {
-                self.source.await_bytes(source, self.ring);
-                if self.sink.has_left_over() {
-                    self.sink.watch(Op::WatchOut, sink, self.ring);
-                }
-            }
+            // The event that follows the send has the lane pumped again; a poll would
+            // only tell once more of bytes that wait.
+            Next::Park if self.sink.sender_waits => {}
+            Next::Park => self.source.await_bytes(source, self.ring),
             Next::Fill { .. }
             | Next::Drain { .. }
             | Next::Discard { .. }

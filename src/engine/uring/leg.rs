@@ -28,6 +28,7 @@ use super::ring::Ring;
 use crate::engine::chunks::Tail;
 use crate::engine::pump::{Kit, transmit};
 use crate::net::errno::{Failure, Operation};
+use crate::net::options::plan;
 use crate::relay::session::Readiness;
 
 /// Turns with little to read, one after the other, that make a leg streamed.
@@ -73,8 +74,8 @@ pub(super) struct Leg {
     pub(super) sender_waits: bool,
     /// How its stream ended: 0 in good order, else an errno.
     pub(super) end: Option<i32>,
-    /// A send failed, after its bytes were reported as written.
-    pub(super) send_failed: Option<Failure>,
+    /// A send failed, after so many bytes were reported as written.
+    pub(super) send_failed: Option<(Failure, u32)>,
     inbox: Inbox,
     /// What was received before it was watched again. Comes after nothing else.
     #[allow(
@@ -84,7 +85,8 @@ pub(super) struct Leg {
     spill: Option<Box<VecDeque<Tail>>>,
     /// What the send in flight sends.
     sending: Option<Piece>,
-    /// What a send left over; goes out before anything else.
+    /// What a send left over, until the lane takes it back. Goes out before anything
+    /// else.
     outbox: Option<Tail>,
 }
 
@@ -293,18 +295,18 @@ impl Leg {
         let Some(piece) = self.sending.take() else {
             return;
         };
-        if let Err(result) = result
-            && !self.closing
-        {
-            let errno = Errno::from_raw(-result.min(0));
-            match Failure::of(Operation::Transfer, errno) {
-                // Some of it was taken, or none.
-                _ if result >= 0 => self.leave_over(&piece, result as usize, ring, kit),
+        match result {
+            Ok(()) => {}
+            // An orderly end would claim that the rest had been sent.
+            Err(_) if self.closing => self.abort_on_close(),
+            // Some of it was taken.
+            Err(taken @ 0..) => self.leave_over(&piece, taken as usize, ring, kit),
+            Err(errno) => match Failure::of(Operation::Transfer, Errno::from_raw(-errno)) {
                 Failure::WouldBlock | Failure::Interrupted => {
                     self.leave_over(&piece, 0, ring, kit);
                 }
-                failure => self.send_failed = Some(failure),
-            }
+                failure => self.send_failed = Some((failure, piece.len())),
+            },
         }
         ring.buffers().recycle(piece);
     }
@@ -315,14 +317,23 @@ impl Leg {
         self.outbox = Some(tail);
     }
 
-    /// Sends what a send left over. `false`: some of it is still there.
+    /// Hands what a send left over back to its lane; no longer counted as held by
+    /// the kit.
+    pub(super) fn take_left_over(&mut self, kit: &mut Kit) -> Option<Tail> {
+        let tail = self.outbox.take()?;
+        kit.held -= tail.footprint();
+        Some(tail)
+    }
+
+    /// Sends what a send left over and no lane has taken back: that of a source
+    /// that has ended is not pumped any more. `false`: some of it is still there.
     pub(super) fn flush(&mut self, kit: &mut Kit) -> bool {
         while let (Some(tail), Some(fd)) = (&mut self.outbox, &self.fd) {
             match transmit(fd.as_fd(), tail.unsent()) {
                 Ok(taken) => tail.advance(taken as u32),
                 Err(Failure::WouldBlock) => return false,
                 Err(failure) => {
-                    self.send_failed = Some(failure);
+                    self.send_failed = Some((failure, tail.unsent().len() as u32));
                     self.drop_outbox(kit);
                 }
             }
@@ -343,8 +354,7 @@ impl Leg {
     }
 
     fn drop_outbox(&mut self, kit: &mut Kit) {
-        if let Some(tail) = self.outbox.take() {
-            kit.held -= tail.footprint();
+        if let Some(tail) = self.take_left_over(kit) {
             kit.chunks.recycle(tail);
         }
     }
@@ -357,6 +367,14 @@ impl Leg {
     }
 
     // The end.
+
+    /// Makes the close a reset.
+    pub(super) fn abort_on_close(&self) {
+        if let Some(fd) = &self.fd {
+            // Best effort: a socket that refuses SO_LINGER is closed in order.
+            let _ = plan::set_abort_on_close(fd.as_fd());
+        }
+    }
 
     /// Drops what is held and cancels what is in flight.
     pub(super) fn shut_down(&mut self, at: At, ring: &mut Ring, kit: &mut Kit) {

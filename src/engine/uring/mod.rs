@@ -306,6 +306,14 @@ const fn wants_vigil(leg: &Leg) -> bool {
         && !leg.flies(Op::Vigil)
 }
 
+/// Puts a side that wants a vigil on the list, unless it is there.
+fn list_vigil(vigils: &mut VecDeque<(At, Time)>, leg: &mut Leg, at: At, now: Time) {
+    if wants_vigil(leg) && !leg.vigil_due {
+        leg.vigil_due = true;
+        vigils.push_back((at, now + VIGIL_PATIENCE));
+    }
+}
+
 impl Engine for Uring {
     type Incoming = Incoming;
 
@@ -316,7 +324,7 @@ impl Engine for Uring {
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         let vigil = self.keep_vigils();
         events.append(&mut self.queued);
-        let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > self.sends_asleep;
+        let hurry = self.hurry || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
             until.min(vigil)
         } else {
@@ -327,12 +335,22 @@ impl Engine for Uring {
         self.read_clock();
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.take(&mut completions);
+        let earlier = events.len();
         for completion in completions.drain(..) {
             self.dispatch(completion, events);
         }
         self.completions = completions;
+        // Not settled: some of it has still to be submitted or taken, now.
+        self.hurry = !settled;
         if settled {
+            let landed = events.len();
             self.settle_sends(events);
+            // First of all a lane learns that it has to take bytes back: what ends a
+            // session is judged by what it holds.
+            let told = events.len() - landed;
+            if told > 0 {
+                events[earlier..].rotate_right(told);
+            }
         }
         Ok(())
     }
@@ -441,12 +459,8 @@ impl Engine for Uring {
         if lane.progress() == Progress::Finished {
             mover.sink.shut = true;
         }
-        if wants_vigil(mover.source) && !mover.source.vigil_due {
-            mover.source.vigil_due = true;
-            let side = direction.source();
-            self.vigils
-                .push_back((At { key, side }, self.now + VIGIL_PATIENCE));
-        }
+        let side = direction.source();
+        list_vigil(&mut self.vigils, mover.source, At { key, side }, self.now);
         pumped
     }
 
@@ -478,13 +492,13 @@ impl Engine for Uring {
         let Some(leg) = leg_mut(&mut self.conns, at) else {
             return Start::Done(());
         };
+        // An orderly end would claim that what a send left over had been sent.
+        if how == Close::Reset || leg.has_left_over() {
+            leg.abort_on_close();
+        }
         leg.shut_down(at, &mut self.ring, &mut self.kit);
-        let Some(fd) = &leg.fd else {
+        if leg.fd.is_none() {
             return Start::Done(());
-        };
-        if how == Close::Reset {
-            // Best effort: a socket that refuses SO_LINGER is closed in order.
-            let _ = plan::set_abort_on_close(fd.as_fd());
         }
         if leg.is_quiet() {
             leg.fd = None;
