@@ -25,6 +25,17 @@ impl Tail {
         &self.bytes[self.start as usize..self.end as usize]
     }
 
+    /// Adds bytes behind what waits, if there is room for all of them.
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        let (start, end) = (self.end as usize, self.end as usize + bytes.len());
+        let Some(room) = self.bytes.get_mut(start..end) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.end = end as u32;
+        true
+    }
+
     /// The first `n` of it were written.
     pub fn advance(&mut self, n: u32) {
         debug_assert!(self.start + n <= self.end);
@@ -84,6 +95,16 @@ mod tests {
             assert_eq!(tail.unsent(), &bytes[len / 3..]);
             chunks.recycle(tail);
         }
+    }
+
+    #[test]
+    fn bytes_are_appended_while_there_is_room() {
+        let mut chunks = Chunks::default();
+        let mut tail = chunks.park(&[1; 10 * 1024]);
+        tail.advance(1024);
+        assert!(tail.append(&[2; 6 * 1024]));
+        assert!(!tail.append(&[3]));
+        assert_eq!(tail.unsent(), [vec![1; 9 * 1024], vec![2; 6 * 1024]].concat());
     }
 
     #[test]

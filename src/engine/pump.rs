@@ -132,8 +132,13 @@ impl Kit {
         }
     }
 
+    /// More is held than the reactor may.
+    pub(super) const fn is_pressed(&self) -> bool {
+        self.held > self.held_limit
+    }
+
     fn pressed(&self, max: u32) -> u32 {
-        if self.held > self.held_limit {
+        if self.is_pressed() {
             max.min(PRESSED_FILL)
         } else {
             max

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use super::leg::Leg;
 use super::op::{At, Op, Tag};
 use super::ring::Completion;
-use super::{READABLE, Uring, leg_mut, list_vigil, ready};
+use super::{POLL_PAUSE, READABLE, Uring, leg_mut, list_vigil, ready};
 use crate::engine::Event;
 use crate::net::dial;
 use crate::net::errno::Operation;
@@ -19,23 +19,41 @@ impl Uring {
         match completion.tag {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Doors => {
-                if !completion.more() {
-                    let fd = self.doors.as_fd();
-                    self.ring.poll_on(fd, libc::POLLIN, completion.tag);
-                }
+                self.poll_again(completion);
                 let knocked = self.doors.knocked();
                 events.extend(knocked.map(Event::Acceptable));
             }
             Tag::Waker => {
                 self.waker.rest();
-                if !completion.more() {
-                    let fd = self.waker.as_fd();
-                    self.ring.poll_on(fd, libc::POLLIN, Tag::Waker);
-                }
+                self.poll_again(completion);
                 events.push(Event::Woken);
             }
             Tag::Cancel => {}
         }
+    }
+
+    /// The poll of the listeners or of the waker completed: if for good, it is
+    /// started again. One that was refused is given time, or it would be refused
+    /// over and over.
+    fn poll_again(&mut self, completion: Completion) {
+        if completion.more() {
+            return;
+        }
+        if completion.result < 0 {
+            self.refused_polls.push(completion.tag);
+            self.polls_due = self.now + POLL_PAUSE;
+        } else {
+            self.start_poll(completion.tag);
+        }
+    }
+
+    pub(super) fn start_poll(&mut self, tag: Tag) {
+        let fd = match tag {
+            Tag::Doors => self.doors.as_fd(),
+            Tag::Waker => self.waker.as_fd(),
+            Tag::Side(..) | Tag::Cancel => return,
+        };
+        self.ring.poll_on(fd, libc::POLLIN, tag);
     }
 
     fn landed(&mut self, at: At, op: Op, completion: Completion, events: &mut Vec<Event>) {
@@ -53,6 +71,7 @@ impl Uring {
         if op == Op::Send {
             leg.sent(Err(result), &mut self.ring, &mut self.kit);
         } else if op == Op::Recv && !leg.closing {
+            self.no_buffer += u64::from(result == -libc::ENOBUFS);
             match piece {
                 Some(piece) if result > 0 => {
                     leg.take_in(piece, at, &mut self.ring, &mut self.kit);

@@ -187,7 +187,7 @@ impl Mover<'_> {
             // The event that follows the send has the lane pumped again; a poll would
             // only tell once more of bytes that wait.
             Next::Park if self.sink.sender_waits => {}
-            Next::Park => self.source.await_bytes(source, self.ring),
+            Next::Park => self.source.await_bytes(source, self.ring, self.kit),
             Next::Fill { .. }
             | Next::Drain { .. }
             | Next::Discard { .. }

@@ -13,6 +13,12 @@
 //! Every leg begins watched: a short connection never pays for the change, and
 //! bulk goes through the large buffer and the pipes of [`Kit`].
 //!
+//! Memory: a leg that leaves the stream copies what it has received into chunks,
+//! which count as held. With more held than the reactor may, every leg that
+//! receives leaves, and none starts again. So the limit is passed by no more than
+//! the provided buffers of the reactor hold for each turn in which legs leave
+//! (2 MiB, in chunks at most twice that), besides what watched lanes add.
+//!
 //! Invariants: at most one of each operation in flight; a descriptor is closed
 //! only with none in flight; provided buffers are held only by streamed legs, and
 //! by a send for as long as a turn.
@@ -142,12 +148,13 @@ impl Leg {
         }
     }
 
-    /// Waits for bytes, in the way this leg is read.
-    pub(super) fn await_bytes(&mut self, at: At, ring: &mut Ring) {
+    /// Waits for bytes, in the way this leg is read. While more is held than may be
+    /// it is watched: what it then reads is bounded.
+    pub(super) fn await_bytes(&mut self, at: At, ring: &mut Ring, kit: &Kit) {
         if self.flies(Op::Recv) || self.end.is_some() {
             return;
         }
-        if !self.streamed {
+        if !self.streamed || kit.is_pressed() {
             return self.watch(Op::WatchIn, at, ring);
         }
         if let Some(fd) = &self.fd
@@ -193,7 +200,7 @@ impl Leg {
         } else {
             self.spill(piece, ring, kit);
         }
-        if full || self.waiting >= INBOX_MAX {
+        if full || self.waiting >= INBOX_MAX || kit.is_pressed() {
             self.leave_stream(at, ring, kit);
         }
     }
@@ -256,10 +263,14 @@ impl Leg {
     }
 
     fn spill(&mut self, piece: Piece, ring: &mut Ring, kit: &mut Kit) {
-        let tail = kit.chunks.park(ring.buffers().bytes(&piece));
+        let bytes = ring.buffers().bytes(&piece);
+        let spill = self.spill.get_or_insert_default();
+        if !spill.back_mut().is_some_and(|last| last.append(bytes)) {
+            let tail = kit.chunks.park(bytes);
+            kit.held += tail.footprint();
+            spill.push_back(tail);
+        }
         ring.buffers().recycle(piece);
-        kit.held += tail.footprint();
-        self.spill.get_or_insert_default().push_back(tail);
     }
 
     /// Drops what was received; returns how many bytes.

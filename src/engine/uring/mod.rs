@@ -62,6 +62,9 @@ pub use wake::Waker;
 /// noticed well within the second that behaviour 12 allows.
 const VIGIL_PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long a poll of the listeners or of the waker rests that the kernel refused.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
+
 /// The completion engine. See the module's documentation.
 #[derive(Debug)]
 pub struct Uring {
@@ -80,6 +83,12 @@ pub struct Uring {
     hurry: bool,
     /// Sends whose buffers may stay out while the reactor sleeps.
     sends_asleep: usize,
+    /// Receives that found no buffer.
+    no_buffer: u64,
+    /// Polls of the listeners and of the waker that were refused, and when they are
+    /// started again.
+    refused_polls: Vec<Tag>,
+    polls_due: Time,
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
@@ -96,6 +105,15 @@ pub struct Uring {
 pub struct Incoming {
     fd: OwnedFd,
     family: Family,
+}
+
+/// What an engine had to do without, so many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lacks {
+    /// A receive found no provided buffer.
+    pub buffers: u64,
+    /// The kernel had no memory for submissions.
+    pub submissions: u64,
 }
 
 /// The two sides of a session, and the bytes its lanes hold.
@@ -148,6 +166,9 @@ impl Uring {
             sends: Vec::new(),
             hurry: false,
             sends_asleep: usize::from(sizes.buffers) / 4,
+            no_buffer: 0,
+            refused_polls: Vec::new(),
+            polls_due: Time::NEVER,
             queued: Vec::new(),
             completions: Vec::new(),
             origin,
@@ -156,6 +177,14 @@ impl Uring {
             ephemeral_ports: setup.ephemeral_ports.clone(),
             accept_overflows: 0,
         })
+    }
+
+    /// What it had to do without so far.
+    pub const fn lacks(&self) -> Lacks {
+        Lacks {
+            buffers: self.no_buffer,
+            submissions: self.ring.shortages(),
+        }
     }
 
     /// A waker for other threads; [`Event::Woken`] follows its use.
@@ -226,6 +255,16 @@ impl Uring {
             self.vigils.pop_front();
         }
         Time::NEVER
+    }
+
+    /// Starts the polls again that were refused. What happened meanwhile was not
+    /// reported: they do that at once.
+    #[cold]
+    fn restart_polls(&mut self) {
+        self.polls_due = Time::NEVER;
+        for tag in std::mem::take(&mut self.refused_polls) {
+            self.start_poll(tag);
+        }
     }
 
     /// Both sides stand: what the client has sent meanwhile is looked for, what
@@ -323,10 +362,13 @@ impl Engine for Uring {
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         let vigil = self.keep_vigils();
+        if self.polls_due <= self.now {
+            self.restart_polls();
+        }
         events.append(&mut self.queued);
         let hurry = self.hurry || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
-            until.min(vigil)
+            until.min(vigil).min(self.polls_due)
         } else {
             Time::ZERO
         };

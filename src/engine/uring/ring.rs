@@ -5,8 +5,14 @@
 //! dropping it cancels everything and reaps until the count is zero, and only then
 //! frees the buffers; should the kernel not come back, they are leaked.
 //!
-//! Oldest kernel: 6.0 (multishot receive). From 6.1 on completions are deferred to
-//! the thread's own `io_uring_enter` (`DEFER_TASKRUN`).
+//! Oldest kernel: 6.1. Completions are deferred to the thread's own
+//! `io_uring_enter` (`DEFER_TASKRUN`); and a send that fails after a part was taken
+//! reports that part, where 6.0 reports the failure alone.
+//!
+//! Out of memory the kernel refuses submissions with EAGAIN: they wait, and so does
+//! the thread, a millisecond at a time. If it cannot even keep a completion (EBADR)
+//! operations are lost whose end nobody would ever learn of: that is an error of
+//! [`Ring::enter`], and the end of its reactor.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -24,9 +30,8 @@ use super::op::Tag;
 /// The group of the provided buffers; there is but one.
 const GROUP: u16 = 0;
 
-/// Attempts to pass submissions on to make room for one more. The first succeeds,
-/// or the second, once completions were taken.
-const PUSH_TRIES: u32 = 1000;
+/// How long the thread rests when the kernel has no memory for submissions.
+const SHORTAGE_REST: Duration = Duration::from_millis(1);
 
 /// Rounds of cancel and reap when the ring is dropped, a tenth of a second each.
 const DROP_ROUNDS: u32 = 20;
@@ -83,6 +88,10 @@ pub(super) struct Ring {
     flying: u32,
     /// Completions taken to make room for submissions.
     backlog: Vec<Completion>,
+    /// Why it cannot be used any more, until somebody was told.
+    broken: Option<io::Error>,
+    /// Times the kernel had no memory for submissions.
+    shortages: u64,
 }
 
 impl Ring {
@@ -98,7 +107,7 @@ impl Ring {
         }
         let buffers = Buffers::new(sizes.buffers)?;
         // SAFETY: the address and the number of entries are those of a mapping that
-        // lives as long as the ring: `drop` frees it after the ring, or never.
+        // lives until they are unregistered: `drop` frees it after that, or never.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -113,6 +122,8 @@ impl Ring {
             buffers: ManuallyDrop::new(buffers),
             flying: 0,
             backlog: Vec::new(),
+            broken: None,
+            shortages: 0,
         })
     }
 
@@ -194,7 +205,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &Entry) {
-        for _ in 0..PUSH_TRIES {
+        loop {
             // SAFETY: of the operations above only `send` and `recv` refer to
             // memory, and that is the provided buffers, which outlive everything in
             // flight (see `drop`). Descriptors need not live on: the kernel holds
@@ -204,14 +215,18 @@ impl Ring {
             if pushed.is_ok() {
                 return;
             }
-            // Full: pass on what is there. That can be refused for a moment, while
-            // too many completions wait to be taken.
-            let _ = self.enter(0, None);
+            // Full: pass on what is there. That can be refused for a while: too many
+            // completions wait to be taken, or there is no memory, and then each
+            // attempt rests.
+            if let Err(error) = self.enter(0, None) {
+                // The next call that can report it does.
+                self.broken = Some(error);
+                return;
+            }
             let mut taken = std::mem::take(&mut self.backlog);
             self.collect(&mut taken);
             self.backlog = taken;
         }
-        panic!("the kernel takes no submissions");
     }
 
     // Completions.
@@ -219,6 +234,9 @@ impl Ring {
     /// Passes submissions on, runs deferred work, and waits for a completion if
     /// `want` is 1: as long as it takes, or until the timeout.
     pub(super) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         let submissions = self.uring.submission().len() as u32;
         let timespec = timeout.map(|timeout| {
             Timespec::new()
@@ -248,18 +266,26 @@ impl Ring {
         if entered >= 0 {
             return Ok(());
         }
-        match io::Error::last_os_error() {
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
             // Time is up; a signal came; completions have to be taken first.
-            error
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+            Some(libc::EAGAIN) => {
+                self.shortages += 1;
+                std::thread::sleep(SHORTAGE_REST);
                 Ok(())
             }
-            error => Err(error),
+            Some(libc::EBADR) => Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                "the kernel had no memory for a completion and dropped it",
+            )),
+            _ => Err(error),
         }
+    }
+
+    /// Times the kernel had no memory for submissions.
+    pub(super) const fn shortages(&self) -> u64 {
+        self.shortages
     }
 
     /// Whether a look at the completions is worth it, without a system call.
@@ -329,11 +355,16 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         let quiet = self.quiesce();
+        // Only now, for the calls above go by it. A thread that lives on keeps a
+        // registered descriptor, and with it the ring, until it ends.
+        unregister_descriptor(self.uring.as_raw_fd(), self.entry);
+        // Nothing is left to receive; should it be refused, the ring's end does it.
+        let _ = self.uring.submitter().unregister_buf_ring(GROUP);
         // SAFETY: dropped once, here, and not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.uring) };
         if quiet {
-            // SAFETY: as above; no operation is left that could touch the buffers,
-            // and closing the ring unregistered them.
+            // SAFETY: as above; no operation is left that could touch the buffers:
+            // the kernel writes to them only on behalf of one, registered or not.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
     }
@@ -352,18 +383,20 @@ const fn poll_mask(mask: i16) -> u32 {
     mask as u32 & 0xFFFF
 }
 
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C, align(8))]
+struct Update {
+    offset: u32,
+    resv: u32,
+    data: u64,
+}
+
 /// Registers the ring's descriptor (5.18): saves a look-up at each call. Returns
 /// what to enter it by, and with which flag.
 fn register_descriptor(ring: i32) -> (i32, u32) {
     const REGISTER_RING_FDS: libc::c_uint = 20;
-    const ENTER_REGISTERED_RING: u32 = 1 << 4;
-    /// `struct io_uring_rsrc_update`.
-    #[repr(C, align(8))]
-    struct Update {
-        offset: u32,
-        resv: u32,
-        data: u64,
-    }
     let mut update = Update {
         offset: u32::MAX,
         resv: 0,
@@ -387,20 +420,42 @@ fn register_descriptor(ring: i32) -> (i32, u32) {
     }
 }
 
-/// The best ring that this kernel makes.
+/// Takes back what [`register_descriptor`] did, given the descriptor itself.
+fn unregister_descriptor(ring: i32, entry: (i32, u32)) {
+    const UNREGISTER_RING_FDS: libc::c_uint = 21;
+    let (index, flags) = entry;
+    if flags & ENTER_REGISTERED_RING == 0 {
+        return;
+    }
+    let mut update = Update {
+        offset: index as u32,
+        resv: 0,
+        data: 0,
+    };
+    // Best effort: it goes with the thread.
+    // SAFETY: the structure lives until the call returns.
+    unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring,
+            UNREGISTER_RING_FDS,
+            &raw mut update,
+            1,
+        )
+    };
+}
+
+/// The best ring that this kernel makes. Before 6.1 it makes none.
 fn open(sizes: Sizes) -> io::Result<IoUring> {
-    let plain = || -> Builder {
+    let deferred = || -> Builder {
         let mut builder = IoUring::builder();
         builder
             .setup_cqsize(sizes.completions)
             .setup_clamp()
             .setup_submit_all()
-            .setup_taskrun_flag();
-        builder
-    };
-    let deferred = || {
-        let mut builder = plain();
-        builder.setup_single_issuer().setup_defer_taskrun();
+            .setup_taskrun_flag()
+            .setup_single_issuer()
+            .setup_defer_taskrun();
         builder
     };
     // 6.6: no indirection from the queue's slots to its entries.
@@ -409,13 +464,8 @@ fn open(sizes: Sizes) -> io::Result<IoUring> {
         builder.setup_no_sqarray();
         builder
     };
-    let cooperative = {
-        let mut builder = plain();
-        builder.setup_coop_taskrun();
-        builder
-    };
     let mut refused = io::Error::from_raw_os_error(libc::ENOSYS);
-    for builder in [direct, deferred(), cooperative] {
+    for builder in [direct, deferred()] {
         match builder.build(sizes.submissions) {
             Ok(ring) => return Ok(ring),
             // Unknown flags: the next has fewer.
