@@ -104,7 +104,10 @@ mod tests {
         tail.advance(1024);
         assert!(tail.append(&[2; 6 * 1024]));
         assert!(!tail.append(&[3]));
-        assert_eq!(tail.unsent(), [vec![1; 9 * 1024], vec![2; 6 * 1024]].concat());
+        assert_eq!(
+            tail.unsent(),
+            [vec![1; 9 * 1024], vec![2; 6 * 1024]].concat()
+        );
     }
 
     #[test]

@@ -9,26 +9,28 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::buffers::Piece;
 use super::op::{At, Op, Tag};
 use super::ring::{Completion, Ring, Sizes};
+use super::wake::Waker;
 use crate::engine::SessionKey;
 use crate::relay::Side;
 
 /// How long an operation may take that completes at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sends of a few bytes after which every unix socket is full.
-const SENDS_MAX: u32 = 100_000;
+/// Of the socket that is filled, in bytes.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// Sends of a few bytes after which that is full: each costs some hundred.
+const SENDS_MAX: u32 = 10_000;
 
 /// Carries out each kind of operation once. The error says which was refused.
 pub fn probe() -> Result<(), String> {
-    let sizes = Sizes {
-        submissions: 8,
-        completions: 16,
-        buffers: 2,
-    };
-    let mut ring = Ring::new(sizes).map_err(|error| {
+    // As large as the real one: memory may suffice for a small one only.
+    let mut ring = Ring::new(Sizes::default()).map_err(|error| {
         let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
         refusal(&error, switch.ok().as_deref())
     })?;
@@ -60,12 +62,35 @@ pub fn probe() -> Result<(), String> {
     one(&mut ring, tag(Op::WatchIn), "poll")?;
     probe_send(&mut ring, &near, &far, &piece, tag(Op::Send))?;
     ring.buffers().recycle(piece);
-    ring.cancel(tag(Op::Recv));
-    let cancelled = next(&mut ring, tag(Op::Recv), "cancel")?;
-    if cancelled.result != -libc::ECANCELED {
-        return Err("cancel: the operation ended otherwise".into());
+    probe_wake(&mut ring)?;
+    ring.poll(near.as_fd(), 0, tag(Op::Vigil));
+    for op in [Op::Recv, Op::Vigil] {
+        ring.cancel(tag(op));
+        let cancelled = next(&mut ring, tag(op), "cancel")?;
+        if cancelled.result != -libc::ECANCELED {
+            return Err("cancel: the operation ended otherwise".into());
+        }
     }
     Ok(())
+}
+
+/// A poll that goes on, of an eventfd; and a wait that ends in time.
+fn probe_wake(ring: &mut Ring) -> Result<(), String> {
+    let waker = Waker::new().map_err(|error| format!("eventfd: {error}"))?;
+    ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
+    for _ in 0..2 {
+        waker.wake().map_err(|error| format!("eventfd: {error}"))?;
+        let woken = one(ring, Tag::Waker, "multishot poll")?;
+        if !woken.more() {
+            return Err("multishot poll ends after one event".into());
+        }
+        waker.rest();
+    }
+    // With nothing to come: back when the time is up.
+    ring.enter(1, Some(PATIENCE / 1000))
+        .map_err(|error| format!("io_uring_enter: {error}"))?;
+    ring.cancel(Tag::Waker);
+    next(ring, Tag::Waker, "cancel of a multishot poll").map(|_| ())
 }
 
 /// Why there is no ring, in an operator's words.
@@ -75,14 +100,16 @@ fn refusal(error: &io::Error, switch: Option<&str>) -> String {
             format!("kernel.io_uring_disabled is {value}")
         }
         (Some(libc::EPERM), _) => "a seccomp filter or a security module forbids it".into(),
-        (Some(libc::ENOSYS), _) => {
-            "this kernel has no io_uring, one older than 6.0, or a filter that says so".into()
-        }
+        (Some(libc::ENOSYS), _) => "this kernel has no io_uring, or a filter that says so".into(),
+        // Flags of 6.1 that it does not know.
+        (Some(libc::EINVAL), _) => "this kernel is older than 6.1".into(),
         _ => format!("cannot make a ring: {error}"),
     }
 }
 
 /// A send that is taken says nothing, one that is not says so at once.
+///
+/// The socket's buffer is set small: its default is the operator's and may be huge.
 fn probe_send(
     ring: &mut Ring,
     near: &UnixStream,
@@ -90,6 +117,8 @@ fn probe_send(
     piece: &Piece,
     tag: Tag,
 ) -> Result<(), String> {
+    setsockopt(near, sockopt::SndBuf, &SEND_BUFFER)
+        .map_err(|error| format!("setsockopt: {error}"))?;
     let mut taken = 0;
     let mut completions = Vec::new();
     for _ in 0..SENDS_MAX {
@@ -155,6 +184,7 @@ mod tests {
         assert!(refused(libc::EPERM, Some("0\n")).contains("seccomp"));
         assert!(refused(libc::EPERM, None).contains("seccomp"));
         assert!(refused(libc::ENOSYS, None).contains("no io_uring"));
+        assert!(refused(libc::EINVAL, Some("0")).contains("older than 6.1"));
         assert!(refused(libc::ENOMEM, Some("0")).contains("cannot make a ring"));
     }
 }
