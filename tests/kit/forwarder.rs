@@ -227,7 +227,13 @@ impl Forwarder {
                 self.addresses = found.into_iter().map(|(address, _)| address).collect();
                 Ok(())
             }
-            Some((false, _)) => Err(self.report("it ended")),
+            Some((false, _)) => {
+                // What it said last is complete once its ends of the pipes are closed.
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+                Err(self.report("it ended"))
+            }
             None => Err(self.report("it does not listen")),
         }
     }

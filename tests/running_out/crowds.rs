@@ -177,7 +177,8 @@ fn b46_every_pump_has_a_budget() {
                 return;
             }
             let ends = forwarder.counters().of("budget_ends") - ends;
-            assert!(ends >= 2, "{ends} pauses in 3 MiB");
+            // Two, unless the client is so slow that its full window ends a pump.
+            assert!(ends >= 1, "no pause in 3 MiB");
         }
         crowd.finish();
         forwarder.wait_for_session();
