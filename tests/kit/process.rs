@@ -163,6 +163,21 @@ impl Process {
         used.as_secs_f64() / start.elapsed().as_secs_f64()
     }
 
+    /// Stops it (SIGSTOP) and waits until every thread stands still: the signal alone
+    /// lets those on other cores run on for a moment.
+    #[track_caller]
+    pub(crate) fn stop(self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+        super::wait_until("it stands still", super::PATIENCE, || {
+            let threads = self.of_each_thread("stat");
+            let stopped = |stat: &String| {
+                let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+                state.starts_with('T')
+            };
+            !threads.is_empty() && threads.iter().all(stopped)
+        });
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0 as i32), signal).unwrap();

@@ -49,7 +49,7 @@ fn b65_who_waits_to_be_let_in_is_let_in() {
     on_every_engine(|case| {
         let server = Listener::new();
         let mut forwarder = Setup::new(server.address()).case(case).reactors(2).start();
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         let clients: Vec<Peer> = (0..100).map(|_| forwarder.connect()).collect();
         forwarder.process().signal(Signal::SIGTERM);
         forwarder.process().signal(Signal::SIGCONT);

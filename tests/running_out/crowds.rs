@@ -30,7 +30,7 @@ fn b44_a_storm_of_connects_does_not_starve_established_flows() {
         let server = Listener::with("127.0.0.1:0".parse().unwrap(), 4096, None);
         let forwarder = Setup::new(server.address()).case(case).start();
         let flows = Crowd::through(&forwarder, &server, 4);
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         let waiting: Vec<TcpStream> = (0..storm).map(|_| knock(&forwarder)).collect();
         let inside = AtomicBool::new(false);
         let pings = AtomicU64::new(0);
@@ -78,7 +78,7 @@ fn b44_overflows_and_spread_are_reported() {
             .set("defaults.client_profile", "narrow")
             .start();
         assert_eq!(forwarder.counters().of("accept_overflows"), 0);
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         let waiting: Vec<TcpStream> = (0..200).map(|_| knock(&forwarder)).collect();
         forwarder.process().signal(Signal::SIGCONT);
         wait_until("those who got a place are let in", PATIENCE, || {
@@ -165,7 +165,7 @@ fn b46_every_pump_has_a_budget() {
             let ends = forwarder.counters().of("budget_ends");
             // All of it lies in the forwarder's receive buffer, and fits into its
             // send buffer: nothing but the budget ends a pump.
-            forwarder.process().signal(Signal::SIGSTOP);
+            forwarder.process().stop();
             upstream.send(3 * MIB);
             let arrived = poll(Duration::from_secs(5), || {
                 (upstream.unacknowledged() == 0).then_some(())
