@@ -44,7 +44,7 @@ Examples:
 #[command(
     name = "thalweg",
     version,
-    long_version = LONG_VERSION,
+    long_version = crate::engine::choice::VERSION,
     long_about = "Forward TCP at line rate: one reactor per core, zero-copy where it pays, \
                   every socket option per leg.\n\n\
                   Without a command, thalweg runs: `thalweg -l ...` is short for `thalweg run -l ...`.",
@@ -62,15 +62,6 @@ struct Cli {
     #[command(flatten)]
     run: run::Args,
 }
-
-const LONG_VERSION: &str = if cfg!(feature = "uring") {
-    concat!(env!("CARGO_PKG_VERSION"), "\nengines: epoll, io_uring")
-} else {
-    concat!(
-        env!("CARGO_PKG_VERSION"),
-        "\nengines: epoll (io_uring is not built in)"
-    )
-};
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Reactors};
+use crate::engine::choice::{self, Kind};
 use crate::engine::epoll;
 use crate::net::address::{Address, Endpoint};
 use crate::net::limits;
@@ -76,6 +77,7 @@ pub(super) struct Prepared {
 /// What one reactor is started with.
 #[derive(Debug)]
 pub(super) struct ReactorPlan {
+    pub(super) kind: Kind,
     pub(super) engine: epoll::Setup,
     pub(super) listeners: Vec<epoll::Listener>,
     pub(super) worker: Setup,
@@ -84,11 +86,7 @@ pub(super) struct ReactorPlan {
 
 impl Prepared {
     pub(super) fn new(config: &Config, log: &Log) -> Result<Self, StartError> {
-        if config.global.engine == EngineChoice::IoUring {
-            return Err(StartError::Engine(
-                "this build has no io_uring engine".into(),
-            ));
-        }
+        let kind = choose_engine(config, log)?;
         let count = match config.global.reactors {
             Reactors::Auto => limits::reactor_count(),
             Reactors::Count(count) => usize::from(count),
@@ -111,7 +109,8 @@ impl Prepared {
         log.line(
             LogLevel::Info,
             format!(
-                "{count} reactors, engine epoll, up to {} sessions",
+                "{count} reactors, engine {}, up to {} sessions",
+                kind.name(),
                 gate.max()
             ),
         );
@@ -119,6 +118,7 @@ impl Prepared {
             .into_iter()
             .enumerate()
             .map(|(index, share)| ReactorPlan {
+                kind,
                 engine: engine_setup(config),
                 listeners: share.listeners,
                 worker: Setup {
@@ -142,6 +142,30 @@ impl Prepared {
             sockets,
             drain_timeout: drain_timeout.unwrap_or_default(),
         })
+    }
+}
+
+/// The engine asked for, or the best that can be had; which, and why, goes to the
+/// log.
+fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
+    match config.global.engine {
+        EngineChoice::Epoll => Ok(Kind::Epoll),
+        EngineChoice::IoUring => choice::io_uring()
+            .map(|()| Kind::IoUring)
+            .map_err(StartError::Engine),
+        EngineChoice::Auto => {
+            let found = choice::best();
+            let level = if found.refused {
+                LogLevel::Warn
+            } else {
+                LogLevel::Info
+            };
+            log.line(
+                level,
+                format!("engine {}: {}", found.kind.name(), found.reason),
+            );
+            Ok(found.kind)
+        }
     }
 }
 

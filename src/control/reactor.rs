@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::prepare::{ReactorPlan, StartError};
 use crate::config::LogLevel;
 use crate::engine::Engine;
-use crate::engine::epoll::Epoll;
+use crate::engine::choice::{self, Waker};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::ending::Cause;
-use crate::worker::Worker;
+use crate::worker::{Setup, Worker};
 
 /// What control tells a reactor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Order {
 pub(super) struct Reactor {
     thread: Option<JoinHandle<()>>,
     orders: Sender<Order>,
-    waker: mio::Waker,
+    waker: Waker,
     counters: Arc<Counters>,
 }
 
@@ -89,8 +89,9 @@ impl Reactor {
 }
 
 /// The engine is made on its own thread: a ring has a single issuer.
-fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<mio::Waker>>) {
+fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Waker>>) {
     let ReactorPlan {
+        kind,
         engine,
         listeners,
         worker,
@@ -108,17 +109,30 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<mi
             ),
         );
     }
-    let made = Epoll::new(&engine, listeners, Instant::now())
-        .and_then(|engine| engine.waker().map(|waker| (engine, waker)));
-    match made {
-        Ok((engine, waker)) => {
-            // Nobody waits for the answer only if the process is ending.
-            if ready.send(Ok(waker)).is_ok() {
-                work(Worker::new(engine, worker), inbox, &log);
-            }
-        }
-        Err(error) => {
-            let _ = ready.send(Err(error));
+    let work = Job {
+        worker,
+        inbox,
+        ready,
+        log,
+    };
+    if let Err(error) = choice::run(kind, &engine, listeners, work) {
+        let _ = ready.send(Err(error));
+    }
+}
+
+/// What a reactor's thread does once its engine stands.
+struct Job<'a> {
+    worker: Setup,
+    inbox: &'a Receiver<Order>,
+    ready: &'a Sender<io::Result<Waker>>,
+    log: Log,
+}
+
+impl choice::Work for Job<'_> {
+    fn work<E: Engine>(self, engine: E, waker: Waker) {
+        // Nobody waits for the answer only if the process is ending.
+        if self.ready.send(Ok(waker)).is_ok() {
+            work(Worker::new(engine, self.worker), self.inbox, &self.log);
         }
     }
 }

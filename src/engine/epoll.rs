@@ -279,23 +279,12 @@ impl Engine for Epoll {
         let Some(listener) = self.listeners.get(listener.0 as usize) else {
             return Err(AcceptError::Empty);
         };
-        match listener::accept(listener.fd.as_fd()) {
-            Ok(accepted) => {
-                let family = listener.family;
-                Ok((
-                    Incoming {
-                        fd: accepted.fd,
-                        family,
-                    },
-                    accepted.peer,
-                ))
-            }
-            Err(Failure::WouldBlock) => Err(AcceptError::Empty),
-            Err(Failure::Interrupted | Failure::ConnectionLost) => Err(AcceptError::Lost),
-            Err(failure @ Failure::Exhausted(_)) => Err(AcceptError::Exhausted(failure.into())),
-            Err(Failure::Other(errno)) => Err(AcceptError::Broken(errno)),
-            Err(_) => Err(AcceptError::Lost),
-        }
+        let accepted = listener::accept(listener.fd.as_fd())?;
+        let incoming = Incoming {
+            fd: accepted.fd,
+            family: listener.family,
+        };
+        Ok((incoming, accepted.peer))
     }
 
     fn adopt(

@@ -19,17 +19,21 @@
 //!    waiting for an event.
 //! 7. Bytes come out in order, each once; an end only after the last of them.
 
+pub mod choice;
 pub mod chunks;
 pub mod epoll;
 pub mod key;
 mod pump;
 pub mod sim;
 pub mod slab;
+#[cfg(feature = "uring")]
+pub mod uring;
 pub mod wheel;
 
 use std::io;
 
 use crate::net::address::Endpoint;
+use crate::net::errno::Failure;
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info::TcpInfo;
 use crate::relay::ending::Cause;
@@ -82,6 +86,17 @@ pub enum AcceptError {
     Exhausted(Cause),
     /// The listener is broken.
     Broken(i32),
+}
+
+impl From<Failure> for AcceptError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::WouldBlock => Self::Empty,
+            failure @ Failure::Exhausted(_) => Self::Exhausted(failure.into()),
+            Failure::Other(errno) => Self::Broken(errno),
+            _ => Self::Lost,
+        }
+    }
 }
 
 /// What a connect needs.

@@ -71,41 +71,45 @@ pub(super) struct Ends<'a> {
 impl Kit {
     /// Pumps a lane until it parks or its budget ends.
     pub(super) fn pump(&mut self, ends: Ends<'_>, store: &mut Store, lane: &mut Lane) -> Pumped {
-        let before = store.cost();
-        let mut turn = Turn {
-            pumped: Pumped::default(),
-            bytes: 0,
-            moves: 0,
-        };
-        loop {
-            let next = lane.next();
-            if matches!(next, Next::Park | Next::Done) {
-                break;
-            }
-            if turn.bytes >= BUDGET_BYTES || turn.moves >= BUDGET_MOVES {
-                turn.pumped.more = true;
-                break;
-            }
-            turn.moves += 1;
-            match next {
-                Next::Fill {
-                    max,
-                    path: Path::Copy,
-                } => self.copy(ends, max, store, lane, &mut turn),
-                Next::Fill {
-                    max,
-                    path: Path::Splice,
-                } => self.splice(ends, max, store, lane, &mut turn),
-                Next::Drain { len } => self.drain(ends, len, store, lane, &mut turn),
-                Next::Discard { max } => self.discard(ends, max, lane, &mut turn),
-                Next::ShutSink => shut(ends, lane, &mut turn),
-                Next::Park | Next::Done => break,
-            }
+        let mut turn = Turn::start(store);
+        while let Some(next) = turn.next(lane) {
+            self.step(next, ends, store, lane, &mut turn);
         }
+        self.finish(&turn, store, lane)
+    }
+
+    /// One move of a lane. An engine with other sources of bytes runs the loop of
+    /// [`Kit::pump`] itself and leaves to this what it does not do otherwise.
+    pub(super) fn step(
+        &mut self,
+        next: Next,
+        ends: Ends<'_>,
+        store: &mut Store,
+        lane: &mut Lane,
+        turn: &mut Turn,
+    ) {
+        match next {
+            Next::Fill {
+                max,
+                path: Path::Copy,
+            } => self.copy(ends, max, store, lane, turn),
+            Next::Fill {
+                max,
+                path: Path::Splice,
+            } => self.splice(ends, max, store, lane, turn),
+            Next::Drain { len } => self.drain(ends, len, store, lane, turn),
+            Next::Discard { max } => self.discard(ends, max, lane, turn),
+            Next::ShutSink => shut(ends, lane, turn),
+            Next::Park | Next::Done => {}
+        }
+    }
+
+    /// Ends a turn: what came of it.
+    pub(super) fn finish(&mut self, turn: &Turn, store: &mut Store, lane: &Lane) -> Pumped {
         if lane.held() == 0 {
             self.empty(store);
         }
-        self.held = self.held - before + store.cost();
+        self.held = self.held - turn.cost_before + store.cost();
         turn.pumped
     }
 
@@ -116,7 +120,7 @@ impl Kit {
     }
 
     /// Gives back what a lane that holds nothing has no use for.
-    fn empty(&mut self, store: &mut Store) {
+    pub(super) fn empty(&mut self, store: &mut Store) {
         match std::mem::take(store) {
             Store::Empty => {}
             Store::Tail(tail) => self.chunks.recycle(tail),
@@ -150,7 +154,7 @@ impl Kit {
         let n = match receive(ends.source, buffer) {
             Ok(0) => return turn.source_ended(lane),
             Ok(n) => n,
-            Err(failure) => return turn.fill_failed(ends, failure, lane),
+            Err(failure) => return turn.fill_failed(ends.direction, failure, lane),
         };
         lane.filled(n as u32);
         turn.moved(n as u32);
@@ -160,7 +164,7 @@ impl Kit {
         let taken = match transmit(ends.sink, &self.scratch[..n]) {
             Ok(taken) => taken,
             Err(Failure::WouldBlock) => 0,
-            Err(failure) => return turn.drain_failed(ends, failure, lane),
+            Err(failure) => return turn.drain_failed(ends.direction, failure, lane),
         };
         if taken > 0 {
             lane.drained(taken as u32);
@@ -213,7 +217,7 @@ impl Kit {
             }
             // Out of memory for the moment: copying needs none of its own.
             Err(Failure::Exhausted(_)) => lane.splice_refused(Fallback::NoPipe),
-            Err(failure) => turn.fill_failed(ends, failure, lane),
+            Err(failure) => turn.fill_failed(ends.direction, failure, lane),
         }
     }
 
@@ -249,7 +253,7 @@ impl Kit {
                 self.splice_refused += 1;
                 self.rescue(store, lane);
             }
-            Err(failure) => turn.drain_failed(ends, failure, lane),
+            Err(failure) => turn.drain_failed(ends.direction, failure, lane),
         }
     }
 
@@ -274,7 +278,7 @@ impl Kit {
                 lane.discarded(n as u32);
                 turn.bytes += n as u32;
             }
-            Err(failure) => turn.fill_failed(ends, failure, lane),
+            Err(failure) => turn.fill_failed(ends.direction, failure, lane),
         }
     }
 }
@@ -291,37 +295,67 @@ impl Store {
 }
 
 /// One pump: what it has done so far.
-struct Turn {
+#[derive(Debug)]
+pub(super) struct Turn {
     pumped: Pumped,
     bytes: u32,
     moves: u32,
+    cost_before: u64,
 }
 
 impl Turn {
-    const fn moved(&mut self, n: u32) {
+    /// Nothing done yet, for a lane with this store.
+    pub(super) const fn start(store: &Store) -> Self {
+        Self {
+            pumped: Pumped {
+                moved: false,
+                more: false,
+                failure: None,
+            },
+            bytes: 0,
+            moves: 0,
+            cost_before: store.cost(),
+        }
+    }
+
+    /// What to do next; `None` when the lane parks or the budget has ended.
+    pub(super) fn next(&mut self, lane: &Lane) -> Option<Next> {
+        let next = lane.next();
+        if matches!(next, Next::Park | Next::Done) {
+            return None;
+        }
+        if self.bytes >= BUDGET_BYTES || self.moves >= BUDGET_MOVES {
+            self.pumped.more = true;
+            return None;
+        }
+        self.moves += 1;
+        Some(next)
+    }
+
+    pub(super) const fn moved(&mut self, n: u32) {
         self.pumped.moved = true;
         self.bytes = self.bytes.saturating_add(n);
     }
 
     /// An end counts as movement: it is the last thing the peer said.
-    const fn source_ended(&mut self, lane: &mut Lane) {
+    pub(super) const fn source_ended(&mut self, lane: &mut Lane) {
         lane.source_eof();
         self.pumped.moved = true;
     }
 
-    fn fill_failed(&mut self, ends: Ends<'_>, failure: Failure, lane: &mut Lane) {
+    pub(super) fn fill_failed(&mut self, direction: Direction, failure: Failure, lane: &mut Lane) {
         match failure {
             Failure::WouldBlock => lane.fill_blocked(FillBlock::Empty),
             failure => {
                 lane.source_failed();
-                self.failed(ends.direction.source(), failure);
+                self.failed(direction.source(), failure);
             }
         }
     }
 
-    fn drain_failed(&mut self, ends: Ends<'_>, failure: Failure, lane: &mut Lane) {
+    pub(super) fn drain_failed(&mut self, direction: Direction, failure: Failure, lane: &mut Lane) {
         lane.sink_failed();
-        self.failed(ends.direction.sink(), failure);
+        self.failed(direction.sink(), failure);
     }
 
     fn failed(&mut self, side: Side, failure: Failure) {
@@ -332,7 +366,7 @@ impl Turn {
     }
 }
 
-fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
+pub(super) fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
     if ends.last {
         lane.sink_shut();
         return;
@@ -340,7 +374,11 @@ fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
     match shutdown(ends.sink.as_raw_fd(), Shutdown::Write) {
         // ENOTCONN: the sink failed meanwhile; its own event says so.
         Ok(()) | Err(nix::errno::Errno::ENOTCONN) => lane.sink_shut(),
-        Err(errno) => turn.drain_failed(ends, Failure::of(Operation::Transfer, errno), lane),
+        Err(errno) => turn.drain_failed(
+            ends.direction,
+            Failure::of(Operation::Transfer, errno),
+            lane,
+        ),
     }
 }
 
@@ -354,7 +392,7 @@ fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Failure> {
     }
 }
 
-fn transmit(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Failure> {
+pub(super) fn transmit(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Failure> {
     loop {
         match send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
             Ok(n) => return Ok(n),

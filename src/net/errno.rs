@@ -37,7 +37,7 @@ pub enum Failure {
     WouldBlock,
     /// A signal came first: try again at once.
     Interrupted,
-    /// ECONNRESET: the peer reset the connection, in whatever direction.
+    /// ECONNRESET, ECONNABORTED: the connection was reset, in whatever direction.
     Reset,
     /// EPIPE: this direction is closed for writing. Bytes the peer sent before
     /// may still be readable, hence distinct from [`Failure::Reset`].
@@ -162,7 +162,8 @@ impl Failure {
         match errno {
             Errno::EAGAIN => Self::WouldBlock,
             Errno::EINTR => Self::Interrupted,
-            Errno::ECONNRESET => Self::Reset,
+            // ECONNABORTED: `ss -K`, the operator's way to reset a connection.
+            Errno::ECONNRESET | Errno::ECONNABORTED => Self::Reset,
             Errno::EPIPE => Self::BrokenPipe,
             Errno::ECONNREFUSED => Self::Refused,
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Unreachable(Obstacle::Host),

@@ -235,9 +235,12 @@ impl fmt::Display for LimitedBy {
 /// Bytes the kernel still has to deliver: sent but not acknowledged, and not yet
 /// sent (SIOCOUTQ). Of a unix socket, what the peer has not read, counted with
 /// the kernel's overhead. Falls while a slow reader makes progress, even when
-/// the socket does not become writable (behaviour 40).
+/// the socket does not become writable (behaviour 40). Nothing of a connection
+/// that is no more: after a reset the kernel goes on counting what was in flight.
 pub fn unsent(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
-    sys::ioctl_int(fd, libc::TIOCOUTQ as libc::c_ulong).map(|len| len.max(0) as u32)
+    let len = sys::ioctl_int(fd, libc::TIOCOUTQ as libc::c_ulong)?.max(0) as u32;
+    let is_dead = || TcpInfo::read(fd).is_ok_and(|info| info.state == State::Close);
+    Ok(if len > 0 && is_dead() { 0 } else { len })
 }
 
 /// Bytes that wait to be read (SIOCINQ). A FIN is not counted.

@@ -88,6 +88,8 @@ counters! {
     connect_shortages,
     /// Socket options that the kernel refused at run time.
     options_refused,
+    /// Bytes read, from clients and upstreams: those written, lost and held.
+    bytes_read,
     /// Bytes written to upstreams.
     bytes_up,
     /// Bytes written to clients.

@@ -96,6 +96,16 @@ impl Cause {
         )
     }
 
+    /// Whether a connection that failed so is over: the kernel answers every
+    /// further call on it with an end or an error. After anything else, such as a
+    /// lack of memory, it lives on and would say neither of its own accord.
+    pub const fn is_fatal(self) -> bool {
+        matches!(
+            self,
+            Self::Reset | Self::BrokenPipe | Self::PeerTimeout | Self::Unreachable
+        )
+    }
+
     const fn is_timeout(self) -> bool {
         matches!(
             self,

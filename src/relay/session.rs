@@ -370,10 +370,18 @@ impl Session {
             self.delivery[direction.sink().index()].since = now;
         }
         if let Some(Failure { side, cause }) = pumped.failure {
-            self.end(Who::Peer(side), cause);
+            let who = if cause.is_local_shortage() {
+                Who::Forwarder
+            } else {
+                Who::Peer(side)
+            };
+            self.end(who, cause);
             // A peer that takes no more (EPIPE) may still have bytes for us, and
-            // an orderly end; after any other error an end is only its echo.
-            if side == direction.sink() && cause != Cause::BrokenPipe {
+            // an orderly end; after any other error an end is only its echo. One
+            // that lives on has no end to wait for: nothing more is read from it.
+            if side == direction.sink() && !cause.is_fatal() {
+                self.lane_mut(side.outgoing()).source_failed();
+            } else if side == direction.sink() && cause != Cause::BrokenPipe {
                 self.lane_mut(side.outgoing()).doom();
                 self.lane_mut(side.outgoing()).source_ready();
             }
@@ -456,7 +464,12 @@ impl Session {
         let left = gone.other();
         self.lane_mut(left.outgoing()).sink_failed();
         drop_held(left.outgoing(), actions);
-        self.hang_up(gone, Close::Orderly, actions);
+        // To a peer that is there yet, an orderly end would claim completeness.
+        let how = match self.ending {
+            Some(ending) if !ending.cause.is_fatal() => Close::Reset,
+            _ => Close::Orderly,
+        };
+        self.hang_up(gone, how, actions);
         self.enter(Phase::Lingering {
             left,
             look: now + LINGER_LOOK,

@@ -354,13 +354,14 @@ impl<E: Engine> Worker<E> {
             return None;
         }
         let lane = entry.session.lane_mut(direction);
-        let before = lane.bytes_out();
+        let (read, written) = (lane.bytes_in(), lane.bytes_out());
         let pumped = self.engine.pump(key, direction, lane);
+        self.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.counters.bytes_up,
             Direction::Down => &self.counters.bytes_down,
         };
-        bytes.add(lane.bytes_out() - before);
+        bytes.add(lane.bytes_out() - written);
         if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
             self.splice_given_up = true;
             let text = format!(

@@ -6,6 +6,8 @@ mod sockets;
 
 use std::time::Duration;
 
+#[cfg(feature = "uring")]
+use thalweg::engine::uring::Sizes;
 use thalweg::engine::{Engine, Event, SessionKey, Start};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
@@ -159,14 +161,27 @@ impl<'w, W: World> Rig<'w, W> {
         panic!("never: {what}; lanes {:?}", self.lanes);
     }
 
-    fn close(&mut self, side: Side, how: Close) {
+    /// The peer of `side` sends, the other receives, all of it.
+    fn crosses(&mut self, side: Side, n: u64) {
+        self.world.sends(KEY, side, n);
+        let mut taken = 0;
+        self.until("a message crosses", |rig| {
+            taken += rig.world.takes(KEY, side.other()).unwrap_or(0);
+            taken == n
+        });
+    }
+
+    /// Whether the end was told by an event.
+    fn close(&mut self, side: Side, how: Close) -> bool {
         if self.world.engine().close(KEY, side, how) == Start::Done(()) {
-            return;
+            return false;
         }
         for _ in 0..TURNS {
             self.collect();
-            if self.events.contains(&Event::Closed(KEY, side)) {
-                return;
+            let at = |wanted| self.events.iter().position(|event| *event == wanted);
+            if let Some(at) = at(Event::Closed(KEY, side)) {
+                self.events.drain(..=at);
+                return true;
             }
         }
         panic!("a close without an end");
@@ -248,6 +263,66 @@ fn bytes_cross_in_order_and_an_end_after_the_last<W: World>(world: &mut W, polic
         back == 4321
     });
     rig.close_both();
+}
+
+/// Short messages to and fro, which an engine may take another way than bulk: it
+/// may change its mind at any time, and nothing is lost or out of order.
+fn a_dialogue_goes_on_around_bursts_and_an_end<W: World>(world: &mut W, policy: PathPolicy) {
+    let mut rig = Rig::relaying(world, policy);
+    for burst in [900_000, 8 * 1024, 8 * 1024 + 1, 100_000, 900_000] {
+        for n in 1..20 {
+            for side in Side::BOTH {
+                rig.crosses(side, n * 100);
+            }
+        }
+        rig.crosses(Side::Upstream, burst);
+    }
+    for n in 1..20 {
+        rig.crosses(Side::Client, n);
+    }
+    // Several messages and the end, with no turn between.
+    for n in 1..8 {
+        rig.world.sends(KEY, Side::Client, n);
+    }
+    rig.world.ends(KEY, Side::Client);
+    let mut last = 0;
+    rig.until("the end crosses", |rig| {
+        match rig.world.takes(KEY, Side::Upstream) {
+            Some(n) => {
+                last += n;
+                false
+            }
+            None => true,
+        }
+    });
+    assert_eq!(last, 28, "bytes before the end");
+    for n in 1..20 {
+        rig.crosses(Side::Upstream, n);
+    }
+    rig.close_both();
+    assert_eq!(rig.world.engine().holdings().held_bytes, 0);
+}
+
+fn a_close_in_the_middle_of_a_dialogue_is_the_last_event<W: World>(world: &mut W) {
+    let mut rig = Rig::relaying(world, PathPolicy::Auto);
+    for n in 1..20 {
+        rig.crosses(Side::Client, n);
+        rig.crosses(Side::Upstream, n);
+    }
+    // On its way when the side is closed.
+    rig.world.sends(KEY, Side::Upstream, 100);
+    if rig.close(Side::Upstream, Close::Orderly) {
+        for _ in 0..20 {
+            let stray = |event: &Event| matches!(event, Event::Ready(KEY, Side::Upstream, _));
+            assert!(
+                !rig.events.iter().any(stray),
+                "an event after the last: {:?}",
+                rig.events
+            );
+            rig.collect();
+        }
+    }
+    rig.close(Side::Client, Close::Reset);
 }
 
 fn a_slow_reader_costs_a_bounded_tail_and_loses_nothing<W: World>(
@@ -386,6 +461,20 @@ macro_rules! suite {
             }
 
             #[test]
+            fn a_dialogue_goes_on_around_bursts_and_an_end() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    super::a_dialogue_goes_on_around_bursts_and_an_end(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn a_close_in_the_middle_of_a_dialogue_is_the_last_event() {
+                let Some(mut world) = $world else { return };
+                super::a_close_in_the_middle_of_a_dialogue_is_the_last_event(&mut world);
+            }
+
+            #[test]
             fn a_slow_reader_costs_a_bounded_tail_and_loses_nothing() {
                 for path in PATHS {
                     let Some(mut world) = $world else { return };
@@ -425,4 +514,16 @@ macro_rules! suite {
 }
 
 suite!(epoll, Some(sockets::epoll()));
+#[cfg(feature = "uring")]
+suite!(io_uring, sockets::io_uring(Sizes::default()));
+// Every queue overflows and buffers are short all the time (behaviour 63).
+#[cfg(feature = "uring")]
+suite!(
+    io_uring_cramped,
+    sockets::io_uring(Sizes {
+        submissions: 2,
+        completions: 4,
+        buffers: 2,
+    })
+);
 suite!(simulator, Some(simulated::world()));

@@ -39,6 +39,21 @@ pub(crate) fn epoll() -> Sockets<Epoll> {
     })
 }
 
+/// `None`, said aloud, where the kernel permits no io_uring.
+#[cfg(feature = "uring")]
+pub(crate) fn io_uring(
+    sizes: thalweg::engine::uring::Sizes,
+) -> Option<Sockets<thalweg::engine::uring::Uring>> {
+    use thalweg::engine::uring::{Uring, probe};
+    if let Err(reason) = probe() {
+        println!("skipped: {reason}");
+        return None;
+    }
+    Some(world(|setup, listeners| {
+        Uring::with_sizes(&setup, listeners, Instant::now(), sizes).expect("an io_uring engine")
+    }))
+}
+
 fn world<E>(make: impl FnOnce(Setup, Vec<Listener>) -> E) -> Sockets<E> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("non-blocking");

@@ -4,6 +4,7 @@
 //! whatever a test left in it, rules included, even when the test is killed.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
 
@@ -41,6 +42,12 @@ impl Namespace {
             .join()
             .map_err(|_| "the thread panicked".to_owned())??;
         Ok(Self { handle })
+    }
+
+    /// Where commands such as `ip link … netns` find it.
+    pub(crate) fn path(&self) -> String {
+        let descriptor = self.handle.as_raw_fd();
+        format!("/proc/{}/fd/{descriptor}", std::process::id())
     }
 
     /// Runs `work` on a thread inside. Sockets that it makes and processes that it

@@ -38,6 +38,8 @@ pub(crate) fn leave_descriptors(process: Process, count: usize) {
 #[derive(Debug)]
 pub(crate) struct Fault {
     tracer: Child,
+    /// What strace saw.
+    trace: PathBuf,
 }
 
 impl Fault {
@@ -64,9 +66,12 @@ impl Fault {
 
     fn attach(process: Process, what: &str) -> Result<Self, String> {
         let call = what.split(':').next().unwrap_or(what);
+        let name = format!("thalweg-trace-{}-{what}", process.0);
+        let trace = std::env::temp_dir().join(name);
         let tracer = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-            .arg(format!("trace={call}"))
+            .args(["-f", "-qq", "-o"])
+            .arg(&trace)
+            .args(["-e", &format!("trace={call}")])
             .args(["-e", &format!("inject={what}"), "-p"])
             .arg(process.0.to_string())
             .stdin(Stdio::null())
@@ -74,7 +79,7 @@ impl Fault {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| error.to_string())?;
-        let mut fault = Self { tracer };
+        let mut fault = Self { tracer, trace };
         let attached = poll(PATIENCE, || {
             let ended = fault.tracer.try_wait().is_ok_and(|ended| ended.is_some());
             (ended || process.is_traced()).then_some(!ended)
@@ -88,6 +93,12 @@ impl Fault {
         }
         Err(said)
     }
+
+    /// How many calls have failed so.
+    pub(crate) fn injected(&self) -> usize {
+        let trace = fs::read_to_string(&self.trace).unwrap_or_default();
+        trace.matches("(INJECTED)").count()
+    }
 }
 
 impl Drop for Fault {
@@ -95,6 +106,7 @@ impl Drop for Fault {
         // On SIGTERM strace detaches from all threads, then ends.
         let _ = kill(Pid::from_raw(self.tracer.id() as i32), Signal::SIGTERM);
         let _ = self.tracer.wait();
+        let _ = fs::remove_file(&self.trace);
     }
 }
 

@@ -1,0 +1,158 @@
+//! What a completion means: which leg it belongs to, what that leg is ready for.
+//!
+//! Nothing here decides what happens next; it changes the leg and reports an event.
+
+use std::os::fd::AsFd;
+
+use super::leg::Leg;
+use super::op::{At, Op, Tag};
+use super::ring::Completion;
+use super::{READABLE, Uring, leg_mut, ready};
+use crate::engine::{Event, ListenerId};
+use crate::net::dial;
+use crate::net::errno::Operation;
+use crate::relay::ending::Cause;
+use crate::relay::session::Readiness;
+
+impl Uring {
+    pub(super) fn dispatch(&mut self, completion: Completion, events: &mut Vec<Event>) {
+        match completion.tag {
+            Tag::Side(at, op) => self.landed(at, op, completion, events),
+            Tag::Listener(index) => {
+                if let Some(listener) = self.listeners.get(index as usize) {
+                    if !completion.more() {
+                        let fd = listener.fd.as_fd();
+                        self.ring.poll_on(fd, libc::POLLIN, completion.tag);
+                    }
+                    events.push(Event::Acceptable(ListenerId(index)));
+                }
+            }
+            Tag::Waker => {
+                self.waker.rest();
+                if !completion.more() {
+                    let fd = self.waker.as_fd();
+                    self.ring.poll_on(fd, libc::POLLIN, Tag::Waker);
+                }
+                events.push(Event::Woken);
+            }
+            Tag::Cancel => {}
+        }
+    }
+
+    fn landed(&mut self, at: At, op: Op, completion: Completion, events: &mut Vec<Event>) {
+        let piece = self.ring.piece(&completion);
+        let Some(leg) = leg_mut(&mut self.conns, at) else {
+            if let Some(piece) = piece {
+                self.ring.buffers().recycle(piece);
+            }
+            return;
+        };
+        if !completion.more() {
+            leg.landed(op);
+        }
+        let result = completion.result;
+        if op == Op::Send {
+            leg.sent(Err(result), &mut self.ring, &mut self.kit);
+        } else if op == Op::Recv && !leg.closing {
+            match piece {
+                Some(piece) if result > 0 => {
+                    leg.take_in(piece, at, &mut self.ring, &mut self.kit);
+                }
+                Some(piece) => self.ring.buffers().recycle(piece),
+                None => {}
+            }
+            let readiness = leg.received(result, completion.more());
+            events.push(ready(at.side, at.key, readiness));
+        } else if let Some(piece) = piece {
+            self.ring.buffers().recycle(piece);
+        }
+        if leg.closing {
+            return leg_closed(leg, at, events);
+        }
+        match op {
+            Op::WatchIn | Op::Vigil => {
+                let failed = result < 0 || result as i16 & libc::POLLERR != 0;
+                let ended = result as i16 & (libc::POLLRDHUP | libc::POLLHUP) != 0;
+                leg.exhaustive |= ended || failed || result as i16 & libc::POLLPRI != 0;
+                leg.hung_up |= failed || result as i16 & libc::POLLHUP != 0;
+                let readiness = Readiness { failed, ..READABLE };
+                events.push(ready(at.side, at.key, readiness));
+            }
+            Op::WatchOut if leg.connecting => self.connect_ended(at, result, events),
+            Op::WatchOut if leg.has_left_over() && !leg.flush(&mut self.kit) => {
+                leg.watch(Op::WatchOut, at, &mut self.ring);
+            }
+            Op::WatchOut => {
+                if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+                    events.push(ready(at.side.other(), at.key, READABLE));
+                }
+                let readiness = Readiness {
+                    readable: false,
+                    writable: true,
+                    failed: result < 0 || result as i16 & libc::POLLERR != 0,
+                };
+                events.push(ready(at.side, at.key, readiness));
+            }
+            Op::Recv | Op::Send => {}
+        }
+    }
+
+    /// The sends of this turn are over: those of which nothing was heard have
+    /// succeeded.
+    pub(super) fn settle_sends(&mut self, events: &mut Vec<Event>) {
+        for at in self.sends.drain(..) {
+            let Some(leg) = leg_mut(&mut self.conns, at) else {
+                continue;
+            };
+            if leg.flies(Op::Send) {
+                leg.sent(Ok(()), &mut self.ring, &mut self.kit);
+            }
+            if leg.closing {
+                leg_closed(leg, at, events);
+                continue;
+            }
+            if leg.has_left_over() {
+                leg.watch(Op::WatchOut, at, &mut self.ring);
+            } else if std::mem::take(&mut leg.sender_waits) || leg.send_failed.is_some() {
+                // The lane towards this side is pumped when its source is ready.
+                events.push(ready(at.side.other(), at.key, READABLE));
+            }
+        }
+    }
+
+    /// A connecting socket is writable or in error: `SO_ERROR` alone says which.
+    fn connect_ended(&mut self, at: At, result: i32, events: &mut Vec<Event>) {
+        let Some(leg) = leg_mut(&mut self.conns, at) else {
+            return;
+        };
+        let Some(fd) = &leg.fd else { return };
+        let writable = result >= 0 && result as i16 & libc::POLLOUT != 0;
+        let outcome = match dial::pending_error(fd.as_fd(), Operation::Connect) {
+            Some(failure) => Err(Cause::from(failure)),
+            None if leg.suspect && dial::is_self_connect(fd.as_fd()) => Err(Cause::SelfConnect),
+            None if writable => Ok(()),
+            None => return leg.watch(Op::WatchOut, at, &mut self.ring),
+        };
+        leg.connecting = false;
+        match outcome {
+            Ok(()) => {
+                events.push(Event::Connected(at.key));
+                self.established(at.key);
+            }
+            Err(cause) => {
+                leg.replace(None);
+                events.push(Event::ConnectFailed(at.key, cause));
+            }
+        }
+        events.append(&mut self.queued);
+    }
+}
+
+/// Closes the descriptor of a leg that waited for this, once nothing is in flight.
+fn leg_closed(leg: &mut Leg, at: At, events: &mut Vec<Event>) {
+    if leg.closing && leg.is_quiet() {
+        leg.fd = None;
+        leg.closing = false;
+        events.push(Event::Closed(at.key, at.side));
+    }
+}

@@ -1,0 +1,224 @@
+//! Moves the bytes of one lane: what was received through the ring by sends
+//! through the ring, and everything else as the readiness engine does.
+//!
+//! A send is reported to the lane when it is queued: the bytes are on their way,
+//! as they are once the kernel has taken them. So a message costs one pump and
+//! not two. What the sink then does not take waits in its leg, before everything
+//! else, and holds the lane up as a full socket does.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::buffers::Piece;
+use super::leg::Leg;
+use super::op::{At, Op};
+use super::ring::Ring;
+use crate::engine::SessionKey;
+use crate::engine::pump::{Ends, Kit, Store, Turn, transmit};
+use crate::net::errno::{Failure, Operation};
+use crate::relay::Direction;
+use crate::relay::lane::{FillBlock, Lane, Next, Path};
+use crate::relay::session::Pumped;
+
+/// What it takes to move the bytes of a lane.
+pub(super) struct Mover<'a> {
+    pub(super) ring: &'a mut Ring,
+    pub(super) kit: &'a mut Kit,
+    pub(super) source: &'a mut Leg,
+    pub(super) sink: &'a mut Leg,
+    pub(super) store: &'a mut Store,
+    pub(super) key: SessionKey,
+    pub(super) direction: Direction,
+}
+
+impl Mover<'_> {
+    /// Moves until the lane parks or the budget ends, and sees to it that an event
+    /// follows when there is something to do again.
+    pub(super) fn pump(&mut self, lane: &mut Lane) -> Pumped {
+        let read_before = lane.bytes_in();
+        let streamed = self.source.flies(Op::Recv) || self.source.has_received();
+        let mut turn = Turn::start(self.store);
+        while let Some(next) = turn.next(lane) {
+            if !self.step(next, lane, &mut turn) {
+                break;
+            }
+        }
+        let pumped = self.kit.finish(&turn, self.store, lane);
+        if !pumped.more {
+            if !streamed && lane.path() == Path::Copy {
+                self.source.note_read(lane.bytes_in() - read_before);
+            }
+            self.await_more(lane);
+        }
+        pumped
+    }
+
+    /// One move; `false`: nothing more to do before the sink is heard of.
+    fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
+        if let Next::Fill { .. } | Next::Drain { .. } | Next::ShutSink = next
+            && !self.sink_is_clear(next, lane, turn)
+        {
+            return false;
+        }
+        if matches!(lane.next(), Next::Park | Next::Done) {
+            return true;
+        }
+        match next {
+            Next::Fill { .. } if self.source.has_received() => self.forward(lane, turn),
+            Next::Discard { .. } if self.source.has_received() => self.discard(lane, turn),
+            Next::Fill { .. } | Next::Discard { .. } if self.source.flies(Op::Recv) => {
+                lane.fill_blocked(FillBlock::Empty);
+            }
+            _ => {
+                let Some(source) = &self.source.fd else {
+                    return false;
+                };
+                // Discarding needs no sink; every other move of a lane has both.
+                let sink = self.sink.fd.as_ref().unwrap_or(source);
+                let ends = Ends {
+                    direction: self.direction,
+                    source: source.as_fd(),
+                    sink: sink.as_fd(),
+                    exhaustive: self.source.exhaustive,
+                    last: self.source.shut,
+                };
+                self.kit.step(next, ends, self.store, lane, turn);
+            }
+        }
+        true
+    }
+
+    /// Whether the sink has taken what it was sent before. If not, the lane is told
+    /// what keeps it.
+    fn sink_is_clear(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
+        if self.sink.flies(Op::Send) {
+            // The outcome is known at the end of this turn.
+            self.sink.sender_waits = true;
+            lane.fill_blocked(FillBlock::Empty);
+            return false;
+        }
+        let flushed = self.sink.flush(self.kit);
+        if let Some(failure) = self.sink.send_failed.take() {
+            turn.drain_failed(self.direction, failure, lane);
+            return true;
+        }
+        if !flushed {
+            match next {
+                Next::Drain { .. } => lane.drain_blocked(0),
+                Next::Fill { .. } if self.source.has_received() => return true,
+                _ => {
+                    self.sink.sender_waits = true;
+                    lane.fill_blocked(FillBlock::Empty);
+                }
+            }
+        }
+        flushed
+    }
+
+    /// Fills the lane with what was received, and sends it on.
+    fn forward(&mut self, lane: &mut Lane, turn: &mut Turn) {
+        self.kit.empty(self.store);
+        if let Some(tail) = self.source.next_spilled(self.kit) {
+            let len = tail.unsent().len() as u32;
+            *self.store = Store::Tail(tail);
+            lane.filled(len);
+            turn.moved(len);
+        } else if let Some(piece) = self.source.next_piece(self.ring) {
+            lane.filled(piece.len());
+            turn.moved(piece.len());
+            self.deliver(piece, lane, turn);
+        } else if let Some(errno) = self.source.end.take() {
+            self.source_ended(errno, lane, turn);
+        }
+    }
+
+    fn deliver(&mut self, piece: Piece, lane: &mut Lane, turn: &mut Turn) {
+        let Some(sink) = &self.sink.fd else {
+            return self.ring.buffers().recycle(piece);
+        };
+        if !self.source.has_pieces() && !self.sink.has_left_over() {
+            lane.drained(piece.len());
+            let at = self.at_sink();
+            return self.sink.send(piece, at, self.ring);
+        }
+        let bytes = self.ring.buffers().bytes(&piece);
+        let result = if self.sink.has_left_over() {
+            Err(Failure::WouldBlock)
+        } else {
+            transmit(sink.as_fd(), bytes)
+        };
+        match result {
+            Err(failure) if failure != Failure::WouldBlock => {
+                turn.drain_failed(self.direction, failure, lane);
+            }
+            result => {
+                let taken = result.unwrap_or(0) as u32;
+                if taken > 0 {
+                    lane.drained(taken);
+                }
+                if taken < piece.len() {
+                    lane.drain_blocked(taken);
+                    *self.store = Store::Tail(self.kit.chunks.park(&bytes[taken as usize..]));
+                }
+            }
+        }
+        self.ring.buffers().recycle(piece);
+    }
+
+    fn discard(&mut self, lane: &mut Lane, turn: &mut Turn) {
+        let at = self.at_source();
+        self.source.leave_stream(at, self.ring, self.kit);
+        let dropped = self.source.drop_received(self.ring, self.kit);
+        if dropped > 0 {
+            lane.discarded(dropped);
+        } else if let Some(errno) = self.source.end.take() {
+            self.source_ended(errno, lane, turn);
+        }
+    }
+
+    fn source_ended(&self, errno: i32, lane: &mut Lane, turn: &mut Turn) {
+        if errno == 0 {
+            turn.source_ended(lane);
+        } else {
+            let failure = Failure::of(Operation::Transfer, Errno::from_raw(errno));
+            turn.fill_failed(self.direction, failure, lane);
+        }
+    }
+
+    /// The lane is parked, or over: arms what will tell of the next thing to do.
+    fn await_more(&mut self, lane: &Lane) {
+        let (source, sink) = (self.at_source(), self.at_sink());
+        match lane.next() {
+            Next::Park if lane.held() > 0 => {
+                self.sink.watch(Op::WatchOut, sink, self.ring);
+                self.source.leave_stream(source, self.ring, self.kit);
+            }
+            Next::Park => {
+                self.source.await_bytes(source, self.ring);
+                if self.sink.has_left_over() {
+                    self.sink.watch(Op::WatchOut, sink, self.ring);
+                }
+            }
+            Next::Fill { .. }
+            | Next::Drain { .. }
+            | Next::Discard { .. }
+            | Next::ShutSink
+            | Next::Done => {}
+        }
+    }
+
+    const fn at_source(&self) -> At {
+        At {
+            key: self.key,
+            side: self.direction.source(),
+        }
+    }
+
+    const fn at_sink(&self) -> At {
+        At {
+            key: self.key,
+            side: self.direction.sink(),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One side of a session: its descriptor, what is in flight on it, and what was
+//! received and not yet forwarded.
+//!
+//! A leg is read in one of two ways:
+//!
+//! ```text
+//!                     short reads, again and again
+//!   watched ───────────────────────────────────────────► streamed
+//!   poll once, then recv(2) or splice(2)      multishot receive, provided buffers
+//!      ▲                                                    │
+//!      └── a full buffer, a sink that is full, no buffer ───┘
+//! ```
+//! Every leg begins watched: a short connection never pays for the change, and
+//! bulk goes through the large buffer and the pipes of [`Kit`].
+//!
+//! Invariants: at most one of each operation in flight; a descriptor is closed
+//! only with none in flight; provided buffers are held only by streamed legs, and
+//! by a send for as long as a turn.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::buffers::{Inbox, Piece};
+use super::op::{At, Op, Tag};
+use super::ring::Ring;
+use crate::engine::chunks::Tail;
+use crate::engine::pump::{Kit, transmit};
+use crate::net::errno::{Failure, Operation};
+use crate::relay::session::Readiness;
+
+/// Turns with little to read, one after the other, that make a leg streamed.
+/// Fewer, and the cancellation at the end of a short connection costs more than
+/// the receives saved.
+const CALM_STREAK: u8 = 4;
+
+/// A turn that read no more than this was calm: half a buffer, so that a leg does
+/// not go to and fro.
+const CALM_BYTES: u64 = super::buffers::BUFFER_SIZE as u64 / 2;
+
+/// Pieces that may wait for a send before receiving stops.
+const INBOX_MAX: u8 = 8;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Leg {
+    pub(super) fd: Option<OwnedFd>,
+    /// Operations in flight, as a set of [`Op::bit`].
+    flying: u8,
+    /// Calm turns in a row.
+    calm: u8,
+    /// Pieces in the inbox.
+    waiting: u8,
+    /// It is to be streamed.
+    streamed: bool,
+    /// A cancellation of the receive was asked for.
+    leaving: bool,
+    pub(super) connecting: bool,
+    /// See `dial::may_self_connect`.
+    pub(super) suspect: bool,
+    /// See `Ends::exhaustive`.
+    pub(super) exhaustive: bool,
+    /// Its write side was shut down.
+    pub(super) shut: bool,
+    /// It was asked to close and waits for what is in flight.
+    pub(super) closing: bool,
+    /// A failure or hang-up was reported; it needs no vigil any more.
+    pub(super) hung_up: bool,
+    /// It is on the engine's list of vigils to come.
+    pub(super) vigil_due: bool,
+    /// The lane towards this leg waits for its send to complete.
+    pub(super) sender_waits: bool,
+    /// How its stream ended: 0 in good order, else an errno.
+    pub(super) end: Option<i32>,
+    /// A send failed, after its bytes were reported as written.
+    pub(super) send_failed: Option<Failure>,
+    inbox: Inbox,
+    /// What was received before it was watched again. Comes after nothing else.
+    #[allow(
+        clippy::box_collection,
+        reason = "rare: a session that has none pays for a pointer"
+    )]
+    spill: Option<Box<VecDeque<Tail>>>,
+    /// What the send in flight sends.
+    sending: Option<Piece>,
+    /// What a send left over; goes out before anything else.
+    outbox: Option<Tail>,
+}
+
+impl Leg {
+    /// Another connection, or none, in the place of this one.
+    pub(super) fn replace(&mut self, fd: Option<OwnedFd>) {
+        debug_assert!(self.is_quiet(), "replaced with operations in flight");
+        *self = Self {
+            fd,
+            vigil_due: self.vigil_due,
+            ..Self::default()
+        };
+    }
+
+    /// Whether it has a descriptor to be used.
+    pub(super) const fn is_open(&self) -> bool {
+        self.fd.is_some() && !self.closing
+    }
+
+    /// Whether this operation is in flight.
+    pub(super) const fn flies(&self, op: Op) -> bool {
+        self.flying & op.bit() != 0
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.flying == 0
+    }
+
+    /// An operation has come back for good.
+    pub(super) const fn landed(&mut self, op: Op) {
+        self.flying &= !op.bit();
+        if matches!(op, Op::Recv) {
+            self.leaving = false;
+        }
+    }
+
+    /// Polls for an operation's condition, unless it does already.
+    pub(super) fn watch(&mut self, op: Op, at: At, ring: &mut Ring) {
+        let mask = match op {
+            Op::WatchIn => libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP,
+            Op::WatchOut => libc::POLLOUT,
+            // The kernel adds POLLERR and POLLHUP to every mask.
+            Op::Vigil => 0,
+            Op::Recv | Op::Send => unreachable!("not a poll"),
+        };
+        if let Some(fd) = &self.fd
+            && !self.closing
+            && !self.flies(op)
+        {
+            ring.poll(fd.as_fd(), mask, Tag::Side(at, op));
+            self.flying |= op.bit();
+        }
+    }
+
+    /// Waits for bytes, in the way this leg is read.
+    pub(super) fn await_bytes(&mut self, at: At, ring: &mut Ring) {
+        if self.flies(Op::Recv) || self.end.is_some() {
+            return;
+        }
+        if !self.streamed {
+            return self.watch(Op::WatchIn, at, ring);
+        }
+        if let Some(fd) = &self.fd
+            && !self.closing
+        {
+            ring.recv(fd.as_fd(), Tag::Side(at, Op::Recv));
+            self.flying |= Op::Recv.bit();
+        }
+    }
+
+    /// A turn read so many bytes from it by recv(2). Short reads again and again
+    /// make it streamed.
+    pub(super) const fn note_read(&mut self, bytes: u64) {
+        if bytes > CALM_BYTES {
+            self.calm = 0;
+        } else if bytes > 0 && !self.streamed {
+            self.calm += 1;
+            self.streamed = self.calm >= CALM_STREAK;
+        }
+    }
+
+    /// Back to being watched: no more receives, and the buffers go back.
+    pub(super) fn leave_stream(&mut self, at: At, ring: &mut Ring, kit: &mut Kit) {
+        self.streamed = false;
+        self.calm = 0;
+        if self.flies(Op::Recv) && !self.leaving {
+            self.leaving = true;
+            ring.cancel(Tag::Side(at, Op::Recv));
+        }
+        while let Some(piece) = self.next_piece(ring) {
+            self.spill(piece, ring, kit);
+        }
+    }
+
+    // What was received.
+
+    /// Takes in a piece that was received.
+    pub(super) fn take_in(&mut self, piece: Piece, at: At, ring: &mut Ring, kit: &mut Kit) {
+        let full = piece.len() == super::buffers::BUFFER_SIZE;
+        if self.streamed {
+            ring.buffers().push(&mut self.inbox, piece);
+            self.waiting += 1;
+        } else {
+            self.spill(piece, ring, kit);
+        }
+        if full || self.waiting >= INBOX_MAX {
+            self.leave_stream(at, ring, kit);
+        }
+    }
+
+    /// A receive completed with this result: what the leg is ready for. Its piece,
+    /// if any, was taken in before.
+    pub(super) const fn received(&mut self, result: i32, more: bool) -> Readiness {
+        let mut failed = false;
+        match -result {
+            ..0 => {}
+            // Back to watching: no buffer was left, or the stream was left.
+            libc::ENOBUFS => {
+                self.streamed = false;
+                self.calm = 0;
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            0 => self.end = Some(0),
+            errno => {
+                self.end = Some(errno);
+                self.hung_up = true;
+                failed = true;
+            }
+        }
+        debug_assert!(result > 0 || !more, "a receive goes on after its end");
+        Readiness {
+            readable: true,
+            writable: false,
+            failed,
+        }
+    }
+
+    /// Whether anything received waits to be forwarded, or the end does.
+    pub(super) const fn has_received(&self) -> bool {
+        !self.inbox.is_empty() || self.spill.is_some() || self.end.is_some()
+    }
+
+    /// Whether more pieces wait.
+    pub(super) const fn has_pieces(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// The next piece. Spilled bytes come first.
+    pub(super) fn next_piece(&mut self, ring: &mut Ring) -> Option<Piece> {
+        let piece = ring.buffers().pop(&mut self.inbox);
+        self.waiting -= u8::from(piece.is_some());
+        piece
+    }
+
+    /// The next spilled bytes; no longer counted as held by the kit.
+    pub(super) fn next_spilled(&mut self, kit: &mut Kit) -> Option<Tail> {
+        let spill = self.spill.as_mut()?;
+        let tail = spill.pop_front();
+        if spill.is_empty() {
+            self.spill = None;
+        }
+        if let Some(tail) = &tail {
+            kit.held -= tail.footprint();
+        }
+        tail
+    }
+
+    fn spill(&mut self, piece: Piece, ring: &mut Ring, kit: &mut Kit) {
+        let tail = kit.chunks.park(ring.buffers().bytes(&piece));
+        ring.buffers().recycle(piece);
+        kit.held += tail.footprint();
+        self.spill.get_or_insert_default().push_back(tail);
+    }
+
+    /// Drops what was received; returns how many bytes.
+    pub(super) fn drop_received(&mut self, ring: &mut Ring, kit: &mut Kit) -> u32 {
+        let mut dropped = 0;
+        while let Some(tail) = self.next_spilled(kit) {
+            dropped += tail.unsent().len() as u32;
+            kit.chunks.recycle(tail);
+        }
+        while let Some(piece) = self.next_piece(ring) {
+            dropped += piece.len();
+            ring.buffers().recycle(piece);
+        }
+        dropped
+    }
+
+    // Sends.
+
+    /// Starts to send a piece.
+    pub(super) fn send(&mut self, piece: Piece, at: At, ring: &mut Ring) {
+        let Some(fd) = &self.fd else {
+            return ring.buffers().recycle(piece);
+        };
+        debug_assert!(!self.flies(Op::Send), "a send overtakes another");
+        ring.send(fd.as_fd(), &piece, Tag::Side(at, Op::Send));
+        self.flying |= Op::Send.bit();
+        self.sending = Some(piece);
+    }
+
+    /// The send in flight is over: `Ok`, or what its completion said.
+    pub(super) fn sent(&mut self, result: Result<(), i32>, ring: &mut Ring, kit: &mut Kit) {
+        self.landed(Op::Send);
+        let Some(piece) = self.sending.take() else {
+            return;
+        };
+        if let Err(result) = result
+            && !self.closing
+        {
+            let errno = Errno::from_raw(-result.min(0));
+            match Failure::of(Operation::Transfer, errno) {
+                // Some of it was taken, or none.
+                _ if result >= 0 => self.leave_over(&piece, result as usize, ring, kit),
+                Failure::WouldBlock | Failure::Interrupted => {
+                    self.leave_over(&piece, 0, ring, kit);
+                }
+                failure => self.send_failed = Some(failure),
+            }
+        }
+        ring.buffers().recycle(piece);
+    }
+
+    fn leave_over(&mut self, piece: &Piece, taken: usize, ring: &mut Ring, kit: &mut Kit) {
+        let tail = kit.chunks.park(&ring.buffers().bytes(piece)[taken..]);
+        kit.held += tail.footprint();
+        self.outbox = Some(tail);
+    }
+
+    /// Sends what a send left over. `false`: some of it is still there.
+    pub(super) fn flush(&mut self, kit: &mut Kit) -> bool {
+        while let (Some(tail), Some(fd)) = (&mut self.outbox, &self.fd) {
+            match transmit(fd.as_fd(), tail.unsent()) {
+                Ok(taken) => tail.advance(taken as u32),
+                Err(Failure::WouldBlock) => return false,
+                Err(failure) => {
+                    self.send_failed = Some(failure);
+                    self.drop_outbox(kit);
+                }
+            }
+            if self
+                .outbox
+                .as_ref()
+                .is_some_and(|tail| tail.unsent().is_empty())
+            {
+                self.drop_outbox(kit);
+            }
+        }
+        true
+    }
+
+    /// Whether a send left something over.
+    pub(super) const fn has_left_over(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    fn drop_outbox(&mut self, kit: &mut Kit) {
+        if let Some(tail) = self.outbox.take() {
+            kit.held -= tail.footprint();
+            kit.chunks.recycle(tail);
+        }
+    }
+
+    /// Bytes reported as written that are still to be handed to the kernel.
+    pub(super) fn unsent(&self) -> u32 {
+        let left_over = self.outbox.as_ref();
+        self.sending.as_ref().map_or(0, Piece::len)
+            + left_over.map_or(0, |tail| tail.unsent().len() as u32)
+    }
+
+    // The end.
+
+    /// Drops what is held and cancels what is in flight.
+    pub(super) fn shut_down(&mut self, at: At, ring: &mut Ring, kit: &mut Kit) {
+        self.drop_received(ring, kit);
+        self.drop_outbox(kit);
+        for op in Op::ALL {
+            // A send is over before a cancellation could find it.
+            if self.flies(op) && op != Op::Send && !(op == Op::Recv && self.leaving) {
+                ring.cancel(Tag::Side(at, op));
+            }
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! The completion engine: io_uring.
+//!
+//! Owns the ring, the descriptors of every session of its reactor, and the bytes
+//! that lanes hold. Messages go through the ring: a multishot receive into
+//! provided buffers, a send out of them, and one system call a turn for all of
+//! them. Bulk, slow readers and short connections go the way of the readiness
+//! engine ([`Kit`]), woken by polls of the ring.
+//!
+//! Deliberately not here: what to do next (the relay says), deadlines (the
+//! worker's wheel).
+//!
+//! Invariants: closing is a join (cancel, wait until nothing is in flight, close
+//! the descriptor, report); a completion for another generation touches nothing.
+
+mod buffers;
+mod completions;
+mod lanes;
+mod leg;
+mod op;
+mod probe;
+mod ring;
+mod wake;
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::chunks::Chunks;
+use super::epoll::{Listener, Setup};
+use super::key::SessionKey;
+use super::pump::{Kit, Store};
+use super::slab::Slots;
+use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
+use crate::net::address::Endpoint;
+use crate::net::dial::{self, Connecting};
+use crate::net::errno::Failure;
+use crate::net::listener;
+use crate::net::options::Family;
+use crate::net::options::plan::{self, Stage};
+use crate::net::pipe::PipePool;
+use crate::net::tcp_info::{self, TcpInfo};
+use crate::relay::ending::Cause;
+use crate::relay::lane::{Lane, Progress};
+use crate::relay::session::{Close, Pumped, Readiness};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+use lanes::Mover;
+use leg::Leg;
+use op::{At, Op, SLOTS_MAX, Tag};
+pub use probe::probe;
+pub use ring::Sizes;
+use ring::{Completion, Ring};
+pub use wake::Waker;
+
+/// How long a side from which nothing is read goes unwatched. Short connections
+/// are over by then and save two operations; a peer that fails meanwhile is
+/// noticed well within the second that behaviour 12 allows.
+const VIGIL_PATIENCE: Duration = Duration::from_millis(50);
+
+/// The completion engine. See the module's documentation.
+#[derive(Debug)]
+pub struct Uring {
+    // First, for it is dropped first: nothing else may go while operations fly.
+    ring: Ring,
+    listeners: Vec<Listener>,
+    conns: Slots<Conn>,
+    kit: Kit,
+    waker: Waker,
+    /// Sides that will want a vigil, and when; in order of time.
+    vigils: VecDeque<(At, Time)>,
+    /// Sides with a send in flight.
+    sends: Vec<At>,
+    /// Something waits for these sends: do not sleep before they are over.
+    hurry: bool,
+    /// Sends whose buffers may stay out while the reactor sleeps.
+    sends_asleep: usize,
+    /// Events to be reported by the next wait.
+    queued: Vec<Event>,
+    completions: Vec<Completion>,
+    origin: Instant,
+    now: Time,
+    busy_poll: Duration,
+    ephemeral_ports: RangeInclusive<u16>,
+}
+
+/// A connection accepted and not yet adopted.
+#[derive(Debug)]
+pub struct Incoming {
+    fd: OwnedFd,
+    family: Family,
+}
+
+/// The two sides of a session, and the bytes its lanes hold.
+#[derive(Debug, Default)]
+struct Conn {
+    generation: u32,
+    legs: [Leg; 2],
+    stores: [Store; 2],
+}
+
+impl Uring {
+    /// An engine for the calling thread, its listeners registered. `origin` is time
+    /// zero.
+    pub fn new(setup: &Setup, listeners: Vec<Listener>, origin: Instant) -> io::Result<Self> {
+        Self::with_sizes(setup, listeners, origin, Sizes::default())
+    }
+
+    /// As [`Uring::new`], with queues of other sizes.
+    pub fn with_sizes(
+        setup: &Setup,
+        listeners: Vec<Listener>,
+        origin: Instant,
+        sizes: Sizes,
+    ) -> io::Result<Self> {
+        let mut ring = Ring::new(sizes)?;
+        let waker = Waker::new()?;
+        if !setup.busy_poll.is_zero() {
+            ring.busy_poll_cards(setup.busy_poll);
+        }
+        ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
+        for (index, listener) in listeners.iter().enumerate() {
+            let tag = Tag::Listener(index as u32);
+            ring.poll_on(listener.fd.as_fd(), libc::POLLIN, tag);
+        }
+        Ok(Self {
+            ring,
+            listeners,
+            conns: Slots::new(),
+            kit: Kit {
+                scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
+                chunks: Chunks::default(),
+                pipes: PipePool::new(setup.pipe_size),
+                held: 0,
+                held_limit: setup.buffer_limit,
+                pipes_used: 0,
+                splice_refused: 0,
+            },
+            waker,
+            vigils: VecDeque::new(),
+            sends: Vec::new(),
+            hurry: false,
+            sends_asleep: usize::from(sizes.buffers) / 4,
+            queued: Vec::new(),
+            completions: Vec::new(),
+            origin,
+            now: Time::from_micros(origin.elapsed().as_micros() as u64),
+            busy_poll: setup.busy_poll,
+            ephemeral_ports: setup.ephemeral_ports.clone(),
+        })
+    }
+
+    /// A waker for other threads; [`Event::Woken`] follows its use.
+    pub fn waker(&self) -> io::Result<Waker> {
+        self.waker.try_clone()
+    }
+
+    fn read_clock(&mut self) {
+        self.now = Time::from_micros(self.origin.elapsed().as_micros() as u64);
+    }
+
+    /// Passes submissions on and sleeps until a completion or `until`.
+    fn sleep(&mut self, until: Time) -> io::Result<()> {
+        if self.ring.has_completions() || until <= self.now {
+            return self.ring.enter(0, None);
+        }
+        if !self.busy_poll.is_zero() && self.spin(until)? {
+            return Ok(());
+        }
+        let timeout = (until != Time::NEVER).then(|| until.since(self.now));
+        self.ring.enter(1, timeout)
+    }
+
+    /// Spins for completions instead of sleeping, for `busy_poll` at the most. The
+    /// kernel says in shared memory when there is work, so that spinning costs no
+    /// system calls.
+    fn spin(&mut self, until: Time) -> io::Result<bool> {
+        self.ring.enter(0, None)?;
+        let spin_end = (self.now + self.busy_poll).min(until);
+        while self.now < spin_end {
+            if self.ring.has_news() {
+                self.ring.enter(0, None)?;
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+            self.read_clock();
+        }
+        Ok(false)
+    }
+
+    fn conn(&self, key: SessionKey) -> Option<&Conn> {
+        self.conns
+            .get(key.slot)
+            .filter(|conn| conn.generation == key.generation)
+    }
+
+    fn leg(&self, at: At) -> Option<&Leg> {
+        self.conn(at.key).map(|conn| &conn.legs[at.side.index()])
+    }
+
+    /// Sides that were left unwatched for long enough are watched for failure.
+    fn keep_vigils(&mut self) {
+        while let Some(&(at, due)) = self.vigils.front()
+            && due <= self.now
+        {
+            self.vigils.pop_front();
+            if let Some(leg) = leg_mut(&mut self.conns, at) {
+                leg.vigil_due = false;
+                if wants_vigil(leg) {
+                    leg.watch(Op::Vigil, at, &mut self.ring);
+                }
+            }
+        }
+    }
+
+    /// Both sides stand: what the client has sent meanwhile is looked for, what
+    /// the upstream will send is waited for.
+    fn established(&mut self, key: SessionKey) {
+        let at = At {
+            key,
+            side: Side::Upstream,
+        };
+        if let Some(leg) = leg_mut(&mut self.conns, at) {
+            leg.watch(Op::WatchIn, at, &mut self.ring);
+        }
+        self.queued.push(ready(Side::Client, key, READABLE));
+    }
+
+    fn try_connect(
+        &mut self,
+        key: SessionKey,
+        target: Target<'_>,
+    ) -> Result<Start<Result<(), Cause>>, Failure> {
+        let opened = dial::open_for_connect(target.endpoint, target.options)?;
+        let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
+        let at = At {
+            key,
+            side: Side::Upstream,
+        };
+        let Some(leg) = leg_mut(&mut self.conns, at) else {
+            return Ok(Start::Done(Err(Cause::Stopped)));
+        };
+        leg.replace(Some(opened.fd));
+        leg.connecting = connecting == Connecting::InProgress;
+        leg.suspect = dial::may_self_connect(target.endpoint, &self.ephemeral_ports);
+        if leg.connecting {
+            leg.watch(Op::WatchOut, at, &mut self.ring);
+            return Ok(Start::Pending);
+        }
+        self.established(key);
+        Ok(Start::Done(Ok(())))
+    }
+}
+
+const READABLE: Readiness = Readiness {
+    readable: true,
+    writable: false,
+    failed: false,
+};
+
+const fn ready(side: Side, key: SessionKey, readiness: Readiness) -> Event {
+    Event::Ready(key, side, readiness)
+}
+
+fn conn_mut(conns: &mut Slots<Conn>, key: SessionKey) -> Option<&mut Conn> {
+    conns
+        .get_mut(key.slot)
+        .filter(|conn| conn.generation == key.generation)
+}
+
+fn leg_mut(conns: &mut Slots<Conn>, at: At) -> Option<&mut Leg> {
+    conn_mut(conns, at.key).map(|conn| &mut conn.legs[at.side.index()])
+}
+
+/// Whether nothing would tell of a failure of this side.
+const fn wants_vigil(leg: &Leg) -> bool {
+    leg.is_open()
+        && !leg.hung_up
+        && !leg.connecting
+        && !leg.flies(Op::WatchIn)
+        && !leg.flies(Op::Recv)
+        && !leg.flies(Op::Vigil)
+}
+
+impl Engine for Uring {
+    type Incoming = Incoming;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
+        self.keep_vigils();
+        events.append(&mut self.queued);
+        let vigil = self.vigils.front().map_or(Time::NEVER, |(_, due)| *due);
+        let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > self.sends_asleep;
+        let until = if events.is_empty() && !hurry {
+            until.min(vigil)
+        } else {
+            Time::ZERO
+        };
+        self.sleep(until)?;
+        let settled = self.ring.is_settled();
+        self.read_clock();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.take(&mut completions);
+        for completion in completions.drain(..) {
+            self.dispatch(completion, events);
+        }
+        self.completions = completions;
+        if settled {
+            self.settle_sends(events);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
+        let Some(listener) = self.listeners.get(listener.0 as usize) else {
+            return Err(AcceptError::Empty);
+        };
+        let accepted = listener::accept(listener.fd.as_fd())?;
+        let incoming = Incoming {
+            fd: accepted.fd,
+            family: listener.family,
+        };
+        Ok((incoming, accepted.peer))
+    }
+
+    fn adopt(
+        &mut self,
+        key: SessionKey,
+        incoming: Incoming,
+        listener: ListenerId,
+    ) -> Result<(), Cause> {
+        let Incoming { fd, family } = incoming;
+        if key.slot >= SLOTS_MAX {
+            return Err(Cause::NoMemory);
+        }
+        if let Some(listener) = self.listeners.get(listener.0 as usize) {
+            // A refusal was reported at start-up already and is no reason to
+            // turn a client away.
+            let _ = listener.options.apply(fd.as_fd(), Stage::Accepted, family);
+        }
+        let conn = self.conns.touch(key.slot);
+        debug_assert!(
+            conn.legs.iter().all(Leg::is_quiet),
+            "a slot is used again with operations in flight"
+        );
+        *conn = Conn {
+            generation: key.generation,
+            ..Conn::default()
+        };
+        let at = At {
+            key,
+            side: Side::Client,
+        };
+        conn.legs[0].replace(Some(fd));
+        conn.legs[0].vigil_due = true;
+        self.vigils.push_back((at, self.now + VIGIL_PATIENCE));
+        Ok(())
+    }
+
+    fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
+        match self.try_connect(key, target) {
+            Ok(start) => start,
+            Err(failure) => Start::Done(Err(failure.into())),
+        }
+    }
+
+    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
+        let Some(conn) = conn_mut(&mut self.conns, key) else {
+            return Pumped::default();
+        };
+        let [client, upstream] = &mut conn.legs;
+        let (source, sink) = match direction {
+            Direction::Up => (client, upstream),
+            Direction::Down => (upstream, client),
+        };
+        if !source.is_open() {
+            return Pumped::default();
+        }
+        let mut mover = Mover {
+            ring: &mut self.ring,
+            kit: &mut self.kit,
+            source,
+            sink,
+            store: &mut conn.stores[direction.index()],
+            key,
+            direction,
+        };
+        let flew = mover.sink.flies(Op::Send);
+        let pumped = mover.pump(lane);
+        if mover.sink.flies(Op::Send) {
+            self.hurry |= mover.sink.sender_waits;
+            if !flew {
+                let side = direction.sink();
+                self.sends.push(At { key, side });
+            }
+        }
+        if lane.progress() == Progress::Finished {
+            mover.sink.shut = true;
+        }
+        if wants_vigil(mover.source) && !mover.source.vigil_due {
+            mover.source.vigil_due = true;
+            let side = direction.source();
+            self.vigils
+                .push_back((At { key, side }, self.now + VIGIL_PATIENCE));
+        }
+        pumped
+    }
+
+    fn drop_held(&mut self, key: SessionKey, direction: Direction) {
+        let Some(conn) = conn_mut(&mut self.conns, key) else {
+            return;
+        };
+        self.kit.drop_held(&mut conn.stores[direction.index()]);
+        let side = direction.source();
+        let source = &mut conn.legs[side.index()];
+        source.leave_stream(At { key, side }, &mut self.ring, &mut self.kit);
+    }
+
+    fn unsent(&self, key: SessionKey) -> [u32; 2] {
+        let Some(conn) = self.conn(key) else {
+            return [0; 2];
+        };
+        conn.legs.each_ref().map(|leg| {
+            let queued = leg
+                .fd
+                .as_ref()
+                .and_then(|fd| tcp_info::unsent(fd.as_fd()).ok());
+            queued.unwrap_or(0) + leg.unsent()
+        })
+    }
+
+    fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
+        let at = At { key, side };
+        let Some(leg) = leg_mut(&mut self.conns, at) else {
+            return Start::Done(());
+        };
+        leg.shut_down(at, &mut self.ring, &mut self.kit);
+        let Some(fd) = &leg.fd else {
+            return Start::Done(());
+        };
+        if how == Close::Reset {
+            // Best effort: a socket that refuses SO_LINGER is closed in order.
+            let _ = plan::set_abort_on_close(fd.as_fd());
+        }
+        if leg.is_quiet() {
+            leg.fd = None;
+            return Start::Done(());
+        }
+        leg.closing = true;
+        self.hurry |= leg.flies(Op::Send);
+        Start::Pending
+    }
+
+    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo> {
+        let fd = self.leg(At { key, side })?.fd.as_ref()?;
+        TcpInfo::read(fd.as_fd()).ok()
+    }
+
+    fn owe_no_ack(&mut self, key: SessionKey) {
+        let side = Side::Upstream;
+        if let Some(fd) = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref()) {
+            // Only ever a matter of 40 ms; a socket that failed says so itself.
+            let _ = plan::send_delayed_ack(fd.as_fd());
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.ring.cancel(Tag::Listener(index as u32));
+        }
+        // The polls hold the sockets: only when they are gone, the ports are.
+        // Cancelling a poll completes at once; should the call fail, the ring's
+        // end closes them.
+        let _ = self.ring.enter(0, None);
+        self.listeners.clear();
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        let drops = self
+            .listeners
+            .iter()
+            .map(|listener| listener::drops(listener.fd.as_fd()));
+        drops.map(|drops| drops.map_or(0, u64::from)).sum()
+    }
+
+    fn release_spares(&mut self) {
+        self.kit.pipes.clear();
+    }
+
+    fn holdings(&self) -> Holdings {
+        Holdings {
+            held_bytes: self.kit.held,
+            pipes: self.kit.pipes_used,
+            pipes_pooled: self.kit.pipes.len() as u32,
+            splice_refused: self.kit.splice_refused,
+        }
+    }
+}
