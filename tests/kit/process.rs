@@ -148,13 +148,6 @@ impl Process {
             .sum()
     }
 
-    /// Whether all its threads are being traced.
-    pub(crate) fn is_traced(self) -> bool {
-        let threads = self.of_each_thread("status");
-        let traced = |status: &String| number_after(status, "TracerPid:") > 0;
-        !threads.is_empty() && threads.iter().all(traced)
-    }
-
     /// The share of one core that it used over `window`.
     pub(crate) fn processor_share(self, window: Duration) -> f64 {
         let (before, start) = (self.processor_time(), Instant::now());
