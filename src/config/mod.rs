@@ -237,6 +237,17 @@ pub enum LogTarget {
     File(std::path::PathBuf),
 }
 
+impl std::fmt::Display for LogTarget {
+    /// Control bytes of a path are escaped.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.as_os_str().as_encoded_bytes().escape_ascii().fmt(f),
+        }
+    }
+}
+
 /// One forward: listeners that share servers, options and limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forward {

@@ -34,7 +34,9 @@ pub(super) fn built_in() -> SocketOptions {
 /// handshake's last ACK rides on the first data.
 pub(super) fn upstream_leg(profile: &SocketOptions) -> SocketOptions {
     SocketOptions {
-        quickack: profile.quickack.or(Some(false)),
+        quickack: profile
+            .quickack
+            .or((profile.mptcp != Some(true)).then_some(false)),
         ..profile.clone()
     }
 }

@@ -27,6 +27,9 @@ use signals::{Signal, Signals};
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often control looks whether every reactor still runs.
+const REACTOR_LOOK: Duration = Duration::from_secs(5);
+
 /// How often a drain looks whether it is complete.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -47,7 +50,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         })?;
     let outcome =
         Prepared::new(config, &log).and_then(|prepared| Running::start(prepared, log.clone()));
-    let outcome = outcome.map(|running| running.serve(&signals));
+    let outcome = outcome.and_then(|running| running.serve(&signals));
     drop(log);
     writer.finish(LOG_PATIENCE);
     outcome
@@ -81,12 +84,20 @@ impl Running {
         })
     }
 
-    fn serve(mut self, signals: &Signals) {
+    /// Until a signal ends it, or a reactor fails: then the others drain, and the
+    /// service manager learns of it by the exit code.
+    fn serve(mut self, signals: &Signals) -> Result<(), StartError> {
+        let mut lost = false;
         loop {
-            match signals.wait(None) {
+            match signals.wait(Some(REACTOR_LOOK)) {
                 Some(Signal::Report) => self.report(),
                 Some(Signal::Stop) => break,
-                None => {}
+                None => {
+                    lost = !self.reactors.iter().all(Reactor::is_running);
+                    if lost {
+                        break;
+                    }
+                }
             }
         }
         self.drain(signals);
@@ -95,13 +106,19 @@ impl Running {
         for reactor in &mut self.reactors {
             reactor.join(Duration::from_secs(1));
         }
+        if lost {
+            Err(StartError::ReactorLost)
+        } else {
+            Ok(())
+        }
     }
 
     fn drain(&mut self, signals: &Signals) {
         let live: u64 = self
             .snapshots()
             .iter()
-            .map(|counters| counters.accepted - counters.ended)
+            // Two loads beside a running reactor: an end may be seen before its start.
+            .map(|counters| counters.accepted.saturating_sub(counters.ended))
             .sum();
         self.log.line(
             LogLevel::Info,
@@ -111,7 +128,11 @@ impl Running {
         let deadline = Instant::now().checked_add(self.drain_timeout);
         while self.reactors.iter().any(Reactor::is_running) {
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let asked_again = signals.wait(Some(DRAIN_LOOK)) == Some(Signal::Stop);
+            let signal = signals.wait(Some(DRAIN_LOOK));
+            if signal == Some(Signal::Report) {
+                self.report();
+            }
+            let asked_again = signal == Some(Signal::Stop);
             if late || asked_again {
                 let cause = if asked_again {
                     Cause::Stopped

@@ -34,7 +34,7 @@ pub enum StartError {
     #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
     /// The log cannot be written.
-    #[error("cannot open the log {target:?}: {error}")]
+    #[error("cannot open the log {target}: {error}")]
     Log {
         /// Where it should go.
         target: LogTarget,
@@ -62,6 +62,9 @@ pub enum StartError {
     /// The engine asked for cannot be had.
     #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
     Engine(String),
+    /// A reactor ended by itself.
+    #[error("a reactor stopped by itself; the log says why")]
+    ReactorLost,
     /// A reactor cannot be started.
     #[error("cannot start a reactor: {0}")]
     Reactor(#[source] io::Error),
@@ -254,7 +257,8 @@ fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, Sta
             DataPath::Copy => PathPolicy::Copy,
             DataPath::Splice => PathPolicy::Splice,
         },
-        fill_limit: config.global.scratch_buffer,
+        // The engine reads no more than its scratch buffer or its pipe takes.
+        fill_limit: config.global.scratch_buffer.max(config.global.pipe_size),
     };
     Ok(ForwardSetup {
         name: forward.name.as_str().into(),
@@ -330,6 +334,10 @@ fn engine_setup(config: &Config) -> epoll::Setup {
 /// One reactor a core is pinned to it; any other number is left to the
 /// scheduler, which knows better.
 fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
-    let auto = config.global.reactors == Reactors::Auto && count > 1;
+    // With fewer reactors than cores (a cgroup quota), every instance would take
+    // the same first ones.
+    let auto = config.global.reactors == Reactors::Auto
+        && count > 1
+        && count == limits::allowed_cpus().len();
     auto.then(|| limits::cpu_of_reactor(index)).flatten()
 }

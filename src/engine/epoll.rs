@@ -22,7 +22,7 @@ use super::pump::{Ends, Kit, Store};
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting};
+use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::{Failure, Operation, Resource};
 use crate::net::listener;
 use crate::net::options::plan::{self, Stage};
@@ -82,6 +82,8 @@ pub struct Epoll {
     now: Time,
     busy_poll: Duration,
     ephemeral_ports: RangeInclusive<u16>,
+    /// Of listeners that are closed already.
+    accept_overflows: u64,
 }
 
 /// A connection accepted and not yet adopted.
@@ -136,11 +138,13 @@ impl Epoll {
                 held_limit: setup.buffer_limit,
                 pipes_used: 0,
                 splice_refused: 0,
+                options_refused: 0,
             },
             origin,
             now: Time::from_micros(origin.elapsed().as_micros() as u64),
             busy_poll: setup.busy_poll,
             ephemeral_ports: setup.ephemeral_ports.clone(),
+            accept_overflows: 0,
         })
     }
 
@@ -287,6 +291,11 @@ impl Engine for Epoll {
         Ok((incoming, accepted.peer))
     }
 
+    fn has_waiting(&self, listener: ListenerId) -> bool {
+        let listener = self.listeners.get(listener.0 as usize);
+        listener.is_some_and(|listener| listener::has_waiting(listener.fd.as_fd()))
+    }
+
     fn adopt(
         &mut self,
         key: SessionKey,
@@ -297,7 +306,9 @@ impl Engine for Epoll {
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
             // A refusal was reported at start-up already and is no reason to
             // turn a client away.
-            let _ = listener.options.apply(fd.as_fd(), Stage::Accepted, family);
+            if let Err(refusal) = listener.options.apply(fd.as_fd(), Stage::Accepted, family) {
+                self.kit.options_refused += u64::from(refusal.count);
+            }
         }
         self.register(key, Side::Client, fd.as_raw_fd())?;
         let conn = self.conns.touch(key.slot);
@@ -317,6 +328,17 @@ impl Engine for Epoll {
         match self.try_connect(key, target) {
             Ok(start) => start,
             Err(failure) => Start::Done(Err(failure.into())),
+        }
+    }
+
+    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
+        let family = Family::of(target.endpoint);
+        let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
+            return;
+        };
+        let stage = Stage::AfterConnect;
+        if let Err(refusal) = target.options.apply(fd.as_fd(), stage, family) {
+            self.kit.options_refused += u64::from(refusal.count);
         }
     }
 
@@ -396,6 +418,7 @@ impl Engine for Epoll {
     }
 
     fn close_listeners(&mut self) {
+        self.accept_overflows = Engine::accept_overflows(self);
         for listener in self.listeners.drain(..) {
             // The socket of a unix listener is shared by reactors: closing this
             // descriptor alone would leave it registered.
@@ -411,7 +434,7 @@ impl Engine for Epoll {
             .listeners
             .iter()
             .map(|listener| listener::drops(listener.fd.as_fd()));
-        drops.map(|drops| drops.map_or(0, u64::from)).sum()
+        self.accept_overflows + drops.map(|drops| drops.map_or(0, u64::from)).sum::<u64>()
     }
 
     fn release_spares(&mut self) {
@@ -424,6 +447,7 @@ impl Engine for Epoll {
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,
+            options_refused: self.kit.options_refused,
         }
     }
 }
@@ -434,7 +458,16 @@ impl Epoll {
         key: SessionKey,
         target: Target<'_>,
     ) -> Result<Start<Result<(), Cause>>, Failure> {
-        let opened = dial::open_for_connect(target.endpoint, target.options)?;
+        let client = self.conn(key).and_then(|conn| conn.legs[0].fd.as_ref());
+        let early = if target.options.fast_open {
+            Early::of(client.map(AsFd::as_fd))
+        } else {
+            Early::Nothing
+        };
+        let opened = dial::open_for_connect(target.endpoint, target.options, early)?;
+        if let Some(refusal) = opened.refusal {
+            self.kit.options_refused += u64::from(refusal.count);
+        }
         let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, opened.fd.as_raw_fd())?;

@@ -119,6 +119,8 @@ pub struct Holdings {
     pub pipes_pooled: u32,
     /// splice(2) refused to work and lanes copy instead, so many times.
     pub splice_refused: u64,
+    /// Socket options that the kernel refused at run time, so many times.
+    pub options_refused: u64,
 }
 
 /// Waits for the kernel and moves bytes. See the module's documentation.
@@ -137,6 +139,10 @@ pub trait Engine {
     /// Takes one waiting connection off a listener.
     fn accept(&mut self, listener: ListenerId) -> Result<(Self::Incoming, Endpoint), AcceptError>;
 
+    /// Whether a connection waits at a listener. Costs a system call; asked only
+    /// when nobody can be let in.
+    fn has_waiting(&self, listener: ListenerId) -> bool;
+
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
     fn adopt(
@@ -148,6 +154,10 @@ pub trait Engine {
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
+
+    /// Sets what can only be set on a connected upstream; called once it is, and
+    /// only if there is anything to set.
+    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>);
 
     /// Moves bytes of one lane until it parks or the budget ends.
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped;

@@ -39,6 +39,7 @@ pub(super) struct Kit {
     pub(super) held_limit: u64,
     pub(super) pipes_used: u32,
     pub(super) splice_refused: u64,
+    pub(super) options_refused: u64,
 }
 
 /// Where the held bytes of a lane are.
@@ -149,7 +150,7 @@ impl Kit {
         turn: &mut Turn,
     ) {
         self.empty(store);
-        let max = self.pressed(max) as usize;
+        let max = (self.pressed(max) as usize).min(self.scratch.len());
         let buffer = &mut self.scratch[..max];
         let n = match receive(ends.source, buffer) {
             Ok(0) => return turn.source_ended(lane),
@@ -172,7 +173,7 @@ impl Kit {
         if taken < n {
             // The kernel took less than it was given: its buffer is full, and
             // its write-space wake-up is armed.
-            lane.drain_blocked(taken as u32);
+            lane.drain_blocked();
             *store = Store::Tail(self.chunks.park(&self.scratch[taken..n]));
         }
     }
@@ -198,15 +199,17 @@ impl Kit {
             *store = Store::Pipe(pipe);
         }
         let Store::Pipe(pipe) = store else { return };
-        // The lane's pace bounds a fill towards a slow sink; at full pace a fill
-        // may be as large as the pipe.
-        let pace = if max < self.scratch.len() as u32 {
-            max
-        } else {
-            pipe.capacity()
-        };
-        match pipe.fill(ends.source, self.pressed(pace)) {
-            Ok(0) => turn.source_ended(lane),
+        let held = self.held > self.held_limit;
+        let most = max.min(pipe.capacity());
+        match pipe.fill(
+            ends.source,
+            if held { most.min(PRESSED_FILL) } else { most },
+        ) {
+            // Not always the end: splice(2) stops at the mark of urgent data for
+            // ever, with 0 once the end has arrived behind it and EAGAIN before.
+            // recv(2) goes past the mark, and its word counts.
+            Ok(0) => self.copy(ends, max, store, lane, turn),
+            Err(Failure::WouldBlock) if ends.exhaustive => self.copy(ends, max, store, lane, turn),
             Ok(n) => {
                 lane.filled(n);
                 turn.moved(n);
@@ -235,23 +238,25 @@ impl Kit {
             Store::Empty => unreachable!("a lane holds bytes that no store has"),
         };
         match result {
-            Ok(0) => lane.drain_blocked(0),
+            Ok(0) => lane.drain_blocked(),
             Ok(n) => {
                 lane.drained(n);
                 turn.pumped.moved = true;
                 if let Store::Tail(tail) = store {
                     tail.advance(n);
                     if n < len {
-                        lane.drain_blocked(n);
+                        lane.drain_blocked();
                     }
                 }
             }
-            Err(Failure::WouldBlock) => lane.drain_blocked(0),
-            Err(Failure::Unsupported | Failure::Exhausted(_))
-                if matches!(store, Store::Pipe(_)) =>
-            {
+            Err(Failure::WouldBlock) => lane.drain_blocked(),
+            Err(Failure::Unsupported) if matches!(store, Store::Pipe(_)) => {
                 self.splice_refused += 1;
-                self.rescue(store, lane);
+                self.rescue(store, lane, Fallback::Unsupported);
+            }
+            // Out of memory for the moment; copying may need less.
+            Err(Failure::Exhausted(_)) if matches!(store, Store::Pipe(_)) => {
+                self.rescue(store, lane, Fallback::NoPipe);
             }
             Err(failure) => turn.drain_failed(ends.direction, failure, lane),
         }
@@ -259,8 +264,8 @@ impl Kit {
 
     /// splice does not work towards this sink: take the bytes out of the pipe
     /// and copy from here on. Not one is lost (behaviour 38).
-    fn rescue(&mut self, store: &mut Store, lane: &mut Lane) {
-        lane.splice_refused(Fallback::Unsupported);
+    fn rescue(&mut self, store: &mut Store, lane: &mut Lane, why: Fallback) {
+        lane.splice_refused(why);
         if let Store::Pipe(pipe) = std::mem::take(store) {
             self.pipes_used -= 1;
             let held = pipe.len() as usize;
@@ -276,7 +281,7 @@ impl Kit {
             Ok(0) => lane.source_eof(),
             Ok(n) => {
                 lane.discarded(n as u32);
-                turn.bytes += n as u32;
+                turn.moved(n as u32);
             }
             Err(failure) => turn.fill_failed(ends.direction, failure, lane),
         }

@@ -18,6 +18,7 @@ use crate::net::address::{Endpoint, UnixName};
 use crate::net::errno::{Failure, Operation};
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, OptionName, OptionPlan, Refusal};
+use crate::net::{sys, tcp_info};
 
 /// A socket that is ready for [`connect`].
 #[derive(Debug)]
@@ -26,6 +27,31 @@ pub struct Opened {
     pub fd: OwnedFd,
     /// Options the kernel refused; to be counted.
     pub refusal: Option<Refusal>,
+}
+
+/// Whether there are bytes to go along with the SYN.
+///
+/// With TCP Fast Open and a cookie at hand the kernel sends no SYN before the first
+/// write. Without bytes to write that is never: a server that speaks first would
+/// wait for ever, and a half-close would undo the connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Early {
+    /// Some wait.
+    Bytes,
+    /// None: connect the ordinary way, whatever the options say.
+    Nothing,
+}
+
+impl Early {
+    /// What the client whose connection `fd` is has sent so far.
+    pub fn of(client: Option<BorrowedFd<'_>>) -> Self {
+        let waiting = client.and_then(|fd| tcp_info::unread(fd).ok());
+        if waiting.unwrap_or(0) > 0 {
+            Self::Bytes
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 /// What `connect` says when it does not fail.
@@ -45,7 +71,11 @@ pub enum Connecting {
 /// Refused options do not stop it, except `interface`: traffic that was told to
 /// leave by one interface must not leave by another. A `source` of the other
 /// family is [`crate::net::errno::Obstacle::Family`], for the same reason.
-pub fn open_for_connect(endpoint: &Endpoint, plan: &OptionPlan) -> Result<Opened, Failure> {
+pub fn open_for_connect(
+    endpoint: &Endpoint,
+    plan: &OptionPlan,
+    early: Early,
+) -> Result<Opened, Failure> {
     let family = Family::of(endpoint);
     let (socket, mut refusal) =
         make_socket(family, plan.mptcp).map_err(|error| Failure::of_io(Operation::Open, &error))?;
@@ -58,6 +88,10 @@ pub fn open_for_connect(endpoint: &Endpoint, plan: &OptionPlan) -> Result<Opened
             refused.count += earlier.count;
         }
         refusal = Some(refused);
+    }
+    if plan.fast_open && early == Early::Nothing {
+        // Refused only where it was never on.
+        let _ = sys::set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 0);
     }
     if let (Some(source), Endpoint::Inet(target)) = (plan.source, endpoint) {
         bind_source(&socket, source, target)?;

@@ -32,6 +32,8 @@ use socket2::{SockAddr, Socket};
 
 pub use bind_error::{BindCause, BindError};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
 use crate::net::address::{Address, Endpoint};
 use crate::net::dial::{endpoint, make_socket};
 use crate::net::errno::{Failure, Operation};
@@ -278,6 +280,13 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// Who connected; IPv4 for IPv4 clients of a dual-stack listener.
     pub peer: Endpoint,
+}
+
+/// Whether a connection waits to be accepted; works for unix listeners too.
+pub fn has_waiting(listener: BorrowedFd<'_>) -> bool {
+    let mut poll = [PollFd::new(listener, PollFlags::POLLIN)];
+    // An error counts as "somebody": accept will say what is wrong.
+    nix::poll::poll(&mut poll, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Accepts one connection: one system call, and no allocation for IPv4 and IPv6.

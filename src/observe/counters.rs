@@ -86,7 +86,7 @@ counters! {
     connect_failures,
     /// Attempts that failed for want of a local port, descriptor or memory here.
     connect_shortages,
-    /// Socket options that the kernel refused at run time.
+    /// Gauge: socket options that the kernel refused at run time, so far.
     options_refused,
     /// Bytes read, from clients and upstreams: those written, lost and held.
     bytes_read,

@@ -171,6 +171,8 @@ pub struct Lane {
     drained: u64,
     lost: u64,
     held: u32,
+    /// Bytes of the last fill.
+    last_fill: u32,
     fill_max: u32,
     fill_limit: u32,
     source: Source,
@@ -192,6 +194,7 @@ impl Lane {
             drained: 0,
             lost: 0,
             held: 0,
+            last_fill: 0,
             fill_max: fill_limit,
             fill_limit,
             source: Source::Empty,
@@ -239,6 +242,7 @@ impl Lane {
         debug_assert!(n > 0 && self.held == 0, "a fill needs an empty lane");
         self.filled += u64::from(n);
         self.held = n;
+        self.last_fill = n;
         self.choose_path(n);
     }
 
@@ -275,14 +279,12 @@ impl Lane {
 
     /// The sink takes no more for now. From here on a fill reads no more than
     /// the sink took of this one: what a slow reader costs stays near its pace.
-    pub const fn drain_blocked(&mut self, taken: u32) {
-        if matches!(self.sink, Sink::Ready) {
+    pub fn drain_blocked(&mut self) {
+        if self.sink == Sink::Ready {
             self.sink = Sink::Full;
         }
-        let pace = if taken < FILL_MIN { FILL_MIN } else { taken };
-        if pace < self.fill_max {
-            self.fill_max = pace;
-        }
+        let taken = self.last_fill.saturating_sub(self.held);
+        self.fill_max = self.fill_max.min(taken.max(FILL_MIN));
     }
 
     /// Writing failed for good; what was held is lost and the engine drops it.
@@ -305,13 +307,13 @@ impl Lane {
         self.lost += n as u64;
     }
 
-    /// splice is not to be had for this lane: copy from now on. With
-    /// [`Fallback::BufferLimit`] only until it shows bulk again.
+    /// splice is not to be had for this lane: copy. For ever if it is
+    /// [`Fallback::Unsupported`], otherwise until the lane shows bulk again.
     pub const fn splice_refused(&mut self, why: Fallback) {
         self.path = Path::Copy;
         self.streak = 0;
         self.fallback = Some(why);
-        if !matches!(why, Fallback::BufferLimit) {
+        if matches!(why, Fallback::Unsupported) {
             self.policy = PathPolicy::Copy;
         }
     }
@@ -450,7 +452,7 @@ mod tests {
         lane.source_eof();
         assert_eq!(lane.next(), Next::Drain { len: 10 });
         lane.drained(4);
-        lane.drain_blocked(4);
+        lane.drain_blocked();
         assert_eq!(lane.next(), Next::Park);
         lane.sink_ready();
         lane.drained(6);
@@ -515,7 +517,7 @@ mod tests {
     #[test]
     fn a_refused_splice_is_not_asked_for_again() {
         let mut lane = lane(PathPolicy::Splice);
-        lane.splice_refused(Fallback::NoPipe);
+        lane.splice_refused(Fallback::Unsupported);
         for _ in 0..20 {
             assert!(matches!(
                 lane.next(),
@@ -527,7 +529,7 @@ mod tests {
             lane.filled(256 * KIB);
             lane.drained(256 * KIB);
         }
-        assert_eq!(lane.fallback(), Some(Fallback::NoPipe));
+        assert_eq!(lane.fallback(), Some(Fallback::Unsupported));
     }
 
     #[test]
@@ -535,7 +537,7 @@ mod tests {
         let mut lane = lane(PathPolicy::Copy);
         lane.filled(256 * KIB);
         lane.drained(20 * KIB);
-        lane.drain_blocked(20 * KIB);
+        lane.drain_blocked();
         lane.sink_ready();
         lane.drained(236 * KIB);
         assert_eq!(

@@ -19,8 +19,8 @@
 //!
 //! Invariants: a session ends in exactly one place ([`Action::End`], once, with
 //! no side open); every phase but `Relaying` without timeouts has a deadline; a
-//! peer learns of a failure as a reset, never as an orderly end, and only after
-//! it was given all that had arrived for it.
+//! peer learns of a failure as a reset, and only after it was given all that had
+//! arrived for it; as an orderly end only if it did not take that in time.
 
 mod clock;
 mod events;
@@ -283,7 +283,12 @@ impl Session {
         self.open &= !bit(Side::Upstream);
         self.hung_up &= !bit(Side::Upstream);
         match self.phase {
-            Phase::Dialing { attempt, .. } if attempt + 1 < rules.attempts_max => {
+            // Another server may have ports left; descriptors and memory are no
+            // more plentiful for it.
+            Phase::Dialing { attempt, .. }
+                if attempt + 1 < rules.attempts_max
+                    && !matches!(cause, Cause::NoDescriptors | Cause::NoMemory) =>
+            {
                 self.dial(attempt + 1, rules, now, actions);
             }
             Phase::Dialing { .. } => {
@@ -336,7 +341,11 @@ impl Session {
                 }
             }
             Phase::Lingering { left, .. } => {
-                if side == left {
+                let over = self.lane(left.outgoing()).source_ended();
+                if side == left && readiness.failed && over {
+                    // Nobody is left to deliver to.
+                    self.close_all(Close::Reset, now, actions);
+                } else if side == left {
                     self.pump_if_wanted(left.outgoing(), actions);
                 }
             }

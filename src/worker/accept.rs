@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use super::{Complaint, Entry, ListenerSetup, Worker};
 use crate::config::SessionLog;
-use crate::engine::{AcceptError, Engine, ListenerId};
+use crate::engine::{AcceptError, Engine, ListenerId, Target};
 use crate::net::address::Endpoint;
 use crate::net::limits;
+use crate::net::options::Family;
+use crate::net::options::plan::Stage;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Event as SessionEvent, Session};
 use crate::relay::time::Time;
@@ -115,6 +117,15 @@ impl Gate {
     }
 }
 
+/// Which limit keeps a client out.
+#[derive(Debug, Clone, Copy)]
+enum Full {
+    /// That of its forward.
+    Forward { live: u32, max: u32 },
+    /// That of the whole process: `max_connections`, or its descriptors.
+    Process { live: u32, max: u32 },
+}
+
 /// The listeners of a reactor.
 #[derive(Debug)]
 pub(super) struct Doors {
@@ -144,6 +155,13 @@ impl Doors {
             listeners: listeners.into_iter().map(door).collect(),
             gate,
             starved_until: Time::ZERO,
+        }
+    }
+
+    /// Somebody may wait at any listener.
+    pub(super) fn knock_all(&mut self) {
+        for door in &mut self.listeners {
+            door.knocked = true;
         }
     }
 
@@ -206,24 +224,46 @@ impl<E: Engine> Worker<E> {
 
     fn accept_one(&mut self, index: usize, now: Time) {
         let forward = self.doors.listeners[index].setup.forward;
-        if !self.enter(forward) {
-            self.counters.limit_pauses.add(1);
-            self.doors.gate.review();
-            self.doors.listeners[index].full_until = now + LIMIT_RETRY;
-            let (live, max) = (self.doors.gate.live(), self.doors.gate.max());
-            let name = self.forwards[usize::from(forward)].name.clone();
-            self.complain(Complaint::Accept, || {
-                format!("forward {name}: at its limit of connections ({live} live, {max} in all); new ones wait")
-            });
-            return;
+        if let Err(full) = self.enter(forward) {
+            return self.pause_at_limit(index, full, now);
         }
         let listener = ListenerId(index as u32);
         match self.engine.accept(listener) {
-            Ok((incoming, client)) => self.start(listener, forward, incoming, client),
+            Ok((incoming, client)) => {
+                self.doors.listeners[index].full_until = Time::ZERO;
+                self.start(listener, forward, incoming, client);
+            }
             Err(error) => {
                 self.leave(forward);
                 self.accept_failed(index, error, now);
             }
+        }
+    }
+
+    /// Nobody is let in; whether somebody waits decides whether that is worth
+    /// another look, a line, and a count (one for each time the limit is hit).
+    fn pause_at_limit(&mut self, index: usize, full: Full, now: Time) {
+        if !self.engine.has_waiting(ListenerId(index as u32)) {
+            // The next to come is an event of its own.
+            self.doors.listeners[index].knocked = false;
+            return;
+        }
+        let door = &mut self.doors.listeners[index];
+        let first = door.full_until == Time::ZERO;
+        door.full_until = now + LIMIT_RETRY;
+        self.doors.gate.review();
+        if first {
+            self.counters.limit_pauses.add(1);
+            let forward = usize::from(self.doors.listeners[index].setup.forward);
+            let name = self.forwards[forward].name.clone();
+            self.complain(Complaint::Accept, || match full {
+                Full::Forward { live, max } => format!(
+                    "forward {name}: {live} connections, its max_connections is {max}; new ones wait"
+                ),
+                Full::Process { live, max } => format!(
+                    "{live} connections over all forwards, the limit is {max}; new ones wait (forward {name})"
+                ),
+            });
         }
     }
 
@@ -307,18 +347,20 @@ impl<E: Engine> Worker<E> {
         self.actions = actions;
     }
 
-    fn enter(&self, forward: u16) -> bool {
-        if !self.doors.gate.enter() {
-            return false;
+    fn enter(&self, forward: u16) -> Result<(), Full> {
+        let process = &self.doors.gate;
+        if !process.enter() {
+            let (live, max) = (process.live(), process.max());
+            return Err(Full::Process { live, max });
         }
-        let admitted = self.forwards[usize::from(forward)]
-            .gate
-            .as_ref()
-            .is_none_or(|gate| gate.enter());
-        if !admitted {
-            self.doors.gate.leave();
+        match &self.forwards[usize::from(forward)].gate {
+            Some(gate) if !gate.enter() => {
+                process.leave();
+                let (live, max) = (gate.live(), gate.max());
+                Err(Full::Forward { live, max })
+            }
+            _ => Ok(()),
         }
-        admitted
     }
 
     fn leave(&self, forward: u16) {
@@ -334,9 +376,23 @@ impl<E: Engine> Worker<E> {
         self.doors.make_room(gate.as_deref(), had_both);
     }
 
+    fn apply_connected(&mut self, key: crate::engine::SessionKey) {
+        let Some(entry) = self.sessions.get(key) else {
+            return;
+        };
+        let forward = &self.forwards[usize::from(entry.forward)];
+        let endpoint = &forward.servers[usize::from(entry.server)].endpoint;
+        let options = &forward.connect_options;
+        if !options.is_empty(Stage::AfterConnect, Family::of(endpoint)) {
+            self.engine
+                .apply_connected(key, Target { endpoint, options });
+        }
+    }
+
     /// The outcome of a connect, told to its session; the handshake's last ACK
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: crate::engine::SessionKey) {
+        self.apply_connected(key);
         self.deliver(key, SessionEvent::Connected);
         self.owe_ack(key);
     }

@@ -181,6 +181,7 @@ impl<E: Engine> Worker<E> {
         self.counters.live.set(self.sessions.len() as u64);
         self.counters.held_bytes.set(holdings.held_bytes);
         self.counters.pipes.set(u64::from(holdings.pipes));
+        self.counters.options_refused.set(holdings.options_refused);
         self.counters
             .accept_overflows
             .set(self.engine.accept_overflows());
@@ -190,7 +191,10 @@ impl<E: Engine> Worker<E> {
     pub fn stop_accepting(&mut self) {
         // What waits in the accept queues got a handshake: it is served, not
         // reset. Bounded, for in a storm the queues never run empty.
+        // Bounded by the limits too: who waits for room when the listeners close
+        // is reset by the kernel.
         let now = self.engine.now();
+        self.doors.knock_all();
         for _ in 0..DRAIN_ACCEPT_PASSES {
             if self.doors.next_try() > now {
                 break;

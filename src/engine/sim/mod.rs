@@ -540,6 +540,10 @@ impl Engine for Sim {
         Ok((Incoming { client, upstream }, Endpoint::Unnamed))
     }
 
+    fn has_waiting(&self, listener: ListenerId) -> bool {
+        !self.backlogs[listener.0 as usize].is_empty()
+    }
+
     fn adopt(
         &mut self,
         key: SessionKey,
@@ -596,6 +600,8 @@ impl Engine for Sim {
             Start::Pending
         }
     }
+
+    fn apply_connected(&mut self, _key: SessionKey, _target: Target<'_>) {}
 
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
         let Some(conn) = self.conn_mut(key) else {

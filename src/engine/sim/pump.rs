@@ -150,7 +150,7 @@ impl Sim {
                 lane.drained(if lie { lane.held() } else { n });
                 pumped.moved = true;
             }
-            Err(None) => lane.drain_blocked(0),
+            Err(None) => lane.drain_blocked(),
             Err(Some(cause)) => {
                 self.held -= u64::from(conn.held[index]);
                 conn.dropped[index] += u64::from(conn.held[index]);

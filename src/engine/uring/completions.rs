@@ -8,7 +8,7 @@ use super::leg::Leg;
 use super::op::{At, Op, Tag};
 use super::ring::Completion;
 use super::{READABLE, Uring, leg_mut, ready};
-use crate::engine::{Event, ListenerId};
+use crate::engine::Event;
 use crate::net::dial;
 use crate::net::errno::Operation;
 use crate::relay::ending::Cause;
@@ -18,14 +18,13 @@ impl Uring {
     pub(super) fn dispatch(&mut self, completion: Completion, events: &mut Vec<Event>) {
         match completion.tag {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
-            Tag::Listener(index) => {
-                if let Some(listener) = self.listeners.get(index as usize) {
-                    if !completion.more() {
-                        let fd = listener.fd.as_fd();
-                        self.ring.poll_on(fd, libc::POLLIN, completion.tag);
-                    }
-                    events.push(Event::Acceptable(ListenerId(index)));
+            Tag::Doors => {
+                if !completion.more() {
+                    let fd = self.doors.as_fd();
+                    self.ring.poll_on(fd, libc::POLLIN, completion.tag);
                 }
+                let knocked = self.doors.knocked();
+                events.extend(knocked.map(Event::Acceptable));
             }
             Tag::Waker => {
                 self.waker.rest();

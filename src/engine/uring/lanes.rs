@@ -105,7 +105,7 @@ impl Mover<'_> {
         }
         if !flushed {
             match next {
-                Next::Drain { .. } => lane.drain_blocked(0),
+                Next::Drain { .. } => lane.drain_blocked(),
                 Next::Fill { .. } if self.source.has_received() => return true,
                 _ => {
                     self.sink.sender_waits = true;
@@ -158,7 +158,7 @@ impl Mover<'_> {
                     lane.drained(taken);
                 }
                 if taken < piece.len() {
-                    lane.drain_blocked(taken);
+                    lane.drain_blocked();
                     *self.store = Store::Tail(self.kit.chunks.park(&bytes[taken as usize..]));
                 }
             }

@@ -4,7 +4,7 @@
 //! that lanes hold. Messages go through the ring: a multishot receive into
 //! provided buffers, a send out of them, and one system call a turn for all of
 //! them. Bulk, slow readers and short connections go the way of the readiness
-//! engine ([`Kit`]), woken by polls of the ring.
+//! engine (`Kit`), woken by polls of the ring.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
 //! worker's wheel).
@@ -14,6 +14,7 @@
 
 mod buffers;
 mod completions;
+mod doors;
 mod lanes;
 mod leg;
 mod op;
@@ -34,7 +35,7 @@ use super::pump::{Kit, Store};
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting};
+use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::Failure;
 use crate::net::listener;
 use crate::net::options::Family;
@@ -47,6 +48,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+use doors::Doors;
 use lanes::Mover;
 use leg::Leg;
 use op::{At, Op, SLOTS_MAX, Tag};
@@ -66,6 +68,7 @@ pub struct Uring {
     // First, for it is dropped first: nothing else may go while operations fly.
     ring: Ring,
     listeners: Vec<Listener>,
+    doors: Doors,
     conns: Slots<Conn>,
     kit: Kit,
     waker: Waker,
@@ -84,6 +87,8 @@ pub struct Uring {
     now: Time,
     busy_poll: Duration,
     ephemeral_ports: RangeInclusive<u16>,
+    /// Of listeners that are closed already.
+    accept_overflows: u64,
 }
 
 /// A connection accepted and not yet adopted.
@@ -121,13 +126,12 @@ impl Uring {
             ring.busy_poll_cards(setup.busy_poll);
         }
         ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
-        for (index, listener) in listeners.iter().enumerate() {
-            let tag = Tag::Listener(index as u32);
-            ring.poll_on(listener.fd.as_fd(), libc::POLLIN, tag);
-        }
+        let doors = Doors::new(&listeners)?;
+        ring.poll_on(doors.as_fd(), libc::POLLIN, Tag::Doors);
         Ok(Self {
             ring,
             listeners,
+            doors,
             conns: Slots::new(),
             kit: Kit {
                 scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
@@ -137,6 +141,7 @@ impl Uring {
                 held_limit: setup.buffer_limit,
                 pipes_used: 0,
                 splice_refused: 0,
+                options_refused: 0,
             },
             waker,
             vigils: VecDeque::new(),
@@ -149,6 +154,7 @@ impl Uring {
             now: Time::from_micros(origin.elapsed().as_micros() as u64),
             busy_poll: setup.busy_poll,
             ephemeral_ports: setup.ephemeral_ports.clone(),
+            accept_overflows: 0,
         })
     }
 
@@ -201,18 +207,25 @@ impl Uring {
     }
 
     /// Sides that were left unwatched for long enough are watched for failure.
-    fn keep_vigils(&mut self) {
-        while let Some(&(at, due)) = self.vigils.front()
-            && due <= self.now
-        {
-            self.vigils.pop_front();
-            if let Some(leg) = leg_mut(&mut self.conns, at) {
-                leg.vigil_due = false;
-                if wants_vigil(leg) {
+    /// Returns when the next will be; those that want none any more are forgotten,
+    /// so that sessions long over wake nobody.
+    fn keep_vigils(&mut self) -> Time {
+        while let Some(&(at, due)) = self.vigils.front() {
+            let leg = leg_mut(&mut self.conns, at);
+            match leg {
+                Some(leg) if wants_vigil(leg) => {
+                    if due > self.now {
+                        return due;
+                    }
+                    leg.vigil_due = false;
                     leg.watch(Op::Vigil, at, &mut self.ring);
                 }
+                Some(leg) => leg.vigil_due = false,
+                None => {}
             }
+            self.vigils.pop_front();
         }
+        Time::NEVER
     }
 
     /// Both sides stand: what the client has sent meanwhile is looked for, what
@@ -233,7 +246,16 @@ impl Uring {
         key: SessionKey,
         target: Target<'_>,
     ) -> Result<Start<Result<(), Cause>>, Failure> {
-        let opened = dial::open_for_connect(target.endpoint, target.options)?;
+        let client = self.conn(key).and_then(|conn| conn.legs[0].fd.as_ref());
+        let early = if target.options.fast_open {
+            Early::of(client.map(AsFd::as_fd))
+        } else {
+            Early::Nothing
+        };
+        let opened = dial::open_for_connect(target.endpoint, target.options, early)?;
+        if let Some(refusal) = opened.refusal {
+            self.kit.options_refused += u64::from(refusal.count);
+        }
         let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
         let at = At {
             key,
@@ -292,9 +314,8 @@ impl Engine for Uring {
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
-        self.keep_vigils();
+        let vigil = self.keep_vigils();
         events.append(&mut self.queued);
-        let vigil = self.vigils.front().map_or(Time::NEVER, |(_, due)| *due);
         let hurry = std::mem::take(&mut self.hurry) || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
             until.min(vigil)
@@ -328,6 +349,11 @@ impl Engine for Uring {
         Ok((incoming, accepted.peer))
     }
 
+    fn has_waiting(&self, listener: ListenerId) -> bool {
+        let listener = self.listeners.get(listener.0 as usize);
+        listener.is_some_and(|listener| listener::has_waiting(listener.fd.as_fd()))
+    }
+
     fn adopt(
         &mut self,
         key: SessionKey,
@@ -341,7 +367,9 @@ impl Engine for Uring {
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
             // A refusal was reported at start-up already and is no reason to
             // turn a client away.
-            let _ = listener.options.apply(fd.as_fd(), Stage::Accepted, family);
+            if let Err(refusal) = listener.options.apply(fd.as_fd(), Stage::Accepted, family) {
+                self.kit.options_refused += u64::from(refusal.count);
+            }
         }
         let conn = self.conns.touch(key.slot);
         debug_assert!(
@@ -366,6 +394,17 @@ impl Engine for Uring {
         match self.try_connect(key, target) {
             Ok(start) => start,
             Err(failure) => Start::Done(Err(failure.into())),
+        }
+    }
+
+    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
+        let family = Family::of(target.endpoint);
+        let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
+            return;
+        };
+        let stage = Stage::AfterConnect;
+        if let Err(refusal) = target.options.apply(fd.as_fd(), stage, family) {
+            self.kit.options_refused += u64::from(refusal.count);
         }
     }
 
@@ -470,13 +509,8 @@ impl Engine for Uring {
     }
 
     fn close_listeners(&mut self) {
-        for index in 0..self.listeners.len() {
-            self.ring.cancel(Tag::Listener(index as u32));
-        }
-        // The polls hold the sockets: only when they are gone, the ports are.
-        // Cancelling a poll completes at once; should the call fail, the ring's
-        // end closes them.
-        let _ = self.ring.enter(0, None);
+        self.accept_overflows = Engine::accept_overflows(self);
+        self.doors.close(&self.listeners);
         self.listeners.clear();
     }
 
@@ -485,7 +519,7 @@ impl Engine for Uring {
             .listeners
             .iter()
             .map(|listener| listener::drops(listener.fd.as_fd()));
-        drops.map(|drops| drops.map_or(0, u64::from)).sum()
+        self.accept_overflows + drops.map(|drops| drops.map_or(0, u64::from)).sum::<u64>()
     }
 
     fn release_spares(&mut self) {
@@ -498,6 +532,7 @@ impl Engine for Uring {
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,
+            options_refused: self.kit.options_refused,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! bit 63: 0, a side of a session     62..36: slot   35..4: generation   3: side   2..0: operation
-//! bit 63: 1, anything else           31..0: listener, or one of the constants
+//! bit 63: 1, anything else           one of the constants
 //! ```
 //! A slot is used again only when nothing of its last session is in flight; the
 //! generation is there so that a mistake in that is a dropped event and not
@@ -18,6 +18,7 @@ pub(super) const SLOTS_MAX: u32 = 1 << 26;
 const OTHER_BIT: u64 = 1 << 63;
 const WAKER: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
+const DOORS: u64 = u64::MAX - 2;
 
 /// An operation on a side of a session. At most one of each is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +65,8 @@ pub(super) struct At {
 pub(super) enum Tag {
     /// An operation on a side.
     Side(At, Op),
-    /// The poll of a listener, by index.
-    Listener(u32),
+    /// The poll of the listeners.
+    Doors,
     /// The poll of the waker.
     Waker,
     /// A cancellation that found nothing. Nobody waits for it.
@@ -87,7 +88,7 @@ impl Tag {
                     | (at.side as u64) << 3
                     | op as u64
             }
-            Self::Listener(index) => OTHER_BIT | index as u64,
+            Self::Doors => DOORS,
             Self::Waker => WAKER,
             Self::Cancel => CANCEL,
         }
@@ -109,8 +110,8 @@ impl Tag {
         }
         match bits {
             WAKER => Self::Waker,
-            CANCEL => Self::Cancel,
-            _ => Self::Listener(bits as u32),
+            DOORS => Self::Doors,
+            _ => Self::Cancel,
         }
     }
 }
@@ -132,12 +133,7 @@ mod tests {
                 }
             }
         }
-        for tag in [
-            Tag::Listener(0),
-            Tag::Listener(7000),
-            Tag::Waker,
-            Tag::Cancel,
-        ] {
+        for tag in [Tag::Doors, Tag::Waker, Tag::Cancel] {
             assert_eq!(Tag::decode(tag.encode()), tag);
         }
     }

@@ -40,7 +40,7 @@ fn outcome(fd: BorrowedFd<'_>) -> Option<Failure> {
 }
 
 fn dial(endpoint: &Endpoint, plan: &OptionPlan) -> Result<OwnedFd, Failure> {
-    let opened = open_for_connect(endpoint, plan)?;
+    let opened = open_for_connect(endpoint, plan, Early::Nothing)?;
     if connect(opened.fd.as_fd(), endpoint)? == Connecting::InProgress {
         outcome(opened.fd.as_fd()).map_or(Ok(()), Err)?;
     }
@@ -55,7 +55,7 @@ fn local_port(fd: &OwnedFd) -> u16 {
 #[test]
 fn connects_without_blocking() {
     let (_listener, target) = listener();
-    let opened = open_for_connect(&target, &defaults()).unwrap();
+    let opened = open_for_connect(&target, &defaults(), Early::Nothing).unwrap();
     assert_eq!(opened.refusal, None);
     let connecting = connect(opened.fd.as_fd(), &target).unwrap();
     assert_eq!(connecting, Connecting::InProgress);
@@ -83,9 +83,9 @@ fn b61_a_full_unix_backlog_is_exhausted_and_not_would_block() {
     let (listener, _) = make_socket(Family::Unix, false).unwrap();
     listener.bind(&address).unwrap();
     listener.listen(0).unwrap();
-    let first = open_for_connect(&target, &defaults()).unwrap();
+    let first = open_for_connect(&target, &defaults(), Early::Nothing).unwrap();
     assert_eq!(connect(first.fd.as_fd(), &target), Ok(Connecting::Done));
-    let second = open_for_connect(&target, &defaults()).unwrap();
+    let second = open_for_connect(&target, &defaults(), Early::Nothing).unwrap();
     assert_eq!(
         connect(second.fd.as_fd(), &target),
         Err(Failure::Exhausted(Resource::Backlog))
@@ -188,7 +188,12 @@ fn few_ports(source: Ipv4Addr) -> Option<(SocketOptions, u32)> {
         raw: vec![range],
         ..SocketOptions::default()
     };
-    let probe = open_for_connect(&inet("127.0.0.1:1"), &options.plan(Leg::Upstream)).unwrap();
+    let probe = open_for_connect(
+        &inet("127.0.0.1:1"),
+        &options.plan(Leg::Upstream),
+        Early::Nothing,
+    )
+    .unwrap();
     if let Some(refusal) = probe.refusal {
         println!("skipped: no IP_LOCAL_PORT_RANGE: {}", refusal.errno);
         return None;
@@ -245,7 +250,12 @@ fn a_source_of_the_other_family_or_of_another_host_is_refused() {
             free_bind: Some(free_bind),
             ..SocketOptions::default()
         };
-        open_for_connect(&inet("127.0.0.1:1"), &options.plan(Leg::Upstream)).map(drop)
+        open_for_connect(
+            &inet("127.0.0.1:1"),
+            &options.plan(Leg::Upstream),
+            Early::Nothing,
+        )
+        .map(drop)
     };
     assert_eq!(
         with("::1", false),
@@ -264,7 +274,11 @@ fn an_interface_that_is_gone_stops_the_connect() {
         interface: Some("nosuch0".to_owned()),
         ..SocketOptions::default()
     };
-    let failure = open_for_connect(&inet("127.0.0.1:1"), &options.plan(Leg::Upstream));
+    let failure = open_for_connect(
+        &inet("127.0.0.1:1"),
+        &options.plan(Leg::Upstream),
+        Early::Nothing,
+    );
     assert_eq!(
         failure.unwrap_err(),
         Failure::Unreachable(Obstacle::Interface)
@@ -283,7 +297,7 @@ fn other_refused_options_do_not_stop_it_and_are_counted() {
         ..SocketOptions::default()
     };
     let (_listener, target) = listener();
-    let opened = open_for_connect(&target, &options.plan(Leg::Upstream)).unwrap();
+    let opened = open_for_connect(&target, &options.plan(Leg::Upstream), Early::Nothing).unwrap();
     let refusal = opened.refusal.unwrap();
     assert_eq!(refusal.option, OptionName::Raw(refused));
     assert_eq!((refusal.errno, refusal.count), (Errno::ENOPROTOOPT, 2));
@@ -299,7 +313,10 @@ fn mptcp_falls_back_to_tcp_towards_a_plain_listener() {
     };
     let (_listener, target) = listener();
     let plan = options.plan(Leg::Upstream);
-    if let Some(refusal) = open_for_connect(&target, &plan).unwrap().refusal {
+    if let Some(refusal) = open_for_connect(&target, &plan, Early::Nothing)
+        .unwrap()
+        .refusal
+    {
         assert_eq!(refusal.option, OptionName::Mptcp);
         println!("skipped: MPTCP is refused here: {}", refusal.errno);
     }

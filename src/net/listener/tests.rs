@@ -296,7 +296,12 @@ fn b44_a_full_accept_queue_shows_in_backlog_and_drops() {
     let plan = SocketOptions::default().plan(Leg::Upstream);
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let client = crate::net::dial::open_for_connect(&target, &plan).unwrap();
+            let client = crate::net::dial::open_for_connect(
+                &target,
+                &plan,
+                crate::net::dial::Early::Nothing,
+            )
+            .unwrap();
             crate::net::dial::connect(client.fd.as_fd(), &target).unwrap();
             // The third ACK is delayed until there is something to send.
             crate::net::options::plan::send_delayed_ack(client.fd.as_fd()).unwrap();

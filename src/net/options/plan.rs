@@ -58,6 +58,8 @@ pub struct OptionPlan {
     steps: [Box<[Step]>; SLOTS],
     /// Whether sockets are made with `IPPROTO_MPTCP`.
     pub(in crate::net) mptcp: bool,
+    /// Whether connects ask for TCP Fast Open.
+    pub fast_open: bool,
     /// What a connect is bound to.
     pub(in crate::net) source: Option<IpAddr>,
 }
@@ -118,6 +120,7 @@ impl SocketOptions {
         OptionPlan {
             steps,
             mptcp: self.mptcp == Some(true),
+            fast_open: self.fastopen_connect == Some(true) && leg == Leg::Upstream,
             source: self.source.filter(|_| leg == Leg::Upstream),
         }
     }

@@ -183,7 +183,8 @@ fn connecting_sockets_have_every_option() {
     };
     let plan = options.plan(Leg::Upstream);
     let (_bound, listener) = bind(&loopback(), &SocketOptions::default());
-    let opened = open_for_connect(&listener.local, &plan).unwrap();
+    let opened =
+        open_for_connect(&listener.local, &plan, crate::net::dial::Early::Nothing).unwrap();
     assert_eq!(opened.refusal, None);
     connect(opened.fd.as_fd(), &listener.local).unwrap();
     for step in plan.steps(Stage::BeforeConnect, Family::V4) {
@@ -234,7 +235,8 @@ fn b61_unix_sockets_get_no_tcp_options_but_their_send_buffer() {
     let (bound, listener) = bind(&address, &options);
     assert_eq!(bound.refusal(), None);
     let upstream = options.plan(Leg::Upstream);
-    let opened = open_for_connect(&listener.local, &upstream).unwrap();
+    let opened =
+        open_for_connect(&listener.local, &upstream, crate::net::dial::Early::Nothing).unwrap();
     assert_eq!(opened.refusal, None);
     connect(opened.fd.as_fd(), &listener.local).unwrap();
     let accepted = accept(&listener, &options.plan(Leg::Client));
@@ -440,7 +442,8 @@ fn a_server_that_speaks_first_need_not_wait_for_the_delayed_ack() {
     // be slower than that once, but not each time.
     let quick = (0..20).any(|_| {
         let started = Instant::now();
-        let opened = open_for_connect(&listener.local, &plan).unwrap();
+        let opened =
+            open_for_connect(&listener.local, &plan, crate::net::dial::Early::Nothing).unwrap();
         connect(opened.fd.as_fd(), &listener.local).unwrap();
         send_delayed_ack(opened.fd.as_fd()).unwrap();
         drop(accept(

@@ -1,0 +1,194 @@
+//! What must hold for any bytes whatever, by what reads them. Each function is a
+//! fuzz target, and is played on stable by `tests/fuzz_corpus.rs`.
+#![allow(
+    dead_code,
+    reason = "each fuzz target compiles this and uses its own function"
+)]
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use thalweg::bench::origin::handlers::{Action, Conversation, Handlers, Next};
+use thalweg::bench::origin::record::Record;
+use thalweg::bench::units as figures;
+use thalweg::config::{Config, ConfigErrors, FileText, Inputs, Override, Pair, units};
+use thalweg::engine::SessionKey;
+use thalweg::engine::key::Token;
+use thalweg::net::address::{Address, AddressRange};
+
+/// A configuration file.
+pub(crate) fn config(data: &[u8]) {
+    let file = FileText {
+        name: "fuzz.toml".to_owned(),
+        bytes: data.to_vec(),
+    };
+    let inputs = Inputs {
+        file: Some(file),
+        ..Inputs::default()
+    };
+    match Config::load(&inputs) {
+        Ok(config) => reads_back(&config),
+        Err(errors) => are_told(&errors),
+    }
+}
+
+/// A command line: `-l`, `-r`, then `--set`, a line each, after a valid file.
+pub(crate) fn set_pairs(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n').map(str::to_owned);
+    let pair = Pair {
+        listen: lines.next(),
+        upstream: lines.next(),
+    };
+    let set = |text| Override {
+        flag: "--set".to_owned(),
+        key: None,
+        text,
+    };
+    let inputs = Inputs {
+        file: Some(FileText {
+            name: "base.toml".to_owned(),
+            bytes: include_bytes!("../examples/minimal.toml").to_vec(),
+        }),
+        pairs: vec![pair],
+        overrides: lines.take(20).map(set).collect(),
+    };
+    match Config::load(&inputs) {
+        Ok(config) => reads_back(&config),
+        Err(errors) => are_told(&errors),
+    }
+}
+
+fn reads_back(config: &Config) {
+    let printed = config.to_toml();
+    assert_eq!(Config::parse(&printed).as_ref(), Ok(config), "{printed}");
+}
+
+fn are_told(errors: &ConfigErrors) {
+    assert!(!errors.problems().is_empty());
+    for problem in errors.problems() {
+        assert!(!problem.message.is_empty());
+        let place = problem.place.position;
+        assert!(place.is_none_or(|(line, column)| line > 0 && column > 0));
+    }
+    let shown = errors.to_string();
+    let forged = shown.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(forged, None, "{shown:?}");
+}
+
+/// An address, a range of them.
+pub(crate) fn address(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(range) = text.parse::<AddressRange>() {
+        read_back(&range, &range.to_string().parse());
+        assert_eq!(range.expand().count(), range.len());
+        assert_eq!(range.nth(0).as_ref(), Some(range.first()));
+        assert_eq!(range.nth(range.len()), None);
+        let last = range.nth(range.len() - 1).expect("a range is not empty");
+        read_back(&last, &last.to_string().parse());
+    }
+    if let Ok(one) = text.parse::<Address>() {
+        assert!(
+            text.parse::<AddressRange>()
+                .is_ok_and(|range| range.len() == 1)
+        );
+        // Either is fine; it must say.
+        let _ = one.check_server().map_err(|error| error.to_string());
+    }
+}
+
+#[track_caller]
+fn read_back<T: PartialEq + Debug, E: PartialEq + Debug>(value: &T, read: &Result<T, E>) {
+    assert_eq!(read.as_ref(), Ok(value));
+}
+
+/// Times, sizes and rates, as the configuration and as the benchmark write them.
+pub(crate) fn units(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(time) = units::parse_duration(&text) {
+        read_back(&time, &units::parse_duration(&units::format_duration(time)));
+    }
+    if let Ok(time) = units::parse_timeout(&text) {
+        assert!(time > Duration::ZERO);
+        read_back(&time, &units::parse_timeout(&units::format_timeout(time)));
+    }
+    if let Ok(size) = units::parse_size(&text) {
+        read_back(&size, &units::parse_size(&units::format_size(size)));
+    }
+    if let Ok(rate) = units::parse_rate(&text) {
+        read_back(&rate, &units::parse_rate(&units::format_rate(rate)));
+    }
+    for shown in [
+        figures::parse_size(&text).map(|n| figures::size(n as f64)),
+        figures::parse_count(&text).map(|n| figures::rate(n as f64)),
+        figures::parse_duration(&text).map(|t| figures::latency(t.as_secs_f64() * 1e9)),
+    ] {
+        assert_ne!(shown, Ok(String::new()));
+    }
+}
+
+/// What a client of the origin sends: a command line, then input for it, cut into
+/// pieces of the length that the first byte says.
+pub(crate) fn origin(data: &[u8]) {
+    let Some((piece, data)) = data.split_first() else {
+        return;
+    };
+    let end = data.iter().position(|byte| *byte == b'\n');
+    let (line, input) = data.split_at(end.unwrap_or(data.len()));
+    let input = input.strip_prefix(b"\n").unwrap_or(input);
+    let line = String::from_utf8_lossy(line);
+    match Handlers::default().action(&line) {
+        Ok(Action::Converse(conversation)) => {
+            converse(conversation, input, usize::from(*piece).max(1));
+        }
+        Ok(_) => {}
+        Err(refusal) => assert!(is_one_short_line(&refusal.text), "{:?}", refusal.text),
+    }
+    if let Ok(record) = Record::decode(input) {
+        let encoded = record.encode();
+        let again = Record::decode(&encoded).expect("what was encoded decodes");
+        // Compared as bytes: a float that is no number does not equal itself.
+        assert_eq!(again.encode(), encoded);
+    }
+}
+
+fn is_one_short_line(text: &str) -> bool {
+    text.len() < 1_000 && !text.contains(['\n', '\r'])
+}
+
+fn converse(mut conversation: Box<dyn Conversation>, input: &[u8], piece: usize) {
+    let mut output = Vec::new();
+    'all: for mut piece in input.chunks(piece) {
+        while !piece.is_empty() {
+            let turn = conversation.input(piece, &mut output);
+            assert!(turn.used <= piece.len());
+            if turn.next != Next::More {
+                break 'all;
+            }
+            assert_eq!(turn.used, piece.len(), "it wants more and leaves some");
+            piece = &piece[turn.used..];
+        }
+    }
+    conversation.end(&mut output);
+    // An answer is never much longer than what was asked.
+    assert!(output.len() <= 2 * input.len() + 1_000, "{}", output.len());
+}
+
+/// The number that the kernel gives back with an event.
+pub(crate) fn session_key(data: &[u8]) {
+    let mut bits = [0; 8];
+    for (bit, byte) in bits.iter_mut().zip(data) {
+        *bit = *byte;
+    }
+    let token = Token::decode(u64::from_le_bytes(bits));
+    assert_eq!(Token::decode(token.encode()), token);
+    if let Token::Side(key, side) = token {
+        assert!(key.slot < SessionKey::SLOTS_MAX);
+        // Another generation, another number.
+        let later = SessionKey {
+            generation: key.generation.wrapping_add(1),
+            ..key
+        };
+        assert_ne!(Token::Side(later, side).encode(), token.encode());
+    }
+}
