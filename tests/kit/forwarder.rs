@@ -228,10 +228,8 @@ impl Forwarder {
                 Ok(())
             }
             Some((false, _)) => {
-                // What it said last is complete once its ends of the pipes are closed.
-                for reader in self.readers.drain(..) {
-                    let _ = reader.join();
-                }
+                // What it said last may still be on its way.
+                self.end();
                 Err(self.report("it ended"))
             }
             None => Err(self.report("it does not listen")),
@@ -447,14 +445,21 @@ impl Forwarder {
     }
 }
 
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        let started = Instant::now();
+impl Forwarder {
+    /// Ends it for good, and reads what it wrote to the end.
+    fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let started = Instant::now();
+        self.end();
         if std::thread::panicking() {
             eprintln!(
                 "{}\n(reaped in {:?})",
