@@ -158,7 +158,7 @@ fn peers_that_are_installed_are_configured_so_that_they_work() {
 fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
     let scratch = Scratch::new("shapes");
     let shapes =
-        "bulk-both:flows=2,rr:rate=500:flows=4,crr:flows=4,mix:flows=4,rr:size=200KiB:flows=2";
+        "bulk-both:flows=2,rr:rate=40:flows=4,crr:flows=4,mix:flows=4,rr:size=200KiB:flows=2";
     let mut layouts = vec!["one-core"];
     if thalweg::net::limits::allowed_cpus().len() > 1 {
         layouts.push("own-core");

@@ -161,7 +161,13 @@ fn b45_short_sessions_leave_nothing_behind() {
         assert!(after <= max, "{before} bytes of memory became {after}");
         let counters = forwarder.counters();
         assert_eq!((counters.of("pipes"), counters.of("held_bytes")), (0, 0));
-        check_sleeps(&forwarder, Duration::from_secs(2));
+        // Once the last of them is digested, no timer of theirs fires any more.
+        let calm = poll(PATIENCE, || {
+            let turns = forwarder.counters().of("turns");
+            std::thread::sleep(Duration::from_secs(1));
+            (forwarder.counters().of("turns") - turns <= WAKE_UPS_MAX).then_some(())
+        });
+        assert!(calm.is_some(), "timers are left behind");
         forwarder.check_idle();
     }
 }

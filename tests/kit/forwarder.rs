@@ -227,7 +227,11 @@ impl Forwarder {
                 self.addresses = found.into_iter().map(|(address, _)| address).collect();
                 Ok(())
             }
-            Some((false, _)) => Err(self.report("it ended")),
+            Some((false, _)) => {
+                // What it said last may still be on its way.
+                self.end();
+                Err(self.report("it ended"))
+            }
             None => Err(self.report("it does not listen")),
         }
     }
@@ -441,14 +445,21 @@ impl Forwarder {
     }
 }
 
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        let started = Instant::now();
+impl Forwarder {
+    /// Ends it for good, and reads what it wrote to the end.
+    fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let started = Instant::now();
+        self.end();
         if std::thread::panicking() {
             eprintln!(
                 "{}\n(reaped in {:?})",

@@ -148,19 +148,27 @@ impl Process {
             .sum()
     }
 
-    /// Whether all its threads are being traced.
-    pub(crate) fn is_traced(self) -> bool {
-        let threads = self.of_each_thread("status");
-        let traced = |status: &String| number_after(status, "TracerPid:") > 0;
-        !threads.is_empty() && threads.iter().all(traced)
-    }
-
     /// The share of one core that it used over `window`.
     pub(crate) fn processor_share(self, window: Duration) -> f64 {
         let (before, start) = (self.processor_time(), Instant::now());
         std::thread::sleep(window);
         let used = self.processor_time().saturating_sub(before);
         used.as_secs_f64() / start.elapsed().as_secs_f64()
+    }
+
+    /// Stops it (SIGSTOP) and waits until every thread stands still: the signal alone
+    /// lets those on other cores run on for a moment.
+    #[track_caller]
+    pub(crate) fn stop(self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+        super::wait_until("it stands still", super::PATIENCE, || {
+            let threads = self.of_each_thread("stat");
+            let stopped = |stat: &String| {
+                let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+                state.starts_with('T')
+            };
+            !threads.is_empty() && threads.iter().all(stopped)
+        });
     }
 
     /// Sends a signal.

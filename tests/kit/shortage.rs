@@ -2,6 +2,7 @@
 //! strace's fault injection, on the live process), a user without privileges.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,7 @@ use nix::unistd::{Pid, geteuid};
 
 use super::namespace::run;
 use super::process::Process;
-use super::{PATIENCE, Setup, poll, skip, test_name};
+use super::{Setup, skip, test_name};
 
 /// Lowers (or raises) the soft limit of descriptors of a living process.
 #[track_caller]
@@ -69,7 +70,7 @@ impl Fault {
         let name = format!("thalweg-trace-{}-{what}", process.0);
         let trace = std::env::temp_dir().join(name);
         let tracer = Command::new("strace")
-            .args(["-f", "-qq", "-o"])
+            .args(["-f", "-o"])
             .arg(&trace)
             .args(["-e", &format!("trace={call}")])
             .args(["-e", &format!("inject={what}"), "-p"])
@@ -80,18 +81,17 @@ impl Fault {
             .spawn()
             .map_err(|error| error.to_string())?;
         let mut fault = Self { tracer, trace };
-        let attached = poll(PATIENCE, || {
-            let ended = fault.tracer.try_wait().is_ok_and(|ended| ended.is_some());
-            (ended || process.is_traced()).then_some(!ended)
-        });
-        if attached == Some(true) {
-            return Ok(fault);
-        }
+        // It says so once every thread was told to stop: from then on none makes a
+        // system call unseen.
         let mut said = String::new();
         if let Some(stderr) = &mut fault.tracer.stderr {
-            let _ = std::io::Read::read_to_string(stderr, &mut said);
+            let _ = BufReader::new(stderr).read_line(&mut said);
         }
-        Err(said)
+        if said.contains(" attached") {
+            Ok(fault)
+        } else {
+            Err(said)
+        }
     }
 
     /// How many calls have failed so.

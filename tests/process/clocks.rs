@@ -86,7 +86,7 @@ fn b73_stopped_and_continued() {
         let mut busy = Crowd::through(&forwarder, &server, 1);
         let (mut client, mut upstream) = (busy.clients.remove(0), busy.servers.remove(0));
         let turns = forwarder.counters().of("turns");
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         let start = Instant::now();
         let sent = upstream.send_until_stuck(Duration::from_millis(300));
         std::thread::sleep(Duration::from_secs(6).saturating_sub(start.elapsed()));

@@ -47,9 +47,12 @@ fn b37_pipes_shrink_for_a_user_without_privileges() {
         let spliced = |r: &&Record| r.text("path_down") == "splice";
         let copied = records.iter().filter(copied).count();
         let spliced = records.iter().filter(spliced).count();
-        assert!(spliced >= 10, "{spliced} of {sessions} had a pipe");
-        if sessions == SESSIONS {
-            assert!(copied >= 10, "{copied} of {sessions} had no pipe");
+        // io_uring has the first bytes in user memory before a lane asks for a pipe,
+        // so there it is for each session to say.
+        if case.engine == "epoll" {
+            assert!(spliced >= 10, "{spliced} of {sessions} had a pipe");
+            let enough = sessions < SESSIONS || copied >= 10;
+            assert!(enough, "{copied} of {sessions} had no pipe");
         }
         assert!(records.iter().all(|r| r.bytes() == (0, BYTES)));
         forwarder.check_idle();
