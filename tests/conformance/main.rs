@@ -526,4 +526,20 @@ suite!(
         buffers: 2,
     })
 );
+/// Or the suite on the engine above would prove little.
+#[cfg(feature = "uring")]
+#[test]
+fn the_cramped_engine_runs_out_of_buffers() {
+    let sizes = Sizes {
+        submissions: 2,
+        completions: 4,
+        buffers: 2,
+    };
+    let Some(mut world) = sockets::io_uring(sizes) else {
+        return;
+    };
+    a_dialogue_goes_on_around_bursts_and_an_end(&mut world, PathPolicy::Copy);
+    assert!(world.engine().lacks().buffers > 0);
+}
+
 suite!(simulator, Some(simulated::world()));
