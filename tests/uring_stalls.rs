@@ -1,6 +1,6 @@
 //! Dialogues into a sink that is full: messages too short for bulk, so that they go
-//! the way of completions, towards a peer that does not read. Behaviours 8, 10, 12
-//! and 26 there, on every engine.
+//! the way of completions, towards a peer that does not read. Behaviours 10, 12, 42
+//! and 63 there, on every engine.
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod kit;
@@ -122,7 +122,7 @@ fn b12_a_reset_is_told_although_the_sink_is_full() {
 }
 
 #[test]
-fn b26_a_sink_that_takes_nothing_is_a_write_stall() {
+fn b42_a_sink_that_takes_nothing_is_a_write_stall() {
     on_every_engine(|case| {
         let server = Listener::small(4096);
         let forwarder = setup(case, &server)

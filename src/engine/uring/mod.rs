@@ -20,6 +20,7 @@ mod leg;
 mod op;
 mod probe;
 mod ring;
+mod vigil;
 mod wake;
 
 use std::collections::VecDeque;
@@ -55,12 +56,8 @@ use op::{At, Op, SLOTS_MAX, Tag};
 pub use probe::probe;
 pub use ring::Sizes;
 use ring::{Completion, Ring};
+use vigil::{VIGIL_PATIENCE, list_vigil};
 pub use wake::Waker;
-
-/// How long a side from which nothing is read goes unwatched. Short connections
-/// are over by then and save two operations; a peer that fails meanwhile is
-/// noticed well within the second that behaviour 12 allows.
-const VIGIL_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long a poll of the listeners or of the waker rests that the kernel refused.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
@@ -235,28 +232,6 @@ impl Uring {
         self.conn(at.key).map(|conn| &conn.legs[at.side.index()])
     }
 
-    /// Sides that were left unwatched for long enough are watched for failure.
-    /// Returns when the next will be; those that want none any more are forgotten,
-    /// so that sessions long over wake nobody.
-    fn keep_vigils(&mut self) -> Time {
-        while let Some(&(at, due)) = self.vigils.front() {
-            let leg = leg_mut(&mut self.conns, at);
-            match leg {
-                Some(leg) if wants_vigil(leg) => {
-                    if due > self.now {
-                        return due;
-                    }
-                    leg.vigil_due = false;
-                    leg.watch(Op::Vigil, at, &mut self.ring);
-                }
-                Some(leg) => leg.vigil_due = false,
-                None => {}
-            }
-            self.vigils.pop_front();
-        }
-        Time::NEVER
-    }
-
     /// Starts the polls again that were refused. What happened meanwhile was not
     /// reported: they do that at once.
     #[cold]
@@ -333,24 +308,6 @@ fn conn_mut(conns: &mut Slots<Conn>, key: SessionKey) -> Option<&mut Conn> {
 
 fn leg_mut(conns: &mut Slots<Conn>, at: At) -> Option<&mut Leg> {
     conn_mut(conns, at.key).map(|conn| &mut conn.legs[at.side.index()])
-}
-
-/// Whether nothing would tell of a failure of this side.
-const fn wants_vigil(leg: &Leg) -> bool {
-    leg.is_open()
-        && !leg.hung_up
-        && !leg.connecting
-        && !leg.flies(Op::WatchIn)
-        && !leg.flies(Op::Recv)
-        && !leg.flies(Op::Vigil)
-}
-
-/// Puts a side that wants a vigil on the list, unless it is there.
-fn list_vigil(vigils: &mut VecDeque<(At, Time)>, leg: &mut Leg, at: At, now: Time) {
-    if wants_vigil(leg) && !leg.vigil_due {
-        leg.vigil_due = true;
-        vigils.push_back((at, now + VIGIL_PATIENCE));
-    }
 }
 
 impl Engine for Uring {
