@@ -7,7 +7,7 @@
 //!
 //! Oldest kernel: 6.1. Completions are deferred to the thread's own
 //! `io_uring_enter` (`DEFER_TASKRUN`); and a send that fails after a part was taken
-//! reports that part, where 6.0 reports the failure alone.
+//! reports that part, where 6.0, as far as known, reports the failure alone.
 //!
 //! Out of memory the kernel refuses submissions with EAGAIN: they wait, and so does
 //! the thread, a millisecond at a time. If it cannot even keep a completion (EBADR)
