@@ -34,7 +34,7 @@ Examples:
     thalweg -l :5000 -r 10.0.0.1:443,10.0.0.2:443
 
   Ten ports to ten ports, and a unix socket, in one process:
-    thalweg -l :5000-5009 -r db.example:6000-6009 -l unix:/run/x.sock -r [::1]:80
+    thalweg -l :5000-5009 -r db.example:6000-6009 -l unix:/run/x.sock -r '[::1]:80'
 
   From a file, with one value changed:
     thalweg run -c thalweg.toml --set defaults.idle_timeout=5s";

@@ -17,9 +17,10 @@ use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
 use crate::relay::session::{self, Pumped};
 use crate::relay::{Direction, Side};
 
-/// Bytes that one pump may move before others have their turn. A quarter of a
-/// millisecond at 4 GB/s; smaller budgets cost bulk throughput in epoll_wait.
-const BUDGET_BYTES: u32 = 1024 * 1024;
+/// Bytes that one pump may read before others have their turn: half a
+/// millisecond at 4 GB/s. Measured on one core, 4 MiB moved bulk 4 % faster than
+/// 1 MiB at the most, often not at all.
+const BUDGET_BYTES: u32 = 2 * 1024 * 1024;
 
 /// Reads and writes of one pump, for peers that send a byte at a time.
 const BUDGET_MOVES: u32 = 32;
