@@ -251,21 +251,21 @@ fn b29_more_clients_than_free_ports() {
             "it failed only after {took:?}"
         );
         // The kernel's search may miss a port that is being given up just now.
-        let served = usize::from(CLIENTS) - records.len();
+        let lucky = usize::from(CLIENTS) - records.len();
         assert!(
-            (usize::from(PORTS) - 2..=usize::from(PORTS)).contains(&served),
-            "{served} served with {PORTS} ports"
+            (usize::from(PORTS) - 2..=usize::from(PORTS)).contains(&lucky),
+            "{lucky} lucky with {PORTS} ports"
         );
         for record in &records {
             assert_eq!((record.code(), record.cause()), ("RC", "ports_exhausted"));
         }
         assert_eq!(forwarder.complaints().len(), 1, "one line, not {refused}");
-        assert_eq!(forwarder.counters().of("live"), served as u64);
+        assert_eq!(forwarder.counters().of("live"), lucky as u64);
         forwarder.check_quiet();
 
         // The others work, and once they have gone so do new ones.
         clients.retain(|client| !client.is_readable_within(Duration::from_millis(1)));
-        assert_eq!(clients.len(), served);
+        assert_eq!(clients.len(), lucky);
         for client in &mut clients {
             client.send(1000);
         }
