@@ -254,7 +254,7 @@ fn b29_more_clients_than_free_ports() {
         let lucky = usize::from(CLIENTS) - records.len();
         assert!(
             (usize::from(PORTS) - 2..=usize::from(PORTS)).contains(&lucky),
-            "{lucky} lucky with {PORTS} ports"
+            "{lucky} clients got one of {PORTS} ports"
         );
         for record in &records {
             assert_eq!((record.code(), record.cause()), ("RC", "ports_exhausted"));
