@@ -412,7 +412,7 @@ impl Engine for Epoll {
 
     fn owe_no_ack(&mut self, key: SessionKey) {
         if let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) {
-            // Only ever a matter of 40 ms; a socket that failed says so itself.
+            // Only ever a matter of 200 ms; a socket that failed says so itself.
             let _ = plan::send_delayed_ack(fd.as_fd());
         }
     }

@@ -205,12 +205,8 @@ impl Kit {
             *store = Store::Pipe(pipe);
         }
         let Store::Pipe(pipe) = store else { return };
-        let held = self.held > self.held_limit;
-        let most = max.min(pipe.capacity());
-        match pipe.fill(
-            ends.source,
-            if held { most.min(PRESSED_FILL) } else { most },
-        ) {
+        let max_spliced = self.pressed(max).min(pipe.capacity());
+        match pipe.fill(ends.source, max_spliced) {
             // Not always the end: splice(2) stops at the mark of urgent data for
             // ever, with 0 once the end has arrived behind it and EAGAIN before.
             // recv(2) goes past the mark, and its word counts.

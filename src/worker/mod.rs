@@ -46,7 +46,7 @@ use setup::Forward;
 
 /// How long the last ACK of an upstream handshake may wait for the client's
 /// first bytes to ride on. Longer than a client on the same host takes to send
-/// them, far shorter than the kernel's 40 ms.
+/// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Passes over the accept queues before the listeners close: 32 connections a

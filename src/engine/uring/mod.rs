@@ -516,7 +516,7 @@ impl Engine for Uring {
     fn owe_no_ack(&mut self, key: SessionKey) {
         let side = Side::Upstream;
         if let Some(fd) = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref()) {
-            // Only ever a matter of 40 ms; a socket that failed says so itself.
+            // Only ever a matter of 200 ms; a socket that failed says so itself.
             let _ = plan::send_delayed_ack(fd.as_fd());
         }
     }
