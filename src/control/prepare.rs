@@ -277,6 +277,11 @@ fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartE
         )]),
         Address::Inet(address) => Ok(vec![Endpoint::Inet(*address)]),
         Address::Unix(name) => Ok(vec![Endpoint::Unix(name.clone())]),
+        Address::Srv(name) => Err(StartError::Resolve {
+            forward: forward.name.clone(),
+            host: name.clone(),
+            error: io::Error::other("the system's lookup knows no SRV records"),
+        }),
         Address::Name { host, port } => {
             let failed = |error| StartError::Resolve {
                 forward: forward.name.clone(),
