@@ -237,7 +237,7 @@ fn report_options(forward: &Forward, log: &Log) {
 
 fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {
     let mut servers = Vec::new();
-    for server in &forward.servers {
+    for server in &forward.pool.servers {
         servers.extend(
             resolve(forward, &server.address)?
                 .into_iter()
