@@ -110,6 +110,8 @@ pub struct Session {
     connected: Time,
     first_byte: Time,
     ended: Time,
+    /// When waiting for a server with room ends; `NEVER` before it began.
+    queue_end: Time,
     ending: Option<Ending>,
     attempts: u8,
     /// Sides with a descriptor, bit by side.
@@ -132,6 +134,7 @@ impl Session {
             connected: Time::NEVER,
             first_byte: Time::NEVER,
             ended: Time::NEVER,
+            queue_end: Time::NEVER,
             ending: None,
             attempts: 0,
             open: bit(Side::Client),
@@ -328,10 +331,12 @@ impl Session {
 
     fn queued(&mut self, now: Time, rules: &Rules) {
         if let Phase::Dialing { attempt, .. } = self.phase {
-            self.open &= !bit(Side::Upstream);
+            self.not_dialled(attempt);
+            // Whoever is sent back to the queue keeps the time he has waited.
+            self.queue_end = self.queue_end.min(now + rules.queue);
             self.enter(Phase::Queued {
                 attempt,
-                deadline: now + rules.queue,
+                deadline: self.queue_end,
             });
         }
     }
@@ -343,10 +348,16 @@ impl Session {
     }
 
     fn no_server(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
-        if self.is_dialing() {
-            self.open &= !bit(Side::Upstream);
+        if let Phase::Dialing { attempt, .. } = self.phase {
+            self.not_dialled(attempt);
             self.give_up(cause, now, actions);
         }
+    }
+
+    /// No connect came of this attempt.
+    const fn not_dialled(&mut self, attempt: u8) {
+        self.attempts = attempt;
+        self.open &= !bit(Side::Upstream);
     }
 
     /// No server could be had.
