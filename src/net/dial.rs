@@ -140,6 +140,13 @@ pub fn open_for_connect_from(
     })
 }
 
+/// Whether this process may connect from addresses of others ([`Local::Foreign`]).
+pub fn may_be_transparent() -> Result<(), Errno> {
+    let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let (socket, _) = make_socket(Family::V4, false).map_err(failed)?;
+    plan::allow_foreign_source(std::os::fd::AsFd::as_fd(&socket), Family::V4)
+}
+
 /// A stream socket, non-blocking and close-on-exec. Falls back from MPTCP to TCP
 /// where the kernel lacks it or `net.mptcp.enabled` is 0: MPTCP does the same
 /// towards a peer that does not speak it.

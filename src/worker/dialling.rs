@@ -233,7 +233,7 @@ impl<E: Engine> Worker<E> {
 
     /// A server failed: it is marked if that was one failure too many.
     pub(super) fn blame(&mut self, server: &Server, admission: Admission, cause: Cause) {
-        let change = server.marks.failed(admission, self.engine.now());
+        let change = server.failed(admission, self.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
             self.log.line(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::balance::health::{self, Change, PassiveMarks};
+use crate::balance::health::{self, Admission, Change, PassiveMarks};
 use crate::balance::{Balancer, Policy};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
@@ -45,6 +45,8 @@ pub struct Server {
     /// When it last came up, in microseconds; 0: it was never down.
     back_since: AtomicU64,
     active: AtomicU32,
+    /// The only one of its pool: never marked, for there is no other to go to.
+    alone: AtomicBool,
     /// What came of dialling it.
     pub tally: Tally,
 }
@@ -58,6 +60,7 @@ impl Server {
             checked_down: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
             active: AtomicU32::new(0),
+            alone: AtomicBool::new(false),
             tally: Tally::default(),
         }
     }
@@ -117,6 +120,19 @@ impl Server {
     pub fn came_back(&self, now: Time) {
         let micros = now.as_micros().max(1);
         self.back_since.store(micros, Ordering::Relaxed);
+    }
+
+    /// Whether it is the only one of its pool.
+    pub fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// A session that was admitted failed here. [`Change::Down`] if that marks it.
+    pub fn failed(&self, admission: Admission, now: Time) -> Option<Change> {
+        if self.alone.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.marks.failed(admission, now)
     }
 
     /// Its state in a word, for people and metrics.
