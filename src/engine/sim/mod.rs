@@ -28,7 +28,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use peer::{Deed, Peer, Script};
+use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
 
@@ -652,6 +652,9 @@ impl Engine for Sim {
         conn.sockets[1] = socket;
         conn.peers[1] = Peer::new(conn.upstream_script);
         if stale {
+            // It happened on the way: the peer is one that resets.
+            conn.upstream_script.finale = Finale::Reset;
+            conn.peers[1] = Peer::new(conn.upstream_script);
             conn.peers[1].does(Deed::Reset);
         }
         let readiness = Readiness {
