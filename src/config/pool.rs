@@ -160,18 +160,27 @@ pub(super) const KEYS: [&str; 19] = [
     "warm_max_age",
 ];
 
-/// Keys of a server, and of a check, that a pool has not.
-const SERVER_KEYS: [&str; 5] = ["address", "weight", "backup", "max_connections", "state"];
-const CHECK_KEYS: [&str; 8] = [
-    "interval",
-    "fast_interval",
-    "timeout",
-    "rise",
-    "fall",
-    "jitter",
-    "on_down",
-    "type",
-];
+/// Keys that a pool has not, and where they belong.
+const IN_SERVERS: Elsewhere<'_> = Elsewhere {
+    keys: &["address", "weight", "backup", "max_connections", "state"],
+    owner: "of a server",
+    remedy: "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
+};
+const IN_CHECKS: Elsewhere<'_> = Elsewhere {
+    keys: &[
+        "type",
+        "interval",
+        "fast_interval",
+        "timeout",
+        "rise",
+        "fall",
+        "jitter",
+        "on_down",
+        "port",
+    ],
+    owner: "of a check",
+    remedy: "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MICROSECOND: Duration = Duration::from_micros(1);
@@ -235,8 +244,7 @@ impl WrittenPool {
     fn read(&mut self, mut table: TableReader<'_>, place: &Span, report: &mut Report) {
         let t = &mut table;
         if let Some(node) = t.get("servers") {
-            self.servers = servers("servers", node, report);
-            check_servers(&self.servers, node, report);
+            self.servers = whole_servers("servers", node, report);
         } else {
             let fault = Fault::new(format!("{} has no `servers`", t.title()));
             let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
@@ -250,26 +258,7 @@ impl WrittenPool {
         }
         read_names(t, pool, report);
         read_local(t, pool, &self.servers, report);
-        let elsewhere = |keys, owner, remedy| Elsewhere {
-            keys,
-            owner,
-            remedy,
-        };
-        table.close(
-            report,
-            &[
-                elsewhere(
-                    &SERVER_KEYS,
-                    "of a server",
-                    "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
-                ),
-                elsewhere(
-                    &CHECK_KEYS,
-                    "of a check",
-                    "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
-                ),
-            ],
-        );
+        table.close(report, &[IN_SERVERS, IN_CHECKS]);
     }
 }
 
@@ -349,7 +338,9 @@ fn read_local(
     servers: &[WrittenServer],
     report: &mut Report,
 ) {
-    set(&mut pool.sources, t.read("source", report, sources::read));
+    if let Some(node) = t.get("source") {
+        pool.sources = sources::read(node, report);
+    }
     pool.interface = t.read("interface", report, profile::interface);
     let transparent = t.read("transparent", report, values::boolean);
     set(&mut pool.transparent, transparent);
@@ -402,11 +393,15 @@ fn retries(node: &Node) -> Result<Option<u8>, Fault> {
     }
 }
 
-/// What must hold for the servers of a pool together; `node` is their list.
-fn check_servers(servers: &[WrittenServer], node: &Node, report: &mut Report) {
-    let all = |it: fn(&Server) -> bool| {
-        !servers.is_empty() && servers.iter().all(|written| it(written.server()))
-    };
+/// The servers of a pool, and what must hold for all of them together. A list of
+/// which a part is wrong is not judged as a whole: that part may be what is missing.
+fn whole_servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+    let errors = report.count();
+    let servers = servers(key, node, report);
+    if servers.is_empty() || report.count() > errors {
+        return servers;
+    }
+    let all = |it: fn(&Server) -> bool| servers.iter().all(|written| it(written.server()));
     if all(|server| server.backup) {
         let fault = Fault::new("every server of this pool is a backup");
         let remedy = "leave `backup` out for those that are used first";
@@ -418,6 +413,7 @@ fn check_servers(servers: &[WrittenServer], node: &Node, report: &mut Report) {
             "give at least one a weight; state = \"drain\" is for taking servers out of use";
         report.consequence(&node.span, fault.remedy(remedy));
     }
+    servers
 }
 
 /// The name of a pool: like any, and it cannot look like an address.
@@ -448,10 +444,6 @@ pub(super) fn upstream(node: &Node, names: &mut Names, report: &mut Report) -> W
         Value::Table(_) if node.entry("address").is_none() => {
             WrittenPool::inline(node, names, report)
         }
-        _ => {
-            let servers = servers("upstream", node, report);
-            check_servers(&servers, node, report);
-            WrittenPool::of(servers)
-        }
+        _ => WrittenPool::of(whole_servers("upstream", node, report)),
     }
 }

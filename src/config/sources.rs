@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::raw::{Node, Value};
-use super::report::{Fault, Report};
+use super::report::{Fault, Report, Span};
 use super::server::WrittenServer;
 use super::values;
 use crate::net::address::Address;
@@ -11,32 +11,57 @@ use crate::net::address::Address;
 /// Local addresses in one list: a /22, far more than port exhaustion calls for.
 const SOURCES_MAX: usize = 1024;
 
-/// An address of this host, several with commas, or a list of them.
-pub(super) fn read(node: &Node) -> Result<Vec<IpAddr>, Fault> {
-    let texts = match &node.value {
-        Value::Array(nodes) => nodes
-            .iter()
-            .map(values::string)
-            .collect::<Result<Vec<_>, _>>()?,
-        _ => values::string(node)?.split(',').map(str::trim).collect(),
-    };
-    if texts.len() > SOURCES_MAX {
-        return Err(Fault::new(format!(
-            "{} addresses are too many; {SOURCES_MAX} is the most",
-            texts.len()
-        )));
+/// An address of this host, several with commas, or a list of them. Empty where one
+/// is wrong, which has been reported: families are then not judged.
+pub(super) fn read(node: &Node, report: &mut Report) -> Vec<IpAddr> {
+    let errors = report.count();
+    let mut found = Vec::new();
+    match &node.value {
+        Value::Array(nodes) => {
+            for node in nodes {
+                add(node, &mut found, report);
+            }
+        }
+        _ => add(node, &mut found, report),
     }
-    texts.into_iter().map(source).collect()
+    if found.len() > SOURCES_MAX {
+        let fault = Fault::new(format!(
+            "`source`: {} addresses are too many; {SOURCES_MAX} is the most",
+            found.len()
+        ));
+        report.error(&node.span, fault);
+    }
+    if report.count() > errors {
+        found.clear();
+    }
+    found
+}
+
+/// One string: an address, or several with commas.
+fn add(node: &Node, found: &mut Vec<IpAddr>, report: &mut Report) {
+    let mut refuse = |span: &Span, mut fault: Fault| {
+        fault.message = format!("`source`: {}", fault.message);
+        report.error(span, fault);
+    };
+    let text = match values::string(node) {
+        Ok(text) => text,
+        Err(fault) => return refuse(&node.span, fault),
+    };
+    for part in text.split(',') {
+        match source(part.trim()) {
+            Ok(ip) => found.push(ip),
+            Err(fault) => refuse(&node.span, fault),
+        }
+    }
 }
 
 fn source(text: &str) -> Result<IpAddr, Fault> {
-    let short = || text.chars().take(60).collect::<String>();
     let Ok(ip) = text.parse::<IpAddr>() else {
-        return Err(
-            Fault::new(format!("`{}` is not an IP address", short())).remedy(
-                "write addresses of this host without a port, such as [\"10.0.0.2\", \"10.0.0.3\"]",
-            ),
-        );
+        let short: String = text.chars().take(60).collect();
+        let fault = Fault::new(format!("`{short}` is not an IP address"));
+        let remedy =
+            "write addresses of this host without a port, such as [\"10.0.0.2\", \"10.0.0.3\"]";
+        return Err(fault.remedy(remedy));
     };
     // An IPv4-mapped address is dialled from an IPv4 socket.
     let ip = ip.to_canonical();

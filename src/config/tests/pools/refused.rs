@@ -65,6 +65,11 @@ fn a_pool_needs_servers_that_can_be_used() {
         "5:11",
         &["every server of this pool is a backup"],
     );
+    refused_at(
+        &format!("servers = [{backup}, \":1\"]"),
+        "5:49",
+        &["a server needs a host"],
+    );
     pool("servers = [\"a:1\", \"a:1\"]");
     pool("servers = [{ address = \"a:1\", state = \"maintenance\" }]");
     for upstream in [format!("[{backup}]"), format!("{{ servers = {backup} }}")] {
@@ -155,7 +160,13 @@ fn values_out_of_range_are_refused_with_the_range() {
 #[test]
 fn sources_suit_the_servers() {
     refused("source = \"10.0.0.1:5\"", &["without a port"]);
-    refused("source = [\"10.0.0.1\", 5]", &["must be a string"]);
+    refused_at(
+        "servers = \"a:1\"\nsource = [\"10.0.0.1\", 5]",
+        "6:23",
+        &["`source`", "must be a string"],
+    );
+    let two = with_pool("servers = \"[::1]:2\"\nsource = \"10.0.0.1, x, 10.0.0.9:1\"");
+    assert_eq!(errors(&two, &[], &[]).len(), 2);
     refused("source = \"0.0.0.0\"", &["kernel's choice"]);
     refused(
         "source = \"224.0.0.1\"",
