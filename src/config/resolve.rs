@@ -15,7 +15,7 @@ use super::raw::{self, Entry, Node, TableReader, Value};
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::values::Limit;
 use super::{Config, FileText, Global, Inputs, Log, LogTarget, Reactors};
-use super::{choices, profile, values};
+use super::{choices, names, profile, values};
 use crate::net::options::SocketOptions;
 
 pub(super) fn load(inputs: &Inputs) -> Result<Config, ConfigErrors> {
@@ -193,6 +193,7 @@ fn global(node: &Node, global: &mut Global, report: &mut Report) {
         values::duration(n, Duration::ZERO..=longest, step)
     });
     global.busy_poll = busy_poll.unwrap_or(was.busy_poll);
+    names::read(t, &mut global.names, report);
     table.close(report, &[]);
 }
 

@@ -10,6 +10,7 @@
 mod prepare;
 mod reactor;
 mod report;
+pub mod resolve;
 mod signals;
 
 use std::time::{Duration, Instant};

@@ -210,6 +210,14 @@ fn any_config() -> impl Strategy<Value = Config> {
                     pipe_size: global.3,
                     buffer_limit: (number >> 16).clamp(1 << 20, 1 << 50),
                     busy_poll: Duration::from_micros(global.4),
+                    names: NameSources {
+                        dns_servers: vec![
+                            ([10, 0, 0, pick as u8 + 1], number as u16 | 1).into();
+                            pick
+                        ],
+                        resolv_conf: path.clone().into(),
+                        hosts: format!("{path}.hosts").into(),
+                    },
                 },
                 log: Log {
                     level: LogLevel::Debug,
