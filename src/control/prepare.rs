@@ -237,7 +237,7 @@ fn report_options(forward: &Forward, log: &Log) {
 
 fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {
     let mut servers = Vec::new();
-    for server in &forward.servers {
+    for server in &forward.pool.servers {
         servers.extend(
             resolve(forward, &server.address)?
                 .into_iter()
@@ -277,6 +277,11 @@ fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartE
         )]),
         Address::Inet(address) => Ok(vec![Endpoint::Inet(*address)]),
         Address::Unix(name) => Ok(vec![Endpoint::Unix(name.clone())]),
+        Address::Srv(name) => Err(StartError::Resolve {
+            forward: forward.name.clone(),
+            host: name.clone(),
+            error: io::Error::other("the system's lookup knows no SRV records"),
+        }),
         Address::Name { host, port } => {
             let failed = |error| StartError::Resolve {
                 forward: forward.name.clone(),
