@@ -13,6 +13,7 @@ mod addresses;
 mod check;
 mod choices;
 mod forward;
+mod names;
 mod pool;
 mod print;
 mod profile;
@@ -20,12 +21,15 @@ mod raw;
 mod report;
 mod resolve;
 mod server;
+mod sources;
 #[cfg(test)]
 mod tests;
 pub mod units;
 mod values;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +143,8 @@ pub struct Global {
     pub buffer_limit: u64,
     /// Spin this long for events before sleeping; zero (the default) never spins.
     pub busy_poll: Duration,
+    /// Where names are looked up.
+    pub names: NameSources,
 }
 
 impl Default for Global {
@@ -151,6 +157,30 @@ impl Default for Global {
             pipe_size: 1 << 20,
             buffer_limit: 256 << 20,
             busy_poll: Duration::ZERO,
+            names: NameSources::default(),
+        }
+    }
+}
+
+/// Where names are looked up; by default as the system does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameSources {
+    /// `dns_servers`: asked in this order instead of those of `resolv_conf`, whose
+    /// search list and options stay. Empty (the default): those of `resolv_conf`.
+    pub dns_servers: Vec<SocketAddr>,
+    /// `resolv_conf`: name servers, search list and options, as resolv.conf(5);
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// `hosts`: names that DNS is not asked for, as hosts(5); `/etc/hosts`.
+    pub hosts: PathBuf,
+}
+
+impl Default for NameSources {
+    fn default() -> Self {
+        Self {
+            dns_servers: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            hosts: "/etc/hosts".into(),
         }
     }
 }
@@ -240,7 +270,7 @@ pub enum LogTarget {
     /// Standard error.
     Stderr,
     /// Appended to a file.
-    File(std::path::PathBuf),
+    File(PathBuf),
 }
 
 impl std::fmt::Display for LogTarget {

@@ -3,6 +3,7 @@
 mod pool;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use super::choices::{self, word};
 use super::units::{format_duration, format_rate, format_size, format_timeout};
@@ -89,6 +90,12 @@ fn global(out: &mut Out, global: &Global) {
     out.quoted("pipe_size", &format_size(global.pipe_size.into()));
     out.quoted("buffer_limit", &format_size(global.buffer_limit));
     out.quoted("busy_poll", &format_duration(global.busy_poll));
+    let names = &global.names;
+    let servers = names.dns_servers.iter().map(SocketAddr::to_string);
+    out.bare("dns_servers", list(servers));
+    // Read from a text or a constant, so UTF-8.
+    out.quoted("resolv_conf", &names.resolv_conf.to_string_lossy());
+    out.quoted("hosts", &names.hosts.to_string_lossy());
 }
 
 fn connections(out: &mut Out, connections: Option<u32>) {

@@ -11,6 +11,7 @@ pub mod health;
 mod prepare;
 mod reactor;
 mod report;
+pub mod resolve;
 mod signals;
 
 use std::time::{Duration, Instant};

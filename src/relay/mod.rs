@@ -1,5 +1,6 @@
 //! The pure core: one direction of a connection ([`lane`]), the life of a
-//! connection ([`session`]), and how it ended ([`ending`]).
+//! connection ([`session`]), how the addresses of its server are tried ([`race`]),
+//! and how it ended ([`ending`]).
 //!
 //! Nothing here touches a descriptor, reads a clock or draws a random number:
 //! time and limits are parameters, payload is byte counts. So all of it can be
@@ -8,6 +9,7 @@
 pub mod ending;
 pub mod lane;
 pub mod probe;
+pub mod race;
 pub mod session;
 pub mod time;
 

@@ -17,6 +17,7 @@
 
 pub(crate) mod crowd;
 pub(crate) mod directory;
+pub(crate) mod dns;
 pub(crate) mod forwarder;
 pub(crate) mod log;
 pub(crate) mod namespace;
@@ -32,6 +33,8 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use crowd::Crowd;
+#[allow(unused_imports, reason = "not every test binary needs it")]
+pub(crate) use dns::{Dns, Says};
 #[allow(unused_imports, reason = "not every test binary needs it")]
 pub(crate) use forwarder::{Forwarder, Setup};
 #[allow(unused_imports, reason = "not every test binary needs it")]

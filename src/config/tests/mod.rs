@@ -1,5 +1,7 @@
 //! The whole of the configuration, from text to [`Config`] and back.
 
+mod any_pool;
+mod pools;
 mod properties;
 mod refused;
 
@@ -310,4 +312,19 @@ fn a_flag_stands_for_its_key() {
     let errors = load(vec![flag("--reactors", "global.reactors", "0")]).expect_err("zero");
     assert_eq!(errors.problems()[0].place.to_string(), "--reactors 0");
     assert!(errors.to_string().contains("1 to 1024"), "{errors}");
+}
+
+#[test]
+fn name_servers_have_port_53_unless_given() {
+    let text = format!(
+        "{BASE}[global]\ndns_servers = [\"10.0.0.2\", \"[::1]:5353\", \"fe80::1\"]\nhosts = \"/h\"\n"
+    );
+    let names = good(&text).global.names;
+    let servers = names.dns_servers.iter().map(ToString::to_string);
+    assert_eq!(
+        servers.collect::<Vec<_>>(),
+        ["10.0.0.2:53", "[::1]:5353", "[fe80::1]:53"]
+    );
+    assert_eq!(names.hosts, PathBuf::from("/h"));
+    assert_eq!(names.resolv_conf, PathBuf::from("/etc/resolv.conf"));
 }

@@ -219,6 +219,33 @@ fn wrong_structure_is_explained() {
 }
 
 #[test]
+fn name_sources_are_addresses_and_absolute_paths() {
+    for (line, place, words) in [
+        (
+            "dns_servers = [\"10.0.0.1\", \"dns.example\"]",
+            "5:29",
+            &["`dns.example` is not an IP address", "127.0.0.1:5353"][..],
+        ),
+        ("dns_servers = \"0.0.0.0\"", "5:16", &["cannot be asked"]),
+        ("dns_servers = \"::1, [::1]:0\"", "5:21", &["port 0", "53"]),
+        ("dns_servers = [53]", "5:16", &["`dns_servers`", "a string"]),
+        (
+            "dns_servers = \"1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5,1.1.1.6,1.1.1.7,1.1.1.8,1.1.1.9\"",
+            "5:15",
+            &["more than 8"],
+        ),
+        (
+            "resolv_conf = \"\"",
+            "5:15",
+            &["empty", "leave the key out"],
+        ),
+        ("hosts = \"hosts\"", "5:9", &["begin at the root"]),
+    ] {
+        expect(&format!("{BASE}[global]\n{line}\n"), place, words);
+    }
+}
+
+#[test]
 fn what_must_be_unique_is() {
     let two = |first: &str, second: &str| {
         format!("[[forward]]\n{first}\nupstream=\"a:1\"\n[[forward]]\n{second}\nupstream=\"a:1\"\n")

@@ -1,0 +1,348 @@
+//! One name that is kept resolved: when it is asked for again, what a failure
+//! leaves, and what is told and logged.
+//!
+//! ```text
+//!            answer: told if it differs, again after its time to live
+//!   working ◄──────────────────────────────────────────────► failing
+//!            failure: what is known stays, again after 1 s, 2 s, 4 s … ttl_max
+//! ```
+//! Each family of each host is kept by itself: that AAAA gets no answer is no reason
+//! to forget or to freeze the A records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::query::{self, Families, LookupError, Target};
+use super::system::{Clients, System};
+use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
+use crate::config::LogLevel;
+use crate::observe::log::Log;
+
+/// The shortest time between two questions for one name, whatever its time to live.
+pub(super) const REFRESH_FLOOR: Duration = Duration::from_millis(100);
+
+/// The longest that one question takes: three silent name servers, five seconds
+/// each, asked twice.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The wait after a first failure.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Addresses that a line of the log names.
+const SHOWN_MAX: usize = 8;
+
+/// A name and what is known of it.
+pub(super) struct Keeper {
+    request: NameRequest,
+    system: Arc<System>,
+    turns: Arc<Semaphore>,
+    log: Log,
+    /// What a service consisted of when it last answered; a host is its own target.
+    targets: Vec<Target>,
+    /// The last good addresses of each host, IPv4 and IPv6 apart.
+    known: BTreeMap<(String, Family), Vec<IpAddr>>,
+    /// What was told last, sorted; empty before the first answer.
+    told: Vec<Resolved>,
+    /// Rounds that failed since the last that did not.
+    failures: u32,
+    /// There are more addresses than are used.
+    crowded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V6,
+    V4,
+}
+
+/// What came of asking once for all that the name stands for.
+#[derive(Debug)]
+struct Round {
+    /// The shortest time to live of what was answered; `None` if nothing was.
+    ttl: Option<Duration>,
+    failure: Option<LookupError>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        request: NameRequest,
+        system: Arc<System>,
+        turns: Arc<Semaphore>,
+        log: Log,
+    ) -> Self {
+        let targets = match &request.name {
+            Name::Host(host, port) => vec![Target {
+                host: host.clone(),
+                port: *port,
+                priority: 0,
+                weight: 1,
+            }],
+            Name::Srv(_) => Vec::new(),
+        };
+        Self {
+            request,
+            system,
+            turns,
+            log,
+            targets,
+            known: BTreeMap::new(),
+            told: Vec::new(),
+            failures: 0,
+            crowded: false,
+        }
+    }
+
+    /// Until nobody listens any more; for a literal address, once.
+    pub(super) async fn run(mut self, events: UnboundedSender<Event>) {
+        let mut tried = false;
+        loop {
+            let round = self.ask().await;
+            let answer = self.changed();
+            let delay = self.delay(&round);
+            self.report(round.failure.as_ref(), answer.as_ref(), delay);
+            let answer = answer.map(|answer| Event::Changed(self.request.id, answer));
+            let first = (!std::mem::replace(&mut tried, true)).then_some(Event::Tried);
+            for event in answer.into_iter().chain(first) {
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+            if matches!(&self.request.name, Name::Host(host, _) if literal(host).is_some()) {
+                return;
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    async fn ask(&mut self) -> Round {
+        let turns = self.turns.clone();
+        // Never closed; without a turn it would ask all the same.
+        let _turn = turns.acquire().await;
+        let clients = match self.system.clients() {
+            Ok(clients) => clients,
+            Err(error) => {
+                return Round {
+                    ttl: None,
+                    failure: Some(LookupError::Unreachable(error.to_string())),
+                };
+            }
+        };
+        let mut round = Round {
+            ttl: None,
+            failure: None,
+        };
+        if let Name::Srv(service) = &self.request.name {
+            let asked = timeout(QUESTION_DEADLINE, query::service(&clients, service)).await;
+            match asked.unwrap_or(Err(LookupError::TimedOut)) {
+                Ok((targets, ttl)) => {
+                    round.ttl = Some(ttl);
+                    self.targets = targets;
+                }
+                Err(error) => round.failure = Some(error),
+            }
+        }
+        self.ask_targets(clients, &mut round).await;
+        round
+    }
+
+    /// Every host of the targets, all at the same time.
+    async fn ask_targets(&mut self, clients: Arc<Clients>, round: &mut Round) {
+        let absolute = matches!(self.request.name, Name::Srv(_));
+        let hosts: BTreeSet<String> = self.targets.iter().map(|it| it.host.clone()).collect();
+        self.known.retain(|(host, _), _| hosts.contains(host));
+        let mut asked = JoinSet::new();
+        for host in hosts {
+            let clients = clients.clone();
+            asked.spawn(async move {
+                let families = query::host(&clients, &host, absolute);
+                let families = timeout(QUESTION_DEADLINE, families).await;
+                (host, families.unwrap_or_else(|_| Families::silent()))
+            });
+        }
+        while let Some(joined) = asked.join_next().await {
+            // A task that panicked has answered nothing: what is known stays.
+            if let Ok((host, families)) = joined {
+                self.merge(&host, families, round);
+            }
+        }
+    }
+
+    /// Keeps what was answered, and of what was not, what is known.
+    fn merge(&mut self, host: &str, families: Families, round: &mut Round) {
+        let error = families.error();
+        let alone = families.v6.is_ok() != families.v4.is_ok();
+        for (family, outcome) in [(Family::V6, families.v6), (Family::V4, families.v4)] {
+            let key = (host.to_owned(), family);
+            match outcome {
+                Ok(found) => {
+                    let ttl = round.ttl.unwrap_or(Duration::MAX);
+                    round.ttl = Some(ttl.min(found.ttl));
+                    self.known.insert(key, found.addresses);
+                }
+                // The other family has addresses, so this "no" is the truth and not
+                // an accident that would leave the name without any.
+                Err(error) if alone && error.is_negative() => {
+                    self.known.remove(&key);
+                }
+                Err(_) => {}
+            }
+        }
+        if error.is_some() {
+            round.failure = error;
+        }
+    }
+
+    /// The addresses, if they differ from those told last.
+    fn changed(&mut self) -> Option<Answer> {
+        let now = self.addresses();
+        if now.is_empty() || now == self.told {
+            return None;
+        }
+        self.told = now;
+        Some(Answer {
+            addresses: in_order(&self.told),
+        })
+    }
+
+    /// Everything known, sorted, each endpoint once, not too many.
+    fn addresses(&mut self) -> Vec<Resolved> {
+        let mut all = Vec::new();
+        for target in &self.targets {
+            for family in [Family::V6, Family::V4] {
+                let known = self.known.get(&(target.host.clone(), family));
+                all.extend(known.into_iter().flatten().map(|ip| Resolved {
+                    priority: target.priority,
+                    weight: target.weight,
+                    endpoint: (*ip, target.port).into(),
+                }));
+            }
+        }
+        all.sort_unstable_by_key(|it| (it.endpoint, it.priority));
+        all.dedup_by_key(|it| it.endpoint);
+        all.sort_unstable();
+        let crowded = all.len() > ADDRESSES_MAX;
+        if crowded && !self.crowded {
+            let text = format!(
+                "name {}: it has {} addresses; {ADDRESSES_MAX} of them are used",
+                self.request.name,
+                all.len()
+            );
+            self.log.line(LogLevel::Warn, text);
+        }
+        self.crowded = crowded;
+        all.truncate(ADDRESSES_MAX);
+        all
+    }
+
+    /// Until the next round.
+    fn delay(&self, round: &Round) -> Duration {
+        let request = &self.request;
+        let lives = round.ttl.map(|ttl| ttl.max(request.ttl_min));
+        let retry = round.failure.is_some().then(|| {
+            let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+            RETRY_FIRST.saturating_mul(doubled)
+        });
+        let delay = [lives, retry, Some(request.ttl_max)];
+        let delay = delay.into_iter().flatten().min().unwrap_or(RETRY_FIRST);
+        // A little early, so that the next answer is there when this one ends, and
+        // names that were asked for together do not stay together.
+        let early = delay / 10 * random_percent() / 100;
+        let shortest = request.ttl_min.min(delay).max(REFRESH_FLOOR);
+        (delay - early).max(shortest)
+    }
+
+    /// One line when it begins to fail, one when it works again, one for each
+    /// change of the addresses.
+    fn report(&mut self, failure: Option<&LookupError>, answer: Option<&Answer>, delay: Duration) {
+        let name = &self.request.name;
+        let failed_before = self.failures > 0;
+        let shown = answer.map(|answer| shown(&answer.addresses));
+        let (level, text) = match (failure, failed_before, shown) {
+            (Some(error), false, shown) => {
+                let known = match (self.told.len(), shown) {
+                    (0, _) => "it has no address until it can be resolved".to_owned(),
+                    (_, Some(shown)) => format!("what is known is used: {shown}"),
+                    (count, None) => format!("the last {count} known stay in use"),
+                };
+                let seconds = delay.as_secs_f32();
+                let text = format!("name {name}: {error}; {known}; next try in {seconds:.1}s");
+                (LogLevel::Warn, text)
+            }
+            (None, true, shown) => {
+                let list = shown.unwrap_or_else(|| "the same addresses".to_owned());
+                (
+                    LogLevel::Info,
+                    format!("name {name} resolves again: {list}"),
+                )
+            }
+            (_, _, Some(shown)) => (LogLevel::Info, format!("name {name} is {shown}")),
+            (Some(error), true, None) => (LogLevel::Debug, format!("name {name}: {error}")),
+            (None, false, None) => (LogLevel::Debug, format!("name {name}: the same")),
+        };
+        self.log.line(level, text);
+        self.failures = match failure {
+            Some(_) => self.failures.saturating_add(1),
+            None => 0,
+        };
+    }
+}
+
+impl Families {
+    /// No name server answered in time.
+    fn silent() -> Self {
+        Self {
+            v6: Err(LookupError::TimedOut),
+            v4: Err(LookupError::TimedOut),
+        }
+    }
+
+    /// What is wrong, if anything is: that one of the families is not there is not.
+    fn error(&self) -> Option<LookupError> {
+        match (&self.v6, &self.v4) {
+            (Ok(_), Ok(_)) => None,
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+                (!error.is_negative()).then(|| error.clone())
+            }
+            (Err(LookupError::NoRecord(_)), Err(LookupError::NoRecord(_))) => {
+                Some(LookupError::NoRecord("A or AAAA"))
+            }
+            (Err(v6), Err(v4)) => Some(if v4.is_negative() { v6 } else { v4 }.clone()),
+        }
+    }
+}
+
+/// By priority, and within one in the order of dialling.
+fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
+    let mut ordered = Vec::with_capacity(sorted.len());
+    for group in sorted.chunk_by(|a, b| a.priority == b.priority) {
+        let endpoints = group.iter().map(|it| it.endpoint).collect();
+        for endpoint in order::for_dialling(endpoints, order::source_address) {
+            ordered.extend(group.iter().filter(|it| it.endpoint == endpoint));
+        }
+    }
+    ordered
+}
+
+fn shown(addresses: &[Resolved]) -> String {
+    let first = addresses.iter().take(SHOWN_MAX);
+    let first: Vec<String> = first.map(|it| it.endpoint.to_string()).collect();
+    let more = addresses.len() - first.len();
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
+}
+
+/// 0 to 99. The standard library's hash keys are random for each instance.
+fn random_percent() -> u32 {
+    (RandomState::new().hash_one(0) % 100) as u32
+}

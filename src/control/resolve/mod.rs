@@ -1,0 +1,310 @@
+//! Names to addresses, off the reactors: one thread asks, and tells what changed.
+//!
+//! ```text
+//! kept names ─► keep: one task each ─► query ─► hosts file, DNS servers
+//!                │ TTL, retries, the last good set
+//!                └─► on_change(name, its addresses)       only if they differ
+//! lookup(host) ─► cache ─► query ─► done(addresses)       for a client's own name
+//! ```
+//! A kept library speaks DNS (hickory); here is what it means for a forwarder: when
+//! to ask again, that a failure keeps what is known, and in which order addresses
+//! are dialled.
+//!
+//! Invariants: nobody who asks ever waits for DNS, except [`Resolver::first`], which
+//! has a deadline; a literal address never leaves the process; what is told is never
+//! empty.
+
+mod keep;
+mod lookups;
+mod order;
+mod query;
+mod system;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config::NameSources;
+use crate::observe::log::Log;
+
+use keep::Keeper;
+use lookups::{Lookups, Reply};
+pub use order::interleave;
+use query::literal;
+pub use query::{LookupError, check_host};
+use system::System;
+
+/// Addresses of one name at the most. Further ones are left out, the same ones each
+/// time, and the log says so: more than these are no servers but an attack or an
+/// accident, and each costs a check and a counter.
+pub const ADDRESSES_MAX: usize = 256;
+
+/// Kept names that are asked for at once: a start with a thousand names must not
+/// look like a flood to the name server.
+const ASKED_AT_ONCE: usize = 32;
+
+/// Which kept name an answer belongs to; its meaning is the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameId(pub u32);
+
+/// What is looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// The A and AAAA records of a host, with this port. A literal address is its
+    /// own answer.
+    Host(String, u16),
+    /// An SRV record such as `_http._tcp.example.com`: hosts with ports, priorities
+    /// and weights (RFC 2782).
+    Srv(String),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Srv(service) => write!(f, "srv:{service}"),
+        }
+    }
+}
+
+/// A name to keep resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameRequest {
+    /// Given back with every answer.
+    pub id: NameId,
+    /// What is looked up.
+    pub name: Name,
+    /// A shorter time to live counts as this one.
+    pub ttl_min: Duration,
+    /// A longer time to live counts as this one; also the longest wait between two
+    /// tries of a name that fails.
+    pub ttl_max: Duration,
+}
+
+/// The addresses of a name: never none, never one twice, at most [`ADDRESSES_MAX`].
+/// In the order of dialling: by priority, then as RFC 6724 and RFC 8305 say, which
+/// does not turn with the order of an answer's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The addresses.
+    pub addresses: Vec<Resolved>,
+}
+
+/// One address of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resolved {
+    /// Of an SRV record: servers of the lowest number go first, others are for when
+    /// those are down. 0 for the addresses of a host.
+    pub priority: u16,
+    /// Of an SRV record: the share of its target among those of its priority; 0 is
+    /// a very small one. Every address of a target has the target's weight. 1 for
+    /// the addresses of a host.
+    pub weight: u16,
+    /// Address and port.
+    pub endpoint: SocketAddr,
+}
+
+/// The thread that resolves names. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Resolver {
+    events: UnboundedSender<Event>,
+    lookups: Arc<Lookups>,
+    first: Arc<First>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Resolver {
+    /// Starts to keep names resolved, as the system resolves them. `on_change` is
+    /// called on the resolver's thread, with the first answer of each name and with
+    /// each that differs from the one before; it must not block. What fails is
+    /// logged once, and once when it works again.
+    ///
+    /// Fails only if there can be no thread: a name that cannot be resolved, or a
+    /// file of `sources` that cannot be read, is logged and tried again.
+    pub fn start(
+        sources: &NameSources,
+        requests: Vec<NameRequest>,
+        log: Log,
+        on_change: impl Fn(NameId, Answer) + Send + 'static,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (events, received) = unbounded_channel();
+        let system = Arc::new(System::new(sources.clone(), log.clone()));
+        let lookups = Arc::new(Lookups::new(system.clone()));
+        let first = Arc::new(First::new(requests.len()));
+        let start = Start {
+            requests,
+            system,
+            log,
+            first: first.clone(),
+            events: events.clone(),
+        };
+        let run_lookups = lookups.clone();
+        let thread = std::thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || {
+                runtime.block_on(run(start, run_lookups, received, on_change));
+                // Tasks that wait for DNS end here and now.
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            events,
+            lookups,
+            first,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until each name has its first answer or its first failure, but no
+    /// longer than `patience`; whether it has. By then `on_change` was called for
+    /// each first answer: so a normal start has its servers at once.
+    pub fn first(&self, patience: Duration) -> bool {
+        self.first.wait(patience)
+    }
+
+    /// Looks a host up once, for a name that a client gave. `done` is called exactly
+    /// once: on this thread for a literal address, a name that cannot be one, and
+    /// when too many lookups are under way; on the resolver's thread otherwise. It
+    /// must not block. Addresses come in the order of dialling.
+    ///
+    /// Answers are cached by their time to live, up to five minutes, and that there
+    /// is no such name for a few seconds. A lookup ends after ten seconds at the
+    /// latest.
+    pub fn lookup(
+        &self,
+        host: &str,
+        port: u16,
+        done: impl FnOnce(Result<Vec<SocketAddr>, LookupError>) + Send + 'static,
+    ) {
+        let reply = Reply::new(done);
+        if let Some(address) = literal(host) {
+            return reply.send(Ok(vec![SocketAddr::new(address, port)]));
+        }
+        if let Err(error) = check_host(host) {
+            return reply.send(Err(error));
+        }
+        let Some(place) = self.lookups.place() else {
+            return reply.send(Err(LookupError::Busy));
+        };
+        // A resolver that has ended drops the reply, which tells so.
+        let _ = self.events.send(Event::Lookup {
+            host: host.to_owned(),
+            port,
+            reply,
+            place,
+        });
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported by its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What reaches the resolver's thread. The queue needs no bound of its own: a kept
+/// name adds at most one entry in [`keep::REFRESH_FLOOR`], and lookups have places.
+enum Event {
+    /// A kept name has other addresses than before.
+    Changed(NameId, Answer),
+    /// A kept name has had its first answer, which was told before, or failure.
+    Tried,
+    /// One-off.
+    Lookup {
+        host: String,
+        port: u16,
+        reply: Reply,
+        place: lookups::Place,
+    },
+    Stop,
+}
+
+/// What the thread starts with.
+struct Start {
+    requests: Vec<NameRequest>,
+    system: Arc<System>,
+    log: Log,
+    first: Arc<First>,
+    events: UnboundedSender<Event>,
+}
+
+async fn run(
+    start: Start,
+    lookups: Arc<Lookups>,
+    mut events: UnboundedReceiver<Event>,
+    on_change: impl Fn(NameId, Answer),
+) {
+    let turns = Arc::new(Semaphore::new(ASKED_AT_ONCE));
+    for request in start.requests {
+        let keeper = Keeper::new(
+            request,
+            start.system.clone(),
+            turns.clone(),
+            start.log.clone(),
+        );
+        tokio::spawn(keeper.run(start.events.clone()));
+    }
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Changed(id, answer) => on_change(id, answer),
+            Event::Tried => start.first.tried(),
+            Event::Lookup {
+                host,
+                port,
+                reply,
+                place,
+            } => {
+                tokio::spawn(lookups.clone().run(host, port, reply, place));
+            }
+            Event::Stop => return,
+        }
+    }
+}
+
+/// How many kept names have not had their first outcome yet.
+#[derive(Debug)]
+struct First {
+    missing: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl First {
+    fn new(names: usize) -> Self {
+        Self {
+            missing: Mutex::new(names),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn tried(&self) {
+        let mut missing = self.missing();
+        *missing = missing.saturating_sub(1);
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, patience: Duration) -> bool {
+        let missing = self.missing();
+        let waited = self
+            .changed
+            .wait_timeout_while(missing, patience, |missing| *missing > 0);
+        let (missing, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *missing == 0
+    }
+
+    /// A count is right whoever panicked beside it.
+    fn missing(&self) -> MutexGuard<'_, usize> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

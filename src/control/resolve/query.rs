@@ -1,0 +1,414 @@
+//! One question, once: what the hosts file or the name servers say of a host or a
+//! service now.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use thiserror::Error;
+
+use super::system::Clients;
+
+/// How long what the hosts file says is good: no name server is asked again, and a
+/// change of the file is to be noticed soon.
+const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+/// Targets of a service that are looked up.
+const TARGETS_MAX: usize = 64;
+
+/// Why a name has no addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LookupError {
+    /// NXDOMAIN.
+    #[error("there is no such name (NXDOMAIN)")]
+    NoSuchName,
+    /// The name is there, without an address (or, for a service, an SRV record).
+    #[error("the name has no {0} record")]
+    NoRecord(&'static str),
+    /// The chain ends without a record.
+    #[error(
+        "its chain of CNAMEs leads nowhere: a loop, more than 8 links, or a target without a record"
+    )]
+    Chain,
+    /// An SRV record with the target `.`.
+    #[error("the service is declared not to be offered (SRV with the target `.`)")]
+    NotOffered,
+    /// A name server answered that it cannot tell: SERVFAIL, REFUSED.
+    #[error("the name server answered {0}")]
+    ServerFailure(String),
+    /// No answer.
+    #[error("no name server answered in time")]
+    TimedOut,
+    /// No name server could be asked.
+    #[error("no name server could be asked: {0}")]
+    Unreachable(String),
+    /// An answer that cannot be used.
+    #[error("the name server's answer cannot be used: {0}")]
+    Answer(String),
+    /// Nothing that could be looked up; nobody was asked.
+    #[error("this is not the name of a host: {0}")]
+    NotAName(&'static str),
+    /// Too many lookups are under way.
+    #[error("too many lookups are under way")]
+    Busy,
+    /// The process ends.
+    #[error("the resolver has stopped")]
+    Stopped,
+}
+
+impl LookupError {
+    /// Whether this is a name server's word that there is nothing, rather than no
+    /// word.
+    pub(super) fn is_negative(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchName | Self::NoRecord(_) | Self::Chain | Self::NotOffered
+        )
+    }
+}
+
+/// What one family has: never no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) ttl: Duration,
+}
+
+/// What a host has in each family.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) v6: Result<Found, LookupError>,
+    pub(super) v4: Result<Found, LookupError>,
+}
+
+impl Families {
+    fn from_addresses(addresses: &[IpAddr], ttl: Duration) -> Self {
+        let family = |v4: bool, kind| {
+            let own = addresses.iter().filter(|it| it.is_ipv4() == v4);
+            found(own.copied().collect(), ttl, kind)
+        };
+        Self {
+            v6: family(false, "AAAA"),
+            v4: family(true, "A"),
+        }
+    }
+}
+
+/// A target of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+}
+
+/// A literal address, in brackets or without.
+pub(super) fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => host.parse().ok(),
+    }
+    .map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Whether a text can be the name of a host: letters, digits, `-` and `_`, parts of
+/// 1 to 63 characters, 253 in all, one dot at the end allowed. A last part that is a
+/// number makes it a misspelt address (`127.1`, `0x7f.1`), which is never asked of
+/// DNS.
+pub fn check_host(host: &str) -> Result<(), LookupError> {
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    let fault = |why| Err(LookupError::NotAName(why));
+    if bare.is_empty() {
+        return fault("it is empty");
+    }
+    if bare.len() > 253 {
+        return fault("it is longer than 253 characters");
+    }
+    if !bare
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    {
+        return fault("only letters, digits, `-`, `_` and `.` can stand in it");
+    }
+    if bare
+        .split('.')
+        .any(|part| part.is_empty() || part.len() > 63)
+    {
+        return fault("each part between dots has 1 to 63 characters");
+    }
+    let last = bare.rsplit('.').next().unwrap_or(bare);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let numeric = match hexadecimal {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    if numeric {
+        return fault("it looks like an IPv4 address, which has four numbers from 0 to 255");
+    }
+    Ok(())
+}
+
+/// The addresses of a host. An `absolute` name is not tried below the search list.
+pub(super) async fn host(clients: &Clients, host: &str, absolute: bool) -> Families {
+    if let Some(address) = literal(host) {
+        return Families::from_addresses(&[address], Duration::MAX);
+    }
+    let name = match check_host(host).and_then(|()| parse(host)) {
+        Ok(name) => name,
+        Err(error) => {
+            return Families {
+                v6: Err(error.clone()),
+                v4: Err(error),
+            };
+        }
+    };
+    if let Some(addresses) = without_dns(clients, &name) {
+        return Families::from_addresses(&addresses, HOSTS_TTL);
+    }
+    let mut last = None;
+    for name in candidates(clients, name, absolute) {
+        let (v6, v4) = tokio::join!(
+            addresses(clients, &name, RecordType::AAAA),
+            addresses(clients, &name, RecordType::A),
+        );
+        let families = Families { v6, v4 };
+        let errors = [families.v6.as_ref().err(), families.v4.as_ref().err()];
+        let [Some(v6), Some(v4)] = errors else {
+            return families;
+        };
+        // As the C library: the next of the list after "no" and SERVFAIL, but not
+        // after silence, which the next would most likely meet too.
+        let goes_on =
+            |it: &LookupError| it.is_negative() || matches!(it, LookupError::ServerFailure(_));
+        if !goes_on(v6) || !goes_on(v4) {
+            return families;
+        }
+        last = worse(last, families);
+    }
+    last.unwrap_or_else(|| Families::from_addresses(&[], Duration::ZERO))
+}
+
+/// Of failed candidates: one that has no answer says more than one that has a "no".
+fn worse(before: Option<Families>, now: Families) -> Option<Families> {
+    let unsure = |it: &Families| {
+        [&it.v6, &it.v4]
+            .iter()
+            .any(|it| it.as_ref().is_err_and(|error| !error.is_negative()))
+    };
+    match before {
+        Some(before) if unsure(&before) => Some(before),
+        _ => Some(now),
+    }
+}
+
+/// The targets of a service, and how long they are good.
+pub(super) async fn service(
+    clients: &Clients,
+    service: &str,
+) -> Result<(Vec<Target>, Duration), LookupError> {
+    let mut last = LookupError::NoRecord("SRV");
+    for name in candidates(clients, parse(service)?, false) {
+        match ask(clients, &name, RecordType::SRV).await {
+            Ok(lookup) => return targets(&lookup),
+            Err(error) if error.is_negative() => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+fn targets(lookup: &Lookup) -> Result<(Vec<Target>, Duration), LookupError> {
+    let records = lookup.answers().iter();
+    let services = records.filter_map(|record| match &record.data {
+        RData::SRV(srv) => Some((srv, record.ttl)),
+        _ => None,
+    });
+    let mut ttl = Duration::MAX;
+    let mut targets = Vec::new();
+    let mut not_offered = false;
+    for (srv, seconds) in services {
+        ttl = ttl.min(Duration::from_secs(seconds.into()));
+        let host = srv.target.to_ascii().to_ascii_lowercase();
+        let host = host.trim_end_matches('.');
+        if host.is_empty() {
+            not_offered = true;
+        } else if srv.port != 0 && check_host(host).is_ok() {
+            targets.push(Target {
+                host: host.to_owned(),
+                port: srv.port,
+                priority: srv.priority,
+                weight: srv.weight,
+            });
+        }
+    }
+    targets.sort_by(|a, b| (a.priority, &a.host, a.port).cmp(&(b.priority, &b.host, b.port)));
+    targets.dedup_by(|a, b| (&a.host, a.port) == (&b.host, b.port));
+    targets.truncate(TARGETS_MAX);
+    match (targets.is_empty(), not_offered) {
+        (false, _) => Ok((targets, ttl)),
+        (true, true) => Err(LookupError::NotOffered),
+        (true, false) => Err(LookupError::NoRecord("SRV")),
+    }
+}
+
+fn parse(host: &str) -> Result<Name, LookupError> {
+    Name::from_ascii(host).map_err(|_| LookupError::NotAName("DNS has no such form"))
+}
+
+/// The hosts file, and `localhost`, which is this host whatever DNS says (RFC 6761).
+/// A name with one family in the file has no other: DNS is not asked for it.
+fn without_dns(clients: &Clients, name: &Name) -> Option<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for kind in [RecordType::AAAA, RecordType::A] {
+        let query = Query::query(name.clone(), kind);
+        if let Some(lookup) = clients.hosts.lookup_static_host(&query) {
+            addresses.extend(lookup.answers().iter().filter_map(|it| it.data.ip_addr()));
+        }
+    }
+    if addresses.is_empty() && name.is_localhost() {
+        return Some(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
+    }
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// The names to ask for, in order: with enough dots the name itself goes first, and
+/// otherwise last, behind the search list (resolv.conf(5)).
+fn candidates(clients: &Clients, name: Name, absolute: bool) -> Vec<Name> {
+    let mut itself = name.clone();
+    itself.set_fqdn(true);
+    if absolute || name.is_fqdn() {
+        return vec![itself];
+    }
+    let below = clients.search.iter();
+    let mut names: Vec<Name> = below
+        .filter_map(|domain| name.clone().append_domain(domain).ok())
+        .collect();
+    let dots = usize::from(name.num_labels()).saturating_sub(1);
+    if dots >= clients.ndots {
+        names.insert(0, itself);
+    } else {
+        names.push(itself);
+    }
+    names
+}
+
+/// The addresses of one family under exactly this name.
+async fn addresses(
+    clients: &Clients,
+    name: &Name,
+    family: RecordType,
+) -> Result<Found, LookupError> {
+    let lookup = ask(clients, name, family).await?;
+    let kind = match family {
+        RecordType::AAAA => "AAAA",
+        _ => "A",
+    };
+    let (addresses, ttl) = of_name(lookup.answers(), name, family);
+    found(addresses, ttl, kind)
+}
+
+fn found(
+    mut addresses: Vec<IpAddr>,
+    ttl: Duration,
+    kind: &'static str,
+) -> Result<Found, LookupError> {
+    // Connecting to 0.0.0.0 reaches this very host: what some filters answer for
+    // "no" must not become a server.
+    addresses.retain(|ip| !ip.is_unspecified() && !ip.is_multicast());
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(LookupError::NoRecord(kind));
+    }
+    Ok(Found { addresses, ttl })
+}
+
+/// The addresses that the answer gives to the name or to what its CNAMEs lead to,
+/// and the shortest time to live on the way. Records of other names are not ours.
+fn of_name(answers: &[Record], name: &Name, family: RecordType) -> (Vec<IpAddr>, Duration) {
+    let mut owner = name;
+    let mut ttl = u32::MAX;
+    let cname = |owner: &Name| {
+        answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(to) if record.name == *owner => Some((&to.0, record.ttl)),
+            _ => None,
+        })
+    };
+    // A chain has no more links than there are records; a loop ends here.
+    for _ in 0..answers.len() {
+        let Some((next, seconds)) = cname(owner) else {
+            break;
+        };
+        ttl = ttl.min(seconds);
+        owner = next;
+    }
+    let mut addresses = Vec::new();
+    for record in answers {
+        let own = record.name == *owner && record.record_type() == family;
+        if let (true, Some(ip)) = (own, record.data.ip_addr()) {
+            ttl = ttl.min(record.ttl);
+            addresses.push(ip.to_canonical());
+        }
+    }
+    (addresses, Duration::from_secs(ttl.into()))
+}
+
+/// Asks the name servers in turn, as often as resolv.conf says: the first that
+/// answers with records or with "no" is believed; one that cannot tell or does not
+/// answer is passed over.
+async fn ask(clients: &Clients, name: &Name, kind: RecordType) -> Result<Lookup, LookupError> {
+    let mut last = LookupError::Unreachable("there is none".to_owned());
+    for _ in 0..clients.rounds {
+        for server in &clients.servers {
+            match server.lookup(name.clone(), kind).await {
+                Ok(lookup) => return Ok(lookup),
+                Err(error) => last = understood(error, name, kind),
+            }
+            if last.is_negative() {
+                return Err(last);
+            }
+        }
+    }
+    Err(last)
+}
+
+fn understood(error: NetError, asked: &Name, kind: RecordType) -> LookupError {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            if none.query.name() != asked {
+                LookupError::Chain
+            } else if none.response_code == ResponseCode::NXDomain {
+                LookupError::NoSuchName
+            } else {
+                LookupError::NoRecord(match kind {
+                    RecordType::AAAA => "AAAA",
+                    RecordType::SRV => "SRV",
+                    _ => "A",
+                })
+            }
+        }
+        NetError::Dns(DnsError::ResponseCode(code)) => {
+            LookupError::ServerFailure(response_code(code))
+        }
+        NetError::Timeout => LookupError::TimedOut,
+        NetError::Io(error) => LookupError::Unreachable(error.to_string()),
+        NetError::NoConnections | NetError::Busy => LookupError::Unreachable(error.to_string()),
+        other => LookupError::Answer(other.to_string()),
+    }
+}
+
+/// The name that administrators know it by.
+fn response_code(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        other => other.to_string(),
+    }
+}
