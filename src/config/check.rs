@@ -62,7 +62,7 @@ pub enum CheckKind {
         /// default. Never empty.
         statuses: Vec<RangeInclusive<u16>>,
     },
-    /// To start a TLS handshake: any answer to a ClientHello but an alert. The
+    /// To start a TLS handshake: a ServerHello in answer to a ClientHello. The
     /// certificate is not checked.
     Tls {
         /// The name to ask for (SNI); `None`, the default: the server's name, and
