@@ -20,7 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::query::{Asker, Families, LookupError, Target};
+use super::query::{Families, LookupError, Questions, Target};
 use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
 use crate::config::LogLevel;
@@ -123,8 +123,8 @@ impl Keeper {
     }
 
     async fn ask(&mut self) -> Round {
-        let asker = match self.system.clients() {
-            Ok(clients) => Asker {
+        let questions = match self.system.clients() {
+            Ok(clients) => Questions {
                 clients,
                 places: self.places.clone(),
             },
@@ -140,7 +140,7 @@ impl Keeper {
             failure: None,
         };
         if let Name::Srv(service) = &self.request.name {
-            let asked = timeout(QUESTION_DEADLINE, asker.service(service)).await;
+            let asked = timeout(QUESTION_DEADLINE, questions.service(service)).await;
             match asked.unwrap_or(Err(LookupError::TimedOut)) {
                 Ok((targets, ttl)) => {
                     round.ttl = Some(ttl);
@@ -149,20 +149,20 @@ impl Keeper {
                 Err(error) => round.failure = Some(error),
             }
         }
-        self.ask_targets(asker, &mut round).await;
+        self.ask_targets(questions, &mut round).await;
         round
     }
 
     /// Every host of the targets, all at the same time.
-    async fn ask_targets(&mut self, asker: Asker, round: &mut Round) {
+    async fn ask_targets(&mut self, questions: Questions, round: &mut Round) {
         let absolute = matches!(self.request.name, Name::Srv(_));
         let hosts: BTreeSet<String> = self.targets.iter().map(|it| it.host.clone()).collect();
         self.known.retain(|(host, _), _| hosts.contains(host));
         let mut asked = JoinSet::new();
         for host in hosts {
-            let asker = asker.clone();
+            let questions = questions.clone();
             asked.spawn(async move {
-                let families = asker.host(&host, absolute);
+                let families = questions.host(&host, absolute);
                 let families = timeout(QUESTION_DEADLINE, families).await;
                 (host, families.unwrap_or_else(|_| Families::silent()))
             });
@@ -256,7 +256,7 @@ impl Keeper {
         // names that were asked for together do not stay together.
         let early = delay / 10 * random_percent() / 100;
         let shortest = request.ttl_min.min(delay).max(REFRESH_FLOOR);
-        (delay - early).max(shortest)
+        delay.saturating_sub(early).max(shortest)
     }
 
     /// One line when it begins to fail, one when it works again, one for each

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::query::{Asker, LookupError};
+use super::query::{LookupError, Questions};
 use super::system::System;
 use super::{ADDRESSES_MAX, QUESTIONS_MAX, order};
 
@@ -78,11 +78,11 @@ impl Lookups {
         let Ok(clients) = self.system.clients() else {
             return Err(LookupError::Unreachable("out of resources".to_owned()));
         };
-        let asker = Asker {
+        let questions = Questions {
             clients,
             places: self.questions.clone(),
         };
-        let asked = asker.host(&host, false);
+        let asked = questions.host(&host, false);
         let Ok(families) = tokio::time::timeout(DEADLINE, asked).await else {
             return Err(LookupError::TimedOut);
         };

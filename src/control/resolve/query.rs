@@ -107,6 +107,14 @@ impl Families {
         }
     }
 
+    /// Whether a name server gave no word at all: of failed candidates, one of these
+    /// says more than one that is known not to be there.
+    fn is_unsure(&self) -> bool {
+        let unsure =
+            |it: &Result<Found, LookupError>| it.as_ref().is_err_and(|error| !error.is_negative());
+        unsure(&self.v6) || unsure(&self.v4)
+    }
+
     /// What is wrong, if anything is: that one of the families is not there is not.
     pub(super) fn error(&self) -> Option<LookupError> {
         match (&self.v6, &self.v4) {
@@ -131,16 +139,16 @@ pub(super) struct Target {
     pub(super) weight: u16,
 }
 
-/// Who is asked, and how many questions may be under way.
+/// How questions are asked: of whom, and how many may be under way.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
+pub(super) struct Questions {
     pub(super) clients: Arc<Clients>,
     /// A place for each question: a question that gets no answer takes up to three
     /// sockets.
     pub(super) places: Arc<Semaphore>,
 }
 
-impl Asker {
+impl Questions {
     /// The addresses of a host. An `absolute` name is not tried below the search list.
     pub(super) async fn host(&self, host: &str, absolute: bool) -> Families {
         if let Some(address) = literal(host) {
@@ -158,8 +166,8 @@ impl Asker {
         if let Some(addresses) = without_dns(&self.clients, &name) {
             return Families::from_addresses(&addresses, HOSTS_TTL);
         }
-        let mut last = None;
-        for name in candidates(&self.clients, name, absolute) {
+        let mut last: Option<Families> = None;
+        for name in candidates(&self.clients, &name, absolute) {
             let (v6, v4) = tokio::join!(
                 self.addresses(&name, RecordType::AAAA),
                 self.addresses(&name, RecordType::A),
@@ -176,7 +184,10 @@ impl Asker {
             if !goes_on(v6) || !goes_on(v4) {
                 return families;
             }
-            last = worse(last, families);
+            last = Some(match last {
+                Some(before) if before.is_unsure() => before,
+                _ => families,
+            });
         }
         last.unwrap_or_else(|| Families::from_addresses(&[], Duration::ZERO))
     }
@@ -187,7 +198,7 @@ impl Asker {
         service: &str,
     ) -> Result<(Vec<Target>, Duration), LookupError> {
         let mut last = LookupError::NoRecord("SRV");
-        for name in candidates(&self.clients, parse(service)?, false) {
+        for name in candidates(&self.clients, &parse(service)?, false) {
             match self.ask(&name, RecordType::SRV).await {
                 Ok(lookup) => return targets(&lookup),
                 Err(error) if error.is_negative() => last = error,
@@ -227,19 +238,6 @@ impl Asker {
             }
         }
         Err(last)
-    }
-}
-
-/// Of failed candidates: one that has no answer says more than one that has a "no".
-fn worse(before: Option<Families>, now: Families) -> Option<Families> {
-    let unsure = |it: &Families| {
-        [&it.v6, &it.v4]
-            .iter()
-            .any(|it| it.as_ref().is_err_and(|error| !error.is_negative()))
-    };
-    match before {
-        Some(before) if unsure(&before) => Some(before),
-        _ => Some(now),
     }
 }
 
@@ -299,7 +297,7 @@ fn without_dns(clients: &Clients, name: &Name) -> Option<Vec<IpAddr>> {
 
 /// The names to ask for, in order: with enough dots the name itself goes first, and
 /// otherwise last, behind the search list (resolv.conf(5)).
-fn candidates(clients: &Clients, name: Name, absolute: bool) -> Vec<Name> {
+fn candidates(clients: &Clients, name: &Name, absolute: bool) -> Vec<Name> {
     let mut itself = name.clone();
     itself.set_fqdn(true);
     if absolute || name.is_fqdn() {

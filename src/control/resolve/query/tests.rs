@@ -68,7 +68,7 @@ fn clients(search: &[&str], ndots: usize) -> Clients {
 #[test]
 fn the_search_list_goes_first_for_names_with_few_dots() {
     let shown = |clients: &Clients, host: &str, absolute: bool| {
-        let names = candidates(clients, parse(host).expect("a name"), absolute);
+        let names = candidates(clients, &parse(host).expect("a name"), absolute);
         names.iter().map(Name::to_ascii).collect::<Vec<_>>()
     };
     let two = clients(&["x", "y"], 2);
