@@ -210,7 +210,8 @@ fn set_goes_before_the_file_and_is_named_when_wrong() {
     assert!(set("profile.wan.mss=1200").contains("\nmss = 1200\n"));
     assert!(set("forward.web.data_path=splice").contains("data_path = \"splice\""));
     assert!(set("defaults.idle_timeout=5s").contains("idle_timeout = \"5s\""));
-    assert!(set("upstream.web.servers=[\"x:1\"]").contains("upstream = [\"x:1\"]"));
+    assert!(set("upstream.web.servers=[\"x:1\"]").contains("{ address = \"x:1\","));
+    assert!(set("upstream.web.balance=first").contains("balance = \"first\""));
     let refused = |text: &str| refused(&["check", "-c", &file, "--set", text]);
     let message = refused("defaults.idel_timeout=5s");
     assert!(

@@ -57,6 +57,14 @@ fn every_key_of_the_configuration_is_documented_and_no_other() {
             "## `[upstream.NAME]`",
             "[upstream.x]\nservers=\":1\"\nzzqq=1",
         ),
+        (
+            "### Servers",
+            "[upstream.x]\nservers={address=\"a:1\",zzqq=1}",
+        ),
+        (
+            "### Checks",
+            "[upstream.x]\nservers=\"a:1\"\ncheck={type=\"tcp\",zzqq=1}",
+        ),
         ("## `[profile.NAME]`", "[profile.x]\nzzqq=1"),
         ("### `keepalive`", "[profile.x]\nkeepalive={zzqq=1}"),
     ] {

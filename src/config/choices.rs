@@ -1,7 +1,11 @@
 //! The words a configuration chooses from: one table for each, read and printed
 //! from the same lines.
 
-use super::{DataPath, EngineChoice, LogFormat, LogLevel, SessionLog};
+use super::check::CheckWord;
+use super::{
+    AdminState, Balance, DataPath, EngineChoice, HashKey, LogFormat, LogLevel, OnDown, Resolve,
+    SessionLog,
+};
 
 pub(super) const ENGINES: &[(&str, EngineChoice)] = &[
     ("auto", EngineChoice::Auto),
@@ -30,6 +34,60 @@ pub(super) const DATA_PATHS: &[(&str, DataPath)] = &[
     ("copy", DataPath::Copy),
     ("splice", DataPath::Splice),
 ];
+
+pub(super) const BALANCES: &[(&str, Balance)] = &[
+    ("round_robin", Balance::RoundRobin),
+    ("least_conn", Balance::LeastConn),
+    ("p2c", Balance::PowerOfTwo),
+    ("random", Balance::Random),
+    ("hash_address", Balance::Hash(HashKey::Address)),
+    ("hash_address_port", Balance::Hash(HashKey::AddressPort)),
+    ("first", Balance::First),
+];
+
+/// What other forwarders call these policies: the name, whose it is, and ours.
+/// nginx's `random` and `HAProxy`'s `first` and `random` are called the same here.
+pub(super) const FOREIGN_BALANCES: &[(&str, &str, &str)] = &[
+    ("random two", "nginx", "p2c"),
+    ("random two least_conn", "nginx", "p2c"),
+    ("least_time", "nginx", "least_conn"),
+    ("ip_hash", "nginx", "hash_address"),
+    ("hash", "nginx", "hash_address"),
+    ("hash $remote_addr", "nginx", "hash_address"),
+    ("hash $remote_addr consistent", "nginx", "hash_address"),
+    ("hash $binary_remote_addr", "nginx", "hash_address"),
+    (
+        "hash $binary_remote_addr consistent",
+        "nginx",
+        "hash_address",
+    ),
+    ("roundrobin", "HAProxy", "round_robin"),
+    ("static-rr", "HAProxy", "round_robin"),
+    ("leastconn", "HAProxy", "least_conn"),
+    ("source", "HAProxy", "hash_address"),
+    ("random(2)", "HAProxy", "p2c"),
+    ("least_request", "Envoy", "p2c"),
+    ("maglev", "Envoy", "hash_address"),
+    ("ring_hash", "Envoy", "hash_address"),
+];
+
+pub(super) const RESOLVES: &[(&str, Resolve)] = &[("all", Resolve::All), ("first", Resolve::First)];
+
+pub(super) const ADMIN_STATES: &[(&str, AdminState)] = &[
+    ("active", AdminState::Active),
+    ("drain", AdminState::Drain),
+    ("maintenance", AdminState::Maintenance),
+];
+
+pub(super) const CHECKS: &[(&str, CheckWord)] = &[
+    ("tcp", CheckWord::Tcp),
+    ("exchange", CheckWord::Exchange),
+    ("http", CheckWord::Http),
+    ("tls", CheckWord::Tls),
+    ("command", CheckWord::Command),
+];
+
+pub(super) const ON_DOWNS: &[(&str, OnDown)] = &[("keep", OnDown::Keep), ("close", OnDown::Close)];
 
 /// `DiffServ` code points by name: RFC 2474, 2597, 3246, 5865, 8622.
 pub(super) const DSCPS: &[(&str, u8)] = &[

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pool::{LATER, Written, addresses, upstream};
-use super::raw::{Node, TableReader};
+use super::addresses::{Written, listeners};
+use super::pool::{self, Pool, WrittenPool, upstream};
+use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
 use super::resolve::Names;
 use super::values::{self, Limit};
@@ -137,30 +138,40 @@ impl Forwards {
             values::check_name(name).map(|()| (name.to_owned(), node.span.clone()))
         });
         let listen = match table.get("listen") {
-            Some(node) => addresses("listen", node, false, report),
-            None => missing("listen", "listen = \":5000\"", node, report),
+            Some(node) => listeners("listen", node, report),
+            None => {
+                missing("listen", "listen = \":5000\"", node, report);
+                Vec::new()
+            }
         };
-        let servers = match table.get("upstream") {
-            Some(node) => upstream(node, names, report),
-            None => missing("upstream", "upstream = \"10.0.0.1:443\"", node, report),
-        };
+        let upstream_node = table.get("upstream");
+        let pool = upstream_node.map(|node| upstream(node, names, report));
+        if pool.is_none() {
+            missing("upstream", "upstream = \"10.0.0.1:443\"", node, report);
+        }
         let settings = Settings::read(&mut table, names, report).or(&self.defaults);
-        table.close(report, &LATER);
-        if listen.is_empty() || servers.is_empty() {
+        table.close(report, &[IN_POOLS, IN_SERVERS]);
+        let (Some(pool), false) = (pool, listen.is_empty()) else {
+            return;
+        };
+        if pool.servers.is_empty() {
             return;
         }
-        let pairs = match self.pair(&listen, &servers) {
+        let pairs = match self.pair(&listen, &pool) {
             Ok(pairs) => pairs,
             Err((span, fault)) => return report.error(&span, fault),
         };
         let template = template(&settings, names);
+        if let Some(node) = upstream_node {
+            refuse_two_sources(&pool, &template, node, report);
+        }
         self.check_listeners(&listen, report);
-        for (listen_on, servers) in pairs {
+        for (listen_on, pool) in pairs {
             let several = listen_on.len() < listen.iter().map(|l| l.range.len()).sum();
             let forward = Forward {
                 name: self.name(name.as_ref(), several, &listen[0], &listen_on[0], report),
                 listen: listen_on,
-                servers,
+                pool: names.share(pool),
                 ..template.clone()
             };
             refuse_loop(&forward, &listen[0].span, report);
@@ -169,10 +180,32 @@ impl Forwards {
     }
 }
 
-fn missing(key: &str, form: &str, node: &Node, report: &mut Report) -> Vec<Written> {
+/// Keys that [[forward]] has not, and where they belong.
+const IN_POOLS: Elsewhere<'_> = Elsewhere {
+    keys: &pool::KEYS,
+    owner: "of a pool",
+    remedy: "such as upstream = { servers = [\"a:443\", \"b:443\"], balance = \"least_conn\" }",
+};
+const IN_SERVERS: Elsewhere<'_> = Elsewhere {
+    keys: &["address", "weight", "backup", "state"],
+    owner: "of a server",
+    remedy: "such as upstream = [{ address = \"a:443\", weight = 2 }, \"b:443\"]",
+};
+
+fn missing(key: &str, form: &str, node: &Node, report: &mut Report) {
     let fault = Fault::new(format!("this [[forward]] has no `{key}`"));
     report.consequence(&node.span, fault.remedy(format!("such as {form}")));
-    Vec::new()
+}
+
+/// A connect has one source: the client's address or the profile's.
+fn refuse_two_sources(pool: &WrittenPool, forward: &Forward, node: &Node, report: &mut Report) {
+    if pool.rest().transparent && forward.upstream.source.is_some() {
+        let fault = Fault::new(format!(
+            "`upstream`: its pool is `transparent`, and the profile `{}` has a `source`",
+            forward.upstream_profile
+        ));
+        report.error(&node.span, fault.remedy("remove one of the two"));
+    }
 }
 
 /// A forward with everything but its name and addresses.
@@ -183,7 +216,7 @@ fn template(settings: &Settings, names: &mut Names) -> Forward {
     Forward {
         name: String::new(),
         listen: Vec::new(),
-        servers: Vec::new(),
+        pool: Arc::new(Pool::new(Vec::new())),
         max_connections: settings.max_connections.and_then(Limit::count),
         timeouts: settings.timeouts(),
         data_path: settings.data_path.unwrap_or(DataPath::Auto),
@@ -194,8 +227,8 @@ fn template(settings: &Settings, names: &mut Names) -> Forward {
     }
 }
 
-/// The addresses of one forward: where it listens, and its servers.
-type Pairing = (Vec<Address>, Vec<Server>);
+/// Where one forward listens, and its servers.
+type Pairing = (Vec<Address>, Pool);
 
 impl Forwards {
     /// Expands ranges. Where servers have one port each, all listeners share them;
@@ -203,10 +236,11 @@ impl Forwards {
     fn pair<'a>(
         &mut self,
         listen: &'a [Written],
-        servers: &'a [Written],
+        pool: &'a WrittenPool,
     ) -> Result<impl Iterator<Item = Pairing> + use<'a>, (Span, Fault)> {
-        let widest = servers.iter().max_by_key(|server| server.range.len());
-        let width = widest.map_or(1, |server| server.range.len());
+        let servers = || pool.servers.iter().map(|server| &server.written);
+        let width = servers().map(|server| server.range.len()).max();
+        let width = width.unwrap_or(1);
         let mismatch = |span: &Span, ports: usize| {
             let fault = Fault::new(format!(
                 "{ports} port{} cannot pair up with the {width} ports of the servers",
@@ -220,12 +254,12 @@ impl Forwards {
                 return mismatch(&other.span, other.range.len());
             }
             let other = |s: &&Written| s.range.len() != 1 && s.range.len() != width;
-            if let Some(other) = servers.iter().find(other) {
+            if let Some(other) = servers().find(other) {
                 return mismatch(&other.span, other.range.len());
             }
         }
         let listeners: usize = listen.iter().map(|l| l.range.len()).sum();
-        self.addresses += listeners + width * servers.len();
+        self.addresses += listeners + width * pool.servers.len();
         if self.addresses > ADDRESSES_MAX {
             let fault = Fault::new("this makes too many listeners and servers");
             let remedy = format!("{ADDRESSES_MAX} addresses in all is the most");
@@ -236,12 +270,7 @@ impl Forwards {
                 1 => listen.iter().flat_map(|l| l.range.expand()).collect(),
                 _ => listen.iter().filter_map(|l| l.range.nth(index)).collect(),
             };
-            let servers = servers.iter().filter_map(|server| {
-                let index = if server.range.len() == 1 { 0 } else { index };
-                server.range.nth(index)
-            });
-            let servers = servers.map(|address| Server { address }).collect();
-            (listen_on, servers)
+            (listen_on, pool.at(index))
         }))
     }
 
@@ -330,7 +359,7 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
             }
             (server, listen) => server == listen,
         };
-        if let Some(server) = forward.servers.iter().find(itself) {
+        if let Some(server) = forward.pool.servers.iter().find(itself) {
             let fault = Fault::new(format!("this forward dials itself: {}", server.address));
             report.error(span, fault.remedy("change the port of one side"));
             return;

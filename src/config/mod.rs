@@ -9,6 +9,8 @@
 //! ```
 //! Nothing here touches the network or looks up a name.
 
+mod addresses;
+mod check;
 mod choices;
 mod forward;
 mod names;
@@ -18,6 +20,7 @@ mod profile;
 mod raw;
 mod report;
 mod resolve;
+mod server;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -32,7 +35,10 @@ use std::time::Duration;
 use crate::net::address::Address;
 use crate::net::options::SocketOptions;
 
+pub use check::{Check, CheckKind, OnDown};
+pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
+pub use server::{AdminState, Server};
 
 /// What a configuration is made from. All parts are optional; together they must
 /// name at least one forward.
@@ -284,8 +290,9 @@ pub struct Forward {
     pub name: String,
     /// Where it listens; never empty. A name is looked up at start.
     pub listen: Vec<Address>,
-    /// The servers, in order; never empty, never [`Address::Any`].
-    pub servers: Vec<Server>,
+    /// Its servers and how they are used; the same `Arc` for every forward that
+    /// has the same named pool with the same ports.
+    pub pool: Arc<Pool>,
     /// Sessions at the most; `None`: only the global limit.
     pub max_connections: Option<u32>,
     /// Deadlines.
@@ -301,13 +308,6 @@ pub struct Forward {
     pub upstream: SocketOptions,
     /// The profile they come from, for messages.
     pub upstream_profile: String,
-}
-
-/// One server of a forward.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// Where it is.
-    pub address: Address,
 }
 
 /// Deadlines of a session. `0` or `off` in the text means "never" and is

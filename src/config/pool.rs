@@ -1,195 +1,520 @@
-//! `[upstream.NAME]` and lists of addresses, each with its place.
+//! A pool: the servers of a forward and how they are used. `[upstream.NAME]`, or
+//! written in the forward as a table or as bare addresses.
 
-use super::raw::{Entry, Node, TableReader, Value};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::check::{self, Check};
+use super::raw::{Elsewhere, Entry, Node, TableReader, Value};
 use super::report::{Fault, Report, Span};
 use super::resolve::Names;
-use super::values;
-use crate::net::address::{AddressError, AddressRange};
+use super::server::{Server, WrittenServer, servers};
+use super::units::format_duration;
+use super::{choices, profile, values};
+use crate::net::address::Address;
 
-impl From<AddressError> for Fault {
-    fn from(error: AddressError) -> Self {
-        let fault = Fault::new(error.problem);
-        match error.remedy {
-            Some(remedy) => fault.remedy(remedy),
-            None => fault,
-        }
-    }
+/// Servers, and how sessions are spread over them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// Of `[upstream.NAME]`; `None`: it is written in the forward. Pools that
+    /// ranges of ports make from one share its name.
+    pub name: Option<String>,
+    /// The servers, in order; never empty, never all backups, never all without
+    /// weight.
+    pub servers: Vec<Server>,
+    /// Who is first for a new session.
+    pub balance: Balance,
+    /// Servers tried after the first one of a session; `None`, the default: every
+    /// other one once.
+    pub retries: Option<u8>,
+    /// No further attempt begins later than this after the accept; 30 s by
+    /// default, `Duration::MAX` for "off".
+    pub retry_timeout: Duration,
+    /// Failures within `fail_timeout` that take a server out of use for as long;
+    /// 1 by default (as nginx). 0: failures are not counted.
+    pub max_fails: u32,
+    /// See `max_fails`; 10 s by default (as nginx), 1 ms to a day.
+    pub fail_timeout: Duration,
+    /// A server that is back gets its share little by little over this time; 0,
+    /// the default: at once. At most a day.
+    pub slow_start: Duration,
+    /// Sessions that may wait, per reactor, while every server is at its
+    /// `max_connections`; 1024 by default, 0: none waits.
+    pub queue: u32,
+    /// How long they may; 5 s by default, 1 ms to a day.
+    pub queue_timeout: Duration,
+    /// How servers are probed; `None`, the default: they are not.
+    pub check: Option<Check>,
+    /// Which addresses of a name are servers.
+    pub resolve: Resolve,
+    /// A name is looked up again no sooner than this, whatever its TTL; 1 s by
+    /// default, 10 ms to a day.
+    pub ttl_min: Duration,
+    /// And no later; 5 min by default, never less than `ttl_min`, at most a week.
+    pub ttl_max: Duration,
+    /// Between attempts at the addresses of one name; 250 ms by default, 10 ms to
+    /// 2 s (RFC 8305, section 5).
+    pub attempt_delay: Duration,
+    /// Local addresses of connects, used in turn; empty, the default: the
+    /// profile's, or the kernel's choice. Every server with a literal address has
+    /// one of its family.
+    pub sources: Vec<IpAddr>,
+    /// The interface connects leave by; `None`, the default: the profile's, or
+    /// by the routes.
+    pub interface: Option<String>,
+    /// Connect from the client's own address (`IP_TRANSPARENT`, which needs
+    /// `CAP_NET_ADMIN`); no by default, never together with `sources` or `warm`.
+    pub transparent: bool,
+    /// Connected spares kept for each server and reactor; 0 by default, at most
+    /// 1024.
+    pub warm: u32,
+    /// A spare that is older is replaced; 60 s by default, 100 ms to a day.
+    pub warm_max_age: Duration,
 }
-
-/// An address or a range of ports, and where it is written.
-#[derive(Debug, Clone)]
-pub(super) struct Written {
-    pub(super) range: AddressRange,
-    pub(super) span: Span,
-}
-
-/// `[upstream.NAME]`.
-#[derive(Debug, Clone)]
-pub(super) struct Pool {
-    servers: Vec<Written>,
-}
-
-/// Keys of a pool that a later version will have.
-pub(super) const LATER: [(&str, &str); 4] = [
-    (
-        "max_fails",
-        "remove it: a server that fails is skipped for that session",
-    ),
-    (
-        "fail_timeout",
-        "remove it: a server that fails is skipped for that session",
-    ),
-    (
-        "check",
-        "remove it: servers are not checked between sessions",
-    ),
-    ("weight", "remove it: every server gets the same share"),
-];
-
-/// Keys of a server that a later version will have.
-const SERVER_LATER: [(&str, &str); 4] = [
-    ("weight", "remove it: every server gets the same share"),
-    ("backup", "remove it: every server of the list is used"),
-    (
-        "max_fails",
-        "remove it: a server that fails is skipped for that session",
-    ),
-    (
-        "fail_timeout",
-        "remove it: a server that fails is skipped for that session",
-    ),
-];
-
-/// Ways to balance that a later version will have.
-const BALANCES_LATER: [&str; 5] = ["least_conn", "random", "hash", "source", "p2c"];
 
 impl Pool {
-    pub(super) fn read(entry: &Entry, report: &mut Report) -> Self {
-        let title = format!("[upstream.{}]", entry.key);
-        let Some(mut table) = TableReader::open(&entry.node, &title, report) else {
-            return Self {
-                servers: Vec::new(),
-            };
-        };
-        table.read("balance", report, balance);
-        let servers = if let Some(node) = table.get("servers") {
-            addresses("servers", node, true, report)
-        } else {
-            let fault = Fault::new(format!("{title} has no `servers`"));
-            let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
-            report.consequence(&entry.key_span, fault.remedy(remedy));
-            Vec::new()
-        };
-        table.close(report, &LATER);
-        Self { servers }
-    }
-}
-
-fn balance(node: &Node) -> Result<(), Fault> {
-    match values::string(node)? {
-        later if BALANCES_LATER.contains(&later) => Err(Fault::new(format!(
-            "\"{later}\" is not supported by this version"
-        ))
-        .remedy("write \"round_robin\"")),
-        _ => values::choice(node, &[("round_robin", ())]),
-    }
-}
-
-/// A string, a comma list, or a list of strings; for servers also tables.
-pub(super) fn addresses(
-    key: &str,
-    node: &Node,
-    servers: bool,
-    report: &mut Report,
-) -> Vec<Written> {
-    let mut found = Vec::new();
-    match &node.value {
-        Value::Array(nodes) => {
-            for node in nodes {
-                match &node.value {
-                    Value::Table(_) if servers => server_table(key, node, &mut found, report),
-                    _ => address_text(key, node, servers, &mut found, report),
-                }
-            }
-            if nodes.is_empty() {
-                let fault = Fault::new(format!("`{key}`: the list is empty"));
-                let remedy = "it needs at least one address, such as \"10.0.0.1:443\"";
-                report.error(&node.span, fault.remedy(remedy));
-            }
+    /// A pool of these servers, everything else by default.
+    pub const fn new(servers: Vec<Server>) -> Self {
+        Self {
+            name: None,
+            servers,
+            balance: Balance::RoundRobin,
+            retries: None,
+            retry_timeout: Duration::from_secs(30),
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            slow_start: Duration::ZERO,
+            queue: 1024,
+            queue_timeout: Duration::from_secs(5),
+            check: None,
+            resolve: Resolve::All,
+            ttl_min: Duration::from_secs(1),
+            ttl_max: Duration::from_secs(300),
+            attempt_delay: Duration::from_millis(250),
+            sources: Vec::new(),
+            interface: None,
+            transparent: false,
+            warm: 0,
+            warm_max_age: Duration::from_secs(60),
         }
-        Value::Table(_) if servers => server_table(key, node, &mut found, report),
-        _ => address_text(key, node, servers, &mut found, report),
     }
-    found
 }
 
-/// `{ address = "10.0.0.1:443" }`.
-fn server_table(key: &str, node: &Node, found: &mut Vec<Written>, report: &mut Report) {
-    let title = format!("a server of `{key}`");
-    let Some(mut table) = TableReader::open(node, title, report) else {
-        return;
+/// `balance =`: which server is first for a new session. Each heeds weights, but
+/// for [`Balance::First`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// In turn, smoothly by weight; the default.
+    RoundRobin,
+    /// The one with the fewest sessions for its weight.
+    LeastConn,
+    /// The one with fewer sessions of two at random.
+    PowerOfTwo,
+    /// At random.
+    Random,
+    /// By a consistent hash of the client's address (Maglev): the same for every
+    /// forwarder with this configuration.
+    Hash(HashKey),
+    /// The first in order that has room.
+    First,
+}
+
+/// What of a client is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HashKey {
+    /// Its address: all its sessions go to one server.
+    Address,
+    /// Its address and port: each session by itself.
+    AddressPort,
+}
+
+/// `resolve =`: which addresses of a name are servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resolve {
+    /// Every one; the default.
+    All,
+    /// One server for the name, whichever of its addresses connects first.
+    First,
+}
+
+/// Every key of a pool, for tables in which people look for them.
+pub(super) const KEYS: [&str; 19] = [
+    "servers",
+    "balance",
+    "retries",
+    "retry_timeout",
+    "max_fails",
+    "fail_timeout",
+    "slow_start",
+    "queue",
+    "queue_timeout",
+    "check",
+    "resolve",
+    "resolve_ttl_min",
+    "resolve_ttl_max",
+    "attempt_delay",
+    "source",
+    "interface",
+    "transparent",
+    "warm",
+    "warm_max_age",
+];
+
+/// Keys of a server, and of a check, that a pool has not.
+const SERVER_KEYS: [&str; 5] = ["address", "weight", "backup", "max_connections", "state"];
+const CHECK_KEYS: [&str; 8] = [
+    "interval",
+    "fast_interval",
+    "timeout",
+    "rise",
+    "fall",
+    "jitter",
+    "on_down",
+    "type",
+];
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const MICROSECOND: Duration = Duration::from_micros(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const WARM_MAX: i64 = 1024;
+
+/// Local addresses in one list: a /22, far more than port exhaustion calls for.
+const SOURCES_MAX: usize = 1024;
+
+/// A pool as it is written: its servers may be ranges of ports.
+#[derive(Debug, Clone)]
+pub(super) struct WrittenPool {
+    pub(super) servers: Vec<WrittenServer>,
+    /// Everything but the servers.
+    rest: Pool,
+}
+
+impl WrittenPool {
+    /// `[upstream.NAME]`.
+    pub(super) fn named(entry: &Entry, report: &mut Report) -> Self {
+        let title = format!("[upstream.{}]", entry.key);
+        let mut pool = Self::of(Vec::new());
+        if let Some(table) = TableReader::open(&entry.node, &title, report) {
+            pool.read(table, &entry.key_span, report);
+        }
+        pool.rest.name = Some(entry.key.clone());
+        pool
+    }
+
+    /// `upstream = { servers = … }`; `name` is what `thalweg check` prints of a
+    /// pool that has one.
+    fn inline(node: &Node, names: &Names, report: &mut Report) -> Self {
+        let mut pool = Self::of(Vec::new());
+        if let Some(mut table) = TableReader::open(node, "`upstream`", report) {
+            pool.rest.name = table.read("name", report, |node| {
+                let name = values::string(node)?;
+                check_name(name)?;
+                names.check_free(name)?;
+                Ok(name.to_owned())
+            });
+            pool.read(table, &node.span, report);
+        }
+        pool
+    }
+
+    fn of(servers: Vec<WrittenServer>) -> Self {
+        let rest = Pool::new(Vec::new());
+        Self { servers, rest }
+    }
+
+    /// The pool that belongs to the n-th port of a range.
+    pub(super) fn at(&self, index: usize) -> Pool {
+        Pool {
+            servers: self.servers.iter().filter_map(|it| it.at(index)).collect(),
+            ..self.rest.clone()
+        }
+    }
+
+    /// What holds for the pool whatever the port.
+    pub(super) fn rest(&self) -> &Pool {
+        &self.rest
+    }
+
+    fn read(&mut self, mut table: TableReader<'_>, place: &Span, report: &mut Report) {
+        let t = &mut table;
+        if let Some(node) = t.get("servers") {
+            self.servers = servers("servers", node, report);
+            check_servers(&self.servers, node, report);
+        } else {
+            let fault = Fault::new(format!("{} has no `servers`", t.title()));
+            let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
+            report.consequence(place, fault.remedy(remedy));
+        }
+        let pool = &mut self.rest;
+        read_policy(t, pool, report);
+        read_failing(t, pool, report);
+        if let Some(node) = t.get("check") {
+            pool.check = check::read(node, report);
+        }
+        read_names(t, pool, report);
+        read_local(t, pool, &self.servers, report);
+        let elsewhere = |keys, owner, remedy| Elsewhere {
+            keys,
+            owner,
+            remedy,
+        };
+        table.close(
+            report,
+            &[
+                elsewhere(
+                    &SERVER_KEYS,
+                    "of a server",
+                    "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
+                ),
+                elsewhere(
+                    &CHECK_KEYS,
+                    "of a check",
+                    "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
+                ),
+            ],
+        );
+    }
+}
+
+/// Sets what is written; what is not, or is wrong, keeps its default.
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// Who is picked, and who waits.
+fn read_policy(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
+    set(&mut pool.balance, t.read("balance", report, balance));
+    let start = |n: &Node| values::duration(n, Duration::ZERO..=DAY, MICROSECOND);
+    set(&mut pool.slow_start, t.read("slow_start", report, start));
+    let queue = |n: &Node| values::integer(n, 0..=1_000_000);
+    set(&mut pool.queue, t.read("queue", report, queue));
+    let wait = |n: &Node| values::duration(n, MILLISECOND..=DAY, MICROSECOND);
+    set(
+        &mut pool.queue_timeout,
+        t.read("queue_timeout", report, wait),
+    );
+}
+
+/// What a failure leads to.
+fn read_failing(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
+    set(&mut pool.retries, t.read("retries", report, retries));
+    let timeout = t.read("retry_timeout", report, values::timeout);
+    set(&mut pool.retry_timeout, timeout);
+    set(&mut pool.max_fails, t.read("max_fails", report, max_fails));
+    let timeout = t.read("fail_timeout", report, fail_timeout);
+    set(&mut pool.fail_timeout, timeout);
+}
+
+pub(super) fn max_fails(node: &Node) -> Result<u32, Fault> {
+    values::integer(node, 0..=i64::from(u32::MAX))
+}
+
+pub(super) fn fail_timeout(node: &Node) -> Result<Duration, Fault> {
+    values::duration(node, MILLISECOND..=DAY, MICROSECOND)
+}
+
+/// Names and their addresses.
+fn read_names(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    let resolve = t.read("resolve", report, |n| values::choice(n, choices::RESOLVES));
+    set(&mut pool.resolve, resolve);
+    let time = |most| {
+        let range: RangeInclusive<Duration> = MILLISECOND * 10..=most;
+        move |n: &Node| values::duration(n, range, MICROSECOND)
     };
-    if let Some(node) = table.get("address") {
-        address_text("address", node, true, found, report);
-    } else {
-        let fault = Fault::new("this server has no `address`");
-        let remedy = "such as { address = \"10.0.0.1:443\" }";
-        report.consequence(&node.span, fault.remedy(remedy));
+    let (min, max) = (
+        t.read("resolve_ttl_min", report, time(DAY)),
+        t.read("resolve_ttl_max", report, time(WEEK)),
+    );
+    set(&mut pool.ttl_min, min);
+    set(&mut pool.ttl_max, max);
+    let written = t.get("resolve_ttl_max").or(t.get("resolve_ttl_min"));
+    if let (true, Some(node)) = (pool.ttl_min > pool.ttl_max, written) {
+        let fault = Fault::new(format!(
+            "`resolve_ttl_min` of {} is more than `resolve_ttl_max` of {}",
+            format_duration(pool.ttl_min),
+            format_duration(pool.ttl_max)
+        ));
+        report.error(&node.span, fault.remedy("lower the one or raise the other"));
     }
-    table.close(report, &SERVER_LATER);
+    let delay = t.read("attempt_delay", report, |n| {
+        values::duration(n, MILLISECOND * 10..=Duration::from_secs(2), MICROSECOND)
+    });
+    set(&mut pool.attempt_delay, delay);
 }
 
-/// One string: an address, or several with commas.
-fn address_text(
-    key: &str,
-    node: &Node,
-    servers: bool,
-    found: &mut Vec<Written>,
+/// The near end of connects, and spares.
+fn read_local(
+    t: &mut TableReader<'_>,
+    pool: &mut Pool,
+    servers: &[WrittenServer],
     report: &mut Report,
 ) {
-    let text = match values::string(node) {
-        Ok(text) => text,
-        Err(mut fault) => {
-            fault.message = format!("`{key}`: {}", fault.message);
-            return report.error(&node.span, fault);
-        }
-    };
-    let mut offset = 0;
-    for item in text.split(',') {
-        let part = item.trim();
-        let lead = item.len() - item.trim_start().len();
-        let span = node.part_span(report, offset + lead, part);
-        offset += item.len() + 1;
-        let read = part.parse::<AddressRange>().and_then(|range| {
-            if servers {
-                range.first().check_server()?;
-            }
-            Ok(range)
-        });
-        match read {
-            Ok(range) => found.push(Written { range, span }),
-            Err(error) => {
-                let mut fault = Fault::from(error);
-                fault.message = format!("`{key}`: {}", fault.message);
-                report.error(&span, fault);
-            }
-        }
+    set(&mut pool.sources, t.read("source", report, sources));
+    pool.interface = t.read("interface", report, profile::interface);
+    let transparent = t.read("transparent", report, values::boolean);
+    set(&mut pool.transparent, transparent);
+    set(
+        &mut pool.warm,
+        t.read("warm", report, |n| values::integer(n, 0..=WARM_MAX)),
+    );
+    let age = |n: &Node| values::duration(n, MILLISECOND * 100..=DAY, MICROSECOND);
+    set(&mut pool.warm_max_age, t.read("warm_max_age", report, age));
+    check_families(&pool.sources, servers, report);
+    if !pool.transparent {
+        return;
+    }
+    if let (false, Some(node)) = (pool.sources.is_empty(), t.get("source")) {
+        let fault = Fault::new("`source`: with `transparent` the client's address is the source");
+        report.error(&node.span, fault.remedy("remove one of the two"));
+    }
+    if let (true, Some(node)) = (pool.warm > 0, t.get("warm")) {
+        let fault = Fault::new(
+            "`warm`: with `transparent` a connection belongs to one client; none can be kept ready",
+        );
+        report.error(&node.span, fault.remedy("remove one of the two"));
     }
 }
 
-/// A pool's name, or addresses as in [`addresses`].
-pub(super) fn upstream(node: &Node, names: &Names, report: &mut Report) -> Vec<Written> {
+/// A policy by its name here; by another forwarder's name, ours is said.
+fn balance(node: &Node) -> Result<Balance, Fault> {
+    if let Value::String(text) = &node.value {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let foreign = choices::FOREIGN_BALANCES
+            .iter()
+            .find(|(name, ..)| *name == words.to_ascii_lowercase());
+        if let Some((name, owner, ours)) = foreign {
+            let fault = Fault::new(format!("\"{name}\" is what {owner} calls it"));
+            return Err(fault.remedy(format!("write \"{ours}\"")));
+        }
+    }
+    values::choice(node, choices::BALANCES)
+}
+
+/// A number, or `"all"`: every other server once.
+fn retries(node: &Node) -> Result<Option<u8>, Fault> {
+    match &node.value {
+        Value::String(text) if text == "all" => Ok(None),
+        Value::String(text) if text.parse::<u8>().is_err() => {
+            let fault = Fault::new("this must be a number or \"all\"");
+            Err(fault.remedy("\"all\" is every other server once"))
+        }
+        _ => values::integer(node, 0..=255).map(Some),
+    }
+}
+
+/// An address of this host, several with commas, or a list of them.
+fn sources(node: &Node) -> Result<Vec<IpAddr>, Fault> {
+    let texts = match &node.value {
+        Value::Array(nodes) => nodes
+            .iter()
+            .map(values::string)
+            .collect::<Result<Vec<_>, _>>()?,
+        _ => values::string(node)?.split(',').map(str::trim).collect(),
+    };
+    if texts.len() > SOURCES_MAX {
+        return Err(Fault::new(format!(
+            "{} addresses are too many; {SOURCES_MAX} is the most",
+            texts.len()
+        )));
+    }
+    texts.into_iter().map(source).collect()
+}
+
+fn source(text: &str) -> Result<IpAddr, Fault> {
+    let short = || text.chars().take(60).collect::<String>();
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        return Err(
+            Fault::new(format!("`{}` is not an IP address", short())).remedy(
+                "write addresses of this host without a port, such as [\"10.0.0.2\", \"10.0.0.3\"]",
+            ),
+        );
+    };
+    // An IPv4-mapped address is dialled from an IPv4 socket.
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() || ip.is_multicast() {
+        let fault = Fault::new(format!("`{ip}` cannot be the address of a host"));
+        return Err(fault.remedy("leave it out for the kernel's choice"));
+    }
+    Ok(ip)
+}
+
+/// Every server whose family is sure has a source of that family: without one no
+/// connect to it could succeed.
+fn check_families(sources: &[IpAddr], servers: &[WrittenServer], report: &mut Report) {
+    if sources.is_empty() {
+        return;
+    }
+    for server in servers {
+        let Address::Inet(address) = &server.server().address else {
+            continue;
+        };
+        if sources.iter().any(|ip| ip.is_ipv4() == address.is_ipv4()) {
+            continue;
+        }
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let fault = Fault::new(format!(
+            "`{}` cannot be reached: `source` has no {family} address",
+            server.written.range
+        ));
+        let remedy = format!("add an {family} address of this host to `source`");
+        report.error(&server.written.span, fault.remedy(remedy));
+    }
+}
+
+/// What must hold for the servers of a pool together; `node` is their list.
+fn check_servers(servers: &[WrittenServer], node: &Node, report: &mut Report) {
+    let all = |it: fn(&Server) -> bool| {
+        !servers.is_empty() && servers.iter().all(|written| it(written.server()))
+    };
+    if all(|server| server.backup) {
+        let fault = Fault::new("every server of this pool is a backup");
+        let remedy = "leave `backup` out for those that are used first";
+        report.consequence(&node.span, fault.remedy(remedy));
+    }
+    if all(|server| server.weight == 0) {
+        let fault = Fault::new("every server of this pool has a weight of zero: none is ever used");
+        let remedy =
+            "give at least one a weight; state = \"drain\" is for taking servers out of use";
+        report.consequence(&node.span, fault.remedy(remedy));
+    }
+}
+
+/// The name of a pool: like any, and it cannot look like an address.
+pub(super) fn check_name(name: &str) -> Result<(), Fault> {
+    values::check_name(name)?;
+    if name.contains([':', ',']) {
+        let fault = Fault::new("the name of a pool cannot contain `:` or `,`");
+        return Err(fault.remedy("those are parts of addresses"));
+    }
+    Ok(())
+}
+
+/// `upstream =` of a forward: a pool's name, a pool, or servers. Without servers
+/// where it is wrong, which has been reported.
+pub(super) fn upstream(node: &Node, names: &Names, report: &mut Report) -> WrittenPool {
     match &node.value {
         Value::String(text) if !text.is_empty() && !text.contains([':', ',']) => {
             match names.pool(text) {
-                Ok(pool) => pool.servers.clone(),
+                Ok(pool) => pool.clone(),
                 Err(mut fault) => {
                     fault.message = format!("`upstream`: {}", fault.message);
                     report.consequence(&node.span, fault);
-                    Vec::new()
+                    WrittenPool::of(Vec::new())
                 }
             }
         }
-        _ => addresses("upstream", node, true, report),
+        // A single server as a table was read before pools could be.
+        Value::Table(_) if node.entry("address").is_none() => {
+            WrittenPool::inline(node, names, report)
+        }
+        _ => {
+            let servers = servers("upstream", node, report);
+            check_servers(&servers, node, report);
+            WrittenPool::of(servers)
+        }
     }
 }

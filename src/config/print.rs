@@ -1,5 +1,7 @@
 //! A [`Config`] as TOML, every default filled in, readable again as the same value.
 
+mod pool;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -96,11 +98,12 @@ fn global(out: &mut Out, global: &Global) {
     out.quoted("hosts", &names.hosts.to_string_lossy());
 }
 
-fn connections(out: &mut Out, limit: Option<u32>) {
-    match limit {
-        Some(limit) => out.bare("max_connections", limit),
-        None => out.quoted("max_connections", "auto"),
-    }
+fn connections(out: &mut Out, connections: Option<u32>) {
+    out.bare("max_connections", limit(connections));
+}
+
+fn limit(limit: Option<u32>) -> String {
+    limit.map_or_else(|| quote("auto"), |limit| limit.to_string())
 }
 
 fn log(out: &mut Out, log: &Log) {
@@ -224,8 +227,6 @@ fn write_forward(out: &mut Out, forward: &Forward) {
         "listen",
         list(forward.listen.iter().map(ToString::to_string)),
     );
-    let servers = forward.servers.iter().map(|s| s.address.to_string());
-    out.bare("upstream", list(servers));
     connections(out, forward.max_connections);
     let timeouts = &forward.timeouts;
     out.quoted("connect_timeout", &format_timeout(timeouts.connect));
@@ -236,4 +237,5 @@ fn write_forward(out: &mut Out, forward: &Forward) {
     out.quoted("data_path", word(choices::DATA_PATHS, &forward.data_path));
     out.quoted("client_profile", &forward.client_profile);
     out.quoted("upstream_profile", &forward.upstream_profile);
+    pool::write(out, &forward.pool);
 }

@@ -144,7 +144,7 @@ fn congestion(node: &Node) -> Result<String, Fault> {
 }
 
 /// `IFNAMSIZ` is 16 with the terminator.
-fn interface(node: &Node) -> Result<String, Fault> {
+pub(super) fn interface(node: &Node) -> Result<String, Fault> {
     let name = values::string(node)?;
     let wrong = |c: char| c.is_whitespace() || c.is_control() || c == '/';
     if name.is_empty() || name.len() > 15 || name.contains(wrong) {

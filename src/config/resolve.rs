@@ -4,12 +4,13 @@
 //! It goes on behind every error with a default in its place, so that one run shows
 //! all of them; a [`Config`] with any error in the report is thrown away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::forward::{Forwards, Settings};
-use super::pool::Pool;
+use super::pool::{self, Pool, WrittenPool};
 use super::raw::{self, Entry, Node, TableReader, Value};
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::values::Limit;
@@ -67,9 +68,11 @@ fn read_file(report: &mut Report, file: &FileText) -> Node {
 /// What `[[forward]]`s refer to by name.
 pub(super) struct Names {
     profiles: BTreeMap<String, SocketOptions>,
-    pools: BTreeMap<String, Pool>,
+    pools: BTreeMap<String, WrittenPool>,
     /// Profiles that some forward uses.
     used: BTreeSet<String>,
+    /// Named pools that some forward has.
+    shared: HashSet<Arc<Pool>>,
 }
 
 fn config(root: &Node, report: &mut Report) -> Config {
@@ -93,6 +96,7 @@ fn config(root: &Node, report: &mut Report) -> Config {
         profiles: config.profiles,
         pools: BTreeMap::new(),
         used: BTreeSet::new(),
+        shared: HashSet::new(),
     };
     for entry in named_tables(profile_nodes, "profile", report) {
         let title = format!("[profile.{}]", entry.key);
@@ -100,7 +104,7 @@ fn config(root: &Node, report: &mut Report) -> Config {
         names.profiles.insert(entry.key.clone(), options);
     }
     for entry in named_tables(table.get("upstream"), "upstream", report) {
-        let pool = Pool::read(entry, report);
+        let pool = WrittenPool::named(entry, report);
         names.pools.insert(entry.key.clone(), pool);
     }
     let defaults = match table.get("defaults") {
@@ -143,15 +147,12 @@ fn named_tables<'n>(node: Option<&'n Node>, what: &str, report: &mut Report) -> 
     let table = node.and_then(|node| TableReader::open(node, title, report));
     let entries = table.map_or(&[][..], |table| table.entries());
     for entry in entries {
-        if let Err(fault) = values::check_name(&entry.key) {
+        let checked = match what {
+            "upstream" => pool::check_name(&entry.key),
+            _ => values::check_name(&entry.key),
+        };
+        if let Err(fault) = checked {
             report.error(&entry.key_span, fault);
-        }
-        if what == "upstream" && entry.key.contains([':', ',']) {
-            let fault = Fault::new("the name of a pool cannot contain `:` or `,`");
-            report.error(
-                &entry.key_span,
-                fault.remedy("those are parts of addresses"),
-            );
         }
     }
     entries
@@ -294,8 +295,32 @@ impl Names {
         self.profiles.get(name).cloned().unwrap_or_default()
     }
 
+    /// One `Arc` for equal pools of the same name, however many forwards have it:
+    /// what is learnt about their servers is then learnt once. Pools that are
+    /// written in their forwards stay apart.
+    pub(super) fn share(&mut self, pool: Pool) -> Arc<Pool> {
+        if pool.name.is_none() {
+            return Arc::new(pool);
+        }
+        if let Some(shared) = self.shared.get(&pool) {
+            return shared.clone();
+        }
+        let pool = Arc::new(pool);
+        self.shared.insert(pool.clone());
+        pool
+    }
+
+    /// Whether a pool in a forward can have this name.
+    pub(super) fn check_free(&self, name: &str) -> Result<(), Fault> {
+        if !self.pools.contains_key(name) {
+            return Ok(());
+        }
+        let fault = Fault::new(format!("there is an [upstream.{name}] already"));
+        Err(fault.remedy(format!("write upstream = \"{name}\", or another name")))
+    }
+
     /// The pool of that name.
-    pub(super) fn pool(&self, name: &str) -> Result<&Pool, Fault> {
+    pub(super) fn pool(&self, name: &str) -> Result<&WrittenPool, Fault> {
         let short: String = name.chars().take(60).collect();
         self.pools.get(name).ok_or_else(|| {
             let fault = Fault::new(format!("there is no pool named `{short}`"));

@@ -277,6 +277,23 @@ pub fn format_rate(bytes_per_second: u64) -> String {
     largest_exact(bits, &RATES[..4]).unwrap_or_else(|| format!("{bytes_per_second}B/s"))
 }
 
+/// Reads `10%`: whole percents from none to all.
+pub fn parse_percent(text: &str) -> Result<u8, UnitError> {
+    const REMEDY: &str = "write a whole number from 0% to 100%";
+    let number = text.strip_suffix('%').map(str::trim_end);
+    let digits = number.filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let percent = digits.and_then(|digits| digits.parse().ok());
+    match percent.filter(|percent| *percent <= 100) {
+        Some(percent) => Ok(percent),
+        None => error(format!("`{}` is not a percentage", shown(text)), REMEDY),
+    }
+}
+
+/// Writes whole percents as [`parse_percent`] reads them.
+pub fn format_percent(percent: u8) -> String {
+    format!("{percent}%")
+}
+
 fn largest_exact(value: u128, units: &[(&str, u128)]) -> Option<String> {
     units
         .iter()

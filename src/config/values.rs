@@ -163,6 +163,24 @@ pub(super) fn size<T: TryFrom<u64>>(node: &Node, range: RangeInclusive<u64>) -> 
     T::try_from(bytes).map_err(|_| out())
 }
 
+/// A percentage from none to `most`.
+pub(super) fn percent(node: &Node, most: u8) -> Result<u8, Fault> {
+    let percent = match &node.value {
+        Value::String(text) => units::parse_percent(text)?,
+        Value::Integer(number) => {
+            return Err(
+                Fault::new("a percentage needs its sign").remedy(format!("write \"{number}%\""))
+            );
+        }
+        _ => return Err(wanted("a percentage such as \"10%\"", node)),
+    };
+    if percent > most {
+        let fault = Fault::new("this percentage is out of range");
+        return Err(fault.remedy(format!("write one from \"0%\" to \"{most}%\"")));
+    }
+    Ok(percent)
+}
+
 /// A rate in bytes a second, more than none.
 pub(super) fn rate(node: &Node) -> Result<u64, Fault> {
     let rate = match &node.value {

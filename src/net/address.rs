@@ -30,6 +30,9 @@ pub enum Address {
     },
     /// `unix:/path` or `unix:@name`.
     Unix(UnixName),
+    /// `srv:_http._tcp.example.com`: the servers that the SRV records of this name
+    /// list (RFC 2782), lower case, without a trailing dot. Never to listen on.
+    Srv(String),
 }
 
 /// The name of a unix socket. At most 107 bytes (`sun_path` less its terminator).
@@ -86,29 +89,42 @@ impl fmt::Display for Address {
             Self::Inet(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(name) => name.fmt(f),
+            Self::Srv(name) => write!(f, "srv:{name}"),
         }
     }
 }
 
 impl Address {
-    /// The port; `None` for a unix socket.
+    /// The port; `None` for a unix socket, and for SRV records, which have their own.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Any { port } | Self::Name { port, .. } => Some(*port),
             Self::Inet(address) => Some(address.port()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Srv(_) => None,
         }
     }
 
-    /// The same address with another port; a unix socket stays as it is.
+    /// The same address with another port; one without a port stays as it is.
     #[must_use]
     pub fn with_port(mut self, new: u16) -> Self {
         match &mut self {
             Self::Any { port } | Self::Name { port, .. } => *port = new,
             Self::Inet(address) => address.set_port(new),
-            Self::Unix(_) => {}
+            Self::Unix(_) | Self::Srv(_) => {}
         }
         self
+    }
+
+    /// Whether this can be listened on: it is not a name of SRV records.
+    pub fn check_listener(&self) -> Result<(), AddressError> {
+        match self {
+            Self::Srv(_) => {
+                let problem = "SRV records name servers; they cannot be listened on";
+                Err(AddressError::new(&self.to_string(), problem)
+                    .remedy("write the port to listen on, such as `:5000`"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether this can be dialled: it names a host and a port.

@@ -109,6 +109,9 @@ pub fn bind(
         Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
         Address::Name { host, port } => binder.name(host, *port),
         Address::Unix(name) => unix::bind(name, &plan, backlog_of(options), binder.reactors),
+        Address::Srv(_) => Err(BindCause::NameNotFound(
+            "SRV records name servers, not an address of this host".to_owned(),
+        )),
     };
     result.map_err(|cause| BindError::new(address, cause))
 }

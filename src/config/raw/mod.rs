@@ -11,7 +11,7 @@ mod toml;
 use super::report::{Report, Span};
 
 pub(super) use arguments::{add_override, add_pair};
-pub(super) use table::TableReader;
+pub(super) use table::{Elsewhere, TableReader};
 pub(super) use toml::parse_file;
 
 /// A value and its place.

@@ -14,8 +14,16 @@ pub(in super::super) struct TableReader<'n> {
     known: Vec<&'static str>,
 }
 
+/// Keys that people write into the wrong table.
+pub(in super::super) struct Elsewhere<'k> {
+    pub(in super::super) keys: &'k [&'k str],
+    /// "of a pool".
+    pub(in super::super) owner: &'k str,
+    pub(in super::super) remedy: &'k str,
+}
+
 /// Names other forwarders use for the same thing.
-const SYNONYMS: [(&str, &str); 19] = [
+const SYNONYMS: [(&str, &str); 35] = [
     ("bind", "listen"),
     ("local", "listen"),
     ("remote", "upstream"),
@@ -35,6 +43,22 @@ const SYNONYMS: [(&str, &str); 19] = [
     ("rcvbuf", "receive_buffer"),
     ("maxseg", "mss"),
     ("congestion_control", "congestion"),
+    ("method", "balance"),
+    ("lb_policy", "balance"),
+    ("proxy_next_upstream_tries", "retries"),
+    ("proxy_next_upstream_timeout", "retry_timeout"),
+    ("slowstart", "slow_start"),
+    ("health_check", "check"),
+    ("healthcheck", "check"),
+    ("proxy_bind", "source"),
+    ("max_conns", "max_connections"),
+    ("down", "state"),
+    ("disabled", "state"),
+    ("inter", "interval"),
+    ("fastinter", "fast_interval"),
+    ("fails", "fall"),
+    ("passes", "rise"),
+    ("sni", "server_name"),
 ];
 
 impl<'n> TableReader<'n> {
@@ -99,18 +123,18 @@ impl<'n> TableReader<'n> {
         }
     }
 
-    /// Refuses every key that was not asked for. `planned` are keys that people
-    /// will try because the documentation of a later version has them.
-    pub(in super::super) fn close(self, report: &mut Report, planned: &[(&str, &str)]) {
+    /// Refuses every key that was not asked for; those that belong to a table
+    /// nearby are shown the way there.
+    pub(in super::super) fn close(self, report: &mut Report, nearby: &[Elsewhere<'_>]) {
         for entry in self.entries {
             let key = entry.key.as_str();
             if self.known.contains(&key) {
                 continue;
             }
-            let later = planned.iter().find(|(name, _)| *name == key);
-            let fault = match later {
-                Some((_, remedy)) => {
-                    Fault::new(format!("`{key}` is not supported by this version")).remedy(*remedy)
+            let fault = match nearby.iter().find(|it| it.keys.contains(&key)) {
+                Some(Elsewhere { owner, remedy, .. }) => {
+                    let title = &self.title;
+                    Fault::new(format!("`{key}` is a key {owner}, not of {title}")).remedy(*remedy)
                 }
                 None => self.unknown(key),
             };

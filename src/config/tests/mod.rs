@@ -86,7 +86,7 @@ fn a_pair_of_the_command_line_is_a_configuration() {
     let forward = &config.forwards[0];
     assert_eq!(forward.name, ":5000");
     assert_eq!(forward.listen, [Address::Any { port: 5000 }]);
-    assert_eq!(forward.servers.len(), 2);
+    assert_eq!(forward.pool.servers.len(), 2);
     assert_eq!(forward.timeouts, Timeouts::default());
     assert_eq!(forward.client.nodelay, Some(true));
     assert_eq!(forward.client.quickack, None);
@@ -205,7 +205,12 @@ fn ranges_pair_up_and_a_single_upstream_serves_all() {
     let last = &config.forwards[9];
     assert_eq!(last.name, ":5009");
     assert_eq!(last.listen, [Address::Any { port: 5009 }]);
-    let servers: Vec<_> = last.servers.iter().map(|s| s.address.to_string()).collect();
+    let servers: Vec<_> = last
+        .pool
+        .servers
+        .iter()
+        .map(|s| s.address.to_string())
+        .collect();
     assert_eq!(servers, ["a:6009", "b:7000"]);
 
     let config = load("", &[("127.0.0.1:5000-5009", "a:6000")], &[]).expect("valid");
@@ -241,7 +246,7 @@ fn pools_and_lists_are_the_same_servers() {
             "[[forward]]\nlisten=\":1\"\nupstream={upstream}\n[upstream.p]\n\
              balance=\"round_robin\"\nservers=[\"a:1\", {{ address=\"b:2\" }}]"
         );
-        good(&text).forwards[0].servers.clone()
+        good(&text).forwards[0].pool.servers.clone()
     };
     let expected = servers("\"p\"");
     assert_eq!(expected.len(), 2);

@@ -180,9 +180,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 listen: vec![Address::Any {
                     port: port.wrapping_add(1),
                 }],
-                servers: vec![Server {
-                    address: Address::Inet(server),
-                }],
+                pool: Arc::new(Pool::new(vec![Server::new(Address::Inet(server))])),
                 max_connections: [None, Some(1), Some(u32::MAX)][pick],
                 timeouts,
                 data_path: [DataPath::Auto, DataPath::Copy, DataPath::Splice][pick],

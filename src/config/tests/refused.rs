@@ -69,8 +69,8 @@ upstream = "pol"
 name = "b"
 
 [upstream.pool]
-balance = "least_conn"
-servers = [ { address = "a.example:443", weight = 2 }, ":443" ]
+balance = "leastconn"
+servers = [ { address = "a.example:443", weigth = 2 }, ":443" ]
 "#;
     let expected = [
         ("2:1", "unknown key `reactorz`", "did you mean `reactors`"),
@@ -86,8 +86,12 @@ servers = [ { address = "a.example:443", weight = 2 }, ":443" ]
         ("16:12", "no pool named `pol`", "did you mean `pool`"),
         ("18:1", "has no `listen`", "listen ="),
         ("18:1", "has no `upstream`", "upstream ="),
-        ("22:11", "least_conn", "round_robin"),
-        ("23:42", "`weight` is not supported", "remove"),
+        (
+            "22:11",
+            "\"leastconn\" is what HAProxy calls it",
+            "\"least_conn\"",
+        ),
+        ("23:42", "unknown key `weigth`", "did you mean `weight`"),
         ("23:57", "a server needs a host", "127.0.0.1:443"),
     ];
     let errors = errors(text, &[], &[]);
@@ -184,7 +188,7 @@ fn wrong_structure_is_explained() {
     expect(
         &format!("{BASE}max_fails = 1\n"),
         "4:1",
-        &["not supported by this version"],
+        &["`max_fails` is a key of a pool", "upstream = {"],
     );
     expect(&format!("{BASE}name = \"\"\n"), "4:8", &["cannot be empty"]);
     expect(

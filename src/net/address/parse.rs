@@ -9,6 +9,10 @@ use std::str::FromStr;
 
 use super::{Address, AddressError, AddressRange, UnixName};
 
+mod srv;
+#[cfg(test)]
+mod tests;
+
 impl FromStr for Address {
     type Err = AddressError;
 
@@ -49,6 +53,13 @@ impl FromStr for AddressRange {
                 format!("a scheme such as `{scheme}://` does not belong to a TCP address"),
             )
             .remedy(format!("did you mean `{rest}`?")));
+        }
+        // A digit follows where `srv` is the name of a host.
+        if let Some(name) = text.strip_prefix("srv:")
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+        {
+            let first = Address::Srv(srv::name(text, name)?);
+            return Ok(Self { first, len: 1 });
         }
         let (host, ports) = split_host(text)?;
         let (low, high) = port_range(text, host, ports)?;
@@ -345,156 +356,4 @@ fn printable(c: char) -> impl Iterator<Item = char> {
     let escape = c.is_control().then(|| c.escape_default());
     let plain = escape.is_none().then_some(c);
     escape.into_iter().flatten().chain(plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn problem(text: &str) -> String {
-        match text.parse::<AddressRange>() {
-            Ok(address) => panic!("`{text}` was read as {address:?}"),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    fn address(text: &str) -> Address {
-        text.parse().expect(text)
-    }
-
-    #[test]
-    fn every_form_is_read_and_shown() {
-        assert_eq!(address(":5000"), Address::Any { port: 5000 });
-        assert_eq!(address("*:5000"), Address::Any { port: 5000 });
-        assert_eq!(address(":0"), Address::Any { port: 0 });
-        assert_eq!(
-            address("1.2.3.4:80"),
-            Address::Inet(SocketAddr::from(([1, 2, 3, 4], 80)))
-        );
-        assert_eq!(address("[::1]:443").to_string(), "[::1]:443");
-        assert_eq!(address("[::]:443").to_string(), "[::]:443");
-        assert_eq!(address("[fe80::1%3]:443").to_string(), "[fe80::1%3]:443");
-        assert_eq!(address("[::ffff:1.2.3.4]:80"), address("1.2.3.4:80"));
-        assert_eq!(address("A.Example.:443").to_string(), "a.example:443");
-        assert_eq!(address("db_1:5432").to_string(), "db_1:5432");
-        assert_eq!(
-            address("unix:/run/x y.sock"),
-            Address::Unix(UnixName::Path("/run/x y.sock".into()))
-        );
-        assert_eq!(
-            address("unix:@name\\x00\\\\"),
-            Address::Unix(UnixName::Abstract(b"name\0\\".to_vec()))
-        );
-    }
-
-    #[test]
-    fn ranges_expand_and_are_shown_short() {
-        let range: AddressRange = "host:5000-5002".parse().expect("a range");
-        assert_eq!(range.len(), 3);
-        assert_eq!(range.to_string(), "host:5000-5002");
-        let ports: Vec<_> = range.expand().filter_map(|a| a.port()).collect();
-        assert_eq!(ports, [5000, 5001, 5002]);
-        let whole: AddressRange = ":1-65535".parse().expect("a range");
-        assert_eq!(whole.expand().last(), Some(Address::Any { port: 65535 }));
-        assert_eq!(range.nth(3), None);
-        assert!("host:1-2".parse::<Address>().is_err());
-    }
-
-    #[test]
-    fn errors_name_the_fault_and_the_remedy() {
-        for (text, fault, remedy) in [
-            ("", "empty", "HOST:PORT"),
-            ("::1:443", "brackets", "did you mean `[::1]:443`?"),
-            ("::1", "brackets", "`[::1]:PORT`"),
-            ("::1:5000-5009", "brackets", "`[::1]:5000-5009`"),
-            ("a:b:c", "more than one colon", "HOST:PORT"),
-            ("1.2.3.4", "port is missing", "`1.2.3.4:PORT`"),
-            ("[::1]", "port is missing", "`[::1]:443`"),
-            ("[::1", "bracket is not closed", "[::1]:443"),
-            ("[::1]443", "follows the bracket", "`[::1]:443`"),
-            ("[1.2.3.4]:80", "only IPv6", "`1.2.3.4:80`"),
-            ("[fe80::1%eth0]:80", "scope `eth0`", "index"),
-            ("5000", "port without a colon", "`:5000`"),
-            ("host:", "after the colon", "`host:443`"),
-            ("host:https", "`https` is not a port", "number"),
-            ("host:65536", "65536 is too large", "65535"),
-            ("host:99999999999999999999", "too large", "65535"),
-            (":9-5", "backwards", "`:5-9`"),
-            (":0-5", "start at 0", "`:1-5`"),
-            (":5-", "is not a port number", "5000-5009"),
-            ("256.1.1.1:80", "not an IPv4", "0 to 255"),
-            ("2130706433:80", "not an IPv4", "0 to 255"),
-            ("tcp://host:80/x", "scheme", "did you mean `host:80`?"),
-            ("ho st:80", "space", "remove"),
-            ("a..b:80", "empty part", "extra dot"),
-            ("bücher.example:80", "ASCII", "xn--"),
-            ("a/b:80", "`/` cannot stand", "letters"),
-            ("unix:", "is empty", "unix:/path"),
-            ("unix:@", "is empty", "unix:@name"),
-            ("unix:/a\\q", "backslash", "`\\\\`"),
-        ] {
-            let message = problem(text);
-            assert!(message.contains(fault), "{text}: {message}");
-            assert!(message.contains(remedy), "{text}: {message}");
-        }
-        assert!(problem("-a:1").contains("starts or ends"));
-        assert!(problem(&format!("{}:1", "a".repeat(64))).contains("64 characters"));
-        assert!(problem(&format!("{}:1", "a.".repeat(130))).contains("253"));
-    }
-
-    #[test]
-    fn b61_a_unix_path_of_108_bytes_is_refused_and_107_taken() {
-        let path = |len: usize| format!("unix:/{}", "p".repeat(len - 1));
-        assert!(path(107).parse::<Address>().is_ok());
-        let message = problem(&path(108));
-        assert!(
-            message.contains("108 bytes") && message.contains("107"),
-            "{message}"
-        );
-        let name = |len: usize| format!("unix:@{}", "n".repeat(len));
-        assert!(name(107).parse::<Address>().is_ok());
-        assert!(problem(&name(108)).contains("108 bytes"));
-    }
-
-    #[test]
-    fn a_server_needs_a_host_and_a_port() {
-        for (text, remedy) in [
-            (":443", "`127.0.0.1:443`"),
-            ("0.0.0.0:443", "`127.0.0.1:443`"),
-            ("[::]:443", "`[::1]:443`"),
-            ("host:0", "port of the server"),
-        ] {
-            let error = address(text).check_server().expect_err(text);
-            assert!(error.to_string().contains(remedy), "{error}");
-        }
-        for text in ["host:443", "[::1]:443", "unix:@x"] {
-            assert_eq!(address(text).check_server(), Ok(()));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_an_address_that_reads_back_or_an_error(text in ".{0,60}") {
-            if let Ok(range) = text.parse::<AddressRange>() {
-                prop_assert_eq!(range.to_string().parse(), Ok(range));
-            }
-        }
-
-        #[test]
-        fn any_likely_text_reads_back(text in r"(\*|[a-c.]{0,4}|\[[0-9a-f:%.]{0,8}\]|[0-9.]{0,9}|unix:@?)?[:/]?[0-9-]{0,7}") {
-            if let Ok(range) = text.parse::<AddressRange>() {
-                prop_assert_eq!(range.to_string().parse(), Ok(range.clone()));
-                prop_assert_eq!(range.expand().count(), range.len());
-            }
-        }
-
-        #[test]
-        fn any_unix_name_reads_back(name in prop::collection::vec(1u8.., 1..=107)) {
-            let abstract_name = Address::Unix(UnixName::Abstract(name.clone()));
-            prop_assert_eq!(abstract_name.to_string().parse(), Ok(abstract_name));
-            let path = Address::Unix(UnixName::Path(OsString::from_vec(name.clone()).into()));
-            prop_assert_eq!(path.to_string().parse(), Ok(path));
-        }
-    }
 }
