@@ -67,7 +67,12 @@ fn b58_a_failure_keeps_the_last_good_set_and_the_port() {
         names.wait_for(0, &["192.0.2.1:5432"]);
 
         bench.dns.set("db.test", failure);
-        names.wait_for_line(&["WARN", "name db.test:5432: ", reason, "stay in use"]);
+        names.wait_for_line(&[
+            "WARN",
+            "name db.test:5432: ",
+            reason,
+            "what is known is used: 192.0.2.1:5432",
+        ]);
         // Asked again and again, without another word.
         let asked = bench.dns.asked_for("db.test");
         wait_until("it is asked again", PATIENCE, || {

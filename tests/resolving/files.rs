@@ -9,8 +9,9 @@ use crate::kit::{Dns, Namespace, PATIENCE, Says, wait_until};
 #[test]
 fn addresses_localhost_and_the_hosts_file_never_reach_dns() {
     let bench = Bench::new();
-    bench
-        .write_hosts("192.0.2.7 Box.Test other.test # a comment\n2001:db8::7 box.test\nnonsense\n");
+    bench.write_hosts(
+        "192.0.2.7 Box.Test xn--bcher-kva.test # a comment\n2001:db8::7 box.test\nnonsense\n",
+    );
     bench
         .dns
         .set("box.test", Says::addresses(1, &["192.0.2.99"]));
@@ -21,7 +22,7 @@ fn addresses_localhost_and_the_hosts_file_never_reach_dns() {
         host("localhost", 1),
         host("some.localhost", 1),
         host("box.test", 1),
-        host("other.test", 1),
+        host("xn--bcher-kva.test", 1),
     ]);
     assert!(names.resolver.first(PATIENCE));
     for (id, addresses) in [

@@ -264,13 +264,13 @@ impl Keeper {
     fn report(&mut self, failure: Option<&LookupError>, answer: Option<&Answer>, delay: Duration) {
         let name = &self.request.name;
         let failed_before = self.failures > 0;
-        let shown = answer.map(|answer| shown(&answer.addresses));
+        let shown = answer.map(|answer| list(&answer.addresses));
         let (level, text) = match (failure, failed_before, shown) {
-            (Some(error), false, shown) => {
-                let known = match (self.told.len(), shown) {
-                    (0, _) => "it has no address until it can be resolved".to_owned(),
-                    (_, Some(shown)) => format!("what is known is used: {shown}"),
-                    (count, None) => format!("the last {count} known stay in use"),
+            (Some(error), false, _) => {
+                let known = if self.told.is_empty() {
+                    "it has no address until it can be resolved".to_owned()
+                } else {
+                    format!("what is known is used: {}", list(&self.told))
                 };
                 let seconds = delay.as_secs_f32();
                 let text = format!("name {name}: {error}; {known}; next try in {seconds:.1}s");
@@ -307,7 +307,7 @@ fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
     ordered
 }
 
-fn shown(addresses: &[Resolved]) -> String {
+fn list(addresses: &[Resolved]) -> String {
     let first = addresses.iter().take(SHOWN_MAX);
     let first: Vec<String> = first.map(|it| it.endpoint.to_string()).collect();
     let more = addresses.len() - first.len();
