@@ -22,6 +22,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::Name;
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 
+use super::QUESTIONS_MAX;
 use crate::config::{LogLevel, NameSources};
 use crate::observe::log::Log;
 
@@ -209,6 +210,8 @@ fn client(server: NameServerConfig, options: &ResolverOpts) -> Result<TokioResol
     options.use_hosts_file = ResolveHosts::Never;
     options.num_concurrent_reqs = 1;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    // Of one TCP connection, which all who ask share.
+    options.max_active_requests = 2 * QUESTIONS_MAX;
     options.timeout = options.timeout.max(Duration::from_secs(1));
     *builder.options_mut() = options;
     builder.build()
