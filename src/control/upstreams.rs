@@ -231,7 +231,6 @@ impl Pool {
         for (index, configured) in self.config.servers.iter().enumerate() {
             match &self.places[index] {
                 Places::Fixed(endpoint) => {
-                    let endpoint = endpoint.clone();
                     let server =
                         server(&mut self.known, &self.config, &self.label, index, endpoint);
                     members.push(Member {
@@ -248,7 +247,7 @@ impl Pool {
                     for address in addresses {
                         let endpoint = Endpoint::Inet(address.endpoint);
                         let server =
-                            server(&mut self.known, &self.config, &self.label, index, endpoint);
+                            server(&mut self.known, &self.config, &self.label, index, &endpoint);
                         members.push(Member {
                             server,
                             weight: configured.weight * u32::from(address.weight.max(1)),
@@ -275,7 +274,7 @@ fn server(
     pool: &config::Pool,
     label: &Arc<str>,
     index: usize,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
 ) -> Arc<Server> {
     let configured = &pool.servers[index];
     let make = || {

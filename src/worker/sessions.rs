@@ -40,6 +40,10 @@ pub(super) enum Purpose {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are sessions; those made ahead are few"
+)]
 enum Occupant {
     Session(Entry),
     Ahead(Ahead),
