@@ -118,6 +118,12 @@ pub(crate) fn units(data: &[u8]) {
     if let Ok(rate) = units::parse_rate(&text) {
         read_back(&rate, &units::parse_rate(&units::format_rate(rate)));
     }
+    if let Ok(percent) = units::parse_percent(&text) {
+        read_back(
+            &percent,
+            &units::parse_percent(&units::format_percent(percent)),
+        );
+    }
     for shown in [
         figures::parse_size(&text).map(|n| figures::size(n as f64)),
         figures::parse_count(&text).map(|n| figures::rate(n as f64)),

@@ -78,7 +78,7 @@ fn example(name: &str) -> String {
 #[test]
 fn the_examples_are_valid_and_their_resolved_form_is_too() {
     let scratch = Scratch::new("examples");
-    for name in ["thalweg.toml", "minimal.toml"] {
+    for name in ["thalweg.toml", "minimal.toml", "pools.toml"] {
         let resolved = valid(&["check", "-c", &example(name)]);
         let again = scratch.file(name, resolved.as_bytes());
         assert_eq!(valid(&["check", "-c", &again]), resolved);
@@ -90,6 +90,8 @@ fn the_examples_are_valid_and_their_resolved_form_is_too() {
         "connect_timeout = \"5s\"",
         "reactors = \"auto\"",
         "nodelay = true",
+        "balance = \"round_robin\"",
+        "check = \"off\"",
     ] {
         assert!(minimal.contains(default), "{default}");
     }
@@ -212,6 +214,7 @@ fn set_goes_before_the_file_and_is_named_when_wrong() {
     assert!(set("defaults.idle_timeout=5s").contains("idle_timeout = \"5s\""));
     assert!(set("upstream.web.servers=[\"x:1\"]").contains("{ address = \"x:1\","));
     assert!(set("upstream.web.balance=first").contains("balance = \"first\""));
+    assert!(set("upstream.web.check.interval=9s").contains("interval = \"9s\""));
     let refused = |text: &str| refused(&["check", "-c", &file, "--set", text]);
     let message = refused("defaults.idel_timeout=5s");
     assert!(

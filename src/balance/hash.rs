@@ -59,21 +59,23 @@ fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
 /// SplitMix64: small, and good enough to draw lots. Seeded by the caller, so that
 /// a run can be repeated.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    /// The sequence of this seed; any will do.
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) const fn draw(&mut self) -> u64 {
+    /// The next number, from all of `u64`.
+    pub const fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }
 
     /// A number below `bound`, which is not 0. By multiplication, not by
     /// remainder: uneven by at most `bound` in 2^64.
-    pub(super) const fn below(&mut self, bound: u64) -> u64 {
+    pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.draw() as u128 * bound as u128) >> 64) as u64
     }
 }

@@ -5,7 +5,7 @@
 //! Each server has a permutation of the entries, drawn from its name alone. The
 //! servers take turns, in the order of their names and in proportion to their
 //! weights, and at each turn a server takes the first entry of its permutation
-//! that is still free. So shares are exact to an entry, and a table without one
+//! that is still free. So shares follow the weights, and a table without one
 //! server differs little from the table with it, beyond that server's own entries.
 //!
 //! A server that is down stays in the table. Who meets it walks on to the next
@@ -20,8 +20,9 @@ use super::hash::{GOLDEN, mix, server_key};
 ///
 /// One size for any number of servers. A size that followed the number would
 /// change at some number, and there a single server more or less would move
-/// nearly every client. 65537 is the small size of the paper: shares are within
-/// 1 % of the weights up to 655 servers. 128 KiB, of which a pick reads one line.
+/// nearly every client. 65537 is the small size of the paper: a server with a share
+/// of 100 entries or more, such as one of 655 equals, is within 1 % of it. 128 KiB,
+/// of which a pick reads one line.
 const ENTRIES: usize = 65_537;
 
 /// The walk past servers that are down looks at so many entries for each server of

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`policy`] | [`Balancer`]: picks a server by one of the policies |
 //! | `maglev` | the table of consistent hashing |
-//! | `hash` | [`client_key`]: hashes that are the same everywhere and for ever |
+//! | `hash` | [`client_key`]: hashes that are the same everywhere and for ever; [`Random`] |
 //! | `tried` | [`Tried`]: the servers that a session tried |
 //! | [`health`] | rise and fall, failures in passing, slow start |
 
@@ -15,7 +15,7 @@ mod maglev;
 pub mod policy;
 mod tried;
 
-pub use hash::client_key;
+pub use hash::{Random, client_key};
 pub use policy::{Balancer, Policy, View};
 pub use tried::Tried;
 

@@ -14,8 +14,10 @@ use clap::ValueHint;
 
 use crate::config::{FileText, Inputs, Override, Pair};
 
-/// A configuration larger than this is a mistake, such as a device or a log.
-const FILE_MAX: u64 = 16 << 20;
+/// A configuration larger than this is a mistake, such as a device or a log. What
+/// `check` prints of the longest ranges of ports, 32,768 forwards with a pool each,
+/// has 28 MB.
+const FILE_MAX: u64 = 64 << 20;
 
 /// What to forward: pairs, a file, or both.
 #[derive(Debug, clap::Args)]

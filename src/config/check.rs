@@ -1,10 +1,11 @@
 //! `check =` of a pool: how servers are probed between sessions.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::choices;
-use super::raw::{Node, TableReader, Value};
+use super::raw::{Entry, Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::units::format_duration;
 use super::values;
@@ -61,7 +62,7 @@ pub enum CheckKind {
         /// default. Never empty.
         statuses: Vec<RangeInclusive<u16>>,
     },
-    /// To start a TLS handshake: any answer to a ClientHello but an alert. The
+    /// To start a TLS handshake: a ServerHello in answer to a ClientHello. The
     /// certificate is not checked.
     Tls {
         /// The name to ask for (SNI); `None`, the default: the server's name, and
@@ -132,27 +133,31 @@ impl CheckKind {
 /// Reads `check =`: a table, or the type alone, or `"off"`. `None` also where it is
 /// wrong, which has been reported.
 pub(super) fn read(node: &Node, report: &mut Report) -> Option<Check> {
+    const FORM: &str = "such as check = \"tcp\", or check = { type = \"tcp\", interval = \"5s\" }";
     match &node.value {
-        Value::String(text) if text == "off" => None,
         Value::Table(_) => read_table(node, report),
-        _ => {
-            let fault = match values::choice(node, choices::CHECKS) {
-                Ok(word) => match kind(word, None, node, report) {
-                    kind => return kind.map(of_kind),
-                },
-                Err(fault) => fault,
-            };
-            let remedy =
-                "such as check = \"tcp\", or check = { type = \"tcp\", interval = \"5s\" }";
-            report.error(
-                &node.span,
-                Fault {
-                    message: format!("`check`: {}", fault.message),
-                    remedy: fault.remedy.or(Some(remedy.to_owned())),
-                },
-            );
-            None
-        }
+        Value::String(text) if text == "off" => None,
+        _ => match values::choice(node, choices::CHECKS) {
+            Ok(_) => read_table(&table_of_type(node), report),
+            Err(fault) => {
+                let message = format!("`check`: {}", fault.message);
+                let remedy = fault.remedy.unwrap_or_else(|| FORM.to_owned());
+                report.error(&node.span, Fault::new(message).remedy(remedy));
+                None
+            }
+        },
+    }
+}
+
+/// `{ type = "tcp" }`, of which `"tcp"` is short.
+fn table_of_type(word: &Node) -> Node {
+    Node {
+        value: Value::Table(vec![Entry {
+            key: "type".to_owned(),
+            key_span: word.span.clone(),
+            node: word.clone(),
+        }]),
+        span: word.span.clone(),
     }
 }
 
@@ -212,56 +217,49 @@ fn read_kind(
             report.error(&entry.key_span, fault.remedy(remedy));
         }
     }
-    let node = t.node();
-    kind(word?, Some(t), node, report)
-}
-
-/// Of a table, or (`None`) of the type alone.
-fn kind(
-    word: CheckWord,
-    mut t: Option<&mut TableReader<'_>>,
-    node: &Node,
-    report: &mut Report,
-) -> Option<CheckKind> {
-    let missing = |key: &str, form: &str, report: &mut Report| {
-        let fault = Fault::new(format!("this check has no `{key}`"));
-        report.consequence(&node.span, fault.remedy(format!("such as check = {form}")));
-    };
-    match word {
+    match word? {
         CheckWord::Tcp => Some(CheckKind::Tcp),
         CheckWord::Exchange => {
-            let send = t.as_mut().and_then(|t| t.read("send", report, bytes));
-            let expect = t.as_mut().and_then(|t| t.read("expect", report, expected));
-            if t.is_none_or(|t| t.get("expect").is_none()) {
-                let form = "{ type = \"exchange\", send = \"PING\\r\\n\", expect = \"+PONG\" }";
-                missing("expect", form, report);
-            }
-            let (send, expect) = (send.unwrap_or_default(), expect?);
+            let send = t.read("send", report, bytes).unwrap_or_default();
+            let form = "{ type = \"exchange\", send = \"PING\\r\\n\", expect = \"+PONG\" }";
+            let expect = required(t, "expect", form, report, expected)?;
             Some(CheckKind::Exchange { send, expect })
         }
         CheckWord::Http => {
-            let path = t.as_mut().and_then(|t| t.read("path", report, path));
-            let host = t.as_mut().and_then(|t| t.read("host", report, host));
-            let statuses = t.as_mut().and_then(|t| t.read("status", report, statuses));
+            let path = t.read("path", report, path);
             Some(CheckKind::Http {
                 path: path.unwrap_or_else(|| "/".to_owned()),
-                host,
-                statuses: statuses.unwrap_or_else(|| vec![200..=399]),
+                host: t.read("host", report, host),
+                statuses: t
+                    .read("status", report, statuses)
+                    .unwrap_or_else(|| vec![200..=399]),
             })
         }
-        CheckWord::Tls => {
-            let server_name = t.and_then(|t| t.read("server_name", report, server_name));
-            Some(CheckKind::Tls { server_name })
-        }
+        CheckWord::Tls => Some(CheckKind::Tls {
+            server_name: t.read("server_name", report, server_name),
+        }),
         CheckWord::Command => {
-            let argv = t.as_mut().and_then(|t| t.read("command", report, argv));
-            if t.is_none_or(|t| t.get("command").is_none()) {
-                let form = "{ type = \"command\", command = [\"/usr/local/bin/probe\", \"-q\"] }";
-                missing("command", form, report);
-            }
-            Some(CheckKind::Command { argv: argv? })
+            let form = "{ type = \"command\", command = [\"/usr/local/bin/probe\", \"-q\"] }";
+            let argv = required(t, "command", form, report, argv)?;
+            Some(CheckKind::Command { argv })
         }
     }
+}
+
+/// A key without which a check of its type makes no sense.
+fn required<T>(
+    t: &mut TableReader<'_>,
+    key: &'static str,
+    form: &str,
+    report: &mut Report,
+    parse: fn(&Node) -> Result<T, Fault>,
+) -> Option<T> {
+    if t.get(key).is_none() {
+        let fault = Fault::new(format!("this check has no `{key}`"));
+        let remedy = format!("such as check = {form}");
+        report.consequence(&t.node().span, fault.remedy(remedy));
+    }
+    t.read(key, report, parse)
 }
 
 /// `interval`, `fast_interval` and `timeout`, and how they fit together.
@@ -412,14 +410,16 @@ fn statuses(node: &Node) -> Result<Vec<RangeInclusive<u16>>, Fault> {
 fn server_name(node: &Node) -> Result<String, Fault> {
     const REMEDY: &str = "such as \"www.example.com\", without a port";
     let text = values::string(node)?;
-    let with_port = format!("{text}:443").parse::<Address>();
-    match with_port {
-        Ok(Address::Name { host, .. }) if !text.contains(':') => Ok(host),
-        Ok(Address::Inet(_)) => {
-            let fault = Fault::new("a server name is not an IP address (RFC 6066)");
-            Err(fault.remedy("leave it out for servers without a name"))
-        }
-        _ => Err(Fault::new("this is not a host name").remedy(REMEDY)),
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        let fault = Fault::new("a server name is not an IP address (RFC 6066)");
+        return Err(fault.remedy("leave it out for servers without a name"));
+    }
+    // The dot keeps `unix` and `srv` from being prefixes.
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match format!("{name}.:443").parse() {
+        Ok(Address::Name { host, .. }) => Ok(host),
+        Ok(_) => Err(Fault::new("this is not a host name").remedy(REMEDY)),
+        Err(error) => Err(Fault::from(error).remedy(REMEDY)),
     }
 }
 
@@ -435,8 +435,7 @@ fn argv(node: &Node) -> Result<Vec<String>, Fault> {
     let argv = argv.collect::<Result<Vec<_>, _>>()?;
     let wrong = |problem: &str| Err(Fault::new(problem).remedy(REMEDY));
     match argv.first() {
-        None => return wrong("the command is empty"),
-        Some(program) if program.is_empty() => return wrong("the command is empty"),
+        None | Some(&"") => return wrong("the command is empty"),
         Some(program) if !program.starts_with('/') => {
             return wrong("a command starts with an absolute path");
         }

@@ -137,13 +137,11 @@ impl Forwards {
             let name = values::string(node)?;
             values::check_name(name).map(|()| (name.to_owned(), node.span.clone()))
         });
-        let listen = match table.get("listen") {
-            Some(node) => listeners("listen", node, report),
-            None => {
-                missing("listen", "listen = \":5000\"", node, report);
-                Vec::new()
-            }
-        };
+        let listen = table.get("listen");
+        let listen = listen.map(|node| listeners("listen", node, report));
+        if listen.is_none() {
+            missing("listen", "listen = \":5000\"", node, report);
+        }
         let upstream_node = table.get("upstream");
         let pool = upstream_node.map(|node| upstream(node, names, report));
         if pool.is_none() {
@@ -151,10 +149,10 @@ impl Forwards {
         }
         let settings = Settings::read(&mut table, names, report).or(&self.defaults);
         table.close(report, &[IN_POOLS, IN_SERVERS]);
-        let (Some(pool), false) = (pool, listen.is_empty()) else {
+        let (Some(listen), Some(pool)) = (listen, pool) else {
             return;
         };
-        if pool.servers.is_empty() {
+        if listen.is_empty() || pool.servers.is_empty() {
             return;
         }
         let pairs = match self.pair(&listen, &pool) {

@@ -21,6 +21,7 @@ mod raw;
 mod report;
 mod resolve;
 mod server;
+mod sources;
 #[cfg(test)]
 mod tests;
 pub mod units;

@@ -11,8 +11,7 @@ use super::report::{Fault, Report, Span};
 use super::resolve::Names;
 use super::server::{Server, WrittenServer, servers};
 use super::units::format_duration;
-use super::{choices, profile, values};
-use crate::net::address::Address;
+use super::{choices, profile, sources, values};
 
 /// Servers, and how sessions are spread over them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -161,26 +160,32 @@ pub(super) const KEYS: [&str; 19] = [
     "warm_max_age",
 ];
 
-/// Keys of a server, and of a check, that a pool has not.
-const SERVER_KEYS: [&str; 5] = ["address", "weight", "backup", "max_connections", "state"];
-const CHECK_KEYS: [&str; 8] = [
-    "interval",
-    "fast_interval",
-    "timeout",
-    "rise",
-    "fall",
-    "jitter",
-    "on_down",
-    "type",
-];
+/// Keys that a pool has not, and where they belong.
+const IN_SERVERS: Elsewhere<'_> = Elsewhere {
+    keys: &["address", "weight", "backup", "max_connections", "state"],
+    owner: "of a server",
+    remedy: "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
+};
+const IN_CHECKS: Elsewhere<'_> = Elsewhere {
+    keys: &[
+        "type",
+        "interval",
+        "fast_interval",
+        "timeout",
+        "rise",
+        "fall",
+        "jitter",
+        "on_down",
+        "port",
+    ],
+    owner: "of a check",
+    remedy: "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MICROSECOND: Duration = Duration::from_micros(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const WARM_MAX: i64 = 1024;
-
-/// Local addresses in one list: a /22, far more than port exhaustion calls for.
-const SOURCES_MAX: usize = 1024;
 
 /// A pool as it is written: its servers may be ranges of ports.
 #[derive(Debug, Clone)]
@@ -239,8 +244,7 @@ impl WrittenPool {
     fn read(&mut self, mut table: TableReader<'_>, place: &Span, report: &mut Report) {
         let t = &mut table;
         if let Some(node) = t.get("servers") {
-            self.servers = servers("servers", node, report);
-            check_servers(&self.servers, node, report);
+            self.servers = whole_servers("servers", node, report);
         } else {
             let fault = Fault::new(format!("{} has no `servers`", t.title()));
             let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
@@ -254,26 +258,7 @@ impl WrittenPool {
         }
         read_names(t, pool, report);
         read_local(t, pool, &self.servers, report);
-        let elsewhere = |keys, owner, remedy| Elsewhere {
-            keys,
-            owner,
-            remedy,
-        };
-        table.close(
-            report,
-            &[
-                elsewhere(
-                    &SERVER_KEYS,
-                    "of a server",
-                    "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
-                ),
-                elsewhere(
-                    &CHECK_KEYS,
-                    "of a check",
-                    "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
-                ),
-            ],
-        );
+        table.close(report, &[IN_SERVERS, IN_CHECKS]);
     }
 }
 
@@ -353,7 +338,9 @@ fn read_local(
     servers: &[WrittenServer],
     report: &mut Report,
 ) {
-    set(&mut pool.sources, t.read("source", report, sources));
+    if let Some(node) = t.get("source") {
+        pool.sources = sources::read(node, report);
+    }
     pool.interface = t.read("interface", report, profile::interface);
     let transparent = t.read("transparent", report, values::boolean);
     set(&mut pool.transparent, transparent);
@@ -363,7 +350,7 @@ fn read_local(
     );
     let age = |n: &Node| values::duration(n, MILLISECOND * 100..=DAY, MICROSECOND);
     set(&mut pool.warm_max_age, t.read("warm_max_age", report, age));
-    check_families(&pool.sources, servers, report);
+    sources::check_families(&pool.sources, servers, report);
     if !pool.transparent {
         return;
     }
@@ -406,70 +393,15 @@ fn retries(node: &Node) -> Result<Option<u8>, Fault> {
     }
 }
 
-/// An address of this host, several with commas, or a list of them.
-fn sources(node: &Node) -> Result<Vec<IpAddr>, Fault> {
-    let texts = match &node.value {
-        Value::Array(nodes) => nodes
-            .iter()
-            .map(values::string)
-            .collect::<Result<Vec<_>, _>>()?,
-        _ => values::string(node)?.split(',').map(str::trim).collect(),
-    };
-    if texts.len() > SOURCES_MAX {
-        return Err(Fault::new(format!(
-            "{} addresses are too many; {SOURCES_MAX} is the most",
-            texts.len()
-        )));
+/// The servers of a pool, and what must hold for all of them together. A list of
+/// which a part is wrong is not judged as a whole: that part may be what is missing.
+fn whole_servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+    let errors = report.count();
+    let servers = servers(key, node, report);
+    if servers.is_empty() || report.count() > errors {
+        return servers;
     }
-    texts.into_iter().map(source).collect()
-}
-
-fn source(text: &str) -> Result<IpAddr, Fault> {
-    let short = || text.chars().take(60).collect::<String>();
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        return Err(
-            Fault::new(format!("`{}` is not an IP address", short())).remedy(
-                "write addresses of this host without a port, such as [\"10.0.0.2\", \"10.0.0.3\"]",
-            ),
-        );
-    };
-    // An IPv4-mapped address is dialled from an IPv4 socket.
-    let ip = ip.to_canonical();
-    if ip.is_unspecified() || ip.is_multicast() {
-        let fault = Fault::new(format!("`{ip}` cannot be the address of a host"));
-        return Err(fault.remedy("leave it out for the kernel's choice"));
-    }
-    Ok(ip)
-}
-
-/// Every server whose family is sure has a source of that family: without one no
-/// connect to it could succeed.
-fn check_families(sources: &[IpAddr], servers: &[WrittenServer], report: &mut Report) {
-    if sources.is_empty() {
-        return;
-    }
-    for server in servers {
-        let Address::Inet(address) = &server.server().address else {
-            continue;
-        };
-        if sources.iter().any(|ip| ip.is_ipv4() == address.is_ipv4()) {
-            continue;
-        }
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let fault = Fault::new(format!(
-            "`{}` cannot be reached: `source` has no {family} address",
-            server.written.range
-        ));
-        let remedy = format!("add an {family} address of this host to `source`");
-        report.error(&server.written.span, fault.remedy(remedy));
-    }
-}
-
-/// What must hold for the servers of a pool together; `node` is their list.
-fn check_servers(servers: &[WrittenServer], node: &Node, report: &mut Report) {
-    let all = |it: fn(&Server) -> bool| {
-        !servers.is_empty() && servers.iter().all(|written| it(written.server()))
-    };
+    let all = |it: fn(&Server) -> bool| servers.iter().all(|written| it(written.server()));
     if all(|server| server.backup) {
         let fault = Fault::new("every server of this pool is a backup");
         let remedy = "leave `backup` out for those that are used first";
@@ -481,6 +413,7 @@ fn check_servers(servers: &[WrittenServer], node: &Node, report: &mut Report) {
             "give at least one a weight; state = \"drain\" is for taking servers out of use";
         report.consequence(&node.span, fault.remedy(remedy));
     }
+    servers
 }
 
 /// The name of a pool: like any, and it cannot look like an address.
@@ -495,7 +428,7 @@ pub(super) fn check_name(name: &str) -> Result<(), Fault> {
 
 /// `upstream =` of a forward: a pool's name, a pool, or servers. Without servers
 /// where it is wrong, which has been reported.
-pub(super) fn upstream(node: &Node, names: &Names, report: &mut Report) -> WrittenPool {
+pub(super) fn upstream(node: &Node, names: &mut Names, report: &mut Report) -> WrittenPool {
     match &node.value {
         Value::String(text) if !text.is_empty() && !text.contains([':', ',']) => {
             match names.pool(text) {
@@ -511,10 +444,6 @@ pub(super) fn upstream(node: &Node, names: &Names, report: &mut Report) -> Writt
         Value::Table(_) if node.entry("address").is_none() => {
             WrittenPool::inline(node, names, report)
         }
-        _ => {
-            let servers = servers("upstream", node, report);
-            check_servers(&servers, node, report);
-            WrittenPool::of(servers)
-        }
+        _ => WrittenPool::of(whole_servers("upstream", node, report)),
     }
 }

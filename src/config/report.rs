@@ -261,6 +261,11 @@ impl Report {
         }
     }
 
+    /// How many errors there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.problems.len() + self.omitted
+    }
+
     pub(super) fn mark_damaged(&mut self) {
         self.damaged = true;
     }

@@ -69,8 +69,9 @@ fn read_file(report: &mut Report, file: &FileText) -> Node {
 pub(super) struct Names {
     profiles: BTreeMap<String, SocketOptions>,
     pools: BTreeMap<String, WrittenPool>,
-    /// Profiles that some forward uses.
-    used: BTreeSet<String>,
+    /// Profiles and pools that some forward names.
+    used_profiles: BTreeSet<String>,
+    used_pools: BTreeSet<String>,
     /// Named pools that some forward has.
     shared: HashSet<Arc<Pool>>,
 }
@@ -95,7 +96,8 @@ fn config(root: &Node, report: &mut Report) -> Config {
     let mut names = Names {
         profiles: config.profiles,
         pools: BTreeMap::new(),
-        used: BTreeSet::new(),
+        used_profiles: BTreeSet::new(),
+        used_pools: BTreeSet::new(),
         shared: HashSet::new(),
     };
     for entry in named_tables(profile_nodes, "profile", report) {
@@ -103,7 +105,12 @@ fn config(root: &Node, report: &mut Report) -> Config {
         let options = profile::read(&entry.node, &title, report);
         names.profiles.insert(entry.key.clone(), options);
     }
-    for entry in named_tables(table.get("upstream"), "upstream", report) {
+    let pool_nodes = table.get("upstream");
+    for entry in named_tables(pool_nodes, "upstream", report) {
+        // One key that `--set` made is no pool; a misspelt name is told below.
+        if report.is_argument(&entry.key_span) && entry.node.entry("servers").is_none() {
+            continue;
+        }
         let pool = WrittenPool::named(entry, report);
         names.pools.insert(entry.key.clone(), pool);
     }
@@ -130,7 +137,8 @@ fn config(root: &Node, report: &mut Report) -> Config {
         let remedy = "add a [[forward]] with `listen` and `upstream` to a file, or give -l and -r";
         report.consequence(&root.span, fault.remedy(remedy));
     }
-    refuse_useless_overrides(profile_nodes, &names, report);
+    refuse_useless_overrides(profile_nodes, "profile", &names.used_profiles, report);
+    refuse_useless_overrides(pool_nodes, "pool", &names.used_pools, report);
     table.close(report, &[]);
     config.profiles = names.profiles;
     config.forwards = forwards.finish();
@@ -250,21 +258,27 @@ fn defaults(node: &Node, names: &Names, report: &mut Report) -> Settings {
     settings
 }
 
-/// A profile that only `--set` made and no forward uses is a slip of the fingers:
-/// without this it would be ignored in silence.
-fn refuse_useless_overrides(nodes: Option<&Node>, names: &Names, report: &mut Report) {
+/// A profile or a pool that only `--set` made and no forward uses is a slip of the
+/// fingers: without this it would be ignored in silence.
+fn refuse_useless_overrides(
+    nodes: Option<&Node>,
+    what: &str,
+    used: &BTreeSet<String>,
+    report: &mut Report,
+) {
     let Some(Value::Table(entries)) = nodes.map(|node| &node.value) else {
         return;
     };
     for entry in entries {
-        if !report.is_argument(&entry.key_span) || names.used.contains(&entry.key) {
+        if !report.is_argument(&entry.key_span) || used.contains(&entry.key) {
             continue;
         }
-        let fault = Fault::new(format!("no forward uses a profile named `{}`", entry.key));
-        let used = names.used.iter().map(String::as_str);
-        let remedy = match nearest(&entry.key, used.clone()) {
+        let fault = Fault::new(format!("no forward uses a {what} named `{}`", entry.key));
+        let known = used.iter().map(String::as_str);
+        let remedy = match nearest(&entry.key, known.clone()) {
             Some(name) => format!("did you mean `{name}`?"),
-            None => format!("profiles in use: {}", used.collect::<Vec<_>>().join(", ")),
+            None if used.is_empty() => format!("no forward names a {what}"),
+            None => format!("{what}s in use: {}", known.collect::<Vec<_>>().join(", ")),
         };
         report.consequence(&entry.key_span, fault.remedy(remedy));
     }
@@ -290,7 +304,7 @@ impl Names {
 
     /// The options of a profile that a forward uses.
     pub(super) fn profile(&mut self, name: &str) -> SocketOptions {
-        self.used.insert(name.to_owned());
+        self.used_profiles.insert(name.to_owned());
         // An unknown name has been reported where it was read.
         self.profiles.get(name).cloned().unwrap_or_default()
     }
@@ -319,9 +333,10 @@ impl Names {
         Err(fault.remedy(format!("write upstream = \"{name}\", or another name")))
     }
 
-    /// The pool of that name.
-    pub(super) fn pool(&self, name: &str) -> Result<&WrittenPool, Fault> {
+    /// The pool of that name, which a forward uses.
+    pub(super) fn pool(&mut self, name: &str) -> Result<&WrittenPool, Fault> {
         let short: String = name.chars().take(60).collect();
+        self.used_pools.insert(name.to_owned());
         self.pools.get(name).ok_or_else(|| {
             let fault = Fault::new(format!("there is no pool named `{short}`"));
             match nearest(name, self.pools.keys().map(String::as_str)) {

@@ -106,13 +106,11 @@ pub(super) fn servers(key: &str, node: &Node, report: &mut Report) -> Vec<Writte
 }
 
 fn one(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
-    match &node.value {
-        Value::Table(_) => server_table(key, node, report),
-        _ => {
-            let found = addresses::text(key, node, Use::Server, report);
-            found.into_iter().map(WrittenServer::new).collect()
-        }
+    if let Value::Table(_) = &node.value {
+        return server_table(key, node, report);
     }
+    let found = addresses::text(key, node, Use::Server, report);
+    found.into_iter().map(WrittenServer::new).collect()
 }
 
 /// `{ address = "10.0.0.1:443", weight = 2 }`.

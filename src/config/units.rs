@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_rates_are_read_exactly() {
+    fn sizes_rates_and_percents_are_read_exactly() {
         assert_eq!(parse_size("64KiB"), Ok(65_536));
         assert_eq!(parse_size("1MB"), Ok(1_000_000));
         assert_eq!(parse_size("1.5MiB"), Ok(1_572_864));
@@ -416,6 +416,12 @@ mod tests {
         ] {
             let message = parse_size(text).expect_err(text).to_string();
             assert!(message.contains(expected), "{text}: {message}");
+        }
+        assert_eq!(parse_percent("0%"), Ok(0));
+        assert_eq!(parse_percent("100%"), Ok(100));
+        for text in ["", "%", "10", "-1%", "+1%", "101%", "1.5%", "999%", "10%%"] {
+            let message = parse_percent(text).expect_err(text).to_string();
+            assert!(message.contains("from 0% to 100%"), "{text}: {message}");
         }
         for (text, expected) in [
             ("100", "100Mbit"),
@@ -456,10 +462,13 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in r".{0,20}|[0-9.]{0,30}[a-zA-Z/]{0,5}") {
+        fn no_text_panics(text in r".{0,20}|[0-9.]{0,30}[a-zA-Z/%]{0,5}") {
             let _ = parse_duration(&text);
             let _ = parse_size(&text);
             let _ = parse_rate(&text);
+            if let Ok(percent) = parse_percent(&text) {
+                prop_assert_eq!(parse_percent(&format_percent(percent)), Ok(percent));
+            }
         }
     }
 }

@@ -73,12 +73,30 @@ impl fmt::Display for UnixName {
                 let bytes = path.as_os_str().as_encoded_bytes();
                 // A leading `@` would read back as an abstract name.
                 match bytes.strip_prefix(b"@") {
-                    Some(rest) => write!(f, "unix:\\x40{}", rest.escape_ascii()),
-                    None => write!(f, "unix:{}", bytes.escape_ascii()),
+                    Some(rest) => write!(f, "unix:\\x40{}", Escaped(rest)),
+                    None => write!(f, "unix:{}", Escaped(bytes)),
                 }
             }
-            Self::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+            Self::Abstract(name) => write!(f, "unix:@{}", Escaped(name)),
         }
+    }
+}
+
+/// The bytes of a unix name as a list of addresses reads them: a comma and a space
+/// at the end would belong to the list.
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, last) = match self.0.strip_suffix(b" ") {
+            Some(bytes) => (bytes, "\\x20"),
+            None => (self.0, ""),
+        };
+        for (index, part) in bytes.split(|byte| *byte == b',').enumerate() {
+            let comma = if index > 0 { "\\x2c" } else { "" };
+            write!(f, "{comma}{}", part.escape_ascii())?;
+        }
+        f.write_str(last)
     }
 }
 

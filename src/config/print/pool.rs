@@ -1,5 +1,7 @@
 //! `[forward.upstream]`: the pool of the forward above, every default filled in.
 
+use std::fmt::Write as _;
+
 use super::super::check::{Check, CheckKind};
 use super::super::choices::{self, word};
 use super::super::pool::Pool;
@@ -116,8 +118,12 @@ fn bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.starts_with("hex:") => quote(text),
         _ => {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            quote(&format!("hex:{digits}"))
+            let mut text = String::from("hex:");
+            for byte in bytes {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{byte:02x}");
+            }
+            quote(&text)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The whole of the configuration, from text to [`Config`] and back.
 
+mod any_pool;
+mod pools;
 mod properties;
 mod refused;
 

@@ -1,12 +1,12 @@
 //! Properties: any text gives a configuration or errors with places, and what is
 //! printed reads back.
 
-use std::net::SocketAddr;
-
 use proptest::prelude::*;
 
 use super::super::*;
+use super::any_pool::any_pool;
 use super::{BASE, load};
+use crate::net::address::UnixName;
 
 /// How many errors a text has; checks what must hold for any text on the way.
 pub(super) fn errors_of(text: &str) -> usize {
@@ -36,10 +36,14 @@ pub(super) fn errors_of(text: &str) -> usize {
 /// A text that uses every key.
 const EVERY_KEY: &str = include_str!("../../../examples/thalweg.toml");
 
+/// A text that uses every policy and every check.
+const POOLS: &str = include_str!("../../../examples/pools.toml");
+
 #[test]
 fn the_examples_are_valid_and_what_check_prints_of_them_reads_back() {
     assert_eq!(errors_of(EVERY_KEY), 0);
     assert_eq!(errors_of(include_str!("../../../examples/minimal.toml")), 0);
+    assert_eq!(errors_of(POOLS), 0);
 }
 
 /// Fragments that are likely to meet code paths.
@@ -71,6 +75,15 @@ fn fragment() -> impl Strategy<Value = String> {
         "listen",
         "servers",
         "address",
+        "weight",
+        "backup",
+        "check",
+        "type",
+        "source",
+        "balance",
+        "\"hash_address\"",
+        "\"exchange\"",
+        "\"srv:_a._tcp.b\"",
         "mss",
         "keepalive",
         "raw",
@@ -121,9 +134,10 @@ proptest! {
 
     #[test]
     fn b70_any_text_near_a_valid_one(
+        valid in prop::sample::select(vec![EVERY_KEY, POOLS]),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..30, fragment()), 1..5),
     ) {
-        let mut text: Vec<char> = EVERY_KEY.chars().collect();
+        let mut text: Vec<char> = valid.chars().collect();
         for (at, remove, insert) in edits {
             let at = at.index(text.len() + 1);
             let end = (at + remove).min(text.len());
@@ -164,9 +178,9 @@ fn any_config() -> impl Strategy<Value = Config> {
         0u64..1_000_000,
     );
     let names = (r"\PC{1,20}", r"\PC{1,20}", r"(/\PC{0,20}/\PC{0,8}[a-z])");
-    let inet = any::<(u32, u16)>().prop_map(|(ip, port)| (ip | 1, port.max(1)));
-    (timeouts, global, names, inet, 0usize..3, any::<u64>()).prop_map(
-        |(timeouts, global, (name, profile, path), (ip, port), pick, number)| {
+    let listen = Address::Unix(UnixName::Abstract(b"\0 listener of no server".to_vec()));
+    (timeouts, global, names, any_pool(), 0usize..3, any::<u64>()).prop_map(
+        move |(timeouts, global, (name, profile, path), pool, pick, number)| {
             let options = SocketOptions {
                 nodelay: Some(number & 1 == 0),
                 quickack: [None, Some(true), Some(false)][pick],
@@ -174,13 +188,10 @@ fn any_config() -> impl Strategy<Value = Config> {
                 notsent_lowat: Some(number as u32),
                 ..SocketOptions::default()
             };
-            let server = SocketAddr::from((ip.to_be_bytes(), port));
             let forward = Forward {
                 name,
-                listen: vec![Address::Any {
-                    port: port.wrapping_add(1),
-                }],
-                pool: Arc::new(Pool::new(vec![Server::new(Address::Inet(server))])),
+                listen: vec![listen.clone()],
+                pool: Arc::new(pool),
                 max_connections: [None, Some(1), Some(u32::MAX)][pick],
                 timeouts,
                 data_path: [DataPath::Auto, DataPath::Copy, DataPath::Splice][pick],
@@ -200,7 +211,10 @@ fn any_config() -> impl Strategy<Value = Config> {
                     buffer_limit: (number >> 16).clamp(1 << 20, 1 << 50),
                     busy_poll: Duration::from_micros(global.4),
                     names: NameSources {
-                        dns_servers: vec![([10, 0, 0, pick as u8 + 1], port).into(); pick],
+                        dns_servers: vec![
+                            ([10, 0, 0, pick as u8 + 1], number as u16 | 1).into();
+                            pick
+                        ],
                         resolv_conf: path.clone().into(),
                         hosts: format!("{path}.hosts").into(),
                     },
