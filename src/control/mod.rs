@@ -13,7 +13,9 @@ mod reactor;
 mod report;
 pub mod resolve;
 mod signals;
+mod upstreams;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, LogLevel};
@@ -24,7 +26,9 @@ use crate::relay::ending::Cause;
 use prepare::Prepared;
 pub use prepare::StartError;
 use reactor::{Order, Reactor};
+use resolve::Resolver;
 use signals::{Signal, Signals};
+use upstreams::Upstreams;
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -61,6 +65,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 /// A forwarder at work.
 struct Running {
     reactors: Vec<Reactor>,
+    upstreams: Arc<Upstreams>,
+    /// Keeps names resolved for as long as it is there.
+    _resolver: Option<Resolver>,
     drain_timeout: Duration,
     log: Log,
     /// Unix listeners' paths go when this is dropped.
@@ -73,13 +80,20 @@ impl Running {
             reactors,
             sockets,
             drain_timeout,
+            upstreams,
+            check_options: _,
+            resolver,
+            origin: _,
         } = prepared;
         let reactors = reactors
             .into_iter()
             .map(Reactor::spawn)
             .collect::<Result<Vec<_>, _>>()?;
+        upstreams.connect(reactors.iter().map(Reactor::wire).collect());
         Ok(Self {
             reactors,
+            upstreams,
+            _resolver: resolver,
             drain_timeout,
             log,
             _sockets: sockets,
@@ -175,5 +189,6 @@ impl Running {
         // Reactors publish their gauges within a turn of being woken.
         std::thread::sleep(Duration::from_millis(5));
         report::log_counters(&self.log, &self.snapshots());
+        report::log_servers(&self.log, &self.upstreams.servers());
     }
 }

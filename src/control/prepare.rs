@@ -2,30 +2,36 @@
 //! up, sockets bound, and a word on each option that the kernel did not grant.
 
 use std::io;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Reactors};
 use crate::engine::choice::{self, Kind};
 use crate::engine::epoll;
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::Address;
+use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, BindError, Bound};
-use crate::net::options::Leg;
+use crate::net::options::{Leg, OptionPlan};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
-use crate::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup};
+use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup};
+
+use super::resolve::Resolver;
+use super::upstreams::{Layout, Upstreams};
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 const DESCRIPTORS_PER_REACTOR: u32 = 40;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
 const DESCRIPTORS_SPARE: u32 = 16;
+
+/// How long a start waits for the first answers of the names of servers.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// Why nothing was started. Exit code 1.
 #[derive(Debug, Error)]
@@ -49,13 +55,20 @@ pub enum StartError {
         /// Which, why, and what to do.
         error: BindError,
     },
-    /// A server's name has no address.
-    #[error("forward {forward}: cannot look up the server {host}: {error}")]
-    Resolve {
+    /// Names cannot be looked up.
+    #[error("cannot start looking names up: {0}")]
+    Resolver(#[source] io::Error),
+    /// Servers cannot be checked.
+    #[error("cannot start checking servers: {0}")]
+    Checker(#[source] io::Error),
+    /// The kernel does not let this process connect from foreign addresses.
+    #[error(
+        "forward {forward}: `transparent` needs CAP_NET_ADMIN: {error}; \
+         run as root, or setcap cap_net_admin+ep on the binary"
+    )]
+    Transparent {
         /// Whose.
         forward: String,
-        /// The name.
-        host: String,
         /// Why not.
         error: io::Error,
     },
@@ -75,6 +88,12 @@ pub(super) struct Prepared {
     pub(super) reactors: Vec<ReactorPlan>,
     pub(super) sockets: Vec<Bound>,
     pub(super) drain_timeout: Duration,
+    pub(super) upstreams: Arc<Upstreams>,
+    /// By pool.
+    pub(super) check_options: Vec<Arc<OptionPlan>>,
+    pub(super) resolver: Option<Resolver>,
+    /// Time zero of every reactor.
+    pub(super) origin: Instant,
 }
 
 /// What one reactor is started with.
@@ -85,6 +104,7 @@ pub(super) struct ReactorPlan {
     pub(super) listeners: Vec<epoll::Listener>,
     pub(super) worker: Setup,
     pub(super) pin: Option<usize>,
+    pub(super) origin: Instant,
 }
 
 impl Prepared {
@@ -98,16 +118,25 @@ impl Prepared {
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
         let mut shares: Vec<Share> = (0..count).map(|_| Share::default()).collect();
+        let layout = Layout::new(config);
+        let origin = Instant::now();
         let mut sockets = Vec::new();
         let mut forwards = Vec::new();
         for (index, forward) in config.forwards.iter().enumerate() {
             report_options(forward, log);
-            forwards.push(forward_setup(forward, config)?);
+            if forward.pool.transparent {
+                check_transparent(forward)?;
+            }
+            forwards.push(forward_setup(forward, layout.of_forward[index], config));
             for address in &forward.listen {
                 let bound = bind(forward, address, index as u16, &mut shares, log)?;
                 sockets.push(bound);
             }
         }
+        // After the sockets: what is wrong with those is known at once.
+        let upstreams = Arc::new(layout.build());
+        let resolver = resolver(config, &layout, &upstreams, log)?;
+        let setups = layout.setups(&upstreams);
         let gate = Arc::new(gate(config, descriptors, count, log));
         log.line(
             LogLevel::Info,
@@ -127,6 +156,7 @@ impl Prepared {
                 worker: Setup {
                     reactor: index as u16,
                     forwards: forwards.clone(),
+                    upstreams: setups.clone(),
                     listeners: share.setups,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
@@ -134,6 +164,7 @@ impl Prepared {
                     session_log: config.log.sessions,
                 },
                 pin: pin(config, index, count),
+                origin,
             });
         let drain_timeout = config
             .forwards
@@ -144,8 +175,42 @@ impl Prepared {
             reactors: reactors.collect(),
             sockets,
             drain_timeout: drain_timeout.unwrap_or_default(),
+            upstreams,
+            check_options: layout.check_options(),
+            resolver,
+            origin,
         })
     }
+}
+
+/// Keeps the names of servers resolved, if there are any. Returns once each has an
+/// answer or a failure: so a normal start has its servers at once, and one whose names
+/// do not resolve is not held up for long.
+fn resolver(
+    config: &Config,
+    layout: &Layout,
+    upstreams: &Arc<Upstreams>,
+    log: &Log,
+) -> Result<Option<Resolver>, StartError> {
+    let names = layout.names();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let (told, line) = (upstreams.clone(), log.clone());
+    let changed = move |name, answer| told.resolved(name, &answer, &line);
+    let resolver = Resolver::start(&config.global.names, names, log.clone(), changed)
+        .map_err(StartError::Resolver)?;
+    resolver.first(FIRST_ANSWERS);
+    Ok(Some(resolver))
+}
+
+/// Whether connects may come from foreign addresses here: better an error now than one
+/// for each client.
+fn check_transparent(forward: &Forward) -> Result<(), StartError> {
+    dial::may_be_transparent().map_err(|errno| StartError::Transparent {
+        forward: forward.name.clone(),
+        error: errno.into(),
+    })
 }
 
 /// The engine asked for, or the best that can be had; which, and why, goes to the
@@ -235,15 +300,7 @@ fn report_options(forward: &Forward, log: &Log) {
     }
 }
 
-fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, StartError> {
-    let mut servers = Vec::new();
-    for server in &forward.pool.servers {
-        servers.extend(
-            resolve(forward, &server.address)?
-                .into_iter()
-                .map(|endpoint| ServerSetup { endpoint }),
-        );
-    }
+fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSetup {
     let rules = Rules {
         deadlines: Deadlines {
             connect: forward.timeouts.connect,
@@ -251,7 +308,10 @@ fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, Sta
             half_close: forward.timeouts.half_close,
             write_stall: forward.timeouts.write_stall,
         },
-        attempts_max: servers.len().min(usize::from(u8::MAX)) as u8,
+        // Without a bound of its own a session ends when no server is left.
+        attempts_max: forward.pool.retries.map_or(u8::MAX, |it| it.saturating_add(1)),
+        retry: forward.pool.retry_timeout,
+        queue: forward.pool.queue_timeout,
         path: match forward.data_path {
             DataPath::Auto => PathPolicy::Auto,
             DataPath::Copy => PathPolicy::Copy,
@@ -260,44 +320,11 @@ fn forward_setup(forward: &Forward, config: &Config) -> Result<ForwardSetup, Sta
         // The engine reads no more than its scratch buffer or its pipe takes.
         fill_limit: config.global.scratch_buffer.max(config.global.pipe_size),
     };
-    Ok(ForwardSetup {
+    ForwardSetup {
         name: forward.name.as_str().into(),
         rules,
-        servers,
-        connect_options: Arc::new(forward.upstream.plan(Leg::Upstream)),
+        upstream,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
-    })
-}
-
-/// The endpoints of a server; every address of a name is one to try.
-fn resolve(forward: &Forward, address: &Address) -> Result<Vec<Endpoint>, StartError> {
-    match address {
-        Address::Any { port } => Ok(vec![Endpoint::Inet(
-            (std::net::Ipv4Addr::LOCALHOST, *port).into(),
-        )]),
-        Address::Inet(address) => Ok(vec![Endpoint::Inet(*address)]),
-        Address::Unix(name) => Ok(vec![Endpoint::Unix(name.clone())]),
-        Address::Srv(name) => Err(StartError::Resolve {
-            forward: forward.name.clone(),
-            host: name.clone(),
-            error: io::Error::other("the system's lookup knows no SRV records"),
-        }),
-        Address::Name { host, port } => {
-            let failed = |error| StartError::Resolve {
-                forward: forward.name.clone(),
-                host: host.clone(),
-                error,
-            };
-            let found: Vec<Endpoint> = (host.as_str(), *port)
-                .to_socket_addrs()
-                .map_err(failed)?
-                .map(Endpoint::Inet)
-                .collect();
-            if found.is_empty() {
-                return Err(failed(io::Error::other("the name has no address")));
-            }
-            Ok(found)
-        }
     }
 }
 

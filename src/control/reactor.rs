@@ -14,10 +14,11 @@ use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::ending::Cause;
+use crate::worker::upstream::server::{Server, ServerSet};
 use crate::worker::{Setup, Worker};
 
 /// What control tells a reactor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Order {
     /// Accept nothing more; end when the last session has.
     Drain,
@@ -25,14 +26,33 @@ pub(super) enum Order {
     Cut(Cause),
     /// Bring the gauges up to date.
     Publish,
+    /// These are the servers of an upstream from now on.
+    Servers(u16, Arc<ServerSet>),
+    /// End the sessions of a server.
+    CutServer(Arc<Server>),
+}
+
+/// The way to a reactor, for other threads.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    orders: Sender<Order>,
+    waker: Arc<Waker>,
+}
+
+impl Wire {
+    pub(super) fn send(&self, order: Order) {
+        // A reactor that has ended needs no orders.
+        if self.orders.send(order).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
 }
 
 /// A running reactor.
 #[derive(Debug)]
 pub(super) struct Reactor {
     thread: Option<JoinHandle<()>>,
-    orders: Sender<Order>,
-    waker: Waker,
+    wire: Wire,
     counters: Arc<Counters>,
 }
 
@@ -52,8 +72,10 @@ impl Reactor {
             .map_err(StartError::Reactor)?;
         Ok(Self {
             thread: Some(thread),
-            orders,
-            waker,
+            wire: Wire {
+                orders,
+                waker: Arc::new(waker),
+            },
             counters,
         })
     }
@@ -69,10 +91,12 @@ impl Reactor {
     }
 
     pub(super) fn send(&self, order: Order) {
-        // A reactor that has ended needs no orders.
-        if self.orders.send(order).is_ok() {
-            let _ = self.waker.wake();
-        }
+        self.wire.send(order);
+    }
+
+    /// The way to it.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire.clone()
     }
 
     /// Waits for the thread to end, but not for ever.
@@ -96,6 +120,7 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Wa
         listeners,
         worker,
         pin,
+        origin,
     } = plan;
     let log = worker.log.clone();
     if let Some(cpu) = pin
@@ -115,7 +140,7 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Wa
         ready,
         log,
     };
-    if let Err(error) = choice::run(kind, &engine, listeners, work) {
+    if let Err(error) = choice::run(kind, &engine, listeners, origin, work) {
         let _ = ready.send(Err(error));
     }
 }
@@ -151,6 +176,8 @@ fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
                         }
                         Order::Cut(cause) => worker.cut_all(cause),
                         Order::Publish => worker.publish(),
+                        Order::Servers(upstream, set) => worker.replace_servers(upstream, set),
+                        Order::CutServer(server) => worker.cut_server(&server),
                     }
                 }
             }

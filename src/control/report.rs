@@ -1,10 +1,13 @@
 //! The counters as log lines.
 
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::LogLevel;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
+use crate::worker::upstream::server::{FAILURES, Server};
 
 /// Logs the sum over the reactors, then how the connections spread.
 pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
@@ -22,6 +25,44 @@ pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
     if reactors.len() > 1 {
         log.line(LogLevel::Info, spread(reactors));
     }
+}
+
+/// Logs a line for each server: its state, and what came of dialling it.
+pub(super) fn log_servers(log: &Log, servers: &[Arc<Server>]) {
+    for server in servers {
+        log.line(LogLevel::Info, line_of(server));
+    }
+}
+
+fn line_of(server: &Server) -> String {
+    let (settings, tally) = (server.settings(), &server.tally);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut line = format!(
+        "server {} pool={} state={} active={} connects={}",
+        settings.endpoint,
+        settings.pool.escape_debug(),
+        server.state(),
+        server.active(),
+        count(&tally.connects)
+    );
+    // Writing to a String cannot fail.
+    for (name, failures) in FAILURES.iter().zip(&tally.failures) {
+        let _ = write!(line, " failures_{name}={}", count(failures));
+    }
+    let _ = write!(
+        line,
+        " bytes_up={} bytes_down={} warm_used={} warm_stale={}",
+        count(&tally.bytes_up),
+        count(&tally.bytes_down),
+        count(&tally.warm_used),
+        count(&tally.warm_stale)
+    );
+    for percent in [50, 99] {
+        if let Some(time) = tally.connect_time(percent) {
+            let _ = write!(line, " connect_p{percent}_us={}", time.as_micros());
+        }
+    }
+    line
 }
 
 /// SO_REUSEPORT spreads by a hash of the addresses: with few clients it can be

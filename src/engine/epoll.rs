@@ -23,7 +23,7 @@ use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
-use crate::net::errno::{Failure, Operation, Resource};
+use crate::net::errno::{Failure, Obstacle, Operation, Resource};
 use crate::net::listener;
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
@@ -331,6 +331,41 @@ impl Engine for Epoll {
         }
     }
 
+    fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
+        *self.conns.touch(key.slot) = Conn {
+            generation: key.generation,
+            ..Conn::default()
+        };
+        self.connect(key, target)
+    }
+
+    fn is_fresh(&self, key: SessionKey) -> bool {
+        let fd = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref());
+        fd.is_some_and(|fd| dial::is_fresh(fd.as_fd()))
+    }
+
+    fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool {
+        let Some(leg) = self
+            .conn_mut(from)
+            .map(|conn| std::mem::take(&mut conn.legs[1]))
+        else {
+            return false;
+        };
+        let Some(fd) = &leg.fd else { return false };
+        // Told of again by the kernel: a change of the registration renews the edge
+        // of whatever the socket is ready for.
+        let token = mio_token(Token::Side(to, Side::Upstream));
+        let registry = self.poll.registry();
+        let moved = registry.reregister(&mut SourceFd(&fd.as_raw_fd()), token, INTEREST);
+        match self.conn_mut(to) {
+            Some(conn) if moved.is_ok() => {
+                conn.legs[1] = leg;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
         let family = Family::of(target.endpoint);
         let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
@@ -464,7 +499,12 @@ impl Epoll {
         } else {
             Early::Nothing
         };
-        let opened = dial::open_for_connect(target.endpoint, target.options, early)?;
+        let Target {
+            endpoint,
+            options,
+            local,
+        } = target;
+        let opened = dial::open_for_connect_from(local, endpoint, options, early)?;
         if let Some(refusal) = opened.refusal {
             self.kit.options_refused += u64::from(refusal.count);
         }
@@ -510,6 +550,7 @@ impl From<Failure> for Cause {
             Failure::Reset => Self::Reset,
             Failure::BrokenPipe => Self::BrokenPipe,
             Failure::Refused => Self::Refused,
+            Failure::Unreachable(Obstacle::Source | Obstacle::Interface) => Self::NoSource,
             Failure::Unreachable(_) => Self::Unreachable,
             Failure::TimedOut => Self::PeerTimeout,
             Failure::Exhausted(Resource::Ports) => Self::PortsExhausted,

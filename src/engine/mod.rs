@@ -33,6 +33,7 @@ pub mod wheel;
 use std::io;
 
 use crate::net::address::Endpoint;
+use crate::net::dial::Local;
 use crate::net::errno::Failure;
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info::TcpInfo;
@@ -106,6 +107,8 @@ pub struct Target<'a> {
     pub endpoint: &'a Endpoint,
     /// With which socket options.
     pub options: &'a OptionPlan,
+    /// From where.
+    pub local: Local,
 }
 
 /// What an engine holds, as figures.
@@ -154,6 +157,22 @@ pub trait Engine {
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
+
+    /// Starts to connect in a slot without a client, for a session that takes the
+    /// connection over later ([`Engine::hand_over`]): the rivals of a race, and
+    /// spares. Nothing is read from it meanwhile; its events are those of an upstream
+    /// side, and an engine need not notice that the peer ends ([`Engine::is_fresh`]).
+    fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
+
+    /// Whether a connection made ahead is established and its peer has not ended it.
+    /// Bytes that wait in it do no harm. Costs a system call.
+    fn is_fresh(&self, key: SessionKey) -> bool;
+
+    /// Gives the connection that was made ahead under `from` to the session `to` as
+    /// its upstream side, which is absent; nothing is left under `from`. What had
+    /// arrived on it is reported as if it came now. `false`, with nothing changed but
+    /// the connection closed, when the kernel refuses.
+    fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool;
 
     /// Sets what can only be set on a connected upstream; called once it is, and
     /// only if there is anything to set.

@@ -7,17 +7,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::net::address::{Endpoint, UnixName};
 use crate::net::errno::{Failure, Operation};
-use crate::net::options::plan::Stage;
+use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionName, OptionPlan, Refusal};
+use crate::net::tcp_info::{State, TcpInfo};
 use crate::net::{sys, tcp_info};
 
 /// A socket that is ready for [`connect`].
@@ -54,6 +56,19 @@ impl Early {
     }
 }
 
+/// The address that a connect comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Local {
+    /// As the options have it: their `source`, or the kernel's choice.
+    #[default]
+    Plan,
+    /// This one.
+    Address(IpAddr),
+    /// This one although it is not an address of this host (`IP_TRANSPARENT`, needs
+    /// `CAP_NET_ADMIN`): the client's.
+    Foreign(IpAddr),
+}
+
 /// What `connect` says when it does not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connecting {
@@ -66,12 +81,22 @@ pub enum Connecting {
     Deferred,
 }
 
+/// Makes the socket for a connect to `endpoint`, from where the options say.
+pub fn open_for_connect(
+    endpoint: &Endpoint,
+    plan: &OptionPlan,
+    early: Early,
+) -> Result<Opened, Failure> {
+    open_for_connect_from(Local::Plan, endpoint, plan, early)
+}
+
 /// Makes the socket for a connect to `endpoint`.
 ///
 /// Refused options do not stop it, except `interface`: traffic that was told to
 /// leave by one interface must not leave by another. A `source` of the other
 /// family is [`crate::net::errno::Obstacle::Family`], for the same reason.
-pub fn open_for_connect(
+pub fn open_for_connect_from(
+    local: Local,
     endpoint: &Endpoint,
     plan: &OptionPlan,
     early: Early,
@@ -93,13 +118,33 @@ pub fn open_for_connect(
         // Refused only where it was never on.
         let _ = sys::set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 0);
     }
-    if let (Some(source), Endpoint::Inet(target)) = (plan.source, endpoint) {
-        bind_source(&socket, source, target)?;
+    if let Endpoint::Inet(target) = endpoint {
+        match (local, plan.source) {
+            (Local::Plan, None) => {}
+            (Local::Plan, Some(source)) => bind_source(&socket, source, target)?,
+            (Local::Address(source), _) => {
+                plan::choose_port_late(fd);
+                bind_source(&socket, source, target)?;
+            }
+            (Local::Foreign(source), _) => {
+                plan::allow_foreign_source(fd, family)
+                    .map_err(|errno| Failure::of(Operation::BindSource, errno))?;
+                plan::choose_port_late(fd);
+                bind_source(&socket, source, target)?;
+            }
+        }
     }
     Ok(Opened {
         fd: socket.into(),
         refusal,
     })
+}
+
+/// Whether this process may connect from addresses of others ([`Local::Foreign`]).
+pub fn may_be_transparent() -> Result<(), Errno> {
+    let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let (socket, _) = make_socket(Family::V4, false).map_err(failed)?;
+    plan::allow_foreign_source(std::os::fd::AsFd::as_fd(&socket), Family::V4)
 }
 
 /// A stream socket, non-blocking and close-on-exec. Falls back from MPTCP to TCP
@@ -174,6 +219,21 @@ pub fn pending_error(fd: BorrowedFd<'_>, operation: Operation) -> Option<Failure
     match SockRef::from(&fd).take_error() {
         Ok(None) => None,
         Ok(Some(error)) | Err(error) => Some(Failure::of_io(operation, &error)),
+    }
+}
+
+/// Whether a connection is established and its peer has neither ended nor reset it;
+/// what waits to be read does not matter. A unix socket has no such state: there a
+/// look at what can be read tells, and an end behind unread bytes is not seen.
+pub fn is_fresh(fd: BorrowedFd<'_>) -> bool {
+    if let Ok(info) = TcpInfo::read(fd) {
+        return info.state == State::Established;
+    }
+    let mut byte = [0];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(fd.as_raw_fd(), &mut byte, flags) {
+        Ok(n) => n > 0,
+        Err(errno) => errno == Errno::EAGAIN,
     }
 }
 

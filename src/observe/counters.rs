@@ -86,6 +86,10 @@ counters! {
     connect_failures,
     /// Attempts that failed for want of a local port, descriptor or memory here.
     connect_shortages,
+    /// Sessions that waited for a server with room.
+    queued,
+    /// Sessions that were turned away because too many waited already.
+    queue_full,
     /// Gauge: socket options that the kernel refused at run time, so far.
     options_refused,
     /// Bytes read, from clients and upstreams: those written, lost and held.

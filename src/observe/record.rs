@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
-use crate::relay::ending::Ending;
+use crate::relay::ending::{Cause, Ending};
 use crate::relay::lane::{Fallback, Lane};
 
 /// A session, at its end (or at its start, with `ending` absent).
@@ -28,6 +28,10 @@ pub struct SessionRecord {
     pub listener: Endpoint,
     /// The server that was dialled last.
     pub server: Option<Endpoint>,
+    /// Servers that could not be had, and why.
+    pub tried: Vec<(Endpoint, Cause)>,
+    /// The connection to the server stood before the client came.
+    pub warm: bool,
     /// Attempts to connect.
     pub attempts: u8,
     /// How it ended.
@@ -100,6 +104,10 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<String>,
     attempts: u8,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tried: Vec<TriedJson>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warm: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +132,13 @@ struct Json<'a> {
     client_tcp: Option<LegJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_tcp: Option<LegJson>,
+}
+
+/// A server that could not be had.
+#[derive(Serialize)]
+struct TriedJson {
+    server: String,
+    cause: &'static str,
 }
 
 #[derive(Serialize)]
@@ -161,6 +176,15 @@ impl SessionRecord {
             listener: self.listener.to_string(),
             server: self.server.as_ref().map(ToString::to_string),
             attempts: self.attempts,
+            tried: self
+                .tried
+                .iter()
+                .map(|(server, cause)| TriedJson {
+                    server: server.to_string(),
+                    cause: cause.name(),
+                })
+                .collect(),
+            warm: self.warm,
             code: self.ending.map(Ending::code),
             cause: self.ending.map(|ending| ending.cause.name()),
             connect_us: self.connect.map(micros),
@@ -218,6 +242,13 @@ impl fmt::Display for SessionRecord {
         write!(f, " client={} listener={}", self.client, self.listener)?;
         if let Some(server) = &self.server {
             write!(f, " server={server} attempts={}", self.attempts)?;
+        }
+        for (index, (server, cause)) in self.tried.iter().enumerate() {
+            let lead = if index == 0 { " tried=" } else { "," };
+            write!(f, "{lead}{server}:{}", cause.name())?;
+        }
+        if self.warm {
+            f.write_str(" warm=yes")?;
         }
         let Some(ending) = self.ending else {
             return Ok(());

@@ -16,12 +16,21 @@ pub enum Who {
 /// What the session was doing when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Waiting for a server that has room.
+    Queue,
     /// No upstream yet.
     Connect,
     /// Bytes could flow both ways.
     Data,
     /// One direction had ended in good order already.
     HalfClosed,
+}
+
+impl Stage {
+    /// That of four names which belongs to this stage, in their order.
+    const fn name(self, names: [&'static str; 4]) -> &'static str {
+        names[self as usize]
+    }
 }
 
 /// Why it ended.
@@ -46,6 +55,16 @@ pub enum Cause {
     ConnectTimeout,
     /// No local port is free towards this server.
     PortsExhausted,
+    /// The local address or interface that a connect should come from is not there.
+    NoSource,
+    /// Every server is down, in maintenance, or was tried.
+    NoServer,
+    /// Every server has as many sessions as it may, and so many wait already.
+    QueueFull,
+    /// Every server had as many sessions as it may, for `queue_timeout`.
+    QueueTimeout,
+    /// The server was found to be down, and its sessions are to end then.
+    ServerDown,
     /// Out of descriptors.
     NoDescriptors,
     /// The kernel is out of memory for sockets.
@@ -77,6 +96,11 @@ impl Cause {
             Self::SelfConnect => "self_connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::PortsExhausted => "ports_exhausted",
+            Self::NoSource => "no_source",
+            Self::NoServer => "no_server",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::ServerDown => "server_down",
             Self::NoDescriptors => "no_descriptors",
             Self::NoMemory => "no_memory",
             Self::IdleTimeout => "idle_timeout",
@@ -92,7 +116,7 @@ impl Cause {
     pub const fn is_local_shortage(self) -> bool {
         matches!(
             self,
-            Self::PortsExhausted | Self::NoDescriptors | Self::NoMemory
+            Self::PortsExhausted | Self::NoSource | Self::NoDescriptors | Self::NoMemory
         )
     }
 
@@ -110,6 +134,7 @@ impl Cause {
         matches!(
             self,
             Self::ConnectTimeout
+                | Self::QueueTimeout
                 | Self::IdleTimeout
                 | Self::HalfCloseTimeout
                 | Self::WriteStall
@@ -132,12 +157,14 @@ pub struct Ending {
 impl Ending {
     /// The two-letter code HAProxy's users know. First who: `-` nobody, `C`/`S`
     /// client or server by an error, `c`/`s` by a timeout, `R` a lack of
-    /// resources, `K` killed by the operator. Then when: `-` at the end, `C`
-    /// connecting, `D` data, `L` last data after one side had ended.
+    /// resources, `K` killed by the operator, `D` because the server is down. Then
+    /// when: `-` at the end, `Q` in the queue, `C` connecting, `D` data, `L` last
+    /// data after one side had ended.
     pub const fn code(self) -> &'static str {
         let who = match (self.who, self.cause) {
             (Who::Both, _) => return "--",
             (Who::Forwarder, cause) if cause.is_local_shortage() => 'R',
+            (Who::Forwarder, Cause::ServerDown) => 'D',
             (Who::Forwarder, _) => 'K',
             (Who::Peer(Side::Client), cause) if cause.is_timeout() => 'c',
             (Who::Peer(Side::Client), _) => 'C',
@@ -145,24 +172,13 @@ impl Ending {
             (Who::Peer(Side::Upstream), _) => 'S',
         };
         match (who, self.stage) {
-            ('R', Stage::Connect) => "RC",
-            ('R', Stage::Data) => "RD",
-            ('R', Stage::HalfClosed) => "RL",
-            ('K', Stage::Connect) => "KC",
-            ('K', Stage::Data) => "KD",
-            ('K', Stage::HalfClosed) => "KL",
-            ('c', Stage::Connect) => "cC",
-            ('c', Stage::Data) => "cD",
-            ('c', Stage::HalfClosed) => "cL",
-            ('C', Stage::Connect) => "CC",
-            ('C', Stage::Data) => "CD",
-            ('C', Stage::HalfClosed) => "CL",
-            ('s', Stage::Connect) => "sC",
-            ('s', Stage::Data) => "sD",
-            ('s', Stage::HalfClosed) => "sL",
-            (_, Stage::Connect) => "SC",
-            (_, Stage::Data) => "SD",
-            (_, Stage::HalfClosed) => "SL",
+            ('R', stage) => stage.name(["RQ", "RC", "RD", "RL"]),
+            ('K', stage) => stage.name(["KQ", "KC", "KD", "KL"]),
+            ('D', stage) => stage.name(["DQ", "DC", "DD", "DL"]),
+            ('c', stage) => stage.name(["cQ", "cC", "cD", "cL"]),
+            ('C', stage) => stage.name(["CQ", "CC", "CD", "CL"]),
+            ('s', stage) => stage.name(["sQ", "sC", "sD", "sL"]),
+            (_, stage) => stage.name(["SQ", "SC", "SD", "SL"]),
         }
     }
 }

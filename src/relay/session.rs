@@ -7,6 +7,9 @@
 //! asked after each event).
 //!
 //! ```text
+//!  Queued: every server is full
+//!   ▲  │
+//!   │  ▼
 //!  Dialing ──connected──► Relaying ──both lanes finished──────────────► Closing
 //!   │  ▲ refused, next      │ one side failed                              ▲
 //!   ▼  │                    ▼                                              │
@@ -58,6 +61,10 @@ enum Phase {
     Redialing {
         attempt: u8,
     },
+    Queued {
+        attempt: u8,
+        deadline: Time,
+    },
     Relaying,
     Flushing {
         gone: Side,
@@ -75,6 +82,7 @@ impl Phase {
         match self {
             Self::Dialing { .. } => "Dialing",
             Self::Redialing { .. } => "Redialing",
+            Self::Queued { .. } => "Queued",
             Self::Relaying => "Relaying",
             Self::Flushing { .. } => "Flushing",
             Self::Lingering { .. } => "Lingering",
@@ -102,6 +110,8 @@ pub struct Session {
     connected: Time,
     first_byte: Time,
     ended: Time,
+    /// When waiting for a server with room ends; `NEVER` before it began.
+    queue_end: Time,
     ending: Option<Ending>,
     attempts: u8,
     /// Sides with a descriptor, bit by side.
@@ -124,6 +134,7 @@ impl Session {
             connected: Time::NEVER,
             first_byte: Time::NEVER,
             ended: Time::NEVER,
+            queue_end: Time::NEVER,
             ending: None,
             attempts: 0,
             open: bit(Side::Client),
@@ -138,6 +149,9 @@ impl Session {
         match event {
             Event::Connected => self.connected(now, actions),
             Event::ConnectFailed(cause) => self.connect_failed(cause, now, rules, actions),
+            Event::Queued => self.queued(now, rules),
+            Event::Dequeued => self.dequeued(now, rules, actions),
+            Event::NoServer(cause) => self.no_server(cause, now, actions),
             Event::Ready { side, readiness } => self.ready(side, readiness, now, actions),
             Event::Pumped { direction, pumped } => self.pumped(direction, pumped, now, actions),
             Event::Looked { unsent } => self.looked(unsent, now, rules, actions),
@@ -153,7 +167,7 @@ impl Session {
     /// keep an earlier timer and ask again when that fires.
     pub fn deadline(&self, rules: &Rules) -> Time {
         match self.phase {
-            Phase::Dialing { deadline, .. } => deadline,
+            Phase::Dialing { deadline, .. } | Phase::Queued { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
             Phase::Flushing { gone } => {
@@ -188,6 +202,11 @@ impl Session {
         matches!(self.phase, Phase::Dialing { .. })
     }
 
+    /// Whether it waits for a server that has room.
+    pub const fn is_queued(&self) -> bool {
+        matches!(self.phase, Phase::Queued { .. })
+    }
+
     /// Whether pumping this lane is of use: its sides are open and it would not
     /// just park. What was queued a moment ago may have lost its point.
     pub fn wants_pump(&self, direction: Direction) -> bool {
@@ -196,7 +215,10 @@ impl Session {
             Phase::Flushing { gone: side } | Phase::Lingering { left: side, .. } => {
                 direction.index() == side.outgoing().index()
             }
-            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Closing => false,
+            Phase::Dialing { .. }
+            | Phase::Redialing { .. }
+            | Phase::Queued { .. }
+            | Phase::Closing => false,
         };
         allowed && !matches!(self.lane(direction).next(), Next::Park | Next::Done)
     }
@@ -286,26 +308,67 @@ impl Session {
             // Another server may have ports left; descriptors and memory are no
             // more plentiful for it.
             Phase::Dialing { attempt, .. }
-                if attempt + 1 < rules.attempts_max
+                if self.may_retry(attempt, now, rules)
                     && !matches!(cause, Cause::NoDescriptors | Cause::NoMemory) =>
             {
                 self.dial(attempt + 1, rules, now, actions);
             }
-            Phase::Dialing { .. } => {
-                let who = if cause.is_local_shortage() {
-                    Who::Forwarder
-                } else {
-                    Who::Peer(Side::Upstream)
-                };
-                self.end(who, cause);
-                self.close_all(Close::Reset, now, actions);
-            }
+            Phase::Dialing { .. } => self.give_up(cause, now, actions),
             Phase::Redialing { attempt } => self.dial(attempt, rules, now, actions),
             Phase::Closing => self.finish_if_closed(now, actions),
-            Phase::Relaying | Phase::Flushing { .. } | Phase::Lingering { .. } => {
-                unreachable!("a connect failed after it had succeeded")
+            Phase::Queued { .. }
+            | Phase::Relaying
+            | Phase::Flushing { .. }
+            | Phase::Lingering { .. } => {
+                unreachable!("a connect failed that was not being made")
             }
         }
+    }
+
+    fn may_retry(&self, attempt: u8, now: Time, rules: &Rules) -> bool {
+        attempt + 1 < rules.attempts_max && now < self.started + rules.retry
+    }
+
+    fn queued(&mut self, now: Time, rules: &Rules) {
+        if let Phase::Dialing { attempt, .. } = self.phase {
+            self.not_dialled(attempt);
+            // Whoever is sent back to the queue keeps the time he has waited.
+            self.queue_end = self.queue_end.min(now + rules.queue);
+            self.enter(Phase::Queued {
+                attempt,
+                deadline: self.queue_end,
+            });
+        }
+    }
+
+    fn dequeued(&mut self, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
+        if let Phase::Queued { attempt, .. } = self.phase {
+            self.dial(attempt, rules, now, actions);
+        }
+    }
+
+    fn no_server(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        if let Phase::Dialing { attempt, .. } = self.phase {
+            self.not_dialled(attempt);
+            self.give_up(cause, now, actions);
+        }
+    }
+
+    /// No connect came of this attempt.
+    const fn not_dialled(&mut self, attempt: u8) {
+        self.attempts = attempt;
+        self.open &= !bit(Side::Upstream);
+    }
+
+    /// No server could be had.
+    fn give_up(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        let who = if cause.is_local_shortage() {
+            Who::Forwarder
+        } else {
+            Who::Peer(Side::Upstream)
+        };
+        self.end(who, cause);
+        self.close_all(Close::Reset, now, actions);
     }
 
     // Relaying.
@@ -318,7 +381,7 @@ impl Session {
             self.lane_mut(side.incoming()).sink_ready();
         }
         match self.phase {
-            Phase::Dialing { .. } | Phase::Redialing { .. } => {
+            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Queued { .. } => {
                 if readiness.failed && side == Side::Client {
                     self.end(Who::Peer(Side::Client), Cause::Reset);
                     self.close_all(Close::Reset, now, actions);
@@ -436,7 +499,10 @@ impl Session {
                     self.close_all(Close::Reset, now, actions);
                 }
             }
-            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Closing => {}
+            Phase::Dialing { .. }
+            | Phase::Redialing { .. }
+            | Phase::Queued { .. }
+            | Phase::Closing => {}
         }
     }
 
@@ -501,6 +567,11 @@ impl Session {
                     self.connect_timed_out(attempt, now, rules, actions);
                 }
             }
+            Phase::Queued { deadline, .. } => {
+                if now >= deadline {
+                    self.give_up(Cause::QueueTimeout, now, actions);
+                }
+            }
             Phase::Relaying => {
                 self.take_note(unsent, now);
                 self.expire(now, rules, actions);
@@ -550,7 +621,7 @@ impl Session {
         rules: &Rules,
         actions: &mut Vec<Action>,
     ) {
-        if attempt + 1 < rules.attempts_max {
+        if self.may_retry(attempt, now, rules) {
             self.enter(Phase::Redialing {
                 attempt: attempt + 1,
             });
@@ -565,6 +636,7 @@ impl Session {
 
     fn end(&mut self, who: Who, cause: Cause) {
         let stage = match self.phase {
+            Phase::Queued { .. } => Stage::Queue,
             Phase::Dialing { .. } | Phase::Redialing { .. } => Stage::Connect,
             _ if self.lanes.iter().any(Lane::source_finished) => Stage::HalfClosed,
             _ => Stage::Data,

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use super::{Complaint, Entry, ListenerSetup, Worker};
 use crate::config::SessionLog;
-use crate::engine::{AcceptError, Engine, ListenerId, Target};
+use crate::balance::health::Admission;
+use crate::engine::{AcceptError, Engine, ListenerId};
 use crate::net::address::Endpoint;
+use crate::net::dial::Local;
 use crate::net::limits;
 use crate::net::options::Family;
 use crate::net::options::plan::Stage;
@@ -300,6 +302,7 @@ impl<E: Engine> Worker<E> {
     pub(super) fn starve(&mut self, now: Time) {
         self.counters.accept_pauses.add(1);
         self.engine.release_spares();
+        self.drop_spares();
         self.doors.gate.review();
         self.doors.starved_until = now + STARVED_RETRY;
     }
@@ -333,8 +336,13 @@ impl<E: Engine> Worker<E> {
             id: self.sessions_started,
             listener: listener.0,
             forward,
-            server: 0,
             queued: 0,
+            unproven: true,
+            warm: false,
+            admission: Admission::Free,
+            server: None,
+            dialled: now,
+            dialling: None,
             legs: None,
         };
         if self.session_log == SessionLog::All {
@@ -376,22 +384,29 @@ impl<E: Engine> Worker<E> {
         self.doors.make_room(gate.as_deref(), had_both);
     }
 
-    fn apply_connected(&mut self, key: crate::engine::SessionKey) {
+    pub(super) fn apply_connected(&mut self, key: crate::engine::SessionKey) {
         let Some(entry) = self.sessions.get(key) else {
             return;
         };
         let forward = &self.forwards[usize::from(entry.forward)];
-        let endpoint = &forward.servers[usize::from(entry.server)].endpoint;
-        let options = &forward.connect_options;
-        if !options.is_empty(Stage::AfterConnect, Family::of(endpoint)) {
-            self.engine
-                .apply_connected(key, Target { endpoint, options });
+        let upstream = &self.upstreams[usize::from(forward.upstream)];
+        let Some(server) = &entry.server else { return };
+        let options = &upstream.setup.options;
+        if !options.is_empty(Stage::AfterConnect, Family::of(server.endpoint())) {
+            let target = upstream.target(server, Local::Plan);
+            self.engine.apply_connected(key, target);
         }
     }
 
     /// The outcome of a connect, told to its session; the handshake's last ACK
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: crate::engine::SessionKey) {
+        let now = self.engine.now();
+        if let Some(entry) = self.sessions.get(key)
+            && let Some(server) = &entry.server
+        {
+            server.tally.connected(now.since(entry.dialled));
+        }
         self.apply_connected(key);
         self.deliver(key, SessionEvent::Connected);
         self.owe_ack(key);

@@ -16,19 +16,24 @@
 //! read once a turn, by the engine.
 
 mod accept;
+mod dialling;
+mod sessions;
 mod setup;
+pub mod upstream;
+mod warm;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use accept::Gate;
-pub use setup::{ForwardSetup, ListenerSetup, ServerSetup, Setup};
+pub use setup::{ForwardSetup, ListenerSetup, Setup};
+pub use upstream::UpstreamSetup;
 
 use crate::config::{LogLevel, SessionLog};
-use crate::engine::slab::Slab;
 use crate::engine::wheel::Wheel;
-use crate::engine::{Engine, Event, SessionKey, Start, Target};
+use crate::balance::health::Admission;
+use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Counters;
@@ -42,12 +47,19 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use accept::Doors;
-use setup::Forward;
+use dialling::Dialling;
+use sessions::Sessions;
+use upstream::Upstream;
+use upstream::server::{Server, ServerSet, add};
 
 /// How long the last ACK of an upstream handshake may wait for the client's
 /// first bytes to ride on. Longer than a client on the same host takes to send
 /// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
+
+/// A server that resets a connection sooner, without having said anything, has failed
+/// it (behaviour 24).
+const RESET_SOON: Duration = Duration::from_secs(1);
 
 /// Passes over the accept queues before the listeners close: 32 connections a
 /// listener each, more than any backlog that somaxconn's default allows.
@@ -63,9 +75,10 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Worker<E: Engine> {
     engine: E,
-    sessions: Slab<Entry>,
+    sessions: Sessions,
     wheel: Wheel,
-    forwards: Vec<Forward>,
+    forwards: Vec<ForwardSetup>,
+    upstreams: Vec<Upstream>,
     doors: Doors,
     run_queue: VecDeque<(SessionKey, Direction)>,
     /// Upstreams whose handshake ACK waits for data, oldest first.
@@ -76,6 +89,10 @@ pub struct Worker<E: Engine> {
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
+    /// When sessions that wait for a server with room are looked at.
+    queue_due: Time,
+    /// When spares are looked at.
+    warm_due: Time,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
@@ -93,10 +110,20 @@ struct Entry {
     id: u64,
     listener: u32,
     forward: u16,
-    /// The server dialled last.
-    server: u16,
     /// Lanes on the run queue, bit by direction.
     queued: u8,
+    /// The server did not get a verdict yet: it has said nothing.
+    unproven: bool,
+    /// Its connection to the server stood before it came.
+    warm: bool,
+    /// How it was let to the server.
+    admission: Admission,
+    /// The server it is on or being connected to; counted there as active.
+    server: Option<Arc<Server>>,
+    /// When its last connect was started.
+    dialled: Time,
+    /// Only if connecting did not go smoothly.
+    dialling: Option<Box<Dialling>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -107,12 +134,13 @@ impl<E: Engine> Worker<E> {
         let reactor = setup.reactor;
         Self {
             engine,
-            sessions: Slab::new(),
+            sessions: Sessions::new(),
             wheel: Wheel::new(),
-            forwards: setup
-                .forwards
+            forwards: setup.forwards,
+            upstreams: setup
+                .upstreams
                 .into_iter()
-                .map(|forward| Forward::new(forward, reactor))
+                .map(|upstream| Upstream::new(upstream, reactor))
                 .collect(),
             doors: Doors::new(setup.listeners, setup.gate),
             run_queue: VecDeque::new(),
@@ -123,6 +151,8 @@ impl<E: Engine> Worker<E> {
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
+            queue_due: Time::NEVER,
+            warm_due: Time::ZERO,
             splice_given_up: false,
             draining: false,
             events: Vec::new(),
@@ -144,25 +174,56 @@ impl<E: Engine> Worker<E> {
             match *event {
                 Event::Woken => woken = true,
                 Event::Acceptable(listener) => self.doors.knock(listener),
+                Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
                 Event::Connected(key) => self.connected(key),
+                Event::ConnectFailed(key, cause) if self.is_ahead(key) => {
+                    self.ahead_failed(key, cause);
+                }
                 Event::ConnectFailed(key, cause) => self.connect_failed(key, cause),
+                Event::Ready(key, _, _) if self.is_ahead(key) => self.ahead_ready(key),
                 Event::Ready(key, side, readiness) => {
                     self.deliver(key, SessionEvent::Ready { side, readiness });
                 }
+                Event::Closed(key, _) if self.is_ahead(key) => self.ahead_closed(key),
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
             }
         }
         self.events = events;
         self.run_queued();
+        self.serve_queues();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
+        self.keep_warm();
         waited.map(|()| woken)
     }
 
     /// Sessions that live.
     pub const fn live(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Another set of servers for an upstream, by its index; running sessions stay
+    /// where they are.
+    pub fn replace_servers(&mut self, upstream: u16, set: Arc<ServerSet>) {
+        if let Some(upstream) = self.upstreams.get_mut(usize::from(upstream)) {
+            upstream.replace(set, self.reactor);
+            self.queue_due = Time::ZERO;
+            self.warm_due = Time::ZERO;
+        }
+    }
+
+    /// Ends the sessions of a server, because it is down.
+    pub fn cut_server(&mut self, server: &Arc<Server>) {
+        let of_server = |key: &SessionKey| {
+            let entry = self.sessions.get(*key);
+            let on = entry.and_then(|entry| entry.server.as_ref());
+            on.is_some_and(|on| Arc::ptr_eq(on, server))
+        };
+        let keys: Vec<SessionKey> = self.sessions.keys().filter(of_server).collect();
+        for key in keys {
+            self.cut(key, Cause::ServerDown);
+        }
     }
 
     /// The engine.
@@ -203,6 +264,7 @@ impl<E: Engine> Worker<E> {
         }
         self.publish();
         self.draining = true;
+        self.drop_spares();
         self.engine.close_listeners();
     }
 
@@ -210,9 +272,13 @@ impl<E: Engine> Worker<E> {
     pub fn cut_all(&mut self, cause: Cause) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
-            let unsent = self.engine.unsent(key);
-            self.deliver(key, SessionEvent::Cut { cause, unsent });
+            self.cut(key, cause);
         }
+    }
+
+    fn cut(&mut self, key: SessionKey, cause: Cause) {
+        let unsent = self.engine.unsent(key);
+        self.deliver(key, SessionEvent::Cut { cause, unsent });
     }
 
     /// Panics when any state is inconsistent. For tests and the simulator.
@@ -222,9 +288,7 @@ impl<E: Engine> Worker<E> {
                 continue;
             };
             entry.session.check_invariants();
-            let due = entry
-                .session
-                .deadline(&self.forwards[usize::from(entry.forward)].rules);
+            let due = self.due(entry);
             let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
             // The wheel rounds up to a tick and fires at least one tick ahead.
             let ahead = due.since(entry.session.started());
@@ -254,10 +318,27 @@ impl<E: Engine> Worker<E> {
         } else {
             self.doors.next_try()
         };
-        self.wheel.next().min(ack).min(accept)
+        let warm = if self.draining {
+            Time::NEVER
+        } else {
+            self.warm_due
+        };
+        let due = self.wheel.next().min(ack).min(accept);
+        due.min(warm).min(self.queue_due)
     }
 
     // Sessions.
+
+    fn is_ahead(&self, key: SessionKey) -> bool {
+        self.sessions.ahead_count() > 0 && self.sessions.ahead(key).is_some()
+    }
+
+    /// When a session or its race wants to be looked at.
+    fn due(&self, entry: &Entry) -> Time {
+        let rules = &self.forwards[usize::from(entry.forward)].rules;
+        let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
+        entry.session.deadline(rules).min(race)
+    }
 
     /// Hands an event to a session and carries out what it asks for, until it
     /// asks for nothing more.
@@ -282,7 +363,7 @@ impl<E: Engine> Worker<E> {
         while let Some(action) = actions.get(next).copied() {
             next += 1;
             let event = match action {
-                Action::Dial { .. } => self.dial(key, action),
+                Action::Dial { .. } => self.dial(key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {
                     self.engine.drop_held(key, direction);
@@ -311,44 +392,14 @@ impl<E: Engine> Worker<E> {
         let Some(entry) = self.sessions.get(key) else {
             return;
         };
-        let due = entry
-            .session
-            .deadline(&self.forwards[usize::from(entry.forward)].rules);
-        let due = coarse(due, self.engine.now());
+        let due = coarse(self.due(entry), self.engine.now());
         if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
             self.wheel.arm(key.slot, due);
         }
     }
 
-    fn dial(&mut self, key: SessionKey, action: Action) -> Option<SessionEvent> {
-        let Action::Dial { attempt } = action else {
-            return None;
-        };
-        let entry = self.sessions.get_mut(key)?;
-        let forward = &mut self.forwards[usize::from(entry.forward)];
-        entry.server = if attempt == 0 {
-            forward.balancer.pick()
-        } else {
-            forward.balancer.after(entry.server)
-        };
-        let server = &forward.servers[usize::from(entry.server)];
-        self.counters.connects.add(1);
-        let target = Target {
-            endpoint: &server.endpoint,
-            options: &forward.connect_options,
-        };
-        match self.engine.connect(key, target) {
-            Start::Pending => None,
-            Start::Done(Ok(())) => Some(SessionEvent::Connected),
-            Start::Done(Err(cause)) => {
-                self.count_connect_failure(key, cause);
-                Some(SessionEvent::ConnectFailed(cause))
-            }
-        }
-    }
-
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
-        self.count_connect_failure(key, cause);
+        self.connect_failed_at(key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
     }
 
@@ -375,6 +426,14 @@ impl<E: Engine> Worker<E> {
             );
             self.log.line(LogLevel::Warn, text);
         }
+        if direction == Direction::Down && entry.unproven && lane.bytes_in() > 0 {
+            entry.unproven = false;
+            if let Some(server) = entry.server.clone() {
+                let admission = entry.admission;
+                self.praise(&server, admission);
+            }
+        }
+        let entry = self.sessions.get_mut(key)?;
         let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
         if pumped.more && entry.queued & queued == 0 && !dropped {
@@ -398,6 +457,9 @@ impl<E: Engine> Worker<E> {
             // TCP_INFO goes with the descriptor: what the record wants of it is
             // read now.
             entry.legs.get_or_insert_default()[side.index()] = Some(info);
+        }
+        if side == Side::Upstream {
+            self.end_race(key);
         }
         match self.engine.close(key, side, how) {
             Start::Done(()) => Some(SessionEvent::Closed(side)),
@@ -436,16 +498,17 @@ impl<E: Engine> Worker<E> {
             let Some(entry) = self.sessions.get(key) else {
                 continue;
             };
-            if entry
-                .session
-                .deadline(&self.forwards[usize::from(entry.forward)].rules)
-                <= now
-            {
-                if entry.session.is_dialing() {
-                    self.count_connect_failure(key, Cause::ConnectTimeout);
+            let rules = &self.forwards[usize::from(entry.forward)].rules;
+            if entry.session.deadline(rules) <= now {
+                if entry.session.is_dialing() && !self.race_timed_out(key) {
+                    self.connect_failed_at(key, Cause::ConnectTimeout);
                 }
                 let unsent = self.engine.unsent(key);
                 self.deliver(key, SessionEvent::Looked { unsent });
+            } else if self.due(entry) <= now
+                && let Some(event) = self.step_race(key)
+            {
+                self.conclude(key, event);
             }
             self.arm(key);
         }
@@ -510,17 +573,44 @@ impl<E: Engine> Worker<E> {
         }
         let had_both = session.connect_time().is_some();
         self.make_room(entry.forward, had_both);
+        if let Some(server) = &entry.server {
+            self.part_from(server, &entry);
+        }
         if self.session_log != SessionLog::Off {
             let record = self.record(&entry);
             self.log.session(record);
         }
     }
 
+    /// A session leaves its server: what it moved, and what it says of the server.
+    fn part_from(&mut self, server: &Server, entry: &Entry) {
+        let session = &entry.session;
+        let tally = &server.tally;
+        add(&tally.bytes_up, session.lane(Direction::Up).bytes_out());
+        add(&tally.bytes_down, session.lane(Direction::Down).bytes_out());
+        self.release(server);
+        let now = self.engine.now();
+        let reset = session.ending().is_some_and(|ending| {
+            ending.who == Who::Peer(Side::Upstream) && ending.cause == Cause::Reset
+        });
+        if session.connect_time().is_none() {
+            // The client was faster than the answer.
+            server.marks.abandoned(entry.admission, now);
+        } else if entry.unproven && reset && now.since(entry.dialled) < RESET_SOON {
+            tally.failed(Cause::Reset);
+            self.blame(server, entry.admission, Cause::Reset);
+        } else if entry.unproven {
+            self.praise(server, entry.admission);
+        }
+    }
+
     fn record(&self, entry: &Entry) -> SessionRecord {
         let forward = &self.forwards[usize::from(entry.forward)];
         let session = &entry.session;
-        let server = (session.attempts() > 0)
-            .then(|| forward.servers[usize::from(entry.server)].endpoint.clone());
+        let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
+        let failures = failures.unwrap_or_default();
+        let last = failures.last().map(|(server, _)| server);
+        let server = entry.server.as_ref().or(last);
         SessionRecord {
             at: SystemTime::now(),
             forward: forward.name.clone(),
@@ -528,7 +618,12 @@ impl<E: Engine> Worker<E> {
             id: entry.id,
             client: entry.client.clone(),
             listener: self.doors.address(entry.listener),
-            server,
+            server: server.map(|server| server.endpoint().clone()),
+            tried: failures
+                .iter()
+                .map(|(server, cause)| (server.endpoint().clone(), *cause))
+                .collect(),
+            warm: entry.warm,
             attempts: session.attempts(),
             ending: session.ending(),
             connect: session.connect_time(),
@@ -538,29 +633,6 @@ impl<E: Engine> Worker<E> {
             down: session.lane(Direction::Down).into(),
             client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
             upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
-        }
-    }
-
-    fn count_connect_failure(&mut self, key: SessionKey, cause: Cause) {
-        self.counters.connect_failures.add(1);
-        if cause.is_local_shortage() {
-            self.counters.connect_shortages.add(1);
-            if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
-                // Whoever is let in now would be turned away as well.
-                self.starve(self.engine.now());
-            }
-            self.complain(Complaint::Shortage, || {
-                format!("cannot connect upstream: {}", cause.name())
-            });
-        } else if let Some(entry) = self.sessions.get(key) {
-            let forward = &self.forwards[usize::from(entry.forward)];
-            let text = format!(
-                "forward {}: connecting to {} failed: {}",
-                forward.name,
-                forward.servers[usize::from(entry.server)].endpoint,
-                cause.name()
-            );
-            self.complain(Complaint::Connect, || text);
         }
     }
 

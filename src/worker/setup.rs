@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::accept::Gate;
-use crate::balance::RoundRobin;
+use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
-use crate::net::options::OptionPlan;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::session::Rules;
@@ -18,6 +17,8 @@ pub struct Setup {
     pub reactor: u16,
     /// The forwards, shared or not, in the same order for every reactor.
     pub forwards: Vec<ForwardSetup>,
+    /// Where the forwards go, in the same order for every reactor.
+    pub upstreams: Vec<UpstreamSetup>,
     /// The listeners, in the order of the engine's.
     pub listeners: Vec<ListenerSetup>,
     /// Admission over all forwards and reactors.
@@ -37,19 +38,10 @@ pub struct ForwardSetup {
     pub name: Arc<str>,
     /// What its sessions go by.
     pub rules: Rules,
-    /// Its servers; never empty.
-    pub servers: Vec<ServerSetup>,
-    /// Options of a connect.
-    pub connect_options: Arc<OptionPlan>,
+    /// Index of where it goes.
+    pub upstream: u16,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
-}
-
-/// A server.
-#[derive(Debug, Clone)]
-pub struct ServerSetup {
-    /// Where it is.
-    pub endpoint: Endpoint,
 }
 
 /// A listener.
@@ -59,36 +51,4 @@ pub struct ListenerSetup {
     pub forward: u16,
     /// Its address.
     pub address: Endpoint,
-}
-
-/// A forward as a worker keeps it.
-#[derive(Debug)]
-pub(super) struct Forward {
-    pub(super) name: Arc<str>,
-    pub(super) rules: Rules,
-    pub(super) servers: Vec<ServerSetup>,
-    pub(super) connect_options: Arc<OptionPlan>,
-    pub(super) gate: Option<Arc<Gate>>,
-    pub(super) balancer: RoundRobin,
-}
-
-impl Forward {
-    pub(super) fn new(setup: ForwardSetup, reactor: u16) -> Self {
-        let ForwardSetup {
-            name,
-            rules,
-            servers,
-            connect_options,
-            gate,
-        } = setup;
-        let balancer = RoundRobin::new(servers.len() as u16, reactor);
-        Self {
-            name,
-            rules,
-            servers,
-            connect_options,
-            gate,
-            balancer,
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! command that replays it. `scripts/simulate SECONDS` runs fresh seeds.
 
 mod plan;
+mod pools;
 #[cfg(feature = "probes")]
 mod probes;
 mod run;
@@ -20,6 +21,8 @@ use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::time::Time;
 use thalweg::worker::Worker;
 
+use plan::PoolPlan;
+use pools::Pools;
 use run::{Outcome, TURNS_MAX, check, worker};
 
 const SEEDS: u64 = 400;
@@ -96,7 +99,8 @@ fn one(seed: u64, client: Script, upstream: Script) -> Worker<Sim> {
     let counters = Arc::new(Counters::default());
     let mut sim = Sim::new(seed);
     sim.client_connects(ListenerId(0), client, upstream);
-    let mut worker = worker(sim, PathPolicy::Auto, 10, &counters);
+    let pools = Pools::new(&PoolPlan::PLAIN);
+    let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &counters);
     for _ in 0..TURNS_MAX {
         worker.turn().expect("simulated waits succeed");
         worker.check_invariants();

@@ -1,8 +1,9 @@
 //! A run as plain data, drawn from a seed: so that it can be printed, replayed,
 //! and made smaller while it still fails.
 
+use thalweg::balance::Policy;
 use thalweg::engine::sim::peer::Script;
-use thalweg::engine::sim::{Dice, LISTENERS};
+use thalweg::engine::sim::{Dice, LISTENERS, SERVERS};
 use thalweg::relay::lane::PathPolicy;
 
 /// Everything that happens in a run but for what the kernel and the peers roll
@@ -18,6 +19,110 @@ pub(crate) struct Plan {
     pub(crate) cut_at: Option<u64>,
     /// Sessions that may live at a time.
     pub(crate) sessions_max: u32,
+    pub(crate) pools: PoolPlan,
+    /// What happens to servers, in order.
+    pub(crate) changes: Vec<Change>,
+}
+
+/// How the pools of a run are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolPlan {
+    pub(crate) policy: Policy,
+    /// The addresses of a name are raced.
+    pub(crate) raced: bool,
+    /// Of each server.
+    pub(crate) max_connections: Option<u32>,
+    pub(crate) max_fails: u32,
+    pub(crate) queue: u32,
+    pub(crate) warm: u32,
+    /// The last server of each pool is a backup.
+    pub(crate) backup: bool,
+}
+
+impl PoolPlan {
+    /// One without surprises: round robin, nothing else.
+    pub(crate) const PLAIN: Self = Self {
+        policy: Policy::RoundRobin,
+        raced: false,
+        max_connections: None,
+        max_fails: 0,
+        queue: 0,
+        warm: 0,
+        backup: false,
+    };
+
+    fn drawn(dice: &mut Dice) -> Self {
+        let policies = [
+            Policy::RoundRobin,
+            Policy::LeastConn,
+            Policy::PowerOfTwo,
+            Policy::Random,
+            Policy::Hash,
+            Policy::First,
+        ];
+        Self {
+            policy: policies[dice.between(0, 5) as usize],
+            raced: dice.percent(30),
+            max_connections: dice.percent(30).then(|| dice.between(1, 4) as u32),
+            max_fails: dice.between(0, 3) as u32,
+            queue: dice.between(0, 8) as u32,
+            warm: if dice.percent(30) {
+                dice.between(1, 3) as u32
+            } else {
+                0
+            },
+            backup: dice.percent(30),
+        }
+    }
+}
+
+/// Something happens to a server, by its index in the world.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    /// Turn at which it does.
+    pub(crate) turn: u64,
+    pub(crate) server: usize,
+    pub(crate) what: Fate,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A check finds it down; its sessions end.
+    DownAndOut,
+    /// A check finds it down.
+    Down,
+    /// A check finds it up.
+    Up,
+    /// Its name does not list it any more, or does again.
+    Gone,
+    Back,
+}
+
+fn changes(dice: &mut Dice) -> Vec<Change> {
+    let mut turn = 0;
+    let count = if dice.percent(50) {
+        dice.between(1, 12)
+    } else {
+        0
+    };
+    let draw = |_| {
+        turn += dice.between(0, 300);
+        let fates = [
+            Fate::DownAndOut,
+            Fate::Down,
+            Fate::Up,
+            Fate::Up,
+            Fate::Gone,
+            Fate::Back,
+        ];
+        Change {
+            turn,
+            server: dice.between(0, SERVERS as u64 - 1) as usize,
+            what: fates[dice.between(0, 5) as usize],
+        }
+    };
+    (0..count).map(draw).collect()
 }
 
 /// A client and the server it will be connected to.
@@ -55,6 +160,8 @@ impl Plan {
             drain_at: dice.percent(15).then(|| dice.between(1, 2_000)),
             cut_at: dice.percent(10).then(|| dice.between(1, 5_000)),
             sessions_max: dice.between(2, 40) as u32,
+            pools: PoolPlan::drawn(&mut dice),
+            changes: changes(&mut dice),
         }
     }
 
@@ -81,6 +188,14 @@ impl Plan {
             (|plan: &mut Self| plan.drain_at = None) as fn(&mut Self),
             |plan| plan.cut_at = None,
             |plan| plan.sessions_max = 1_000,
+            |plan| plan.changes.clear(),
+            |plan| plan.pools.warm = 0,
+            |plan| plan.pools.raced = false,
+            |plan| plan.pools.max_connections = None,
+            |plan| plan.pools.max_fails = 0,
+            |plan| plan.pools.backup = false,
+            |plan| plan.pools.policy = Policy::RoundRobin,
+            |plan| plan.pools = PoolPlan::PLAIN,
         ] {
             let mut candidate = smallest.clone();
             simplify(&mut candidate);

@@ -14,7 +14,8 @@ use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::probe::{self, Mutation};
 use thalweg::relay::time::Time;
 
-use super::plan::Plan;
+use super::plan::{Plan, PoolPlan};
+use super::pools::Pools;
 use super::run::{outcome, worker};
 
 /// Seeds within which each bug must show. Most show within ten.
@@ -46,7 +47,10 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 12] = [
+const TRANSITIONS: [(&str, &str); 15] = [
+    ("Dialing", "Queued"),
+    ("Queued", "Dialing"),
+    ("Queued", "Closing"),
     ("Redialing", "Dialing"),
     ("Redialing", "Closing"),
     ("Dialing", "Dialing"),
@@ -92,7 +96,9 @@ fn cut_while_the_next_server_waits_for_a_close() {
         let mut sim = Sim::with(1, nastiness);
         (0..SERVERS).for_each(|server| sim.mute_server(server));
         sim.client_connects(ListenerId(0), script, script);
-        let mut worker = worker(sim, PathPolicy::Auto, 10, &Arc::new(Counters::default()));
+        let pools = Pools::new(&PoolPlan::PLAIN);
+        let counters = Arc::new(Counters::default());
+        let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &counters);
         while worker.engine().now() < Time::ZERO + Duration::from_secs(2) {
             worker.turn().expect("a simulated wait");
         }

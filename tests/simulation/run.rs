@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thalweg::config::{LogFormat, LogLevel, LogTarget, SessionLog};
-use thalweg::engine::sim::{LISTENERS, SERVERS, Sim, Tally};
+use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::engine::{Engine, ListenerId};
 use thalweg::net::address::Endpoint;
-use thalweg::net::options::{Leg, SocketOptions};
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
-use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup, Worker};
+use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, Setup, Worker};
 
 use super::plan::Plan;
+use super::pools::Pools;
 
 /// Turns after which a run counts as stuck.
 pub(crate) const TURNS_MAX: u64 = 1_000_000;
@@ -33,6 +33,7 @@ pub(crate) fn worker(
     sim: Sim,
     path: PathPolicy,
     sessions_max: u32,
+    pools: &Pools,
     counters: &Arc<Counters>,
 ) -> Worker<Sim> {
     let (log, _) =
@@ -45,19 +46,16 @@ pub(crate) fn worker(
             write_stall: Duration::from_secs(5),
         },
         attempts_max: 3,
+        retry: Duration::from_secs(30),
+        queue: Duration::from_secs(3),
         path,
         fill_limit: 256 * 1024,
     };
     // Two forwards that share servers; three listeners, the last two of one.
-    let forward = |servers: std::ops::Range<usize>| ForwardSetup {
+    let forward = |upstream| ForwardSetup {
         name: "sim".into(),
         rules,
-        servers: servers
-            .map(|index| ServerSetup {
-                endpoint: Sim::server(index),
-            })
-            .collect(),
-        connect_options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
+        upstream,
         gate: None,
     };
     let listener = |index: usize| ListenerSetup {
@@ -66,7 +64,8 @@ pub(crate) fn worker(
     };
     let setup = Setup {
         reactor: 0,
-        forwards: vec![forward(0..3), forward(1..SERVERS)],
+        forwards: vec![forward(0), forward(1)],
+        upstreams: pools.setups(),
         listeners: (0..LISTENERS).map(listener).collect(),
         gate: Arc::new(Gate::new(sessions_max)),
         counters: counters.clone(),
@@ -79,7 +78,10 @@ pub(crate) fn worker(
 /// Runs a plan; panics where something is wrong.
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let counters = Arc::new(Counters::default());
-    let mut worker = worker(Sim::new(plan.seed), plan.path, plan.sessions_max, &counters);
+    let pools = Pools::new(&plan.pools);
+    let sim = Sim::new(plan.seed);
+    let mut worker = worker(sim, plan.path, plan.sessions_max, &pools, &counters);
+    let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();
     let mut turns = 0;
     while clients.peek().is_some() || !worker.engine().is_quiet() {
@@ -92,9 +94,13 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
                     .client_connects(listener, client.script, client.upstream);
             }
         }
+        while let Some(change) = changes.next_if(|change| change.turn <= turns) {
+            pools.apply(change, &mut worker);
+        }
         worker.turn().expect("simulated waits succeed");
         worker.check_invariants();
         worker.engine().check_invariants();
+        pools.check(worker.live());
         turns += 1;
         if plan.drain_at == Some(turns) {
             worker.stop_accepting();
@@ -105,6 +111,14 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         }
         assert!(turns < TURNS_MAX, "the run does not end");
     }
+    // Spares go with the listeners; closes may take a few turns yet.
+    worker.stop_accepting();
+    while worker.engine().open_sockets() > 0 {
+        worker.turn().expect("simulated waits succeed");
+        turns += 1;
+        assert!(turns < TURNS_MAX, "spares are not closed");
+    }
+    pools.check_empty();
     worker.publish();
     let end = counters.snapshot();
     assert_eq!(worker.live(), 0, "a session outlived its sockets");

@@ -20,8 +20,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::query::{self, Families, LookupError, Target};
-use super::system::{Clients, System};
+use super::query::{Families, LookupError, Questions, Target};
+use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
 use crate::config::LogLevel;
 use crate::observe::log::Log;
@@ -43,7 +43,7 @@ const SHOWN_MAX: usize = 8;
 pub(super) struct Keeper {
     request: NameRequest,
     system: Arc<System>,
-    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     log: Log,
     /// What a service consisted of when it last answered; a host is its own target.
     targets: Vec<Target>,
@@ -75,7 +75,7 @@ impl Keeper {
     pub(super) fn new(
         request: NameRequest,
         system: Arc<System>,
-        turns: Arc<Semaphore>,
+        places: Arc<Semaphore>,
         log: Log,
     ) -> Self {
         let targets = match &request.name {
@@ -90,7 +90,7 @@ impl Keeper {
         Self {
             request,
             system,
-            turns,
+            places,
             log,
             targets,
             known: BTreeMap::new(),
@@ -123,11 +123,11 @@ impl Keeper {
     }
 
     async fn ask(&mut self) -> Round {
-        let turns = self.turns.clone();
-        // Never closed; without a turn it would ask all the same.
-        let _turn = turns.acquire().await;
-        let clients = match self.system.clients() {
-            Ok(clients) => clients,
+        let questions = match self.system.clients() {
+            Ok(clients) => Questions {
+                clients,
+                places: self.places.clone(),
+            },
             Err(error) => {
                 return Round {
                     ttl: None,
@@ -140,7 +140,7 @@ impl Keeper {
             failure: None,
         };
         if let Name::Srv(service) = &self.request.name {
-            let asked = timeout(QUESTION_DEADLINE, query::service(&clients, service)).await;
+            let asked = timeout(QUESTION_DEADLINE, questions.service(service)).await;
             match asked.unwrap_or(Err(LookupError::TimedOut)) {
                 Ok((targets, ttl)) => {
                     round.ttl = Some(ttl);
@@ -149,20 +149,20 @@ impl Keeper {
                 Err(error) => round.failure = Some(error),
             }
         }
-        self.ask_targets(clients, &mut round).await;
+        self.ask_targets(questions, &mut round).await;
         round
     }
 
     /// Every host of the targets, all at the same time.
-    async fn ask_targets(&mut self, clients: Arc<Clients>, round: &mut Round) {
+    async fn ask_targets(&mut self, questions: Questions, round: &mut Round) {
         let absolute = matches!(self.request.name, Name::Srv(_));
         let hosts: BTreeSet<String> = self.targets.iter().map(|it| it.host.clone()).collect();
         self.known.retain(|(host, _), _| hosts.contains(host));
         let mut asked = JoinSet::new();
         for host in hosts {
-            let clients = clients.clone();
+            let questions = questions.clone();
             asked.spawn(async move {
-                let families = query::host(&clients, &host, absolute);
+                let families = questions.host(&host, absolute);
                 let families = timeout(QUESTION_DEADLINE, families).await;
                 (host, families.unwrap_or_else(|_| Families::silent()))
             });
@@ -256,7 +256,7 @@ impl Keeper {
         // names that were asked for together do not stay together.
         let early = delay / 10 * random_percent() / 100;
         let shortest = request.ttl_min.min(delay).max(REFRESH_FLOOR);
-        (delay - early).max(shortest)
+        delay.saturating_sub(early).max(shortest)
     }
 
     /// One line when it begins to fail, one when it works again, one for each
@@ -264,13 +264,13 @@ impl Keeper {
     fn report(&mut self, failure: Option<&LookupError>, answer: Option<&Answer>, delay: Duration) {
         let name = &self.request.name;
         let failed_before = self.failures > 0;
-        let shown = answer.map(|answer| shown(&answer.addresses));
+        let shown = answer.map(|answer| list(&answer.addresses));
         let (level, text) = match (failure, failed_before, shown) {
-            (Some(error), false, shown) => {
-                let known = match (self.told.len(), shown) {
-                    (0, _) => "it has no address until it can be resolved".to_owned(),
-                    (_, Some(shown)) => format!("what is known is used: {shown}"),
-                    (count, None) => format!("the last {count} known stay in use"),
+            (Some(error), false, _) => {
+                let known = if self.told.is_empty() {
+                    "it has no address until it can be resolved".to_owned()
+                } else {
+                    format!("what is known is used: {}", list(&self.told))
                 };
                 let seconds = delay.as_secs_f32();
                 let text = format!("name {name}: {error}; {known}; next try in {seconds:.1}s");
@@ -295,30 +295,6 @@ impl Keeper {
     }
 }
 
-impl Families {
-    /// No name server answered in time.
-    fn silent() -> Self {
-        Self {
-            v6: Err(LookupError::TimedOut),
-            v4: Err(LookupError::TimedOut),
-        }
-    }
-
-    /// What is wrong, if anything is: that one of the families is not there is not.
-    fn error(&self) -> Option<LookupError> {
-        match (&self.v6, &self.v4) {
-            (Ok(_), Ok(_)) => None,
-            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
-                (!error.is_negative()).then(|| error.clone())
-            }
-            (Err(LookupError::NoRecord(_)), Err(LookupError::NoRecord(_))) => {
-                Some(LookupError::NoRecord("A or AAAA"))
-            }
-            (Err(v6), Err(v4)) => Some(if v4.is_negative() { v6 } else { v4 }.clone()),
-        }
-    }
-}
-
 /// By priority, and within one in the order of dialling.
 fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
     let mut ordered = Vec::with_capacity(sorted.len());
@@ -331,7 +307,7 @@ fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
     ordered
 }
 
-fn shown(addresses: &[Resolved]) -> String {
+fn list(addresses: &[Resolved]) -> String {
     let first = addresses.iter().take(SHOWN_MAX);
     let first: Vec<String> = first.map(|it| it.endpoint.to_string()).collect();
     let more = addresses.len() - first.len();
@@ -345,4 +321,79 @@ fn shown(addresses: &[Resolved]) -> String {
 /// 0 to 99. The standard library's hash keys are random for each instance.
 fn random_percent() -> u32 {
     (RandomState::new().hash_one(0) % 100) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogFormat, LogTarget, NameSources};
+
+    fn keeper(ttl_min: u64, ttl_max: u64) -> Keeper {
+        let target = LogTarget::File("/dev/null".into());
+        let log = Log::start(LogLevel::Error, LogFormat::Text, &target);
+        let (log, _writer) = log.expect("a log that nobody reads");
+        let request = NameRequest {
+            id: super::super::NameId(0),
+            name: Name::Host("db.test".to_owned(), 1),
+            ttl_min: Duration::from_secs(ttl_min),
+            ttl_max: Duration::from_secs(ttl_max),
+        };
+        let system = Arc::new(System::new(NameSources::default(), log.clone()));
+        Keeper::new(request, system, Arc::new(Semaphore::new(1)), log)
+    }
+
+    fn answered(ttl: u64) -> Round {
+        Round {
+            ttl: Some(Duration::from_secs(ttl)),
+            failure: None,
+        }
+    }
+
+    /// Whether the wait is this long or up to a tenth shorter.
+    #[track_caller]
+    fn assert_about(delay: Duration, seconds: u64) {
+        let whole = Duration::from_secs(seconds);
+        assert!(delay <= whole && delay >= whole * 9 / 10, "{delay:?}");
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_again_a_little_before_it_ends() {
+        let mut keeper = keeper(10, 100);
+        for _ in 0..100 {
+            assert_about(keeper.delay(&answered(50)), 50);
+            assert_about(keeper.delay(&answered(86_400)), 100);
+            // Never sooner than the floor.
+            assert_eq!(keeper.delay(&answered(0)), Duration::from_secs(10));
+            assert!(keeper.delay(&answered(10)) >= Duration::from_secs(10));
+        }
+        keeper.request.ttl_min = Duration::ZERO;
+        assert_eq!(keeper.delay(&answered(0)), REFRESH_FLOOR);
+        // A floor above the ceiling is the configuration's fault, not a panic.
+        keeper.request.ttl_min = HOUR;
+        assert_about(keeper.delay(&answered(50)), 100);
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_failure_is_tried_again_less_and_less_often() {
+        let mut keeper = keeper(0, 20);
+        let failed = Round {
+            ttl: None,
+            failure: Some(LookupError::TimedOut),
+        };
+        for seconds in [1, 2, 4, 8, 16, 20, 20] {
+            let delay = keeper.delay(&failed);
+            assert_about(delay, seconds);
+            keeper.report(failed.failure.as_ref(), None, delay);
+        }
+        keeper.failures = u32::MAX;
+        assert_about(keeper.delay(&failed), 20);
+        // What was answered is not forgotten over what was not.
+        let half = Round {
+            ttl: Some(Duration::from_secs(5)),
+            failure: Some(LookupError::TimedOut),
+        };
+        assert_about(keeper.delay(&half), 5);
+    }
 }

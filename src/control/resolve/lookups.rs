@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::query::{self, LookupError};
+use super::query::{LookupError, Questions};
 use super::system::System;
-use super::{ADDRESSES_MAX, order};
+use super::{ADDRESSES_MAX, QUESTIONS_MAX, order};
 
 /// Lookups under way at the most; a further one is refused.
 const UNDER_WAY_MAX: usize = 256;
@@ -40,6 +40,8 @@ pub(super) type Place = OwnedSemaphorePermit;
 pub(super) struct Lookups {
     system: Arc<System>,
     places: Arc<Semaphore>,
+    /// For the questions of all of them.
+    questions: Arc<Semaphore>,
     cache: Mutex<HashMap<String, (Instant, Outcome)>>,
 }
 
@@ -48,6 +50,7 @@ impl Lookups {
         Self {
             system,
             places: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             cache: Mutex::new(HashMap::new()),
         }
     }
@@ -75,23 +78,23 @@ impl Lookups {
         let Ok(clients) = self.system.clients() else {
             return Err(LookupError::Unreachable("out of resources".to_owned()));
         };
-        let asked = query::host(&clients, &host, false);
+        let questions = Questions {
+            clients,
+            places: self.questions.clone(),
+        };
+        let asked = questions.host(&host, false);
         let Ok(families) = tokio::time::timeout(DEADLINE, asked).await else {
             return Err(LookupError::TimedOut);
         };
-        let (outcome, ttl) = match (families.v6, families.v4) {
-            (Err(v6), Err(v4)) => {
-                let error = if v4.is_negative() { v6 } else { v4 };
-                (Err(error), NEGATIVE_TTL)
-            }
-            (v6, v4) => {
-                let found: Vec<_> = [v6, v4].into_iter().flatten().collect();
-                let ttl = found.iter().map(|it| it.ttl).min().unwrap_or_default();
-                let mut addresses: Vec<IpAddr> =
-                    found.into_iter().flat_map(|it| it.addresses).collect();
-                addresses.truncate(ADDRESSES_MAX);
-                (Ok(addresses), ttl.clamp(TTL_MIN, TTL_MAX))
-            }
+        let error = families.error();
+        let found: Vec<_> = [families.v6, families.v4].into_iter().flatten().collect();
+        let ttl = found.iter().map(|it| it.ttl).min();
+        let ttl = ttl.map_or(NEGATIVE_TTL, |ttl| ttl.clamp(TTL_MIN, TTL_MAX));
+        let addresses = found.into_iter().flat_map(|it| it.addresses);
+        let addresses: Vec<IpAddr> = addresses.take(ADDRESSES_MAX).collect();
+        let outcome = match error {
+            Some(error) if addresses.is_empty() => Err(error),
+            _ => Ok(addresses),
         };
         if outcome.as_ref().err().is_none_or(LookupError::is_negative) {
             self.remember(host, ttl, outcome.clone());

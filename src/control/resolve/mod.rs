@@ -14,6 +14,7 @@
 //! has a deadline; a literal address never leaves the process; what is told is never
 //! empty.
 
+mod host_name;
 mod keep;
 mod lookups;
 mod order;
@@ -33,11 +34,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config::NameSources;
 use crate::observe::log::Log;
 
+pub use host_name::check_host;
+use host_name::literal;
 use keep::Keeper;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
-use query::literal;
-pub use query::{LookupError, check_host};
+pub use query::LookupError;
 use system::System;
 
 /// Addresses of one name at the most. Further ones are left out, the same ones each
@@ -45,9 +47,16 @@ use system::System;
 /// accident, and each costs a check and a counter.
 pub const ADDRESSES_MAX: usize = 256;
 
-/// Kept names that are asked for at once: a start with a thousand names must not
-/// look like a flood to the name server.
-const ASKED_AT_ONCE: usize = 32;
+/// Descriptors that resolving takes at the most.
+pub const DESCRIPTORS_MAX: u32 = SOCKETS_PER_QUESTION * 2 * QUESTIONS_MAX as u32 + 16;
+
+/// Questions of kept names that are under way at once, and as many of lookups: a
+/// start with a thousand names must not look like a flood to the name server, and
+/// clients who ask for silent names must not keep the servers' names waiting.
+const QUESTIONS_MAX: usize = 32;
+
+/// The library asks again over UDP from another port, twice, while it waits.
+const SOCKETS_PER_QUESTION: u32 = 3;
 
 /// Which kept name an answer belongs to; its meaning is the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,12 +255,12 @@ async fn run(
     mut events: UnboundedReceiver<Event>,
     on_change: impl Fn(NameId, Answer),
 ) {
-    let turns = Arc::new(Semaphore::new(ASKED_AT_ONCE));
+    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
     for request in start.requests {
         let keeper = Keeper::new(
             request,
             start.system.clone(),
-            turns.clone(),
+            places.clone(),
             start.log.clone(),
         );
         tokio::spawn(keeper.run(start.events.clone()));

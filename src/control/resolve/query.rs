@@ -2,6 +2,7 @@
 //! service now.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::lookup::Lookup;
@@ -9,7 +10,9 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
+use super::host_name::{check_host, literal};
 use super::system::Clients;
 
 /// How long what the hosts file says is good: no name server is asked again, and a
@@ -95,6 +98,36 @@ impl Families {
             v4: family(true, "A"),
         }
     }
+
+    /// No name server answered in time.
+    pub(super) fn silent() -> Self {
+        Self {
+            v6: Err(LookupError::TimedOut),
+            v4: Err(LookupError::TimedOut),
+        }
+    }
+
+    /// Whether a name server gave no word at all: of failed candidates, one of these
+    /// says more than one that is known not to be there.
+    fn is_unsure(&self) -> bool {
+        let unsure =
+            |it: &Result<Found, LookupError>| it.as_ref().is_err_and(|error| !error.is_negative());
+        unsure(&self.v6) || unsure(&self.v4)
+    }
+
+    /// What is wrong, if anything is: that one of the families is not there is not.
+    pub(super) fn error(&self) -> Option<LookupError> {
+        match (&self.v6, &self.v4) {
+            (Ok(_), Ok(_)) => None,
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+                (!error.is_negative()).then(|| error.clone())
+            }
+            (Err(LookupError::NoRecord(_)), Err(LookupError::NoRecord(_))) => {
+                Some(LookupError::NoRecord("A or AAAA"))
+            }
+            (Err(v6), Err(v4)) => Some(if v4.is_negative() { v6 } else { v4 }.clone()),
+        }
+    }
 }
 
 /// A target of a service.
@@ -106,120 +139,106 @@ pub(super) struct Target {
     pub(super) weight: u16,
 }
 
-/// A literal address, in brackets or without.
-pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    match bare {
-        Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-        None => host.parse().ok(),
-    }
-    .map(|ip: IpAddr| ip.to_canonical())
+/// How questions are asked: of whom, and how many may be under way.
+#[derive(Debug, Clone)]
+pub(super) struct Questions {
+    pub(super) clients: Arc<Clients>,
+    /// A place for each question: a question that gets no answer takes up to three
+    /// sockets.
+    pub(super) places: Arc<Semaphore>,
 }
 
-/// Whether a text can be the name of a host: letters, digits, `-` and `_`, parts of
-/// 1 to 63 characters, 253 in all, one dot at the end allowed. A last part that is a
-/// number makes it a misspelt address (`127.1`, `0x7f.1`), which is never asked of
-/// DNS.
-pub fn check_host(host: &str) -> Result<(), LookupError> {
-    let bare = host.strip_suffix('.').unwrap_or(host);
-    let fault = |why| Err(LookupError::NotAName(why));
-    if bare.is_empty() {
-        return fault("it is empty");
-    }
-    if bare.len() > 253 {
-        return fault("it is longer than 253 characters");
-    }
-    if !bare
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    {
-        return fault("only letters, digits, `-`, `_` and `.` can stand in it");
-    }
-    if bare
-        .split('.')
-        .any(|part| part.is_empty() || part.len() > 63)
-    {
-        return fault("each part between dots has 1 to 63 characters");
-    }
-    let last = bare.rsplit('.').next().unwrap_or(bare);
-    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    let numeric = match hexadecimal {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => last.bytes().all(|byte| byte.is_ascii_digit()),
-    };
-    if numeric {
-        return fault("it looks like an IPv4 address, which has four numbers from 0 to 255");
-    }
-    Ok(())
-}
-
-/// The addresses of a host. An `absolute` name is not tried below the search list.
-pub(super) async fn host(clients: &Clients, host: &str, absolute: bool) -> Families {
-    if let Some(address) = literal(host) {
-        return Families::from_addresses(&[address], Duration::MAX);
-    }
-    let name = match check_host(host).and_then(|()| parse(host)) {
-        Ok(name) => name,
-        Err(error) => {
-            return Families {
-                v6: Err(error.clone()),
-                v4: Err(error),
-            };
+impl Questions {
+    /// The addresses of a host. An `absolute` name is not tried below the search list.
+    pub(super) async fn host(&self, host: &str, absolute: bool) -> Families {
+        if let Some(address) = literal(host) {
+            return Families::from_addresses(&[address], Duration::MAX);
         }
-    };
-    if let Some(addresses) = without_dns(clients, &name) {
-        return Families::from_addresses(&addresses, HOSTS_TTL);
-    }
-    let mut last = None;
-    for name in candidates(clients, name, absolute) {
-        let (v6, v4) = tokio::join!(
-            addresses(clients, &name, RecordType::AAAA),
-            addresses(clients, &name, RecordType::A),
-        );
-        let families = Families { v6, v4 };
-        let errors = [families.v6.as_ref().err(), families.v4.as_ref().err()];
-        let [Some(v6), Some(v4)] = errors else {
-            return families;
+        let name = match check_host(host).and_then(|()| parse(host)) {
+            Ok(name) => name,
+            Err(error) => {
+                return Families {
+                    v6: Err(error.clone()),
+                    v4: Err(error),
+                };
+            }
         };
-        // As the C library: the next of the list after "no" and SERVFAIL, but not
-        // after silence, which the next would most likely meet too.
-        let goes_on =
-            |it: &LookupError| it.is_negative() || matches!(it, LookupError::ServerFailure(_));
-        if !goes_on(v6) || !goes_on(v4) {
-            return families;
+        if let Some(addresses) = without_dns(&self.clients, &name) {
+            return Families::from_addresses(&addresses, HOSTS_TTL);
         }
-        last = worse(last, families);
-    }
-    last.unwrap_or_else(|| Families::from_addresses(&[], Duration::ZERO))
-}
-
-/// Of failed candidates: one that has no answer says more than one that has a "no".
-fn worse(before: Option<Families>, now: Families) -> Option<Families> {
-    let unsure = |it: &Families| {
-        [&it.v6, &it.v4]
-            .iter()
-            .any(|it| it.as_ref().is_err_and(|error| !error.is_negative()))
-    };
-    match before {
-        Some(before) if unsure(&before) => Some(before),
-        _ => Some(now),
-    }
-}
-
-/// The targets of a service, and how long they are good.
-pub(super) async fn service(
-    clients: &Clients,
-    service: &str,
-) -> Result<(Vec<Target>, Duration), LookupError> {
-    let mut last = LookupError::NoRecord("SRV");
-    for name in candidates(clients, parse(service)?, false) {
-        match ask(clients, &name, RecordType::SRV).await {
-            Ok(lookup) => return targets(&lookup),
-            Err(error) if error.is_negative() => last = error,
-            Err(error) => return Err(error),
+        let mut last: Option<Families> = None;
+        for name in candidates(&self.clients, &name, absolute) {
+            let (v6, v4) = tokio::join!(
+                self.addresses(&name, RecordType::AAAA),
+                self.addresses(&name, RecordType::A),
+            );
+            let families = Families { v6, v4 };
+            let errors = [families.v6.as_ref().err(), families.v4.as_ref().err()];
+            let [Some(v6), Some(v4)] = errors else {
+                return families;
+            };
+            // As the C library: the next of the list after "no" and SERVFAIL, but not
+            // after silence, which the next would most likely meet too.
+            let goes_on =
+                |it: &LookupError| it.is_negative() || matches!(it, LookupError::ServerFailure(_));
+            if !goes_on(v6) || !goes_on(v4) {
+                return families;
+            }
+            last = Some(match last {
+                Some(before) if before.is_unsure() => before,
+                _ => families,
+            });
         }
+        last.unwrap_or_else(|| Families::from_addresses(&[], Duration::ZERO))
     }
-    Err(last)
+
+    /// The targets of a service, and how long they are good.
+    pub(super) async fn service(
+        &self,
+        service: &str,
+    ) -> Result<(Vec<Target>, Duration), LookupError> {
+        let mut last = LookupError::NoRecord("SRV");
+        for name in candidates(&self.clients, &parse(service)?, false) {
+            match self.ask(&name, RecordType::SRV).await {
+                Ok(lookup) => return targets(&lookup),
+                Err(error) if error.is_negative() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The addresses of one family under exactly this name.
+    async fn addresses(&self, name: &Name, family: RecordType) -> Result<Found, LookupError> {
+        let lookup = self.ask(name, family).await?;
+        let kind = match family {
+            RecordType::AAAA => "AAAA",
+            _ => "A",
+        };
+        let (addresses, ttl) = of_name(lookup.answers(), name, family);
+        found(addresses, ttl, kind)
+    }
+
+    /// Asks the name servers in turn, as often as resolv.conf says: the first that
+    /// answers with records or with "no" is believed; one that cannot tell or does not
+    /// answer is passed over.
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Lookup, LookupError> {
+        let mut last = LookupError::Unreachable("there is none".to_owned());
+        for _ in 0..self.clients.rounds {
+            for server in &self.clients.servers {
+                // Never closed; without a place it would ask all the same.
+                let _place = self.places.acquire().await;
+                match server.lookup(name.clone(), kind).await {
+                    Ok(lookup) => return Ok(lookup),
+                    Err(error) => last = understood(error, name, kind),
+                }
+                if last.is_negative() {
+                    return Err(last);
+                }
+            }
+        }
+        Err(last)
+    }
 }
 
 fn targets(lookup: &Lookup) -> Result<(Vec<Target>, Duration), LookupError> {
@@ -278,7 +297,7 @@ fn without_dns(clients: &Clients, name: &Name) -> Option<Vec<IpAddr>> {
 
 /// The names to ask for, in order: with enough dots the name itself goes first, and
 /// otherwise last, behind the search list (resolv.conf(5)).
-fn candidates(clients: &Clients, name: Name, absolute: bool) -> Vec<Name> {
+fn candidates(clients: &Clients, name: &Name, absolute: bool) -> Vec<Name> {
     let mut itself = name.clone();
     itself.set_fqdn(true);
     if absolute || name.is_fqdn() {
@@ -295,21 +314,6 @@ fn candidates(clients: &Clients, name: Name, absolute: bool) -> Vec<Name> {
         names.push(itself);
     }
     names
-}
-
-/// The addresses of one family under exactly this name.
-async fn addresses(
-    clients: &Clients,
-    name: &Name,
-    family: RecordType,
-) -> Result<Found, LookupError> {
-    let lookup = ask(clients, name, family).await?;
-    let kind = match family {
-        RecordType::AAAA => "AAAA",
-        _ => "A",
-    };
-    let (addresses, ttl) = of_name(lookup.answers(), name, family);
-    found(addresses, ttl, kind)
 }
 
 fn found(
@@ -358,25 +362,6 @@ fn of_name(answers: &[Record], name: &Name, family: RecordType) -> (Vec<IpAddr>,
     (addresses, Duration::from_secs(ttl.into()))
 }
 
-/// Asks the name servers in turn, as often as resolv.conf says: the first that
-/// answers with records or with "no" is believed; one that cannot tell or does not
-/// answer is passed over.
-async fn ask(clients: &Clients, name: &Name, kind: RecordType) -> Result<Lookup, LookupError> {
-    let mut last = LookupError::Unreachable("there is none".to_owned());
-    for _ in 0..clients.rounds {
-        for server in &clients.servers {
-            match server.lookup(name.clone(), kind).await {
-                Ok(lookup) => return Ok(lookup),
-                Err(error) => last = understood(error, name, kind),
-            }
-            if last.is_negative() {
-                return Err(last);
-            }
-        }
-    }
-    Err(last)
-}
-
 fn understood(error: NetError, asked: &Name, kind: RecordType) -> LookupError {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
@@ -412,3 +397,6 @@ fn response_code(code: ResponseCode) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

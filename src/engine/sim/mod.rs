@@ -28,7 +28,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use peer::{Deed, Peer, Script};
+use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
 
@@ -166,6 +166,10 @@ struct Conn {
     upstream_script: Script,
     /// The session had both legs and pumped at least once.
     relayed: bool,
+    /// A connection made ahead, without a client.
+    ahead: bool,
+    /// Its peer has ended or reset it meanwhile.
+    stale: bool,
 }
 
 /// An accepted connection that no session owns yet.
@@ -224,7 +228,8 @@ impl Sim {
 
     /// Nobody is connected or waits to be.
     pub fn is_quiet(&self) -> bool {
-        self.live.is_empty() && self.backlogs.iter().all(VecDeque::is_empty)
+        let ahead = |key: &SessionKey| self.conn(*key).is_some_and(|conn| conn.ahead);
+        self.live.iter().all(ahead) && self.backlogs.iter().all(VecDeque::is_empty)
     }
 
     /// A kernel as nasty as told; [`Nastiness::default`] is one without surprises.
@@ -332,7 +337,7 @@ impl Sim {
         self.now = later;
         let mut dice = self.dice.clone();
         let mut acted = self.complete_close(key, side);
-        if let Some(conn) = self.conn_mut(key) {
+        if let Some(conn) = self.conn_mut(key).filter(|conn| !conn.ahead) {
             let (readiness, peer_acted) = conn.act(side, later, &mut dice);
             acted |= peer_acted;
             if let Some(readiness) = readiness {
@@ -341,6 +346,7 @@ impl Sim {
         }
         self.dice = dice;
         acted |= self.settle_connect(key);
+        self.wear_out(key);
         self.skip_quiet_time(acted, until);
     }
 
@@ -398,7 +404,11 @@ impl Sim {
         }
         if fails || servers[socket.server] == Server::Down {
             conn.sockets[1] = None;
+            let ahead = conn.ahead;
             self.open_sockets -= 1;
+            if ahead {
+                self.forget(key);
+            }
             self.queue.push(Event::ConnectFailed(key, Cause::Refused));
         } else {
             socket.connecting = false;
@@ -427,7 +437,11 @@ impl Sim {
             return;
         };
         conn.peers[side.index()].socket_closed(&socket, how);
+        let ahead = conn.ahead;
         self.open_sockets -= 1;
+        if ahead {
+            return self.forget(key);
+        }
         let conn = self.conns.touch(key.slot);
         if conn.sockets.iter().all(Option::is_none) && conn.closing.iter().all(Option::is_none) {
             // With nothing in flight any more; the session may still dial again.
@@ -435,6 +449,34 @@ impl Sim {
             if over {
                 self.bury(key);
             }
+        }
+    }
+
+    /// A connection made ahead is over, or has become a session's.
+    fn forget(&mut self, key: SessionKey) {
+        if let Some(at) = self.live.iter().position(|live| *live == key) {
+            self.live.swap_remove(at);
+        }
+        if self.released.len() < 64 {
+            self.released.push(key);
+        }
+    }
+
+    /// A server ends a connection that was made ahead, some time.
+    fn wear_out(&mut self, key: SessionKey) {
+        let ends = self.dice.percent(self.nastiness.connect_failure / 4);
+        let Some(conn) = self.conn_mut(key).filter(|conn| conn.ahead) else {
+            return;
+        };
+        let connected = |socket: &Socket| !socket.connecting;
+        if ends && conn.sockets[1].as_ref().is_some_and(connected) && !conn.stale {
+            conn.stale = true;
+            let readiness = Readiness {
+                readable: true,
+                ..Readiness::default()
+            };
+            self.queue
+                .push(Event::Ready(key, Side::Upstream, readiness));
         }
     }
 
@@ -565,6 +607,64 @@ impl Engine for Sim {
         self.open_sockets += 1;
         self.live.push(key);
         Ok(())
+    }
+
+    fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
+        let conn = self.conns.touch(key.slot);
+        assert!(
+            conn.sockets.iter().all(Option::is_none),
+            "a slot was used again while sockets were open"
+        );
+        *conn = Conn {
+            generation: key.generation,
+            ahead: true,
+            ..Conn::default()
+        };
+        let start = self.connect(key, target);
+        if !matches!(start, Start::Done(Err(_))) {
+            self.live.push(key);
+        }
+        start
+    }
+
+    fn is_fresh(&self, key: SessionKey) -> bool {
+        self.conn(key).is_some_and(|conn| {
+            let connected = |socket: &Socket| !socket.connecting;
+            !conn.stale && conn.sockets[1].as_ref().is_some_and(connected)
+        })
+    }
+
+    fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool {
+        let Some(conn) = self.conn_mut(from) else {
+            panic!("a stale key hands over")
+        };
+        assert!(conn.ahead, "handed over by a session");
+        assert!(conn.closing[1].is_none(), "handed over while it closes");
+        let socket = conn.sockets[1].take();
+        let stale = conn.stale;
+        let connected = socket.as_ref().is_some_and(|socket| !socket.connecting);
+        assert!(connected, "handed over before it was connected");
+        self.forget(from);
+        let Some(conn) = self.conn_mut(to) else {
+            panic!("handed over to a stale key")
+        };
+        assert!(conn.sockets[1].is_none(), "two upstreams for one session");
+        conn.sockets[1] = socket;
+        conn.peers[1] = Peer::new(conn.upstream_script);
+        if stale {
+            // It happened on the way: the peer is one that resets.
+            conn.upstream_script.finale = Finale::Reset;
+            conn.peers[1] = Peer::new(conn.upstream_script);
+            conn.peers[1].does(Deed::Reset);
+        }
+        let readiness = Readiness {
+            readable: true,
+            writable: true,
+            failed: stale,
+        };
+        self.queue
+            .push(Event::Ready(to, Side::Upstream, readiness));
+        true
     }
 
     /// Port 0 stands for an address where nobody listens.

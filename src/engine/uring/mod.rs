@@ -242,9 +242,30 @@ impl Uring {
         }
     }
 
-    /// Both sides stand: what the client has sent meanwhile is looked for, what
-    /// the upstream will send is waited for.
+    /// A slot for another session, or for a connection made ahead.
+    fn open_slot(&mut self, key: SessionKey) -> &mut Conn {
+        let conn = self.conns.touch(key.slot);
+        debug_assert!(
+            conn.legs.iter().all(Leg::is_quiet),
+            "a slot is used again with operations in flight"
+        );
+        *conn = Conn {
+            generation: key.generation,
+            ..Conn::default()
+        };
+        conn
+    }
+
+    /// The upstream side stands. Of a session: what the client has sent meanwhile is
+    /// looked for, what the upstream will send is waited for. Of one without a client,
+    /// made ahead: nothing is in flight, so that it can be handed over.
     fn established(&mut self, key: SessionKey) {
+        if !self
+            .conn(key)
+            .is_some_and(|conn| conn.legs[Side::Client.index()].is_open())
+        {
+            return;
+        }
         let at = At {
             key,
             side: Side::Upstream,
@@ -266,7 +287,12 @@ impl Uring {
         } else {
             Early::Nothing
         };
-        let opened = dial::open_for_connect(target.endpoint, target.options, early)?;
+        let Target {
+            endpoint,
+            options,
+            local,
+        } = target;
+        let opened = dial::open_for_connect_from(local, endpoint, options, early)?;
         if let Some(refusal) = opened.refusal {
             self.kit.options_refused += u64::from(refusal.count);
         }
@@ -388,21 +414,13 @@ impl Engine for Uring {
                 self.kit.options_refused += u64::from(refusal.count);
             }
         }
-        let conn = self.conns.touch(key.slot);
-        debug_assert!(
-            conn.legs.iter().all(Leg::is_quiet),
-            "a slot is used again with operations in flight"
-        );
-        *conn = Conn {
-            generation: key.generation,
-            ..Conn::default()
-        };
+        let conn = self.open_slot(key);
+        conn.legs[0].replace(Some(fd));
+        conn.legs[0].vigil_due = true;
         let at = At {
             key,
             side: Side::Client,
         };
-        conn.legs[0].replace(Some(fd));
-        conn.legs[0].vigil_due = true;
         self.vigils.push_back((at, self.now + VIGIL_PATIENCE));
         Ok(())
     }
@@ -411,6 +429,42 @@ impl Engine for Uring {
         match self.try_connect(key, target) {
             Ok(start) => start,
             Err(failure) => Start::Done(Err(failure.into())),
+        }
+    }
+
+    fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
+        if key.slot >= SLOTS_MAX {
+            return Start::Done(Err(Cause::NoMemory));
+        }
+        self.open_slot(key);
+        self.connect(key, target)
+    }
+
+    fn is_fresh(&self, key: SessionKey) -> bool {
+        let side = Side::Upstream;
+        let fd = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref());
+        fd.is_some_and(|fd| dial::is_fresh(fd.as_fd()))
+    }
+
+    fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool {
+        let at = |key| At {
+            key,
+            side: Side::Upstream,
+        };
+        let Some(leg) = leg_mut(&mut self.conns, at(from)) else {
+            return false;
+        };
+        debug_assert!(leg.is_quiet(), "handed over with operations in flight");
+        let (fd, suspect) = (leg.fd.take(), leg.suspect);
+        leg.replace(None);
+        match leg_mut(&mut self.conns, at(to)) {
+            Some(leg) if fd.is_some() => {
+                leg.replace(fd);
+                leg.suspect = suspect;
+                self.established(to);
+                true
+            }
+            _ => false,
         }
     }
 

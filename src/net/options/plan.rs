@@ -461,6 +461,25 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Leaves the port of a bound socket to `connect`, which can share one between
+/// destinations (behaviour 30). Best effort: without it there are fewer ports.
+pub(in crate::net) fn choose_port_late(fd: BorrowedFd<'_>) {
+    let _ = sys::set_int(fd, IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
+}
+
+/// Lets a socket be bound to an address that is not one of this host's. EPERM
+/// without `CAP_NET_ADMIN`.
+pub(in crate::net) fn allow_foreign_source(
+    fd: BorrowedFd<'_>,
+    family: Family,
+) -> Result<(), Errno> {
+    match family {
+        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1),
+        Family::V4 => sys::set_int(fd, IPPROTO_IP, libc::IP_TRANSPARENT, 1),
+        Family::Unix => Ok(()),
+    }
+}
+
 /// The kernel's `int` for `value`. Marks and the not-sent limit are unsigned in
 /// the kernel and keep their bits; everything else is a quantity, and what does
 /// not fit is as much as can be asked for.

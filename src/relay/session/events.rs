@@ -27,6 +27,10 @@ pub struct Rules {
     pub deadlines: Deadlines,
     /// Attempts to connect at the most, each to another server; at least 1.
     pub attempts_max: u8,
+    /// No attempt but the first begins later than this after the accept.
+    pub retry: Duration,
+    /// How long a session waits for a server that has room.
+    pub queue: Duration,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
     /// Bytes that one fill may read.
@@ -40,6 +44,13 @@ pub enum Event {
     Connected,
     /// It failed, and nothing of it is left.
     ConnectFailed(Cause),
+    /// No connect was started: every server has as many sessions as it may.
+    /// [`Event::Dequeued`] follows if one has room in time.
+    Queued,
+    /// A server may have room now: dial again.
+    Dequeued,
+    /// No connect was started, and none will be: no server is left.
+    NoServer(Cause),
     /// A side can be read or written, or has failed.
     Ready {
         /// Which.

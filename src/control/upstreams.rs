@@ -1,0 +1,366 @@
+//! The pools of a configuration while it runs: which servers each has, as names
+//! resolve and checks find them, told to every reactor.
+//!
+//! ```text
+//!   resolver thread ── a name's addresses ──► rebuild its pools ──► Order::Servers
+//!   checker thread ─── up, down ────────────► the shared Server ──► Order::CutServer
+//! ```
+//! Invariants: a server keeps its counters and its state for as long as any set of its
+//! pool has had its address; a pool whose names fail keeps the servers it had.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::balance::Policy;
+use crate::config::{self, AdminState, Balance, HashKey};
+use crate::net::address::{Address, Endpoint};
+use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::observe::log::Log;
+use crate::worker::UpstreamSetup;
+use crate::worker::upstream::server::{Member, Server, ServerSet, ServerSettings};
+
+use super::reactor::{Order, Wire};
+use super::resolve::{Answer, Name, NameId, NameRequest};
+
+/// Every pool, and who is told of changes.
+#[derive(Debug)]
+pub(super) struct Upstreams {
+    pools: Mutex<Vec<Pool>>,
+    wires: Mutex<Vec<Wire>>,
+}
+
+/// A pool at work.
+#[derive(Debug)]
+struct Pool {
+    config: Arc<config::Pool>,
+    label: Arc<str>,
+    /// For each configured server the places it stands for.
+    places: Vec<Places>,
+    /// Every server that there ever was, by its place in the configuration.
+    known: HashMap<(usize, Endpoint), Arc<Server>>,
+    set: Arc<ServerSet>,
+    /// Indices of the upstreams that use it, in the order of every reactor.
+    upstreams: Vec<u16>,
+}
+
+#[derive(Debug)]
+enum Places {
+    Fixed(Endpoint),
+    /// As its name resolves; empty before the first answer.
+    Named(NameId, Vec<super::resolve::Resolved>),
+}
+
+/// The upstreams of a configuration, in the order of its forwards.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pools: Vec<(Arc<config::Pool>, Arc<str>)>,
+    upstreams: Vec<(usize, SocketOptions)>,
+    /// By forward.
+    pub(super) of_forward: Vec<u16>,
+}
+
+impl Layout {
+    /// Forwards that share a pool share its servers; those that connect with the same
+    /// options too, its spares.
+    pub(super) fn new(config: &config::Config) -> Self {
+        let mut layout = Self::default();
+        for forward in &config.forwards {
+            let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
+            let pool = layout.pool(&forward.pool, label);
+            let mut options = forward.upstream.clone();
+            if forward.pool.interface.is_some() {
+                options.interface.clone_from(&forward.pool.interface);
+            }
+            let known = layout
+                .upstreams
+                .iter()
+                .position(|it| *it == (pool, options.clone()));
+            let index = known.unwrap_or_else(|| {
+                layout.upstreams.push((pool, options));
+                layout.upstreams.len() - 1
+            });
+            layout.of_forward.push(index as u16);
+        }
+        layout
+    }
+
+    fn pool(&mut self, pool: &Arc<config::Pool>, label: &str) -> usize {
+        let known = self.pools.iter().position(|(it, _)| Arc::ptr_eq(it, pool));
+        known.unwrap_or_else(|| {
+            self.pools.push((pool.clone(), label.into()));
+            self.pools.len() - 1
+        })
+    }
+
+    /// Names to be kept resolved.
+    pub(super) fn names(&self) -> Vec<NameRequest> {
+        let mut requests = Vec::new();
+        for (pool, _) in &self.pools {
+            for server in &pool.servers {
+                if let Some(name) = name_of(&server.address) {
+                    requests.push(NameRequest {
+                        id: NameId(requests.len() as u32),
+                        name,
+                        ttl_min: pool.ttl_min,
+                        ttl_max: pool.ttl_max,
+                    });
+                }
+            }
+        }
+        requests
+    }
+
+    /// The pools, without the addresses of names so far.
+    pub(super) fn build(&self) -> Upstreams {
+        let mut names = 0..;
+        let mut pools = Vec::new();
+        for (index, (config, label)) in self.pools.iter().enumerate() {
+            let places = config.servers.iter().map(|server| match &server.address {
+                Address::Inet(address) => Places::Fixed(Endpoint::Inet(*address)),
+                Address::Unix(name) => Places::Fixed(Endpoint::Unix(name.clone())),
+                Address::Any { port } => {
+                    let localhost = std::net::Ipv4Addr::LOCALHOST;
+                    Places::Fixed(Endpoint::Inet((localhost, *port).into()))
+                }
+                Address::Name { .. } | Address::Srv(_) => {
+                    Places::Named(NameId(names.next().unwrap_or(0)), Vec::new())
+                }
+            });
+            let used_by = self.upstreams.iter().enumerate();
+            let used_by = used_by.filter(|(_, (pool, _))| *pool == index);
+            let mut pool = Pool {
+                places: places.collect(),
+                config: config.clone(),
+                label: label.clone(),
+                known: HashMap::new(),
+                set: empty_set(config),
+                upstreams: used_by.map(|(upstream, _)| upstream as u16).collect(),
+            };
+            pool.rebuild();
+            pools.push(pool);
+        }
+        Upstreams {
+            pools: Mutex::new(pools),
+            wires: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// What each reactor starts with.
+    pub(super) fn setups(&self, upstreams: &Upstreams) -> Vec<UpstreamSetup> {
+        let pools = upstreams.pools();
+        let setup = |(pool, options): &(usize, SocketOptions)| {
+            let pool = &pools[*pool];
+            let config = &pool.config;
+            UpstreamSetup {
+                set: pool.set.clone(),
+                options: Arc::new(options.plan(Leg::Upstream)),
+                hash: match config.balance {
+                    Balance::Hash(key) => key,
+                    _ => HashKey::Address,
+                },
+                queue: config.queue,
+                attempt_delay: config.attempt_delay,
+                sources: config.sources.as_slice().into(),
+                transparent: config.transparent,
+                warm: config.warm,
+                warm_max_age: config.warm_max_age,
+            }
+        };
+        self.upstreams.iter().map(setup).collect()
+    }
+
+    /// The options that checks of each pool connect with: those of its first user.
+    pub(super) fn check_options(&self) -> Vec<Arc<OptionPlan>> {
+        let of_pool = |pool: usize| {
+            let user = self.upstreams.iter().find(|(it, _)| *it == pool);
+            let options = user.map(|(_, options)| options.clone()).unwrap_or_default();
+            Arc::new(options.plan(Leg::Upstream))
+        };
+        (0..self.pools.len()).map(of_pool).collect()
+    }
+}
+
+fn name_of(address: &Address) -> Option<Name> {
+    match address {
+        Address::Name { host, port } => Some(Name::Host(host.clone(), *port)),
+        Address::Srv(service) => Some(Name::Srv(service.clone())),
+        Address::Any { .. } | Address::Inet(_) | Address::Unix(_) => None,
+    }
+}
+
+fn empty_set(config: &config::Pool) -> Arc<ServerSet> {
+    let set = ServerSet::new(Vec::new(), policy(config), config.resolve, config.slow_start);
+    Arc::new(set)
+}
+
+const fn policy(config: &config::Pool) -> Policy {
+    match config.balance {
+        Balance::RoundRobin => Policy::RoundRobin,
+        Balance::LeastConn => Policy::LeastConn,
+        Balance::PowerOfTwo => Policy::PowerOfTwo,
+        Balance::Random => Policy::Random,
+        Balance::Hash(_) => Policy::Hash,
+        Balance::First => Policy::First,
+    }
+}
+
+impl Pool {
+    /// The servers as they are known now.
+    fn rebuild(&mut self) {
+        let mut members = Vec::new();
+        for (index, configured) in self.config.servers.iter().enumerate() {
+            match &self.places[index] {
+                Places::Fixed(endpoint) => {
+                    let endpoint = endpoint.clone();
+                    let server = server(&mut self.known, &self.config, &self.label, index, endpoint);
+                    members.push(Member {
+                        server,
+                        weight: configured.weight,
+                        backup: configured.backup,
+                        family: None,
+                    });
+                }
+                Places::Named(_, addresses) => {
+                    // Of SRV records those of a later priority are for when the
+                    // earlier ones are down.
+                    let first = addresses.iter().map(|it| it.priority).min();
+                    for address in addresses {
+                        let endpoint = Endpoint::Inet(address.endpoint);
+                        let server =
+                            server(&mut self.known, &self.config, &self.label, index, endpoint);
+                        members.push(Member {
+                            server,
+                            weight: configured.weight * u32::from(address.weight.max(1)),
+                            backup: configured.backup || Some(address.priority) != first,
+                            family: (addresses.len() > 1).then_some(index as u16),
+                        });
+                    }
+                }
+            }
+        }
+        let alone = members.len() == 1;
+        for member in &members {
+            member.server.set_alone(alone);
+        }
+        let (config, policy) = (&self.config, policy(&self.config));
+        let set = ServerSet::new(members, policy, config.resolve, config.slow_start);
+        self.set = Arc::new(set);
+    }
+}
+
+/// The server at this place, as it was known or a new one.
+fn server(
+    known: &mut HashMap<(usize, Endpoint), Arc<Server>>,
+    pool: &config::Pool,
+    label: &Arc<str>,
+    index: usize,
+    endpoint: Endpoint,
+) -> Arc<Server> {
+    let configured = &pool.servers[index];
+    let make = || {
+        Arc::new(Server::new(ServerSettings {
+            endpoint: endpoint.clone(),
+            name: configured.address.to_string().into(),
+            pool: label.clone(),
+            max_connections: configured.max_connections,
+            admin: configured.state,
+            max_fails: configured.max_fails.unwrap_or(pool.max_fails),
+            fail_timeout: configured.fail_timeout.unwrap_or(pool.fail_timeout),
+        }))
+    };
+    known
+        .entry((index, endpoint.clone()))
+        .or_insert_with(make)
+        .clone()
+}
+
+/// A server that is checked, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub(super) pool: usize,
+    pub(super) server: Arc<Server>,
+    pub(super) check: config::Check,
+}
+
+impl Upstreams {
+    fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on reactors are told of changes; what they were started with may be
+    /// older than what is known by now.
+    pub(super) fn connect(&self, wires: Vec<Wire>) {
+        *self.wires.lock().unwrap_or_else(PoisonError::into_inner) = wires;
+        for pool in &*self.pools() {
+            self.tell(pool);
+        }
+    }
+
+    /// A name has other addresses.
+    pub(super) fn resolved(&self, name: NameId, answer: &Answer, log: &Log) {
+        let mut pools = self.pools();
+        for pool in &mut *pools {
+            let mut changed = false;
+            for place in &mut pool.places {
+                if let Places::Named(id, addresses) = place
+                    && *id == name
+                {
+                    addresses.clone_from(&answer.addresses);
+                    changed = true;
+                }
+            }
+            if changed {
+                pool.rebuild();
+                log.line(
+                    config::LogLevel::Info,
+                    format!("upstream {}: {} servers", pool.label, pool.set.members().len()),
+                );
+                self.tell(pool);
+            }
+        }
+    }
+
+    fn tell(&self, pool: &Pool) {
+        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        for wire in &*wires {
+            for upstream in &pool.upstreams {
+                wire.send(Order::Servers(*upstream, pool.set.clone()));
+            }
+        }
+    }
+
+    /// Ends the sessions of a server on every reactor.
+    pub(super) fn cut(&self, server: &Arc<Server>) {
+        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        for wire in &*wires {
+            wire.send(Order::CutServer(server.clone()));
+        }
+    }
+
+    /// Every server that is in use and to be checked.
+    pub(super) fn checked(&self) -> Vec<Checked> {
+        let mut all = Vec::new();
+        for (index, pool) in self.pools().iter().enumerate() {
+            let Some(check) = &pool.config.check else {
+                continue;
+            };
+            for member in pool.set.members() {
+                if member.server.settings().admin != AdminState::Maintenance {
+                    all.push(Checked {
+                        pool: index,
+                        server: member.server.clone(),
+                        check: check.clone(),
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// Every server of every pool that is in use, for reports.
+    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
+        let pools = self.pools();
+        let members = pools.iter().flat_map(|pool| pool.set.members().iter());
+        members.map(|member| member.server.clone()).collect()
+    }
+}
