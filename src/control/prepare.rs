@@ -14,7 +14,7 @@ use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, BindError, Bound};
-use crate::net::options::{Leg, OptionPlan};
+use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::lane::PathPolicy;
@@ -89,8 +89,6 @@ pub(super) struct Prepared {
     pub(super) sockets: Vec<Bound>,
     pub(super) drain_timeout: Duration,
     pub(super) upstreams: Arc<Upstreams>,
-    /// By pool.
-    pub(super) check_options: Vec<Arc<OptionPlan>>,
     pub(super) resolver: Option<Resolver>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
@@ -176,7 +174,6 @@ impl Prepared {
             sockets,
             drain_timeout: drain_timeout.unwrap_or_default(),
             upstreams,
-            check_options: layout.check_options(),
             resolver,
             origin,
         })
@@ -309,7 +306,10 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
             write_stall: forward.timeouts.write_stall,
         },
         // Without a bound of its own a session ends when no server is left.
-        attempts_max: forward.pool.retries.map_or(u8::MAX, |it| it.saturating_add(1)),
+        attempts_max: forward
+            .pool
+            .retries
+            .map_or(u8::MAX, |it| it.saturating_add(1)),
         retry: forward.pool.retry_timeout,
         queue: forward.pool.queue_timeout,
         path: match forward.data_path {

@@ -351,7 +351,9 @@ impl<E: Engine> Worker<E> {
         let rivals = self.heat(key)?.rivals.clone();
         rivals.into_iter().find(|rival| {
             let ahead = self.sessions.ahead(*rival);
-            ahead.is_some_and(|it| matches!(it.purpose, Purpose::Rival { index, .. } if index == place))
+            ahead.is_some_and(
+                |it| matches!(it.purpose, Purpose::Rival { index, .. } if index == place),
+            )
         })
     }
 
@@ -504,7 +506,8 @@ impl<E: Engine> Worker<E> {
         let upstream = &mut self.upstreams[usize::from(upstream)];
         let max = upstream.setup.queue as usize;
         if upstream.waiting.len() >= max {
-            let waits = |key: &SessionKey| sessions.get(*key).is_some_and(|it| it.session.is_queued());
+            let waits =
+                |key: &SessionKey| sessions.get(*key).is_some_and(|it| it.session.is_queued());
             upstream.waiting.retain(waits);
         }
         if upstream.waiting.len() >= max {

@@ -30,9 +30,9 @@ pub use accept::Gate;
 pub use setup::{ForwardSetup, ListenerSetup, Setup};
 pub use upstream::UpstreamSetup;
 
+use crate::balance::health::Admission;
 use crate::config::{LogLevel, SessionLog};
 use crate::engine::wheel::Wheel;
-use crate::balance::health::Admission;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;

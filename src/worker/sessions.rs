@@ -145,10 +145,4 @@ impl Sessions {
             Occupant::Session(_) => None,
         }
     }
-
-    /// Every connection made ahead.
-    pub(super) fn ahead_keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
-        let keys = self.slots.keys();
-        keys.filter(|key| self.ahead(*key).is_some())
-    }
 }
