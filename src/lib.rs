@@ -14,7 +14,7 @@
 //! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`worker`] | the loop of one core |
-//! | [`control`] | start-up, signals, drain |
+//! | [`control`] | start-up, signals, drain, names ([`control::resolve`]) |
 //! | [`mod@bench`] | origin, load generator, statistics |
 //! | [`cli`] | argv to a command |
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(crate) enum Says {
     Silence,
     /// As the other, but truncated and empty over UDP however short it is.
     Truncated(Box<Says>),
+    /// As the other, with bytes changed; each time others.
+    Damaged(Box<Says>),
 }
 
 /// One record: seconds to live, and what it says.
@@ -104,6 +106,7 @@ struct State {
     /// By name, and for a type if that is given.
     script: Mutex<BTreeMap<(String, Option<RecordType>), Says>>,
     asked: Mutex<Vec<Asked>>,
+    damage: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -241,6 +244,26 @@ impl State {
         }
     }
 
+    /// Changes a few bytes behind the number of the question, or cuts the answer
+    /// short.
+    fn damage(&self, answer: &mut Vec<u8>) {
+        let mut seed = self.damage.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut random = |below: usize| {
+            // splitmix64
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ (mixed >> 31)) % below as u64) as usize
+        };
+        for _ in 0..=random(4) {
+            let at = 2 + random(answer.len() - 2);
+            answer[at] = random(256) as u8;
+        }
+        if random(4) == 0 {
+            answer.truncate(2 + random(answer.len() - 2));
+        }
+    }
+
     /// `None`: it says nothing.
     fn answer(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
         let question = Message::from_vec(question).ok()?;
@@ -267,7 +290,10 @@ impl State {
         if !says.write(&mut answer, query.name(), kind, over_tcp) {
             return None;
         }
-        let bytes = answer.to_vec().unwrap();
+        let mut bytes = answer.to_vec().unwrap();
+        if matches!(says, Says::Damaged(_)) {
+            self.damage(&mut bytes);
+        }
         let limit = match &question.edns {
             Some(edns) => usize::from(edns.max_payload()),
             None => DATAGRAM,
@@ -296,7 +322,9 @@ impl Says {
             Self::Nothing => {}
             Self::Silence => return false,
             Self::Truncated(_) if !over_tcp => answer.metadata.truncation = true,
-            Self::Truncated(says) => return says.write(answer, name, kind, over_tcp),
+            Self::Truncated(says) | Self::Damaged(says) => {
+                return says.write(answer, name, kind, over_tcp);
+            }
         }
         true
     }

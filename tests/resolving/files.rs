@@ -162,3 +162,22 @@ fn a_name_server_that_is_not_there_is_passed_over() {
     let alone = bench.keep_for(&[host("db.test", 1)], Duration::ZERO, PATIENCE);
     alone.wait_for_line(&["no name server answered in time"]);
 }
+
+#[test]
+fn what_is_no_file_is_said_and_never_waited_for() {
+    let mut bench = Bench::new();
+    bench.dns.set("db.test", Says::addresses(1, &["192.0.2.1"]));
+    let pipe = bench.directory.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bench.sources.hosts.clone_from(&pipe);
+    let names = bench.keep(&[host("db.test", 1)]);
+    names.wait_for(0, &["192.0.2.1:1"]);
+    names.wait_for_line(&["WARN", "cannot read", "it is not a file"]);
+
+    let mut bench = Bench::new();
+    bench.dns.set("db.test", Says::addresses(1, &["192.0.2.1"]));
+    bench.sources.hosts = "/dev/null".into();
+    let names = bench.keep(&[host("db.test", 1)]);
+    names.wait_for(0, &["192.0.2.1:1"]);
+    assert!(names.lines(&["WARN"]).is_empty());
+}

@@ -95,3 +95,34 @@ fn b58_silence_ends_in_time() {
     let outcome = names.lookup("silent.test", 80);
     assert_eq!(outcome, Err(LookupError::TimedOut));
 }
+
+#[test]
+fn b58_damaged_answers_harm_nobody() {
+    let bench = Bench::new();
+    let names = bench.keep(&[]);
+    let (sender, outcomes) = channel();
+    let answers = [
+        Says::addresses(60, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+        Says::alias(60, "other.test"),
+        Says::Truncated(Box::new(Says::addresses(60, &["192.0.2.1"]))),
+    ];
+    for n in 0..150 {
+        let name = format!("damaged{n}.test");
+        let answer = answers[n % answers.len()].clone();
+        bench.dns.set(&name, Says::Damaged(Box::new(answer)));
+        let sender = sender.clone();
+        names.resolver.lookup(&name, 80, move |outcome| {
+            let _ = sender.send(outcome);
+        });
+    }
+    drop(sender);
+    for _ in 0..150 {
+        let outcome = outcomes.recv_timeout(PATIENCE).unwrap();
+        // A task that panicked would have dropped its reply.
+        assert_ne!(outcome, Err(LookupError::Stopped));
+    }
+    bench
+        .dns
+        .set("sound.test", Says::addresses(60, &["192.0.2.1"]));
+    assert_eq!(names.lookup("sound.test", 80).unwrap(), ["192.0.2.1:80"]);
+}

@@ -7,9 +7,9 @@
 //! and it takes SERVFAIL of one for the answer of all.
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -182,13 +182,19 @@ impl Stamp {
     }
 }
 
+/// What is no file is not opened: a pipe would keep the thread for ever. A device,
+/// which can only be `/dev/null`, is how one says "none".
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_char_device() {
+        return Ok(Vec::new());
+    }
+    if !kind.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
     let mut text = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, FILE_MAX), &mut text)?;
+    let file = fs::File::open(path)?;
+    file.take(FILE_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 
