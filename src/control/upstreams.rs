@@ -5,8 +5,8 @@
 //!   resolver thread ── a name's addresses ──► rebuild its pools ──► Order::Servers
 //!   checker thread ─── up, down ────────────► the shared Server ──► Order::CutServer
 //! ```
-//! Invariants: a server keeps its counters and its state for as long as any set of its
-//! pool has had its address; a pool whose names fail keeps the servers it had.
+//! Invariants: a server keeps its counters and its state for as long as its pool lists
+//! it or it has sessions; a pool whose names fail keeps the servers it had.
 
 use std::collections::HashMap;
 use std::io;
@@ -43,7 +43,7 @@ struct Pool {
     label: Arc<str>,
     /// For each configured server the places it stands for.
     places: Vec<Places>,
-    /// Every server that there ever was, by its place in the configuration.
+    /// Servers that are listed or have sessions yet, by their place in the configuration.
     known: HashMap<(usize, Endpoint), Arc<Server>>,
     set: Arc<ServerSet>,
     /// Indices of the upstreams that use it, in the order of every reactor.
@@ -258,6 +258,17 @@ impl Pool {
                 }
             }
         }
+        // One that its name does not list any more is checked no more; nothing is
+        // remembered of it once its last session has ended.
+        let listed =
+            |server: &Arc<Server>| members.iter().any(|it| Arc::ptr_eq(&it.server, server));
+        self.known.retain(|_, server| {
+            let listed = listed(server);
+            if !listed {
+                server.unchecked();
+            }
+            listed || server.active() > 0
+        });
         let alone = members.len() == 1;
         for member in &members {
             member.server.set_alone(alone);

@@ -118,6 +118,11 @@ impl Server {
             .store(change == Change::Down, Ordering::Relaxed);
     }
 
+    /// It is checked no more: it counts as up.
+    pub fn unchecked(&self) {
+        self.checked_down.store(false, Ordering::Relaxed);
+    }
+
     /// It is up again: its slow start begins.
     pub fn came_back(&self, now: Time) {
         let micros = now.as_micros().max(1);
