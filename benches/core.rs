@@ -28,6 +28,8 @@ const RULES: Rules = Rules {
         write_stall: Duration::from_secs(600),
     },
     attempts_max: 1,
+    retry: Duration::MAX,
+    queue: Duration::from_secs(5),
     path: PathPolicy::Auto,
     fill_limit: FILL,
 };

@@ -37,7 +37,7 @@ use thalweg::observe::log::{Log, LogWriter};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
-use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup, Worker};
+use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, Setup, UpstreamSetup, Worker};
 
 const SCRATCH: u32 = 256 * 1024;
 const BULK: usize = 16 * 1024 * 1024;
@@ -321,21 +321,22 @@ fn setup(
             write_stall: Duration::MAX,
         },
         attempts_max: 1,
+        retry: Duration::MAX,
+        queue: PATIENCE,
         path,
         fill_limit: SCRATCH,
     };
     let forward = ForwardSetup {
         name: "bench".into(),
         rules,
-        servers: vec![ServerSetup {
-            endpoint: Endpoint::Inet(server),
-        }],
-        connect_options: Arc::new(options.plan(Leg::Upstream)),
+        upstream: 0,
         gate: None,
     };
+    let plan = options.plan(Leg::Upstream);
     Setup {
         reactor: 0,
         forwards: vec![forward],
+        upstreams: vec![UpstreamSetup::single(Endpoint::Inet(server), plan)],
         listeners: vec![ListenerSetup {
             forward: 0,
             address: Endpoint::Inet(address),

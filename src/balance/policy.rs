@@ -8,7 +8,7 @@
 //! tier in use. The view says so by a weight of 0.
 //!
 //! Invariants: a pick never returns a server of weight 0 or one that was tried,
-//! returns one whenever there is one, allocates nothing, and takes two passes over
+//! returns one whenever there is one, allocates nothing, and takes a few passes over
 //! the servers at most ([`Policy::Hash`] usually a single look).
 
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Balancer {
         };
         let idle = Idle(&self.weights);
         for _ in 0..start % HEAD_START {
-            balancer.smooth(&idle, |server| idle.weight(server));
+            balancer.smooth(&idle, |_, _| true);
         }
         balancer
     }
@@ -131,6 +131,7 @@ impl Balancer {
     /// `key` is the hash of the client ([`super::hash::client_key`]), which only
     /// [`Policy::Hash`] looks at; `tried` the servers this session tried already.
     pub fn pick(&mut self, view: &impl View, key: u64, tried: &Tried) -> Option<u16> {
+        // The weight of a server that may be picked, or 0.
         let open = |server: u16| {
             if tried.contains(server) {
                 0
@@ -139,8 +140,8 @@ impl Balancer {
             }
         };
         match self.policy {
-            Policy::RoundRobin => self.smooth(view, open),
-            Policy::LeastConn => self.least_conn(view, open),
+            Policy::RoundRobin => self.smooth(view, |server, _| !tried.contains(server)),
+            Policy::LeastConn => self.least_conn(view, tried),
             Policy::PowerOfTwo => self.power_of_two(view, open),
             Policy::Random => self.draw(view, open),
             Policy::Hash => {
@@ -162,62 +163,60 @@ impl Balancer {
     /// its weight, the highest is picked and pays the total. After as many picks as
     /// the weights' sum everyone had its share exactly and all currents are 0.
     ///
-    /// `open` gives the weights of those that take part, 0 for the rest. Who takes
-    /// no part in this pick keeps its current; who has no weight in the view loses
-    /// it, so that a server returns without debts or savings.
-    fn smooth(&mut self, view: &impl View, open: impl Fn(u16) -> u32) -> Option<u16> {
-        let (mut stakes, mut total) = (0, 0);
+    /// `takes_part` is asked of servers with a weight, which it is given. Who takes no
+    /// part in this pick keeps its current; who has no weight in the view loses it, so
+    /// that a server returns without debts or savings.
+    fn smooth(&mut self, view: &impl View, takes_part: impl Fn(u16, u32) -> bool) -> Option<u16> {
+        let (mut stakes, mut total, mut widest) = (0, 0, 0);
         let mut best = None;
         for server in 0..self.servers(view) {
-            let (weight, stake) = (view.weight(server), open(server));
+            let weight = view.weight(server);
             let current = &mut self.currents[usize::from(server)];
             if weight == 0 {
                 *current = 0;
                 continue;
             }
             total += i64::from(weight);
-            if stake == 0 {
-                continue;
+            if takes_part(server, weight) {
+                stakes += i64::from(weight);
+                *current += i64::from(weight);
+                if best.is_none_or(|(_, highest)| *current > highest) {
+                    best = Some((server, *current));
+                }
             }
-            stakes += i64::from(stake);
-            *current += i64::from(stake);
-            if best.is_none_or(|(_, highest)| *current > highest) {
-                best = Some((server, *current));
-            }
+            widest = current.abs().max(widest);
         }
-        let (server, _) = best?;
-        self.currents[usize::from(server)] -= stakes;
+        let (server, highest) = best?;
+        let paid = highest - stakes;
+        self.currents[usize::from(server)] = paid;
         let bound = CURRENT_TOTALS * total;
-        for current in &mut self.currents {
-            *current = (*current).clamp(-bound, bound);
+        if widest.max(paid.abs()) > bound {
+            for current in &mut self.currents {
+                *current = (*current).clamp(-bound, bound);
+            }
         }
         Some(server)
     }
 
-    fn least_conn(&mut self, view: &impl View, open: impl Fn(u16) -> u32) -> Option<u16> {
+    fn least_conn(&mut self, view: &impl View, tried: &Tried) -> Option<u16> {
+        let load = |server: u16, weight| Load::of(view.active(server), weight);
         let mut least: Option<Load> = None;
-        for server in 0..self.servers(view) {
-            if let Some(load) = Load::of(view.active(server), open(server))
+        for server in (0..self.servers(view)).filter(|server| !tried.contains(*server)) {
+            if let Some(load) = load(server, view.weight(server))
                 && least.is_none_or(|least| load.is_below(least))
             {
                 least = Some(load);
             }
         }
         let least = least?;
-        // Sessions come and go on other reactors meanwhile. The second pass asks
-        // again, and whoever got below the least by then belongs to the best, too;
-        // if everyone got above it, they all take part.
-        let among = |server: u16| {
-            let weight = open(server);
-            let load = Load::of(view.active(server), weight);
-            if load.is_some_and(|load| !least.is_below(load)) {
-                weight
-            } else {
-                0
-            }
+        // Sessions come and go on other reactors meanwhile. Whoever is below the least
+        // by now belongs to the best, too; if everyone is above it, all take part.
+        let among_best = |server, weight| {
+            let load = load(server, weight);
+            !tried.contains(server) && load.is_some_and(|load| !least.is_below(load))
         };
-        self.smooth(view, among)
-            .or_else(|| self.smooth(view, &open))
+        self.smooth(view, among_best)
+            .or_else(|| self.smooth(view, |server, _| !tried.contains(server)))
     }
 
     fn power_of_two(&mut self, view: &impl View, open: impl Fn(u16) -> u32) -> Option<u16> {

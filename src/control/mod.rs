@@ -81,15 +81,17 @@ impl Running {
             sockets,
             drain_timeout,
             upstreams,
-            check_options: _,
             resolver,
-            origin: _,
+            origin,
         } = prepared;
         let reactors = reactors
             .into_iter()
             .map(Reactor::spawn)
             .collect::<Result<Vec<_>, _>>()?;
         upstreams.connect(reactors.iter().map(Reactor::wire).collect());
+        upstreams
+            .start_checks(origin, &log)
+            .map_err(StartError::Checker)?;
         Ok(Self {
             reactors,
             upstreams,
@@ -116,6 +118,7 @@ impl Running {
                 }
             }
         }
+        self.upstreams.stop_checks();
         self.drain(signals);
         self.report();
         // A reactor that does not answer must not keep the process alive.

@@ -14,7 +14,7 @@ use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, BindError, Bound};
-use crate::net::options::{Leg, OptionPlan};
+use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::lane::PathPolicy;
@@ -89,8 +89,6 @@ pub(super) struct Prepared {
     pub(super) sockets: Vec<Bound>,
     pub(super) drain_timeout: Duration,
     pub(super) upstreams: Arc<Upstreams>,
-    /// By pool.
-    pub(super) check_options: Vec<Arc<OptionPlan>>,
     pub(super) resolver: Option<Resolver>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
@@ -177,7 +175,6 @@ impl Prepared {
             sockets,
             drain_timeout: drain_timeout.unwrap_or_default(),
             upstreams,
-            check_options: layout.check_options(),
             resolver,
             origin,
         })

@@ -9,16 +9,22 @@
 //! pool has had its address; a pool whose names fail keeps the servers it had.
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::balance::Policy;
-use crate::config::{self, AdminState, Balance, HashKey};
+use crate::balance::health::Change;
+use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
 use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::log::Log;
+use crate::relay::time::Time;
 use crate::worker::UpstreamSetup;
 use crate::worker::upstream::server::{Member, Server, ServerSet, ServerSettings};
 
+use super::health::{CheckId, CheckPlan, Checker, Verdict};
 use super::reactor::{Order, Wire};
 use super::resolve::{Answer, Name, NameId, NameRequest};
 
@@ -27,6 +33,7 @@ use super::resolve::{Answer, Name, NameId, NameRequest};
 pub(super) struct Upstreams {
     pools: Mutex<Vec<Pool>>,
     wires: Mutex<Vec<Wire>>,
+    checker: Mutex<Option<Checker>>,
 }
 
 /// A pool at work.
@@ -41,6 +48,8 @@ struct Pool {
     set: Arc<ServerSet>,
     /// Indices of the upstreams that use it, in the order of every reactor.
     upstreams: Vec<u16>,
+    /// How its servers are checked, if they are, and what such a connect sets.
+    check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
 
 #[derive(Debug)]
@@ -135,6 +144,10 @@ impl Layout {
                 known: HashMap::new(),
                 set: empty_set(config),
                 upstreams: used_by.map(|(upstream, _)| upstream as u16).collect(),
+                check: config
+                    .check
+                    .clone()
+                    .map(|check| (Arc::new(check), self.check_options(index))),
             };
             pool.rebuild();
             pools.push(pool);
@@ -142,6 +155,7 @@ impl Layout {
         Upstreams {
             pools: Mutex::new(pools),
             wires: Mutex::new(Vec::new()),
+            checker: Mutex::new(None),
         }
     }
 
@@ -169,14 +183,15 @@ impl Layout {
         self.upstreams.iter().map(setup).collect()
     }
 
-    /// The options that checks of each pool connect with: those of its first user.
-    pub(super) fn check_options(&self) -> Vec<Arc<OptionPlan>> {
-        let of_pool = |pool: usize| {
-            let user = self.upstreams.iter().find(|(it, _)| *it == pool);
-            let options = user.map(|(_, options)| options.clone()).unwrap_or_default();
-            Arc::new(options.plan(Leg::Upstream))
-        };
-        (0..self.pools.len()).map(of_pool).collect()
+    /// The options that checks of a pool connect with: those of its first user, from
+    /// the first of its own local addresses.
+    fn check_options(&self, pool: usize) -> Arc<OptionPlan> {
+        let user = self.upstreams.iter().find(|(it, _)| *it == pool);
+        let mut options = user.map(|(_, options)| options.clone()).unwrap_or_default();
+        if let [source, ..] = self.pools[pool].0.sources.as_slice() {
+            options.source = Some(*source);
+        }
+        Arc::new(options.plan(Leg::Upstream))
     }
 }
 
@@ -189,7 +204,12 @@ fn name_of(address: &Address) -> Option<Name> {
 }
 
 fn empty_set(config: &config::Pool) -> Arc<ServerSet> {
-    let set = ServerSet::new(Vec::new(), policy(config), config.resolve, config.slow_start);
+    let set = ServerSet::new(
+        Vec::new(),
+        policy(config),
+        config.resolve,
+        config.slow_start,
+    );
     Arc::new(set)
 }
 
@@ -211,8 +231,8 @@ impl Pool {
         for (index, configured) in self.config.servers.iter().enumerate() {
             match &self.places[index] {
                 Places::Fixed(endpoint) => {
-                    let endpoint = endpoint.clone();
-                    let server = server(&mut self.known, &self.config, &self.label, index, endpoint);
+                    let server =
+                        server(&mut self.known, &self.config, &self.label, index, endpoint);
                     members.push(Member {
                         server,
                         weight: configured.weight,
@@ -227,7 +247,7 @@ impl Pool {
                     for address in addresses {
                         let endpoint = Endpoint::Inet(address.endpoint);
                         let server =
-                            server(&mut self.known, &self.config, &self.label, index, endpoint);
+                            server(&mut self.known, &self.config, &self.label, index, &endpoint);
                         members.push(Member {
                             server,
                             weight: configured.weight * u32::from(address.weight.max(1)),
@@ -254,13 +274,18 @@ fn server(
     pool: &config::Pool,
     label: &Arc<str>,
     index: usize,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
 ) -> Arc<Server> {
     let configured = &pool.servers[index];
     let make = || {
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
         Arc::new(Server::new(ServerSettings {
+            id: SERVERS.fetch_add(1, Ordering::Relaxed),
             endpoint: endpoint.clone(),
-            name: configured.address.to_string().into(),
+            host: match &configured.address {
+                Address::Name { host, .. } => Some(host.clone()),
+                _ => None,
+            },
             pool: label.clone(),
             max_connections: configured.max_connections,
             admin: configured.state,
@@ -274,23 +299,15 @@ fn server(
         .clone()
 }
 
-/// A server that is checked, and how.
-#[derive(Debug, Clone)]
-pub(super) struct Checked {
-    pub(super) pool: usize,
-    pub(super) server: Arc<Server>,
-    pub(super) check: config::Check,
-}
-
 impl Upstreams {
     fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pools)
     }
 
     /// From now on reactors are told of changes; what they were started with may be
     /// older than what is known by now.
     pub(super) fn connect(&self, wires: Vec<Wire>) {
-        *self.wires.lock().unwrap_or_else(PoisonError::into_inner) = wires;
+        *lock(&self.wires) = wires;
         for pool in &*self.pools() {
             self.tell(pool);
         }
@@ -313,15 +330,69 @@ impl Upstreams {
                 pool.rebuild();
                 log.line(
                     config::LogLevel::Info,
-                    format!("upstream {}: {} servers", pool.label, pool.set.members().len()),
+                    format!(
+                        "upstream {}: {} servers",
+                        pool.label,
+                        pool.set.members().len()
+                    ),
                 );
                 self.tell(pool);
+            }
+        }
+        let plans = plans(&pools);
+        if let Some(checker) = &*lock(&self.checker) {
+            checker.set_plans(plans);
+        }
+    }
+
+    /// Starts to check servers, if any pool wants that. `origin` is the time zero of
+    /// the reactors.
+    pub(super) fn start_checks(self: &Arc<Self>, origin: Instant, log: &Log) -> io::Result<()> {
+        let pools = self.pools();
+        if pools.iter().all(|pool| pool.check.is_none()) {
+            return Ok(());
+        }
+        // The checker is part of this: it must not keep it alive.
+        let told = Arc::downgrade(self);
+        let on_change = move |id: CheckId, verdict: Verdict| {
+            if let Some(told) = told.upgrade() {
+                told.checked(
+                    id,
+                    &verdict,
+                    Time::from_micros(origin.elapsed().as_micros() as u64),
+                );
+            }
+        };
+        let checker = Checker::start(plans(&pools), log.clone(), on_change)?;
+        *lock(&self.checker) = Some(checker);
+        Ok(())
+    }
+
+    /// Checks end: nobody acts on them any more.
+    pub(super) fn stop_checks(&self) {
+        // Not dropped under the lock, which its thread may be waiting for.
+        let checker = lock(&self.checker).take();
+        drop(checker);
+    }
+
+    fn checked(&self, id: CheckId, verdict: &Verdict, now: Time) {
+        let pools = self.pools();
+        let found = pools.iter().find_map(|pool| {
+            let mut servers = pool.known.values();
+            let server = servers.find(|server| server.settings().id == id.0)?;
+            Some((server.clone(), pool.config.check.as_ref()?.on_down))
+        });
+        drop(pools);
+        if let Some((server, on_down)) = found {
+            server.checked(verdict.change, now);
+            if verdict.change == Change::Down && on_down == OnDown::Close {
+                self.cut(&server);
             }
         }
     }
 
     fn tell(&self, pool: &Pool) {
-        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        let wires = lock(&self.wires);
         for wire in &*wires {
             for upstream in &pool.upstreams {
                 wire.send(Order::Servers(*upstream, pool.set.clone()));
@@ -330,31 +401,11 @@ impl Upstreams {
     }
 
     /// Ends the sessions of a server on every reactor.
-    pub(super) fn cut(&self, server: &Arc<Server>) {
-        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+    fn cut(&self, server: &Arc<Server>) {
+        let wires = lock(&self.wires);
         for wire in &*wires {
             wire.send(Order::CutServer(server.clone()));
         }
-    }
-
-    /// Every server that is in use and to be checked.
-    pub(super) fn checked(&self) -> Vec<Checked> {
-        let mut all = Vec::new();
-        for (index, pool) in self.pools().iter().enumerate() {
-            let Some(check) = &pool.config.check else {
-                continue;
-            };
-            for member in pool.set.members() {
-                if member.server.settings().admin != AdminState::Maintenance {
-                    all.push(Checked {
-                        pool: index,
-                        server: member.server.clone(),
-                        check: check.clone(),
-                    });
-                }
-            }
-        }
-        all
     }
 
     /// Every server of every pool that is in use, for reports.
@@ -363,4 +414,34 @@ impl Upstreams {
         let members = pools.iter().flat_map(|pool| pool.set.members().iter());
         members.map(|member| member.server.clone()).collect()
     }
+}
+
+/// Whoever panicked while it held a lock left whole values behind it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is to be checked now.
+fn plans(pools: &[Pool]) -> Vec<CheckPlan> {
+    let mut plans = Vec::new();
+    for pool in pools {
+        let Some((check, options)) = &pool.check else {
+            continue;
+        };
+        for member in pool.set.members() {
+            let settings = member.server.settings();
+            if settings.admin == AdminState::Maintenance {
+                continue;
+            }
+            plans.push(CheckPlan {
+                id: CheckId(settings.id),
+                label: format!("{} of {}", settings.endpoint, settings.pool),
+                host: settings.host.clone(),
+                endpoint: settings.endpoint.clone(),
+                options: options.clone(),
+                check: check.clone(),
+            });
+        }
+    }
+    plans
 }

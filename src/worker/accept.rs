@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{Complaint, Entry, ListenerSetup, Worker};
-use crate::config::SessionLog;
 use crate::balance::health::Admission;
+use crate::config::SessionLog;
 use crate::engine::{AcceptError, Engine, ListenerId};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;

@@ -17,6 +17,9 @@
 
 mod accept;
 mod dialling;
+mod ends;
+mod queue;
+mod races;
 mod sessions;
 mod setup;
 pub mod upstream;
@@ -24,22 +27,21 @@ mod warm;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 pub use accept::Gate;
 pub use setup::{ForwardSetup, ListenerSetup, Setup};
 pub use upstream::UpstreamSetup;
 
+use crate::balance::health::Admission;
 use crate::config::{LogLevel, SessionLog};
 use crate::engine::wheel::Wheel;
-use crate::balance::health::Admission;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
-use crate::observe::record::SessionRecord;
-use crate::relay::ending::{Cause, Who};
+use crate::relay::ending::Cause;
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -50,16 +52,12 @@ use accept::Doors;
 use dialling::Dialling;
 use sessions::Sessions;
 use upstream::Upstream;
-use upstream::server::{Server, ServerSet, add};
+use upstream::server::{Server, ServerSet};
 
 /// How long the last ACK of an upstream handshake may wait for the client's
 /// first bytes to ride on. Longer than a client on the same host takes to send
 /// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
-
-/// A server that resets a connection sooner, without having said anything, has failed
-/// it (behaviour 24).
-const RESET_SOON: Duration = Duration::from_secs(1);
 
 /// Passes over the accept queues before the listeners close: 32 connections a
 /// listener each, more than any backlog that somaxconn's default allows.
@@ -541,98 +539,6 @@ impl<E: Engine> Worker<E> {
             {
                 self.engine.owe_no_ack(key);
             }
-        }
-    }
-
-    // Ends.
-
-    fn finish(&mut self, key: SessionKey) {
-        self.wheel.disarm(key.slot);
-        let Some(entry) = self.sessions.remove(key) else {
-            return;
-        };
-        let session = &entry.session;
-        let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
-        let counters = &self.counters;
-        counters.ended.add(1);
-        counters.bytes_lost.add(up.bytes_lost() + down.bytes_lost());
-        counters
-            .sessions_spliced
-            .add(u64::from(up.has_spliced() || down.has_spliced()));
-        counters.splice_fallbacks.add(
-            [up, down]
-                .iter()
-                .filter(|lane| lane.fallback().is_some())
-                .count() as u64,
-        );
-        if session
-            .ending()
-            .is_some_and(|ending| ending.who == Who::Both)
-        {
-            counters.ended_well.add(1);
-        }
-        let had_both = session.connect_time().is_some();
-        self.make_room(entry.forward, had_both);
-        if let Some(server) = &entry.server {
-            self.part_from(server, &entry);
-        }
-        if self.session_log != SessionLog::Off {
-            let record = self.record(&entry);
-            self.log.session(record);
-        }
-    }
-
-    /// A session leaves its server: what it moved, and what it says of the server.
-    fn part_from(&mut self, server: &Server, entry: &Entry) {
-        let session = &entry.session;
-        let tally = &server.tally;
-        add(&tally.bytes_up, session.lane(Direction::Up).bytes_out());
-        add(&tally.bytes_down, session.lane(Direction::Down).bytes_out());
-        self.release(server);
-        let now = self.engine.now();
-        let reset = session.ending().is_some_and(|ending| {
-            ending.who == Who::Peer(Side::Upstream) && ending.cause == Cause::Reset
-        });
-        if session.connect_time().is_none() {
-            // The client was faster than the answer.
-            server.marks.abandoned(entry.admission, now);
-        } else if entry.unproven && reset && now.since(entry.dialled) < RESET_SOON {
-            tally.failed(Cause::Reset);
-            self.blame(server, entry.admission, Cause::Reset);
-        } else if entry.unproven {
-            self.praise(server, entry.admission);
-        }
-    }
-
-    fn record(&self, entry: &Entry) -> SessionRecord {
-        let forward = &self.forwards[usize::from(entry.forward)];
-        let session = &entry.session;
-        let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
-        let failures = failures.unwrap_or_default();
-        let last = failures.last().map(|(server, _)| server);
-        let server = entry.server.as_ref().or(last);
-        SessionRecord {
-            at: SystemTime::now(),
-            forward: forward.name.clone(),
-            reactor: self.reactor,
-            id: entry.id,
-            client: entry.client.clone(),
-            listener: self.doors.address(entry.listener),
-            server: server.map(|server| server.endpoint().clone()),
-            tried: failures
-                .iter()
-                .map(|(server, cause)| (server.endpoint().clone(), *cause))
-                .collect(),
-            warm: entry.warm,
-            attempts: session.attempts(),
-            ending: session.ending(),
-            connect: session.connect_time(),
-            first_byte: session.first_byte_time(),
-            total: session.total_time(),
-            up: session.lane(Direction::Up).into(),
-            down: session.lane(Direction::Down).into(),
-            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
-            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
         }
     }
 

@@ -40,6 +40,10 @@ pub(super) enum Purpose {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are sessions; those made ahead are few"
+)]
 enum Occupant {
     Session(Entry),
     Ahead(Ahead),
@@ -144,11 +148,5 @@ impl Sessions {
             }
             Occupant::Session(_) => None,
         }
-    }
-
-    /// Every connection made ahead.
-    pub(super) fn ahead_keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
-        let keys = self.slots.keys();
-        keys.filter(|key| self.ahead(*key).is_some())
     }
 }

@@ -1,5 +1,7 @@
 //! Each kind of check over a connection, with servers that are well and ill.
 
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
@@ -7,8 +9,9 @@ use std::time::Instant;
 use thalweg::config::CheckKind;
 use thalweg::net::address::{Endpoint, UnixName};
 
+use crate::kit::PATIENCE;
 use crate::origin::{Closed, Deaf, Manner, Origin};
-use crate::watch::{SHORT, is_ill, is_well, plan, with};
+use crate::watch::{SHORT, Watch, is_ill, is_well, plan, with};
 
 fn ping() -> CheckKind {
     CheckKind::Exchange {
@@ -184,4 +187,64 @@ fn a_unix_socket_is_checked_likewise() {
     is_well(plan.clone());
     drop(listener);
     assert_eq!(is_ill(plan), "connect refused");
+}
+
+/// What a server is asked.
+fn question(kind: CheckKind, host: Option<&str>) -> (Vec<u8>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut plan = plan(address, kind);
+    plan.host = host.map(str::to_owned);
+    let _watch = Watch::new(vec![plan]);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut question = vec![0; 4096];
+    let len = stream.read(&mut question).unwrap();
+    question.truncate(len);
+    (question, address)
+}
+
+#[test]
+fn the_request_names_the_host_it_was_told_or_the_server() {
+    let request = |host: &str| {
+        format!(
+            "GET /health HTTP/1.1\r\nHost: {host}\r\nUser-Agent: thalweg-check\r\n\
+             Accept: */*\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let (asked, address) = question(http(), None);
+    assert_eq!(
+        String::from_utf8(asked).unwrap(),
+        request(&address.to_string())
+    );
+    let (asked, address) = question(http(), Some("a.example"));
+    let host = format!("a.example:{}", address.port());
+    assert_eq!(String::from_utf8(asked).unwrap(), request(&host));
+    let told = CheckKind::Http {
+        path: "/health".into(),
+        host: Some("b.example".into()),
+        statuses: vec![200..=399],
+    };
+    let (asked, _) = question(told, Some("a.example"));
+    assert_eq!(String::from_utf8(asked).unwrap(), request("b.example"));
+}
+
+#[test]
+fn the_hello_names_the_server_it_was_told_or_the_one_configured() {
+    let told = || CheckKind::Tls {
+        server_name: Some("b.example".into()),
+    };
+    for (kind, host, expected) in [
+        (tls(), None, ""),
+        (tls(), Some("a.example"), "a.example"),
+        (told(), Some("a.example"), "b.example"),
+    ] {
+        let (hello, _) = question(kind, host);
+        let hello = hello.escape_ascii().to_string();
+        assert!(hello.contains(expected), "{expected}: {hello}");
+        assert_eq!(
+            hello.matches(".example").count(),
+            usize::from(host.is_some())
+        );
+    }
 }

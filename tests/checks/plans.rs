@@ -55,9 +55,22 @@ fn the_state_of_a_server_outlives_a_change_of_its_plan() {
     assert!(watch.is_quiet_for(Duration::from_millis(200)));
     watch.set_plans(vec![at(origin.address)]);
     watch.goes(Change::Up);
-    // Gone in between: it begins anew, and is seen to go down again.
+}
+
+/// Whoever is told of it would otherwise hold it for down when it returns, and it is
+/// up already for the checker.
+#[test]
+fn a_server_that_is_down_and_checked_no_more_counts_as_up() {
+    let (closed, origin) = (Closed::new(), Origin::new(Manner::Silent));
+    let watch = Watch::new(vec![plan(closed.address, CheckKind::Tcp)]);
+    watch.goes(Change::Down);
     watch.set_plans(vec![]);
-    watch.set_plans(vec![at(closed.address)]);
+    assert_eq!(watch.goes(Change::Up), "checked no more");
+    // It begins anew: up, and nothing to be said while it is well.
+    watch.set_plans(vec![plan(origin.address, CheckKind::Tcp)]);
+    assert!(watch.is_quiet_for(Duration::from_millis(200)));
+    watch.set_plans(vec![]);
+    watch.set_plans(vec![plan(closed.address, CheckKind::Tcp)]);
     watch.goes(Change::Down);
 }
 

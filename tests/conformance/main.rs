@@ -94,6 +94,7 @@ impl<'w, W: World> Rig<'w, W> {
         let target = thalweg::engine::Target {
             endpoint,
             options: &options,
+            local: thalweg::net::dial::Local::Plan,
         };
         if let Start::Done(outcome) = self.world.engine().connect(KEY, target) {
             return outcome.map_err(drop);

@@ -31,8 +31,9 @@ impl Pools {
     pub(crate) fn new(plan: &PoolPlan) -> Self {
         let server = |index| {
             Arc::new(Server::new(ServerSettings {
+                id: index as u32,
                 endpoint: Sim::server(index),
-                name: "sim".into(),
+                host: None,
                 pool: "sim".into(),
                 max_connections: plan.max_connections,
                 admin: AdminState::Active,

@@ -367,7 +367,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         let kept: BTreeSet<CheckId> = plans.iter().map(|plan| plan.id).collect();
         let gone: Vec<CheckId> = self.servers.keys().copied().collect();
         for id in gone.into_iter().filter(|id| !kept.contains(id)) {
-            self.forget(id);
+            self.release(id);
         }
         let new = |plan: &CheckPlan| !self.servers.contains_key(&plan.id);
         let (new, known): (Vec<_>, Vec<_>) = plans.into_iter().partition(new);
@@ -408,6 +408,21 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
             self.discard(probe);
         }
         self.set_due(id, now);
+    }
+
+    /// A server is checked no more: it counts as up again, as one that never was. If it
+    /// were left down, nobody would ever say otherwise, and under the same number it
+    /// would begin up here and be down for the owner.
+    fn release(&mut self, id: CheckId) {
+        let was_down = self.servers.get(&id).is_some_and(|it| !it.health.is_up());
+        self.forget(id);
+        if was_down {
+            let verdict = Verdict {
+                change: Change::Up,
+                reason: "checked no more".to_owned(),
+            };
+            (self.on_change)(id, verdict);
+        }
     }
 
     fn forget(&mut self, id: CheckId) {

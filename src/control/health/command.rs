@@ -48,7 +48,7 @@ impl Command {
             }
         })?;
         let watch = rustix::process::Pid::from_raw(process.as_raw())
-            .and_then(|process| pidfd_open(process, PidfdFlags::NONBLOCK).ok());
+            .and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
         Ok(Self {
             process: Some(process),
             watch,

@@ -56,7 +56,8 @@ pub struct CheckId(pub u32);
 pub struct CheckPlan {
     /// The owner's number of it, unique among its plans. It stands for the server:
     /// its state is kept as long as plans have this number, whatever else in them
-    /// changes, and begins anew (up) when the number was missing in between.
+    /// changes. Without a plan it counts as up, which is told if it was down; under
+    /// the same number it begins anew later.
     pub id: CheckId,
     /// What logs call it, such as `10.0.0.1:443 of web`.
     pub label: String,
@@ -106,7 +107,8 @@ impl CheckPlan {
 pub struct Verdict {
     /// Which.
     pub change: Change,
-    /// As in the log: `connect refused, 3 of 3 checks failed`.
+    /// As in the log: `connect refused, 3 of 3 checks failed`. Not in the log, and for
+    /// a server that was down when its plan was taken away: `checked no more`.
     pub reason: String,
 }
 

@@ -662,8 +662,7 @@ impl Engine for Sim {
             writable: true,
             failed: stale,
         };
-        self.queue
-            .push(Event::Ready(to, Side::Upstream, readiness));
+        self.queue.push(Event::Ready(to, Side::Upstream, readiness));
         true
     }
 

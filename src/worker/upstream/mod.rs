@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use crate::balance::health::Admission;
 use crate::balance::{Balancer, Policy, Tried, View, client_key};
-use crate::config::HashKey;
+use crate::config::{AdminState, HashKey, Pool};
 use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
 use crate::net::options::OptionPlan;
 use crate::relay::time::Time;
 
-use server::{Member, Server, ServerSet};
+use server::{Member, Server, ServerSet, ServerSettings};
 
 use super::warm::Spares;
 
@@ -46,6 +46,46 @@ pub struct UpstreamSetup {
     pub warm: u32,
     /// A spare that is older is replaced.
     pub warm_max_age: Duration,
+}
+
+impl UpstreamSetup {
+    /// A single server, everything else by default.
+    pub fn single(endpoint: Endpoint, options: OptionPlan) -> Self {
+        let server = Server::new(ServerSettings {
+            id: 0,
+            pool: endpoint.to_string().into(),
+            endpoint,
+            host: None,
+            max_connections: None,
+            admin: AdminState::Active,
+            max_fails: 0,
+            fail_timeout: Duration::ZERO,
+        });
+        let member = Member {
+            server: Arc::new(server),
+            weight: 1,
+            backup: false,
+            family: None,
+        };
+        let defaults = Pool::new(Vec::new());
+        let set = ServerSet::new(
+            vec![member],
+            Policy::RoundRobin,
+            defaults.resolve,
+            defaults.slow_start,
+        );
+        Self {
+            set: Arc::new(set),
+            options: Arc::new(options),
+            hash: HashKey::Address,
+            queue: defaults.queue,
+            attempt_delay: defaults.attempt_delay,
+            sources: [].into(),
+            transparent: false,
+            warm: 0,
+            warm_max_age: defaults.warm_max_age,
+        }
+    }
 }
 
 /// Where a session may go.

@@ -18,10 +18,12 @@ use crate::relay::time::Time;
 /// What does not change in the life of a server.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
+    /// Its number, unique in the process.
+    pub id: u32,
     /// Where it is.
     pub endpoint: Endpoint,
-    /// As the configuration has it: an address or a name.
-    pub name: Arc<str>,
+    /// The host by which it is configured; `None`: by its address.
+    pub host: Option<String>,
     /// Of its pool, or of the forward in which it is written.
     pub pool: Arc<str>,
     /// Sessions at the most.
