@@ -4,6 +4,7 @@
 
 mod kit;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -159,6 +160,35 @@ fn b58_a_thousand_answers_are_no_thousand_servers() {
             session(&forwarder, &alive);
         }
     });
+}
+
+#[test]
+fn b58_silent_names_take_a_bounded_number_of_descriptors() {
+    // As `control::resolve::descriptors` says of very many names.
+    const BOUND: usize = 3 * 32 + 16;
+    let epoll = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let names = Names::new();
+    let many: Vec<String> = (0..150).map(|n| format!("silent{n}.test")).collect();
+    for name in &many {
+        names.dns.set(name, Says::Silence);
+    }
+    let servers: Vec<String> = many.iter().map(|name| format!("\"{name}:1\"")).collect();
+    let setup = names.setup(epoll, "placeholder.test:1");
+    let forwarder = setup
+        .set("upstream.pool.servers", format!("[{}]", servers.join(",")))
+        .start();
+    let mut most = 0;
+    wait_until("most of the names were asked for", PATIENCE, || {
+        most = most.max(forwarder.process().descriptors().sockets);
+        let asked = names.dns.asked();
+        let asked: BTreeSet<_> = asked.iter().map(|it| &it.name).collect();
+        asked.len() > 120
+    });
+    // One socket is the listener's.
+    assert!(most > 32 && most <= BOUND + 1, "{most} sockets");
 }
 
 #[test]

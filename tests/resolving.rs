@@ -180,6 +180,24 @@ fn b58_one_family_without_an_answer_does_not_freeze_the_other() {
 }
 
 #[test]
+fn b58_a_family_that_is_never_answered_holds_up_nobody() {
+    for silent in [RecordType::AAAA, RecordType::A] {
+        let bench = Bench::new();
+        bench.write_resolv_conf("options timeout:30 attempts:5\n");
+        let both = Says::addresses(1, &["192.0.2.1", "2001:db8::1"]);
+        bench.dns.set("db.test", both);
+        bench.dns.set_for("db.test", silent, Says::Silence);
+        let names = bench.keep(&[host("db.test", 1)]);
+        let begun = Instant::now();
+        assert!(names.resolver.first(PATIENCE));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        assert_eq!(names.now(0).len(), 1);
+        names.wait_for_line(&["WARN", "in time", "what is known is used"]);
+    }
+}
+
+#[test]
 fn b58_addresses_that_lead_back_to_this_host_are_no_servers() {
     let bench = Bench::new();
     let filtered = Says::addresses(1, &["0.0.0.0", "::"]);

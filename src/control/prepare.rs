@@ -21,7 +21,7 @@ use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup};
 
-use super::resolve::Resolver;
+use super::resolve::{self, Resolver};
 use super::upstreams::{Layout, Upstreams};
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
@@ -135,7 +135,8 @@ impl Prepared {
         let upstreams = Arc::new(layout.build());
         let resolver = resolver(config, &layout, &upstreams, log)?;
         let setups = layout.setups(&upstreams);
-        let gate = Arc::new(gate(config, descriptors, count, log));
+        let names = resolve::descriptors(&layout.names());
+        let gate = Arc::new(gate(config, descriptors, count, names, log));
         log.line(
             LogLevel::Info,
             format!(
@@ -328,10 +329,11 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
     }
 }
 
-/// Admission by descriptors: two for each session, of those that are left.
-fn gate(config: &Config, descriptors: u64, reactors: usize, log: &Log) -> Gate {
+/// Admission by descriptors: two for each session, of those that are left; looking up
+/// names takes up to `names` of them now and then.
+fn gate(config: &Config, descriptors: u64, reactors: usize, names: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
-    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE;
+    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + names;
     let wanted = config.global.max_connections.unwrap_or(u32::MAX);
     let gate = Gate::by_descriptors(wanted, taken, spare);
     gate.review();

@@ -47,9 +47,6 @@ use system::System;
 /// accident, and each costs a check and a counter.
 pub const ADDRESSES_MAX: usize = 256;
 
-/// Descriptors that resolving takes at the most.
-pub const DESCRIPTORS_MAX: u32 = SOCKETS_PER_QUESTION * 2 * QUESTIONS_MAX as u32 + 16;
-
 /// Questions of kept names that are under way at once, and as many of lookups: a
 /// start with a thousand names must not look like a flood to the name server, and
 /// clients who ask for silent names must not keep the servers' names waiting.
@@ -57,6 +54,24 @@ const QUESTIONS_MAX: usize = 32;
 
 /// The library asks again over UDP from another port, twice, while it waits.
 const SOCKETS_PER_QUESTION: u32 = 3;
+
+/// Of the runtime, and a TCP connection to each of several name servers.
+const DESCRIPTORS_OF_ITS_OWN: u32 = 16;
+
+/// Descriptors that keeping these names takes at the most, for a start to set aside.
+pub fn descriptors(names: &[NameRequest]) -> u32 {
+    let services = names.iter().any(|it| matches!(it.name, Name::Srv(_)));
+    let questions = match names.len() {
+        0 => return 0,
+        // A service has any number of targets.
+        _ if services => QUESTIONS_MAX,
+        count => QUESTIONS_MAX.min(2 * count),
+    };
+    SOCKETS_PER_QUESTION * questions as u32 + DESCRIPTORS_OF_ITS_OWN
+}
+
+/// Descriptors that lookups take beside those.
+pub const LOOKUP_DESCRIPTORS: u32 = SOCKETS_PER_QUESTION * QUESTIONS_MAX as u32;
 
 /// Which kept name an answer belongs to; its meaning is the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

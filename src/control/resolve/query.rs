@@ -2,6 +2,7 @@
 //! service now.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::host_name::{check_host, literal};
 use super::system::Clients;
@@ -18,6 +20,10 @@ use super::system::Clients;
 /// How long what the hosts file says is good: no name server is asked again, and a
 /// change of the file is to be noticed soon.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+/// How much longer than the other family one may take. RFC 8305 gives 50 ms, to a
+/// person who waits; what comes too late here is asked for again in a second.
+const OTHER_FAMILY: Duration = Duration::from_secs(1);
 
 /// Targets of a service that are looked up.
 const TARGETS_MAX: usize = 64;
@@ -168,11 +174,7 @@ impl Questions {
         }
         let mut last: Option<Families> = None;
         for name in candidates(&self.clients, &name, absolute) {
-            let (v6, v4) = tokio::join!(
-                self.addresses(&name, RecordType::AAAA),
-                self.addresses(&name, RecordType::A),
-            );
-            let families = Families { v6, v4 };
+            let families = self.families(&name).await;
             let errors = [families.v6.as_ref().err(), families.v4.as_ref().err()];
             let [Some(v6), Some(v4)] = errors else {
                 return families;
@@ -190,6 +192,17 @@ impl Questions {
             });
         }
         last.unwrap_or_else(|| Families::from_addresses(&[], Duration::ZERO))
+    }
+
+    /// Both families under exactly this name. Once one has addresses, the other has
+    /// [`OTHER_FAMILY`] left: there are name servers that never answer one of the two.
+    async fn families(&self, name: &Name) -> Families {
+        let mut v6 = pin!(self.addresses(name, RecordType::AAAA));
+        let mut v4 = pin!(self.addresses(name, RecordType::A));
+        tokio::select! {
+            v6 = &mut v6 => Families { v4: other_family(&v6, v4).await, v6 },
+            v4 = &mut v4 => Families { v6: other_family(&v4, v6).await, v4 },
+        }
     }
 
     /// The targets of a service, and how long they are good.
@@ -239,6 +252,18 @@ impl Questions {
         }
         Err(last)
     }
+}
+
+/// The answer of the family that is slower than the one that is there.
+async fn other_family(
+    first: &Result<Found, LookupError>,
+    other: impl Future<Output = Result<Found, LookupError>>,
+) -> Result<Found, LookupError> {
+    if first.is_err() {
+        return other.await;
+    }
+    let late = timeout(OTHER_FAMILY, other).await;
+    late.unwrap_or(Err(LookupError::TimedOut))
 }
 
 fn targets(lookup: &Lookup) -> Result<(Vec<Target>, Duration), LookupError> {
