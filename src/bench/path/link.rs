@@ -96,9 +96,9 @@ impl Link {
                 ..spec.clone()
             };
             let _carriers = carriers(&quiet, quiet.rtt, &devices)?;
-            let median = median_handshake(&near, &far)
+            let least = least_handshake(&near, &far)
                 .map_err(|error| PathError::system("measure its round trip", &error))?;
-            median.saturating_sub(quiet.rtt)
+            least.saturating_sub(quiet.rtt)
         };
         let (up, down) = carriers(spec, spec.rtt.saturating_sub(own_delay), &devices)?;
         Ok(Self {
@@ -131,6 +131,11 @@ impl Link {
     /// shorter has this one.
     pub fn own_delay(&self) -> Duration {
         self.own_delay
+    }
+
+    /// Kernel thread ids of the two directions, for pinning and for CPU time.
+    pub fn thread_ids(&self) -> [i32; 2] {
+        [self.up.thread_id(), self.down.thread_id()]
     }
 
     /// Makes `name` the congestion control of both ends: across the path and on the
@@ -189,9 +194,10 @@ fn carriers(
     ))
 }
 
-/// The round trip time of a handshake as the kernel sees it, which has no share of
-/// an application in it.
-fn median_handshake(near: &End, far: &End) -> io::Result<Duration> {
+/// The least round trip time of handshakes as the kernel sees it, which has no share
+/// of an application in it. The least: what a busy machine adds now and then must not
+/// be taken off for good.
+fn least_handshake(near: &End, far: &End) -> io::Result<Duration> {
     let other = |error: PathError| io::Error::other(error.to_string());
     let address = SocketAddr::from((far.address(), 0));
     let listener = far.run(|| TcpListener::bind(address)).map_err(other)??;
@@ -209,11 +215,10 @@ fn median_handshake(near: &End, far: &End) -> io::Result<Duration> {
             })
             .collect::<io::Result<Vec<_>>>()
     };
-    let mut times = near.run(handshakes).map_err(other)??;
+    let times = near.run(handshakes).map_err(other)??;
     // Behind the last reset: when this has arrived, the path is empty.
     receiver.set_read_timeout(Some(HANDSHAKE_MAX))?;
     sender.send_to(&[0], receiver.local_addr()?)?;
     receiver.recv(&mut [0])?;
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+    Ok(times.into_iter().min().unwrap_or_default())
 }
