@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::{Link, LinkCounters};
 use crate::bench::units;
 
+/// A mean delay that no machine can be blamed for: a wake-up, nanoseconds.
+const LATE: u64 = 200_000;
+
 /// The emulated path of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct PathFacts {
@@ -46,6 +49,13 @@ impl PathFacts {
                 units::latency(self.own_delay_ns as f64)
             ));
         }
+        let late = up.late_mean_ns.max(down.late_mean_ns);
+        if u128::from(late) * 40 > asked.as_nanos() && late > LATE {
+            doubts.push(format!(
+                "the machine was busy elsewhere: packets were delivered {} late on average",
+                units::latency(late as f64)
+            ));
+        }
         doubts
     }
 }
@@ -63,8 +73,8 @@ mod tests {
             dropped: 0,
             lost: 0,
             queue_peak: 1500,
-            late_peak: Duration::ZERO,
-            late_mean: Duration::ZERO,
+            late_peak_ns: 0,
+            late_mean_ns: 0,
             overrun: 0,
         };
         let mut facts = PathFacts {
@@ -80,5 +90,7 @@ mod tests {
         facts.counters.down.overrun = 3;
         assert!(facts.doubts(asked)[0].contains("3 packets"));
         assert!(facts.doubts(Duration::from_micros(50))[1].contains("80.0 µs"));
+        facts.counters.up.late_mean_ns = 1_100_000;
+        assert!(facts.doubts(asked)[1].contains("1.10 ms late"));
     }
 }

@@ -27,6 +27,11 @@ const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const HANDSHAKES: usize = 15;
 const HANDSHAKE_RTT: Duration = Duration::from_millis(2);
 
+/// So much of the machine's own delay is taken off the path's, or a fortieth of the
+/// round trip time if that is more. A wake-up or two; what is beyond that is a machine
+/// that happens to be busy, and will not always be.
+const TAKEN_OFF: Duration = Duration::from_micros(150);
+
 /// A handshake that takes longer has lost its way.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 
@@ -65,11 +70,12 @@ pub struct DirectionCounters {
     pub lost: u64,
     /// The most bytes that waited for the line, the packet on it included.
     pub queue_peak: u64,
-    /// The longest that a packet was delivered after its time. What exceeds a few
-    /// per cent of the round trip time says that the machine was busy elsewhere.
-    pub late_peak: Duration,
-    /// The mean of that over all packets.
-    pub late_mean: Duration,
+    /// The longest that a packet was delivered after its time, nanoseconds: the
+    /// machine was busy elsewhere.
+    pub late_peak_ns: u64,
+    /// The mean of that over all packets, nanoseconds. More than a few per cent of the
+    /// round trip time: the figures are those of a longer path.
+    pub late_mean_ns: u64,
     /// Packets that the device dropped because the link's thread came too late, or
     /// that could not be handed over. More than none: this machine is too slow for
     /// this path, and figures taken on it are worth little.
@@ -100,7 +106,9 @@ impl Link {
                 .map_err(|error| PathError::system("measure its round trip", &error))?;
             least.saturating_sub(quiet.rtt)
         };
-        let (up, down) = carriers(spec, spec.rtt.saturating_sub(own_delay), &devices)?;
+        let taken_off = own_delay.min((spec.rtt / 40).max(TAKEN_OFF));
+        let delay = spec.rtt.saturating_sub(taken_off);
+        let (up, down) = carriers(spec, delay, &devices)?;
         Ok(Self {
             spec: spec.clone(),
             own_delay,
@@ -127,8 +135,8 @@ impl Link {
     }
 
     /// What this machine needs itself to carry a packet there and back, as measured
-    /// at the start. It is part of the path's `rtt`; a path that was asked to be
-    /// shorter has this one.
+    /// at the start. It is taken off the path's delay, as far as it is no more than a
+    /// few per cent of it; a path that was asked to be shorter has this one.
     pub fn own_delay(&self) -> Duration {
         self.own_delay
     }
@@ -163,15 +171,14 @@ impl Link {
 fn counters(tally: &Tally, overrun: u64) -> DirectionCounters {
     let packets = tally.packets.load(Relaxed);
     let refused = tally.refused.load(Relaxed);
-    let late = tally.late_sum.load(Relaxed) / (packets + refused).max(1);
     DirectionCounters {
         packets,
         bytes: tally.bytes.load(Relaxed),
         dropped: tally.dropped.load(Relaxed),
         lost: tally.lost.load(Relaxed),
         queue_peak: tally.queue_peak.load(Relaxed),
-        late_peak: Duration::from_nanos(tally.late_peak.load(Relaxed)),
-        late_mean: Duration::from_nanos(late),
+        late_peak_ns: tally.late_peak.load(Relaxed),
+        late_mean_ns: tally.late_sum.load(Relaxed) / (packets + refused).max(1),
         overrun: overrun + refused,
     }
 }
