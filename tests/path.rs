@@ -163,6 +163,7 @@ fn bulk_moves_at_the_rate_that_was_asked() {
         let Some(link) = link(&format!("rtt={rtt}ms,rate={rate}Mbit")) else {
             return;
         };
+        link.set_congestion("cubic").unwrap();
         // 20 bytes of IP, 32 of TCP with timestamps.
         let payload = (1500.0 - 52.0) / 1500.0;
         let asked = f64::from(rate) * 1e6 / 8.0 * payload;
@@ -400,6 +401,45 @@ fn sigkill_leaves_no_namespace_and_no_device() {
 #[test]
 fn sigint_leaves_no_namespace_and_no_device() {
     nothing_is_left_after(Signal::SIGINT);
+}
+
+#[test]
+fn every_shape_is_measured_over_a_path_and_the_report_says_so() {
+    let _alone = alone();
+    if !Uid::effective().is_root() {
+        kit::skip(&kit::test_name(), "needs root");
+        return;
+    }
+    let directory = kit::directory::Directory::new();
+    let arguments = "bench --path rtt=4ms,rate=100Mbit --subjects direct,thalweg \
+                     --shapes bulk-up:flows=1,bulk-down:flows=1,ping,rr:flows=8,crr:flows=4,mix \
+                     --rounds 1 --duration 150ms --warm-up 50ms --layout one-core --json";
+    let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .args(arguments.split_whitespace())
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let spec = "rtt=4ms,rate=100Mbit,loss=0%,mtu=1500,queue=64KiB,jitter=0s,seed=1";
+    assert_eq!(report["path"]["spec"], spec);
+    let method = report["method"].as_str().unwrap();
+    assert!(method.contains(spec), "{method}");
+    let packets = &report["path"]["counters"]["up"]["packets"];
+    assert!(packets.as_u64().unwrap() > 100, "{packets}");
+    let shapes = report["layouts"][0]["shapes"].as_array().unwrap();
+    assert_eq!(shapes.len(), 6);
+    for row in shapes.iter().flat_map(|it| it["rows"].as_array().unwrap()) {
+        assert!(row["failure"].is_null(), "{row}");
+    }
+    // What a single exchange cannot be faster than, with or without a forwarder.
+    for row in shapes[2]["rows"].as_array().unwrap() {
+        let median = row["latency"]["p50"].as_u64().unwrap();
+        assert!(median > 3_800_000, "{median} ns");
+    }
+    let left = fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(left, 0, "files left behind");
 }
 
 #[test]

@@ -12,7 +12,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -175,10 +178,10 @@ impl Line {
             let late = now.saturating_sub(packet.arrives);
             let written = (&*self.sink).write(&packet.bytes);
             if written.is_ok() {
-                self.tally.packets.fetch_add(1, Relaxed);
-                self.tally
-                    .bytes
-                    .fetch_add(packet.bytes.len() as u64, Relaxed);
+                let len = packet.bytes.len() as u64;
+                self.tally.bytes.fetch_add(len, Relaxed);
+                // Last: whoever sees a packet counted sees its bytes.
+                self.tally.packets.fetch_add(1, Release);
             } else {
                 // No memory, or an interface that was set down.
                 self.tally.refused.fetch_add(1, Relaxed);

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -169,7 +169,7 @@ impl Link {
 }
 
 fn counters(tally: &Tally, overrun: u64) -> DirectionCounters {
-    let packets = tally.packets.load(Relaxed);
+    let packets = tally.packets.load(Acquire);
     let refused = tally.refused.load(Relaxed);
     DirectionCounters {
         packets,
