@@ -14,8 +14,8 @@
 //! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`worker`] | the loop of one core |
-//! | [`control`] | start-up, signals, drain, names ([`control::resolve`]) |
-//! | [`mod@bench`] | origin, load generator, statistics |
+//! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
+//! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`cli`] | argv to a command |
 
 pub mod balance;

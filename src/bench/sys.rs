@@ -2,9 +2,11 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -34,24 +36,42 @@ pub(super) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// One of the old-style `ETHTOOL_G*` flags of an interface (linux/ethtool.h).
-pub(super) fn offload(interface: &str, command: u32) -> io::Result<bool> {
-    #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        data: u32,
-    }
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    let mut value = EthtoolValue { command, data: 0 };
-    let mut request = interface_request(interface);
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: SIOCETHTOOL reads the ifreq and, through its pointer, reads and
-    // writes one ethtool_value; both live until the call returns.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+/// Makes a TUN device called `name` in the calling thread's network namespace. Each
+/// read and write of the file is one bare IP packet (`IFF_NO_PI`), never more than the
+/// MTU, because no offload is offered; it does not block. The device vanishes when the
+/// file is closed.
+pub(super) fn tun(name: &str) -> io::Result<File> {
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until the call
+    // returns; the descriptor is open for as long.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(value.data != 0)
+    Ok(device)
+}
+
+/// Lets the calling thread run whenever it has something to do, before every thread of
+/// ordinary priority (`SCHED_FIFO`, the least of its priorities). Threads that it
+/// starts are ordinary again.
+pub(super) fn run_first() -> io::Result<()> {
+    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = 1;
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: sched_setscheduler(2) reads one sched_param, which lives until the call
+    // returns; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn interface_request(name: &str) -> libc::ifreq {

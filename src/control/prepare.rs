@@ -25,10 +25,10 @@ use super::resolve::{self, Resolver};
 use super::upstreams::{Layout, Upstreams};
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
-const DESCRIPTORS_PER_REACTOR: u32 = 40;
+pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
-const DESCRIPTORS_SPARE: u32 = 16;
+pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
 /// How long a start waits for the first answers of the names of servers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
