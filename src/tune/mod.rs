@@ -1,0 +1,2 @@
+//! Tune.
+pub mod race;
