@@ -83,7 +83,7 @@ pub fn first_unprivileged_port() -> u16 {
 }
 
 /// The value of a sysctl by its dotted name, trimmed; `None` where there is none.
-pub(in crate::net) fn sysctl(name: &str) -> Option<String> {
+pub(crate) fn sysctl(name: &str) -> Option<String> {
     let path = Path::new("/proc/sys").join(name.replace('.', "/"));
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }

@@ -1,2 +1,4 @@
 //! Tune.
+pub mod objective;
 pub mod race;
+pub mod space;
