@@ -1,4 +1,5 @@
 //! Tune.
+pub mod diagnose;
 pub mod objective;
 pub mod race;
 pub mod space;
