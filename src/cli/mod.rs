@@ -17,6 +17,7 @@ mod output;
 pub mod probe;
 pub mod run;
 mod sources;
+pub mod tune;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
     Origin(origin::Args),
     Probe(probe::Args),
     Completions(completions::Args),
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Tune(args)) => tune::run(args),
         Some(Command::Origin(args)) => origin::run(args),
         Some(Command::Probe(args)) => probe::run(args),
         Some(Command::Completions(args)) => completions::run(args),

@@ -1,5 +1,312 @@
-//! Tune.
+//! `thalweg tune`: which options make this path fast, by measurement.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`space`] | pure but for what the kernel grants: options, candidates, values |
+//! | [`objective`] | pure: three figures of a run, one merit |
+//! | [`race`] | pure: which candidate runs next, which is out, what is recommended |
+//! | [`diagnose`] | pure: what holds the path back, from `TCP_INFO` |
+//! | [`venue`] | where the far end is: loopback, an emulated path, elsewhere |
+//! | [`measure`] | one run of a candidate |
+//! | [`search`] | one race over the space: runs, figures, rows |
+//! | [`report`] | the result as a table, JSON, HTML, and a profile to paste |
+//!
+//! Two races, each with defaults of its own: over the options of a leg, without a
+//! forwarder between, and then over those of the forwarder, with one between in every
+//! run, its legs set up as the first race found. Everything ends within the time
+//! that was asked for.
+
 pub mod diagnose;
+pub mod measure;
 pub mod objective;
 pub mod race;
+pub mod report;
+pub mod search;
 pub mod space;
+pub mod venue;
+
+use std::time::{Duration, Instant};
+
+use measure::{Contender, Ground, NoRun, Run, Terms, Through, Timing};
+use search::{Search, StageResult};
+use space::values::{Facts, Skipped};
+use space::{Candidate, Place, Searched, values};
+use venue::{Venue, VenueError, Where};
+
+use crate::bench::interrupt::Interrupt;
+use crate::bench::subjects::running::Workspace;
+use crate::net::limits;
+
+/// Kept back for the end: closing, statistics, writing.
+const RESERVE: Duration = Duration::from_millis(500);
+
+/// Share of the time for the options of a leg where both races run.
+const LEG_SHARE: f64 = 0.65;
+
+/// On a longer path the forwarder's own work does not show beside the network's.
+const FORWARDER_RTT_MAX: Duration = Duration::from_millis(2);
+
+/// What to search, where, and how long.
+#[derive(Debug, Clone)]
+pub struct TuneOptions {
+    /// Where the far end is.
+    pub place: Where,
+    /// What all runs share.
+    pub terms: Terms,
+    /// Everything ends within this.
+    pub time: Duration,
+    /// What is searched over; `None`: everything that can matter there.
+    pub searched: Option<Vec<Searched>>,
+    /// The settings that the user has now; nothing: the kernel's.
+    pub present: Candidate,
+    /// A gain below this share is not worth a setting.
+    pub minimum_effect: f64,
+    /// Makes order and intervals repeatable for the same figures.
+    pub seed: u64,
+    /// Congestion control that the defaults of an emulated path have.
+    pub congestion: Option<String>,
+}
+
+/// What happens now, for a display.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// Of so much at the most.
+    pub time: Duration,
+    /// In words.
+    pub text: String,
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub struct TuneResult {
+    /// What a first look at the path found.
+    pub facts: Facts,
+    /// What was not searched over, and why.
+    pub skipped: Vec<Skipped>,
+    /// One for each race.
+    pub stages: Vec<StageResult>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why nothing was found.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// No far end.
+    #[error(transparent)]
+    Venue(#[from] VenueError),
+    /// Settings that no configuration takes.
+    #[error("the present settings: {0}")]
+    Present(String),
+    /// No comparison fits into the time.
+    #[error(
+        "--time {time:.0?} is too short to compare anything on this path, where one run takes \
+         {run:.1?}: it needs {needed:.0?} at least"
+    )]
+    TooShort {
+        /// Asked for.
+        time: Duration,
+        /// Of one run.
+        run: Duration,
+        /// At the least.
+        needed: Duration,
+    },
+    /// The defaults cannot be measured.
+    #[error("the path cannot be measured: {0}")]
+    Broken(String),
+    /// The user ended it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<NoRun> for TuneError {
+    fn from(no: NoRun) -> Self {
+        match no {
+            NoRun::Interrupted => Self::Interrupted,
+            NoRun::Failed(error) => Self::Broken(error),
+        }
+    }
+}
+
+/// Searches. `show` is called before each run. For an emulated path the calling
+/// thread moves into its near end.
+///
+/// # Errors
+/// Why nothing was found. By then everything started has ended.
+pub fn run(
+    options: &TuneOptions,
+    venue: &Venue,
+    interrupt: &Interrupt,
+    started: Instant,
+    show: &dyn Fn(&Progress),
+) -> Result<TuneResult, TuneError> {
+    let workspace = Workspace::new()
+        .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
+    let cpus = limits::allowed_cpus();
+    let ground = |through: Through| Ground {
+        venue,
+        terms: &options.terms,
+        through,
+        workspace: &workspace,
+        cpus: &cpus,
+        interrupt,
+        deadline: started + options.time,
+    };
+    let tell = |text: String| {
+        show(&Progress {
+            elapsed: started.elapsed(),
+            time: options.time,
+            text,
+        });
+    };
+    tell("looking at the path".to_owned());
+    let present = Contender::new(options.present.clone()).map_err(TuneError::Present)?;
+    let connect = venue.greet()?;
+    let leg = ground(Through::Nothing);
+    let (facts, timing) = look(&leg, connect)?;
+    let deadline = options.time.saturating_sub(RESERVE);
+    let left = deadline.saturating_sub(started.elapsed());
+    let (searched, mut skipped) = chosen(options, &facts, timing, left);
+    let plan = Plan {
+        options,
+        facts: &facts,
+        timing,
+        started,
+        tell: &tell,
+    };
+
+    let (of_leg, of_forwarder): (Vec<_>, Vec<_>) = searched
+        .into_iter()
+        .partition(|option| option.place() == Place::Profile);
+    let mut stages = Vec::new();
+    if !of_leg.is_empty() || !present.candidate.changes.is_empty() || of_forwarder.is_empty() {
+        let left = deadline.saturating_sub(started.elapsed());
+        let share = if of_forwarder.is_empty() {
+            1.0
+        } else {
+            LEG_SHARE
+        };
+        let budget = left.mul_f64(share);
+        let (singles, not_settable) = values::singles(&of_leg, &facts);
+        skipped.extend(not_settable);
+        let base = Candidate::default();
+        let stage = plan.stage(&leg, &base, Some(&present), singles, budget, &mut skipped)?;
+        stages.push(stage);
+    }
+    if !of_forwarder.is_empty() {
+        let budget = deadline.saturating_sub(started.elapsed());
+        let (singles, not_settable) = values::singles(&of_forwarder, &facts);
+        skipped.extend(not_settable);
+        let base = stages.first().and_then(StageResult::recommended);
+        let base = base.cloned().unwrap_or_default();
+        let ground = ground(Through::Forwarder);
+        let stage = plan.stage(&ground, &base, None, singles, budget, &mut skipped)?;
+        stages.push(stage);
+    }
+    Ok(TuneResult {
+        facts,
+        skipped,
+        stages,
+        took: started.elapsed(),
+    })
+}
+
+/// A run of the defaults, from which the rest is planned.
+fn look(ground: &Ground<'_>, connect: Duration) -> Result<(Facts, Timing), TuneError> {
+    let defaults = Contender::new(Candidate::default()).map_err(TuneError::Broken)?;
+    let objective = &ground.terms.objective;
+    let run = ground.run(&defaults, Timing::least(connect, objective))?;
+    let rtt = rtt_of(&run).unwrap_or(connect);
+    let facts = Facts {
+        mss: mss_of(&run),
+        rtt,
+        rate: run.figures.throughput,
+        flows: ground.terms.flows,
+        congestion: run.congestion.unwrap_or_default(),
+    };
+    Ok((facts, Timing::least(rtt, objective)))
+}
+
+fn rtt_of(run: &Run) -> Option<Duration> {
+    let near = run.samples.iter().flat_map(|sample| &sample.near);
+    near.filter_map(|info| info.min_rtt).min()
+}
+
+fn mss_of(run: &Run) -> u32 {
+    let near = run.samples.iter().flat_map(|sample| &sample.near);
+    near.map(|info| info.send_mss).max().unwrap_or(0)
+}
+
+/// What is searched over, and what is left out because it cannot matter, or for want
+/// of time. What the user asked for by name is searched in any case.
+fn chosen(
+    options: &TuneOptions,
+    facts: &Facts,
+    timing: Timing,
+    left: Duration,
+) -> (Vec<Searched>, Vec<Skipped>) {
+    if let Some(searched) = &options.searched {
+        return (searched.clone(), Vec::new());
+    }
+    let all = Searched::ALL.to_vec();
+    let needed = timing.whole(facts.rtt, Through::Forwarder) * search::RUNS_LEAST;
+    let why = if facts.rtt > FORWARDER_RTT_MAX {
+        format!(
+            "what the forwarder does itself does not show on a path of {}; --options all \
+             searches it too",
+            crate::bench::units::latency(facts.rtt.as_nanos() as f64)
+        )
+    } else if left.mul_f64(1.0 - LEG_SHARE) < needed {
+        let time = needed.div_f64(1.0 - LEG_SHARE).as_secs_f64().ceil();
+        format!("no time: it takes --time {:.0}s or more", time + 1.0)
+    } else {
+        return (all, Vec::new());
+    };
+    let (legs, forwarder): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|option| option.place() == Place::Profile);
+    let names: Vec<&str> = forwarder.iter().map(|option| option.name()).collect();
+    let skipped = Skipped {
+        what: names.join(", "),
+        why,
+    };
+    (legs, vec![skipped])
+}
+
+/// What both races share.
+struct Plan<'a> {
+    options: &'a TuneOptions,
+    facts: &'a Facts,
+    timing: Timing,
+    started: Instant,
+    tell: &'a dyn Fn(String),
+}
+
+impl Plan<'_> {
+    fn stage(
+        &self,
+        ground: &Ground<'_>,
+        base: &Candidate,
+        present: Option<&Contender>,
+        singles: Vec<Candidate>,
+        budget: Duration,
+        skipped: &mut Vec<Skipped>,
+    ) -> Result<StageResult, TuneError> {
+        let search = Search {
+            ground,
+            base,
+            present: present.map(|it| &it.candidate),
+            budget,
+            rtt: self.facts.rtt,
+            timing: self.timing,
+            minimum_effect: self.options.minimum_effect,
+            seed: self.options.seed,
+            tell: self.tell,
+            time: self.options.time,
+            elapsed: self.started.elapsed(),
+        };
+        search.run(singles, skipped)
+    }
+}

@@ -44,7 +44,8 @@ pub struct LoadPlan {
     pub congestion: Option<String>,
     /// What else they are given: the options of a leg towards upstreams.
     pub options: Option<OptionPlan>,
-    /// Whoever wants to look at them meanwhile; bulk flows are shown first.
+    /// Whoever wants to look at them meanwhile: at the bulk flows, or where there are
+    /// none, at the exchanges that keep their connection.
     pub watch: Option<Arc<Watch>>,
     /// Of this many bulk flows in a thread one is compared byte by byte, none if
     /// zero. Exchanges are always compared.

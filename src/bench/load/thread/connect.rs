@@ -89,7 +89,9 @@ impl Generator {
             }
         }
         if let Some(watch) = &self.plan.watch {
-            streams.iter().flatten().for_each(|it| watch.show(it));
+            let shown = if bulk_flows > 0 { bulk_flows } else { wanted };
+            let streams = streams.iter().take(shown).flatten();
+            streams.for_each(|stream| watch.show(stream));
         }
         Ok(streams)
     }
