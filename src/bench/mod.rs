@@ -11,6 +11,7 @@
 //! | [`process`] | CPU time, memory, descriptors and CPU set of a process tree |
 //! | [`subjects`] | what is compared, how each is configured, started, stopped |
 //! | [`harness`] | interleaved rounds: which figure is taken when |
+//! | [`path`] | an emulated path: delay, rate, loss, queue |
 //! | [`report`] | the figures as a table, JSON and one HTML page |
 //!
 //! Payload is one fixed pattern ([`pattern`]) whose content depends on the
@@ -21,8 +22,10 @@ pub mod harness;
 pub mod interrupt;
 pub mod load;
 pub mod machine;
+mod netlink;
 pub mod netns;
 pub mod origin;
+pub mod path;
 pub mod pattern;
 pub mod probe;
 pub mod process;

@@ -2,9 +2,11 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -52,6 +54,27 @@ pub(super) fn offload(interface: &str, command: u32) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(value.data != 0)
+}
+
+/// Makes a TUN device called `name` in the calling thread's network namespace. Each
+/// read and write of the file is one bare IP packet (`IFF_NO_PI`), never more than the
+/// MTU, because no offload is offered; it does not block. The device vanishes when the
+/// file is closed.
+pub(super) fn tun(name: &str) -> io::Result<File> {
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until the call
+    // returns; the descriptor is open for as long.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(device)
 }
 
 fn interface_request(name: &str) -> libc::ifreq {
