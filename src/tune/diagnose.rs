@@ -3,9 +3,11 @@
 //! The kernel divides a sender's time into four: nothing to send, stopped by the
 //! peer's receive window, stopped by its own send buffer, and the rest, in which the
 //! congestion window, pacing, losses or the path itself set the pace. The longest
-//! wins, with two exceptions, because a machine that cannot keep up shows as any of
-//! them: a thread of the measurement that used nearly all of a core is the limit,
-//! unless the window explains the rate by itself (window / rtt is what was carried).
+//! wins, with exceptions, because a machine that cannot keep up shows as any of them:
+//! a thread of the measurement that used nearly all of a core is the limit, unless the
+//! window explains the rate by itself (window / rtt is what was carried); a window
+//! that was waited for and could carry far more says that the receiver reads too
+//! slowly; and on loopback there is no path that could be full.
 
 mod words;
 
@@ -20,6 +22,10 @@ const CORE_FULL: f64 = 0.92;
 
 /// The machine as a whole had none left.
 const MACHINE_FULL: f64 = 0.97;
+
+/// A full machine is the limit of a thread that used this much; one that used less
+/// had little to do.
+const CORE_CONTENDED: f64 = 0.4;
 
 /// The window explains the rate when window / rtt comes within this factor of it.
 const EXPLAINS: f64 = 1.35;
@@ -75,6 +81,8 @@ pub struct Evidence<'a> {
     pub throughput: f64,
     /// Flows at a time.
     pub flows: usize,
+    /// Whether both ends are on this machine with nothing between.
+    pub loopback: bool,
     /// Share of a core that the busiest thread of the measurement used.
     pub busiest_thread: f64,
     /// Share of all CPUs that was in use, by anybody.
@@ -103,6 +111,8 @@ pub enum Limit {
     CongestionWindow,
     /// There was nothing to send.
     Application,
+    /// The receiver read too slowly.
+    Receiver,
     /// This machine's CPU.
     Cpu,
     /// The sender is not here.
@@ -119,6 +129,7 @@ impl Limit {
             Self::Path => "the path",
             Self::CongestionWindow => "congestion window",
             Self::Application => "the application",
+            Self::Receiver => "receiving application",
             Self::Cpu => "this machine's CPU",
             Self::Unknown => "unknown",
         }
@@ -216,7 +227,7 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
         && !first.1.is_empty()
     {
         fill(&mut diagnosis, &inside);
-        diagnosis.limit = limit(&diagnosis);
+        diagnosis.limit = limit(&diagnosis, evidence.loopback);
     }
     let (finding, remedy) = words::explain(&diagnosis, evidence);
     diagnosis.finding = finding;
@@ -283,7 +294,7 @@ fn fill(diagnosis: &mut Diagnosis, inside: &[(Duration, Vec<TcpInfo>)]) {
     diagnosis.bandwidth_delay = (diagnosis.rate * diagnosis.rtt_min.as_secs_f64()) as u64;
 }
 
-fn limit(this: &Diagnosis) -> Limit {
+fn limit(this: &Diagnosis, loopback: bool) -> Limit {
     let shares = this.shares;
     let longest = [
         (shares.receiver_window, Limit::ReceiverWindow),
@@ -299,10 +310,13 @@ fn limit(this: &Diagnosis) -> Limit {
     if longest == Limit::ReceiverWindow && this.window_explains() {
         return Limit::ReceiverWindow;
     }
-    if this.busiest_thread >= CORE_FULL || this.machine >= MACHINE_FULL {
+    let contended = this.machine >= MACHINE_FULL && this.busiest_thread >= CORE_CONTENDED;
+    if this.busiest_thread >= CORE_FULL || contended {
         return Limit::Cpu;
     }
     match longest {
+        Limit::ReceiverWindow => Limit::Receiver,
+        Limit::CongestionWindow if loopback => Limit::Cpu,
         Limit::CongestionWindow if this.retransmitted >= LOSSY && !this.is_queued() => {
             Limit::Losses
         }

@@ -188,8 +188,8 @@ pub struct Ground<'a> {
     pub terms: &'a Terms,
     /// What is between.
     pub through: Through,
-    /// For files of forwarders.
-    pub workspace: &'a Workspace,
+    /// For files of forwarders, which need one.
+    pub workspace: Option<&'a Workspace>,
     /// CPUs of this process.
     pub cpus: &'a [usize],
     /// Ends it early.
@@ -296,6 +296,9 @@ impl Ground<'_> {
     }
 
     fn forwarder(&self, candidate: &Candidate, upstream: SocketAddr) -> Result<Running, NoRun> {
+        let workspace = self
+            .workspace
+            .ok_or_else(|| "a forwarder needs a directory for its files".to_owned())?;
         let subject = Subject {
             name: "forwarder".to_owned(),
             kind: Kind::Thalweg {
@@ -309,7 +312,7 @@ impl Ground<'_> {
             upstream,
             workers: 1,
             sessions: self.terms.flows + EXCHANGES + 16,
-            workspace: self.workspace,
+            workspace,
             interrupt: self.interrupt,
         };
         Running::start(&subject, stage).map_err(|error| {

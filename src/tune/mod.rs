@@ -142,14 +142,12 @@ pub fn run(
     started: Instant,
     show: &dyn Fn(&Progress),
 ) -> Result<TuneResult, TuneError> {
-    let workspace = Workspace::new()
-        .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
     let cpus = limits::allowed_cpus();
     let ground = |through: Through| Ground {
         venue,
         terms: &options.terms,
         through,
-        workspace: &workspace,
+        workspace: None,
         cpus: &cpus,
         interrupt,
         deadline: started + options.time,
@@ -201,7 +199,12 @@ pub fn run(
         skipped.extend(not_settable);
         let base = stages.first().and_then(StageResult::recommended);
         let base = base.cloned().unwrap_or_default();
-        let ground = ground(Through::Forwarder);
+        let workspace = Workspace::new()
+            .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
+        let ground = Ground {
+            workspace: Some(&workspace),
+            ..ground(Through::Forwarder)
+        };
         let stage = plan.stage(&ground, &base, None, singles, budget, &mut skipped)?;
         stages.push(stage);
     }

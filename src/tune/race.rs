@@ -44,7 +44,7 @@ const SINGLES: f64 = 0.7;
 
 /// Rounds of a confirmation: with fewer the interval is too wide to say anything,
 /// with more than the second the remaining effect is too small to matter.
-const CONFIRMATION: std::ops::RangeInclusive<usize> = 6..=32;
+const CONFIRMATION: std::ops::RangeInclusive<usize> = 4..=32;
 
 /// Failures after which an arm is out.
 const STRIKES: u32 = 2;
@@ -269,16 +269,17 @@ impl Race {
         self.racing_ends().mul_f64(SINGLES)
     }
 
-    /// What a run takes, rather more than less.
+    /// What a run takes.
     fn cost(&self) -> Duration {
         if self.runs == 0 {
             return self.options.run;
         }
-        (self.spent / self.runs).mul_f64(1.15)
+        self.spent / self.runs
     }
 
+    /// Whether a run that takes rather longer than usual ends in time.
     fn fits(&self, now: Duration, end: Duration) -> bool {
-        now + self.cost() <= end
+        now + self.cost().mul_f64(1.2) <= end
     }
 
     /// Drops who is out and begins the next round; arms to be combined, once.

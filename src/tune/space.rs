@@ -376,7 +376,9 @@ fn load(file: Option<FileText>, overrides: Vec<Override>) -> Result<Config, Stri
         let each = errors.problems().iter().map(|problem| {
             let remedy = problem.remedy.as_ref();
             let remedy = remedy.map_or_else(String::new, |text| format!("; {text}"));
-            format!("{}: {}{remedy}", problem.place.source, problem.message)
+            let source = &problem.place.source;
+            let source = source.replace(&format!("profile.{SCRATCH}."), "");
+            format!("{source}: {}{remedy}", problem.message)
         });
         each.collect::<Vec<_>>().join("\n")
     })

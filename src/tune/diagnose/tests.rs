@@ -65,6 +65,7 @@ fn evidence(samples: &[Sample]) -> Evidence<'_> {
         window: (Duration::ZERO, SECOND),
         throughput: 1.6e6,
         flows: 1,
+        loopback: false,
         busiest_thread: 0.2,
         machine: 0.3,
         receive_buffer: None,
@@ -104,6 +105,9 @@ fn a_small_receive_buffer_is_found_and_named() {
     // Without the setting it is the kernel's bound that is raised.
     evidence.receive_buffer = None;
     let remedy = diagnose(&evidence).remedy.unwrap();
+    assert!(remedy.contains("the kernel tunes it"), "{remedy}");
+    evidence.bounds.tcp_rmem = 131_072;
+    let remedy = diagnose(&evidence).remedy.unwrap();
     assert!(
         remedy.contains("third number of net.ipv4.tcp_rmem"),
         "{remedy}"
@@ -117,6 +121,30 @@ fn a_receiver_that_cannot_keep_up_is_a_matter_of_cpu() {
     let mut evidence = evidence(&samples);
     evidence.busiest_thread = 0.99;
     assert_eq!(diagnose(&evidence).limit, Limit::Cpu);
+    // With CPU to spare it is the receiver itself.
+    evidence.busiest_thread = 0.3;
+    assert_eq!(diagnose(&evidence).limit, Limit::Receiver);
+}
+
+#[test]
+fn a_machine_that_others_keep_busy_is_not_the_limit_of_an_idle_transfer() {
+    let samples = samples(|_, _| {});
+    let mut evidence = evidence(&samples);
+    evidence.machine = 1.0;
+    assert_eq!(diagnose(&evidence).limit, Limit::CongestionWindow);
+    evidence.busiest_thread = 0.5;
+    assert_eq!(diagnose(&evidence).limit, Limit::Cpu);
+}
+
+#[test]
+fn on_loopback_there_is_no_path_to_be_full() {
+    let samples = samples(|_, info| info.rtt = MILLISECOND * 90);
+    let mut evidence = evidence(&samples);
+    assert_eq!(diagnose(&evidence).limit, Limit::Path);
+    evidence.loopback = true;
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.limit, Limit::Cpu);
+    assert!(diagnosis.finding.contains("on loopback"), "{diagnosis:?}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub(super) fn explain(this: &Diagnosis, evidence: &Evidence<'_>) -> (String, Opt
         Limit::Path => path(this),
         Limit::CongestionWindow => congestion_window(this),
         Limit::Application => application(this),
-        Limit::Cpu => cpu(this),
+        Limit::Receiver => receiver(this),
+        Limit::Cpu => cpu(this, evidence.loopback),
         Limit::Unknown => unknown(evidence),
     }
 }
@@ -60,6 +61,11 @@ fn receive_buffer(this: &Diagnosis, evidence: &Evidence<'_>) -> String {
             "`receive_buffer` is set to {}: leave it out, and the kernel tunes the window up to \
              net.ipv4.tcp_rmem ({most})",
             units::size(bytes as f64),
+        ),
+        None if this.window < evidence.bounds.tcp_rmem / 4 => format!(
+            "the kernel tunes it, up to net.ipv4.tcp_rmem at the receiver ({most} here), and had \
+             not come to the end of that; {}",
+            product(this)
         ),
         // Half of the memory is reckoned as overhead of the packets (tcp_adv_win_scale).
         None => format!(
@@ -156,11 +162,27 @@ fn application(this: &Diagnosis) -> (String, Option<String>) {
     (finding, None)
 }
 
-fn cpu(this: &Diagnosis) -> (String, Option<String>) {
+fn receiver(this: &Diagnosis) -> (String, Option<String>) {
     let finding = format!(
-        "this machine's CPU: the busiest thread used {} of a core, all together {} of the machine",
-        percent(this.busiest_thread),
-        percent(this.machine),
+        "the receiving application: {} of the time the sender waited for its window, which at {} \
+         could have carried more: it is read too slowly, or too seldom",
+        percent(this.shares.receiver_window),
+        units::size(this.window as f64),
+    );
+    (finding, None)
+}
+
+fn cpu(this: &Diagnosis, loopback: bool) -> (String, Option<String>) {
+    let finding = format!(
+        "this machine's CPU: {}the busiest thread used {} of a core, all processes together {} of \
+         the machine",
+        if loopback {
+            "on loopback nothing else is in the way; "
+        } else {
+            ""
+        },
+        percent(this.busiest_thread.min(1.0)),
+        percent(this.machine.min(1.0)),
     );
     let remedy = "no socket option makes a CPU faster; fewer bytes touched (splice), larger \
                   segments and a cheaper congestion control help, and so does a quieter machine"

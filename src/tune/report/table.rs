@@ -60,8 +60,8 @@ fn lines(report: &Report, stage: &StageResult) -> Vec<Vec<String>> {
     }
     head.extend([
         "CPU s/GB",
-        "race",
-        "confirmed",
+        "×defaults, race",
+        "×defaults, fresh runs",
         "rounds",
         "",
         "held back by",

@@ -1,7 +1,7 @@
 //! Which values of each option are worth trying on a path, given what a look at it
 //! found; and which cannot be set here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -54,7 +54,8 @@ impl Skipped {
 }
 
 /// Each option alone, one value after the other, in the order in which they are
-/// worth trying: first the first value of every option, then the second.
+/// worth trying: every congestion control, then the first value of every other option,
+/// then the second.
 pub fn singles(options: &[Searched], facts: &Facts) -> (Vec<Candidate>, Vec<Skipped>) {
     let mut skipped = Vec::new();
     let mut columns: Vec<VecDeque<Candidate>> = options
@@ -66,7 +67,11 @@ pub fn singles(options: &[Searched], facts: &Facts) -> (Vec<Candidate>, Vec<Skip
             changes.filter(settable).map(Candidate::single).collect()
         })
         .collect();
+    // The congestion control matters more than anything: all of them first.
     let mut candidates = Vec::new();
+    if let Some(first) = options.iter().position(|it| *it == Searched::Congestion) {
+        candidates.extend(columns[first].drain(..));
+    }
     while columns.iter().any(|column| !column.is_empty()) {
         candidates.extend(columns.iter_mut().filter_map(VecDeque::pop_front));
     }
@@ -82,6 +87,8 @@ fn values(option: Searched, facts: &Facts) -> Vec<String> {
             .split_whitespace()
             .filter(|name| *name != facts.congestion)
             .map(|name| format!("\"{name}\""))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect(),
         Searched::ReceiveBuffer => buffers(facts),
         Searched::SendBuffer => buffers(facts),
@@ -90,10 +97,8 @@ fn values(option: Searched, facts: &Facts) -> Vec<String> {
         Searched::MaxPacingRate => [0.95, 0.8]
             .iter()
             .map(|share| {
-                // Whole kilobits a second read well, and are exact in both units.
-                let rate = facts.rate / facts.flows.max(1) as f64 * share;
-                let rate = (rate as u64 / 125).max(1) * 125;
-                format!("\"{}\"", format_rate(rate))
+                let bits = facts.rate / facts.flows.max(1) as f64 * share * 8.0;
+                format!("\"{}\"", format_rate(round(bits) / 8))
             })
             .collect(),
         Searched::Quickack => vec!["true".to_owned(), "false".to_owned()],
@@ -128,6 +133,13 @@ fn buffers(facts: &Facts) -> Vec<String> {
         .iter()
         .map(|size| format!("\"{}\"", format_size(*size)))
         .collect()
+}
+
+/// Two digits, and no less than a kilobit: nobody paces to the bit.
+fn round(bits: f64) -> u64 {
+    let bits = bits.max(1_000.0) as u64;
+    let unit = 10_u64.pow(bits.ilog10() - 1).max(1_000);
+    bits.div_ceil(unit) * unit
 }
 
 /// Below the kernel's own, which is the most that the path takes unfragmented.
@@ -209,6 +221,9 @@ mod tests {
         assert_eq!(segments(1_448), ["1220", "536"]);
         assert_eq!(segments(65_483), ["32767", "8948", "1448"]);
         assert!(segments(500).is_empty());
+        assert_eq!(round(190_040_123.0), 200_000_000);
+        assert_eq!(round(27_455_032_000.0), 28_000_000_000);
+        assert_eq!(round(3.0), 1_000);
         let slow = Facts {
             rate: 1e3,
             ..facts()
