@@ -5,7 +5,7 @@
 //! congestion window, pacing, losses or the path itself set the pace. The longest
 //! wins, with exceptions, because a machine that cannot keep up shows as any of them:
 //! a thread of the measurement that used nearly all of a core is the limit, unless the
-//! window explains the rate by itself (window / rtt is what was carried); a window
+//! window explains the rate by itself (window / shortest rtt is what was carried); a window
 //! that was waited for and could carry far more says that the receiver reads too
 //! slowly; and on loopback there is no path that could be full.
 
@@ -27,8 +27,15 @@ const MACHINE_FULL: f64 = 0.97;
 /// had little to do.
 const CORE_CONTENDED: f64 = 0.4;
 
-/// The window explains the rate when window / rtt comes within this factor of it.
+/// The window explains the rate when window / shortest rtt comes within this factor of
+/// it. By the rtt as it is, any window that was waited for would (Little's law).
 const EXPLAINS: f64 = 1.35;
+
+/// From this share of the time on, waiting for a window that explains the rate is no
+/// accident. Less than half, because a paced sender (bbr) spreads what the window
+/// lets it send over the round trip, and that time counts as the network's: with
+/// 64 KiB over 40 ms it waits for a third of the time (measured).
+const WAITED: f64 = 0.1;
 
 /// Flows that moved less than this share of the busiest one are not the load.
 const IDLE_SHARE: f64 = 0.1;
@@ -156,9 +163,11 @@ pub struct Diagnosis {
     pub limit: Limit,
     /// Of the senders' time.
     pub shares: Shares,
-    /// The shortest round trip seen.
+    /// The shortest round trip seen, seconds in JSON.
+    #[serde(serialize_with = "super::seconds")]
     pub rtt_min: Duration,
-    /// The middle of the smoothed ones.
+    /// The middle of the smoothed ones, likewise.
+    #[serde(serialize_with = "super::seconds")]
     pub rtt: Duration,
     /// Share of the bytes sent that were sent again.
     pub retransmitted: f64,
@@ -307,7 +316,7 @@ fn limit(this: &Diagnosis, loopback: bool) -> Limit {
         if share.0 > best.0 { share } else { best }
     })
     .1;
-    if longest == Limit::ReceiverWindow && this.window_explains() {
+    if shares.receiver_window >= WAITED && this.window_explains() {
         return Limit::ReceiverWindow;
     }
     let contended = this.machine >= MACHINE_FULL && this.busiest_thread >= CORE_CONTENDED;
@@ -329,7 +338,7 @@ impl Diagnosis {
     /// Whether the peer's window, once each round trip, is what was carried. The
     /// window that is left over counts, so a rate above it is explained too.
     fn window_explains(&self) -> bool {
-        let ceiling = self.window as f64 / self.rtt.as_secs_f64().max(1e-6);
+        let ceiling = self.window as f64 / self.rtt_min.as_secs_f64().max(1e-6);
         self.window > 0 && ceiling <= self.rate * EXPLAINS
     }
 

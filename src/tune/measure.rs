@@ -28,7 +28,7 @@ use crate::bench::process::{self, Usage};
 use crate::bench::subjects::running::{self, Running, Workspace};
 use crate::bench::subjects::{Kind, Subject};
 use crate::bench::watch::Watch;
-use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::options::{Leg, OptionName, OptionPlan, SocketOptions};
 
 /// Between samples of `TCP_INFO`.
 const SAMPLE: Duration = Duration::from_millis(50);
@@ -74,9 +74,11 @@ pub fn name_of(direction: Direction) -> &'static str {
 /// How long a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Timing {
-    /// Not measured: connections grow.
+    /// Not measured: connections grow. Seconds in JSON.
+    #[serde(serialize_with = "super::seconds")]
     pub warm_up: Duration,
     /// Measured.
+    #[serde(serialize_with = "super::seconds")]
     pub duration: Duration,
 }
 
@@ -125,6 +127,8 @@ pub struct Contender {
     pub options: SocketOptions,
     /// What the kernel makes of them otherwise than asked, a sentence each.
     pub granted: Vec<String>,
+    /// Those of them that it refuses outright; a buffer is only cut.
+    pub refused: Vec<String>,
     near: OptionPlan,
     far: OptionPlan,
 }
@@ -137,10 +141,13 @@ impl Contender {
     pub fn new(candidate: Candidate) -> Result<Self, String> {
         let options = candidate.options()?;
         let shortfalls = options.granted(Leg::Upstream);
+        let cut = [OptionName::SendBuffer, OptionName::ReceiveBuffer];
+        let refused = shortfalls.iter().filter(|it| !cut.contains(&it.option));
         Ok(Self {
             near: options.plan(Leg::Upstream),
             far: options.plan(Leg::Client),
             granted: shortfalls.iter().map(ToString::to_string).collect(),
+            refused: refused.map(ToString::to_string).collect(),
             candidate,
             options,
         })

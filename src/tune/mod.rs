@@ -97,7 +97,7 @@ pub enum TuneError {
     /// No far end.
     #[error(transparent)]
     Venue(#[from] VenueError),
-    /// Settings that no configuration takes.
+    /// Settings that no configuration takes, or that cannot be set here.
     #[error("the present settings: {0}")]
     Present(String),
     /// No comparison fits into the time.
@@ -128,6 +128,11 @@ impl From<NoRun> for TuneError {
             NoRun::Failed(error) => Self::Broken(error),
         }
     }
+}
+
+/// A duration as JSON has it.
+fn seconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }
 
 /// Searches. `show` is called before each run. For an emulated path the calling
@@ -161,6 +166,9 @@ pub fn run(
     };
     tell("looking at the path".to_owned());
     let present = Contender::new(options.present.clone()).map_err(TuneError::Present)?;
+    if !present.refused.is_empty() {
+        return Err(TuneError::Present(present.refused.join("; ")));
+    }
     let connect = venue.greet()?;
     let leg = ground(Through::Nothing);
     let (facts, timing) = look(&leg, connect)?;

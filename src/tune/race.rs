@@ -302,7 +302,7 @@ impl Race {
             return None;
         }
         self.halve(now);
-        self.begin_round();
+        self.begin_round(now);
         None
     }
 
@@ -311,11 +311,18 @@ impl Race {
         self.arms[1..].iter().any(fresh)
     }
 
-    fn begin_round(&mut self) {
+    /// In random order, so that nobody always follows the same; in a round that time
+    /// will cut short the defaults come first.
+    fn begin_round(&mut self, now: Duration) {
         let mut order: Vec<usize> = (0..self.arms.len())
             .filter(|arm| self.arms[*arm].fate == Fate::Stayed)
             .collect();
         shuffle(&mut order, &mut self.state);
+        if now + self.cost().mul_f64(1.2) * order.len() as u32 > self.racing_ends()
+            && let Some(at) = order.iter().position(|arm| *arm == DEFAULTS)
+        {
+            order.swap(0, at);
+        }
         self.queue = order.into();
         self.round += 1;
     }

@@ -214,6 +214,8 @@ fn decision(stage: &StageResult, minimum_effect: f64) -> String {
                 ratio_text(*ratio),
                 if ratio.low > 1.0 {
                     format!("less than the {least:.0} % that is worth a setting")
+                } else if ratio.high < 1.0 {
+                    "worse".to_owned()
                 } else {
                     "noise".to_owned()
                 },

@@ -90,7 +90,7 @@ fn a_small_receive_buffer_is_found_and_named() {
     assert!(
         diagnosis
             .finding
-            .contains("64.0 KiB each 41.0 ms is 12.8 Mb/s"),
+            .contains("64.0 KiB each 40.0 ms is 13.1 Mb/s"),
         "{diagnosis:?}"
     );
     let remedy = diagnosis.remedy.unwrap();
@@ -102,6 +102,16 @@ fn a_small_receive_buffer_is_found_and_named() {
     evidence.machine = 1.0;
     evidence.busiest_thread = 1.0;
     assert_eq!(diagnose(&evidence).limit, Limit::ReceiverWindow);
+    // A paced sender waits for less of the time.
+    let paced = self::samples(|step, info| {
+        info.window_limited = SECOND * step / 30;
+        info.send_window = 65_536;
+    });
+    let paced = Evidence {
+        samples: &paced,
+        ..evidence.clone()
+    };
+    assert_eq!(diagnose(&paced).limit, Limit::ReceiverWindow);
     // Without the setting it is the kernel's bound that is raised.
     evidence.receive_buffer = None;
     let remedy = diagnose(&evidence).remedy.unwrap();

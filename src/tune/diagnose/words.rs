@@ -42,13 +42,13 @@ fn product(this: &Diagnosis) -> String {
 }
 
 fn receiver_window(this: &Diagnosis) -> String {
-    let ceiling = this.window as f64 / this.rtt.as_secs_f64().max(1e-6);
+    let ceiling = this.window as f64 / this.rtt_min.as_secs_f64().max(1e-6);
     format!(
         "the receiver's window: {} of the time the sender waited for it; {} each {} is {} at the \
          most, {} were carried",
         percent(this.shares.receiver_window),
         units::size(this.window as f64),
-        rtt(this.rtt),
+        rtt(this.rtt_min),
         units::bit_rate(ceiling),
         units::bit_rate(this.rate),
     )

@@ -17,7 +17,8 @@ use crate::net::options::{Leg, OptionName};
 pub struct Facts {
     /// Segment size towards the peer with the kernel's defaults, bytes.
     pub mss: u32,
-    /// Least round trip time.
+    /// Least round trip time; seconds in JSON.
+    #[serde(serialize_with = "crate::tune::seconds")]
     pub rtt: Duration,
     /// What all flows together carried with the defaults, bytes a second.
     pub rate: f64,
