@@ -237,6 +237,8 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
     {
         fill(&mut diagnosis, &inside);
         diagnosis.limit = limit(&diagnosis, evidence.loopback);
+    } else if evidence.sender == Sender::Far {
+        from_the_receiver(&mut diagnosis, evidence);
     }
     let (finding, remedy) = words::explain(&diagnosis, evidence);
     diagnosis.finding = finding;
@@ -246,7 +248,7 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
 
 fn fill(diagnosis: &mut Diagnosis, inside: &[(Duration, Vec<TcpInfo>)]) {
     let (first, last) = (&inside[0], &inside[inside.len() - 1]);
-    let elapsed = (last.0 - first.0).as_secs_f64();
+    let elapsed = last.0.saturating_sub(first.0).as_secs_f64();
     let flows: Vec<(usize, Flow)> = first
         .1
         .iter()
@@ -301,6 +303,23 @@ fn fill(diagnosis: &mut Diagnosis, inside: &[(Duration, Vec<TcpInfo>)]) {
         middle(infos().map(|info| u64::from(info.cwnd) * u64::from(info.send_mss)));
     diagnosis.mss = middle(infos().map(|info| u64::from(info.send_mss))) as u32;
     diagnosis.bandwidth_delay = (diagnosis.rate * diagnosis.rtt_min.as_secs_f64()) as u64;
+}
+
+/// Where only the receiver is here: it knows the round trip time, and whether a
+/// window that it fixed itself is all that was carried in one.
+fn from_the_receiver(diagnosis: &mut Diagnosis, evidence: &Evidence<'_>) {
+    let near = || evidence.samples.iter().flat_map(|sample| &sample.near);
+    let Some(rtt) = near().filter_map(|info| info.min_rtt).min() else {
+        return;
+    };
+    diagnosis.rtt_min = rtt;
+    diagnosis.rtt = rtt;
+    diagnosis.mss = near().map(|info| info.receive_mss).max().unwrap_or(0);
+    diagnosis.bandwidth_delay = (diagnosis.rate * rtt.as_secs_f64()) as u64;
+    diagnosis.window = evidence.receive_buffer.unwrap_or(0);
+    if diagnosis.window_explains() {
+        diagnosis.limit = Limit::ReceiverWindow;
+    }
 }
 
 fn limit(this: &Diagnosis, loopback: bool) -> Limit {

@@ -58,6 +58,10 @@ pub struct Terms {
     pub both_ends: bool,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn direction_name<S: serde::Serializer>(it: &Direction, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(name_of(*it))
 }

@@ -247,7 +247,10 @@ fn rtt_of(run: &Run) -> Option<Duration> {
 
 fn mss_of(run: &Run) -> u32 {
     let near = run.samples.iter().flat_map(|sample| &sample.near);
-    near.map(|info| info.send_mss).max().unwrap_or(0)
+    // An end that only receives knows the size from what it gets.
+    near.map(|info| info.send_mss.max(info.receive_mss))
+        .max()
+        .unwrap_or(0)
 }
 
 /// What is searched over, and what is left out because it cannot matter, or for want

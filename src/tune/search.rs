@@ -12,7 +12,6 @@ use super::objective::Figures;
 use super::race::{DEFAULTS, Decision, Fate, Leave, Race, RaceOptions, Step};
 use super::space::values::Skipped;
 use super::space::{Candidate, combinations};
-use super::venue::Venue;
 use crate::bench::load::shape::Direction;
 use crate::bench::stats::{self, Interval};
 use crate::net::limits::sysctl;
@@ -389,7 +388,7 @@ impl Search<'_> {
             window: run.window,
             throughput: run.figures.throughput,
             flows: self.ground.terms.flows,
-            loopback: matches!(self.ground.venue, Venue::Loopback),
+            loopback: self.ground.venue.is_this_machine(),
             busiest_thread: run.busiest_thread,
             machine: run.machine,
             receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),

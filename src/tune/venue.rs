@@ -105,6 +105,15 @@ impl Venue {
         !matches!(self, Self::Remote(_))
     }
 
+    /// Whether both ends are on this machine with nothing between.
+    pub fn is_this_machine(&self) -> bool {
+        match self {
+            Self::Loopback => true,
+            Self::Remote(address) => address.ip().to_canonical().is_loopback(),
+            Self::Path(_) => false,
+        }
+    }
+
     /// The legs of a forwarder that lie on what is measured.
     pub fn legs(&self) -> &'static [Leg] {
         match self {

@@ -219,6 +219,16 @@ fn a_sender_elsewhere_is_unknown_and_says_what_to_do() {
     let diagnosis = diagnose(&evidence);
     assert_eq!(diagnosis.limit, Limit::Unknown);
     assert!(diagnosis.remedy.unwrap().contains("--direction up"));
+    // What the receiver fixed itself it can tell.
+    evidence.receive_buffer = Some(65_536);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.limit, Limit::ReceiverWindow);
+    assert!(
+        diagnosis.finding.contains("64.0 KiB each 40.0 ms"),
+        "{diagnosis:?}"
+    );
+    evidence.receive_buffer = Some(4 << 20);
+    assert_eq!(diagnose(&evidence).limit, Limit::Unknown);
     assert_eq!(
         diagnose(&Evidence {
             samples: &[],

@@ -43,10 +43,14 @@ fn product(this: &Diagnosis) -> String {
 
 fn receiver_window(this: &Diagnosis) -> String {
     let ceiling = this.window as f64 / this.rtt_min.as_secs_f64().max(1e-6);
+    let waited = if this.shares.receiver_window > 0.0 {
+        let share = percent(this.shares.receiver_window);
+        format!("{share} of the time the sender waited for it; ")
+    } else {
+        String::new()
+    };
     format!(
-        "the receiver's window: {} of the time the sender waited for it; {} each {} is {} at the \
-         most, {} were carried",
-        percent(this.shares.receiver_window),
+        "the receiver's window: {waited}{} each {} is {} at the most, {} were carried",
         units::size(this.window as f64),
         rtt(this.rtt_min),
         units::bit_rate(ceiling),

@@ -60,13 +60,18 @@ fn stage_section(report: &Report, stage: &StageResult, out: &mut String) {
     figures(report, stage, out);
     out.push_str("<h3>Each option</h3>\n");
     for option in options(stage) {
-        let bars = bars(report, stage, &option);
-        let what = if report.terms.objective.needs_latency() {
-            "p99 under load, less is better"
-        } else {
-            "throughput"
-        };
-        out.push_str(&svg::bars(&format!("{option}: {what}"), &bars));
+        let throughput = bars(stage, &option, |row| row.throughput, units::bit_rate);
+        out.push_str(&svg::bars(&format!("{option}: throughput"), &throughput));
+        if report.terms.objective.needs_latency() {
+            let p99 = bars(stage, &option, |row| row.p99, units::latency);
+            let title = format!("{option}: p99 under load, less is better");
+            out.push_str(&svg::bars(&title, &p99));
+        }
+        if report.terms.objective.cpu > 0.0 {
+            let seconds = |value| format!("{} s/GB", units::digits(value));
+            let cpu = bars(stage, &option, |row| row.cpu, seconds);
+            out.push_str(&svg::bars(&format!("{option}: CPU, less is better"), &cpu));
+        }
     }
     over_time(stage, out);
 }
@@ -84,8 +89,12 @@ fn options(stage: &StageResult) -> Vec<String> {
 }
 
 /// The defaults, and every row that has the option.
-fn bars(report: &Report, stage: &StageResult, option: &str) -> Vec<Bar> {
-    let latency = report.terms.objective.needs_latency();
+fn bars(
+    stage: &StageResult,
+    option: &str,
+    of: impl Fn(&Row) -> Option<Interval>,
+    text: impl Fn(f64) -> String,
+) -> Vec<Bar> {
     let has = |row: &&(usize, &Row)| {
         let mut changes = row.1.candidate.changes.iter();
         row.0 == DEFAULTS || changes.any(|change| change.option() == option)
@@ -93,7 +102,7 @@ fn bars(report: &Report, stage: &StageResult, option: &str) -> Vec<Bar> {
     let mut rows: Vec<(usize, &Row)> = stage.rows.iter().enumerate().collect();
     rows.retain(|row| has(&row));
     let bar = |(arm, row): (usize, &Row)| {
-        let value = if latency { row.p99 } else { row.throughput }?;
+        let value = of(row)?;
         let label = match row.candidate.changes.as_slice() {
             [] => "defaults".to_owned(),
             [only] => only.shown().to_owned(),
@@ -101,11 +110,7 @@ fn bars(report: &Report, stage: &StageResult, option: &str) -> Vec<Bar> {
         };
         Some(Bar {
             label: shorten(&label),
-            text: if latency {
-                units::latency(value.estimate)
-            } else {
-                units::bit_rate(value.estimate)
-            },
+            text: text(value.estimate),
             value,
             colour: usize::from(arm != DEFAULTS) + usize::from(row.candidate.changes.len() > 1),
         })

@@ -7,6 +7,9 @@ use crate::tune::measure::Through;
 use crate::tune::race::Decision;
 use crate::tune::space::{Candidate, Place};
 
+/// Columns of a comment.
+const COMMENT_WIDTH: usize = 96;
+
 /// `[profile.NAME]` and, where the forwarder's own settings help, the tables they
 /// stand in. Empty but for comments where it is left to the kernel.
 pub fn render(report: &Report, name: &str) -> String {
@@ -63,14 +66,30 @@ fn of(report: &Report, through: Through) -> Option<&Candidate> {
     }
 }
 
-/// One comment, whatever lines and control characters the text has.
+/// One comment, whatever lines and control characters the text has; what does not
+/// fit on a line goes on, indented, on the next.
 fn comment(out: &mut String, text: &str) {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
     for line in text.lines() {
-        let clean: String = line
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let _ = writeln!(out, "# {}", clean.trim_end());
+        let line: String = line.chars().map(plain).collect();
+        let indent = if line.starts_with(' ') {
+            "#     "
+        } else {
+            "# "
+        };
+        let mut row = indent.to_owned();
+        let mut is_first = true;
+        for word in line.split_whitespace() {
+            if !is_first && row.chars().count() + 1 + word.chars().count() > COMMENT_WIDTH {
+                let _ = writeln!(out, "{row}");
+                "#     ".clone_into(&mut row);
+                is_first = true;
+            }
+            let blank = if is_first { "" } else { " " };
+            let _ = write!(row, "{blank}{word}");
+            is_first = false;
+        }
+        let _ = writeln!(out, "{}", row.trim_end());
     }
 }
 
@@ -101,6 +120,12 @@ mod tests {
     fn a_recommendation_is_a_profile_that_a_configuration_takes() {
         let report = super::super::sample();
         let config = accepted(&report.profile, "tuned");
+        let widest = report
+            .profile
+            .lines()
+            .map(|line| line.chars().count())
+            .max();
+        assert!(widest <= Some(COMMENT_WIDTH), "{}", report.profile);
         let profile = &config.profiles["tuned"];
         assert_eq!(profile.congestion.as_deref(), Some("cubic"));
         assert!(
