@@ -4,9 +4,8 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::sys;
 use super::units;
-use crate::net::limits;
+use crate::net::{device, limits};
 
 /// What the figures were taken on.
 #[derive(Debug, Clone, Serialize)]
@@ -112,20 +111,14 @@ fn read(path: &str) -> Option<String> {
 }
 
 fn loopback() -> String {
-    // linux/ethtool.h: ETHTOOL_GTSO, ETHTOOL_GGSO, ETHTOOL_GGRO, ETHTOOL_GTXCSUM.
-    let offloads: Vec<String> = [
-        ("tso", 0x1e),
-        ("gso", 0x23),
-        ("gro", 0x2b),
-        ("tx-csum", 0x16),
-    ]
-    .into_iter()
-    .map(|(name, command)| match sys::offload("lo", command) {
-        Ok(true) => format!("{name} on"),
-        Ok(false) => format!("{name} off"),
-        Err(_) => format!("{name} unknown"),
-    })
-    .collect();
+    let offloads: Vec<String> = device::offloads("lo")
+        .into_iter()
+        .map(|(name, on)| match on {
+            Some(true) => format!("{name} on"),
+            Some(false) => format!("{name} off"),
+            None => format!("{name} unknown"),
+        })
+        .collect();
     // sysfs shows the namespace it was mounted in, which has the same default.
     let mtu = read("/sys/class/net/lo/mtu").unwrap_or_else(|| "unknown".to_owned());
     format!("mtu {mtu}, {}", offloads.join(", "))

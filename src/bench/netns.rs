@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use super::path::Link;
 use super::{route, socket, sys};
 
 /// Whether to make one.
@@ -72,6 +73,25 @@ pub fn enter(choice: Choice, congestion: &str) -> Result<Place, String> {
     }
     Ok(Place {
         isolated,
+        congestion: congestion_in_use()
+            .map_err(|error| format!("cannot connect over loopback: {error}"))?,
+        notes,
+    })
+}
+
+/// Enters the near end of a path with `congestion` on every leg: across the path and
+/// on loopback. Threads and children that the calling thread starts later are inside.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn enter_path(link: &Link, congestion: &str) -> Result<Place, String> {
+    let mut notes = Vec::new();
+    if let Err(error) = link.set_congestion(congestion) {
+        notes.push(error.to_string());
+    }
+    link.near().enter().map_err(|error| error.to_string())?;
+    Ok(Place {
+        isolated: true,
         congestion: congestion_in_use()
             .map_err(|error| format!("cannot connect over loopback: {error}"))?,
         notes,

@@ -36,26 +36,6 @@ pub(super) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// One of the old-style `ETHTOOL_G*` flags of an interface (linux/ethtool.h).
-pub(super) fn offload(interface: &str, command: u32) -> io::Result<bool> {
-    #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        data: u32,
-    }
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    let mut value = EthtoolValue { command, data: 0 };
-    let mut request = interface_request(interface);
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: SIOCETHTOOL reads the ifreq and, through its pointer, reads and
-    // writes one ethtool_value; both live until the call returns.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(value.data != 0)
-}
-
 /// Makes a TUN device called `name` in the calling thread's network namespace. Each
 /// read and write of the file is one bare IP packet (`IFF_NO_PI`), never more than the
 /// MTU, because no offload is offered; it does not block. The device vanishes when the

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,6 +18,7 @@ use super::output;
 use crate::bench::harness::{self, BenchOptions, Layout};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Shape;
+use crate::bench::path::{Link, PathFacts, PathSpec};
 use crate::bench::report::{self, Report};
 use crate::bench::subjects::{self, Subject};
 use crate::bench::{machine, netns, stats, units};
@@ -38,6 +40,7 @@ Examples:
   thalweg bench --subjects direct,thalweg,nginx --shapes bulk-up,rr,crr --report out
   thalweg bench --subjects thalweg:copy,thalweg:splice --shapes bulk-down --against thalweg:copy
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
+  thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
   thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";
 
 /// Measure forwarders side by side: throughput, latency, CPU, memory
@@ -95,6 +98,13 @@ pub struct Args {
     /// generator's and the origin's sockets only [default: cubic; outside: the system's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
+    /// Put the origin behind an emulated path, such as rtt=40ms,rate=200Mbit,loss=0.1%
+    ///
+    /// Clients and forwarders are at its near end, the origin at its far end. Parts: rtt and
+    /// rate (needed), loss, mtu (1500), queue (a bandwidth-delay product), jitter, seed.
+    /// Needs root.
+    #[arg(long, value_name = "SPEC")]
+    path: Option<PathSpec>,
     /// Makes the intervals repeatable for the same samples
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -139,11 +149,12 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
         fs::create_dir_all(directory)
             .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     }
-    let place = netns::enter(args.netns, args.congestion.as_deref().unwrap_or("cubic"))?;
-    // After the namespace: the kernel lets only a process with a single thread make
-    // the user namespace which that takes without privileges.
-    let interrupt = Interrupt::install();
-    let options = options(args, subjects, &place)?;
+    let Stage {
+        mut place,
+        path,
+        interrupt,
+    } = enter(args)?;
+    let options = options(args, subjects, &place, path.clone())?;
     let progress = progress();
     let started = Instant::now();
     let results = harness::run(&options, &interrupt, &|step| {
@@ -153,6 +164,10 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
     });
     progress.finish_and_clear();
     let results = results?;
+    let path = path.as_deref().map(PathFacts::of);
+    if let (Some(path), Some(asked)) = (&path, &args.path) {
+        place.notes.extend(path.doubts(asked.rtt));
+    }
     let report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -160,6 +175,7 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
         machine: machine::facts(),
         method: method(&options, &place, started.elapsed()),
         place,
+        path,
         layouts: report::layouts(&options, &results, &baseline, args.seed),
         baseline,
         confidence: stats::CONFIDENCE,
@@ -172,6 +188,41 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
     }
     let text = if args.json { json + "\n" } else { table };
     Ok((text, report.failures()))
+}
+
+/// Where and until when a run measures.
+struct Stage {
+    place: netns::Place,
+    path: Option<Arc<Link>>,
+    interrupt: Interrupt,
+}
+
+/// Enters the namespace of the run, and takes signals from then on.
+fn enter(args: &Args) -> Result<Stage, String> {
+    let congestion = args.congestion.as_deref().unwrap_or("cubic");
+    let Some(spec) = &args.path else {
+        let place = netns::enter(args.netns, congestion)?;
+        // After the namespace: the kernel lets only a process with a single thread make
+        // the user namespace which that takes without privileges.
+        let interrupt = Interrupt::install();
+        return Ok(Stage {
+            place,
+            path: None,
+            interrupt,
+        });
+    };
+    if args.netns == netns::Choice::No {
+        return Err("--path needs network namespaces: leave --netns no out".to_owned());
+    }
+    // Before the threads of the path, which inherit the mask.
+    let interrupt = Interrupt::install();
+    let link = Link::start(spec).map_err(|error| format!("--path: {error}"))?;
+    let place = netns::enter_path(&link, congestion)?;
+    Ok(Stage {
+        place,
+        path: Some(Arc::new(link)),
+        interrupt,
+    })
 }
 
 fn chosen_subjects(args: &Args) -> Result<Vec<Subject>, String> {
@@ -206,6 +257,7 @@ fn options(
     args: &Args,
     subjects: Vec<Subject>,
     place: &netns::Place,
+    path: Option<Arc<Link>>,
 ) -> Result<BenchOptions, String> {
     let usual_shapes: &[&str] = if args.quick {
         &["bulk-up", "bulk-down", "rr", "crr"]
@@ -249,10 +301,15 @@ fn options(
         duration,
         workers: usize::from(args.workers),
         threads: args.threads.map(usize::from),
-        idle_sessions: args.idle_sessions.unwrap_or(idle),
+        // What a session weighs does not depend on the path; opening many over a long
+        // one takes minutes.
+        idle_sessions: args
+            .idle_sessions
+            .unwrap_or(if path.is_some() { 0 } else { idle }),
         check_one_in: usize::from(args.check_one_in),
         // Inside a namespace the default is set for all; outside only on request.
         congestion: args.congestion.clone().filter(|_| !place.isolated),
+        path,
     })
 }
 
@@ -265,14 +322,18 @@ fn method(options: &BenchOptions, place: &netns::Place, took: Duration) -> Strin
         ),
         None => format!("congestion control {} on every leg", place.congestion),
     };
-    let place = if place.isolated {
-        "a network namespace of its own"
-    } else {
-        "this machine's network namespace"
+    let place = match (&options.path, place.isolated) {
+        (Some(path), _) => format!(
+            "clients and subjects beside each other, the origin at the far end of an emulated \
+             path: {}",
+            path.spec()
+        ),
+        (None, true) => "loopback in a network namespace of its own".to_owned(),
+        (None, false) => "loopback in this machine's network namespace".to_owned(),
     };
     format!(
         "{} interleaved rounds of {:.2} s after {:.2} s of warm-up; {} event loop{} for each \
-         subject; {congestion}; loopback in {place}; intervals at {:.0} %; took {:.0} s",
+         subject; {congestion}; {place}; intervals at {:.0} %; took {:.0} s",
         options.rounds,
         options.duration.as_secs_f64(),
         options.warm_up.as_secs_f64(),

@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::load::{Load, LoadPlan, LoadResult};
+use crate::bench::load::{self, Load, LoadPlan, LoadResult};
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
 use crate::bench::probe::{ProbeOptions, probe};
 use crate::bench::report::table::align;
@@ -160,6 +160,7 @@ fn phase(
         watch: None,
         check_one_in: 1,
         connect_timeout: Duration::from_secs(5),
+        patience: load::PATIENCE,
     })?;
     let warm_up = time / 8;
     let window = load.go(warm_up, time.saturating_sub(warm_up));

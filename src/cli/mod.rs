@@ -11,6 +11,7 @@ pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod man;
 pub mod origin;
 mod output;
@@ -69,6 +70,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
     Tune(tune::Args),
     Origin(origin::Args),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
         Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Tune(args)) => tune::run(args),
         Some(Command::Origin(args)) => origin::run(args),

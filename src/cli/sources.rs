@@ -57,6 +57,14 @@ pub(super) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Whether nothing was said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listen.is_empty()
+            && self.remote.is_empty()
+            && self.config.is_none()
+            && self.set.is_empty()
+    }
+
     /// Reads the file and puts all parts together. The error is one line.
     pub(super) fn inputs(self, flags: Vec<Override>) -> Result<Inputs, String> {
         let file = self.config.as_deref().map(read_file).transpose()?;

@@ -7,6 +7,7 @@
 //! ```
 //! Talks to reactors by messages (`reactor::Order`) only.
 
+pub mod doctor;
 mod prepare;
 mod reactor;
 mod report;

@@ -22,10 +22,10 @@ use crate::relay::session::{Deadlines, Rules};
 use crate::worker::{ForwardSetup, Gate, ListenerSetup, ServerSetup, Setup};
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
-const DESCRIPTORS_PER_REACTOR: u32 = 40;
+pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
-const DESCRIPTORS_SPARE: u32 = 16;
+pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
 /// Why nothing was started. Exit code 1.
 #[derive(Debug, Error)]

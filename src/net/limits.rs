@@ -8,9 +8,12 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+
+use super::sys;
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
@@ -24,6 +27,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// How many descriptors this process may have open now.
 pub fn descriptor_limit() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
+/// How many descriptors this process may have open now, and how many it may allow
+/// itself.
+pub fn descriptor_limits() -> io::Result<(u64, u64)> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?)
 }
 
 /// How many reactors this process can keep busy: the CPUs it may run on, or fewer
@@ -82,6 +91,27 @@ pub fn first_unprivileged_port() -> u16 {
         .unwrap_or(1024)
 }
 
+/// Why this process may not make an io_uring; `None` when it may.
+pub fn io_uring_refusal() -> Option<String> {
+    let errno = sys::io_uring_refusal()?;
+    let switch = sysctl("kernel.io_uring_disabled").filter(|value| value != "0");
+    Some(match (errno, switch) {
+        (Errno::EPERM, Some(value)) => format!("kernel.io_uring_disabled is {value}"),
+        (Errno::EPERM, None) => "a seccomp filter or a security module forbids it".to_owned(),
+        (Errno::ENOSYS, _) => "the kernel has none, or a filter says so".to_owned(),
+        (errno, _) => errno.desc().to_owned(),
+    })
+}
+
+/// Whether this process has a capability by its number (linux/capability.h), in
+/// effect.
+pub fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> number & 1 == 1)
+}
+
 /// The value of a sysctl by its dotted name, trimmed; `None` where there is none.
 pub(crate) fn sysctl(name: &str) -> Option<String> {
     let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -90,7 +120,7 @@ pub(crate) fn sysctl(name: &str) -> Option<String> {
 
 /// CPUs' worth of time the cgroup of this process grants, rounded up; `None`
 /// without a quota.
-fn cgroup_cpus() -> Option<usize> {
+pub fn cgroup_cpus() -> Option<usize> {
     let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     tightest_quota(&membership, &mounts, &|path| fs::read_to_string(path).ok())

@@ -6,6 +6,8 @@
 //! Every unsafe block of this room's socket code is in this file. Callers pass
 //! borrowed descriptors and slices, so no pointer outlives its call.
 
+use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_ulong, socklen_t};
@@ -94,4 +96,49 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>) -> Result<(OwnedFd, SockAddr), Errno> 
     // SAFETY: the closure reports success only after the kernel filled the
     // address and set its length.
     unsafe { SockAddr::try_init(call) }.map_err(|_| errno)
+}
+
+/// One of the old-style `ETHTOOL_G*` flags of an interface (linux/ethtool.h).
+pub(crate) fn offload(interface: &str, command: u32) -> io::Result<bool> {
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let mut value = EthtoolValue { command, data: 0 };
+    // SAFETY: ifreq is plain data for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    let name = interface.bytes();
+    for (slot, byte) in request.ifr_name[..room].iter_mut().zip(name) {
+        *slot = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL reads the ifreq and, through its pointer, reads and
+    // writes one ethtool_value; both live until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value.data != 0)
+}
+
+/// Whether the kernel and its filters let this process ask for an io_uring at all:
+/// the errno of asking for an impossible one. `EFAULT` and `EINVAL` are the answers
+/// of a kernel that would give one.
+pub(crate) fn io_uring_refusal() -> Option<Errno> {
+    // SAFETY: io_uring_setup(2) is told of no memory (a null pointer), which makes it
+    // fail before it makes anything; there is no wrapper without the feature `uring`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_setup,
+            0,
+            std::ptr::null_mut::<libc::c_void>(),
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::EFAULT | Errno::EINVAL) => None,
+        Err(errno) => Some(errno),
+    }
 }

@@ -9,6 +9,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Exchange;
 use crate::bench::load::{Load, LoadPlan, LoadResult};
 use crate::bench::origin::Origin;
+use crate::bench::path::Link;
 use crate::bench::process::{self, Usage};
 use crate::bench::units;
 
@@ -25,6 +26,8 @@ pub(super) struct Measurement<'a> {
     /// The subject's first process; `None` for `direct`.
     pub(super) process: Option<i32>,
     pub(super) origin: &'a Origin,
+    /// What its threads cost is neither the subject's nor somebody else's.
+    pub(super) path: Option<&'a Link>,
     /// Every CPU of the layout.
     pub(super) cpus: &'a [usize],
     pub(super) interrupt: &'a Interrupt,
@@ -39,6 +42,7 @@ struct Snapshot {
     forwarder: Usage,
     generator: Usage,
     origin: Usage,
+    path: Usage,
     busy_ns: u64,
 }
 
@@ -58,7 +62,7 @@ pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
         check_rate(&result, exchange, this.duration)?;
     }
     check_moved(this, &begin, &end)?;
-    check_arrived(this.origin, received_before, result.sent)?;
+    check_arrived(this, received_before, result.sent)?;
     let cut_short = result.cut_short;
     Ok((sample(this, &begin, &end, result), cut_short))
 }
@@ -77,6 +81,10 @@ fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snaps
         forwarder: this.process.map(process::usage_of_tree).unwrap_or_default(),
         generator: process::usage_of_threads(load.thread_ids()),
         origin: process::usage_of_threads(this.origin.thread_ids()),
+        path: this
+            .path
+            .map(|path| process::usage_of_threads(&path.thread_ids()))
+            .unwrap_or_default(),
         busy_ns: process::busy_ns(this.cpus),
     })
 }
@@ -87,7 +95,8 @@ fn sample(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot, result: Load
     let forwarder = end.forwarder.since(begin.forwarder);
     let generator = end.generator.since(begin.generator);
     let origin = end.origin.since(begin.origin);
-    let ours = forwarder.cpu_ns + generator.cpu_ns + origin.cpu_ns;
+    let path = end.path.since(begin.path);
+    let ours = forwarder.cpu_ns + generator.cpu_ns + origin.cpu_ns + path.cpu_ns;
     let busy = end.busy_ns.saturating_sub(begin.busy_ns);
     let share = |ns: u64| ns as f64 / 1e9 / seconds;
     Sample {
@@ -158,11 +167,12 @@ fn check_rate(result: &LoadResult, exchange: Exchange, duration: Duration) -> Re
 }
 
 /// Every byte that left the generator must come to the origin.
-fn check_arrived(origin: &Origin, before: u64, sent: u64) -> Result<(), String> {
+fn check_arrived(this: &Measurement<'_>, before: u64, sent: u64) -> Result<(), String> {
     // What is still under way gets its time; connections that stay open longer are
     // reported by whoever measures next.
-    let _ = origin.wait_until_open(0, Instant::now() + Duration::from_secs(5));
-    let arrived = origin.counters().received.load(Relaxed) - before;
+    let deadline = Instant::now() + this.plan.patience + Duration::from_secs(2);
+    let _ = this.origin.wait_until_open(0, deadline);
+    let arrived = this.origin.counters().received.load(Relaxed) - before;
     if arrived == sent {
         Ok(())
     } else {

@@ -13,6 +13,8 @@
 mod measure;
 mod result;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -21,8 +23,9 @@ pub use result::{Cell, IdleCost, LayoutResult, Sample, SubjectFacts};
 
 use super::interrupt::Interrupt;
 use super::load::shape::Shape;
-use super::load::{LoadPlan, idle, pin};
+use super::load::{self, LoadPlan, idle, pin};
 use super::origin::{Handlers, Origin, OriginOptions, Role};
+use super::path::{Link, PathSpec};
 use super::process;
 use super::subjects::running::{Running, Stage, Workspace};
 use super::subjects::{Kind, Subject};
@@ -73,6 +76,9 @@ pub struct BenchOptions {
     pub check_one_in: usize,
     /// Set on the generator's and the origin's sockets; `None`: the system's.
     pub congestion: Option<String>,
+    /// The origin is at the far end of this path; generator and subjects are where
+    /// the calling thread is, which must be its near end. `None`: loopback.
+    pub path: Option<Arc<Link>>,
 }
 
 /// What happens now, for a display.
@@ -171,15 +177,7 @@ impl<'a> Bench<'a> {
         let (forwarder_cpus, other_cpus) = split(layout, cpus, options.workers)?;
         // Children and threads inherit; subjects are pinned again once they run.
         pin(nix::unistd::Pid::from_raw(0), &other_cpus)?;
-        let origin = Origin::start(
-            &OriginOptions {
-                threads: options.threads.unwrap_or(other_cpus.len()),
-                congestion: options.congestion.clone(),
-                ..OriginOptions::default()
-            },
-            Handlers::default(),
-        )
-        .map_err(|error| format!("the origin cannot start: {error}"))?;
+        let origin = start_origin(options, other_cpus.len())?;
         let upstream = origin
             .address(Role::Command)
             .ok_or("the origin has no command port")?;
@@ -259,7 +257,7 @@ impl<'a> Bench<'a> {
 
     /// Every connection of what came before is gone.
     fn settle(&self) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + self.patience() + Duration::from_secs(2);
         self.origin.wait_until_open(0, deadline).map_err(|open| {
             format!(
                 "{open} connections still reach the origin seconds after their clients have gone"
@@ -339,14 +337,25 @@ impl<'a> Bench<'a> {
                 watch: None,
                 check_one_in: self.options.check_one_in,
                 connect_timeout: Duration::from_secs(10),
+                patience: self.patience(),
             },
             warm_up: self.options.warm_up,
             duration: self.options.duration,
             process,
             origin: &self.origin,
+            path: self.options.path.as_deref(),
             cpus: &cpus,
             interrupt: self.interrupt,
         })
+    }
+
+    /// How long what is on its way may take to arrive.
+    fn patience(&self) -> Duration {
+        let Some(path) = &self.options.path else {
+            return load::PATIENCE;
+        };
+        let widest = self.options.shapes.iter().map(Shape::connections).max();
+        patience(path.spec(), widest.unwrap_or(0))
     }
 
     fn result(self) -> LayoutResult {
@@ -370,6 +379,35 @@ impl<'a> Bench<'a> {
             cells: self.cells,
         }
     }
+}
+
+/// At the far end of the path, or on loopback.
+fn start_origin(options: &BenchOptions, threads: usize) -> Result<Origin, String> {
+    let mut origin = OriginOptions {
+        threads: options.threads.unwrap_or(threads),
+        congestion: options.congestion.clone(),
+        ..OriginOptions::default()
+    };
+    let started = match &options.path {
+        None => Origin::start(&origin, Handlers::default()),
+        Some(path) => {
+            let far = path.far();
+            origin.command = Some(SocketAddr::from((far.address(), 0)));
+            far.run(|| Origin::start(&origin, Handlers::default()))
+                .map_err(|error| error.to_string())?
+        }
+    };
+    started.map_err(|error| format!("the origin cannot start: {error}"))
+}
+
+/// Until what `flows` may have buffered on either side of a forwarder has crossed the
+/// path: some round trips, and at its rate what autotuned buffers hold at the most.
+fn patience(path: &PathSpec, flows: usize) -> Duration {
+    const BUFFERED: u64 = 16 << 20;
+    const LONGEST: Duration = Duration::from_secs(600);
+    let seconds = (flows as u64 * BUFFERED) as f64 / path.rate as f64;
+    let most = load::PATIENCE + path.rtt * 20 + Duration::from_secs_f64(seconds);
+    most.min(LONGEST)
 }
 
 fn cells(shapes: usize, subjects: usize) -> Vec<Cell> {
@@ -419,5 +457,16 @@ mod tests {
             Ok((vec![2, 3], vec![0, 1]))
         );
         assert!(split(Layout::OwnCore, &[0], 1).is_err());
+    }
+
+    #[test]
+    fn a_slow_path_gets_more_patience() {
+        let path = |text: &str| text.parse::<PathSpec>().unwrap();
+        let fast = patience(&path("rtt=1ms,rate=10Gbit"), 4);
+        let slow = patience(&path("rtt=100ms,rate=10Mbit"), 4);
+        assert!(fast < Duration::from_secs(4), "{fast:?}");
+        // 64 MiB at 1.25 MB/s.
+        assert!(slow > Duration::from_secs(53), "{slow:?}");
+        assert_eq!(patience(&path("rtt=1s,rate=1kbit"), 4).as_secs(), 600);
     }
 }

@@ -29,6 +29,9 @@ use crate::net::options::OptionPlan;
 use shape::Shape;
 use thread::{Generator, Share};
 
+/// Enough for what is on its way over loopback.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What to do to whom.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
@@ -52,6 +55,9 @@ pub struct LoadPlan {
     pub check_one_in: usize,
     /// All connections must stand after so long.
     pub connect_timeout: Duration,
+    /// How long flows may take to come to their end after the window: what is on its
+    /// way still has to arrive. [`PATIENCE`] is enough where it does so at once.
+    pub patience: Duration,
 }
 
 /// The measured time, after the warm-up.

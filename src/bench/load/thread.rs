@@ -37,9 +37,6 @@ const TIMER: Token = Token(usize::MAX - 1);
 /// subjects (nginx: 511), so that no SYN is dropped and retried a second later.
 const CONNECTING_MAX: usize = 100;
 
-/// How long flows may take to come to their end after the window.
-const STOPPING: Duration = Duration::from_secs(3);
-
 /// What a pump came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -208,7 +205,7 @@ impl Generator {
             }
             if !self.stopping && now >= window.end {
                 self.begin_stopping(window.end);
-                deadline = now + STOPPING;
+                deadline = now + self.plan.patience;
                 continue;
             }
             self.issue(now);

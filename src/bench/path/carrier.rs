@@ -12,7 +12,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +58,7 @@ pub(super) struct Carrier {
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
+    thread_id: i32,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,16 +89,28 @@ impl Carrier {
             under_way: VecDeque::new(),
             scratch: vec![0; PACKET_MAX].into_boxed_slice(),
         };
+        let (id, its_id) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("path-{name}"))
-            .spawn(move || line.run())
+            .spawn(move || {
+                // The receiver waits below for exactly this.
+                let _ = id.send(nix::unistd::gettid().as_raw());
+                line.run();
+            })
             .map_err(|error| system("start a thread", error))?;
+        let thread_id = its_id.recv().map_err(|_| PathError::Panicked)?;
         Ok(Self {
             tally,
             stop,
             wake,
+            thread_id,
             thread: Some(thread),
         })
+    }
+
+    /// Kernel thread id, for CPU time.
+    pub(super) fn thread_id(&self) -> i32 {
+        self.thread_id
     }
 
     pub(super) fn tally(&self) -> &Tally {
@@ -161,10 +178,10 @@ impl Line {
             let late = now.saturating_sub(packet.arrives);
             let written = (&*self.sink).write(&packet.bytes);
             if written.is_ok() {
-                self.tally.packets.fetch_add(1, Relaxed);
-                self.tally
-                    .bytes
-                    .fetch_add(packet.bytes.len() as u64, Relaxed);
+                let len = packet.bytes.len() as u64;
+                self.tally.bytes.fetch_add(len, Relaxed);
+                // Last: whoever sees a packet counted sees its bytes.
+                self.tally.packets.fetch_add(1, Release);
             } else {
                 // No memory, or an interface that was set down.
                 self.tally.refused.fetch_add(1, Relaxed);

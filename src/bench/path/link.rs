@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -26,6 +26,11 @@ const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 /// that they are given: long enough for the threads to fall asleep in between.
 const HANDSHAKES: usize = 15;
 const HANDSHAKE_RTT: Duration = Duration::from_millis(2);
+
+/// So much of the machine's own delay is taken off the path's, or a fortieth of the
+/// round trip time if that is more. A wake-up or two; what is beyond that is a machine
+/// that happens to be busy, and will not always be.
+const TAKEN_OFF: Duration = Duration::from_micros(150);
 
 /// A handshake that takes longer has lost its way.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -65,11 +70,12 @@ pub struct DirectionCounters {
     pub lost: u64,
     /// The most bytes that waited for the line, the packet on it included.
     pub queue_peak: u64,
-    /// The longest that a packet was delivered after its time. What exceeds a few
-    /// per cent of the round trip time says that the machine was busy elsewhere.
-    pub late_peak: Duration,
-    /// The mean of that over all packets.
-    pub late_mean: Duration,
+    /// The longest that a packet was delivered after its time, nanoseconds: the
+    /// machine was busy elsewhere.
+    pub late_peak_ns: u64,
+    /// The mean of that over all packets, nanoseconds. More than a few per cent of the
+    /// round trip time: the figures are those of a longer path.
+    pub late_mean_ns: u64,
     /// Packets that the device dropped because the link's thread came too late, or
     /// that could not be handed over. More than none: this machine is too slow for
     /// this path, and figures taken on it are worth little.
@@ -96,11 +102,13 @@ impl Link {
                 ..spec.clone()
             };
             let _carriers = carriers(&quiet, quiet.rtt, &devices)?;
-            let median = median_handshake(&near, &far)
+            let least = least_handshake(&near, &far)
                 .map_err(|error| PathError::system("measure its round trip", &error))?;
-            median.saturating_sub(quiet.rtt)
+            least.saturating_sub(quiet.rtt)
         };
-        let (up, down) = carriers(spec, spec.rtt.saturating_sub(own_delay), &devices)?;
+        let taken_off = own_delay.min((spec.rtt / 40).max(TAKEN_OFF));
+        let delay = spec.rtt.saturating_sub(taken_off);
+        let (up, down) = carriers(spec, delay, &devices)?;
         Ok(Self {
             spec: spec.clone(),
             own_delay,
@@ -127,10 +135,15 @@ impl Link {
     }
 
     /// What this machine needs itself to carry a packet there and back, as measured
-    /// at the start. It is part of the path's `rtt`; a path that was asked to be
-    /// shorter has this one.
+    /// at the start. It is taken off the path's delay, as far as it is no more than a
+    /// few per cent of it; a path that was asked to be shorter has this one.
     pub fn own_delay(&self) -> Duration {
         self.own_delay
+    }
+
+    /// Kernel thread ids of the two directions, for pinning and for CPU time.
+    pub fn thread_ids(&self) -> [i32; 2] {
+        [self.up.thread_id(), self.down.thread_id()]
     }
 
     /// Makes `name` the congestion control of both ends: across the path and on the
@@ -156,17 +169,16 @@ impl Link {
 }
 
 fn counters(tally: &Tally, overrun: u64) -> DirectionCounters {
-    let packets = tally.packets.load(Relaxed);
+    let packets = tally.packets.load(Acquire);
     let refused = tally.refused.load(Relaxed);
-    let late = tally.late_sum.load(Relaxed) / (packets + refused).max(1);
     DirectionCounters {
         packets,
         bytes: tally.bytes.load(Relaxed),
         dropped: tally.dropped.load(Relaxed),
         lost: tally.lost.load(Relaxed),
         queue_peak: tally.queue_peak.load(Relaxed),
-        late_peak: Duration::from_nanos(tally.late_peak.load(Relaxed)),
-        late_mean: Duration::from_nanos(late),
+        late_peak_ns: tally.late_peak.load(Relaxed),
+        late_mean_ns: tally.late_sum.load(Relaxed) / (packets + refused).max(1),
         overrun: overrun + refused,
     }
 }
@@ -189,9 +201,10 @@ fn carriers(
     ))
 }
 
-/// The round trip time of a handshake as the kernel sees it, which has no share of
-/// an application in it.
-fn median_handshake(near: &End, far: &End) -> io::Result<Duration> {
+/// The least round trip time of handshakes as the kernel sees it, which has no share
+/// of an application in it. The least: what a busy machine adds now and then must not
+/// be taken off for good.
+fn least_handshake(near: &End, far: &End) -> io::Result<Duration> {
     let other = |error: PathError| io::Error::other(error.to_string());
     let address = SocketAddr::from((far.address(), 0));
     let listener = far.run(|| TcpListener::bind(address)).map_err(other)??;
@@ -209,11 +222,10 @@ fn median_handshake(near: &End, far: &End) -> io::Result<Duration> {
             })
             .collect::<io::Result<Vec<_>>>()
     };
-    let mut times = near.run(handshakes).map_err(other)??;
+    let times = near.run(handshakes).map_err(other)??;
     // Behind the last reset: when this has arrived, the path is empty.
     receiver.set_read_timeout(Some(HANDSHAKE_MAX))?;
     sender.send_to(&[0], receiver.local_addr()?)?;
     receiver.recv(&mut [0])?;
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+    Ok(times.into_iter().min().unwrap_or_default())
 }

@@ -30,6 +30,7 @@
 
 mod carrier;
 mod end;
+mod facts;
 mod link;
 pub mod model;
 mod spec;
@@ -37,6 +38,7 @@ mod spec;
 use std::io;
 
 pub use end::End;
+pub use facts::PathFacts;
 pub use link::{DirectionCounters, Link, LinkCounters};
 pub use spec::{Loss, PathSpec, SpecError};
 

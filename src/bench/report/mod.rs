@@ -15,6 +15,7 @@ use super::load;
 use super::load::shape::{Figure, Shape};
 use super::machine::Machine;
 use super::netns::Place;
+use super::path::PathFacts;
 use super::stats::{self, Better, Interval, Verdict};
 use super::units;
 
@@ -38,6 +39,8 @@ pub struct Report {
     pub machine: Machine,
     /// In which network namespace, with which congestion control.
     pub place: Place,
+    /// The path between the subjects and the origin; `None`: loopback.
+    pub path: Option<PathFacts>,
     /// How it was measured, in words.
     pub method: String,
     /// The subject that ratios are against.
