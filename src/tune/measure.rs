@@ -291,6 +291,7 @@ impl Ground<'_> {
             options: direct.then(|| contender.near.clone()),
             watch: Some(Arc::clone(&near)),
             check_one_in: 0,
+            patience: Duration::ZERO,
             connect_timeout: self
                 .deadline
                 .saturating_duration_since(Instant::now())

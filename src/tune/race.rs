@@ -23,6 +23,7 @@
 //! Invariants: no run begins that would not end within the budget; every round has
 //! the defaults; the confirmation shares no figure with the race.
 
+mod confirming;
 mod outcome;
 
 use std::collections::VecDeque;
@@ -31,7 +32,7 @@ use std::time::Duration;
 pub use outcome::{Decision, Fate, Leave, RaceOptions, Step};
 
 use crate::bench::pattern::splitmix;
-use crate::bench::stats::{self, Better, Interval, Verdict};
+use crate::bench::stats::{self, Interval};
 
 /// The arm of the kernel's defaults.
 pub const DEFAULTS: usize = 0;
@@ -41,10 +42,6 @@ const RACING: f64 = 0.75;
 
 /// Share of the racing time after which combinations join.
 const SINGLES: f64 = 0.7;
-
-/// Rounds of a confirmation: with fewer the interval is too wide to say anything,
-/// with more than the second the remaining effect is too small to matter.
-const CONFIRMATION: std::ops::RangeInclusive<usize> = 4..=32;
 
 /// Failures after which an arm is out.
 const STRIKES: u32 = 2;
@@ -258,7 +255,7 @@ impl Race {
     /// The racing part ends early enough for a confirmation that says something.
     fn racing_ends(&self) -> Duration {
         let arms = 2 + u32::from(self.options.present.is_some());
-        let confirmation = self.cost() * arms * (*CONFIRMATION.start() as u32 + 1);
+        let confirmation = self.cost() * arms * (*confirming::ROUNDS.start() as u32 + 1);
         let budget = self.options.budget;
         budget
             .mul_f64(RACING)
@@ -407,101 +404,6 @@ impl Race {
             .collect();
         helped.sort_by(|a, b| self.estimate(*b).total_cmp(&self.estimate(*a)));
         helped
-    }
-
-    // Confirming.
-
-    /// The last round may be cut short: what was measured in it counts all the same.
-    fn end_of_racing(&mut self, now: Duration) {
-        self.drop_the_worse();
-        self.begin_confirming(now);
-    }
-
-    fn begin_confirming(&mut self, now: Duration) {
-        self.queue.clear();
-        self.round = 0;
-        let least = self.options.minimum_effect.ln_1p();
-        let winner = self
-            .leader()
-            .map(|(arm, _)| arm)
-            .filter(|arm| self.estimate(*arm) >= least);
-        let mut arms = vec![DEFAULTS];
-        arms.extend(winner);
-        arms.extend(self.options.present.filter(|arm| Some(*arm) != winner));
-        if arms.len() == 1 {
-            self.finish(Decision::Leave {
-                why: Leave::NothingBetter,
-            });
-            return;
-        }
-        let rounds = self.rounds_to_confirm(arms[1]);
-        let left = self.options.budget.saturating_sub(now).as_secs_f64();
-        let each = self.cost().as_secs_f64().max(1e-6) * arms.len() as f64;
-        let rounds = rounds.min((left / each) as usize);
-        self.phase = Phase::Confirming { arms, rounds };
-    }
-
-    /// Enough for an interval of a third of the effect seen to each side, given the
-    /// noise seen (a third, because what leads has been lucky too): fixed before the first of them, so that nobody stops at a lucky moment.
-    fn rounds_to_confirm(&self, arm: usize) -> usize {
-        let logs = self.logs(arm, DEFAULTS);
-        let effect = self.estimate(arm).abs().max(self.options.minimum_effect);
-        let rounds = match stats::student(&logs) {
-            Some(interval) => {
-                let half = (interval.high - interval.low) / 2.0;
-                logs.len() as f64 * (half / (effect / 3.0)).powi(2)
-            }
-            None => f64::INFINITY,
-        };
-        (rounds.ceil() as usize).clamp(*CONFIRMATION.start(), *CONFIRMATION.end())
-    }
-
-    fn next_confirming_round(&mut self) {
-        let Phase::Confirming { arms, rounds } = &self.phase else {
-            return;
-        };
-        if self.round >= *rounds {
-            self.decide();
-            return;
-        }
-        let mut order = arms.clone();
-        shuffle(&mut order, &mut self.state);
-        self.queue = order.into();
-        self.round += 1;
-    }
-
-    /// The winner against the defaults, by the fresh runs alone.
-    fn decide(&mut self) {
-        let Phase::Confirming { arms, .. } = &self.phase else {
-            return;
-        };
-        let arm = arms[1];
-        let looked_better = self.estimate(arm) >= self.options.minimum_effect.ln_1p();
-        let rounds = self.rounds(arm)[1].min(self.rounds(DEFAULTS)[1]);
-        let decision = match self.confirmed(arm) {
-            _ if !looked_better => Decision::Leave {
-                why: Leave::NothingBetter,
-            },
-            Some(ratio) if rounds + 1 >= *CONFIRMATION.start() => {
-                let sure = stats::verdict(ratio, rounds, Better::More) == Verdict::Faster;
-                if sure && ratio.estimate >= 1.0 + self.options.minimum_effect {
-                    Decision::Recommend { arm, ratio }
-                } else {
-                    Decision::Leave {
-                        why: Leave::NotConfirmed { arm, ratio },
-                    }
-                }
-            }
-            _ => Decision::Leave {
-                why: Leave::NoTime { arm },
-            },
-        };
-        self.finish(decision);
-    }
-
-    fn finish(&mut self, decision: Decision) {
-        self.queue.clear();
-        self.phase = Phase::Done(decision);
     }
 }
 
