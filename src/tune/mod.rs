@@ -171,6 +171,16 @@ pub fn run(
     }
     let connect = venue.greet()?;
     let leg = ground(Through::Nothing);
+    // On a slow path even a look would outlast a short time.
+    let least = Timing::least(connect, &options.terms.objective).whole(connect, leg.through);
+    let needed = least * search::RUNS_LEAST;
+    if needed > options.time.saturating_sub(started.elapsed()) {
+        return Err(TuneError::TooShort {
+            time: options.time,
+            run: least,
+            needed,
+        });
+    }
     let (facts, timing) = look(&leg, connect)?;
     let deadline = options.time.saturating_sub(RESERVE);
     let left = deadline.saturating_sub(started.elapsed());
