@@ -57,6 +57,23 @@ pub(super) fn tun(name: &str) -> io::Result<File> {
     Ok(device)
 }
 
+/// Lets the calling thread run whenever it has something to do, before every thread of
+/// ordinary priority (`SCHED_FIFO`, the least of its priorities). Threads that it
+/// starts are ordinary again.
+pub(super) fn run_first() -> io::Result<()> {
+    // SAFETY: sched_param is plain data for which all zeroes is a valid value.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = 1;
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: sched_setscheduler(2) reads one sched_param, which lives until the call
+    // returns; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 fn interface_request(name: &str) -> libc::ifreq {
     // SAFETY: ifreq is plain data for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -21,6 +21,10 @@ use super::{Case, MIB, PATIENCE, Peer, poll};
 /// Pipes that a reactor may keep for later.
 const PIPES_POOLED_MAX: usize = 16;
 
+/// Lines of a log that a panic shows, of its beginning and of its end: more would
+/// hide what the panic is about.
+const REPORTED_LINES: usize = 20;
+
 /// User memory that may stay with a process after a few sessions: slabs, pools and
 /// whatever the allocator keeps.
 const MEMORY_KEPT_MAX: u64 = 8 * MIB;
@@ -263,8 +267,15 @@ impl Forwarder {
     fn report(&self, what: &str) -> String {
         let mut text = what.to_owned();
         for (name, lines) in [("log", &self.log), ("error", &self.errors)] {
-            for line in lines.all() {
-                let _ = write!(text, "\n  {name}: {line}");
+            let lines = lines.all();
+            let skipped = lines.len().saturating_sub(2 * REPORTED_LINES);
+            for (number, line) in lines.iter().enumerate() {
+                if number == REPORTED_LINES && skipped > 0 {
+                    let _ = write!(text, "\n  {name}: ({skipped} lines)");
+                }
+                if number < REPORTED_LINES || number >= REPORTED_LINES + skipped {
+                    let _ = write!(text, "\n  {name}: {line}");
+                }
             }
         }
         text
@@ -391,7 +402,11 @@ impl Forwarder {
         self.check_descriptors();
         let memory = process.memory().anonymous;
         let kept = memory.saturating_sub(self.idle.memory.anonymous);
-        assert!(kept <= MEMORY_KEPT_MAX, "{kept} bytes of memory are kept");
+        assert!(
+            kept <= MEMORY_KEPT_MAX,
+            "{kept} bytes of memory are kept, beside {}",
+            self.idle.memory.anonymous
+        );
         assert_eq!(process.bytes_in_pipes(), 0, "a pooled pipe holds bytes");
     }
 

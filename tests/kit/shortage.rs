@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -110,6 +111,11 @@ impl Drop for Fault {
     }
 }
 
+/// Numbers that systems leave to users made for a moment (systemd.exec(5),
+/// `DynamicUser`).
+const FREE_IDS: u32 = 61_184;
+const FREE_IDS_COUNT: u32 = 4_000;
+
 /// A user without privileges, and a copy of the binary that he may execute.
 #[derive(Debug)]
 pub(crate) struct Nobody {
@@ -132,12 +138,17 @@ impl Nobody {
         Some(Self { binary })
     }
 
-    /// Lets it run as that user.
+    /// Lets it run as such a user: another one each time, because what a user may
+    /// have in pipes is counted over all of its processes, and engines are tested
+    /// side by side.
     pub(crate) fn runs(&self, setup: Setup) -> Setup {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let run = std::process::id().wrapping_mul(16) + RUNS.fetch_add(1, Ordering::Relaxed);
+        let id = FREE_IDS + run % FREE_IDS_COUNT;
         let user = [
             "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
+            &format!("--reuid={id}"),
+            &format!("--regid={id}"),
             "--clear-groups",
         ];
         setup.binary(self.binary.clone()).wrapped(&user)

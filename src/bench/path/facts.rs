@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Link, LinkCounters};
-use crate::bench::units;
+use crate::bench::{process, units};
 
 /// A mean delay that no machine can be blamed for: a wake-up, nanoseconds.
 const LATE: u64 = 200_000;
@@ -17,6 +17,8 @@ pub struct PathFacts {
     pub spec: String,
     /// Round trip that this machine needs itself; part of the path's, nanoseconds.
     pub own_delay_ns: u64,
+    /// CPU time of the two threads that carry the packets, nanoseconds.
+    pub cpu_ns: u64,
     /// What crossed it in the whole run, warm-ups included.
     pub counters: LinkCounters,
 }
@@ -27,6 +29,7 @@ impl PathFacts {
         Self {
             spec: link.spec().to_string(),
             own_delay_ns: link.own_delay().as_nanos() as u64,
+            cpu_ns: process::usage_of_threads(&link.thread_ids()).cpu_ns,
             counters: link.counters(),
         }
     }
@@ -80,6 +83,7 @@ mod tests {
         let mut facts = PathFacts {
             spec: "rtt=40ms,rate=1Gbit".to_owned(),
             own_delay_ns: 80_000,
+            cpu_ns: 0,
             counters: LinkCounters {
                 up: idle,
                 down: idle,
