@@ -18,6 +18,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Direction;
 use crate::bench::path::PathSpec;
 use crate::bench::{machine, socket, units};
+use crate::net::limits;
 use crate::observe::log::timestamp;
 use crate::tune::measure::Terms;
 use crate::tune::objective::Objective;
@@ -192,6 +193,9 @@ fn search(args: &Args) -> Result<String, Failure> {
     let started = Instant::now();
     let options = options(args)?;
     check_outputs(&args.outputs)?;
+    // Both ends of every flow, and their duplicates for sampling.
+    limits::raise_descriptor_limit()
+        .map_err(|error| format!("cannot read the limit of descriptors: {error}"))?;
     let interrupt = Interrupt::install();
     let venue = Venue::open(&options.place, options.congestion.as_deref())?;
     let progress = progress(options.time);
@@ -200,6 +204,7 @@ fn search(args: &Args) -> Result<String, Failure> {
         progress.set_message(step.text.clone());
     });
     progress.finish_and_clear();
+    let doubts = venue.doubts();
     drop(venue);
     let result = result.map_err(|error| match error {
         TuneError::Present(error) => Failure::Usage(format!("the present settings: {error}")),
@@ -210,6 +215,7 @@ fn search(args: &Args) -> Result<String, Failure> {
         when: timestamp(SystemTime::now()),
         machine: machine::facts(),
         place: place_in_words(args, &options.place),
+        doubts,
         profile_name: args.outputs.profile_name.clone(),
     };
     deliver(&args.outputs, &Report::new(&options, result, occasion))

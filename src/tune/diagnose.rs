@@ -24,7 +24,7 @@ const CORE_FULL: f64 = 0.92;
 const MACHINE_FULL: f64 = 0.97;
 
 /// A full machine is the limit of a thread that used this much; one that used less
-/// had little to do.
+/// had little to do, unless it is on loopback, where there is always more to do.
 const CORE_CONTENDED: f64 = 0.4;
 
 /// The window explains the rate when window / shortest rtt comes within this factor of
@@ -338,7 +338,8 @@ fn limit(this: &Diagnosis, loopback: bool) -> Limit {
     if shares.receiver_window >= WAITED && this.window_explains() {
         return Limit::ReceiverWindow;
     }
-    let contended = this.machine >= MACHINE_FULL && this.busiest_thread >= CORE_CONTENDED;
+    let wants_more = loopback || this.busiest_thread >= CORE_CONTENDED;
+    let contended = this.machine >= MACHINE_FULL && wants_more;
     if this.busiest_thread >= CORE_FULL || contended {
         return Limit::Cpu;
     }

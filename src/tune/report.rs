@@ -43,6 +43,8 @@ pub struct Report {
     pub seed: u64,
     /// What a first look at the path found.
     pub facts: Facts,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
     /// What was not searched over, and why.
     pub skipped: Vec<Skipped>,
     /// One for each race.
@@ -66,6 +68,8 @@ pub struct Occasion {
     pub machine: Machine,
     /// Which path, in words.
     pub place: String,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
     /// What the profile is to be called.
     pub profile_name: String,
 }
@@ -88,6 +92,7 @@ impl Report {
             verdict: verdict(&result, options.minimum_effect),
             findings: findings(&result),
             facts: result.facts,
+            doubts: occasion.doubts,
             skipped: result.skipped,
             stages: result.stages,
             profile: String::new(),
@@ -372,6 +377,7 @@ pub(super) fn sample() -> Report {
             when: "2026-01-01T00:00:00Z".to_owned(),
             machine: machine::facts(),
             place: "loopback".to_owned(),
+            doubts: vec!["<late>".to_owned()],
             profile_name: "tuned".to_owned(),
         },
     )

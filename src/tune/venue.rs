@@ -6,10 +6,15 @@ use std::time::Duration;
 use crate::bench::origin::{Handlers, Origin, OriginOptions};
 use crate::bench::path::{Link, PathError, PathSpec};
 use crate::bench::probe::{ProbeError, ProbeOptions, probe};
+use crate::bench::units;
 use crate::net::options::Leg;
 
 /// How long the far end may take to answer before the search.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Later than this share of the round trip time on average, an emulated path is
+/// another one than was asked for.
+const LATE: f64 = 0.05;
 
 /// Connects of which the shortest is taken.
 const GREETINGS: usize = 3;
@@ -135,6 +140,33 @@ impl Venue {
             Self::Remote(address) => *address,
             Self::Path(link) => SocketAddr::new(IpAddr::V4(link.far().address()), 0),
         }
+    }
+
+    /// What makes figures taken here doubtful, a sentence each.
+    pub fn doubts(&self) -> Vec<String> {
+        let Self::Path(link) = self else {
+            return Vec::new();
+        };
+        let counters = link.counters();
+        let both = [counters.up, counters.down];
+        let overrun: u64 = both.iter().map(|it| it.overrun).sum();
+        let late = both.iter().map(|it| it.late_mean_ns).max().unwrap_or(0);
+        let rtt = link.spec().rtt.max(link.own_delay());
+        let mut doubts = Vec::new();
+        if overrun > 0 {
+            doubts.push(format!(
+                "this machine could not carry {overrun} packets of the emulated path in time, and \
+                 dropped them: it is too slow for this path, or too busy"
+            ));
+        }
+        if late as f64 > rtt.as_nanos() as f64 * LATE {
+            doubts.push(format!(
+                "packets of the emulated path were {} late on average, at a round trip of {}",
+                units::latency(late as f64),
+                units::latency(rtt.as_nanos() as f64),
+            ));
+        }
+        doubts
     }
 
     /// Starts an origin at the far end, if that is ours.

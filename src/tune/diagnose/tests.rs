@@ -155,6 +155,11 @@ fn on_loopback_there_is_no_path_to_be_full() {
     let diagnosis = diagnose(&evidence);
     assert_eq!(diagnosis.limit, Limit::Cpu);
     assert!(diagnosis.finding.contains("on loopback"), "{diagnosis:?}");
+    // There a transfer that gets little of a full machine wants more.
+    let starved = self::samples(|step, info| info.busy = SECOND * step / 50);
+    let mut evidence = self::evidence(&starved);
+    (evidence.loopback, evidence.machine) = (true, 1.0);
+    assert_eq!(diagnose(&evidence).limit, Limit::Cpu);
 }
 
 #[test]

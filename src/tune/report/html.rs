@@ -28,6 +28,9 @@ pub fn render(report: &Report) -> String {
         escape(&report.path()),
         escape(&report.method()),
     );
+    for doubt in &report.doubts {
+        let _ = writeln!(out, "<p class=\"failed\">Doubtful: {}</p>", escape(doubt));
+    }
     out.push_str("<h2>The answer</h2>\n");
     for sentence in &report.verdict {
         let _ = writeln!(out, "<p><b>{}</b></p>", escape(sentence));
@@ -299,7 +302,10 @@ mod tests {
         let page = super::render(&super::super::sample());
         assert!(page.ends_with("</html>\n") && page.matches("<svg").count() >= 5);
         assert!(page.contains("congestion: throughput") && page.contains("[profile.tuned]"));
-        assert!(!page.contains("<vegas>"), "a name is escaped");
+        assert!(
+            !page.contains("<vegas>") && !page.contains("<late>"),
+            "escaped"
+        );
         for outside in ["src=", "href=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }

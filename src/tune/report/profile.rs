@@ -23,6 +23,9 @@ pub fn render(report: &Report, name: &str) -> String {
     comment(&mut out, &report.conditions());
     comment(&mut out, &report.path());
     comment(&mut out, &report.method());
+    for doubt in &report.doubts {
+        comment(&mut out, &format!("DOUBTFUL: {doubt}"));
+    }
     for sentence in &report.verdict {
         comment(&mut out, sentence);
     }

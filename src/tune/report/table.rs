@@ -20,6 +20,9 @@ pub fn render(report: &Report) -> String {
         report.path(),
         report.method()
     );
+    for doubt in &report.doubts {
+        let _ = writeln!(out, "DOUBTFUL: {doubt}");
+    }
     for stage in &report.stages {
         out.push('\n');
         if stage.through == Through::Forwarder {
@@ -131,6 +134,7 @@ mod tests {
             "1.45 [1.41, 1.49]",
             "recommended",
             "congestion=<vegas>: not here",
+            "DOUBTFUL: <late>",
             "=> congestion=cubic",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
