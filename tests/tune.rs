@@ -279,9 +279,8 @@ fn a_small_receive_buffer_on_a_long_path_is_found_to_be_the_limit() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_clearly() {
-    let scratch = Scratch::new("refused");
-    // Somebody else's server.
+fn a_far_end_that_is_no_origin_is_refused_clearly() {
+    let scratch = Scratch::new("far-end");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = listener.local_addr().unwrap().to_string();
     let server = std::thread::spawn(move || {
@@ -289,58 +288,64 @@ fn what_cannot_be_measured_is_refused_clearly() {
         let _ = stream.read(&mut [0; 100]);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    // Nobody: the port was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let free = free.to_string();
+    refused(
+        &scratch,
+        &["--to", &other],
+        1,
+        ["no thalweg origin", "thalweg origin -l"],
+    );
+    server.join().unwrap();
+    // Nobody listens any more on the port that was just given up.
+    refused(
+        &scratch,
+        &["--to", &other],
+        1,
+        ["cannot connect", "thalweg origin -l"],
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_clearly() {
+    let scratch = Scratch::new("refused");
+    let path = "rtt=1ms,rate=1Mbit";
     for (arguments, code, words) in [
+        (["--time", "1s"], 1, ["too short", "at least"]),
+        (["--set", "mss=5"], 2, ["mss", "88"]),
         (
-            vec!["--to", &other],
-            1,
-            ["no thalweg origin", "thalweg origin -l"],
-        ),
-        (
-            vec!["--to", &free],
-            1,
-            ["cannot connect", "thalweg origin -l"],
-        ),
-        (
-            vec!["--loopback", "--time", "1s"],
-            1,
-            ["too short", "at least"],
-        ),
-        (vec!["--loopback", "--set", "mss=5"], 2, ["mss", "88"]),
-        (
-            vec!["--loopback", "--set", "congestion=nosuch"],
+            ["--set", "congestion=nosuch"],
             2,
             ["congestion: asked for nosuch", "modprobe"],
         ),
-        (vec!["--loopback", "--options", "msss"], 2, ["msss", "mss"]),
+        (["--options", "msss"], 2, ["msss", "mss"]),
         (
-            vec!["--loopback", "--html", "/nowhere/a.html"],
+            ["--html", "/nowhere/a.html"],
             1,
             ["/nowhere", "cannot write"],
         ),
-        (
-            vec!["--loopback", "--path", "rtt=1ms,rate=1Mbit"],
-            2,
-            ["cannot be used with", "--path"],
-        ),
-        (vec!["--from", "x.toml"], 2, ["--to", "--loopback"]),
+        (["--path", path], 2, ["cannot be used with", "--path"]),
     ] {
-        let output = scratch.run(&arguments);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        for word in words {
-            assert!(
-                said.contains(word),
-                "{arguments:?}: {word} is missing in {said}"
-            );
-        }
+        refused(
+            &scratch,
+            &[&["--loopback"], arguments.as_slice()].concat(),
+            code,
+            words,
+        );
     }
-    server.join().unwrap();
+    refused(&scratch, &["--from", "x.toml"], 2, ["--to", "--loopback"]);
+}
+
+/// A run that must fail with this code, and say these words.
+#[track_caller]
+fn refused(scratch: &Scratch, arguments: &[&str], code: i32, words: [&str; 2]) {
+    let output = scratch.run(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    for word in words {
+        assert!(
+            said.contains(word),
+            "{arguments:?}: {word} is missing in {said}"
+        );
+    }
 }
 
 #[test]

@@ -135,8 +135,7 @@ fn seconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Err
     to.serialize_f64(time.as_secs_f64())
 }
 
-/// Searches. `show` is called before each run. For an emulated path the calling
-/// thread moves into its near end.
+/// Searches. `show` is called before each run. Time counts from `started`.
 ///
 /// # Errors
 /// Why nothing was found. By then everything started has ended.
@@ -148,15 +147,6 @@ pub fn run(
     show: &dyn Fn(&Progress),
 ) -> Result<TuneResult, TuneError> {
     let cpus = limits::allowed_cpus();
-    let ground = |through: Through| Ground {
-        venue,
-        terms: &options.terms,
-        through,
-        workspace: None,
-        cpus: &cpus,
-        interrupt,
-        deadline: started + options.time,
-    };
     let tell = |text: String| {
         show(&Progress {
             elapsed: started.elapsed(),
@@ -164,90 +154,152 @@ pub fn run(
             text,
         });
     };
-    tell("looking at the path".to_owned());
-    let present = Contender::new(options.present.clone()).map_err(TuneError::Present)?;
-    if !present.refused.is_empty() {
-        return Err(TuneError::Present(present.refused.join("; ")));
-    }
-    let connect = venue.greet()?;
-    let leg = ground(Through::Nothing);
-    // On a slow path even a look would outlast a short time.
-    let least = Timing::least(connect, &options.terms.objective).whole(connect, leg.through);
-    let needed = least * search::RUNS_LEAST;
-    if needed > options.time.saturating_sub(started.elapsed()) {
-        return Err(TuneError::TooShort {
-            time: options.time,
-            run: least,
-            needed,
-        });
-    }
-    let (facts, timing) = look(&leg, connect)?;
-    let deadline = options.time.saturating_sub(RESERVE);
-    let left = deadline.saturating_sub(started.elapsed());
-    let (searched, mut skipped) = chosen(options, &facts, timing, left);
-    let plan = Plan {
+    let tuning = Tuning {
         options,
-        facts: &facts,
-        timing,
+        venue,
+        interrupt,
         started,
+        cpus: &cpus,
         tell: &tell,
     };
-
-    let (of_leg, of_forwarder): (Vec<_>, Vec<_>) = searched
-        .into_iter()
-        .partition(|option| option.place() == Place::Profile);
-    let mut stages = Vec::new();
-    if !of_leg.is_empty() || !present.candidate.changes.is_empty() || of_forwarder.is_empty() {
-        let left = deadline.saturating_sub(started.elapsed());
-        let share = if of_forwarder.is_empty() {
-            1.0
-        } else {
-            LEG_SHARE
-        };
-        let budget = left.mul_f64(share);
-        let (singles, not_settable) = values::singles(&of_leg, &facts);
-        skipped.extend(not_settable);
-        let base = Candidate::default();
-        let stage = plan.stage(&leg, &base, Some(&present), singles, budget, &mut skipped)?;
-        stages.push(stage);
-    }
-    if !of_forwarder.is_empty() {
-        let budget = deadline.saturating_sub(started.elapsed());
-        let (singles, not_settable) = values::singles(&of_forwarder, &facts);
-        skipped.extend(not_settable);
-        let base = stages.first().and_then(StageResult::recommended);
-        let base = base.cloned().unwrap_or_default();
-        let workspace = Workspace::new()
-            .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
-        let ground = Ground {
-            workspace: Some(&workspace),
-            ..ground(Through::Forwarder)
-        };
-        let stage = plan.stage(&ground, &base, None, singles, budget, &mut skipped)?;
-        stages.push(stage);
-    }
-    Ok(TuneResult {
-        facts,
-        skipped,
-        stages,
-        took: started.elapsed(),
-    })
+    tuning.run()
 }
 
-/// A run of the defaults, from which the rest is planned.
-fn look(ground: &Ground<'_>, connect: Duration) -> Result<(Facts, Timing), TuneError> {
-    let defaults = Contender::new(Candidate::default()).map_err(TuneError::Broken)?;
-    let objective = &ground.terms.objective;
-    let run = ground.run(&defaults, Timing::least(connect, objective))?;
-    let rtt = rtt_of(&run).unwrap_or(connect);
-    let facts = Facts {
-        mss: mss_of(&run),
-        rtt,
-        rate: run.figures.throughput,
-        flows: ground.terms.flows,
-        congestion: run.congestion.unwrap_or_default(),
-    };
-    Ok((facts, Timing::least(rtt, objective)))
+/// A search in progress.
+struct Tuning<'a> {
+    options: &'a TuneOptions,
+    venue: &'a Venue,
+    interrupt: &'a Interrupt,
+    started: Instant,
+    cpus: &'a [usize],
+    tell: &'a dyn Fn(String),
+}
+
+/// What both races need to know.
+struct Known {
+    facts: Facts,
+    timing: Timing,
+}
+
+impl Tuning<'_> {
+    fn run(&self) -> Result<TuneResult, TuneError> {
+        (self.tell)("looking at the path".to_owned());
+        let present = Contender::new(self.options.present.clone()).map_err(TuneError::Present)?;
+        if !present.refused.is_empty() {
+            return Err(TuneError::Present(present.refused.join("; ")));
+        }
+        let known = self.look()?;
+        let (searched, mut skipped) = chosen(self.options, &known.facts, known.timing, self.left());
+        let (of_leg, of_forwarder): (Vec<_>, Vec<_>) = searched
+            .into_iter()
+            .partition(|option| option.place() == Place::Profile);
+        let mut stages = Vec::new();
+        let has_present = !present.candidate.changes.is_empty();
+        if !of_leg.is_empty() || has_present || of_forwarder.is_empty() {
+            let share = if of_forwarder.is_empty() {
+                1.0
+            } else {
+                LEG_SHARE
+            };
+            let budget = self.left().mul_f64(share);
+            let ground = self.ground(Through::Nothing, None);
+            let base = Candidate::default();
+            let search = self.search(&known, &ground, &base, Some(&present.candidate), budget);
+            let (singles, not_settable) = values::singles(&of_leg, &known.facts);
+            skipped.extend(not_settable);
+            stages.push(search.run(singles, &mut skipped)?);
+        }
+        if !of_forwarder.is_empty() {
+            let workspace = Workspace::new()
+                .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
+            let base = stages.first().and_then(StageResult::recommended).cloned();
+            let base = base.unwrap_or_default();
+            let ground = self.ground(Through::Forwarder, Some(&workspace));
+            let search = self.search(&known, &ground, &base, None, self.left());
+            let (singles, not_settable) = values::singles(&of_forwarder, &known.facts);
+            skipped.extend(not_settable);
+            stages.push(search.run(singles, &mut skipped)?);
+        }
+        Ok(TuneResult {
+            facts: known.facts,
+            skipped,
+            stages,
+            took: self.started.elapsed(),
+        })
+    }
+
+    /// The time that is left for measuring.
+    fn left(&self) -> Duration {
+        let end = self.options.time.saturating_sub(RESERVE);
+        end.saturating_sub(self.started.elapsed())
+    }
+
+    fn ground<'g>(&'g self, through: Through, workspace: Option<&'g Workspace>) -> Ground<'g> {
+        Ground {
+            venue: self.venue,
+            terms: &self.options.terms,
+            through,
+            workspace,
+            cpus: self.cpus,
+            interrupt: self.interrupt,
+            deadline: self.started + self.options.time,
+        }
+    }
+
+    /// A run of the defaults, from which the rest is planned.
+    fn look(&self) -> Result<Known, TuneError> {
+        let connect = self.venue.greet()?;
+        let ground = self.ground(Through::Nothing, None);
+        let objective = &self.options.terms.objective;
+        // On a slow path even a look would outlast a short time.
+        let least = Timing::least(connect, objective);
+        let run = least.whole(connect, ground.through);
+        let needed = run * search::RUNS_LEAST;
+        if needed > self.left() {
+            return Err(TuneError::TooShort {
+                time: self.options.time,
+                run,
+                needed,
+            });
+        }
+        let defaults = Contender::new(Candidate::default()).map_err(TuneError::Broken)?;
+        let run = ground.run(&defaults, least)?;
+        let rtt = rtt_of(&run).unwrap_or(connect);
+        let facts = Facts {
+            mss: mss_of(&run),
+            rtt,
+            rate: run.figures.throughput,
+            flows: self.options.terms.flows,
+            congestion: run.congestion.unwrap_or_default(),
+        };
+        Ok(Known {
+            facts,
+            timing: Timing::least(rtt, objective),
+        })
+    }
+
+    fn search<'s>(
+        &'s self,
+        known: &Known,
+        ground: &'s Ground<'s>,
+        base: &'s Candidate,
+        present: Option<&'s Candidate>,
+        budget: Duration,
+    ) -> Search<'s> {
+        Search {
+            ground,
+            base,
+            present,
+            budget,
+            rtt: known.facts.rtt,
+            timing: known.timing,
+            minimum_effect: self.options.minimum_effect,
+            seed: self.options.seed,
+            tell: self.tell,
+            time: self.options.time,
+            elapsed: self.started.elapsed(),
+        }
+    }
 }
 
 fn rtt_of(run: &Run) -> Option<Duration> {
@@ -297,40 +349,4 @@ fn chosen(
         why,
     };
     (legs, vec![skipped])
-}
-
-/// What both races share.
-struct Plan<'a> {
-    options: &'a TuneOptions,
-    facts: &'a Facts,
-    timing: Timing,
-    started: Instant,
-    tell: &'a dyn Fn(String),
-}
-
-impl Plan<'_> {
-    fn stage(
-        &self,
-        ground: &Ground<'_>,
-        base: &Candidate,
-        present: Option<&Contender>,
-        singles: Vec<Candidate>,
-        budget: Duration,
-        skipped: &mut Vec<Skipped>,
-    ) -> Result<StageResult, TuneError> {
-        let search = Search {
-            ground,
-            base,
-            present: present.map(|it| &it.candidate),
-            budget,
-            rtt: self.facts.rtt,
-            timing: self.timing,
-            minimum_effect: self.options.minimum_effect,
-            seed: self.options.seed,
-            tell: self.tell,
-            time: self.options.time,
-            elapsed: self.started.elapsed(),
-        };
-        search.run(singles, skipped)
-    }
 }

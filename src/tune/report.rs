@@ -4,6 +4,8 @@
 
 pub mod html;
 pub mod profile;
+#[cfg(test)]
+mod sample;
 pub mod table;
 
 use serde::Serialize;
@@ -273,112 +275,4 @@ fn findings(result: &TuneResult) -> Vec<String> {
         }
     }
     findings
-}
-
-/// A search that has nothing to report yet, for tests of the outputs.
-#[cfg(test)]
-pub(super) fn sample() -> Report {
-    use std::time::Duration;
-
-    use super::measure::Timing;
-    use super::objective::Objective;
-    use super::race::Fate;
-    use super::search::Series;
-    use super::space::Candidate;
-    use crate::bench::load::shape::Direction;
-    use crate::bench::machine;
-
-    let interval = |estimate: f64| Interval {
-        estimate,
-        low: estimate * 0.97,
-        high: estimate * 1.03,
-    };
-    let row = |text: &str, ratio: f64, confirmed: Option<f64>, fate: Fate| Row {
-        candidate: Candidate {
-            changes: text
-                .split_whitespace()
-                .filter_map(|word| word.parse().ok())
-                .collect(),
-        },
-        name: if text.is_empty() {
-            Candidate::default().to_string()
-        } else {
-            text.to_owned()
-        },
-        present: false,
-        rounds: [4, usize::from(confirmed.is_some()) * 9],
-        throughput: Some(interval(1e9 * ratio)),
-        p99: None,
-        cpu: Some(interval(0.3)),
-        ratio: Some(interval(ratio)).filter(|_| !text.is_empty()),
-        confirmed: confirmed.map(interval),
-        fate,
-        granted: Vec::new(),
-        diagnosis: None,
-        series: Some(Series {
-            at: vec![0.0, 0.1, 0.2],
-            rtt: vec![0.0, 0.001, 0.002],
-            cwnd: vec![1e4, 2e4, 3e4],
-            rate: vec![0.0, 1e9, 2e9],
-        }),
-    };
-    let options = TuneOptions {
-        place: super::venue::Where::Loopback,
-        terms: Terms {
-            direction: Direction::Up,
-            flows: 1,
-            objective: Objective::default(),
-            both_ends: true,
-        },
-        time: Duration::from_secs(10),
-        searched: None,
-        present: Candidate::default(),
-        minimum_effect: 0.03,
-        seed: 1,
-        congestion: None,
-    };
-    let result = TuneResult {
-        facts: Facts {
-            mss: 1448,
-            rtt: Duration::from_millis(1),
-            rate: 1e9,
-            flows: 1,
-            congestion: "bbr".to_owned(),
-        },
-        skipped: vec![Skipped {
-            what: "congestion=<vegas>".to_owned(),
-            why: "not here".to_owned(),
-        }],
-        stages: vec![StageResult {
-            through: Through::Nothing,
-            base: Candidate::default(),
-            timing: Timing {
-                warm_up: Duration::from_millis(80),
-                duration: Duration::from_millis(250),
-            },
-            runs: 40,
-            rows: vec![
-                row("", 1.0, None, Fate::Stayed),
-                row("mss=536", 0.4, None, Fate::Worse { rounds: 3 }),
-                row("congestion=cubic", 1.5, Some(1.45), Fate::Stayed),
-            ],
-            decision: Decision::Recommend {
-                arm: 2,
-                ratio: interval(1.45),
-            },
-        }],
-        took: Duration::from_secs(9),
-    };
-    Report::new(
-        &options,
-        result,
-        Occasion {
-            command: "thalweg tune --loopback".to_owned(),
-            when: "2026-01-01T00:00:00Z".to_owned(),
-            machine: machine::facts(),
-            place: "loopback".to_owned(),
-            doubts: vec!["<late>".to_owned()],
-            profile_name: "tuned".to_owned(),
-        },
-    )
 }

@@ -187,50 +187,8 @@ fn figures(report: &Report, stage: &StageResult, out: &mut String) {
          <th></th><th>held back by</th></tr>",
         if latency { "<th>p99</th>" } else { "" },
     );
-    let none = || "–".to_owned();
-    let spread = |interval: Option<Interval>, show: &dyn Fn(f64) -> String| {
-        interval.map_or_else(none, |it| {
-            format!(
-                "{}<small>{} to {}</small>",
-                show(it.estimate),
-                show(it.low),
-                show(it.high)
-            )
-        })
-    };
     for (arm, row) in stage.ranked() {
-        let fate = fate(row, stage, arm);
-        let class = match fate {
-            "recommended" => "faster",
-            "worse" => "slower",
-            "failed" => "failed",
-            _ => "noise",
-        };
-        let mut cells = vec![
-            format!(
-                "{}{}",
-                escape(stage.name(row)),
-                if row.present {
-                    " <small>present settings</small>"
-                } else {
-                    ""
-                }
-            ),
-            spread(row.throughput, &units::bit_rate),
-        ];
-        if latency {
-            cells.push(spread(row.p99, &units::latency));
-        }
-        cells.extend([
-            spread(row.cpu, &units::digits),
-            row.ratio.map_or_else(none, ratio_text),
-            row.confirmed.map_or_else(none, ratio_text),
-            format!("{}<small>{}</small>", row.rounds[0], row.rounds[1]),
-            format!("<span class=\"{class}\">{fate}</span>"),
-            row.diagnosis
-                .as_ref()
-                .map_or_else(none, |it| it.limit.name().to_owned()),
-        ]);
+        let cells = cells(stage, arm, row, latency);
         let _ = writeln!(out, "<tr><td>{}</td></tr>", cells.join("</td><td>"));
     }
     out.push_str("</table></div>\n");
@@ -244,6 +202,54 @@ fn figures(report: &Report, stage: &StageResult, out: &mut String) {
             );
         }
     }
+}
+
+/// One row, as HTML.
+fn cells(stage: &StageResult, arm: usize, row: &Row, latency: bool) -> Vec<String> {
+    let none = || "–".to_owned();
+    let spread = |interval: Option<Interval>, show: &dyn Fn(f64) -> String| {
+        interval.map_or_else(none, |it| {
+            format!(
+                "{}<small>{} to {}</small>",
+                show(it.estimate),
+                show(it.low),
+                show(it.high)
+            )
+        })
+    };
+    let fate = fate(row, stage, arm);
+    let class = match fate {
+        "recommended" => "faster",
+        "worse" => "slower",
+        "failed" => "failed",
+        _ => "noise",
+    };
+    let mut cells = vec![
+        format!(
+            "{}{}",
+            escape(stage.name(row)),
+            if row.present {
+                " <small>present settings</small>"
+            } else {
+                ""
+            }
+        ),
+        spread(row.throughput, &units::bit_rate),
+    ];
+    if latency {
+        cells.push(spread(row.p99, &units::latency));
+    }
+    cells.extend([
+        spread(row.cpu, &units::digits),
+        row.ratio.map_or_else(none, ratio_text),
+        row.confirmed.map_or_else(none, ratio_text),
+        format!("{}<small>{}</small>", row.rounds[0], row.rounds[1]),
+        format!("<span class=\"{class}\">{fate}</span>"),
+        row.diagnosis
+            .as_ref()
+            .map_or_else(none, |it| it.limit.name().to_owned()),
+    ]);
+    cells
 }
 
 fn skipped(report: &Report, out: &mut String) {
@@ -299,7 +305,7 @@ fn reading(out: &mut String) {
 mod tests {
     #[test]
     fn the_page_is_whole_and_refers_to_nothing_outside() {
-        let page = super::render(&super::super::sample());
+        let page = super::render(&super::super::sample::sample());
         assert!(page.ends_with("</html>\n") && page.matches("<svg").count() >= 5);
         assert!(page.contains("congestion: throughput") && page.contains("[profile.tuned]"));
         assert!(

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_recommendation_is_a_profile_that_a_configuration_takes() {
-        let report = super::super::sample();
+        let report = super::super::sample::sample();
         let config = accepted(&report.profile, "tuned");
         let widest = report
             .profile
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn left_to_the_kernel_the_profile_is_empty_but_for_the_evidence() {
-        let mut report = super::super::sample();
+        let mut report = super::super::sample::sample();
         report.stages[0].decision = Decision::Leave {
             why: Leave::NothingBetter,
         };

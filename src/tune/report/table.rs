@@ -126,7 +126,7 @@ pub(super) fn fate(row: &Row, stage: &StageResult, arm: usize) -> &'static str {
 mod tests {
     #[test]
     fn the_table_has_the_answer_and_what_it_rests_on() {
-        let text = super::render(&super::super::sample());
+        let text = super::render(&super::super::sample::sample());
         for part in [
             "loopback",
             "congestion control of the defaults: bbr",
