@@ -102,6 +102,16 @@ impl Timing {
         }
     }
 
+    /// The same on a path that loses: after the first losses the congestion window
+    /// takes tens of round trips to become what it will be, and then swings.
+    pub fn lossy(rtt: Duration, objective: &Objective) -> Self {
+        let least = Self::least(rtt, objective);
+        Self {
+            warm_up: (rtt * 25).clamp(least.warm_up, least.warm_up * 4),
+            duration: least.duration * 2,
+        }
+    }
+
     /// What a run takes in all, with connecting and cleaning up.
     pub fn whole(&self, rtt: Duration, through: Through) -> Duration {
         let forwarder = match through {

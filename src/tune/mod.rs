@@ -27,6 +27,7 @@ pub mod venue;
 
 use std::time::{Duration, Instant};
 
+use diagnose::Limit;
 use measure::{Contender, Ground, NoRun, Run, Terms, Through, Timing};
 use search::{Search, StageResult};
 use space::values::{Facts, Skipped};
@@ -270,12 +271,18 @@ impl Tuning<'_> {
             rtt,
             rate: run.figures.throughput,
             flows: self.options.terms.flows,
-            congestion: run.congestion.unwrap_or_default(),
+            congestion: run.congestion.clone().unwrap_or_default(),
         };
-        Ok(Known {
-            facts,
-            timing: Timing::least(rtt, objective),
-        })
+        // Where losses were what held it back, longer runs, if there is time for them.
+        let lossy = Timing::lossy(rtt, objective);
+        let needed = lossy.whole(rtt, ground.through) * search::RUNS_LEAST;
+        let loses = search::diagnosis(&ground, &run, &defaults).limit == Limit::Losses;
+        let timing = if loses && needed * 2 <= self.left() {
+            lossy
+        } else {
+            Timing::least(rtt, objective)
+        };
+        Ok(Known { facts, timing })
     }
 
     fn search<'s>(

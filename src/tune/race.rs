@@ -383,12 +383,23 @@ impl Race {
         }
     }
 
+    /// The mean of the logarithms and one standard error: what an arm may well be
+    /// worth.
+    fn optimistic(&self, arm: usize) -> f64 {
+        let logs = self.logs(arm, DEFAULTS);
+        let count = logs.len() as f64;
+        let mean = logs.iter().sum::<f64>() / count;
+        let squares: f64 = logs.iter().map(|log| (log - mean).powi(2)).sum();
+        mean + (squares / (count - 1.0) / count).sqrt()
+    }
+
     /// Drops the worse half of those that ran often enough to be judged, but leaves
-    /// two.
+    /// two. By what they may well be worth: of two that look alike the one that was
+    /// measured with more noise deserves another look.
     fn drop_half(&mut self) {
         let mut left = self.droppable();
         left.retain(|arm| self.rounds(*arm)[0] >= stats::ROUNDS_MIN);
-        left.sort_by(|a, b| self.estimate(*b).total_cmp(&self.estimate(*a)));
+        left.sort_by(|a, b| self.optimistic(*b).total_cmp(&self.optimistic(*a)));
         for arm in left.split_off(left.len().div_ceil(2).max(2).min(left.len())) {
             let rounds = self.rounds(arm)[0];
             self.arms[arm].fate = Fate::Halved { rounds };

@@ -363,42 +363,13 @@ impl Search<'_> {
             confirmed: race.confirmed(arm).filter(|_| arm != DEFAULTS),
             fate: race.fate(arm).clone(),
             granted: entrant.contender.granted.clone(),
-            diagnosis: last.map(|run| self.diagnosis(run, &entrant.contender)),
+            diagnosis: last.map(|run| diagnosis(self.ground, run, &entrant.contender)),
             series: last.map(|run| self.series(run)),
         }
     }
 
-    /// Whose `TCP_INFO` tells about the sending.
-    fn sender(&self) -> Sender {
-        match self.ground.terms.direction {
-            Direction::Up | Direction::Both => Sender::Near,
-            Direction::Down => Sender::Far,
-        }
-    }
-
-    fn diagnosis(&self, run: &Run, contender: &Contender) -> Diagnosis {
-        let granted = |asked: Option<u32>, limit: &str| {
-            let limit = sysctl(limit).and_then(|text| text.parse::<u64>().ok());
-            asked.map(|asked| limit.map_or(u64::from(asked), |limit| limit.min(asked.into())))
-        };
-        let options = &contender.options;
-        diagnose::diagnose(&Evidence {
-            samples: &run.samples,
-            sender: self.sender(),
-            window: run.window,
-            throughput: run.figures.throughput,
-            flows: self.ground.terms.flows,
-            loopback: self.ground.venue.is_this_machine(),
-            busiest_thread: run.busiest_thread,
-            machine: run.machine,
-            receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),
-            send_buffer: granted(options.send_buffer, "net.core.wmem_max"),
-            bounds: bounds(),
-        })
-    }
-
     fn series(&self, run: &Run) -> Series {
-        let sender = self.sender();
+        let sender = sender(self.ground.terms.direction);
         let of = |sample: &'_ diagnose::Sample| match sender {
             Sender::Far if self.ground.venue.is_ours() => sample.far.clone(),
             _ => sample.near.clone(),
@@ -424,8 +395,38 @@ impl Search<'_> {
     }
 }
 
+/// Whose `TCP_INFO` tells about the sending.
+fn sender(direction: Direction) -> Sender {
+    match direction {
+        Direction::Up | Direction::Both => Sender::Near,
+        Direction::Down => Sender::Far,
+    }
+}
+
+/// What held a run back.
+pub(super) fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis {
+    let granted = |asked: Option<u32>, limit: &str| {
+        let limit = sysctl(limit).and_then(|text| text.parse::<u64>().ok());
+        asked.map(|asked| limit.map_or(u64::from(asked), |limit| limit.min(asked.into())))
+    };
+    let options = &contender.options;
+    diagnose::diagnose(&Evidence {
+        samples: &run.samples,
+        sender: sender(ground.terms.direction),
+        window: run.window,
+        throughput: run.figures.throughput,
+        flows: ground.terms.flows,
+        loopback: ground.venue.is_this_machine(),
+        busiest_thread: run.busiest_thread,
+        machine: run.machine,
+        receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),
+        send_buffer: granted(options.send_buffer, "net.core.wmem_max"),
+        bounds: bounds(),
+    })
+}
+
 /// The ends of the kernel's own tuning, in the network namespace of this thread.
-pub fn bounds() -> Bounds {
+fn bounds() -> Bounds {
     let third = |name: &str| {
         let text = sysctl(name)?;
         text.split_whitespace().nth(2)?.parse().ok()
