@@ -11,7 +11,7 @@ pub mod table;
 use serde::Serialize;
 
 use super::measure::{Terms, Through};
-use super::race::{DEFAULTS, Decision, Leave};
+use super::race::{DEFAULTS, Decision, Fate, Leave};
 use super::search::{Row, StageResult};
 use super::space::values::{Facts, Skipped};
 use super::{TuneOptions, TuneResult};
@@ -153,8 +153,8 @@ impl Report {
 }
 
 impl StageResult {
-    /// Rows for a table: the defaults, then by what decides, best first; those
-    /// without a figure last.
+    /// Rows for a table: those that stayed to the end, then those that were dropped,
+    /// each by what is known best of them, best first; without a figure, last.
     pub fn ranked(&self) -> Vec<(usize, &Row)> {
         let mut rows: Vec<(usize, &Row)> = self.rows.iter().enumerate().collect();
         let key = |row: &(usize, &Row)| match row.1.confirmed.or(row.1.ratio) {
@@ -162,7 +162,11 @@ impl StageResult {
             Some(ratio) => ratio.estimate,
             None => f64::NEG_INFINITY,
         };
-        rows.sort_by(|a, b| key(b).total_cmp(&key(a)));
+        let dropped = |row: &(usize, &Row)| row.1.fate != Fate::Stayed;
+        rows.sort_by(|a, b| {
+            let by_fate = dropped(a).cmp(&dropped(b));
+            by_fate.then(key(b).total_cmp(&key(a)))
+        });
         rows
     }
 
