@@ -66,3 +66,44 @@ impl Watch {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn sees_what_its_owner_moves_and_no_more_sockets_than_it_may() {
+        let watch = Watch::new(1);
+        let ((mut near, _), (second, _)) = (pair(), pair());
+        watch.show(&near);
+        watch.show(&second);
+        near.write_all(&[7; 5_000]).unwrap();
+        let infos = watch.read();
+        assert_eq!(infos.len(), 1);
+        assert_eq!(infos[0].bytes_sent, 5_000);
+        assert!(!watch.congestion().unwrap().is_empty());
+        watch.end(false);
+        assert!(watch.read().is_empty());
+    }
+
+    #[test]
+    fn an_aborted_connection_is_reset_when_its_owner_closes_it() {
+        let watch = Watch::new(8);
+        let (near, mut far) = pair();
+        watch.show(&near);
+        watch.end(true);
+        drop(near);
+        let error = far.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+    }
+}
