@@ -14,8 +14,8 @@
 //! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`worker`] | the loop of one core |
-//! | [`control`] | start-up, signals, drain |
-//! | [`mod@bench`] | origin, load generator, statistics |
+//! | [`control`] | start-up, signals, drain, what limits the machine |
+//! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`tune`] | the search for the options that make a path fast |
 //! | [`cli`] | argv to a command |
 

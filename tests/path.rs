@@ -207,8 +207,8 @@ fn send_numbered(link: &Link, count: u32, len: usize, burst: u32) -> Vec<u32> {
 
 #[test]
 fn losses_are_as_many_as_asked_and_the_same_for_a_seed() {
-    let _alone = alone();
     const COUNT: u32 = 20_000;
+    let _alone = alone();
     for (loss, share) in [("0.5%", 0.005), ("5%", 0.05)] {
         let spec = format!("rtt=2ms,rate=1Gbit,loss={loss},queue=1MiB,seed=7");
         let mut runs = Vec::new();

@@ -190,7 +190,7 @@ fn carriers(
     devices: &[Arc<File>; 2],
 ) -> Result<(Carrier, Carrier), PathError> {
     let [near, far] = devices;
-    let tolerance = spec.rtt / 400;
+    let tolerance = spec.rtt / 200;
     // Two streams of chance that never meet: splitmix walks all of u64, and half of
     // it lies between them.
     let up = Model::new(spec, delay / 2, spec.seed);

@@ -90,9 +90,15 @@ impl Model {
         Fate::Arrives(self.last_arrival)
     }
 
+    /// How long the line has something to send, nanoseconds: whatever is offered within
+    /// that time leaves as if it had been offered now.
+    pub fn busy(&self, now: u64) -> u64 {
+        self.line_free.saturating_sub(now)
+    }
+
     /// Bytes that wait for the line or are on it, rounded up.
     pub fn waiting(&self, now: u64) -> u64 {
-        let left = u128::from(self.line_free.saturating_sub(now));
+        let left = u128::from(self.busy(now));
         (left * u128::from(self.rate)).div_ceil(SECOND) as u64
     }
 }

@@ -317,7 +317,8 @@ mod tests {
         let spec: PathSpec = text.parse().unwrap();
         assert_eq!(spec.rtt, Duration::from_millis(40));
         assert_eq!(spec.rate, 125_000_000);
-        assert_eq!(spec.loss.probability(), 0.001);
+        assert_eq!(spec.loss, Loss(1_000_000));
+        assert!((spec.loss.probability() - 0.001).abs() < 1e-12);
         assert_eq!((spec.mtu, spec.queue, spec.seed), (1500, 256 * 1024, 7));
         assert_eq!(spec.jitter, Duration::from_millis(1));
         assert_eq!(spec.to_string(), text.replace("gbit", "Gbit"));

@@ -328,9 +328,10 @@ fn io_uring(facts: &Facts, needs: &Needs) -> Finding {
 }
 
 fn offloads(facts: &Facts) -> Finding {
-    let Some((interface, offloads)) = &facts.interface else {
+    let Some(interface) = &facts.interface else {
         return Finding::new("offloads", "no default route");
     };
+    let (interface, offloads) = (&interface.name, &interface.offloads);
     let words: Vec<String> = offloads
         .iter()
         .map(|(name, on)| match on {

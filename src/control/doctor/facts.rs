@@ -45,7 +45,7 @@ pub struct Facts {
     /// io_uring.
     pub io_uring: IoUring,
     /// The interface of the default route, and its offloads.
-    pub interface: Option<(String, Vec<(&'static str, Option<bool>)>)>,
+    pub interface: Option<Interface>,
     /// What time is read from.
     pub clock_source: Option<String>,
     /// CPUs of the machine that are on.
@@ -57,6 +57,16 @@ pub struct Facts {
     /// Options of the configuration that were tried and not granted, other than those
     /// that are judged by the limits above.
     pub refused: Vec<Refused>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What it offloads: as ethtool(8) calls it, and whether it is on; `None` where
+    /// the driver does not say.
+    pub offloads: Vec<(&'static str, Option<bool>)>,
 }
 
 /// Congestion controls of this machine.
@@ -124,7 +134,7 @@ impl Facts {
             },
             interface: device::default_route().map(|name| {
                 let offloads = device::offloads(&name);
-                (name, offloads)
+                Interface { name, offloads }
             }),
             clock_source: fs::read_to_string(
                 "/sys/devices/system/clocksource/clocksource0/current_clocksource",
@@ -166,8 +176,8 @@ fn cpus_online() -> usize {
     count_cpus(&text).unwrap_or_else(|| limits::allowed_cpus().len())
 }
 
-pub(super) fn count_cpus(list: &str) -> Option<usize> {
-    let ranges = list.trim().split(',').map(|range| {
+pub(super) fn count_cpus(text: &str) -> Option<usize> {
+    let ranges = text.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
         (last + 1).checked_sub(first)

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-pub use facts::{Congestion, Facts, IoUring, Refused};
+pub use facts::{Congestion, Facts, Interface, IoUring, Refused};
 pub use needs::Needs;
 
 /// One thing that was looked at.

@@ -27,7 +27,10 @@ fn generous() -> Facts {
         },
         migrate_requests: Some(true),
         io_uring: IoUring::default(),
-        interface: Some(("eth0".to_owned(), vec![("tso", Some(true)), ("gro", None)])),
+        interface: Some(Interface {
+            name: "eth0".to_owned(),
+            offloads: vec![("tso", Some(true)), ("gro", None)],
+        }),
         clock_source: Some("tsc".to_owned()),
         cpus_online: 8,
         cpus_allowed: 8,
@@ -268,7 +271,7 @@ fn the_rest_is_worth_a_note() {
         (|it| it.receive_autotuned = Some(1_000_000), "100 Mbit/s"),
         (|it| it.syn_backlog = Some(128), "tcp_max_syn_backlog=1024"),
         (
-            |it| it.interface.as_mut().unwrap().1[0].1 = Some(false),
+            |it| it.interface.as_mut().unwrap().offloads[0].1 = Some(false),
             "ethtool -K eth0 tso on",
         ),
     ];
