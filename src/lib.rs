@@ -16,6 +16,7 @@
 //! | [`worker`] | the loop of one core |
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
 //! | [`mod@bench`] | origin, load generator, emulated path, statistics |
+//! | [`tune`] | the search for the options that make a path fast |
 //! | [`cli`] | argv to a command |
 
 pub mod balance;
@@ -27,4 +28,5 @@ pub mod engine;
 pub mod net;
 pub mod observe;
 pub mod relay;
+pub mod tune;
 pub mod worker;

@@ -7,6 +7,7 @@
 //! | [`probe`] | a client of the origin which checks a path and its answers |
 //! | [`load`] | the load generator: bulk, request-response, connection rate |
 //! | [`stats`] | pure: bootstrap intervals of a ratio, verdicts |
+//! | [`watch`] | `TCP_INFO` of a running measurement's sockets |
 //! | [`process`] | CPU time, memory, descriptors and CPU set of a process tree |
 //! | [`subjects`] | what is compared, how each is configured, started, stopped |
 //! | [`harness`] | interleaved rounds: which figure is taken when |
@@ -35,3 +36,4 @@ pub mod stats;
 pub mod subjects;
 mod sys;
 pub mod units;
+pub mod watch;

@@ -9,16 +9,20 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::bench::units;
+use crate::net::options::plan::Stage;
+use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::TcpInfo;
 
 /// Connections that wait to be accepted; the kernel caps it at
 /// `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
 
-/// A listening socket for mio. `congestion` is inherited by what it accepts.
+/// A listening socket for mio. `congestion` is inherited by what it accepts, and so
+/// are most of `options`, which are those of a leg towards clients.
 pub(crate) fn listen(
     address: SocketAddr,
     congestion: Option<&str>,
+    options: Option<&OptionPlan>,
 ) -> io::Result<mio::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -33,15 +37,18 @@ pub(crate) fn listen(
     }
     set_congestion(&socket, congestion)?;
     socket.set_tcp_nodelay(true)?;
+    set_options(&socket, options, Stage::Listener, family_of(address))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// Starts connecting without waiting for it.
+/// Starts connecting without waiting for it. `options` are those of a leg towards
+/// upstreams; what belongs behind the connect is set by [`connected`].
 pub(crate) fn connect(
     address: SocketAddr,
     congestion: Option<&str>,
+    options: Option<&OptionPlan>,
 ) -> io::Result<mio::net::TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -50,12 +57,65 @@ pub(crate) fn connect(
     )?;
     set_congestion(&socket, congestion)?;
     socket.set_tcp_nodelay(true)?;
+    set_options(&socket, options, Stage::BeforeConnect, family_of(address))?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
     Ok(mio::net::TcpStream::from_std(socket.into()))
+}
+
+/// Sets what of `options` belongs behind the connect.
+pub(crate) fn connected(
+    stream: &mio::net::TcpStream,
+    options: Option<&OptionPlan>,
+) -> io::Result<()> {
+    if options.is_none() {
+        return Ok(());
+    }
+    let family = family_of(stream.peer_addr()?);
+    set_options(stream, options, Stage::AfterConnect, family)
+}
+
+/// Sets what of `options` an accepted socket does not inherit from its listener.
+pub(crate) fn accepted(
+    stream: &mio::net::TcpStream,
+    options: Option<&OptionPlan>,
+) -> io::Result<()> {
+    if options.is_none() {
+        return Ok(());
+    }
+    let family = family_of(stream.local_addr()?);
+    set_options(stream, options, Stage::Accepted, family)
+}
+
+fn family_of(address: SocketAddr) -> Family {
+    if address.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    }
+}
+
+/// A measurement with one option less than it says is wrong, so a refusal ends it.
+fn set_options(
+    socket: &impl AsFd,
+    options: Option<&OptionPlan>,
+    stage: Stage,
+    family: Family,
+) -> io::Result<()> {
+    let Some(plan) = options else {
+        return Ok(());
+    };
+    plan.apply(socket.as_fd(), stage, family)
+        .map_err(|refusal| {
+            io::Error::other(format!(
+                "the kernel refuses {}: {}",
+                refusal.option,
+                refusal.errno.desc()
+            ))
+        })
 }
 
 fn set_congestion(socket: &Socket, congestion: Option<&str>) -> io::Result<()> {

@@ -95,6 +95,26 @@ pub fn ratio(values: &[f64], base: &[f64], seed: u64) -> Option<Interval> {
     })
 }
 
+/// The mean of `values` with Student's interval; `None` for fewer than two.
+///
+/// For the middle of a race, which asks after each round about every arm: as wide as
+/// [`mean`]'s where the values are not far from normal, and a thousand times cheaper.
+pub fn student(values: &[f64]) -> Option<Interval> {
+    let count = values.len();
+    if count < 2 {
+        return None;
+    }
+    let estimate = values.iter().sum::<f64>() / count as f64;
+    let squares: f64 = values.iter().map(|v| (v - estimate).powi(2)).sum();
+    let error = (squares / (count - 1) as f64 / count as f64).sqrt();
+    let half = student_t(count - 1) * error;
+    Some(Interval {
+        estimate,
+        low: estimate - half,
+        high: estimate + half,
+    })
+}
+
 /// What a ratio over `rounds` rounds says.
 pub fn verdict(ratio: Interval, rounds: usize, better: Better) -> Verdict {
     if rounds < ROUNDS_MIN {
@@ -233,6 +253,18 @@ mod tests {
         assert_eq!(mean(&values, 9), mean(&values, 9));
         assert!(mean(&[], 9).is_none());
         assert!(ratio(&values, &[1.0, 0.0, 1.0, 1.0], 9).is_none());
+    }
+
+    #[test]
+    fn the_cheap_interval_agrees_with_the_bootstrap() {
+        let mut state = 5;
+        let values = noisy(10.0, 0.1, 12, &mut state);
+        let (cheap, thorough) = (student(&values).unwrap(), mean(&values, 3).unwrap());
+        assert!((cheap.estimate - thorough.estimate).abs() < 1e-9);
+        let width = |interval: Interval| interval.high - interval.low;
+        let ratio = width(cheap) / width(thorough);
+        assert!((0.8..1.25).contains(&ratio), "{cheap:?} {thorough:?}");
+        assert_eq!(student(&[1.0]), None);
     }
 
     #[test]

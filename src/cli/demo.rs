@@ -156,6 +156,8 @@ fn phase(
         threads: 1,
         cpus: Vec::new(),
         congestion: None,
+        options: None,
+        watch: None,
         check_one_in: 1,
         connect_timeout: Duration::from_secs(5),
         patience: load::PATIENCE,

@@ -18,6 +18,7 @@ mod output;
 pub mod probe;
 pub mod run;
 mod sources;
+pub mod tune;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,7 @@ enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
     Origin(origin::Args),
     Probe(probe::Args),
     Completions(completions::Args),
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Tune(args)) => tune::run(args),
         Some(Command::Origin(args)) => origin::run(args),
         Some(Command::Probe(args)) => probe::run(args),
         Some(Command::Completions(args)) => completions::run(args),

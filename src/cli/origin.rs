@@ -72,6 +72,8 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
         source: optional(&args.source)?,
         threads: usize::from(args.threads),
         congestion: args.congestion.clone(),
+        options: None,
+        watch: None,
         connections_max: args.max_connections,
         idle_timeout: args.idle_timeout,
     };

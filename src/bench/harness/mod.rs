@@ -333,6 +333,8 @@ impl<'a> Bench<'a> {
                 threads,
                 cpus: self.other_cpus.clone(),
                 congestion: self.options.congestion.clone(),
+                options: None,
+                watch: None,
                 check_one_in: self.options.check_one_in,
                 connect_timeout: Duration::from_secs(10),
                 patience: self.patience(),

@@ -24,6 +24,8 @@ use hdrhistogram::Histogram;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::watch::Watch;
+use crate::net::options::OptionPlan;
 use shape::Shape;
 use thread::{Generator, Share};
 
@@ -43,8 +45,13 @@ pub struct LoadPlan {
     pub cpus: Vec<usize>,
     /// Congestion control of the generator's sockets; `None`: the system's.
     pub congestion: Option<String>,
-    /// Of this many bulk flows in a thread one is compared byte by byte. Exchanges
-    /// are always compared.
+    /// What else they are given: the options of a leg towards upstreams.
+    pub options: Option<OptionPlan>,
+    /// Whoever wants to look at them meanwhile: at the bulk flows, or where there are
+    /// none, at the exchanges that keep their connection.
+    pub watch: Option<Arc<Watch>>,
+    /// Of this many bulk flows in a thread one is compared byte by byte, none if
+    /// zero. Exchanges are always compared.
     pub check_one_in: usize,
     /// All connections must stand after so long.
     pub connect_timeout: Duration,
@@ -245,6 +252,21 @@ impl Load {
         &self.thread_ids
     }
 
+    /// Ends the threads now, in the middle of what they do, and says what the load
+    /// came to. Flows that were cut count neither as errors nor as unfinished.
+    pub fn cut(self) -> LoadResult {
+        self.tell_to_stop();
+        self.finish()
+    }
+
+    fn tell_to_stop(&self) {
+        self.stop.store(true, Relaxed);
+        for waker in &self.wakers {
+            // A waker fails only when its poll is gone, and then so is the thread.
+            let _ = waker.wake();
+        }
+    }
+
     /// Waits for the threads to come to their end, which they do within seconds of
     /// the window's.
     pub fn finish(mut self) -> LoadResult {
@@ -287,11 +309,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        for waker in &self.wakers {
-            // A waker fails only when its poll is gone, and then so is the thread.
-            let _ = waker.wake();
-        }
+        self.tell_to_stop();
         for thread in self.threads.drain(..) {
             // A panic was printed where it happened.
             let _ = thread.join();

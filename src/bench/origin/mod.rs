@@ -52,6 +52,8 @@ use std::time::{Duration, Instant};
 pub use handlers::Handlers;
 
 use crate::bench::socket;
+use crate::bench::watch::Watch;
+use crate::net::options::OptionPlan;
 
 /// The longest line on the command port, in bytes.
 pub const LINE_MAX: usize = 64 * 1024;
@@ -74,6 +76,10 @@ pub struct OriginOptions {
     pub threads: usize,
     /// Congestion control of every connection; `None`: the system's.
     pub congestion: Option<String>,
+    /// What else connections are given: the options of a leg towards clients.
+    pub options: Option<OptionPlan>,
+    /// Whoever wants to look at their sockets meanwhile.
+    pub watch: Option<Arc<Watch>>,
     /// Connections at the most over all threads.
     pub connections_max: usize,
     /// Without a byte for so long a connection is closed.
@@ -89,6 +95,8 @@ impl Default for OriginOptions {
             source: None,
             threads: 1,
             congestion: None,
+            options: None,
+            watch: None,
             connections_max: 100_000,
             idle_timeout: Duration::from_secs(600),
         }
@@ -156,10 +164,14 @@ impl Origin {
         ];
         for (role, address) in roles {
             let Some(address) = address else { continue };
-            let listener =
-                socket::listen(address, options.congestion.as_deref()).map_err(|error| {
-                    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-                })?;
+            let listener = socket::listen(
+                address,
+                options.congestion.as_deref(),
+                options.options.as_ref(),
+            )
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+            })?;
             addresses.push((role, listener.local_addr()?));
             listeners.push((role, listener));
         }

@@ -14,6 +14,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Context, Pumped};
 use super::{Counters, Handlers, OriginOptions, Role};
+use crate::bench::socket;
+use crate::bench::watch::Watch;
+use crate::net::options::OptionPlan;
 
 /// Reads go through one buffer a thread; 256 KiB is where more stops helping.
 const SCRATCH: usize = 256 * 1024;
@@ -48,6 +51,8 @@ pub(super) struct Server {
     stop: Arc<AtomicBool>,
     connections_max: u64,
     idle_timeout: Duration,
+    options: Option<OptionPlan>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Server {
@@ -77,6 +82,8 @@ impl Server {
             stop,
             connections_max: options.connections_max as u64,
             idle_timeout: options.idle_timeout,
+            options: options.options.clone(),
+            watch: options.watch.clone(),
         })
     }
 
@@ -180,6 +187,12 @@ impl Server {
             self.counters.refused.fetch_add(1, Relaxed);
             return;
         }
+        if let Err(error) = socket::accepted(&stream, self.options.as_ref()) {
+            // Its client has gone, or the kernel refuses an option: not served.
+            eprintln!("origin: cannot serve a connection: {error}");
+            self.counters.aborted.fetch_add(1, Relaxed);
+            return;
+        }
         self.counters.open.fetch_add(1, Relaxed);
         let peer = self.next_peer;
         self.next_peer = (peer + 1) % self.peers.len();
@@ -218,6 +231,9 @@ impl Server {
             self.counters.open.fetch_sub(1, Relaxed);
             self.free.push(index);
             return;
+        }
+        if let Some(watch) = &self.watch {
+            watch.show(&stream);
         }
         self.connections[index] = Some(Connection::new(stream, role, now));
         // Its first event comes from the registration itself.

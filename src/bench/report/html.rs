@@ -9,7 +9,7 @@ use super::{LayoutReport, Report, Row, ShapeReport};
 use crate::bench::stats::Interval;
 use crate::bench::units;
 
-const STYLE: &str = "\
+pub(crate) const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:1440px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 h1{font-size:1.7rem;margin-bottom:.2rem}h2{margin-top:2.5rem;border-bottom:2px solid #ddd}h3{margin-top:2rem}\
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0;font-variant-numeric:tabular-nums}\

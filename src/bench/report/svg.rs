@@ -1,12 +1,16 @@
-//! Plots as SVG text: bars with intervals, and percentile curves.
+//! Plots as SVG text: bars with intervals, percentile curves, and lines over time.
 //!
-//! Written by hand because it is two shapes of plot: a library would bring more
+//! Written by hand because it is three shapes of plot: a library would bring more
 //! code than this file, and fonts or a canvas of its own. Every plot carries its own
 //! styles, so that it is the same inside the page and as a file.
+
+mod lines;
 
 use std::fmt::Write as _;
 
 use crate::bench::stats::Interval;
+
+pub use lines::{Line, lines};
 
 /// Okabe and Ito's palette, told apart also by colour-blind eyes.
 const COLOURS: [&str; 8] = [
@@ -200,10 +204,10 @@ fn tick(ns: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn is_well_formed(svg: &str) -> bool {
+    pub(super) fn is_well_formed(svg: &str) -> bool {
         let mut open: Vec<&str> = Vec::new();
         for tag in svg.split('<').skip(1) {
             let tag = tag.split('>').next().unwrap_or_default();

@@ -30,7 +30,8 @@ impl Generator {
                 continue;
             };
             self.live += 1;
-            let checked = index % self.plan.check_one_in.max(1) == 0;
+            let one_in = self.plan.check_one_in;
+            let checked = one_in > 0 && index % one_in == 0;
             self.seed += 7_919;
             self.flows[index] = match (bulk, exchange) {
                 (Some(Bulk { direction, .. }), _) if index < bulk_flows => {
@@ -81,17 +82,27 @@ impl Generator {
                     return Err(format!("cannot connect to {}: {error}", self.plan.target));
                 }
                 if event.is_writable() && !stands[index] && stream.peer_addr().is_ok() {
+                    socket::connected(stream, self.plan.options.as_ref()).map_err(text)?;
                     stands[index] = true;
                     standing += 1;
                 }
             }
+        }
+        if let Some(watch) = &self.plan.watch {
+            let shown = if bulk_flows > 0 { bulk_flows } else { wanted };
+            let streams = streams.iter().take(shown).flatten();
+            streams.for_each(|stream| watch.show(stream));
         }
         Ok(streams)
     }
 
     pub(super) fn start_connect(&self, index: usize) -> Result<TcpStream, String> {
         let connect = || {
-            let mut stream = socket::connect(self.plan.target, self.plan.congestion.as_deref())?;
+            let mut stream = socket::connect(
+                self.plan.target,
+                self.plan.congestion.as_deref(),
+                self.plan.options.as_ref(),
+            )?;
             self.poll.registry().register(
                 &mut stream,
                 Token(index),

@@ -1,0 +1,282 @@
+//! What a search found, as a document: the verdict in words, and all that it rests
+//! on. The outputs are in [`table`], [`html`] and [`profile`]; JSON is the document
+//! itself.
+
+pub mod html;
+pub mod profile;
+#[cfg(test)]
+mod sample;
+pub mod table;
+
+use serde::Serialize;
+
+use super::measure::{Terms, Through};
+use super::race::{DEFAULTS, Decision, Fate, Leave};
+use super::search::{Row, StageResult};
+use super::space::values::{Facts, Skipped};
+use super::{TuneOptions, TuneResult};
+use crate::bench::machine::Machine;
+use crate::bench::stats::{self, Better, Interval, Verdict};
+
+/// Everything that a search found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of thalweg.
+    pub version: String,
+    /// The command line that made it.
+    pub command: String,
+    /// UTC, ISO 8601.
+    pub when: String,
+    /// What it ran on.
+    pub machine: Machine,
+    /// Which path, in words.
+    pub place: String,
+    /// What all runs share.
+    pub terms: Terms,
+    /// Asked for, seconds.
+    pub time: f64,
+    /// Taken, seconds.
+    pub took: f64,
+    /// A gain below this share is not recommended.
+    pub minimum_effect: f64,
+    /// Of every interval.
+    pub confidence: f64,
+    /// Of the order and the intervals.
+    pub seed: u64,
+    /// What a first look at the path found.
+    pub facts: Facts,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
+    /// What was not searched over, and why.
+    pub skipped: Vec<Skipped>,
+    /// One for each race.
+    pub stages: Vec<StageResult>,
+    /// In a few sentences, the answer first.
+    pub verdict: Vec<String>,
+    /// What held the defaults back, and the present settings, in a few sentences.
+    pub findings: Vec<String>,
+    /// The profile as TOML.
+    pub profile: String,
+}
+
+/// What the command knows and a search does not.
+#[derive(Debug, Clone)]
+pub struct Occasion {
+    /// The command line.
+    pub command: String,
+    /// UTC, ISO 8601.
+    pub when: String,
+    /// What it ran on.
+    pub machine: Machine,
+    /// Which path, in words.
+    pub place: String,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
+    /// What the profile is to be called.
+    pub profile_name: String,
+}
+
+impl Report {
+    /// Puts the document together.
+    pub fn new(options: &TuneOptions, result: TuneResult, occasion: Occasion) -> Self {
+        let mut report = Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: occasion.command,
+            when: occasion.when,
+            machine: occasion.machine,
+            place: occasion.place,
+            terms: options.terms.clone(),
+            time: options.time.as_secs_f64(),
+            took: result.took.as_secs_f64(),
+            minimum_effect: options.minimum_effect,
+            confidence: stats::CONFIDENCE,
+            seed: options.seed,
+            verdict: verdict(&result, options.minimum_effect),
+            findings: findings(&result),
+            facts: result.facts,
+            doubts: occasion.doubts,
+            skipped: result.skipped,
+            stages: result.stages,
+            profile: String::new(),
+        };
+        report.profile = profile::render(&report, &occasion.profile_name);
+        report
+    }
+
+    /// How it was measured, in one sentence.
+    pub fn method(&self) -> String {
+        let stages = self.stages.iter().map(|stage| {
+            format!(
+                "{}{} runs of {:.2} s after {:.2} s of warm-up",
+                match stage.through {
+                    Through::Nothing => "",
+                    Through::Forwarder => "through a forwarder ",
+                },
+                stage.runs,
+                stage.timing.duration.as_secs_f64(),
+                stage.timing.warm_up.as_secs_f64(),
+            )
+        });
+        format!(
+            "{}; interleaved rounds in random order, the kernel's defaults in each; the decision \
+             by fresh runs at {:.0} %; took {:.0} s of {:.0} s",
+            stages.collect::<Vec<_>>().join(", "),
+            self.confidence * 100.0,
+            self.took,
+            self.time,
+        )
+    }
+
+    /// The conditions, in one line.
+    pub fn conditions(&self) -> String {
+        let flows = self.terms.flows;
+        format!(
+            "objective {}, direction {}, {flows} flow{}; congestion control of the defaults: {}",
+            self.terms.objective,
+            super::measure::name_of(self.terms.direction),
+            if flows == 1 { "" } else { "s" },
+            self.facts.congestion,
+        )
+    }
+
+    /// What the first look found, in one line.
+    pub fn path(&self) -> String {
+        use crate::bench::units;
+        format!(
+            "rtt {}, segments of {} bytes, {} with the defaults: {} under way on a flow",
+            units::latency(self.facts.rtt.as_nanos() as f64),
+            self.facts.mss,
+            units::bit_rate(self.facts.rate),
+            units::size(self.facts.bandwidth_delay() as f64),
+        )
+    }
+}
+
+impl StageResult {
+    /// Rows for a table: those that stayed to the end, then those that were dropped,
+    /// each by what is known best of them, best first; without a figure, last.
+    pub fn ranked(&self) -> Vec<(usize, &Row)> {
+        let mut rows: Vec<(usize, &Row)> = self.rows.iter().enumerate().collect();
+        let key = |row: &(usize, &Row)| match row.1.confirmed.or(row.1.ratio) {
+            _ if row.0 == DEFAULTS => 1.0,
+            Some(ratio) => ratio.estimate,
+            None => f64::NEG_INFINITY,
+        };
+        let dropped = |row: &(usize, &Row)| row.1.fate != Fate::Stayed;
+        rows.sort_by(|a, b| {
+            let by_fate = dropped(a).cmp(&dropped(b));
+            by_fate.then(key(b).total_cmp(&key(a)))
+        });
+        rows
+    }
+
+    /// What a row is called: one that has nothing of its own is the race's defaults.
+    pub fn name<'a>(&self, row: &'a Row) -> &'a str {
+        if row.candidate.changes.is_empty() && !self.base.changes.is_empty() {
+            "recommended leg alone"
+        } else {
+            &row.name
+        }
+    }
+}
+
+/// `1.43 [1.38, 1.50]`.
+pub(super) fn ratio_text(ratio: Interval) -> String {
+    format!(
+        "{:.2} [{:.2}, {:.2}]",
+        ratio.estimate, ratio.low, ratio.high
+    )
+}
+
+fn verdict(result: &TuneResult, minimum_effect: f64) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for stage in &result.stages {
+        sentences.push(decision(stage, minimum_effect));
+        sentences.extend(present(stage));
+    }
+    sentences
+}
+
+fn decision(stage: &StageResult, minimum_effect: f64) -> String {
+    let than = match stage.through {
+        Through::Nothing => "the kernel's defaults",
+        Through::Forwarder => "the forwarder's defaults",
+    };
+    let leave = match stage.through {
+        Through::Nothing => "leave it to the kernel",
+        Through::Forwarder => "leave the forwarder's settings as they are",
+    };
+    let least = minimum_effect * 100.0;
+    match &stage.decision {
+        Decision::Recommend { arm, ratio } => format!(
+            "{}: {} times as good as {than} in {} fresh rounds",
+            stage.rows[*arm].name,
+            ratio_text(*ratio),
+            stage.rows[*arm].rounds[1],
+        ),
+        Decision::Leave { why } => match why {
+            Leave::NothingBetter => {
+                format!("{leave}: nothing looked better than {than} by {least:.0} % or more")
+            }
+            Leave::NotConfirmed { arm, ratio } => format!(
+                "{leave}: {} led the race, but {} fresh rounds say {} times as good as {than}: {}",
+                stage.rows[*arm].name,
+                stage.rows[*arm].rounds[1],
+                ratio_text(*ratio),
+                if ratio.low > 1.0 {
+                    format!("less than the {least:.0} % that is worth a setting")
+                } else if ratio.high < 1.0 {
+                    "worse".to_owned()
+                } else {
+                    "noise".to_owned()
+                },
+            ),
+            Leave::NoTime { arm } => format!(
+                "{leave}: {} led the race, but there was no time to confirm it; a longer --time \
+                 tells",
+                stage.rows[*arm].name,
+            ),
+            Leave::Broken { error } => format!("{leave}: {error}"),
+        },
+    }
+}
+
+/// What the user has now against the defaults.
+fn present(stage: &StageResult) -> Option<String> {
+    let row = stage.present()?;
+    let (ratio, rounds) = match (row.confirmed, row.ratio) {
+        (Some(ratio), _) => (ratio, row.rounds[1]),
+        (None, Some(ratio)) => (ratio, row.rounds[0]),
+        (None, None) => return Some(format!("present settings ({}): not measured", row.name)),
+    };
+    let advice = match stats::verdict(ratio, rounds, Better::More) {
+        Verdict::Faster => "better than the defaults",
+        Verdict::Slower => "worse than the defaults: leave them out",
+        Verdict::Noise => "no different from the defaults: they can be left out",
+    };
+    Some(format!(
+        "present settings ({}): {} times as good as the kernel's defaults, {advice}",
+        row.name,
+        ratio_text(ratio),
+    ))
+}
+
+fn findings(result: &TuneResult) -> Vec<String> {
+    let mut findings = Vec::new();
+    let Some(stage) = result.stages.first() else {
+        return findings;
+    };
+    let recommended = match stage.decision {
+        Decision::Recommend { arm, .. } => stage.rows.get(arm),
+        Decision::Leave { .. } => None,
+    };
+    let rows = stage.rows.first().into_iter().chain(stage.present());
+    for row in rows.chain(recommended.filter(|row| !row.present)) {
+        if let Some(diagnosis) = &row.diagnosis {
+            let remedy = diagnosis.remedy.as_ref();
+            let remedy = remedy.map_or_else(String::new, |text| format!("\n    → {text}"));
+            findings.push(format!("{}: {}{remedy}", row.name, diagnosis.finding));
+        }
+    }
+    findings
+}
