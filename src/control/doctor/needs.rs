@@ -83,7 +83,7 @@ fn sessions(config: &Config) -> Option<u64> {
 /// used again for another server. A name may have more addresses, and then needs less.
 fn ports(forward: &Forward, config: &Config) -> Option<u64> {
     let sessions = forward.max_connections.or(config.global.max_connections)?;
-    let servers = forward.servers.iter();
+    let servers = forward.pool.servers.iter();
     let servers = servers.filter(|it| !matches!(it.address, Address::Unix(_)));
     match servers.count() as u64 {
         0 => None,
