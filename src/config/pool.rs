@@ -160,6 +160,13 @@ pub(super) const KEYS: [&str; 19] = [
     "warm_max_age",
 ];
 
+/// Keys that every pool has for itself.
+const IN_POOLS: Elsewhere<'_> = Elsewhere {
+    keys: &["servers", "name"],
+    owner: "of a pool",
+    remedy: "such as [upstream.web] with servers = [\"10.0.0.1:443\"]",
+};
+
 /// Keys that a pool has not, and where they belong.
 const IN_SERVERS: Elsewhere<'_> = Elsewhere {
     keys: &["address", "weight", "backup", "max_connections", "state"],
@@ -197,9 +204,9 @@ pub(super) struct WrittenPool {
 
 impl WrittenPool {
     /// `[upstream.NAME]`.
-    pub(super) fn named(entry: &Entry, report: &mut Report) -> Self {
+    pub(super) fn named(entry: &Entry, base: &Pool, report: &mut Report) -> Self {
         let title = format!("[upstream.{}]", entry.key);
-        let mut pool = Self::of(Vec::new());
+        let mut pool = Self::of(Vec::new(), base);
         if let Some(table) = TableReader::open(&entry.node, &title, report) {
             pool.read(table, &entry.key_span, report);
         }
@@ -210,7 +217,7 @@ impl WrittenPool {
     /// `upstream = { servers = … }`; `name` is what `thalweg check` prints of a
     /// pool that has one.
     fn inline(node: &Node, names: &Names, report: &mut Report) -> Self {
-        let mut pool = Self::of(Vec::new());
+        let mut pool = Self::of(Vec::new(), names.base_pool());
         if let Some(mut table) = TableReader::open(node, "`upstream`", report) {
             pool.rest.name = table.read("name", report, |node| {
                 let name = values::string(node)?;
@@ -223,9 +230,19 @@ impl WrittenPool {
         pool
     }
 
-    fn of(servers: Vec<WrittenServer>) -> Self {
-        let rest = Pool::new(Vec::new());
+    fn of(servers: Vec<WrittenServer>, base: &Pool) -> Self {
+        let rest = base.clone();
         Self { servers, rest }
+    }
+
+    /// `[defaults.upstream]`: what pools start from that do not say otherwise.
+    pub(super) fn base(node: &Node, report: &mut Report) -> Pool {
+        let mut pool = Self::of(Vec::new(), &Pool::new(Vec::new()));
+        if let Some(mut table) = TableReader::open(node, "[defaults.upstream]", report) {
+            pool.read_rest(&mut table, report);
+            table.close(report, &[IN_POOLS, IN_SERVERS, IN_CHECKS]);
+        }
+        pool.rest
     }
 
     /// The pool that belongs to the n-th port of a range.
@@ -250,6 +267,12 @@ impl WrittenPool {
             let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
             report.consequence(place, fault.remedy(remedy));
         }
+        self.read_rest(t, report);
+        table.close(report, &[IN_SERVERS, IN_CHECKS]);
+    }
+
+    /// Every key but the servers.
+    fn read_rest(&mut self, t: &mut TableReader<'_>, report: &mut Report) {
         let pool = &mut self.rest;
         read_policy(t, pool, report);
         read_failing(t, pool, report);
@@ -258,7 +281,6 @@ impl WrittenPool {
         }
         read_names(t, pool, report);
         read_local(t, pool, &self.servers, report);
-        table.close(report, &[IN_SERVERS, IN_CHECKS]);
     }
 }
 
@@ -341,7 +363,9 @@ fn read_local(
     if let Some(node) = t.get("source") {
         pool.sources = sources::read(node, report);
     }
-    pool.interface = t.read("interface", report, profile::interface);
+    if let Some(interface) = t.read("interface", report, profile::interface) {
+        pool.interface = Some(interface);
+    }
     let transparent = t.read("transparent", report, values::boolean);
     set(&mut pool.transparent, transparent);
     set(
@@ -354,11 +378,14 @@ fn read_local(
     if !pool.transparent {
         return;
     }
-    if let (false, Some(node)) = (pool.sources.is_empty(), t.get("source")) {
+    let switch = t.get("transparent");
+    let place = t.get("source").or(switch);
+    if let (false, Some(node)) = (pool.sources.is_empty(), place) {
         let fault = Fault::new("`source`: with `transparent` the client's address is the source");
         report.error(&node.span, fault.remedy("remove one of the two"));
     }
-    if let (true, Some(node)) = (pool.warm > 0, t.get("warm")) {
+    let place = t.get("warm").or(switch);
+    if let (true, Some(node)) = (pool.warm > 0, place) {
         let fault = Fault::new(
             "`warm`: with `transparent` a connection belongs to one client; none can be kept ready",
         );
@@ -436,7 +463,7 @@ pub(super) fn upstream(node: &Node, names: &mut Names, report: &mut Report) -> W
                 Err(mut fault) => {
                     fault.message = format!("`upstream`: {}", fault.message);
                     report.consequence(&node.span, fault);
-                    WrittenPool::of(Vec::new())
+                    WrittenPool::of(Vec::new(), names.base_pool())
                 }
             }
         }
@@ -444,6 +471,9 @@ pub(super) fn upstream(node: &Node, names: &mut Names, report: &mut Report) -> W
         Value::Table(_) if node.entry("address").is_none() => {
             WrittenPool::inline(node, names, report)
         }
-        _ => WrittenPool::of(whole_servers("upstream", node, report)),
+        _ => {
+            let servers = whole_servers("upstream", node, report);
+            WrittenPool::of(servers, names.base_pool())
+        }
     }
 }

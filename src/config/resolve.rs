@@ -69,6 +69,8 @@ fn read_file(report: &mut Report, file: &FileText) -> Node {
 pub(super) struct Names {
     profiles: BTreeMap<String, SocketOptions>,
     pools: BTreeMap<String, WrittenPool>,
+    /// What pools start from.
+    base_pool: Pool,
     /// Profiles and pools that some forward names.
     used_profiles: BTreeSet<String>,
     used_pools: BTreeSet<String>,
@@ -96,6 +98,7 @@ fn config(root: &Node, report: &mut Report) -> Config {
     let mut names = Names {
         profiles: config.profiles,
         pools: BTreeMap::new(),
+        base_pool: base_pool(table.get("defaults"), report),
         used_profiles: BTreeSet::new(),
         used_pools: BTreeSet::new(),
         shared: HashSet::new(),
@@ -111,7 +114,7 @@ fn config(root: &Node, report: &mut Report) -> Config {
         if report.is_argument(&entry.key_span) && entry.node.entry("servers").is_none() {
             continue;
         }
-        let pool = WrittenPool::named(entry, report);
+        let pool = WrittenPool::named(entry, &names.base_pool, report);
         names.pools.insert(entry.key.clone(), pool);
     }
     let defaults = match table.get("defaults") {
@@ -254,8 +257,18 @@ fn defaults(node: &Node, names: &Names, report: &mut Report) -> Settings {
         return Settings::default();
     };
     let settings = Settings::read(&mut table, names, report);
+    // Read before the pools: see `base_pool`.
+    table.get("upstream");
     table.close(report, &[]);
     settings
+}
+
+/// `[defaults.upstream]`, which pools need before `[defaults]` as a whole is read.
+fn base_pool(defaults: Option<&Node>, report: &mut Report) -> Pool {
+    match defaults.and_then(|node| node.entry("upstream")) {
+        Some(entry) => WrittenPool::base(&entry.node, report),
+        None => Pool::new(Vec::new()),
+    }
 }
 
 /// A profile or a pool that only `--set` made and no forward uses is a slip of the
@@ -285,6 +298,11 @@ fn refuse_useless_overrides(
 }
 
 impl Names {
+    /// What pools start from that do not say otherwise.
+    pub(super) const fn base_pool(&self) -> &Pool {
+        &self.base_pool
+    }
+
     /// Checks that a profile exists.
     pub(super) fn check_profile(&self, name: &str) -> Result<(), Fault> {
         if self.profiles.contains_key(name) {

@@ -164,11 +164,12 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
             "auto" => engine = Some("auto"),
             "copy" => data_path = Some("copy"),
             "splice" => data_path = Some("splice"),
+            "warm" => set.push("defaults.upstream.warm=64".to_owned()),
             other if other.contains('=') => set.push(other.to_owned()),
             other => {
                 return Err(format!(
                     "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
-                     KEY=VALUE as for --set)"
+                     warm, KEY=VALUE as for --set)"
                 ));
             }
         }

@@ -328,3 +328,42 @@ fn name_servers_have_port_53_unless_given() {
     assert_eq!(names.hosts, PathBuf::from("/h"));
     assert_eq!(names.resolv_conf, PathBuf::from("/etc/resolv.conf"));
 }
+
+#[test]
+fn pools_start_from_the_defaults() {
+    let config = Config::parse(
+        r#"
+        [defaults.upstream]
+        balance = "least_conn"
+        warm = 4
+        check = "tcp"
+
+        [upstream.web]
+        servers = ["10.0.0.1:443"]
+        warm = 0
+        check = "off"
+
+        [[forward]]
+        listen = ":1"
+        upstream = "web"
+
+        [[forward]]
+        listen = ":2"
+        upstream = "10.0.0.1:443,10.0.0.2:443"
+        "#,
+    )
+    .unwrap();
+    let pools: Vec<_> = config.forwards.iter().map(|it| &it.pool).collect();
+    assert!(pools.iter().all(|it| it.balance == Balance::LeastConn));
+    assert_eq!((pools[0].warm, pools[1].warm), (0, 4));
+    assert_eq!(
+        (pools[0].check.is_some(), pools[1].check.is_some()),
+        (false, true)
+    );
+    assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+
+    let text = "[defaults.upstream]\nservers = []\nfluff = 1\n";
+    let errors = Config::parse(text).unwrap_err().to_string();
+    assert!(errors.contains("`servers` is a key of a pool"), "{errors}");
+    assert!(errors.contains("fluff"), "{errors}");
+}
