@@ -1,7 +1,7 @@
 //! The words a configuration chooses from: one table for each, read and printed
 //! from the same lines.
 
-use super::{DataPath, EngineChoice, LogFormat, LogLevel, SessionLog};
+use super::{DataPath, EngineChoice, LogFormat, LogLevel, SessionLog, TapDirection, TapFormat};
 
 pub(super) const ENGINES: &[(&str, EngineChoice)] = &[
     ("auto", EngineChoice::Auto),
@@ -29,6 +29,19 @@ pub(super) const DATA_PATHS: &[(&str, DataPath)] = &[
     ("auto", DataPath::Auto),
     ("copy", DataPath::Copy),
     ("splice", DataPath::Splice),
+];
+
+pub(super) const TAP_FORMATS: &[(&str, TapFormat)] = &[
+    ("hex", TapFormat::Hex),
+    ("text", TapFormat::Text),
+    ("http", TapFormat::Http),
+    ("pcapng", TapFormat::Pcapng),
+];
+
+pub(super) const TAP_DIRECTIONS: &[(&str, TapDirection)] = &[
+    ("up", TapDirection::Up),
+    ("down", TapDirection::Down),
+    ("both", TapDirection::Both),
 ];
 
 /// `DiffServ` code points by name: RFC 2474, 2597, 3246, 5865, 8622.

@@ -10,6 +10,7 @@ use super::pool::{LATER, Written, addresses, upstream};
 use super::raw::{Node, TableReader};
 use super::report::{Fault, Report, Span};
 use super::resolve::Names;
+use super::tap::{TapSettings, Taps};
 use super::values::{self, Limit};
 use super::{DataPath, Forward, Server, Timeouts};
 use super::{choices, profile};
@@ -31,6 +32,7 @@ pub(super) struct Settings {
     client_profile: Option<String>,
     upstream_profile: Option<String>,
     max_connections: Option<Limit>,
+    pub(super) tap: Option<TapSettings>,
 }
 
 impl Settings {
@@ -47,6 +49,7 @@ impl Settings {
             client_profile: profile_name(t, "client_profile", names, report),
             upstream_profile: profile_name(t, "upstream_profile", names, report),
             max_connections: t.read("max_connections", report, values::connections),
+            tap: TapSettings::read(t, report),
         }
     }
 
@@ -62,6 +65,10 @@ impl Settings {
             client_profile: self.client_profile.or(defaults.client_profile.clone()),
             upstream_profile: self.upstream_profile.or(defaults.upstream_profile.clone()),
             max_connections: self.max_connections.or(defaults.max_connections),
+            tap: match self.tap {
+                Some(tap) => Some(tap.or(defaults.tap.as_ref())),
+                None => defaults.tap.clone(),
+            },
         }
     }
 
@@ -102,6 +109,7 @@ pub(super) struct Forwards {
     repeats: HashMap<String, usize>,
     addresses: usize,
     seen: bool,
+    taps: Taps,
 }
 
 impl Forwards {
@@ -114,6 +122,7 @@ impl Forwards {
             repeats: HashMap::new(),
             addresses: 0,
             seen: false,
+            taps: Taps::default(),
         }
     }
 
@@ -146,6 +155,7 @@ impl Forwards {
         };
         let settings = Settings::read(&mut table, names, report).or(&self.defaults);
         table.close(report, &LATER);
+        let tap = self.taps.finish(settings.tap.as_ref(), report);
         if listen.is_empty() || servers.is_empty() {
             return;
         }
@@ -153,7 +163,10 @@ impl Forwards {
             Ok(pairs) => pairs,
             Err((span, fault)) => return report.error(&span, fault),
         };
-        let template = template(&settings, names);
+        let template = Forward {
+            tap,
+            ..template(&settings, names)
+        };
         self.check_listeners(&listen, report);
         for (listen_on, servers) in pairs {
             let several = listen_on.len() < listen.iter().map(|l| l.range.len()).sum();
@@ -187,6 +200,7 @@ fn template(settings: &Settings, names: &mut Names) -> Forward {
         max_connections: settings.max_connections.and_then(Limit::count),
         timeouts: settings.timeouts(),
         data_path: settings.data_path.unwrap_or(DataPath::Auto),
+        tap: None,
         client: names.profile(&client_profile),
         client_profile,
         upstream: profile::upstream_leg(&names.profile(&upstream_profile)),

@@ -17,6 +17,7 @@ mod profile;
 mod raw;
 mod report;
 mod resolve;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -30,6 +31,7 @@ use crate::net::address::Address;
 use crate::net::options::SocketOptions;
 
 pub use report::{ConfigErrors, Place, Problem};
+pub use tap::{Network, Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
 
 /// What a configuration is made from. All parts are optional; together they must
 /// name at least one forward.
@@ -263,6 +265,8 @@ pub struct Forward {
     pub timeouts: Timeouts,
     /// Copy, splice, or whichever suits the traffic.
     pub data_path: DataPath,
+    /// What of its traffic is shown; `None`: nothing.
+    pub tap: Option<Tap>,
     /// Options of the leg towards clients.
     pub client: SocketOptions,
     /// The profile they come from, for messages.

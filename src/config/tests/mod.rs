@@ -2,6 +2,7 @@
 
 mod properties;
 mod refused;
+mod taps;
 
 use super::*;
 
