@@ -344,6 +344,7 @@ fn setup(
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
+        taps: Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod accept;
 mod setup;
+mod tapping;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::record::SessionRecord;
+use crate::observe::tap::Source;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
@@ -73,6 +75,7 @@ pub struct Worker<E: Engine> {
     counters: Arc<Counters>,
     log: Log,
     session_log: SessionLog,
+    taps: Vec<Option<Source>>,
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
@@ -120,6 +123,7 @@ impl<E: Engine> Worker<E> {
             counters: setup.counters,
             log: setup.log,
             session_log: setup.session_log,
+            taps: setup.taps,
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
@@ -185,6 +189,7 @@ impl<E: Engine> Worker<E> {
         self.counters
             .accept_overflows
             .set(self.engine.accept_overflows());
+        self.publish_taps();
     }
 
     /// Accepts nothing more from now on.
@@ -488,6 +493,7 @@ impl<E: Engine> Worker<E> {
         let Some(entry) = self.sessions.remove(key) else {
             return;
         };
+        self.untap(key, &entry);
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.counters;

@@ -9,6 +9,7 @@ use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::tap::Source;
 use crate::relay::session::Rules;
 
 /// Everything a worker needs besides its engine.
@@ -28,6 +29,8 @@ pub struct Setup {
     pub log: Log,
     /// Which records it logs.
     pub session_log: SessionLog,
+    /// What it shows of its traffic, by forward; may be empty.
+    pub taps: Vec<Option<Source>>,
 }
 
 /// A forward.
