@@ -345,6 +345,7 @@ fn setup(
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
+        taps: Vec::new(),
     }
 }
 

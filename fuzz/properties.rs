@@ -15,6 +15,12 @@ use thalweg::config::{Config, ConfigErrors, FileText, Inputs, Override, Pair, un
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
+use thalweg::proto::conversation::Conversation as Session;
+use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
+use thalweg::proto::http2::{BLOCK_MAX, PREFACE};
+use thalweg::proto::notes::Note;
+use thalweg::proto::{Parse, tls};
+use thalweg::relay::Direction;
 
 /// A configuration file.
 pub(crate) fn config(data: &[u8]) {
@@ -197,4 +203,85 @@ pub(crate) fn session_key(data: &[u8]) {
         };
         assert_ne!(Token::Side(later, side).encode(), token.encode());
     }
+}
+
+/// Heads of HTTP/1, and a session that begins with them.
+pub(crate) fn http1(data: &[u8]) {
+    is_stable(data, head::request);
+    is_stable(data, head::response);
+    is_stable(data, head::trailers);
+    if let Parse::Found(request, _) = head::request(data) {
+        assert!(head::after_request(&request) != Follows::UntilClose);
+    }
+    talk(&[], data);
+}
+
+/// A session that speaks HTTP/2: frames, and headers compressed in them.
+pub(crate) fn http2(data: &[u8]) {
+    talk(PREFACE, data);
+}
+
+/// A ClientHello of TLS, and a session that begins with its record.
+pub(crate) fn tls_hello(data: &[u8]) {
+    is_stable(data, tls::client_hello);
+    if let Parse::Found(hello, length) = tls::client_hello(data) {
+        let named = hello.server_name.map_or(0, |name| name.len());
+        let offered: usize = hello.protocols.iter().map(Vec::len).sum();
+        assert!(named + offered <= length);
+    }
+    let length = (data.len() as u16).to_be_bytes();
+    talk(&[22, 3, 1, length[0], length[1]], data);
+}
+
+/// What is found is found in the bytes that it says, and whatever follows; what is
+/// none stays none.
+fn is_stable<T: PartialEq + Debug>(data: &[u8], parse: impl Fn(&[u8]) -> Parse<T>) {
+    let found = parse(data);
+    let longer = [data, &b"\0\r\n\r\nx"[..]].concat();
+    match &found {
+        Parse::Found(_, length) => {
+            assert!(*length <= data.len());
+            assert_eq!(parse(&data[..*length]), found);
+            assert_eq!(parse(&longer), found);
+        }
+        Parse::Invalid => assert_eq!(parse(&longer), found),
+        Parse::More => {}
+    }
+}
+
+/// Both directions of a session take the bytes, cut as the first of them says, with
+/// a gap where the second one says.
+fn talk(beginning: &[u8], data: &[u8]) {
+    let [cut, gap, data @ ..] = data else { return };
+    let cut = usize::from(*cut).max(1);
+    let mut conversation = Session::new();
+    let mut notes = Vec::new();
+    conversation.feed(Direction::Up, beginning, &mut notes);
+    for (index, piece) in data.chunks(cut).enumerate() {
+        for direction in Direction::BOTH {
+            notes.clear();
+            conversation.feed(direction, piece, &mut notes);
+            is_counted(&notes, piece.len() as u64 + HEAD_MAX as u64 + 1);
+            if index == usize::from(*gap) {
+                conversation.skip(direction, u64::from(*gap), &mut notes);
+            }
+        }
+        assert!(conversation.kept() <= 2 * (HEAD_MAX + 2 * BLOCK_MAX) + 1024 * 256);
+    }
+    for direction in Direction::BOTH {
+        conversation.end(direction, &mut notes);
+        // Nothing is followed behind an end.
+        notes.clear();
+        conversation.feed(direction, b"x", &mut notes);
+        assert_eq!(notes, [Note::Unfollowed { bytes: 1 }]);
+    }
+}
+
+/// No more bytes are told of than there were, those that were kept included.
+fn is_counted(notes: &[Note], most: u64) {
+    let unknown = notes.iter().map(|note| match note {
+        Note::Raw { bytes } | Note::Unfollowed { bytes } => *bytes,
+        _ => 0,
+    });
+    assert!(unknown.sum::<u64>() <= most);
 }

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
 //! | [`balance`] | pure: which server is tried next |
+//! | [`proto`] | pure: what a stream is: HTTP/1, HTTP/2, TLS |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
 //! | [`config`] | text to a validated, immutable configuration |
 //! | [`observe`] | counters, session records, the log that never blocks |
@@ -27,6 +28,7 @@ pub mod control;
 pub mod engine;
 pub mod net;
 pub mod observe;
+pub mod proto;
 pub mod relay;
 pub mod tune;
 pub mod worker;

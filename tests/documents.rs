@@ -67,6 +67,12 @@ fn every_key_of_the_configuration_is_documented_and_no_other() {
         ),
         ("## `[profile.NAME]`", "[profile.x]\nzzqq=1"),
         ("### `keepalive`", "[profile.x]\nkeepalive={zzqq=1}"),
+        ("### `tap`", "[defaults]\ntap={zzqq=1}"),
+        ("### `tap.filter`", "[defaults]\ntap={filter={zzqq=1}}"),
+        (
+            "### `tap.rotate`",
+            "[defaults]\ntap={rotate={zzqq=1,size=\"1MiB\"}}",
+        ),
     ] {
         let mut documented = first_column(&text, heading);
         if heading.contains("forward") {

@@ -27,7 +27,8 @@ use crate::observe::log::timestamp;
 
 const EXAMPLES: &str = "\
 Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any command
-  thalweg:epoll thalweg:uring thalweg:copy thalweg:splice, joined by +; also KEY=VALUE
+  thalweg:epoll thalweg:uring thalweg:copy thalweg:splice thalweg:tap (the first 64 KiB
+  of each session are shown, to /dev/null), joined by +; also KEY=VALUE
   as for --set; nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one;
   KIND@PATH takes another binary; cmd:COMMAND has {listen} and {upstream} in it
 
@@ -39,6 +40,7 @@ Examples:
   thalweg bench --quick
   thalweg bench --subjects direct,thalweg,nginx --shapes bulk-up,rr,crr --report out
   thalweg bench --subjects thalweg:copy,thalweg:splice --shapes bulk-down --against thalweg:copy
+  thalweg bench --subjects thalweg,thalweg:tap --shapes bulk-up,bulk-down --against thalweg
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
   thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
   thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";

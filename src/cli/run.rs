@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   thalweg run -l :5000 -r 10.0.0.1:443
   thalweg run -c thalweg.toml --reactors 2
+  thalweg run -l :5000 -r 10.0.0.1:80 --tap http
   thalweg run -c thalweg.toml --log-format json --log-to /var/log/thalweg.log
 
 SIGTERM or SIGINT stops accepting and lets transfers finish, for at most
@@ -37,6 +38,8 @@ pub struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    tap: TapArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +65,25 @@ struct EngineArgs {
     #[arg(long, value_name = "PATH", value_parser = ["auto", "copy", "splice"],
           hide_possible_values = true)]
     data_path: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Tap")]
+struct TapArgs {
+    /// Show what flows: hex, text, http, or pcapng
+    ///
+    /// The first 64 KiB of every session, on standard error unless --tap-to says otherwise.
+    /// http decodes HTTP/1, HTTP/2, gRPC and TLS records; pcapng is for Wireshark and needs a
+    /// file. A forward with a tap of its own in the file keeps its keys.
+    #[arg(long, value_name = "FORMAT", value_parser = ["hex", "text", "http", "pcapng"],
+          hide_possible_values = true)]
+    tap: Option<String>,
+
+    /// Where the tap goes: stderr, or a file
+    ///
+    /// The path of a file needs a slash, such as ./tap.pcapng.
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::FilePath)]
+    tap_to: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -101,7 +123,7 @@ struct LogArgs {
 
 /// Forwards until a signal ends it.
 pub fn run(args: Args) -> ExitCode {
-    let flags = flags(args.engine, args.log);
+    let flags = flags(args.engine, args.log, args.tap);
     let config = match args.sources.inputs(flags) {
         Ok(inputs) => Config::load(&inputs),
         Err(message) => {
@@ -123,12 +145,14 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 /// The flags as the keys they are short for.
-fn flags(engine: EngineArgs, log: LogArgs) -> Vec<Override> {
+fn flags(engine: EngineArgs, log: LogArgs, tap: TapArgs) -> Vec<Override> {
     let word = |set: bool, word: &str| set.then(|| word.to_owned());
     [
         ("--engine", "global.engine", engine.engine),
         ("--reactors", "global.reactors", engine.reactors),
         ("--data-path", "defaults.data_path", engine.data_path),
+        ("--tap", "defaults.tap.format", tap.tap),
+        ("--tap-to", "defaults.tap.to", tap.tap_to),
         ("--log-level", "log.level", log.log_level),
         ("--log-format", "log.format", log.log_format),
         ("--log-sessions", "log.sessions", log.log_sessions),

@@ -4,7 +4,7 @@
 use super::check::CheckWord;
 use super::{
     AdminState, Balance, DataPath, EngineChoice, HashKey, LogFormat, LogLevel, OnDown, Resolve,
-    SessionLog,
+    SessionLog, TapDirection, TapFormat,
 };
 
 pub(super) const ENGINES: &[(&str, EngineChoice)] = &[
@@ -88,6 +88,19 @@ pub(super) const CHECKS: &[(&str, CheckWord)] = &[
 ];
 
 pub(super) const ON_DOWNS: &[(&str, OnDown)] = &[("keep", OnDown::Keep), ("close", OnDown::Close)];
+
+pub(super) const TAP_FORMATS: &[(&str, TapFormat)] = &[
+    ("hex", TapFormat::Hex),
+    ("text", TapFormat::Text),
+    ("http", TapFormat::Http),
+    ("pcapng", TapFormat::Pcapng),
+];
+
+pub(super) const TAP_DIRECTIONS: &[(&str, TapDirection)] = &[
+    ("up", TapDirection::Up),
+    ("down", TapDirection::Down),
+    ("both", TapDirection::Both),
+];
 
 /// `DiffServ` code points by name: RFC 2474, 2597, 3246, 5865, 8622.
 pub(super) const DSCPS: &[(&str, u8)] = &[

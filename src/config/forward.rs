@@ -11,6 +11,7 @@ use super::pool::{self, Pool, WrittenPool, upstream};
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
 use super::resolve::Names;
+use super::tap::{TapSettings, Taps};
 use super::values::{self, Limit};
 use super::{DataPath, Forward, Server, Timeouts};
 use super::{choices, profile};
@@ -32,6 +33,7 @@ pub(super) struct Settings {
     client_profile: Option<String>,
     upstream_profile: Option<String>,
     max_connections: Option<Limit>,
+    pub(super) tap: Option<TapSettings>,
 }
 
 impl Settings {
@@ -48,6 +50,7 @@ impl Settings {
             client_profile: profile_name(t, "client_profile", names, report),
             upstream_profile: profile_name(t, "upstream_profile", names, report),
             max_connections: t.read("max_connections", report, values::connections),
+            tap: TapSettings::read(t, report),
         }
     }
 
@@ -63,6 +66,10 @@ impl Settings {
             client_profile: self.client_profile.or(defaults.client_profile.clone()),
             upstream_profile: self.upstream_profile.or(defaults.upstream_profile.clone()),
             max_connections: self.max_connections.or(defaults.max_connections),
+            tap: match self.tap {
+                Some(tap) => Some(tap.or(defaults.tap.as_ref())),
+                None => defaults.tap.clone(),
+            },
         }
     }
 
@@ -103,6 +110,7 @@ pub(super) struct Forwards {
     repeats: HashMap<String, usize>,
     addresses: usize,
     seen: bool,
+    taps: Taps,
 }
 
 impl Forwards {
@@ -115,6 +123,7 @@ impl Forwards {
             repeats: HashMap::new(),
             addresses: 0,
             seen: false,
+            taps: Taps::default(),
         }
     }
 
@@ -149,6 +158,7 @@ impl Forwards {
         }
         let settings = Settings::read(&mut table, names, report).or(&self.defaults);
         table.close(report, &[IN_POOLS, IN_SERVERS]);
+        let tap = self.taps.finish(settings.tap.as_ref(), report);
         let (Some(listen), Some(pool)) = (listen, pool) else {
             return;
         };
@@ -159,7 +169,10 @@ impl Forwards {
             Ok(pairs) => pairs,
             Err((span, fault)) => return report.error(&span, fault),
         };
-        let template = template(&settings, names);
+        let template = Forward {
+            tap,
+            ..template(&settings, names)
+        };
         if let Some(node) = upstream_node {
             refuse_two_sources(&pool, &template, node, report);
         }
@@ -218,6 +231,7 @@ fn template(settings: &Settings, names: &mut Names) -> Forward {
         max_connections: settings.max_connections.and_then(Limit::count),
         timeouts: settings.timeouts(),
         data_path: settings.data_path.unwrap_or(DataPath::Auto),
+        tap: None,
         client: names.profile(&client_profile),
         client_profile,
         upstream: profile::upstream_leg(&names.profile(&upstream_profile)),

@@ -22,6 +22,7 @@ mod report;
 mod resolve;
 mod server;
 mod sources;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -40,6 +41,7 @@ pub use check::{Check, CheckKind, OnDown};
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
 pub use server::{AdminState, Server};
+pub use tap::{Network, Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
 
 /// What a configuration is made from. All parts are optional; together they must
 /// name at least one forward.
@@ -300,6 +302,8 @@ pub struct Forward {
     pub timeouts: Timeouts,
     /// Copy, splice, or whichever suits the traffic.
     pub data_path: DataPath,
+    /// What of its traffic is shown; `None`: nothing.
+    pub tap: Option<Tap>,
     /// Options of the leg towards clients.
     pub client: SocketOptions,
     /// The profile they come from, for messages.

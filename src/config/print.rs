@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::choices::{self, word};
 use super::units::{format_duration, format_rate, format_size, format_timeout};
-use super::{Config, Forward, Global, Log, LogTarget, Reactors};
+use super::{Config, Forward, Global, Log, LogTarget, Reactors, Tap, TapTarget};
 use crate::net::options::{Keepalive, SocketOptions};
 
 pub(super) fn to_toml(config: &Config) -> String {
@@ -238,4 +238,49 @@ fn write_forward(out: &mut Out, forward: &Forward) {
     out.quoted("client_profile", &forward.client_profile);
     out.quoted("upstream_profile", &forward.upstream_profile);
     pool::write(out, &forward.pool);
+    match &forward.tap {
+        Some(of_forward) => out.bare("tap", tap(of_forward)),
+        None => out.quoted("tap", "off"),
+    }
+}
+
+fn tap(tap: &Tap) -> String {
+    let to = match &tap.to {
+        TapTarget::Stderr => "stderr".to_owned(),
+        // A path from a configuration is UTF-8.
+        TapTarget::File(path) => path.to_string_lossy().into_owned(),
+    };
+    let mut filter = String::new();
+    if !tap.filter.client.is_empty() {
+        let client = tap.filter.client.iter().map(|it| quote(&it.to_string()));
+        let client = client.collect::<Vec<_>>().join(", ");
+        let _ = write!(filter, "client = [{client}], ");
+    }
+    let direction = word(choices::TAP_DIRECTIONS, &tap.filter.direction);
+    let _ = write!(
+        filter,
+        "direction = \"{direction}\", sample = \"{}\"",
+        tap.filter.sample
+    );
+    let mut parts = vec![
+        format!(
+            "format = {}",
+            quote(word(choices::TAP_FORMATS, &tap.format))
+        ),
+        format!("to = {}", quote(&to)),
+        format!(
+            "max_bytes_per_session = {}",
+            quote(&format_size(tap.max_bytes_per_session))
+        ),
+        format!("filter = {{ {filter} }}"),
+    ];
+    if let Some(rotate) = tap.rotate {
+        let size = quote(&format_size(rotate.size));
+        parts.push(format!(
+            "rotate = {{ size = {size}, keep = {} }}",
+            rotate.keep
+        ));
+    }
+    parts.push(format!("unmask = {}", tap.unmask));
+    format!("{{ {} }}", parts.join(", "))
 }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, LogLevel};
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
+use crate::observe::tap::Taps;
 use crate::relay::ending::Cause;
 
 use prepare::Prepared;
@@ -33,6 +34,9 @@ use upstreams::Upstreams;
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long what taps still have to show may take to be written.
+const TAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often control looks whether every reactor still runs.
 const REACTOR_LOOK: Duration = Duration::from_secs(5);
@@ -55,11 +59,17 @@ pub fn run(config: &Config) -> Result<(), StartError> {
                 error,
             }
         })?;
-    let outcome =
-        Prepared::new(config, &log).and_then(|prepared| Running::start(prepared, log.clone()));
-    let outcome = outcome.and_then(|running| running.serve(&signals));
+    let outcome = forward(config, &log, &signals);
     drop(log);
     writer.finish(LOG_PATIENCE);
+    outcome
+}
+
+fn forward(config: &Config, log: &Log, signals: &Signals) -> Result<(), StartError> {
+    let taps = Taps::start(config, log)?;
+    let prepared = Prepared::new(config, log, &taps)?;
+    let outcome = Running::start(prepared, log.clone()).and_then(|running| running.serve(signals));
+    taps.finish(TAP_PATIENCE);
     outcome
 }
 

@@ -17,6 +17,7 @@ use crate::net::listener::{self, BindError, Bound};
 use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::tap::{TapError, Taps};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup, UpstreamSetup};
@@ -47,6 +48,9 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// A tap cannot be written.
+    #[error("{0}")]
+    Tap(#[from] TapError),
     /// A listener cannot be bound.
     #[error("forward {forward}: {error}")]
     Bind {
@@ -106,7 +110,7 @@ pub(super) struct ReactorPlan {
 }
 
 impl Prepared {
-    pub(super) fn new(config: &Config, log: &Log) -> Result<Self, StartError> {
+    pub(super) fn new(config: &Config, log: &Log, taps: &Taps) -> Result<Self, StartError> {
         let kind = choose_engine(config, log)?;
         let count = match config.global.reactors {
             Reactors::Auto => limits::reactor_count(),
@@ -161,6 +165,7 @@ impl Prepared {
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
+                    taps: taps.sources(index as u16),
                 },
                 pin: pin(config, index, count),
                 origin,

@@ -29,6 +29,7 @@ use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::pipe::PipePool;
 use crate::net::tcp_info::{self, TcpInfo};
+use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
 use crate::relay::session::{Close, Pumped, Readiness};
@@ -99,6 +100,8 @@ struct Conn {
     generation: u32,
     legs: [Leg; 2],
     stores: [Store; 2],
+    /// Whoever looks at what its lanes read.
+    tap: Option<Box<Feed>>,
 }
 
 #[derive(Debug, Default)]
@@ -398,13 +401,30 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let pumped = self
-            .kit
-            .pump(ends, &mut conn.stores[direction.index()], lane);
+        let pumped = self.kit.pump(
+            ends,
+            &mut conn.stores[direction.index()],
+            conn.tap.as_deref_mut(),
+            lane,
+        );
         if lane.progress() == crate::relay::lane::Progress::Finished {
             conn.legs[sink].shut = true;
         }
         pumped
+    }
+
+    fn tap(&mut self, key: SessionKey, mut feed: Box<Feed>) {
+        if let Some(conn) = self.conn_mut(key) {
+            let client = conn.legs[0].fd.as_ref().map(AsFd::as_fd);
+            if let Some(local) = client.and_then(listener::local_address) {
+                feed.set_local(local);
+            }
+            conn.tap = Some(feed);
+        }
+    }
+
+    fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
+        self.conn_mut(key)?.tap.take()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {

@@ -37,6 +37,7 @@ use crate::net::dial::Local;
 use crate::net::errno::Failure;
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
 use crate::relay::session::{Close, Pumped, Readiness};
@@ -180,6 +181,13 @@ pub trait Engine {
 
     /// Moves bytes of one lane until it parks or the budget ends.
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped;
+
+    /// From now on shows what the lanes of this session read, and their ends, to a
+    /// tap. Whoever calls this also taps the lanes: what is spliced is not seen.
+    fn tap(&mut self, key: SessionKey, feed: Box<Feed>);
+
+    /// Takes the tap back, if there is one. Works until the slot is used again.
+    fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>>;
 
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);

@@ -12,6 +12,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use super::chunks::{Chunks, Tail};
 use crate::net::errno::{Failure, Operation};
 use crate::net::pipe::{Pipe, PipePool};
+use crate::observe::tap::{Appetite, Feed, StreamEnd};
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
 use crate::relay::session::{self, Pumped};
@@ -72,8 +73,14 @@ pub(super) struct Ends<'a> {
 
 impl Kit {
     /// Pumps a lane until it parks or its budget ends.
-    pub(super) fn pump(&mut self, ends: Ends<'_>, store: &mut Store, lane: &mut Lane) -> Pumped {
-        let mut turn = Turn::start(store);
+    pub(super) fn pump(
+        &mut self,
+        ends: Ends<'_>,
+        store: &mut Store,
+        tap: Option<&mut Feed>,
+        lane: &mut Lane,
+    ) -> Pumped {
+        let mut turn = Turn::start(store, ends.direction, tap);
         while let Some(next) = turn.next(lane) {
             self.step(next, ends, store, lane, &mut turn);
         }
@@ -88,7 +95,7 @@ impl Kit {
         ends: Ends<'_>,
         store: &mut Store,
         lane: &mut Lane,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) {
         match next {
             Next::Fill {
@@ -107,7 +114,7 @@ impl Kit {
     }
 
     /// Ends a turn: what came of it.
-    pub(super) fn finish(&mut self, turn: &Turn, store: &mut Store, lane: &Lane) -> Pumped {
+    pub(super) fn finish(&mut self, turn: &Turn<'_>, store: &mut Store, lane: &Lane) -> Pumped {
         if lane.held() == 0 {
             self.empty(store);
         }
@@ -153,7 +160,7 @@ impl Kit {
         max: u32,
         store: &mut Store,
         lane: &mut Lane,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) {
         self.empty(store);
         let max = (self.pressed(max) as usize).min(self.scratch.len());
@@ -165,6 +172,7 @@ impl Kit {
         };
         lane.filled(n as u32);
         turn.moved(n as u32);
+        turn.show(&self.scratch[..n], lane);
         if n < max && !ends.exhaustive {
             lane.fill_blocked(FillBlock::Empty);
         }
@@ -191,7 +199,7 @@ impl Kit {
         max: u32,
         store: &mut Store,
         lane: &mut Lane,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) {
         if !matches!(store, Store::Pipe(_)) {
             self.empty(store);
@@ -232,7 +240,7 @@ impl Kit {
         len: u32,
         store: &mut Store,
         lane: &mut Lane,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) {
         let result = match store {
             Store::Tail(tail) => transmit(ends.sink, tail.unsent()).map(|n| n as u32),
@@ -277,7 +285,7 @@ impl Kit {
         }
     }
 
-    fn discard(&mut self, ends: Ends<'_>, max: u32, lane: &mut Lane, turn: &mut Turn) {
+    fn discard(&mut self, ends: Ends<'_>, max: u32, lane: &mut Lane, turn: &mut Turn<'_>) {
         let max = (max as usize).min(self.scratch.len());
         match receive(ends.source, &mut self.scratch[..max]) {
             Ok(0) => lane.source_eof(),
@@ -303,17 +311,26 @@ impl Store {
 
 /// One pump: what it has done so far.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Turn<'a> {
+    direction: Direction,
+    /// Whoever looks at the bytes.
+    tap: Option<&'a mut Feed>,
     pumped: Pumped,
     bytes: u32,
     moves: u32,
     cost_before: u64,
 }
 
-impl Turn {
-    /// Nothing done yet, for a lane with this store.
-    pub(super) const fn start(store: &Store) -> Self {
+impl<'a> Turn<'a> {
+    /// Nothing done yet, for a lane with this store and this tap.
+    pub(super) const fn start(
+        store: &Store,
+        direction: Direction,
+        tap: Option<&'a mut Feed>,
+    ) -> Self {
         Self {
+            direction,
+            tap,
             pumped: Pumped {
                 moved: false,
                 more: false,
@@ -344,10 +361,23 @@ impl Turn {
         self.bytes = self.bytes.saturating_add(n);
     }
 
+    /// Bytes that the lane was filled with, for whoever looks at them.
+    #[inline]
+    pub(super) fn show(&mut self, bytes: &[u8], lane: &mut Lane) {
+        if let Some(tap) = &mut self.tap
+            && tap.chunk(self.direction, bytes) == Appetite::Sated
+        {
+            lane.untap();
+        }
+    }
+
     /// An end counts as movement: it is the last thing the peer said.
-    pub(super) const fn source_ended(&mut self, lane: &mut Lane) {
+    pub(super) fn source_ended(&mut self, lane: &mut Lane) {
         lane.source_eof();
         self.pumped.moved = true;
+        if let Some(tap) = &mut self.tap {
+            tap.end(self.direction, StreamEnd::Orderly, lane.bytes_in());
+        }
     }
 
     pub(super) fn fill_failed(&mut self, direction: Direction, failure: Failure, lane: &mut Lane) {
@@ -355,6 +385,9 @@ impl Turn {
             Failure::WouldBlock => lane.fill_blocked(FillBlock::Empty),
             failure => {
                 lane.source_failed();
+                if let Some(tap) = &mut self.tap {
+                    tap.end(self.direction, StreamEnd::Failed, lane.bytes_in());
+                }
                 self.failed(direction.source(), failure);
             }
         }
@@ -373,7 +406,7 @@ impl Turn {
     }
 }
 
-pub(super) fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn) {
+pub(super) fn shut(ends: Ends<'_>, lane: &mut Lane, turn: &mut Turn<'_>) {
     if ends.last {
         lane.sink_shut();
         return;

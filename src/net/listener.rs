@@ -302,6 +302,13 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Accepted, Failure> {
     })
 }
 
+/// The address that an accepted connection's client is connected to: a listener on
+/// every address does not tell.
+pub fn local_address(fd: BorrowedFd<'_>) -> Option<Endpoint> {
+    let address = socket2::SockRef::from(&fd).local_addr().ok()?;
+    Some(endpoint(&address))
+}
+
 /// Connections that a TCP listener lost since it was made, because its accept
 /// queue or its SYN queue was full (behaviour 44). Wraps at 2^32.
 pub fn drops(listener: BorrowedFd<'_>) -> Result<u32, Errno> {

@@ -104,6 +104,11 @@ counters! {
     sessions_spliced,
     /// Lanes that wanted to splice and had to copy.
     splice_fallbacks,
+    /// Sessions that a tap shows.
+    tap_sessions,
+    /// Gauge: bytes that taps should have shown and that their targets did not get,
+    /// so far.
+    tap_dropped_bytes,
     /// Events of sessions that were gone already.
     stale_events,
     /// Pumps that ended with their budget and were queued again.

@@ -182,6 +182,8 @@ pub struct Lane {
     streak: u8,
     /// An end of the source would only echo an error that was seen elsewhere.
     doomed: bool,
+    /// Somebody looks at the bytes: they must pass through user memory.
+    tapped: bool,
     spliced: bool,
     fallback: Option<Fallback>,
 }
@@ -206,6 +208,7 @@ impl Lane {
             },
             streak: 0,
             doomed: false,
+            tapped: false,
             spliced: false,
             fallback: None,
         }
@@ -352,6 +355,27 @@ impl Lane {
         }
     }
 
+    /// Somebody looks at the bytes: from the next fill on they are copied, whatever
+    /// the policy, until [`Lane::untap`]. Called before the first fill.
+    pub const fn tap(&mut self) {
+        self.tapped = true;
+        self.path = Path::Copy;
+    }
+
+    /// Nobody looks any more: the path is the policy's again. A lane that has shown
+    /// bulk meanwhile splices at once.
+    pub fn untap(&mut self) {
+        if !self.tapped {
+            return;
+        }
+        self.tapped = false;
+        let bulk = self.streak >= BULK_STREAK && self.policy == PathPolicy::Auto;
+        if bulk || self.policy == PathPolicy::Splice {
+            self.path = Path::Splice;
+            self.streak = 0;
+        }
+    }
+
     /// The source's connection is known to have failed: an end read from now on
     /// is that failure's echo and is not passed on as an orderly end.
     pub const fn doom(&mut self) {
@@ -412,6 +436,11 @@ impl Lane {
         self.path
     }
 
+    /// Whether somebody looks at the bytes; such a lane never splices.
+    pub const fn is_tapped(&self) -> bool {
+        self.tapped
+    }
+
     /// Whether any byte crossed by splice.
     pub const fn has_spliced(&self) -> bool {
         self.spliced
@@ -442,7 +471,7 @@ impl Lane {
                 } else {
                     0
                 };
-                if self.streak >= BULK_STREAK && self.policy != PathPolicy::Copy {
+                if self.streak >= BULK_STREAK && self.policy != PathPolicy::Copy && !self.tapped {
                     self.path = Path::Splice;
                     self.streak = 0;
                 }
@@ -480,6 +509,37 @@ mod tests {
             (lane.next(), lane.progress()),
             (Next::Done, Progress::Finished)
         );
+    }
+
+    #[test]
+    fn a_tapped_lane_copies_until_nobody_looks() {
+        for policy in [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice] {
+            let mut lane = lane(policy);
+            lane.tap();
+            for _ in 0..3 * BULK_STREAK {
+                assert_eq!(lane.path(), Path::Copy);
+                lane.filled(256 * KIB);
+                lane.drained(256 * KIB);
+            }
+            lane.untap();
+            let after = match policy {
+                PathPolicy::Copy => Path::Copy,
+                PathPolicy::Auto | PathPolicy::Splice => Path::Splice,
+            };
+            assert_eq!(lane.path(), after);
+        }
+    }
+
+    #[test]
+    fn a_tap_of_messages_leaves_a_lane_as_it_was() {
+        let mut lane = lane(PathPolicy::Auto);
+        lane.tap();
+        lane.filled(KIB);
+        lane.drained(KIB);
+        lane.untap();
+        assert_eq!(lane.path(), Path::Copy);
+        lane.untap();
+        assert_eq!(lane.path(), Path::Copy);
     }
 
     #[test]

@@ -355,6 +355,7 @@ impl<E: Engine> Worker<E> {
             self.log.session(record);
         }
         if let Some(key) = self.sessions.insert(entry) {
+            self.tap(key);
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;

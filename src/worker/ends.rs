@@ -22,6 +22,7 @@ impl<E: Engine> Worker<E> {
         let Some(entry) = self.sessions.remove(key) else {
             return;
         };
+        self.untap(key, &entry);
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.counters;

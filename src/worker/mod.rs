@@ -22,6 +22,7 @@ mod queue;
 mod races;
 mod sessions;
 mod setup;
+mod tapping;
 pub mod upstream;
 mod warm;
 
@@ -41,6 +42,7 @@ use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
@@ -84,6 +86,7 @@ pub struct Worker<E: Engine> {
     counters: Arc<Counters>,
     log: Log,
     session_log: SessionLog,
+    taps: Vec<Option<Source>>,
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
@@ -146,6 +149,7 @@ impl<E: Engine> Worker<E> {
             counters: setup.counters,
             log: setup.log,
             session_log: setup.session_log,
+            taps: setup.taps,
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
@@ -244,6 +248,7 @@ impl<E: Engine> Worker<E> {
         self.counters
             .accept_overflows
             .set(self.engine.accept_overflows());
+        self.publish_taps();
     }
 
     /// Accepts nothing more from now on.

@@ -8,6 +8,7 @@ use crate::config::SessionLog;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::tap::Source;
 use crate::relay::session::Rules;
 
 /// Everything a worker needs besides its engine.
@@ -29,6 +30,8 @@ pub struct Setup {
     pub log: Log,
     /// Which records it logs.
     pub session_log: SessionLog,
+    /// What it shows of its traffic, by forward; may be empty.
+    pub taps: Vec<Option<Source>>,
 }
 
 /// A forward.

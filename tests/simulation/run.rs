@@ -5,12 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg::config::{LogFormat, LogLevel, LogTarget, SessionLog};
+use thalweg::config::{
+    LogFormat, LogLevel, LogTarget, Sample, SessionLog, Tap, TapFilter, TapFormat, TapTarget,
+};
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::engine::{Engine, ListenerId};
 use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
+use thalweg::observe::tap::Source;
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
@@ -71,8 +74,25 @@ pub(crate) fn worker(
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,
+        taps: vec![Some(Source::to_nobody(tap())), None],
     };
     Worker::new(sim, setup)
+}
+
+/// Half of the sessions of the first forward are looked at, for their first bytes:
+/// they copy meanwhile, whatever the policy, and are like any other afterwards.
+fn tap() -> Tap {
+    Tap {
+        format: TapFormat::Hex,
+        to: TapTarget::Stderr,
+        max_bytes_per_session: 2048,
+        filter: TapFilter {
+            sample: Sample { part: 1, of: 2 },
+            ..TapFilter::default()
+        },
+        rotate: None,
+        unmask: false,
+    }
 }
 
 /// Runs a plan; panics where something is wrong.

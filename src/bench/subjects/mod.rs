@@ -165,11 +165,17 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
             "copy" => data_path = Some("copy"),
             "splice" => data_path = Some("splice"),
             "warm" => set.push("defaults.upstream.warm=64".to_owned()),
+            // Into a target that takes everything: what it costs to show the first
+            // bytes of a session, and that it costs nothing behind them.
+            "tap" => set.extend([
+                "defaults.tap.format=hex".to_owned(),
+                "defaults.tap.to=/dev/null".to_owned(),
+            ]),
             other if other.contains('=') => set.push(other.to_owned()),
             other => {
                 return Err(format!(
                     "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
-                     warm, KEY=VALUE as for --set)"
+                     warm, tap, KEY=VALUE as for --set)"
                 ));
             }
         }
@@ -234,6 +240,7 @@ mod tests {
         let list = parse_list(&[
             "direct,thalweg,thalweg:uring+copy,nginx:tuned".to_owned(),
             "old=thalweg@/tmp/old:splice+global.busy_poll=50us".to_owned(),
+            "thalweg:tap+defaults.tap.max_bytes_per_session=1GiB".to_owned(),
             "mine=cmd:fwd -a,b {listen} {upstream}".to_owned(),
         ])
         .unwrap();
@@ -246,6 +253,7 @@ mod tests {
                 "thalweg:uring+copy",
                 "nginx:tuned",
                 "old",
+                "thalweg:tap+defaults.tap.max_bytes_per_session=1GiB",
                 "mine"
             ]
         );
@@ -260,6 +268,19 @@ mod tests {
         );
         assert_eq!(
             list[5].kind,
+            Kind::Thalweg {
+                program: None,
+                engine: None,
+                data_path: None,
+                set: vec![
+                    "defaults.tap.format=hex".to_owned(),
+                    "defaults.tap.to=/dev/null".to_owned(),
+                    "defaults.tap.max_bytes_per_session=1GiB".to_owned(),
+                ],
+            }
+        );
+        assert_eq!(
+            list[6].kind,
             Kind::Command {
                 template: "fwd -a,b {listen} {upstream}".to_owned()
             }

@@ -4,6 +4,7 @@ mod any_pool;
 mod pools;
 mod properties;
 mod refused;
+mod taps;
 
 use super::*;
 

@@ -1,6 +1,8 @@
 //! Properties: any text gives a configuration or errors with places, and what is
 //! printed reads back.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use proptest::prelude::*;
 
 use super::super::*;
@@ -195,6 +197,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 max_connections: [None, Some(1), Some(u32::MAX)][pick],
                 timeouts,
                 data_path: [DataPath::Auto, DataPath::Copy, DataPath::Splice][pick],
+                tap: [None, Some(a_tap(number)), Some(a_tap(!number))][pick].clone(),
                 client: options.clone(),
                 client_profile: profile.clone(),
                 upstream: profile::upstream_leg(&options),
@@ -238,5 +241,44 @@ proptest! {
         let text = config.to_toml();
         let read = Config::parse(&text);
         prop_assert_eq!(read, Ok(config), "{}", text);
+    }
+}
+
+/// A tap with every key, none of them the default.
+fn a_tap(number: u64) -> Tap {
+    let formats = [
+        TapFormat::Hex,
+        TapFormat::Text,
+        TapFormat::Http,
+        TapFormat::Pcapng,
+    ];
+    let of = (number % 1_000_000 + 1) as u32;
+    let v6 = IpAddr::V6(Ipv6Addr::from_bits(u128::from(number as u16) << 112));
+    Tap {
+        format: formats[(number % 4) as usize],
+        to: TapTarget::File(format!("./{number}").into()),
+        max_bytes_per_session: number % (1 << 50) + 1,
+        filter: TapFilter {
+            client: vec![
+                Network {
+                    address: v6,
+                    bits: 16,
+                },
+                Network {
+                    address: IpAddr::V4((number as u32).into()),
+                    bits: 32,
+                },
+            ],
+            direction: TapDirection::Down,
+            sample: Sample {
+                part: of.div_ceil(2),
+                of,
+            },
+        },
+        rotate: Some(Rotate {
+            size: number % (1 << 40) + 4096,
+            keep: (number % 1000 + 1) as u16,
+        }),
+        unmask: number & 1 == 1,
     }
 }

@@ -22,6 +22,7 @@ use super::{AcceptError, Engine, Event, Holdings, ListenerId, SessionKey, Start,
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Next};
 use crate::relay::session::{Close, Pumped, Readiness};
@@ -159,6 +160,7 @@ struct Conn {
     peers: [Peer; 2],
     held: [u32; 2],
     pipes: [Option<SimPipe>; 2],
+    tap: Option<Box<Feed>>,
     read: [u64; 2],
     dropped: [u64; 2],
     /// Closes under way.
@@ -718,6 +720,16 @@ impl Engine for Sim {
         self.return_pipe(key, direction, lane);
         pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
         pumped
+    }
+
+    fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
+        if let Some(conn) = self.conn_mut(key) {
+            conn.tap = Some(feed);
+        }
+    }
+
+    fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
+        self.conn_mut(key)?.tap.take()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {

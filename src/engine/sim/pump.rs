@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::{Conn, Sim};
 use crate::engine::SessionKey;
 use crate::net::pipe::Reservoir;
+use crate::observe::tap::Appetite;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
 use crate::relay::probe::{self, Mutation};
@@ -113,7 +114,17 @@ impl Sim {
                 }
                 conn.held[index] = n;
                 self.held += u64::from(n);
+                assert!(
+                    path == Path::Copy || !lane.is_tapped(),
+                    "bytes that somebody looks at were spliced"
+                );
                 lane.filled(n);
+                let bytes = &[0; 256][..n.min(256) as usize];
+                if let Some(tap) = &mut conn.tap
+                    && tap.chunk(direction, bytes) == Appetite::Sated
+                {
+                    lane.untap();
+                }
                 // A short read proves the socket empty, if nothing follows.
                 if conn.is_drained(direction.source()) && self.dice.percent(50) {
                     lane.fill_blocked(FillBlock::Empty);

@@ -18,6 +18,7 @@ use super::ring::Ring;
 use crate::engine::SessionKey;
 use crate::engine::pump::{Ends, Kit, Store, Turn, transmit};
 use crate::net::errno::{Failure, Operation};
+use crate::observe::tap::Feed;
 use crate::relay::Direction;
 use crate::relay::lane::{FillBlock, Lane, Next, Path};
 use crate::relay::session::Pumped;
@@ -29,6 +30,7 @@ pub(super) struct Mover<'a> {
     pub(super) source: &'a mut Leg,
     pub(super) sink: &'a mut Leg,
     pub(super) store: &'a mut Store,
+    pub(super) tap: Option<&'a mut Feed>,
     pub(super) key: SessionKey,
     pub(super) direction: Direction,
 }
@@ -39,7 +41,8 @@ impl Mover<'_> {
     pub(super) fn pump(&mut self, lane: &mut Lane) -> Pumped {
         let read_before = lane.bytes_in();
         let streamed = self.source.flies(Op::Recv) || self.source.has_received();
-        let mut turn = Turn::start(self.store);
+        let tap = self.tap.take();
+        let mut turn = Turn::start(self.store, self.direction, tap);
         self.take_back(lane, &mut turn);
         while let Some(next) = turn.next(lane) {
             if !self.step(next, lane, &mut turn) {
@@ -57,7 +60,7 @@ impl Mover<'_> {
     }
 
     /// The lane takes back what the sink was sent and did not take.
-    fn take_back(&mut self, lane: &mut Lane, turn: &mut Turn) {
+    fn take_back(&mut self, lane: &mut Lane, turn: &mut Turn<'_>) {
         if let Some(tail) = self.sink.take_left_over(self.kit) {
             lane.undrained(tail.unsent().len() as u32);
             self.kit.empty(self.store);
@@ -74,7 +77,7 @@ impl Mover<'_> {
     }
 
     /// One move; `false`: nothing more to do before the sink is heard of.
-    fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn) -> bool {
+    fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn<'_>) -> bool {
         match next {
             Next::Fill { .. } if self.source.flies(Op::Recv) && !self.source.has_received() => {
                 lane.fill_blocked(FillBlock::Empty);
@@ -112,23 +115,25 @@ impl Mover<'_> {
     }
 
     /// Fills the lane with what was received, and sends it on.
-    fn forward(&mut self, lane: &mut Lane, turn: &mut Turn) {
+    fn forward(&mut self, lane: &mut Lane, turn: &mut Turn<'_>) {
         self.kit.empty(self.store);
         if let Some(tail) = self.source.next_spilled(self.kit) {
             let len = tail.unsent().len() as u32;
-            *self.store = Store::Tail(tail);
             lane.filled(len);
             turn.moved(len);
+            turn.show(tail.unsent(), lane);
+            *self.store = Store::Tail(tail);
         } else if let Some(piece) = self.source.next_piece(self.ring) {
             lane.filled(piece.len());
             turn.moved(piece.len());
+            turn.show(self.ring.buffers().bytes(&piece), lane);
             self.deliver(piece, lane, turn);
         } else if let Some(errno) = self.source.end.take() {
             self.source_ended(errno, lane, turn);
         }
     }
 
-    fn deliver(&mut self, piece: Piece, lane: &mut Lane, turn: &mut Turn) {
+    fn deliver(&mut self, piece: Piece, lane: &mut Lane, turn: &mut Turn<'_>) {
         let Some(sink) = &self.sink.fd else {
             return self.ring.buffers().recycle(piece);
         };
@@ -156,7 +161,7 @@ impl Mover<'_> {
         self.ring.buffers().recycle(piece);
     }
 
-    fn discard(&mut self, lane: &mut Lane, turn: &mut Turn) {
+    fn discard(&mut self, lane: &mut Lane, turn: &mut Turn<'_>) {
         let at = self.at_source();
         self.source.leave_stream(at, self.ring, self.kit);
         let dropped = self.source.drop_received(self.ring, self.kit);
@@ -167,7 +172,7 @@ impl Mover<'_> {
         }
     }
 
-    fn source_ended(&self, errno: i32, lane: &mut Lane, turn: &mut Turn) {
+    fn source_ended(&self, errno: i32, lane: &mut Lane, turn: &mut Turn<'_>) {
         if errno == 0 {
             turn.source_ended(lane);
         } else {

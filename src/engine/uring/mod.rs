@@ -43,6 +43,7 @@ use crate::net::options::Family;
 use crate::net::options::plan::{self, Stage};
 use crate::net::pipe::PipePool;
 use crate::net::tcp_info::{self, TcpInfo};
+use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
 use crate::relay::session::{Close, Pumped, Readiness};
@@ -119,6 +120,8 @@ struct Conn {
     generation: u32,
     legs: [Leg; 2],
     stores: [Store; 2],
+    /// Whoever looks at what its lanes read.
+    tap: Option<Box<Feed>>,
 }
 
 impl Uring {
@@ -497,6 +500,7 @@ impl Engine for Uring {
             source,
             sink,
             store: &mut conn.stores[direction.index()],
+            tap: conn.tap.as_deref_mut(),
             key,
             direction,
         };
@@ -515,6 +519,20 @@ impl Engine for Uring {
         let side = direction.source();
         list_vigil(&mut self.vigils, mover.source, At { key, side }, self.now);
         pumped
+    }
+
+    fn tap(&mut self, key: SessionKey, mut feed: Box<Feed>) {
+        if let Some(conn) = conn_mut(&mut self.conns, key) {
+            let client = conn.legs[0].fd.as_ref().map(AsFd::as_fd);
+            if let Some(local) = client.and_then(listener::local_address) {
+                feed.set_local(local);
+            }
+            conn.tap = Some(feed);
+        }
+    }
+
+    fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
+        conn_mut(&mut self.conns, key)?.tap.take()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {

@@ -1,0 +1,187 @@
+//! The tap: a copy of what flows, for people to look at.
+//!
+//! ```text
+//! engine ─chunk─► Feed ──copy──► queue, bounded in bytes ─► a thread for each target
+//!                 one a session                             format, write, rotate
+//! ```
+//! Purpose: show the first bytes of sessions without altering or delaying them.
+//! Owns: the queues, the threads, the files.
+//!
+//! Invariants: nobody who feeds ever waits. A full queue, a stopped reader or a full
+//! disk costs shown bytes, never forwarded ones; what is missing is counted
+//! ([`Source::dropped_bytes`]) and marked in the output where it is missing.
+//! Formatting and decoding happen on the target's thread, never on a reactor.
+//! Memory: a reactor has at most [`QUEUE_BYTES`] on their way to each target.
+
+mod addresses;
+mod feed;
+mod hex;
+mod http;
+mod output;
+mod packet;
+mod pcapng;
+mod render;
+mod text;
+mod thread;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::config::{Config, Forward, LogLevel, Tap, TapTarget, units};
+use crate::observe::log::Log;
+
+pub use feed::{Appetite, Closing, Feed, QUEUE_BYTES, Source, StreamEnd};
+use feed::{Budget, Item, Progress};
+use output::Output;
+use thread::Target;
+
+/// Why a tap cannot be had; nothing is started then.
+#[derive(Debug, Error)]
+pub enum TapError {
+    /// The target cannot be opened.
+    #[error("cannot open the tap {target}: {error}{remedy}")]
+    Open {
+        /// Where it should go.
+        target: TapTarget,
+        /// Why not.
+        error: io::Error,
+        /// What to do about it, or nothing.
+        remedy: &'static str,
+    },
+    /// Its thread cannot be started.
+    #[error("cannot start the thread of the tap {0}: {1}")]
+    Thread(TapTarget, #[source] io::Error),
+}
+
+/// Every tap of a configuration, and the threads that write them.
+#[derive(Debug, Default)]
+pub struct Taps {
+    /// By forward.
+    forwards: Vec<Option<Placed>>,
+    queues: Vec<Sender<Item>>,
+    /// How far each target has come.
+    progress: Vec<Arc<Progress>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A forward's tap and the place of its target among the queues.
+#[derive(Debug)]
+struct Placed {
+    tap: Arc<Tap>,
+    forward: Arc<str>,
+    queue: usize,
+}
+
+/// Whoever operates it learns that somebody looks.
+fn tell(forward: &Forward, tap: &Tap, log: &Log) {
+    let text = format!(
+        "forward {}: the first {} of each session are shown to {}",
+        forward.name,
+        units::format_size(tap.max_bytes_per_session),
+        tap.to
+    );
+    log.line(LogLevel::Info, text);
+}
+
+impl Taps {
+    /// Opens every target and starts a thread for each. Without a tap it starts
+    /// nothing.
+    pub fn start(config: &Config, log: &Log) -> Result<Self, TapError> {
+        let mut all = Self::default();
+        let mut targets: Vec<TapTarget> = Vec::new();
+        for forward in &config.forwards {
+            let Some(tap) = &forward.tap else {
+                all.forwards.push(None);
+                continue;
+            };
+            let known = targets.iter().position(|target| *target == tap.to);
+            let queue = known.unwrap_or(targets.len());
+            if known.is_none() {
+                all.start_target(tap, log)?;
+                targets.push(tap.to.clone());
+            }
+            tell(forward, tap, log);
+            all.forwards.push(Some(Placed {
+                tap: Arc::new(tap.clone()),
+                forward: forward.name.as_str().into(),
+                queue,
+            }));
+        }
+        Ok(all)
+    }
+
+    fn start_target(&mut self, tap: &Tap, log: &Log) -> Result<(), TapError> {
+        let output = Output::open(tap)?;
+        let (queue, items) = channel();
+        let progress = Arc::<Progress>::default();
+        let target = Target::new(items, output, progress.clone(), log.clone());
+        let thread = std::thread::Builder::new()
+            .name("tap".into())
+            .spawn(move || target.run())
+            .map_err(|error| TapError::Thread(tap.to.clone(), error))?;
+        self.queues.push(queue);
+        self.progress.push(progress);
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// What a reactor feeds, by forward; empty where nothing is tapped, so that who
+    /// looks for a tap finds none at the price of a comparison.
+    pub fn sources(&self, reactor: u16) -> Vec<Option<Source>> {
+        if self.queues.is_empty() {
+            return Vec::new();
+        }
+        // One budget for each target: a stopped reader of one costs no other.
+        let budget = |progress: &Arc<Progress>| {
+            let told_here = (reactor == 0).then(|| progress.clone());
+            Arc::new(Budget::new(told_here))
+        };
+        let budgets: Vec<Arc<Budget>> = self.progress.iter().map(budget).collect();
+        let source = |placed: &Placed| {
+            Source::new(
+                placed.tap.clone(),
+                placed.forward.clone(),
+                reactor,
+                self.queues[placed.queue].clone(),
+                budgets[placed.queue].clone(),
+            )
+        };
+        let forwards = self.forwards.iter();
+        forwards.map(|placed| placed.as_ref().map(source)).collect()
+    }
+
+    /// Waits until what was fed is written, as long as it goes on: a target that has
+    /// taken nothing for `patience`, or that takes ten times as long in all, must not
+    /// keep the process from ending. Whatever feeds must be gone already.
+    pub fn finish(self, patience: Duration) {
+        let Self {
+            queues,
+            threads,
+            progress,
+            ..
+        } = self;
+        // A thread ends when nobody can feed it any more.
+        drop(queues);
+        let done = || progress.iter().map(|it| it.items()).sum::<u64>();
+        let (mut seen, mut since) = (done(), Instant::now());
+        let end = since + 10 * patience;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            let now = Instant::now();
+            if done() != seen {
+                (seen, since) = (done(), now);
+            }
+            if now >= end || now >= since + patience {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use super::feed::Progress;
+use super::*;
+use crate::config::{LogFormat, LogTarget, TapFilter, TapFormat};
+use crate::net::address::Endpoint;
+use crate::relay::Direction;
+
+/// A queue that is full when nobody takes from it: what was left out is told by what
+/// comes next.
+#[test]
+fn sessions_and_bytes_that_found_no_room_are_told_of() {
+    let file = std::env::temp_dir().join(format!("thalweg-tap-room-{}", std::process::id()));
+    let tap = Tap {
+        format: TapFormat::Http,
+        to: TapTarget::File(file.clone()),
+        max_bytes_per_session: 1 << 30,
+        filter: TapFilter::default(),
+        rotate: None,
+        unmask: false,
+    };
+    let null = LogTarget::File("/dev/null".into());
+    let (log, _writer) = Log::start(LogLevel::Error, LogFormat::Text, &null).unwrap();
+    let (queue, items) = channel();
+    let progress = Arc::<Progress>::default();
+    let output = Output::open(&tap).unwrap();
+    let target = Target::new(items, output, progress.clone(), log);
+    let source = Source::new(Arc::new(tap), "web".into(), 0, queue, Arc::default());
+    let open = |id| {
+        let feed = source.open(id, &Endpoint::Unnamed, Endpoint::Unnamed);
+        feed.expect("nothing filters it out")
+    };
+    let closing = || Closing {
+        ending: None,
+        totals: [0; 2],
+    };
+    let mut first = open(1);
+    let mut fed = 0;
+    while source.dropped_bytes() == 0 {
+        first.chunk(Direction::Up, b"x");
+        fed += 1;
+    }
+    let mut unseen = open(2);
+    unseen.chunk(Direction::Up, b"x");
+    unseen.close(closing());
+    let thread = std::thread::spawn(move || target.run());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // The opening and what did fit of the first one.
+    while progress.items() < fed && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    first.chunk(Direction::Up, b"x");
+    first.close(closing());
+    let mut third = open(3);
+    third.chunk(Direction::Up, b"x");
+    third.close(closing());
+    drop(source);
+    thread.join().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    let missing = format!(" id=0.1 up missing=1 offset={} ", fed - 1);
+    assert_eq!(text.matches(&missing).count(), 1, "{missing}");
+    assert!(!text.contains(" id=0.2 "), "nothing is known of it");
+    let (before, _) = text.split_once(" id=0.3 open ").unwrap();
+    assert!(
+        before
+            .lines()
+            .rev()
+            .nth(1)
+            .unwrap()
+            .contains(" sessions_missing=1 ")
+    );
+}
