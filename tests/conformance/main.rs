@@ -1,6 +1,7 @@
 //! The contract of `engine::Engine`, point by point, on every engine: one suite,
 //! and a [`World`] for each engine that plays the peers.
 
+mod ahead;
 mod simulated;
 mod sockets;
 
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 #[cfg(feature = "uring")]
 use thalweg::engine::uring::Sizes;
-use thalweg::engine::{Engine, Event, SessionKey, Start};
+use thalweg::engine::{Engine, Event, SessionKey, Start, Target};
 use thalweg::net::address::Endpoint;
+use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
 use thalweg::relay::session::{Close, Pumped};
 use thalweg::relay::{Direction, Side};
@@ -34,6 +36,8 @@ trait World {
     /// The peer of a side reads what is there (checking the pattern): bytes, or
     /// `None` at the end.
     fn takes(&mut self, key: SessionKey, side: Side) -> Option<u64>;
+    /// The server closes the connection it has; the next one is another.
+    fn server_parts(&mut self);
     /// Waits for one turn.
     fn turn(&mut self, events: &mut Vec<Event>);
 }
@@ -89,21 +93,31 @@ impl<'w, W: World> Rig<'w, W> {
 
     /// Connects and counts the outcomes: one, at once or by an event.
     fn connect(&mut self, endpoint: &Endpoint) -> Result<(), ()> {
+        self.outcome(KEY, endpoint, |engine, target| engine.connect(KEY, target))
+    }
+
+    /// The one outcome of a connect under `key`.
+    fn outcome(
+        &mut self,
+        key: SessionKey,
+        endpoint: &Endpoint,
+        start: impl FnOnce(&mut W::Engine, Target<'_>) -> Start<Result<(), Cause>>,
+    ) -> Result<(), ()> {
         let options = thalweg::net::options::SocketOptions::default()
             .plan(thalweg::net::options::Leg::Upstream);
-        let target = thalweg::engine::Target {
+        let target = Target {
             endpoint,
             options: &options,
             local: thalweg::net::dial::Local::Plan,
         };
-        if let Start::Done(outcome) = self.world.engine().connect(KEY, target) {
+        if let Start::Done(outcome) = start(self.world.engine(), target) {
             return outcome.map_err(drop);
         }
         for _ in 0..TURNS {
             self.collect();
             let outcome = self.events.iter().find_map(|event| match event {
-                Event::Connected(key) if *key == KEY => Some(Ok(())),
-                Event::ConnectFailed(key, _) if *key == KEY => Some(Err(())),
+                Event::Connected(it) if *it == key => Some(Ok(())),
+                Event::ConnectFailed(it, _) if *it == key => Some(Err(())),
                 _ => None,
             });
             if let Some(outcome) = outcome {

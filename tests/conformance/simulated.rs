@@ -66,6 +66,10 @@ impl World for Simulated {
         self.sim.peer_takes(key, side)
     }
 
+    fn server_parts(&mut self) {
+        // Every connection has a peer of its own.
+    }
+
     fn turn(&mut self, events: &mut Vec<Event>) {
         let until = self.sim.now() + Duration::from_millis(1);
         self.sim.wait(until, events).expect("a simulated wait");
