@@ -19,7 +19,7 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
-use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup};
+use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup, UpstreamSetup};
 
 use super::resolve::{self, Resolver};
 use super::upstreams::{Layout, Upstreams};
@@ -135,8 +135,8 @@ impl Prepared {
         let upstreams = Arc::new(layout.build());
         let resolver = resolver(config, &layout, &upstreams, log)?;
         let setups = layout.setups(&upstreams);
-        let names = resolve::descriptors(&layout.names());
-        let gate = Arc::new(gate(config, descriptors, count, names, log));
+        let others = resolve::descriptors(&layout.names()) + spares(&setups, count);
+        let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.line(
             LogLevel::Info,
             format!(
@@ -330,10 +330,10 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up
-/// names takes up to `names` of them now and then.
-fn gate(config: &Config, descriptors: u64, reactors: usize, names: u32, log: &Log) -> Gate {
+/// names and spare connections take up to `others` of them.
+fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
-    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + names;
+    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
     let wanted = config.global.max_connections.unwrap_or(u32::MAX);
     let gate = Gate::by_descriptors(wanted, taken, spare);
     gate.review();
@@ -363,6 +363,13 @@ fn engine_setup(config: &Config) -> epoll::Setup {
         busy_poll: config.global.busy_poll,
         ephemeral_ports: limits::ephemeral_ports(),
     }
+}
+
+/// Descriptors of the connections that are kept warm.
+fn spares(upstreams: &[UpstreamSetup], reactors: usize) -> u32 {
+    let of = |it: &UpstreamSetup| it.warm.saturating_mul(it.set.members().len() as u32);
+    let each = upstreams.iter().map(of).fold(0, u32::saturating_add);
+    each.saturating_mul(reactors as u32)
 }
 
 /// One reactor a core is pinned to it; any other number is left to the

@@ -203,6 +203,15 @@ fn name_of(address: &Address) -> Option<Name> {
     }
 }
 
+/// The heaviest server: beyond, weights in the units of the policies do not fit.
+const WEIGHT_MAX: u64 = 1 << 20;
+
+/// The configured weight times that of an SRV record, of which 0 is a very small one.
+fn weight(configured: u32, record: u16) -> u32 {
+    let product = u64::from(configured) * u64::from(record.max(1));
+    product.min(WEIGHT_MAX) as u32
+}
+
 fn empty_set(config: &config::Pool) -> Arc<ServerSet> {
     let set = ServerSet::new(
         Vec::new(),
@@ -250,7 +259,7 @@ impl Pool {
                             server(&mut self.known, &self.config, &self.label, index, &endpoint);
                         members.push(Member {
                             server,
-                            weight: configured.weight * u32::from(address.weight.max(1)),
+                            weight: weight(configured.weight, address.weight),
                             backup: configured.backup || Some(address.priority) != first,
                             family: (addresses.len() > 1).then_some(index as u16),
                         });

@@ -183,6 +183,11 @@ impl Doors {
             .unwrap_or(Time::NEVER)
     }
 
+    /// Nobody is let in for want of descriptors or memory.
+    pub(super) fn is_starved(&self, now: Time) -> bool {
+        now < self.starved_until
+    }
+
     pub(super) fn address(&self, listener: u32) -> Endpoint {
         self.listeners
             .get(listener as usize)

@@ -424,20 +424,18 @@ impl<E: Engine> Worker<E> {
             );
             self.log.line(LogLevel::Warn, text);
         }
-        if direction == Direction::Down && entry.unproven && lane.bytes_in() > 0 {
-            entry.unproven = false;
-            if let Some(server) = entry.server.clone() {
-                let admission = entry.admission;
-                self.praise(&server, admission);
-            }
-        }
-        let entry = self.sessions.get_mut(key)?;
+        let proves = direction == Direction::Down && entry.unproven && lane.bytes_in() > 0;
+        entry.unproven &= !proves;
         let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
         if pumped.more && entry.queued & queued == 0 && !dropped {
             entry.queued |= queued;
             self.run_queue.push_back((key, direction));
             self.counters.budget_ends.add(1);
+        }
+        if proves && let Some(server) = entry.server.clone() {
+            let admission = entry.admission;
+            self.praise(&server, admission);
         }
         Some(SessionEvent::Pumped { direction, pumped })
     }

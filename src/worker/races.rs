@@ -212,9 +212,15 @@ impl<E: Engine> Worker<E> {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(heat) = entry.dialling.as_mut().and_then(|it| it.race.take()) else {
+        let Some(dialling) = &mut entry.dialling else {
             return;
         };
+        let race = dialling.race.take();
+        if dialling.failures.is_empty() {
+            // All went well: there is nothing to remember.
+            entry.dialling = None;
+        }
+        let Some(heat) = race else { return };
         for rival in heat.rivals {
             if let Some(ahead) = self.sessions.ahead(rival) {
                 let server = ahead.server.clone();

@@ -296,6 +296,11 @@ impl<E: Engine> Worker<E> {
             return;
         }
         self.warm_due = Time::NEVER;
+        if self.doors.is_starved(now) {
+            // Descriptors are for clients first.
+            self.warm_due = now + LOOK;
+            return;
+        }
         for index in 0..self.upstreams.len() {
             if self.upstreams[index].setup.warm > 0 {
                 self.look_at_spares(index, now);
