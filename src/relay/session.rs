@@ -654,15 +654,14 @@ impl Session {
         self.end(who, cause);
         let complete = self.lanes.iter().all(|lane| lane.held() == 0)
             && self.delivery.iter().all(|delivery| delivery.unsent == 0);
-        self.close_all(
-            if complete {
-                Close::Orderly
-            } else {
-                Close::Reset
-            },
-            now,
-            actions,
-        );
+        // That a server is down is a failure, and told as one.
+        let orderly = complete && cause != Cause::ServerDown;
+        let how = if orderly {
+            Close::Orderly
+        } else {
+            Close::Reset
+        };
+        self.close_all(how, now, actions);
     }
 
     fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {
