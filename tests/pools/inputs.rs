@@ -4,16 +4,18 @@
 
 use std::process::Command;
 
+use crate::kit::directory::Directory;
 use crate::kit::*;
 
 /// What `thalweg run` says of such a pool; it must not start.
 #[track_caller]
-fn refused(keys: &[(&str, &str)]) -> String {
+fn refused(pool: &str) -> String {
+    let directory = Directory::new();
+    let file = directory.join("pool.toml");
+    let forward = "[[forward]]\nlisten = \"127.0.0.1:0\"\nupstream = \"pool\"\n";
+    std::fs::write(&file, format!("{forward}[upstream.pool]\n{pool}\n")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
-    command.args(["run", "-l", "127.0.0.1:0", "-r", "pool"]);
-    for (key, value) in keys {
-        command.args(["--set", &format!("upstream.pool.{key}={value}")]);
-    }
+    command.args(["run", "-c"]).arg(&file);
     let child = command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
@@ -25,50 +27,44 @@ fn refused(keys: &[(&str, &str)]) -> String {
         let _ = child.kill();
     }
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{keys:?}: {output:?}");
+    assert_eq!(output.status.code(), Some(2), "{pool}: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
 fn a_pool_that_cannot_be_is_refused_with_its_place_and_what_to_do() {
-    let server = "[\"127.0.0.1:1\"]";
-    let cases: [(&[(&str, &str)], &[&str]); 8] = [
-        (&[("servers", "[]")], &["servers"]),
-        (&[("balance", "first")], &["servers"]),
+    let cases = [
+        ("servers = []", ["servers", "at least one"]),
+        ("balance = \"first\"", ["servers", "upstream.pool"]),
         (
-            &[("servers", "[{ address = \"127.0.0.1:1\", weight = 0 }]")],
-            &["weight"],
+            "servers = [{ address = \"127.0.0.1:1\", weight = 0 }]",
+            ["weight of zero", "drain"],
         ),
         (
-            &[("servers", "[{ address = \"127.0.0.1:1\", backup = true }]")],
-            &["backup"],
+            "servers = [{ address = \"127.0.0.1:1\", backup = true }]",
+            ["every server", "backup"],
         ),
         (
-            &[("servers", server), ("balance", "leastconn")],
-            &["leastconn", "least_conn"],
+            "servers = [\"127.0.0.1:1\"]\nbalance = \"leastconn\"",
+            ["leastconn", "least_conn"],
         ),
         (
-            &[("servers", server), ("balance", "whatever")],
-            &["whatever", "round_robin"],
+            "servers = [\"127.0.0.1:1\"]\nbalance = \"whatever\"",
+            ["whatever", "round_robin"],
         ),
         (
-            &[
-                ("servers", server),
-                (
-                    "check",
-                    "{ type = \"tcp\", interval = \"1s\", timeout = \"2s\" }",
-                ),
-            ],
-            &["timeout", "interval"],
+            "servers = [\"127.0.0.1:1\"]\n\
+             check = { type = \"tcp\", interval = \"1s\", timeout = \"2s\" }",
+            ["timeout", "interval"],
         ),
         (
-            &[("servers", server), ("transparent", "true"), ("warm", "1")],
-            &["transparent", "warm"],
+            "servers = [\"127.0.0.1:1\"]\ntransparent = true\nwarm = 1",
+            ["transparent", "warm"],
         ),
     ];
-    for (keys, words) in cases {
-        let said = refused(keys);
-        assert!(said.contains("pool"), "the place: {said}");
+    for (pool, words) in cases {
+        let said = refused(pool);
+        assert!(said.contains("pool.toml:"), "the place: {said}");
         for word in words {
             assert!(said.contains(word), "{word} is not in: {said}");
         }
