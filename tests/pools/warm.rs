@@ -333,6 +333,26 @@ fn no_connection_is_made_ahead_unless_asked_for() {
     });
 }
 
+/// Whichever reactor a client comes to, it finds one.
+#[test]
+fn each_reactor_keeps_spares_of_its_own() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let forwarder = warm(server.address(), 2).setup(case).reactors(2).start();
+        let mut ready = spares(&server, 4);
+        assert!(server.accept_within(Duration::from_millis(100)).is_none());
+        for _ in 0..8 {
+            let mut client = forwarder.connect();
+            client.send(100);
+            taken(&mut ready).expect(100);
+            client.reset();
+            ready.push(server.accept());
+        }
+        let records = forwarder.wait_for_sessions(8);
+        assert!(records.iter().all(|it| it.json()["warm"] == true));
+    });
+}
+
 /// A spare is a connection like any other: no second server gets what it has taken.
 #[test]
 fn b23_a_spare_that_took_a_byte_is_not_replaced_by_another_server() {
