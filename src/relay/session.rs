@@ -207,6 +207,11 @@ impl Session {
         matches!(self.phase, Phase::Queued { .. })
     }
 
+    /// Whether it waits or has waited for a server that has room.
+    pub fn has_waited(&self) -> bool {
+        self.queue_end != Time::NEVER
+    }
+
     /// Whether pumping this lane is of use: its sides are open and it would not
     /// just park. What was queued a moment ago may have lost its point.
     pub fn wants_pump(&self, direction: Direction) -> bool {

@@ -170,6 +170,31 @@ fn b31_the_only_server_is_down_and_clients_are_closed_at_once() {
     });
 }
 
+/// There is nothing to wait for any more: not for `queue_timeout`.
+#[test]
+fn b31_who_waits_for_a_server_that_goes_down_is_told() {
+    on_every_engine(|case| {
+        let ([mut one, _], port) = checked(network(case, 35));
+        let forwarder = Pool::default()
+            .server(one.address(), "max_connections = 1")
+            .text("queue_timeout", "1h")
+            .key("check", check(port, ""))
+            .start(case);
+        let mut served = Visit::new(&forwarder, &one.service);
+        let mut waiting = forwarder.connect();
+        wait_until("it waits", PATIENCE, || {
+            forwarder.counters().of("queued") == 1
+        });
+        one.fails();
+        assert_eq!(waiting.receive_until_end(), End::Reset);
+        let record = forwarder.wait_for_session();
+        assert_eq!((record.code(), record.cause()), ("SC", "no_server"));
+        served.talk();
+        served.end();
+        forwarder.wait_for_sessions(2);
+    });
+}
+
 #[test]
 fn b31_drain_and_maintenance_get_no_sessions_and_only_one_is_checked() {
     on_every_engine(|case| {

@@ -112,6 +112,17 @@ fn a_server_is_never_above_its_limit_over_two_reactors() {
             reactors.contains(&0) && reactors.contains(&1),
             "{reactors:?}"
         );
+        // Reactors compete; on each of them who came first is first.
+        for reactor in [0, 1] {
+            let here = records
+                .iter()
+                .filter(|it| it.number("reactor") == Some(reactor));
+            let ids: Vec<_> = here.filter_map(|it| it.number("id")).collect();
+            assert!(ids.is_sorted(), "reactor {reactor}: {ids:?}");
+        }
+        // Nobody waits twice.
+        let queued = forwarder.counters().of("queued");
+        assert!(queued < CLIENTS as u64, "{queued} waited");
         forwarder.check_idle();
     });
 }
