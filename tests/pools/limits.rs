@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use crate::kit::peer::Refusing;
 use crate::kit::*;
-use crate::pool::{Pool, Visit, addresses, servers, tell, turned_away};
+use crate::pool::{Pool, Visit, addresses, servers, tell, tried, turned_away};
 
 /// A pool of one server that takes so many sessions.
 fn limited(server: &Listener, max: u32) -> Pool {
@@ -239,5 +242,65 @@ fn whichever_server_has_room_first_is_used() {
                 server,
             });
         }
+    });
+}
+
+/// The one with room was tried already: it is the other that is waited for.
+#[test]
+fn who_was_refused_waits_for_the_server_that_is_full() {
+    on_every_engine(|case| {
+        let (dead, servers) = (Refusing::new(), servers::<1>());
+        let forwarder = Pool::of(&[dead.address()])
+            .server(servers[0].address(), "max_connections = 1")
+            .text("balance", "first")
+            .text("queue_timeout", "60s")
+            .key("max_fails", 0)
+            .start(case);
+        let served = Visit::new(&forwarder, &servers);
+        let waiting: Vec<_> = (1..=2).map(|n| (n, waits(&forwarder, n))).collect();
+        forwarder.check_quiet();
+        let mut before = served;
+        for (n, client) in waiting {
+            before.end();
+            let mut upstream = servers[0].accept().numbered_server(n);
+            upstream.expect(100);
+            before = Visit {
+                client,
+                upstream,
+                server: 0,
+            };
+        }
+        before.end();
+        for record in forwarder.wait_for_sessions(3) {
+            let refused = (dead.address().to_string(), "refused".to_owned());
+            assert_eq!(tried(&record), [refused]);
+            assert_eq!((record.code(), record.attempts()), ("--", 2));
+        }
+        assert_eq!(forwarder.counters().of("queued"), 2);
+        forwarder.check_idle();
+    });
+}
+
+/// They were let in: they are served, and then it ends.
+#[test]
+fn b65_who_waits_when_it_drains_is_served() {
+    on_every_engine(|case| {
+        let servers = servers::<1>();
+        let mut forwarder = limited(&servers[0], 1).start(case);
+        let served = Visit::new(&forwarder, &servers);
+        let client = waits(&forwarder, 1);
+        forwarder.process().signal(Signal::SIGTERM);
+        forwarder.wait_for_line("draining: 2 sessions");
+        served.end();
+        let mut upstream = servers[0].accept().numbered_server(1);
+        upstream.expect(100);
+        Visit {
+            client,
+            upstream,
+            server: 0,
+        }
+        .end();
+        let status = forwarder.wait_for_exit(PATIENCE);
+        assert!(status.is_some_and(|it| it.success()), "{status:?}");
     });
 }

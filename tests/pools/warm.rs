@@ -1,10 +1,13 @@
 //! Warm connections: spares that stand before a client comes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::kit::directory::Directory;
 use crate::kit::namespace::nft;
 use crate::kit::*;
 use crate::pool::{Pool, Visit, addresses, in_a_namespace, servers, tell};
@@ -350,6 +353,53 @@ fn each_reactor_keeps_spares_of_its_own() {
         }
         let records = forwarder.wait_for_sessions(8);
         assert!(records.iter().all(|it| it.json()["warm"] == true));
+    });
+}
+
+/// A unix socket has no state that could be asked for: what can be read tells.
+#[test]
+fn spares_of_a_unix_socket_are_looked_at_too() {
+    on_every_engine(|case| {
+        let directory = Directory::new();
+        let path = directory.join("server");
+        let server = UnixListener::bind(&path).unwrap();
+        let accept = || {
+            let (stream, _) = server.accept().unwrap();
+            Peer::server(TcpStream::from(OwnedFd::from(stream)))
+        };
+        let forwarder = Pool::default()
+            .server(format!("unix:{}", path.display()), "")
+            .key("warm", 1)
+            .start(case);
+        // One that has said something, one that has ended.
+        let mut upstream = accept();
+        upstream.send(1000);
+        let mut client = forwarder.connect();
+        client.expect(1000);
+        Visit {
+            client,
+            upstream,
+            server: 0,
+        }
+        .end();
+        accept().close();
+        let mut client = forwarder.connect();
+        client.send(1000);
+        let mut upstream = accept();
+        if !upstream.is_readable_within(Duration::from_millis(500)) {
+            // That was the next spare.
+            upstream = accept();
+        }
+        upstream.expect(1000);
+        Visit {
+            client,
+            upstream,
+            server: 0,
+        }
+        .end();
+        let records = forwarder.wait_for_sessions(2);
+        assert_eq!(records[0].json()["warm"], true, "{records:?}");
+        assert!(records[1].json()["warm"].is_null(), "{records:?}");
     });
 }
 
