@@ -13,8 +13,9 @@ use thalweg::relay::Side;
 use thalweg::relay::lane::{PathPolicy, Progress};
 use thalweg::relay::session::Close;
 
+use super::rig::{KEY, Rig, TURNS, World};
+use super::simulated;
 use super::sockets::{self, Sockets};
-use super::{KEY, Rig, TURNS, World, simulated};
 
 const PATHS: [PathPolicy; 3] = [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice];
 

@@ -9,7 +9,7 @@ use thalweg::engine::{Engine, Event, ListenerId, SessionKey};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::Side;
 
-use super::World;
+use super::rig::World;
 
 /// Does nothing by itself.
 const PUPPET: Script = Script {

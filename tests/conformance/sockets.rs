@@ -14,7 +14,7 @@ use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::relay::Side;
 
-use super::World;
+use super::rig::World;
 
 pub(crate) struct Sockets<E> {
     engine: E,

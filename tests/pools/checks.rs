@@ -116,9 +116,9 @@ fn b31_down_ends_its_sessions_when_configured_so() {
             };
             visit.talk();
             if of {
-                lost.push(visit)
+                lost.push(visit);
             } else {
-                kept.push(visit)
+                kept.push(visit);
             }
         }
         one.fails();

@@ -1,4 +1,8 @@
 //! A pool of a configuration, and sessions through it.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a pool reads better without a `&` at each address"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
