@@ -298,3 +298,37 @@ fn b60_a_dead_family_costs_one_attempt_delay() {
         );
     });
 }
+
+/// Two attempts are under way when the client leaves: both are given up.
+#[test]
+fn b13_a_client_that_leaves_takes_its_race_with_it() {
+    on_every_engine(|case| {
+        let Some(namespace) = Namespace::new() else {
+            return;
+        };
+        namespace.run(|| {
+            let Some(firewall) = Firewall::new() else {
+                return;
+            };
+            firewall.drop_packets("ip daddr 127.0.60.0/24 tcp flags syn");
+            let names = Names::new();
+            let mute = Says::addresses(60, &["127.0.60.1", "127.0.60.2"]);
+            names.dns.set("db.test", mute);
+            let forwarder = names
+                .setup(case, "db.test:5000")
+                .set("upstream.pool.resolve", "\"first\"")
+                .set("upstream.pool.attempt_delay", "\"50ms\"")
+                .set("defaults.connect_timeout", "\"60s\"")
+                .start();
+            let sockets = || forwarder.process().descriptors().sockets;
+            let idle = sockets();
+            let client = forwarder.connect();
+            wait_until("both are dialled", PATIENCE, || sockets() >= idle + 3);
+            client.reset();
+            let record = forwarder.wait_for_session();
+            assert_eq!((record.code(), record.cause()), ("CC", "reset"));
+            wait_until("nothing is left", PATIENCE, || sockets() <= idle);
+            forwarder.check_quiet();
+        });
+    });
+}

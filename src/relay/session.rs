@@ -207,6 +207,11 @@ impl Session {
         matches!(self.phase, Phase::Queued { .. })
     }
 
+    /// Whether it waits or has waited for a server that has room.
+    pub fn has_waited(&self) -> bool {
+        self.queue_end != Time::NEVER
+    }
+
     /// Whether pumping this lane is of use: its sides are open and it would not
     /// just park. What was queued a moment ago may have lost its point.
     pub fn wants_pump(&self, direction: Direction) -> bool {
@@ -654,15 +659,14 @@ impl Session {
         self.end(who, cause);
         let complete = self.lanes.iter().all(|lane| lane.held() == 0)
             && self.delivery.iter().all(|delivery| delivery.unsent == 0);
-        self.close_all(
-            if complete {
-                Close::Orderly
-            } else {
-                Close::Reset
-            },
-            now,
-            actions,
-        );
+        // That a server is down is a failure, and told as one.
+        let orderly = complete && cause != Cause::ServerDown;
+        let how = if orderly {
+            Close::Orderly
+        } else {
+            Close::Reset
+        };
+        self.close_all(how, now, actions);
     }
 
     fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {

@@ -51,6 +51,10 @@ impl<E: Engine> Worker<E> {
         let now = self.engine.now();
         let entry = self.sessions.get_mut(key)?;
         let index = self.forwards[usize::from(entry.forward)].upstream;
+        if self.must_line_up(key, index) {
+            return Some(self.enqueue(key, index));
+        }
+        let entry = self.sessions.get_mut(key)?;
         let upstream = &mut self.upstreams[usize::from(index)];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let tried: Vec<Arc<Server>> = failures

@@ -15,6 +15,22 @@ use crate::relay::time::Time;
 const QUEUE_LOOK: Duration = Duration::from_millis(5);
 
 impl<E: Engine> Worker<E> {
+    /// Whether a session that has not waited yet has to: others did before it.
+    pub(super) fn must_line_up(&mut self, key: SessionKey, upstream: u16) -> bool {
+        let now = self.engine.now();
+        let waited = self
+            .sessions
+            .get(key)
+            .is_some_and(|entry| entry.session.has_waited());
+        let upstream = &self.upstreams[usize::from(upstream)];
+        let overtakes = !waited && !upstream.waiting.is_empty() && upstream.is_worth_a_try(now);
+        if overtakes {
+            // They all have their turn within this one.
+            self.queue_due = now;
+        }
+        overtakes
+    }
+
     pub(super) fn enqueue(&mut self, key: SessionKey, upstream: u16) -> SessionEvent {
         let now = self.engine.now();
         let sessions = &self.sessions;
@@ -30,7 +46,8 @@ impl<E: Engine> Worker<E> {
             return SessionEvent::NoServer(Cause::QueueFull);
         }
         upstream.waiting.push_back(key);
-        self.counters.queued.add(1);
+        let waited = sessions.get(key).is_some_and(|it| it.session.has_waited());
+        self.counters.queued.add(u64::from(!waited));
         self.queue_due = self.queue_due.min(now + QUEUE_LOOK);
         SessionEvent::Queued
     }
@@ -43,19 +60,23 @@ impl<E: Engine> Worker<E> {
         }
         self.queue_due = Time::NEVER;
         for index in 0..self.upstreams.len() {
-            // Nobody who is put back at the end has another turn now.
-            for _ in 0..self.upstreams[index].waiting.len() {
-                if !self.upstreams[index].has_room(now) {
-                    break;
-                }
-                let Some(key) = self.upstreams[index].waiting.pop_front() else {
-                    break;
-                };
+            // Who goes back in line, since another reactor was faster or he has tried
+            // the one server with room, stands before those who had no turn.
+            let mut waiting = std::mem::take(&mut self.upstreams[index].waiting);
+            while self.upstreams[index].is_worth_a_try(now)
+                && let Some(key) = waiting.pop_front()
+            {
                 let entry = self.sessions.get(key);
                 if entry.is_some_and(|entry| entry.session.is_queued()) {
                     self.deliver(key, SessionEvent::Dequeued);
                 }
             }
+            let back = &mut self.upstreams[index].waiting;
+            if back.is_empty() {
+                // Nothing is copied.
+                std::mem::swap(back, &mut waiting);
+            }
+            back.append(&mut waiting);
             if !self.upstreams[index].waiting.is_empty() {
                 self.queue_due = now + QUEUE_LOOK;
             }

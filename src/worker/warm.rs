@@ -110,7 +110,11 @@ impl Spares {
 }
 
 impl SpareList {
+    /// Those that were made together fail together, and are one reason to pause.
     fn hold_back(&mut self, now: Time) {
+        if now < self.paused_until {
+            return;
+        }
         self.paused_until = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
@@ -252,12 +256,14 @@ impl<E: Engine> Worker<E> {
     /// A ready spare is of no use any more.
     fn discard_spare(&mut self, upstream: usize, spare: SessionKey) {
         let now = self.engine.now();
+        let max_age = self.upstreams[upstream].setup.warm_max_age;
         self.upstreams[upstream].spares.forget(spare);
         if let Some(ahead) = self.sessions.ahead(spare) {
             let (server, age) = (ahead.server.clone(), now.since(ahead.since));
             add(&server.tally.warm_stale, 1);
             if let Some(list) = self.upstreams[upstream].spares.list(&server) {
-                if age < WORTHWHILE {
+                // Age is no fault of the server's.
+                if age < WORTHWHILE.min(max_age) {
                     list.hold_back(now);
                 } else {
                     list.pause = PAUSE;

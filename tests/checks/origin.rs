@@ -122,6 +122,7 @@ fn reset(stream: TcpStream) {
     SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
+    drop(stream);
 }
 
 /// A port that nobody listens on, and nobody else can take.

@@ -1,6 +1,8 @@
 //! The contract of `engine::Engine`, point by point, on every engine: one suite,
 //! and a [`World`] for each engine that plays the peers.
 
+mod ahead;
+mod rig;
 mod simulated;
 mod sockets;
 
@@ -8,192 +10,12 @@ use std::time::Duration;
 
 #[cfg(feature = "uring")]
 use thalweg::engine::uring::Sizes;
-use thalweg::engine::{Engine, Event, SessionKey, Start};
-use thalweg::net::address::Endpoint;
-use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
-use thalweg::relay::session::{Close, Pumped};
+use thalweg::engine::{Engine, Event, Start};
+use thalweg::relay::lane::{Next, PathPolicy, Progress};
+use thalweg::relay::session::Close;
 use thalweg::relay::{Direction, Side};
 
-/// An engine and the peers behind its sockets.
-trait World {
-    type Engine: Engine;
-
-    fn engine(&mut self) -> &mut Self::Engine;
-    /// A client connects; the engine's listener 0 has it next.
-    fn client_connects(&mut self);
-    /// A server that accepts.
-    fn server(&mut self) -> Endpoint;
-    /// An address where nobody listens.
-    fn nobody(&mut self) -> Endpoint;
-    /// The peer of a side sends bytes of its pattern.
-    fn sends(&mut self, key: SessionKey, side: Side, n: u64);
-    /// The peer of a side ends.
-    fn ends(&mut self, key: SessionKey, side: Side);
-    /// The peer of a side resets.
-    fn resets(&mut self, key: SessionKey, side: Side);
-    /// The peer of a side reads what is there (checking the pattern): bytes, or
-    /// `None` at the end.
-    fn takes(&mut self, key: SessionKey, side: Side) -> Option<u64>;
-    /// Waits for one turn.
-    fn turn(&mut self, events: &mut Vec<Event>);
-}
-
-const KEY: SessionKey = SessionKey {
-    slot: 3,
-    generation: 7,
-};
-const TURNS: usize = 4000;
-
-/// A session without the relay: both lanes, pumped on every event.
-struct Rig<'w, W: World> {
-    world: &'w mut W,
-    lanes: [Lane; 2],
-    events: Vec<Event>,
-    failures: Vec<Side>,
-}
-
-impl<'w, W: World> Rig<'w, W> {
-    fn accepted(world: &'w mut W, policy: PathPolicy) -> Self {
-        world.client_connects();
-        let mut events = Vec::new();
-        for _ in 0..TURNS {
-            world.turn(&mut events);
-            if events
-                .iter()
-                .any(|event| matches!(event, Event::Acceptable(_)))
-            {
-                break;
-            }
-        }
-        let listener = thalweg::engine::ListenerId(0);
-        let (incoming, _) = world.engine().accept(listener).expect("a client waits");
-        world
-            .engine()
-            .adopt(KEY, incoming, listener)
-            .expect("it can be adopted");
-        let lanes = [Lane::new(policy, 256 * 1024), Lane::new(policy, 256 * 1024)];
-        Self {
-            world,
-            lanes,
-            events: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
-    fn relaying(world: &'w mut W, policy: PathPolicy) -> Self {
-        let mut rig = Self::accepted(world, policy);
-        let server = rig.world.server();
-        assert_eq!(rig.connect(&server), Ok(()));
-        rig
-    }
-
-    /// Connects and counts the outcomes: one, at once or by an event.
-    fn connect(&mut self, endpoint: &Endpoint) -> Result<(), ()> {
-        let options = thalweg::net::options::SocketOptions::default()
-            .plan(thalweg::net::options::Leg::Upstream);
-        let target = thalweg::engine::Target {
-            endpoint,
-            options: &options,
-            local: thalweg::net::dial::Local::Plan,
-        };
-        if let Start::Done(outcome) = self.world.engine().connect(KEY, target) {
-            return outcome.map_err(drop);
-        }
-        for _ in 0..TURNS {
-            self.collect();
-            let outcome = self.events.iter().find_map(|event| match event {
-                Event::Connected(key) if *key == KEY => Some(Ok(())),
-                Event::ConnectFailed(key, _) if *key == KEY => Some(Err(())),
-                _ => None,
-            });
-            if let Some(outcome) = outcome {
-                return outcome;
-            }
-        }
-        panic!("a connect without an outcome");
-    }
-
-    fn collect(&mut self) {
-        self.events.clear();
-        self.world.turn(&mut self.events);
-        for event in &self.events {
-            if let Event::Ready(KEY, side, readiness) = *event {
-                if readiness.readable || readiness.failed {
-                    self.lanes[side.outgoing().index()].source_ready();
-                }
-                if readiness.writable || readiness.failed {
-                    self.lanes[side.incoming().index()].sink_ready();
-                }
-            }
-        }
-    }
-
-    fn pump(&mut self, direction: Direction) -> Pumped {
-        let lane = &mut self.lanes[direction.index()];
-        let pumped = self.world.engine().pump(KEY, direction, lane);
-        if let Some(failure) = pumped.failure {
-            self.failures.push(failure.side);
-        }
-        assert!(
-            lane.bytes_in() >= lane.bytes_out(),
-            "more came out than went in"
-        );
-        pumped
-    }
-
-    /// Turns until `done`, pumping whatever can be pumped.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        for _ in 0..TURNS {
-            for direction in Direction::BOTH {
-                while !matches!(
-                    self.lanes[direction.index()].next(),
-                    Next::Park | Next::Done
-                ) {
-                    if !self.pump(direction).more {
-                        break;
-                    }
-                }
-            }
-            if done(self) {
-                return;
-            }
-            self.collect();
-        }
-        panic!("never: {what}; lanes {:?}", self.lanes);
-    }
-
-    /// The peer of `side` sends, the other receives, all of it.
-    fn crosses(&mut self, side: Side, n: u64) {
-        self.world.sends(KEY, side, n);
-        let mut taken = 0;
-        self.until("a message crosses", |rig| {
-            taken += rig.world.takes(KEY, side.other()).unwrap_or(0);
-            taken == n
-        });
-    }
-
-    /// Whether the end was told by an event.
-    fn close(&mut self, side: Side, how: Close) -> bool {
-        if self.world.engine().close(KEY, side, how) == Start::Done(()) {
-            return false;
-        }
-        for _ in 0..TURNS {
-            self.collect();
-            let at = |wanted| self.events.iter().position(|event| *event == wanted);
-            if let Some(at) = at(Event::Closed(KEY, side)) {
-                self.events.drain(..=at);
-                return true;
-            }
-        }
-        panic!("a close without an end");
-    }
-
-    fn close_both(&mut self) {
-        for side in Side::BOTH {
-            self.close(side, Close::Orderly);
-        }
-    }
-}
+use rig::{KEY, Rig, World};
 
 fn a_refused_connect_has_one_outcome_and_leaves_nothing<W: World>(world: &mut W) {
     let nobody = world.nobody();

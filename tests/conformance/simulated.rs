@@ -9,7 +9,7 @@ use thalweg::engine::{Engine, Event, ListenerId, SessionKey};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::Side;
 
-use super::World;
+use super::rig::World;
 
 /// Does nothing by itself.
 const PUPPET: Script = Script {
@@ -64,6 +64,10 @@ impl World for Simulated {
 
     fn takes(&mut self, key: SessionKey, side: Side) -> Option<u64> {
         self.sim.peer_takes(key, side)
+    }
+
+    fn server_parts(&mut self) {
+        // Every connection has a peer of its own.
     }
 
     fn turn(&mut self, events: &mut Vec<Event>) {

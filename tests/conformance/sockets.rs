@@ -14,7 +14,7 @@ use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::relay::Side;
 
-use super::World;
+use super::rig::World;
 
 pub(crate) struct Sockets<E> {
     engine: E,
@@ -124,6 +124,76 @@ impl<E: Engine> Sockets<E> {
     }
 }
 
+impl<E: Engine> Sockets<E> {
+    /// How the connection that the server has ends, if it does in time: an error is
+    /// told, an end in good order is `UnexpectedEof`.
+    pub(crate) fn server_hears_of_the_end(&mut self, patience: Duration) -> Option<ErrorKind> {
+        let stream = &mut self.peer(Side::Upstream).stream;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            match stream.read(&mut [0]) {
+                Ok(0) => return Some(ErrorKind::UnexpectedEof),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Some(error.kind()),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        None
+    }
+}
+
+/// A server that answers no SYN: its accept queue is full.
+pub(crate) struct Mute {
+    listener: socket2::Socket,
+    _fillers: Vec<socket2::Socket>,
+}
+
+impl Mute {
+    pub(crate) fn new() -> Self {
+        let socket = || {
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                .expect("a socket")
+        };
+        let listener = socket();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).expect("a port");
+        listener.listen(0).expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let filler = || {
+            let socket = socket();
+            let patience = Duration::from_millis(100);
+            let connected = socket.connect_timeout(&address, patience);
+            connected.is_ok().then_some(socket)
+        };
+        let fillers: Vec<_> = std::iter::from_fn(filler).take(20).collect();
+        assert!(fillers.len() < 20, "the accept queue has no end");
+        Self {
+            listener,
+            _fillers: fillers,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let address = self.listener.local_addr().ok();
+        address.and_then(|it| it.as_socket()).expect("an address")
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::Inet(self.address())
+    }
+
+    /// Sockets of this host that wait for its answer, as /proc/net/tcp has them.
+    pub(crate) fn callers(&self) -> usize {
+        let to_it = format!(":{:04X}", self.address().port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of sockets");
+        let calls = |line: &&str| {
+            let mut fields = line.split_whitespace().skip(2);
+            let remote = fields.next().unwrap_or_default();
+            remote.ends_with(&to_it) && fields.next() == Some("02")
+        };
+        table.lines().filter(calls).count()
+    }
+}
+
 impl<E: Engine> World for Sockets<E> {
     type Engine = E;
 
@@ -200,6 +270,11 @@ impl<E: Engine> World for Sockets<E> {
                 Err(error) => panic!("a read failed: {error}"),
             }
         }
+    }
+
+    fn server_parts(&mut self) {
+        self.peer(Side::Upstream);
+        self.peers[Side::Upstream.index()] = None;
     }
 
     fn turn(&mut self, events: &mut Vec<Event>) {

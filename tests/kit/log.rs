@@ -95,9 +95,15 @@ impl Counters {
     /// One of them.
     #[track_caller]
     pub(crate) fn of(&self, name: &str) -> u64 {
+        self.word(name).parse().unwrap()
+    }
+
+    /// One whose value is a word.
+    #[track_caller]
+    pub(crate) fn word(&self, name: &str) -> &str {
         let mut pairs = self.0.split(' ').filter_map(|pair| pair.split_once('='));
         match pairs.find(|(key, _)| *key == name) {
-            Some((_, value)) => value.parse().unwrap(),
+            Some((_, value)) => value,
             None => panic!("there is no counter {name}: {}", self.0),
         }
     }

@@ -198,10 +198,11 @@ impl Upstream {
         None
     }
 
-    /// Whether any server could take a session now.
-    pub(super) fn has_room(&self, now: Time) -> bool {
+    /// Whether sessions that wait should ask again: a server has room, or none may be
+    /// picked any more and there is nothing to wait for.
+    pub(super) fn is_worth_a_try(&self, now: Time) -> bool {
         let set = &self.setup.set;
-        Tier::of(set, &Tried::default(), now).is_some_and(|tier| {
+        Tier::of(set, &Tried::default(), now).is_none_or(|tier| {
             let view = tier.view(set, now);
             let room = |member: &Member| view.is_eligible(member) && !member.server.is_full();
             set.members.iter().any(room)
