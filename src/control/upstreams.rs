@@ -428,11 +428,13 @@ impl Upstreams {
         }
     }
 
-    /// Every server of every pool that is in use, for reports.
+    /// Every server that is listed or has sessions yet, for reports.
     pub(super) fn servers(&self) -> Vec<Arc<Server>> {
         let pools = self.pools();
-        let members = pools.iter().flat_map(|pool| pool.set.members().iter());
-        members.map(|member| member.server.clone()).collect()
+        let known = pools.iter().flat_map(|pool| pool.known.values());
+        let mut servers: Vec<_> = known.cloned().collect();
+        servers.sort_by_key(|server| server.settings().id);
+        servers
     }
 }
 

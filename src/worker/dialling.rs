@@ -10,9 +10,10 @@
 //! ```
 //! Invariants: a session counts as active at one server at the most, and each rival
 //! of its race at that rival's; what was counted is given back exactly once
-//! ([`Worker::release_server`]). A rival outlives neither its race nor its session.
+//! ([`Worker::release`]). A rival outlives neither its race nor its session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::races::Heat;
 use super::upstream::Choice;
@@ -66,7 +67,12 @@ impl<E: Engine> Worker<E> {
             Choice::Member(at, admission) => {
                 let server = upstream.setup.set.members[usize::from(at)].server.clone();
                 let raced = upstream.setup.set.is_raced(at);
-                self.go_to(key, index, at, server, admission, raced)
+                let rivals = if raced {
+                    upstream.setup.set.rivals(at, &tried, now)
+                } else {
+                    Vec::new()
+                };
+                self.go_to(key, index, server, admission, rivals)
             }
             Choice::Full => Some(self.enqueue(key, index)),
             Choice::Nowhere => {
@@ -86,23 +92,17 @@ impl<E: Engine> Worker<E> {
         &mut self,
         key: SessionKey,
         upstream: u16,
-        at: u16,
         server: Arc<Server>,
         admission: Admission,
-        raced: bool,
+        rivals: Vec<Arc<Server>>,
     ) -> Option<SessionEvent> {
         if self.take_spare(key, upstream, &server) {
             self.settle_on(key, server, admission, true);
             self.apply_connected(key);
             return Some(SessionEvent::Connected);
         }
-        if raced {
-            let now = self.engine.now();
-            let set = &self.upstreams[usize::from(upstream)].setup.set;
-            let rivals = set.rivals(at, now);
-            if rivals.len() > 1 {
-                return self.start_race(key, rivals, admission);
-            }
+        if rivals.len() > 1 {
+            return self.start_race(key, rivals, admission);
         }
         self.settle_on(key, server.clone(), admission, false);
         let start = self.connect(upstream, &server, Some(key), |engine, target| {
@@ -110,7 +110,11 @@ impl<E: Engine> Worker<E> {
         });
         match start {
             Start::Pending => None,
-            Start::Done(Ok(())) => Some(SessionEvent::Connected),
+            Start::Done(Ok(())) => {
+                server.tally.connected(Duration::ZERO);
+                self.apply_connected(key);
+                Some(SessionEvent::Connected)
+            }
             Start::Done(Err(cause)) => {
                 self.connect_failed_at(key, cause);
                 Some(SessionEvent::ConnectFailed(cause))
@@ -149,16 +153,18 @@ impl<E: Engine> Worker<E> {
         let client = session.and_then(|key| self.sessions.get(key));
         let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
         let upstream = &mut self.upstreams[usize::from(upstream)];
-        for _ in 1..upstream.sources() {
-            let local = upstream.local(server.endpoint(), client);
-            let started = start(&mut self.engine, upstream.target(server, local));
+        let mut started = Start::Done(Err(Cause::NoSource));
+        for _ in 0..upstream.sources(server.endpoint()) {
+            let Some(local) = upstream.local(server.endpoint(), client) else {
+                break;
+            };
+            started = start(&mut self.engine, upstream.target(server, local));
             let short = |it| started == Start::Done(Err(it));
             if !short(Cause::PortsExhausted) && !short(Cause::NoSource) {
-                return started;
+                break;
             }
         }
-        let local = upstream.local(server.endpoint(), client);
-        start(&mut self.engine, upstream.target(server, local))
+        started
     }
 
     // Failures.

@@ -9,11 +9,42 @@ use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::record::SessionRecord;
 use crate::relay::ending::{Cause, Who};
+use crate::relay::session::Session;
 use crate::relay::{Direction, Side};
 
 /// A server that resets a connection sooner, without having said anything, has failed
 /// it (behaviour 24).
-const RESET_SOON: Duration = Duration::from_secs(1);
+pub(super) const RESET_SOON: Duration = Duration::from_secs(1);
+
+/// What a session says of a server that never sent it a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed(Cause),
+    /// Nothing: it may have been anybody's doing.
+    None,
+}
+
+fn verdict(session: &Session) -> Verdict {
+    let (Some(ending), Some(connect)) = (session.ending(), session.connect_time()) else {
+        // The client was faster than the answer.
+        return Verdict::None;
+    };
+    let lasted = session.total_time().unwrap_or_default();
+    match (ending.who, ending.cause) {
+        // With TCP Fast Open the answer to the SYN comes to the first write.
+        (Who::Peer(Side::Upstream), cause @ (Cause::Refused | Cause::Unreachable)) => {
+            Verdict::Failed(cause)
+        }
+        (Who::Peer(Side::Upstream), Cause::Reset)
+            if lasted.saturating_sub(connect) < RESET_SOON =>
+        {
+            Verdict::Failed(Cause::Reset)
+        }
+        (Who::Peer(Side::Upstream) | Who::Forwarder, _) => Verdict::None,
+        (Who::Both | Who::Peer(Side::Client), _) => Verdict::Passed,
+    }
+}
 
 impl<E: Engine> Worker<E> {
     /// The one place where a key is freed.
@@ -61,18 +92,16 @@ impl<E: Engine> Worker<E> {
         add(&tally.bytes_up, session.lane(Direction::Up).bytes_out());
         add(&tally.bytes_down, session.lane(Direction::Down).bytes_out());
         self.release(server);
-        let now = self.engine.now();
-        let reset = session.ending().is_some_and(|ending| {
-            ending.who == Who::Peer(Side::Upstream) && ending.cause == Cause::Reset
-        });
-        if session.connect_time().is_none() {
-            // The client was faster than the answer.
-            server.marks.abandoned(entry.admission, now);
-        } else if entry.unproven && reset && now.since(entry.dialled) < RESET_SOON {
-            tally.failed(Cause::Reset);
-            self.blame(server, entry.admission, Cause::Reset);
-        } else if entry.unproven {
-            self.praise(server, entry.admission);
+        if !entry.unproven {
+            return;
+        }
+        match verdict(session) {
+            Verdict::Failed(cause) => {
+                tally.failed(cause);
+                self.blame(server, entry.admission, cause);
+            }
+            Verdict::Passed => self.praise(server, entry.admission),
+            Verdict::None => server.marks.abandoned(entry.admission, self.engine.now()),
         }
     }
 

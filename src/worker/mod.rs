@@ -46,12 +46,13 @@ use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
-use crate::relay::session::{Action, Event as SessionEvent, Session};
+use crate::relay::session::{Action, Event as SessionEvent, Pumped, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use accept::Doors;
 use dialling::Dialling;
+use ends::RESET_SOON;
 use sessions::Sessions;
 use upstream::Upstream;
 use upstream::server::{Server, ServerSet};
@@ -220,7 +221,9 @@ impl<E: Engine> Worker<E> {
         let of_server = |key: &SessionKey| {
             let entry = self.sessions.get(*key);
             let on = entry.and_then(|entry| entry.server.as_ref());
-            on.is_some_and(|on| Arc::ptr_eq(on, server))
+            // Who is still being connected goes to another one if this one fails.
+            let dials = entry.is_some_and(|entry| entry.session.is_dialing());
+            !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
         };
         let keys: Vec<SessionKey> = self.sessions.keys().filter(of_server).collect();
         for key in keys {
@@ -407,6 +410,7 @@ impl<E: Engine> Worker<E> {
     }
 
     fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
+        let now = self.engine.now();
         let entry = self.sessions.get_mut(key)?;
         if !entry.session.wants_pump(direction) {
             return None;
@@ -429,7 +433,8 @@ impl<E: Engine> Worker<E> {
             );
             self.log.line(LogLevel::Warn, text);
         }
-        let proves = direction == Direction::Down && entry.unproven && lane.bytes_in() > 0;
+        let arrived = direction == Direction::Down && lane.bytes_in() > 0;
+        let proves = entry.unproven && (arrived || takes_for_long(&entry.session, pumped, now));
         entry.unproven &= !proves;
         let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
@@ -554,6 +559,13 @@ impl<E: Engine> Worker<E> {
             self.log.line(LogLevel::Warn, text());
         }
     }
+}
+
+/// Whether bytes move long after the connect: a server that only listens has no other
+/// way to show that it is well.
+fn takes_for_long(session: &Session, pumped: Pumped, now: Time) -> bool {
+    let connected = session.connect_time().map(|it| session.started() + it);
+    pumped.moved && connected.is_some_and(|at| now.since(at) >= RESET_SOON)
 }
 
 /// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the

@@ -52,6 +52,17 @@ impl<E: Engine> Worker<E> {
         SessionEvent::Queued
     }
 
+    /// Whoever left the line while it stood still: nobody looks for room for him.
+    fn forget_who_left(&mut self, upstream: usize) {
+        let (sessions, upstream) = (&self.sessions, &mut self.upstreams[upstream]);
+        while let Some(key) = upstream.waiting.front() {
+            if sessions.get(*key).is_some_and(|it| it.session.is_queued()) {
+                break;
+            }
+            upstream.waiting.pop_front();
+        }
+    }
+
     /// Lets sessions that wait have servers with room, in order.
     pub(super) fn serve_queues(&mut self) {
         let now = self.engine.now();
@@ -77,8 +88,9 @@ impl<E: Engine> Worker<E> {
                 std::mem::swap(back, &mut waiting);
             }
             back.append(&mut waiting);
+            self.forget_who_left(index);
             if !self.upstreams[index].waiting.is_empty() {
-                self.queue_due = now + QUEUE_LOOK;
+                self.queue_due = self.queue_due.min(now + QUEUE_LOOK);
             }
         }
     }

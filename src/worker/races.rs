@@ -124,8 +124,13 @@ impl<E: Engine> Worker<E> {
             std::mem::replace(&mut heat.admission, Admission::Free)
         } else {
             let admission = server.marks.admit(now);
-            if admission == Admission::Marked || !server.enter() {
+            if admission == Admission::Marked {
                 heat.race.failed(index);
+                return None;
+            }
+            if !server.enter() {
+                heat.race.failed(index);
+                server.marks.abandoned(admission, now);
                 return None;
             }
             admission
@@ -142,6 +147,7 @@ impl<E: Engine> Worker<E> {
             closing: false,
         };
         let Some(rival) = self.sessions.insert_ahead(ahead) else {
+            server.marks.abandoned(admission, now);
             self.release(&server);
             self.heat(key)?.race.failed(index);
             return None;

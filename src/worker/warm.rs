@@ -34,6 +34,9 @@ const WORTHWHILE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Spares of one server that are made in one turn.
+const CONNECTS_PER_TURN: u32 = 16;
+
 /// A spare that has not connected by then is given up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -130,9 +133,11 @@ impl<E: Engine> Worker<E> {
             return;
         };
         match &mut ahead.purpose {
-            Purpose::Rival { .. } => {
-                if let Some((session, event)) = self.rival_won(key) {
-                    self.conclude(session, event);
+            Purpose::Rival { of, .. } => {
+                let of = *of;
+                match self.rival_won(key) {
+                    Some((session, event)) => self.conclude(session, event),
+                    None => self.arm(of),
                 }
             }
             Purpose::Spare {
@@ -140,6 +145,9 @@ impl<E: Engine> Worker<E> {
                 connected,
             } => {
                 *connected = true;
+                // A server does not learn of the connection before: no client's bytes
+                // come along for the ACK to ride on.
+                self.engine.owe_no_ack(key);
                 let (index, server) = (usize::from(*upstream), ahead.server.clone());
                 server.tally.connected(now.since(ahead.since));
                 ahead.since = now;
@@ -331,8 +339,11 @@ impl<E: Engine> Worker<E> {
                 self.spare_failed(upstream, spare, &server, Cause::ConnectTimeout);
                 self.close_ahead(spare);
             }
+            // A host that has lost its power ends nothing: what stood before it was
+            // found to be down is worth nothing after.
+            let doubtful = !server.is_up() || server.marks.is_marked();
             for spare in ready {
-                if self.is_worn(upstream, spare) {
+                if doubtful || self.is_worn(upstream, spare) {
                     self.discard_spare(upstream, spare);
                 }
             }
@@ -343,7 +354,7 @@ impl<E: Engine> Worker<E> {
     /// Makes as many spares as are missing.
     fn fill_up(&mut self, upstream: usize, at: usize, server: &Arc<Server>, now: Time) {
         let wanted = self.upstreams[upstream].setup.warm as usize;
-        loop {
+        for _ in 0..CONNECTS_PER_TURN {
             let list = &self.upstreams[upstream].spares.lists[at];
             let enough = list.ready.len() + list.connecting.len() >= wanted;
             let usable = server.is_up() && !server.marks.is_marked() && !server.is_full();
@@ -377,6 +388,8 @@ impl<E: Engine> Worker<E> {
                 }
             }
         }
+        // The rest is for the next turn: clients wait meanwhile.
+        self.warm_due = now;
     }
 
     /// Closes every spare: their descriptors are wanted, or the end is near.

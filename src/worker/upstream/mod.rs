@@ -181,12 +181,13 @@ impl Upstream {
     fn pick(&mut self, key: u64, seen: &Tried, now: Time) -> Option<(u16, bool)> {
         let set = &self.setup.set;
         if let Some(tier) = Tier::of(set, seen, now) {
-            let view = tier.view(set, now);
+            let view = tier.view(set, seen, now);
             return self.balancer.pick(&view, key, seen).map(|at| (at, true));
         }
         for backup in [false, true] {
             let view = SetView {
                 set,
+                seen,
                 now,
                 backup,
                 marks: false,
@@ -201,9 +202,9 @@ impl Upstream {
     /// Whether sessions that wait should ask again: a server has room, or none may be
     /// picked any more and there is nothing to wait for.
     pub(super) fn is_worth_a_try(&self, now: Time) -> bool {
-        let set = &self.setup.set;
-        Tier::of(set, &Tried::default(), now).is_none_or(|tier| {
-            let view = tier.view(set, now);
+        let (set, nobody) = (&self.setup.set, Tried::default());
+        Tier::of(set, &nobody, now).is_none_or(|tier| {
+            let view = tier.view(set, &nobody, now);
             let room = |member: &Member| view.is_eligible(member) && !member.server.is_full();
             set.members.iter().any(room)
         })
@@ -231,33 +232,40 @@ impl Upstream {
         }
     }
 
-    /// How many local addresses a connect may be tried from.
-    pub(super) fn sources(&self) -> usize {
-        self.setup.sources.len().max(1)
+    /// How many local addresses a connect to this server is tried from: each try looks
+    /// through all ports, and other sessions wait meanwhile.
+    pub(super) fn sources(&self, server: &Endpoint) -> usize {
+        const SOURCES_MAX: usize = 4;
+        let Endpoint::Inet(server) = server else {
+            return 1;
+        };
+        let sources = self.setup.sources.iter();
+        let fitting = sources.filter(|it| it.is_ipv4() == server.is_ipv4());
+        fitting.count().clamp(1, SOURCES_MAX)
     }
 
     /// Where the next connect comes from. Of several addresses, the next one of the
-    /// server's family.
-    pub(super) fn local(&mut self, server: &Endpoint, client: &Endpoint) -> Local {
+    /// server's family; `None` if it has to be one and none is of that family.
+    pub(super) fn local(&mut self, server: &Endpoint, client: &Endpoint) -> Option<Local> {
         let (Endpoint::Inet(server), sources) = (server, &self.setup.sources) else {
-            return Local::Plan;
+            return Some(Local::Plan);
         };
         if self.setup.transparent {
             return match client {
                 Endpoint::Inet(client) if client.is_ipv4() == server.is_ipv4() => {
-                    Local::Foreign(client.ip())
+                    Some(Local::Foreign(client.ip()))
                 }
-                _ => Local::Plan,
+                _ => None,
             };
         }
         for _ in 0..sources.len() {
             self.next_source = (self.next_source + 1) % sources.len();
             let source = sources[self.next_source];
             if source.is_ipv4() == server.is_ipv4() {
-                return Local::Address(source);
+                return Some(Local::Address(source));
             }
         }
-        Local::Plan
+        sources.is_empty().then_some(Local::Plan)
     }
 }
 
@@ -273,15 +281,16 @@ impl Tier {
     fn of(set: &ServerSet, seen: &Tried, now: Time) -> Option<Self> {
         let tiers = [Self { backup: false }, Self { backup: true }];
         tiers.into_iter().find(|tier| {
-            let view = tier.view(set, now);
+            let view = tier.view(set, seen, now);
             let mut members = set.members.iter().enumerate();
             members.any(|(at, member)| view.is_eligible(member) && !seen.contains(at as u16))
         })
     }
 
-    const fn view(self, set: &ServerSet, now: Time) -> SetView<'_> {
+    const fn view<'a>(self, set: &'a ServerSet, seen: &'a Tried, now: Time) -> SetView<'a> {
         SetView {
             set,
+            seen,
             now,
             backup: self.backup,
             marks: true,
@@ -293,6 +302,8 @@ impl Tier {
 #[derive(Debug)]
 struct SetView<'a> {
     set: &'a ServerSet,
+    /// Those that the session has tried.
+    seen: &'a Tried,
     now: Time,
     backup: bool,
     /// Whether marks by failures count.
@@ -316,10 +327,11 @@ impl SetView<'_> {
         if family.is_none() || self.set.resolve == crate::config::Resolve::All {
             return true;
         }
-        let before = members[..at].iter().rev();
+        let before = members[..at].iter().enumerate().rev();
         !before
-            .take_while(|member| member.family == family)
-            .any(|member| self.is_eligible(member) && !member.server.is_full())
+            .take_while(|(_, member)| member.family == family)
+            .filter(|(at, _)| !self.seen.contains(*at as u16))
+            .any(|(_, member)| self.is_eligible(member) && !member.server.is_full())
     }
 }
 

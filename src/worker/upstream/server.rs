@@ -46,7 +46,6 @@ pub struct Server {
     checked_down: AtomicBool,
     /// When it last came up, in microseconds; 0: it was never down.
     back_since: AtomicU64,
-    active: AtomicU32,
     /// The only one of its pool: never marked, for there is no other to go to.
     alone: AtomicBool,
     /// What came of dialling it.
@@ -61,7 +60,6 @@ impl Server {
             settings,
             checked_down: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
-            active: AtomicU32::new(0),
             alone: AtomicBool::new(false),
             tally: Tally::default(),
         }
@@ -79,13 +77,13 @@ impl Server {
 
     /// Sessions that are on it or being connected, over all reactors.
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.tally.active.load(Ordering::Relaxed)
     }
 
     /// One session more, unless it has as many as it may.
     pub fn enter(&self) -> bool {
         let max = self.settings.max_connections.unwrap_or(u32::MAX);
-        let entered = self.active.fetch_add(1, Ordering::Relaxed) < max;
+        let entered = self.tally.active.fetch_add(1, Ordering::Relaxed) < max;
         if !entered {
             self.leave();
         }
@@ -94,7 +92,7 @@ impl Server {
 
     /// One session less.
     pub fn leave(&self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.tally.active.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether it has as many sessions as it may.
@@ -171,9 +169,12 @@ pub const FAILURES: [&str; 5] = ["refused", "unreachable", "timeout", "reset", "
 /// Buckets of the connect times: below 2, 4, 8 … microseconds, the last for all above.
 const BUCKETS: usize = 26;
 
-/// What came of dialling a server, over all reactors.
+/// What came of dialling a server, over all reactors. On cache lines of its own: it is
+/// written by every session, while what stands before it is read by every choice.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Tally {
+    active: AtomicU32,
     /// Connects that were started.
     pub connects: AtomicU64,
     /// Those that failed, and resets right after one, as in [`FAILURES`].
@@ -301,7 +302,12 @@ impl ServerSet {
     /// The members that a connect to `first` races, `first` before all: of a name that
     /// is one server all its addresses, of one whose addresses are servers by
     /// themselves one of the other family beside it.
-    pub(in crate::worker) fn rivals(&self, first: u16, now: Time) -> Vec<Arc<Server>> {
+    pub(in crate::worker) fn rivals(
+        &self,
+        first: u16,
+        tried: &[Arc<Server>],
+        now: Time,
+    ) -> Vec<Arc<Server>> {
         let Some(member) = self.members.get(usize::from(first)) else {
             return Vec::new();
         };
@@ -310,19 +316,22 @@ impl ServerSet {
             return rivals;
         }
         let v6 = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Inet(it) if it.is_ipv6());
-        let mut others = self
-            .members
-            .iter()
-            .filter(|other| other.family == member.family)
+        // From the first one on and round again, so that equals take turns.
+        let (before, behind) = self.members.split_at(usize::from(first));
+        let around = behind.iter().chain(before).skip(1);
+        let untried = |it: &Arc<Server>| !tried.iter().any(|tried| Arc::ptr_eq(tried, it));
+        let others = around
+            .filter(|other| other.family == member.family && other.backup == member.backup)
             .map(|other| &other.server)
-            .filter(|other| !Arc::ptr_eq(other, &member.server))
-            .filter(|other| other.is_up() && other.marks.is_open(now) && !other.is_full());
+            .filter(|other| other.is_up() && other.marks.is_open(now) && !other.is_full())
+            .filter(|other| untried(other));
         match self.resolve {
             // In the order in which the resolver left them: families take turns.
             Resolve::First => rivals.extend(others.cloned()),
             Resolve::All => {
                 let family = v6(member.server.endpoint());
-                rivals.extend(others.find(|it| v6(it.endpoint()) != family).cloned());
+                let others = others.filter(|it| v6(it.endpoint()) != family);
+                rivals.extend(others.min_by_key(|it| it.active()).cloned());
             }
         }
         rivals
