@@ -27,7 +27,6 @@ pub mod venue;
 
 use std::time::{Duration, Instant};
 
-use diagnose::Limit;
 use measure::{Contender, Ground, NoRun, Run, Terms, Through, Timing};
 use search::{Search, StageResult};
 use space::values::{Facts, Skipped};
@@ -264,20 +263,22 @@ impl Tuning<'_> {
             });
         }
         let defaults = Contender::new(Candidate::default()).map_err(TuneError::Broken)?;
-        let run = ground.run(&defaults, least)?;
+        let long = Timing::lossy(connect, objective);
+        let affordable = long.whole(connect, ground.through) * search::RUNS_LEAST <= self.left();
+        let run = ground.run(&defaults, if affordable { long } else { least })?;
         let rtt = rtt_of(&run).unwrap_or(connect);
         let facts = Facts {
             mss: mss_of(&run),
             rtt,
             rate: run.figures.throughput,
+            peak: peak_of(&run),
             flows: self.options.terms.flows,
             congestion: run.congestion.clone().unwrap_or_default(),
         };
-        // Where losses were what held it back, longer runs, if there is time for them.
+        // Where anything was sent again, longer runs, if there is time for them.
         let lossy = Timing::lossy(rtt, objective);
         let needed = lossy.whole(rtt, ground.through) * search::RUNS_LEAST;
-        let loses = search::diagnosis(&ground, &run, &defaults).limit == Limit::Losses;
-        let timing = if loses && needed * 2 <= self.left() {
+        let timing = if has_resent(&run) && needed * 2 <= self.left() {
             lossy
         } else {
             Timing::least(rtt, objective)
@@ -312,6 +313,23 @@ impl Tuning<'_> {
 fn rtt_of(run: &Run) -> Option<Duration> {
     let near = run.samples.iter().flat_map(|sample| &sample.near);
     near.filter_map(|info| info.min_rtt).min()
+}
+
+fn has_resent(run: &Run) -> bool {
+    let last = run.samples.last();
+    let infos = last
+        .into_iter()
+        .flat_map(|it| it.near.iter().chain(&it.far));
+    infos.into_iter().any(|info| info.bytes_retransmitted > 0)
+}
+
+/// The highest delivery rate of a flow at any moment, bytes a second.
+fn peak_of(run: &Run) -> f64 {
+    let infos = run
+        .samples
+        .iter()
+        .flat_map(|it| it.near.iter().chain(&it.far));
+    infos.map(|info| info.delivery_rate).max().unwrap_or(0) as f64
 }
 
 fn mss_of(run: &Run) -> u32 {

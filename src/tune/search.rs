@@ -404,7 +404,7 @@ fn sender(direction: Direction) -> Sender {
 }
 
 /// What held a run back.
-pub(super) fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis {
+fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis {
     let granted = |asked: Option<u32>, limit: &str| {
         let limit = sysctl(limit).and_then(|text| text.parse::<u64>().ok());
         asked.map(|asked| limit.map_or(u64::from(asked), |limit| limit.min(asked.into())))

@@ -55,6 +55,7 @@ fn result() -> TuneResult {
             mss: 1448,
             rtt: Duration::from_millis(1),
             rate: 1e9,
+            peak: 1.2e9,
             flows: 1,
             congestion: "bbr".to_owned(),
         },
