@@ -417,6 +417,10 @@ fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis
         throughput: run.figures.throughput,
         flows: ground.terms.flows,
         loopback: ground.venue.is_this_machine(),
+        loss_based: !run
+            .congestion
+            .as_deref()
+            .is_some_and(|it| it.starts_with("bbr")),
         busiest_thread: run.busiest_thread,
         machine: run.machine,
         receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),
