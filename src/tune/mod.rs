@@ -83,6 +83,8 @@ pub struct Progress {
 pub struct TuneResult {
     /// What a first look at the path found.
     pub facts: Facts,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
     /// What was not searched over, and why.
     pub skipped: Vec<Skipped>,
     /// One for each race.
@@ -179,6 +181,8 @@ struct Tuning<'a> {
 struct Known {
     facts: Facts,
     timing: Timing,
+    /// What makes short runs doubtful on this path.
+    doubt: Option<String>,
 }
 
 impl Tuning<'_> {
@@ -222,6 +226,7 @@ impl Tuning<'_> {
         }
         Ok(TuneResult {
             facts: known.facts,
+            doubts: known.doubt.into_iter().collect(),
             skipped,
             stages,
             took: self.started.elapsed(),
@@ -278,12 +283,22 @@ impl Tuning<'_> {
         // Where anything was sent again, longer runs, if there is time for them.
         let lossy = Timing::lossy(rtt, objective);
         let needed = lossy.whole(rtt, ground.through) * search::RUNS_LEAST;
-        let timing = if has_resent(&run) && needed * 2 <= self.left() {
-            lossy
+        let short = Timing::least(rtt, objective);
+        let (timing, doubt) = if !has_resent(&run) {
+            (short, None)
+        } else if needed <= self.left() {
+            (lossy, None)
+        } else if rtt <= FORWARDER_RTT_MAX {
+            // On a short path connections have grown long before.
+            (short, None)
         } else {
-            Timing::least(rtt, objective)
+            (short, Some(slow_start_doubt(short, needed)))
         };
-        Ok(Known { facts, timing })
+        Ok(Known {
+            facts,
+            timing,
+            doubt,
+        })
     }
 
     fn search<'s>(
@@ -313,6 +328,16 @@ impl Tuning<'_> {
 fn rtt_of(run: &Run) -> Option<Duration> {
     let near = run.samples.iter().flat_map(|sample| &sample.near);
     near.filter_map(|info| info.min_rtt).min()
+}
+
+fn slow_start_doubt(timing: Timing, needed: Duration) -> String {
+    format!(
+        "the path loses packets, and runs of {:.1?} after {:.1?} of warm-up still show how \
+         connections begin; for long transfers give it --time {:.0}s or more",
+        timing.duration,
+        timing.warm_up,
+        (needed + RESERVE * 10).as_secs_f64().ceil(),
+    )
 }
 
 fn has_resent(run: &Run) -> bool {

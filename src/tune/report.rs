@@ -94,7 +94,7 @@ impl Report {
             verdict: verdict(&result, options.minimum_effect),
             findings: findings(&result),
             facts: result.facts,
-            doubts: occasion.doubts,
+            doubts: [result.doubts, occasion.doubts].concat(),
             skipped: result.skipped,
             stages: result.stages,
             profile: String::new(),

@@ -59,6 +59,7 @@ fn result() -> TuneResult {
             flows: 1,
             congestion: "bbr".to_owned(),
         },
+        doubts: Vec::new(),
         skipped: vec![Skipped {
             what: "congestion=<vegas>".to_owned(),
             why: "not here".to_owned(),
