@@ -66,26 +66,32 @@ pub(crate) fn connect(
     Ok(mio::net::TcpStream::from_std(socket.into()))
 }
 
-/// Sets what of `options` belongs behind the connect.
+/// Sets what of `options` belongs behind the connect, and `congestion` once more: a
+/// route that names one (`ip route … congctl`) has overridden it in the connect.
 pub(crate) fn connected(
     stream: &mio::net::TcpStream,
+    congestion: Option<&str>,
     options: Option<&OptionPlan>,
 ) -> io::Result<()> {
     if options.is_none() {
         return Ok(());
     }
+    set_congestion(&SockRef::from(stream), congestion)?;
     let family = family_of(stream.peer_addr()?);
     set_options(stream, options, Stage::AfterConnect, family)
 }
 
-/// Sets what of `options` an accepted socket does not inherit from its listener.
+/// Sets what of `options` an accepted socket does not inherit from its listener, and
+/// `congestion` once more, for the reason given at [`connected`].
 pub(crate) fn accepted(
     stream: &mio::net::TcpStream,
+    congestion: Option<&str>,
     options: Option<&OptionPlan>,
 ) -> io::Result<()> {
     if options.is_none() {
         return Ok(());
     }
+    set_congestion(&SockRef::from(stream), congestion)?;
     let family = family_of(stream.local_addr()?);
     set_options(stream, options, Stage::Accepted, family)
 }

@@ -90,6 +90,9 @@ pub struct Evidence<'a> {
     pub flows: usize,
     /// Whether both ends are on this machine with nothing between.
     pub loopback: bool,
+    /// Whether the congestion control takes losses for congestion, as cubic and reno
+    /// do and bbr does not.
+    pub loss_based: bool,
     /// Share of a core that the busiest thread of the measurement used.
     pub busiest_thread: f64,
     /// Share of all CPUs that was in use, by anybody.
@@ -236,7 +239,7 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
         && !first.1.is_empty()
     {
         fill(&mut diagnosis, &inside);
-        diagnosis.limit = limit(&diagnosis, evidence.loopback);
+        diagnosis.limit = limit(&diagnosis, evidence);
     } else if evidence.sender == Sender::Far {
         from_the_receiver(&mut diagnosis, evidence);
     }
@@ -322,7 +325,9 @@ fn from_the_receiver(diagnosis: &mut Diagnosis, evidence: &Evidence<'_>) {
     }
 }
 
-fn limit(this: &Diagnosis, loopback: bool) -> Limit {
+fn limit(this: &Diagnosis, evidence: &Evidence<'_>) -> Limit {
+    let loopback = evidence.loopback;
+    let loses = this.retransmitted >= LOSSY && evidence.loss_based;
     let shares = this.shares;
     let longest = [
         (shares.receiver_window, Limit::ReceiverWindow),
@@ -346,9 +351,7 @@ fn limit(this: &Diagnosis, loopback: bool) -> Limit {
     match longest {
         Limit::ReceiverWindow => Limit::Receiver,
         Limit::CongestionWindow if loopback => Limit::Cpu,
-        Limit::CongestionWindow if this.retransmitted >= LOSSY && !this.is_queued() => {
-            Limit::Losses
-        }
+        Limit::CongestionWindow if loses && !this.is_queued() => Limit::Losses,
         Limit::CongestionWindow if this.is_queued() => Limit::Path,
         other => other,
     }

@@ -247,7 +247,16 @@ impl Ground<'_> {
     /// Why there is no figure. By then everything of this run has ended.
     pub fn run(&self, contender: &Contender, timing: Timing) -> Result<Run, NoRun> {
         let traffic = self.start(contender)?;
-        traffic.measure(timing)
+        let run = traffic.measure(timing)?;
+        // A figure of another congestion control than its name says would be a lie.
+        match (&contender.options.congestion, &run.congestion) {
+            (Some(asked), Some(real)) if asked != real && self.through == Through::Nothing => {
+                Err(NoRun::Failed(format!(
+                    "congestion control {asked} was asked for, {real} was in force"
+                )))
+            }
+            _ => Ok(run),
+        }
     }
 
     fn threads(&self) -> usize {
@@ -273,11 +282,13 @@ impl Ground<'_> {
 
     fn start(&self, contender: &Contender) -> Result<Traffic<'_>, NoRun> {
         let direct = self.through == Through::Nothing;
+        let both = direct && self.terms.both_ends;
         let watch = || Arc::new(Watch::new(self.terms.flows + EXCHANGES));
         let (near, far) = (watch(), watch());
         let origin = self.venue.origin(&OriginOptions {
             threads: self.threads(),
-            options: (direct && self.terms.both_ends).then(|| contender.far.clone()),
+            congestion: contender.options.congestion.clone().filter(|_| both),
+            options: both.then(|| contender.far.clone()),
             watch: Some(Arc::clone(&far)),
             ..OriginOptions::default()
         })?;
@@ -297,7 +308,7 @@ impl Ground<'_> {
             threads: self.threads(),
             shape,
             cpus: Vec::new(),
-            congestion: None,
+            congestion: contender.options.congestion.clone().filter(|_| direct),
             options: direct.then(|| contender.near.clone()),
             watch: Some(Arc::clone(&near)),
             check_one_in: 0,

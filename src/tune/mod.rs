@@ -27,7 +27,6 @@ pub mod venue;
 
 use std::time::{Duration, Instant};
 
-use diagnose::Limit;
 use measure::{Contender, Ground, NoRun, Run, Terms, Through, Timing};
 use search::{Search, StageResult};
 use space::values::{Facts, Skipped};
@@ -84,6 +83,8 @@ pub struct Progress {
 pub struct TuneResult {
     /// What a first look at the path found.
     pub facts: Facts,
+    /// What makes the figures doubtful.
+    pub doubts: Vec<String>,
     /// What was not searched over, and why.
     pub skipped: Vec<Skipped>,
     /// One for each race.
@@ -180,6 +181,8 @@ struct Tuning<'a> {
 struct Known {
     facts: Facts,
     timing: Timing,
+    /// What makes short runs doubtful on this path.
+    doubt: Option<String>,
 }
 
 impl Tuning<'_> {
@@ -223,6 +226,7 @@ impl Tuning<'_> {
         }
         Ok(TuneResult {
             facts: known.facts,
+            doubts: known.doubt.into_iter().collect(),
             skipped,
             stages,
             took: self.started.elapsed(),
@@ -264,25 +268,37 @@ impl Tuning<'_> {
             });
         }
         let defaults = Contender::new(Candidate::default()).map_err(TuneError::Broken)?;
-        let run = ground.run(&defaults, least)?;
+        let long = Timing::lossy(connect, objective);
+        let affordable = long.whole(connect, ground.through) * search::RUNS_LEAST <= self.left();
+        let run = ground.run(&defaults, if affordable { long } else { least })?;
         let rtt = rtt_of(&run).unwrap_or(connect);
         let facts = Facts {
             mss: mss_of(&run),
             rtt,
             rate: run.figures.throughput,
+            peak: peak_of(&run),
             flows: self.options.terms.flows,
             congestion: run.congestion.clone().unwrap_or_default(),
         };
-        // Where losses were what held it back, longer runs, if there is time for them.
+        // Where anything was sent again, longer runs, if there is time for them.
         let lossy = Timing::lossy(rtt, objective);
         let needed = lossy.whole(rtt, ground.through) * search::RUNS_LEAST;
-        let loses = search::diagnosis(&ground, &run, &defaults).limit == Limit::Losses;
-        let timing = if loses && needed * 2 <= self.left() {
-            lossy
+        let short = Timing::least(rtt, objective);
+        let (timing, doubt) = if !has_resent(&run) {
+            (short, None)
+        } else if needed <= self.left() {
+            (lossy, None)
+        } else if rtt <= FORWARDER_RTT_MAX {
+            // On a short path connections have grown long before.
+            (short, None)
         } else {
-            Timing::least(rtt, objective)
+            (short, Some(slow_start_doubt(short, needed)))
         };
-        Ok(Known { facts, timing })
+        Ok(Known {
+            facts,
+            timing,
+            doubt,
+        })
     }
 
     fn search<'s>(
@@ -312,6 +328,33 @@ impl Tuning<'_> {
 fn rtt_of(run: &Run) -> Option<Duration> {
     let near = run.samples.iter().flat_map(|sample| &sample.near);
     near.filter_map(|info| info.min_rtt).min()
+}
+
+fn slow_start_doubt(timing: Timing, needed: Duration) -> String {
+    format!(
+        "the path loses packets, and runs of {:.1?} after {:.1?} of warm-up still show how \
+         connections begin; for long transfers give it --time {:.0}s or more",
+        timing.duration,
+        timing.warm_up,
+        (needed + RESERVE * 10).as_secs_f64().ceil(),
+    )
+}
+
+fn has_resent(run: &Run) -> bool {
+    let last = run.samples.last();
+    let infos = last
+        .into_iter()
+        .flat_map(|it| it.near.iter().chain(&it.far));
+    infos.into_iter().any(|info| info.bytes_retransmitted > 0)
+}
+
+/// The highest delivery rate of a flow at any moment, bytes a second.
+fn peak_of(run: &Run) -> f64 {
+    let infos = run
+        .samples
+        .iter()
+        .flat_map(|it| it.near.iter().chain(&it.far));
+    infos.map(|info| info.delivery_rate).max().unwrap_or(0) as f64
 }
 
 fn mss_of(run: &Run) -> u32 {

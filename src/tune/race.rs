@@ -363,9 +363,10 @@ impl Race {
             };
             // What only trails the best may be half of the best combination: before
             // those have joined, only what hurts is out.
-            let trails = self.phase == Phase::Combined && surely_below(best);
-            if trails || surely_below(DEFAULTS) {
+            if surely_below(DEFAULTS) {
                 self.arms[arm].fate = Fate::Worse { rounds };
+            } else if self.phase == Phase::Combined && surely_below(best) {
+                self.arms[arm].fate = Fate::Beaten { rounds };
             }
         }
     }

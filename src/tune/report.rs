@@ -94,7 +94,7 @@ impl Report {
             verdict: verdict(&result, options.minimum_effect),
             findings: findings(&result),
             facts: result.facts,
-            doubts: occasion.doubts,
+            doubts: [result.doubts, occasion.doubts].concat(),
             skipped: result.skipped,
             stages: result.stages,
             profile: String::new(),
@@ -143,10 +143,12 @@ impl Report {
     pub fn path(&self) -> String {
         use crate::bench::units;
         format!(
-            "rtt {}, segments of {} bytes, {} with the defaults: {} under way on a flow",
+            "rtt {}, segments of {} bytes, {} in a first run with the defaults; a flow at {} has {} \
+             under way",
             units::latency(self.facts.rtt.as_nanos() as f64),
             self.facts.mss,
             units::bit_rate(self.facts.rate),
+            units::bit_rate(self.facts.flow_rate()),
             units::size(self.facts.bandwidth_delay() as f64),
         )
     }

@@ -404,7 +404,7 @@ fn sender(direction: Direction) -> Sender {
 }
 
 /// What held a run back.
-pub(super) fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis {
+fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis {
     let granted = |asked: Option<u32>, limit: &str| {
         let limit = sysctl(limit).and_then(|text| text.parse::<u64>().ok());
         asked.map(|asked| limit.map_or(u64::from(asked), |limit| limit.min(asked.into())))
@@ -417,6 +417,10 @@ pub(super) fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -
         throughput: run.figures.throughput,
         flows: ground.terms.flows,
         loopback: ground.venue.is_this_machine(),
+        loss_based: !run
+            .congestion
+            .as_deref()
+            .is_some_and(|it| it.starts_with("bbr")),
         busiest_thread: run.busiest_thread,
         machine: run.machine,
         receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),

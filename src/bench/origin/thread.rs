@@ -51,6 +51,7 @@ pub(super) struct Server {
     stop: Arc<AtomicBool>,
     connections_max: u64,
     idle_timeout: Duration,
+    congestion: Option<String>,
     options: Option<OptionPlan>,
     watch: Option<Arc<Watch>>,
 }
@@ -82,6 +83,7 @@ impl Server {
             stop,
             connections_max: options.connections_max as u64,
             idle_timeout: options.idle_timeout,
+            congestion: options.congestion.clone(),
             options: options.options.clone(),
             watch: options.watch.clone(),
         })
@@ -187,7 +189,9 @@ impl Server {
             self.counters.refused.fetch_add(1, Relaxed);
             return;
         }
-        if let Err(error) = socket::accepted(&stream, self.options.as_ref()) {
+        if let Err(error) =
+            socket::accepted(&stream, self.congestion.as_deref(), self.options.as_ref())
+        {
             // Its client has gone, or the kernel refuses an option: not served.
             eprintln!("origin: cannot serve a connection: {error}");
             self.counters.aborted.fetch_add(1, Relaxed);

@@ -66,6 +66,7 @@ fn evidence(samples: &[Sample]) -> Evidence<'_> {
         throughput: 1.6e6,
         flows: 1,
         loopback: false,
+        loss_based: true,
         busiest_thread: 0.2,
         machine: 0.3,
         receive_buffer: None,
@@ -185,6 +186,12 @@ fn losses_a_full_path_and_a_growing_window_are_told_apart() {
     let diagnosis = diagnose(&evidence(&lossy));
     assert_eq!(diagnosis.limit, Limit::Losses);
     assert!(diagnosis.remedy.unwrap().contains("bbr"));
+    // One that does not heed losses is not held back by them.
+    let unimpressed = Evidence {
+        loss_based: false,
+        ..evidence(&lossy)
+    };
+    assert_eq!(diagnose(&unimpressed).limit, Limit::CongestionWindow);
     let queued = samples(|step, info| {
         info.rtt = MILLISECOND * 90;
         info.bytes_retransmitted = u64::from(step) * 300;

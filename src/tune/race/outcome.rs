@@ -41,8 +41,13 @@ pub enum Step {
 pub enum Fate {
     /// It ran to the end of the race.
     Stayed,
-    /// Surely worse than the best or than the defaults.
+    /// Surely worse than the defaults.
     Worse {
+        /// After so many rounds.
+        rounds: usize,
+    },
+    /// Surely worse than the best, once combinations had joined.
+    Beaten {
         /// After so many rounds.
         rounds: usize,
     },

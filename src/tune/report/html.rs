@@ -296,8 +296,8 @@ fn reading(out: &mut String) {
          round; above 1 is better, whatever the objective. The race only picks: whoever leads \
          twenty equal candidates has been lucky, so what decides is the column of fresh runs, in \
          which only the defaults, the pick and the present settings take part. An interval that \
-         contains 1 is noise. <i>Worse</i> was dropped as surely worse than the defaults or the \
-         best, <i>behind</i> when the time was given to the better half.</p>\n",
+         contains 1 is noise. <i>Worse</i> was dropped as surely worse than the defaults, \
+         <i>beaten</i> as surely worse than the best, <i>behind</i> when the time was given to the better half.</p>\n",
     );
 }
 

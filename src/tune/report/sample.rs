@@ -55,9 +55,11 @@ fn result() -> TuneResult {
             mss: 1448,
             rtt: Duration::from_millis(1),
             rate: 1e9,
+            peak: 1.2e9,
             flows: 1,
             congestion: "bbr".to_owned(),
         },
+        doubts: Vec::new(),
         skipped: vec![Skipped {
             what: "congestion=<vegas>".to_owned(),
             why: "not here".to_owned(),

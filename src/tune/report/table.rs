@@ -117,6 +117,7 @@ pub(super) fn fate(row: &Row, stage: &StageResult, arm: usize) -> &'static str {
         }
         Fate::Stayed => "",
         Fate::Worse { .. } => "worse",
+        Fate::Beaten { .. } => "beaten",
         Fate::Halved { .. } => "behind",
         Fate::Failed { .. } => "failed",
     }

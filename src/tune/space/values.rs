@@ -12,6 +12,9 @@ use crate::engine::choice;
 use crate::net::limits::sysctl;
 use crate::net::options::{Leg, OptionName};
 
+/// A path of less than this round trip time is a short one.
+const SHORT: Duration = Duration::from_millis(1);
+
 /// What is known of the path and this machine before the search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Facts {
@@ -22,6 +25,9 @@ pub struct Facts {
     pub rtt: Duration,
     /// What all flows together carried with the defaults, bytes a second.
     pub rate: f64,
+    /// The highest rate at which one flow was delivered at any moment, bytes a second:
+    /// what the path can do, where losses keep the mean far below it.
+    pub peak: f64,
     /// How many flows that were.
     pub flows: usize,
     /// Congestion control of the defaults, as a socket really has it.
@@ -29,10 +35,20 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Bytes under way on one flow when the path is full, by what the defaults
-    /// carried.
+    /// What one flow may well carry, bytes a second. On a short path the moments are
+    /// too short for a rate of their own, and the mean is taken.
+    pub fn flow_rate(&self) -> f64 {
+        let mean = self.rate / self.flows.max(1) as f64;
+        if self.rtt < SHORT {
+            mean
+        } else {
+            mean.max(self.peak)
+        }
+    }
+
+    /// Bytes under way on one flow at that rate.
     pub fn bandwidth_delay(&self) -> u64 {
-        (self.rate / self.flows.max(1) as f64 * self.rtt.as_secs_f64()) as u64
+        (self.flow_rate() * self.rtt.as_secs_f64()) as u64
     }
 }
 
@@ -98,7 +114,7 @@ fn values(option: Searched, facts: &Facts) -> Vec<String> {
         Searched::MaxPacingRate => [0.95, 0.8]
             .iter()
             .map(|share| {
-                let bits = facts.rate / facts.flows.max(1) as f64 * share * 8.0;
+                let bits = facts.flow_rate() * share * 8.0;
                 format!("\"{}\"", format_rate(round(bits) / 8))
             })
             .collect(),
@@ -193,6 +209,7 @@ mod tests {
             mss: 1_448,
             rtt: Duration::from_millis(40),
             rate: 25e6,
+            peak: 20e6,
             flows: 1,
             congestion: "cubic".to_owned(),
         }
@@ -225,8 +242,15 @@ mod tests {
         assert_eq!(round(190_040_123.0), 200_000_000);
         assert_eq!(round(27_455_032_000.0), 28_000_000_000);
         assert_eq!(round(3.0), 1_000);
+        // Losses keep the mean below what the path can do.
+        let lossy = Facts {
+            peak: 50e6,
+            ..facts()
+        };
+        assert_eq!(lossy.bandwidth_delay(), 2_000_000);
         let slow = Facts {
             rate: 1e3,
+            peak: 0.0,
             ..facts()
         };
         assert!(buffers(&slow).iter().all(|size| size != "\"0B\""));

@@ -82,7 +82,9 @@ impl Generator {
                     return Err(format!("cannot connect to {}: {error}", self.plan.target));
                 }
                 if event.is_writable() && !stands[index] && stream.peer_addr().is_ok() {
-                    socket::connected(stream, self.plan.options.as_ref()).map_err(text)?;
+                    let congestion = self.plan.congestion.as_deref();
+                    socket::connected(stream, congestion, self.plan.options.as_ref())
+                        .map_err(text)?;
                     stands[index] = true;
                     standing += 1;
                 }
