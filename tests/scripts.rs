@@ -89,11 +89,11 @@ impl Run {
     }
 }
 
-/// A cargo that says `lines` for the suite `tests` and ends with `code`; nothing
+/// A cargo that says `lines` for the first suite of tests and ends with `code`; nothing
 /// for others.
 fn one_suite(lines: &str, code: u8) -> String {
     format!(
-        "case \"$*\" in *--all-features*) exit 0 ;; *--tests*) ;; *) exit 0 ;; esac\n\
+        "case \"$*\" in *--all-features*) exit 0 ;; *--bins*) ;; *) exit 0 ;; esac\n\
          cat <<'EOF'\n{lines}\nEOF\nexit {code}"
     )
 }
@@ -115,7 +115,11 @@ fn a_failure_fails_the_run_and_is_named() {
                  test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured";
     let run = Fake::new("fails", &one_suite(lines, 101)).run();
     assert_eq!((run.passed, run.failed), (1 + 2, 1));
-    assert!(run.names("tests: b02_broken"), "{:?}", run.named);
+    assert!(
+        run.names("tests, default features: b02_broken"),
+        "{:?}",
+        run.named
+    );
     assert!(!run.succeeded);
 }
 
@@ -123,7 +127,7 @@ fn a_failure_fails_the_run_and_is_named() {
 fn what_ends_without_a_result_has_failed() {
     let crash = "test result: ok. 1 passed; 0 failed;\n  \
                  process didn't exit successfully: `x` (signal: 6, SIGABRT)";
-    let hang = "case \"$*\" in *--all-features*) ;; *--tests*) exec sleep 60 ;; esac";
+    let hang = "case \"$*\" in *--all-features*) ;; *--bins*) exec sleep 60 ;; esac";
     for (name, suites, why) in [
         ("compile", &*one_suite("error: no", 101), "exit code 101"),
         ("crash", &*one_suite(crash, 101), "SIGABRT)"),
@@ -152,7 +156,7 @@ fn a_build_or_a_program_that_fails_is_a_failure() {
     fake.script("checked/thalweg", "exit 0");
     let run = fake.run();
     assert!(
-        run.names("build: ended with exit code 101"),
+        run.names("build, default features: ended with exit code 101"),
         "{:?}",
         run.named
     );
@@ -164,7 +168,7 @@ fn a_test_that_skipped_itself_is_not_one_that_passed() {
     let lines = "test b19_syns_dropped ... ok\ntest b20_other ... ok\n\
                  test b99_slow ... ignored, takes an hour\n\
                  test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured";
-    let told = "case \"$*\" in *--all-features*) ;; *--tests*)\n\
+    let told = "case \"$*\" in *--all-features*) ;; *--bins*)\n\
                 echo 'skipped: b19_syns_dropped: not root' >>\"$THALWEG_SKIP_LOG\"\n\
                 echo 'io_uring: not permitted' >>\"$THALWEG_SKIP_LOG\" ;; esac";
     let run = Fake::new("skips", &format!("{told}\n{}", one_suite(lines, 0))).run();
