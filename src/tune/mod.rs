@@ -284,13 +284,11 @@ impl Tuning<'_> {
         let lossy = Timing::lossy(rtt, objective);
         let needed = lossy.whole(rtt, ground.through) * search::RUNS_LEAST;
         let short = Timing::least(rtt, objective);
-        let (timing, doubt) = if !has_resent(&run) {
+        // On a short path connections have grown long before.
+        let (timing, doubt) = if rtt <= FORWARDER_RTT_MAX || !has_resent(&run) {
             (short, None)
         } else if needed <= self.left() {
             (lossy, None)
-        } else if rtt <= FORWARDER_RTT_MAX {
-            // On a short path connections have grown long before.
-            (short, None)
         } else {
             (short, Some(slow_start_doubt(short, needed)))
         };
