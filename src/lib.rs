@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
 //! | [`balance`] | pure: which server is tried next |
+//! | [`proto`] | pure: parsers of what a stream says |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
 //! | [`config`] | text to a validated, immutable configuration |
 //! | [`observe`] | counters, session records, the log that never blocks |
@@ -26,5 +27,6 @@ pub mod control;
 pub mod engine;
 pub mod net;
 pub mod observe;
+pub mod proto;
 pub mod relay;
 pub mod worker;
