@@ -56,6 +56,11 @@ impl<E: Engine> Worker<E> {
                     self.deliver(key, SessionEvent::Dequeued);
                 }
             }
+            // Who has ended meanwhile wakes nobody.
+            let sessions = &self.sessions;
+            let waits =
+                |key: &SessionKey| sessions.get(*key).is_some_and(|it| it.session.is_queued());
+            self.upstreams[index].waiting.retain(waits);
             if !self.upstreams[index].waiting.is_empty() {
                 self.queue_due = now + QUEUE_LOOK;
             }
