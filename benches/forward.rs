@@ -323,6 +323,7 @@ fn setup(
         attempts_max: 1,
         retry: Duration::MAX,
         queue: PATIENCE,
+        request: None,
         path,
         fill_limit: SCRATCH,
     };
@@ -331,6 +332,7 @@ fn setup(
         rules,
         upstream: 0,
         gate: None,
+        proxy: None,
     };
     let plan = options.plan(Leg::Upstream);
     Setup {
@@ -345,6 +347,7 @@ fn setup(
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
+        concierge: None,
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod health;
 mod prepare;
+mod proxy;
 mod reactor;
 mod report;
 pub mod resolve;
@@ -25,6 +26,7 @@ use crate::relay::ending::Cause;
 
 use prepare::Prepared;
 pub use prepare::StartError;
+pub use proxy::UsersError;
 use reactor::{Order, Reactor};
 use resolve::Resolver;
 use signals::{Signal, Signals};
@@ -67,7 +69,7 @@ struct Running {
     reactors: Vec<Reactor>,
     upstreams: Arc<Upstreams>,
     /// Keeps names resolved for as long as it is there.
-    _resolver: Option<Resolver>,
+    _resolver: Option<Arc<Resolver>>,
     drain_timeout: Duration,
     log: Log,
     /// Unix listeners' paths go when this is dropped.

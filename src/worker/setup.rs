@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::accept::Gate;
+use super::proxying::{Concierge, ProxySetup};
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
@@ -29,6 +30,8 @@ pub struct Setup {
     pub log: Log,
     /// Which records it logs.
     pub session_log: SessionLog,
+    /// Who judges requests; only needed by forwards with a [`ForwardSetup::proxy`].
+    pub concierge: Option<Box<dyn Concierge>>,
 }
 
 /// A forward.
@@ -40,6 +43,9 @@ pub struct ForwardSetup {
     pub rules: Rules,
     /// Index of where it goes.
     pub upstream: u16,
+    /// Its clients say by an HTTP CONNECT request where to go. Goes with
+    /// [`Rules::request`].
+    pub proxy: Option<ProxySetup>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
 }
