@@ -78,7 +78,7 @@ macro_rules! targets {
     };
 }
 
-targets! { address config origin session_key set_pairs units }
+targets! { address config connect origin rule session_key set_pairs units }
 
 #[test]
 fn every_fuzz_target_is_played_here() {
