@@ -323,6 +323,7 @@ fn setup(
         attempts_max: 1,
         retry: Duration::MAX,
         queue: PATIENCE,
+        request: None,
         path,
         fill_limit: SCRATCH,
     };
@@ -331,6 +332,7 @@ fn setup(
         rules,
         upstream: 0,
         gate: None,
+        proxy: None,
     };
     let plan = options.plan(Leg::Upstream);
     Setup {
@@ -346,6 +348,7 @@ fn setup(
         log,
         session_log: SessionLog::Off,
         taps: Vec::new(),
+        concierge: None,
     }
 }
 

@@ -6,15 +6,20 @@
 )]
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thalweg::bench::origin::handlers::{Action, Conversation, Handlers, Next};
 use thalweg::bench::origin::record::Record;
 use thalweg::bench::units as figures;
-use thalweg::config::{Config, ConfigErrors, FileText, Inputs, Override, Pair, units};
+use thalweg::config::{
+    Access, Config, ConfigErrors, FileText, Inputs, Override, Pair, Rule, units,
+};
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
+use thalweg::observe::record::escaped;
+use thalweg::proto::connect::{self, Parse};
 use thalweg::proto::conversation::Conversation as Session;
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
 use thalweg::proto::http2::{BLOCK_MAX, PREFACE};
@@ -184,6 +189,65 @@ fn converse(mut conversation: Box<dyn Conversation>, input: &[u8], piece: usize)
     conversation.end(&mut output);
     // An answer is never much longer than what was asked.
     assert!(output.len() <= 2 * input.len() + 1_000, "{}", output.len());
+}
+
+/// What a client of a proxy sends, whole and in every piece from the front.
+pub(crate) fn connect(data: &[u8]) {
+    const MAX: usize = 300;
+    let whole = connect::parse(data, MAX);
+    match &whole {
+        Parse::More => assert!(data.len() < MAX),
+        Parse::Found { len, request } => {
+            assert!(*len <= data.len().min(MAX) && data[..*len].ends_with(b"\r\n\r\n"));
+            // What it means can be asked for again, in so many words.
+            let again = format!("CONNECT {} HTTP/1.1\r\n\r\n", request.target);
+            let Parse::Found { request: same, .. } = connect::parse(again.as_bytes(), MAX) else {
+                panic!("{again:?} is no request");
+            };
+            assert_eq!(same.target, request.target);
+            assert_ne!(request.target.port, 0);
+        }
+        Parse::Invalid(refusal) => {
+            let text = connect::answer(refusal.status, "realm", refusal.why);
+            assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
+        }
+    }
+    assert!(connect::target_of(data).len() < MAX);
+    assert!(
+        escaped(connect::target_of(data))
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic())
+    );
+    // Pieces change nothing: first more is needed, then it is what it is.
+    for len in 0..data.len().min(2 * MAX) {
+        match connect::parse(&data[..len], MAX) {
+            Parse::More => {}
+            early => return assert_eq!(early, whole),
+        }
+    }
+}
+
+/// A rule of an access list.
+pub(crate) fn rule(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(rule) = text.parse::<Rule>() {
+        read_back(&rule, &rule.to_string().parse());
+        let denied = Access {
+            deny: vec![rule.clone()],
+            ..Access::default()
+        };
+        let allowed = Access {
+            allow: vec![rule],
+            deny: Vec::new(),
+        };
+        for address in ["1.1.1.1:443", "127.0.0.1:443", "[::]:443", "[fd00::1]:22"] {
+            let address: SocketAddr = address.parse().expect("an address");
+            let admitted = allowed.admits(Some("a.b"), address);
+            assert!(!admitted || !address.ip().is_unspecified());
+            assert!(!admitted || !allowed.is_hopeless("a.b", address.port()));
+            assert!(!denied.admits(None, address) || Access::default().admits(None, address));
+        }
+    }
 }
 
 /// The number that the kernel gives back with an event.

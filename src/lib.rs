@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
 //! | [`balance`] | pure: which server is tried next |
-//! | [`proto`] | pure: what a stream is: HTTP/1, HTTP/2, TLS |
+//! | [`proto`] | pure: what a stream is: CONNECT, HTTP/1, HTTP/2, TLS |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
 //! | [`config`] | text to a validated, immutable configuration |
 //! | [`observe`] | counters, session records, the log that never blocks |

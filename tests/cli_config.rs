@@ -78,7 +78,12 @@ fn example(name: &str) -> String {
 #[test]
 fn the_examples_are_valid_and_their_resolved_form_is_too() {
     let scratch = Scratch::new("examples");
-    for name in ["thalweg.toml", "minimal.toml", "pools.toml"] {
+    for name in [
+        "thalweg.toml",
+        "minimal.toml",
+        "pools.toml",
+        "http_connect.toml",
+    ] {
         let resolved = valid(&["check", "-c", &example(name)]);
         let again = scratch.file(name, resolved.as_bytes());
         assert_eq!(valid(&["check", "-c", &again]), resolved);

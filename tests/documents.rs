@@ -54,6 +54,10 @@ fn every_key_of_the_configuration_is_documented_and_no_other() {
         ("## `[defaults]`", "[defaults]\nzzqq=1"),
         ("## `[[forward]]`", "[[forward]]\nzzqq=1"),
         (
+            "### `[forward.connect]`",
+            "[[forward]]\nlisten=\":1\"\nmode=\"http-connect\"\nconnect={zzqq=1}",
+        ),
+        (
             "## `[upstream.NAME]`",
             "[upstream.x]\nservers=\":1\"\nzzqq=1",
         ),
@@ -75,7 +79,7 @@ fn every_key_of_the_configuration_is_documented_and_no_other() {
         ),
     ] {
         let mut documented = first_column(&text, heading);
-        if heading.contains("forward") {
+        if heading.contains("[[forward]]") {
             documented.extend(shared.iter().cloned());
         }
         assert_eq!(documented, keys(file), "{heading}");

@@ -1,7 +1,7 @@
 //! Sockets as the generator and the origin want them: non-blocking, no delay,
 //! and with a stated congestion control.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -122,6 +122,41 @@ fn set_options(
                 refusal.errno.desc()
             ))
         })
+}
+
+/// How long a proxy may take to make a tunnel.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the proxy at the other end of a stream for a tunnel, and waits for it. The
+/// stream is left as it was, with nothing of the tunnel's read.
+///
+/// # Errors
+/// What failed, or how the proxy answered.
+pub(crate) fn ask_for_tunnel(stream: &impl AsFd, to: SocketAddr) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let waits = !socket.nonblocking()?;
+    let (reads, writes) = (socket.read_timeout()?, socket.write_timeout()?);
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(TUNNEL_PATIENCE))?;
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+    (&*socket).write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    // Byte by byte: what follows the answer is the origin's.
+    while !answer.ends_with(b"\r\n\r\n") && answer.len() < 1024 {
+        let mut byte = [0];
+        (&*socket).read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    socket.set_read_timeout(reads)?;
+    socket.set_write_timeout(writes)?;
+    socket.set_nonblocking(!waits)?;
+    if answer.starts_with(b"HTTP/1.1 200 ") {
+        Ok(())
+    } else {
+        let first = answer.split(|byte| *byte == b'\r').next();
+        let first = first.unwrap_or_default().escape_ascii();
+        Err(io::Error::other(format!("the proxy answered {first}")))
+    }
 }
 
 fn set_congestion(socket: &Socket, congestion: Option<&str>) -> io::Result<()> {

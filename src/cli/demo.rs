@@ -152,6 +152,7 @@ fn phase(
     };
     let load = Load::start(LoadPlan {
         target,
+        tunnel: None,
         shape: shape.parse()?,
         threads: 1,
         cpus: Vec::new(),

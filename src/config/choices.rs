@@ -2,6 +2,7 @@
 //! from the same lines.
 
 use super::check::CheckWord;
+use super::http_connect::ModeWord;
 use super::{
     AdminState, Balance, DataPath, EngineChoice, HashKey, LogFormat, LogLevel, OnDown, Resolve,
     SessionLog, TapDirection, TapFormat,
@@ -27,6 +28,11 @@ pub(super) const SESSION_LOGS: &[(&str, SessionLog)] = &[
     ("off", SessionLog::Off),
     ("close", SessionLog::Close),
     ("all", SessionLog::All),
+];
+
+pub(super) const MODES: &[(&str, ModeWord)] = &[
+    ("tcp", ModeWord::Tcp),
+    ("http-connect", ModeWord::HttpConnect),
 ];
 
 pub(super) const DATA_PATHS: &[(&str, DataPath)] = &[

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::{Written, listeners};
+use super::http_connect::{self, Mode};
 use super::pool::{self, Pool, WrittenPool, upstream};
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
@@ -152,13 +153,25 @@ impl Forwards {
             missing("listen", "listen = \":5000\"", node, report);
         }
         let upstream_node = table.get("upstream");
+        let mode = http_connect::read(&mut table, report);
         let pool = upstream_node.map(|node| upstream(node, names, report));
-        if pool.is_none() {
-            missing("upstream", "upstream = \"10.0.0.1:443\"", node, report);
+        let proxy = matches!(mode, Mode::HttpConnect(_));
+        match upstream_node {
+            Some(node) if proxy => {
+                let fault = Fault::new("clients of an http-connect forward say where to go");
+                report.error(&node.span, fault.remedy("remove `upstream`, or the mode"));
+            }
+            None if !proxy => {
+                missing("upstream", "upstream = \"10.0.0.1:443\"", node, report);
+            }
+            _ => {}
         }
         let settings = Settings::read(&mut table, names, report).or(&self.defaults);
         table.close(report, &[IN_POOLS, IN_SERVERS]);
         let tap = self.taps.finish(settings.tap.as_ref(), report);
+        if let (Mode::HttpConnect(_), Some(listen)) = (&mode, &listen) {
+            return self.add_proxy(name.as_ref(), listen, mode, &settings, names, report);
+        }
         let (Some(listen), Some(pool)) = (listen, pool) else {
             return;
         };
@@ -189,6 +202,40 @@ impl Forwards {
             self.done.push(Arc::new(forward));
         }
     }
+}
+
+impl Forwards {
+    /// A forward whose clients say where to go: every listener is its own, and no
+    /// server.
+    fn add_proxy(
+        &mut self,
+        name: Option<&(String, Span)>,
+        listen: &[Written],
+        mode: Mode,
+        settings: &Settings,
+        names: &mut Names,
+        report: &mut Report,
+    ) {
+        let Some(first) = listen.first() else { return };
+        self.addresses += listen.iter().map(|l| l.range.len()).sum::<usize>();
+        if self.addresses > ADDRESSES_MAX {
+            return report.error(&first.span, too_many());
+        }
+        self.check_listeners(listen, report);
+        let listen_on: Vec<Address> = listen.iter().flat_map(|l| l.range.expand()).collect();
+        let forward = Forward {
+            name: self.name(name, false, first, &listen_on[0], report),
+            listen: listen_on,
+            mode,
+            ..template(settings, names)
+        };
+        self.done.push(Arc::new(forward));
+    }
+}
+
+fn too_many() -> Fault {
+    let fault = Fault::new("this makes too many listeners and servers");
+    fault.remedy(format!("{ADDRESSES_MAX} addresses in all is the most"))
 }
 
 /// Keys that [[forward]] has not, and where they belong.
@@ -227,6 +274,7 @@ fn template(settings: &Settings, names: &mut Names) -> Forward {
     Forward {
         name: String::new(),
         listen: Vec::new(),
+        mode: Mode::Tcp,
         pool: Arc::new(Pool::new(Vec::new())),
         max_connections: settings.max_connections.and_then(Limit::count),
         timeouts: settings.timeouts(),
@@ -273,9 +321,7 @@ impl Forwards {
         let listeners: usize = listen.iter().map(|l| l.range.len()).sum();
         self.addresses += listeners + width * pool.servers.len();
         if self.addresses > ADDRESSES_MAX {
-            let fault = Fault::new("this makes too many listeners and servers");
-            let remedy = format!("{ADDRESSES_MAX} addresses in all is the most");
-            return Err((listen[0].span.clone(), fault.remedy(remedy)));
+            return Err((listen[0].span.clone(), too_many()));
         }
         Ok((0..width).map(move |index| {
             let listen_on = match width {

@@ -13,6 +13,7 @@ mod addresses;
 mod check;
 mod choices;
 mod forward;
+mod http_connect;
 mod names;
 mod pool;
 mod print;
@@ -38,6 +39,7 @@ use crate::net::address::Address;
 use crate::net::options::SocketOptions;
 
 pub use check::{Check, CheckKind, OnDown};
+pub use http_connect::{Access, Destination, HttpConnect, Mode, Rule, is_public};
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
 pub use server::{AdminState, Server};
@@ -293,7 +295,10 @@ pub struct Forward {
     pub name: String,
     /// Where it listens; never empty. A name is looked up at start.
     pub listen: Vec<Address>,
-    /// Its servers and how they are used; the same `Arc` for every forward that
+    /// What it does with a connection.
+    pub mode: Mode,
+    /// Its servers and how they are used; without servers, and everything else by
+    /// default, when its clients say where to go ([`Mode::HttpConnect`]). The same `Arc` for every forward that
     /// has the same named pool with the same ports.
     pub pool: Arc<Pool>,
     /// Sessions at the most; `None`: only the global limit.

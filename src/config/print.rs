@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::choices::{self, word};
+use super::http_connect::{HttpConnect, Mode, ModeWord, Rule};
 use super::units::{format_duration, format_rate, format_size, format_timeout};
 use super::{Config, Forward, Global, Log, LogTarget, Reactors, Tap, TapTarget};
 use crate::net::options::{Keepalive, SocketOptions};
@@ -237,10 +238,13 @@ fn write_forward(out: &mut Out, forward: &Forward) {
     out.quoted("data_path", word(choices::DATA_PATHS, &forward.data_path));
     out.quoted("client_profile", &forward.client_profile);
     out.quoted("upstream_profile", &forward.upstream_profile);
-    pool::write(out, &forward.pool);
     match &forward.tap {
         Some(of_forward) => out.bare("tap", tap(of_forward)),
         None => out.quoted("tap", "off"),
+    }
+    match &forward.mode {
+        Mode::Tcp => pool::write(out, &forward.pool),
+        Mode::HttpConnect(connect) => write_connect(out, connect),
     }
 }
 
@@ -283,4 +287,19 @@ fn tap(tap: &Tap) -> String {
     }
     parts.push(format!("unmask = {}", tap.unmask));
     format!("{{ {} }}", parts.join(", "))
+}
+
+fn write_connect(out: &mut Out, connect: &HttpConnect) {
+    out.quoted("mode", word(choices::MODES, &ModeWord::HttpConnect));
+    out.header("[forward.connect]");
+    let rules = |rules: &[Rule]| list(rules.iter().map(ToString::to_string));
+    out.bare("allow", rules(&connect.access.allow));
+    out.bare("deny", rules(&connect.access.deny));
+    if let Some(users) = &connect.users {
+        // A path from a configuration is UTF-8.
+        out.quoted("users", &users.to_string_lossy());
+    }
+    out.quoted("realm", &connect.realm);
+    out.quoted("header_timeout", &format_duration(connect.header_timeout));
+    out.quoted("header_max", &format_size(connect.header_max.into()));
 }

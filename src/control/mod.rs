@@ -10,6 +10,7 @@
 pub mod doctor;
 pub mod health;
 mod prepare;
+mod proxy;
 mod reactor;
 mod report;
 pub mod resolve;
@@ -27,6 +28,7 @@ use crate::relay::ending::Cause;
 
 use prepare::Prepared;
 pub use prepare::StartError;
+pub use proxy::UsersError;
 use reactor::{Order, Reactor};
 use resolve::Resolver;
 use signals::{Signal, Signals};
@@ -78,7 +80,7 @@ struct Running {
     reactors: Vec<Reactor>,
     upstreams: Arc<Upstreams>,
     /// Keeps names resolved for as long as it is there.
-    _resolver: Option<Resolver>,
+    _resolver: Option<Arc<Resolver>>,
     drain_timeout: Duration,
     log: Log,
     /// Unix listeners' paths go when this is dropped.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Reactors};
+use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Mode, Reactors};
 use crate::engine::choice::{self, Kind};
 use crate::engine::epoll;
 use crate::net::address::Address;
@@ -20,8 +20,9 @@ use crate::observe::log::Log;
 use crate::observe::tap::{TapError, Taps};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
-use crate::worker::{ForwardSetup, Gate, ListenerSetup, Setup, UpstreamSetup};
+use crate::worker::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, UpstreamSetup};
 
+use super::proxy::{self, Desk, UsersError};
 use super::resolve::{self, Resolver};
 use super::upstreams::{Layout, Upstreams};
 
@@ -62,6 +63,17 @@ pub enum StartError {
     /// Names cannot be looked up.
     #[error("cannot start looking names up: {0}")]
     Resolver(#[source] io::Error),
+    /// The users of a forward cannot be read.
+    #[error("forward {forward}: {error}")]
+    Users {
+        /// Whose.
+        forward: String,
+        /// Where, why, and what to do.
+        error: UsersError,
+    },
+    /// Credentials cannot be verified.
+    #[error("cannot start verifying credentials: {0}")]
+    Verifier(#[source] io::Error),
     /// Servers cannot be checked.
     #[error("cannot start checking servers: {0}")]
     Checker(#[source] io::Error),
@@ -93,7 +105,7 @@ pub(super) struct Prepared {
     pub(super) sockets: Vec<Bound>,
     pub(super) drain_timeout: Duration,
     pub(super) upstreams: Arc<Upstreams>,
-    pub(super) resolver: Option<Resolver>,
+    pub(super) resolver: Option<Arc<Resolver>>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
 }
@@ -107,6 +119,8 @@ pub(super) struct ReactorPlan {
     pub(super) worker: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
+    /// Who judges requests, if any forward's clients make them.
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
 impl Prepared {
@@ -138,8 +152,15 @@ impl Prepared {
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(layout.build());
         let resolver = resolver(config, &layout, &upstreams, log)?;
+        let desk = match &resolver {
+            Some(resolver) if proxy::is_needed(config) => {
+                Some(Desk::new(config, resolver.clone())?)
+            }
+            _ => None,
+        };
         let setups = layout.setups(&upstreams);
-        let others = resolve::descriptors(&layout.names()) + spares(&setups, count);
+        let lookups = desk.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
+        let others = resolve::descriptors(&layout.names()) + lookups + spares(&setups, count);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.line(
             LogLevel::Info,
@@ -166,9 +187,12 @@ impl Prepared {
                     log: log.clone(),
                     session_log: config.log.sessions,
                     taps: taps.sources(index as u16),
+                    // Once its reactor stands, and can be told the answers.
+                    concierge: None,
                 },
                 pin: pin(config, index, count),
                 origin,
+                desk: desk.clone(),
             });
         let drain_timeout = config
             .forwards
@@ -186,7 +210,8 @@ impl Prepared {
     }
 }
 
-/// Keeps the names of servers resolved, if there are any. Returns once each has an
+/// Keeps the names of servers resolved, if there are any, and looks those up that
+/// clients ask for. Returns once each has an
 /// answer or a failure: so a normal start has its servers at once, and one whose names
 /// do not resolve is not held up for long.
 fn resolver(
@@ -194,9 +219,9 @@ fn resolver(
     layout: &Layout,
     upstreams: &Arc<Upstreams>,
     log: &Log,
-) -> Result<Option<Resolver>, StartError> {
+) -> Result<Option<Arc<Resolver>>, StartError> {
     let names = layout.names();
-    if names.is_empty() {
+    if names.is_empty() && !proxy::is_needed(config) {
         return Ok(None);
     }
     let (told, line) = (upstreams.clone(), log.clone());
@@ -204,7 +229,7 @@ fn resolver(
     let resolver = Resolver::start(&config.global.names, names, log.clone(), changed)
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
-    Ok(Some(resolver))
+    Ok(Some(Arc::new(resolver)))
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -304,6 +329,10 @@ fn report_options(forward: &Forward, log: &Log) {
 }
 
 fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSetup {
+    let proxy = match &forward.mode {
+        Mode::Tcp => None,
+        Mode::HttpConnect(connect) => Some(connect),
+    };
     let rules = Rules {
         deadlines: Deadlines {
             connect: forward.timeouts.connect,
@@ -312,10 +341,12 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
             write_stall: forward.timeouts.write_stall,
         },
         // Without a bound of its own a session ends when no server is left.
-        attempts_max: forward
-            .pool
-            .retries
-            .map_or(u8::MAX, |it| it.saturating_add(1)),
+        // The addresses of a request's target are one attempt: they race.
+        attempts_max: match (proxy, forward.pool.retries) {
+            (Some(_), _) => 1,
+            (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
+        },
+        request: proxy.map(|connect| connect.header_timeout),
         retry: forward.pool.retry_timeout,
         queue: forward.pool.queue_timeout,
         path: match forward.data_path {
@@ -330,6 +361,10 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
         name: forward.name.as_str().into(),
         rules,
         upstream,
+        proxy: proxy.map(|connect| ProxySetup {
+            header_max: connect.header_max as usize,
+            realm: connect.realm.as_str().into(),
+        }),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
     }
 }

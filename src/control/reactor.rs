@@ -7,15 +7,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::prepare::{ReactorPlan, StartError};
+use super::proxy::{Desk, Post};
 use crate::config::LogLevel;
-use crate::engine::Engine;
 use crate::engine::choice::{self, Waker};
+use crate::engine::{Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::relay::ending::Cause;
 use crate::worker::upstream::server::{Server, ServerSet};
-use crate::worker::{Setup, Worker};
+use crate::worker::{Setup, Verdict, Worker};
 
 /// What control tells a reactor.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub(super) enum Order {
     Servers(u16, Arc<ServerSet>),
     /// End the sessions of a server.
     CutServer(Arc<Server>),
+    /// Where the request of a session may go.
+    Answer(SessionKey, Verdict),
 }
 
 /// The way to a reactor, for other threads.
@@ -62,9 +65,10 @@ impl Reactor {
         let counters = plan.worker.counters.clone();
         let (orders, inbox) = channel();
         let (ready, started) = channel();
+        let own = orders.clone();
         let thread = std::thread::Builder::new()
             .name(format!("reactor-{}", plan.worker.reactor))
-            .spawn(move || main(plan, &inbox, &ready))
+            .spawn(move || main(plan, &inbox, own, &ready))
             .map_err(StartError::Reactor)?;
         let waker = started
             .recv()
@@ -72,10 +76,7 @@ impl Reactor {
             .map_err(StartError::Reactor)?;
         Ok(Self {
             thread: Some(thread),
-            wire: Wire {
-                orders,
-                waker: Arc::new(waker),
-            },
+            wire: Wire { orders, waker },
             counters,
         })
     }
@@ -113,7 +114,12 @@ impl Reactor {
 }
 
 /// The engine is made on its own thread: a ring has a single issuer.
-fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Waker>>) {
+fn main(
+    plan: ReactorPlan,
+    inbox: &Receiver<Order>,
+    orders: Sender<Order>,
+    ready: &Sender<io::Result<Arc<Waker>>>,
+) {
     let ReactorPlan {
         kind,
         engine,
@@ -121,6 +127,7 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Wa
         worker,
         pin,
         origin,
+        desk,
     } = plan;
     let log = worker.log.clone();
     if let Some(cpu) = pin
@@ -137,6 +144,8 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Wa
     let work = Job {
         worker,
         inbox,
+        orders,
+        desk,
         ready,
         log,
     };
@@ -149,12 +158,23 @@ fn main(plan: ReactorPlan, inbox: &Receiver<Order>, ready: &Sender<io::Result<Wa
 struct Job<'a> {
     worker: Setup,
     inbox: &'a Receiver<Order>,
-    ready: &'a Sender<io::Result<Waker>>,
+    /// To itself, for answers to what it asks.
+    orders: Sender<Order>,
+    desk: Option<Arc<Desk>>,
+    ready: &'a Sender<io::Result<Arc<Waker>>>,
     log: Log,
 }
 
 impl choice::Work for Job<'_> {
-    fn work<E: Engine>(self, engine: E, waker: Waker) {
+    fn work<E: Engine>(mut self, engine: E, waker: Waker) {
+        let waker = Arc::new(waker);
+        if let Some(desk) = self.desk {
+            let wire = Wire {
+                orders: self.orders,
+                waker: waker.clone(),
+            };
+            self.worker.concierge = Some(Box::new(Post::new(desk, wire)));
+        }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
             work(Worker::new(engine, self.worker), self.inbox, &self.log);
@@ -178,6 +198,7 @@ fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
                         Order::Publish => worker.publish(),
                         Order::Servers(upstream, set) => worker.replace_servers(upstream, set),
                         Order::CutServer(server) => worker.cut_server(&server),
+                        Order::Answer(key, verdict) => worker.answered(key, verdict),
                     }
                 }
             }

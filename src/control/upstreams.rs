@@ -77,6 +77,11 @@ impl Layout {
             let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
             let pool = layout.pool(&forward.pool, label);
             let mut options = forward.upstream.clone();
+            if matches!(forward.mode, config::Mode::HttpConnect(_)) {
+                // A connect that sends data along succeeds before it is answered, and
+                // so would the answer to the client.
+                options.fastopen_connect = None;
+            }
             if forward.pool.interface.is_some() {
                 options.interface.clone_from(&forward.pool.interface);
             }

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Waker};
 
 use super::chunks::Chunks;
 use super::key::{SessionKey, Token};
+use super::parley::{self, Peeked};
 use super::pump::{Ends, Kit, Store};
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
@@ -327,6 +328,32 @@ impl Engine for Epoll {
         Ok(())
     }
 
+    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
+        // Whatever comes after this is an edge of its own.
+        self.client(key)
+            .map_or(Peeked::Ended, |fd| parley::peek(fd, buffer))
+    }
+
+    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
+        let conn = self.conns.get(key.slot);
+        let conn = conn.filter(|conn| conn.generation == key.generation);
+        let fd = conn.and_then(|conn| conn.legs[0].fd.as_ref());
+        fd.map_or(Err(Cause::Stopped), |fd| {
+            parley::take(fd.as_fd(), len, &mut self.kit.scratch)
+        })
+    }
+
+    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
+        self.client(key)
+            .map_or(Err(Cause::Stopped), |fd| parley::say(fd, bytes))
+    }
+
+    fn conclude(&mut self, key: SessionKey) {
+        if let Some(fd) = self.client(key) {
+            parley::conclude(fd);
+        }
+    }
+
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
         match self.try_connect(key, target) {
             Ok(start) => start,
@@ -508,6 +535,11 @@ impl Engine for Epoll {
 }
 
 impl Epoll {
+    fn client(&self, key: SessionKey) -> Option<BorrowedFd<'_>> {
+        let fd = self.conn(key)?.legs[Side::Client.index()].fd.as_ref()?;
+        Some(fd.as_fd())
+    }
+
     fn try_connect(
         &mut self,
         key: SessionKey,

@@ -18,11 +18,15 @@
 //!    until the lane parks; a pump that answers `more` is called again without
 //!    waiting for an event.
 //! 7. Bytes come out in order, each once; an end only after the last of them.
+//! 8. [`Engine::peek`], [`Engine::take`] and [`Engine::say`] are for a client whose
+//!    lanes have not started. A peek that finds nothing, and a say that is cut short,
+//!    is followed by an event of the client's side once there is more to do.
 
 pub mod choice;
 pub mod chunks;
 pub mod epoll;
 pub mod key;
+pub mod parley;
 mod pump;
 pub mod sim;
 pub mod slab;
@@ -45,6 +49,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 pub use key::SessionKey;
+pub use parley::Peeked;
 
 /// A listener of a reactor, by its place in the reactor's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,6 +160,22 @@ pub trait Engine {
         incoming: Self::Incoming,
         listener: ListenerId,
     ) -> Result<(), Cause>;
+
+    /// Looks at what the client has sent, without taking it. Only before a lane of the
+    /// session is pumped.
+    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked;
+
+    /// Takes exactly so many bytes off the client's side, no more than were seen; they
+    /// are nobody's payload.
+    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause>;
+
+    /// Writes to the client, before a lane of the session does; returns how many bytes
+    /// the kernel took.
+    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause>;
+
+    /// Ends the client's side for writing, after what was said. The session has no
+    /// upstream, and what the client still sends is discarded by its lane.
+    fn conclude(&mut self, key: SessionKey);
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;

@@ -90,6 +90,26 @@ counters! {
     queued,
     /// Sessions that were turned away because too many waited already.
     queue_full,
+    /// Requests of http-connect forwards that were answered 200: tunnels.
+    http_connect_200,
+    /// Malformed requests.
+    http_connect_400,
+    /// Requests that the access list turned down.
+    http_connect_403,
+    /// Requests of another method than CONNECT.
+    http_connect_405,
+    /// Requests without valid credentials.
+    http_connect_407,
+    /// Requests that were not complete in time.
+    http_connect_408,
+    /// Requests with too large a header.
+    http_connect_431,
+    /// Targets that could not be reached or resolved.
+    http_connect_502,
+    /// Requests that were turned away for want of something here.
+    http_connect_503,
+    /// Targets or name servers that did not answer in time.
+    http_connect_504,
     /// Gauge: socket options that the kernel refused at run time, so far.
     options_refused,
     /// Bytes read, from clients and upstreams: those written, lost and held.

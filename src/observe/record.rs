@@ -26,6 +26,12 @@ pub struct SessionRecord {
     pub client: Endpoint,
     /// The address of the listener.
     pub listener: Endpoint,
+    /// Where the client's request wanted to go, [`escaped`].
+    pub target: Option<String>,
+    /// Who the client's credentials say it is, [`escaped`].
+    pub user: Option<String>,
+    /// The status that its request was answered with.
+    pub status: Option<u16>,
     /// The server that was dialled last.
     pub server: Option<Endpoint>,
     /// Servers that could not be had, and why.
@@ -102,6 +108,12 @@ struct Json<'a> {
     client: String,
     listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<String>,
     attempts: u8,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -174,6 +186,9 @@ impl SessionRecord {
             id: self.id,
             client: self.client.to_string(),
             listener: self.listener.to_string(),
+            target: self.target.as_deref(),
+            user: self.user.as_deref(),
+            status: self.status,
             server: self.server.as_ref().map(ToString::to_string),
             attempts: self.attempts,
             tried: self
@@ -240,6 +255,14 @@ impl fmt::Display for SessionRecord {
             self.id
         )?;
         write!(f, " client={} listener={}", self.client, self.listener)?;
+        for (name, text) in [("target", &self.target), ("user", &self.user)] {
+            if let Some(text) = text {
+                write!(f, " {name}={text}")?;
+            }
+        }
+        if let Some(status) = self.status {
+            write!(f, " status={status}")?;
+        }
         if let Some(server) = &self.server {
             write!(f, " server={server} attempts={}", self.attempts)?;
         }
@@ -293,6 +316,33 @@ impl fmt::Display for SessionRecord {
     }
 }
 
+/// What a peer chose, as one word of visible ASCII: whatever else it has, line ends
+/// and blanks included, is escaped, so that it forges neither a line nor a field.
+pub fn escaped(bytes: &[u8]) -> String {
+    let text = bytes.escape_ascii().to_string();
+    text.replace(' ', "\\x20").replace('=', "\\x3d")
+}
+
 fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b72_what_a_peer_chose_forges_neither_a_line_nor_a_field() {
+        let word = escaped(b"a\r\nsession end code=-- \x1b[2J\x00\xff\"\\b");
+        assert_eq!(
+            word,
+            r#"a\r\nsession\x20end\x20code\x3d--\x20\x1b[2J\x00\xff\"\\b"#
+        );
+        assert!(
+            word.bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'=')
+        );
+        assert_eq!(escaped(b"a.example:443"), "a.example:443");
+        assert_eq!(escaped("[::1]:443".as_bytes()), "[::1]:443");
+    }
 }

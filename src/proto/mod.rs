@@ -2,7 +2,8 @@
 //! directions of a session with them.
 //!
 //! Purpose: name requests, responses, calls and handshakes for people who look at
-//! traffic. Never alters a byte, never decides where one goes.
+//! traffic, and read what a client asks of a proxy ([`connect`], [`host`]). Never
+//! alters a byte, never decides where one goes.
 //!
 //! Pure: no descriptor, no clock, no chance; the only dependencies are parsers
 //! (httparse, loona-hpack).
@@ -13,8 +14,10 @@
 //! understood is said to be so and followed no further, never guessed.
 
 pub mod body;
+pub mod connect;
 pub mod conversation;
 pub mod grpc;
+pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod notes;

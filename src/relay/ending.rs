@@ -24,11 +24,13 @@ pub enum Stage {
     Data,
     /// One direction had ended in good order already.
     HalfClosed,
+    /// Waiting for the request that says where to go, or judging it.
+    Request,
 }
 
 impl Stage {
-    /// That of four names which belongs to this stage, in their order.
-    const fn name(self, names: [&'static str; 4]) -> &'static str {
+    /// That of five names which belongs to this stage, in their order.
+    const fn name(self, names: [&'static str; 5]) -> &'static str {
         names[self as usize]
     }
 }
@@ -75,6 +77,22 @@ pub enum Cause {
     HalfCloseTimeout,
     /// The peer took no byte for `write_stall_timeout`.
     WriteStall,
+    /// The client ended before its request was complete.
+    NoRequest,
+    /// The request was not complete in time.
+    RequestTimeout,
+    /// The request is malformed, too large, or of another method.
+    BadRequest,
+    /// The access list does not let it pass.
+    Denied,
+    /// Credentials are missing or wrong.
+    Unauthorised,
+    /// The requested name has no address, or no name server can tell.
+    NameFailed,
+    /// No name server answered in time.
+    NameTimeout,
+    /// Too many requests are being looked into.
+    Busy,
     /// Still open at the end of `drain_timeout`.
     DrainTimeout,
     /// The operator asked for an end at once.
@@ -106,6 +124,14 @@ impl Cause {
             Self::IdleTimeout => "idle_timeout",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::WriteStall => "write_stall",
+            Self::NoRequest => "no_request",
+            Self::RequestTimeout => "request_timeout",
+            Self::BadRequest => "bad_request",
+            Self::Denied => "denied",
+            Self::Unauthorised => "unauthorised",
+            Self::NameFailed => "name_failed",
+            Self::NameTimeout => "name_timeout",
+            Self::Busy => "busy",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
             Self::Errno(_) => "errno",
@@ -116,8 +142,17 @@ impl Cause {
     pub const fn is_local_shortage(self) -> bool {
         matches!(
             self,
-            Self::PortsExhausted | Self::NoSource | Self::NoDescriptors | Self::NoMemory
+            Self::PortsExhausted
+                | Self::NoSource
+                | Self::NoDescriptors
+                | Self::NoMemory
+                | Self::Busy
         )
+    }
+
+    /// Whether a request was turned down for what it is.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::BadRequest | Self::Denied | Self::Unauthorised)
     }
 
     /// Whether a connection that failed so is over: the kernel answers every
@@ -139,6 +174,8 @@ impl Cause {
                 | Self::HalfCloseTimeout
                 | Self::WriteStall
                 | Self::PeerTimeout
+                | Self::RequestTimeout
+                | Self::NameTimeout
         )
     }
 }
@@ -157,14 +194,15 @@ pub struct Ending {
 impl Ending {
     /// The two-letter code HAProxy's users know. First who: `-` nobody, `C`/`S`
     /// client or server by an error, `c`/`s` by a timeout, `R` a lack of
-    /// resources, `K` killed by the operator, `D` because the server is down. Then
-    /// when: `-` at the end, `Q` in the queue, `C` connecting, `D` data, `L` last
-    /// data after one side had ended.
+    /// resources, `K` killed by the operator, `D` because the server is down, `P` a
+    /// request that was turned down. Then when: `-` at the end, `Q` in the queue, `C`
+    /// connecting, `D` data, `L` last data after one side had ended, `R` the request.
     pub const fn code(self) -> &'static str {
         let who = match (self.who, self.cause) {
             (Who::Both, _) => return "--",
             (Who::Forwarder, cause) if cause.is_local_shortage() => 'R',
             (Who::Forwarder, Cause::ServerDown) => 'D',
+            (Who::Forwarder, cause) if cause.is_refusal() => 'P',
             (Who::Forwarder, _) => 'K',
             (Who::Peer(Side::Client), cause) if cause.is_timeout() => 'c',
             (Who::Peer(Side::Client), _) => 'C',
@@ -172,13 +210,14 @@ impl Ending {
             (Who::Peer(Side::Upstream), _) => 'S',
         };
         match (who, self.stage) {
-            ('R', stage) => stage.name(["RQ", "RC", "RD", "RL"]),
-            ('K', stage) => stage.name(["KQ", "KC", "KD", "KL"]),
-            ('D', stage) => stage.name(["DQ", "DC", "DD", "DL"]),
-            ('c', stage) => stage.name(["cQ", "cC", "cD", "cL"]),
-            ('C', stage) => stage.name(["CQ", "CC", "CD", "CL"]),
-            ('s', stage) => stage.name(["sQ", "sC", "sD", "sL"]),
-            (_, stage) => stage.name(["SQ", "SC", "SD", "SL"]),
+            ('R', stage) => stage.name(["RQ", "RC", "RD", "RL", "RR"]),
+            ('P', stage) => stage.name(["PQ", "PC", "PD", "PL", "PR"]),
+            ('K', stage) => stage.name(["KQ", "KC", "KD", "KL", "KR"]),
+            ('D', stage) => stage.name(["DQ", "DC", "DD", "DL", "DR"]),
+            ('c', stage) => stage.name(["cQ", "cC", "cD", "cL", "cR"]),
+            ('C', stage) => stage.name(["CQ", "CC", "CD", "CL", "CR"]),
+            ('s', stage) => stage.name(["sQ", "sC", "sD", "sL", "sR"]),
+            (_, stage) => stage.name(["SQ", "SC", "SD", "SL", "SR"]),
         }
     }
 }
@@ -211,6 +250,9 @@ mod tests {
             code(Who::Forwarder, Stage::Connect, Cause::PortsExhausted),
             "RC"
         );
+        assert_eq!(code(Who::Forwarder, Stage::Request, Cause::Denied), "PR");
+        let slow = Cause::RequestTimeout;
+        assert_eq!(code(Who::Peer(Side::Client), Stage::Request, slow), "cR");
         assert_eq!(
             code(Who::Forwarder, Stage::HalfClosed, Cause::DrainTimeout),
             "KL"

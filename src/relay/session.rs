@@ -7,10 +7,16 @@
 //! asked after each event).
 //!
 //! ```text
+//!  Sniffing ─request─► Consulting ─may go─► Dialing …           request rules only
+//!     └────────┬───────────┴─────────────────┘ no, or no server
+//!              ▼
+//!           Refusing ─answered─► Parting ─the client ended─► Closing
+//!
 //!  Queued: every server is full
 //!   ▲  │
 //!   │  ▼
 //!  Dialing ──connected──► Relaying ──both lanes finished──────────────► Closing
+//!   │  ▲        └►Greeting─►┘ (the answer to a request comes first)        ▲
 //!   │  ▲ refused, next      │ one side failed                              ▲
 //!   ▼  │                    ▼                                              │
 //!  Redialing             Flushing: what the failed side had delivered      │
@@ -27,10 +33,11 @@
 
 mod clock;
 mod events;
+mod request;
 
 use std::time::Duration;
 
-pub use events::{Action, Close, Deadlines, Event, Failure, Pumped, Readiness, Rules};
+pub use events::{Action, Answered, Close, Deadlines, Event, Failure, Pumped, Readiness, Rules};
 
 use super::ending::{Cause, Ending, Stage, Who};
 use super::lane::{Lane, Next, Progress};
@@ -54,6 +61,14 @@ const LINGER_LOOK_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The client's request is awaited.
+    Sniffing {
+        deadline: Time,
+    },
+    /// Whether and where it may go is being found out.
+    Consulting {
+        deadline: Time,
+    },
     Dialing {
         attempt: u8,
         deadline: Time,
@@ -65,6 +80,10 @@ enum Phase {
         attempt: u8,
         deadline: Time,
     },
+    /// The upstream stands, and the client is being told.
+    Greeting {
+        deadline: Time,
+    },
     Relaying,
     Flushing {
         gone: Side,
@@ -74,12 +93,26 @@ enum Phase {
         look: Time,
         step: Duration,
     },
+    /// The client is being told why it gets no upstream.
+    Refusing {
+        deadline: Time,
+    },
+    /// It was told; what it still sends is dropped until it ends: bytes that nobody
+    /// read would make the close a reset, and that may cost the answer.
+    Parting {
+        deadline: Time,
+    },
     Closing,
 }
 
 impl Phase {
     const fn name(self) -> &'static str {
         match self {
+            Self::Sniffing { .. } => "Sniffing",
+            Self::Consulting { .. } => "Consulting",
+            Self::Greeting { .. } => "Greeting",
+            Self::Refusing { .. } => "Refusing",
+            Self::Parting { .. } => "Parting",
             Self::Dialing { .. } => "Dialing",
             Self::Redialing { .. } => "Redialing",
             Self::Queued { .. } => "Queued",
@@ -140,18 +173,26 @@ impl Session {
             open: bit(Side::Client),
             hung_up: 0,
         };
-        session.dial(0, rules, now, actions);
+        match rules.request {
+            Some(patience) => session.sniff(patience, now, actions),
+            None => session.dial(0, rules, now, actions),
+        }
         session
     }
 
     /// Takes what happened, pushes what is to be done.
     pub fn on(&mut self, event: Event, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         match event {
-            Event::Connected => self.connected(now, actions),
+            Event::Requested => self.requested(now, actions),
+            Event::Vanished(cause) => self.vanished(cause, now, actions),
+            Event::Admitted => self.admitted(now, rules, actions),
+            Event::Rejected(cause) => self.rejected(cause, now, actions),
+            Event::Answered(answered) => self.answered(answered, now, actions),
+            Event::Connected => self.connected(now, rules, actions),
             Event::ConnectFailed(cause) => self.connect_failed(cause, now, rules, actions),
             Event::Queued => self.queued(now, rules),
             Event::Dequeued => self.dequeued(now, rules, actions),
-            Event::NoServer(cause) => self.no_server(cause, now, actions),
+            Event::NoServer(cause) => self.no_server(cause, now, rules, actions),
             Event::Ready { side, readiness } => self.ready(side, readiness, now, actions),
             Event::Pumped { direction, pumped } => self.pumped(direction, pumped, now, actions),
             Event::Looked { unsent } => self.looked(unsent, now, rules, actions),
@@ -167,7 +208,13 @@ impl Session {
     /// keep an earlier timer and ask again when that fires.
     pub fn deadline(&self, rules: &Rules) -> Time {
         match self.phase {
-            Phase::Dialing { deadline, .. } | Phase::Queued { deadline, .. } => deadline,
+            Phase::Sniffing { deadline }
+            | Phase::Consulting { deadline }
+            | Phase::Greeting { deadline }
+            | Phase::Refusing { deadline }
+            | Phase::Parting { deadline }
+            | Phase::Dialing { deadline, .. }
+            | Phase::Queued { deadline, .. } => deadline,
             Phase::Redialing { .. } | Phase::Closing => Time::NEVER,
             Phase::Relaying => self.silence_deadline(rules).min(self.stall_deadline(rules)),
             Phase::Flushing { gone } => {
@@ -202,6 +249,11 @@ impl Session {
         matches!(self.phase, Phase::Dialing { .. })
     }
 
+    /// Whether it waits to be told whether and where its request may go.
+    pub const fn is_consulting(&self) -> bool {
+        matches!(self.phase, Phase::Consulting { .. })
+    }
+
     /// Whether it waits for a server that has room.
     pub const fn is_queued(&self) -> bool {
         matches!(self.phase, Phase::Queued { .. })
@@ -220,7 +272,12 @@ impl Session {
             Phase::Flushing { gone: side } | Phase::Lingering { left: side, .. } => {
                 direction.index() == side.outgoing().index()
             }
-            Phase::Dialing { .. }
+            Phase::Parting { .. } => direction.index() == Direction::Up.index(),
+            Phase::Sniffing { .. }
+            | Phase::Consulting { .. }
+            | Phase::Greeting { .. }
+            | Phase::Refusing { .. }
+            | Phase::Dialing { .. }
             | Phase::Redialing { .. }
             | Phase::Queued { .. }
             | Phase::Closing => false,
@@ -287,13 +344,21 @@ impl Session {
         actions.push(Action::Dial { attempt });
     }
 
-    fn connected(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn connected(&mut self, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         if !self.is_dialing() {
             // The outcome crossed a cut on its way: the close is already asked for.
             return;
         }
-        self.enter(Phase::Relaying);
         self.connected = now;
+        if rules.request.is_some() {
+            self.greet(now, actions);
+        } else {
+            self.relay(now, actions);
+        }
+    }
+
+    fn relay(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.enter(Phase::Relaying);
         self.last_activity = now;
         for direction in Direction::BOTH {
             self.pump_if_wanted(direction, actions);
@@ -318,10 +383,15 @@ impl Session {
             {
                 self.dial(attempt + 1, rules, now, actions);
             }
-            Phase::Dialing { .. } => self.give_up(cause, now, actions),
+            Phase::Dialing { .. } => self.give_up(cause, now, rules, actions),
             Phase::Redialing { attempt } => self.dial(attempt, rules, now, actions),
             Phase::Closing => self.finish_if_closed(now, actions),
-            Phase::Queued { .. }
+            // It crossed the close that the refusal asked for.
+            Phase::Refusing { .. } | Phase::Parting { .. } => {}
+            Phase::Sniffing { .. }
+            | Phase::Consulting { .. }
+            | Phase::Queued { .. }
+            | Phase::Greeting { .. }
             | Phase::Relaying
             | Phase::Flushing { .. }
             | Phase::Lingering { .. } => {
@@ -352,10 +422,10 @@ impl Session {
         }
     }
 
-    fn no_server(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn no_server(&mut self, cause: Cause, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         if let Phase::Dialing { attempt, .. } = self.phase {
             self.not_dialled(attempt);
-            self.give_up(cause, now, actions);
+            self.give_up(cause, now, rules, actions);
         }
     }
 
@@ -366,14 +436,18 @@ impl Session {
     }
 
     /// No server could be had.
-    fn give_up(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn give_up(&mut self, cause: Cause, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         let who = if cause.is_local_shortage() {
             Who::Forwarder
         } else {
             Who::Peer(Side::Upstream)
         };
         self.end(who, cause);
-        self.close_all(Close::Reset, now, actions);
+        if rules.request.is_some() {
+            self.refuse(now, actions);
+        } else {
+            self.close_all(Close::Reset, now, actions);
+        }
     }
 
     // Relaying.
@@ -386,12 +460,36 @@ impl Session {
             self.lane_mut(side.incoming()).sink_ready();
         }
         match self.phase {
-            Phase::Dialing { .. } | Phase::Redialing { .. } | Phase::Queued { .. } => {
-                if readiness.failed && side == Side::Client {
-                    self.end(Who::Peer(Side::Client), Cause::Reset);
-                    self.close_all(Close::Reset, now, actions);
+            Phase::Sniffing { .. }
+            | Phase::Consulting { .. }
+            | Phase::Dialing { .. }
+            | Phase::Redialing { .. }
+            | Phase::Queued { .. }
+            | Phase::Greeting { .. }
+            | Phase::Refusing { .. }
+            | Phase::Parting { .. }
+                if readiness.failed && side == Side::Client =>
+            {
+                self.end(Who::Peer(Side::Client), Cause::Reset);
+                self.close_all(Close::Reset, now, actions);
+            }
+            Phase::Sniffing { .. } => {
+                if side == Side::Client && readiness.readable {
+                    actions.push(Action::Listen);
                 }
             }
+            Phase::Greeting { .. } | Phase::Refusing { .. } => {
+                if side == Side::Client && readiness.writable {
+                    actions.push(Action::Answer);
+                }
+            }
+            Phase::Parting { .. } => {
+                self.pump_if_wanted(Direction::Up, actions);
+            }
+            Phase::Consulting { .. }
+            | Phase::Dialing { .. }
+            | Phase::Redialing { .. }
+            | Phase::Queued { .. } => {}
             Phase::Relaying => {
                 if readiness.failed {
                     self.flush(side, now, actions);
@@ -504,9 +602,18 @@ impl Session {
                     self.close_all(Close::Reset, now, actions);
                 }
             }
-            Phase::Dialing { .. }
+            Phase::Parting { .. } => {
+                if self.lane(Direction::Up).source_ended() || pumped.failure.is_some() {
+                    self.close_all(Close::Orderly, now, actions);
+                }
+            }
+            Phase::Sniffing { .. }
+            | Phase::Consulting { .. }
+            | Phase::Dialing { .. }
             | Phase::Redialing { .. }
             | Phase::Queued { .. }
+            | Phase::Greeting { .. }
+            | Phase::Refusing { .. }
             | Phase::Closing => {}
         }
     }
@@ -567,6 +674,15 @@ impl Session {
 
     fn looked(&mut self, unsent: [u32; 2], now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         match self.phase {
+            Phase::Sniffing { deadline }
+            | Phase::Consulting { deadline }
+            | Phase::Greeting { deadline }
+            | Phase::Refusing { deadline }
+            | Phase::Parting { deadline } => {
+                if now >= deadline {
+                    self.request_expired(now, actions);
+                }
+            }
             Phase::Dialing { attempt, deadline } => {
                 if now >= deadline {
                     self.connect_timed_out(attempt, now, rules, actions);
@@ -574,7 +690,7 @@ impl Session {
             }
             Phase::Queued { deadline, .. } => {
                 if now >= deadline {
-                    self.give_up(Cause::QueueTimeout, now, actions);
+                    self.give_up(Cause::QueueTimeout, now, rules, actions);
                 }
             }
             Phase::Relaying => {
@@ -632,8 +748,7 @@ impl Session {
             });
             self.hang_up(Side::Upstream, Close::Reset, actions);
         } else {
-            self.end(Who::Peer(Side::Upstream), Cause::ConnectTimeout);
-            self.close_all(Close::Reset, now, actions);
+            self.give_up(Cause::ConnectTimeout, now, rules, actions);
         }
     }
 
@@ -641,8 +756,13 @@ impl Session {
 
     fn end(&mut self, who: Who, cause: Cause) {
         let stage = match self.phase {
+            _ if cause.is_refusal() => Stage::Request,
+            Phase::Sniffing { .. } => Stage::Request,
             Phase::Queued { .. } => Stage::Queue,
-            Phase::Dialing { .. } | Phase::Redialing { .. } => Stage::Connect,
+            Phase::Consulting { .. }
+            | Phase::Dialing { .. }
+            | Phase::Redialing { .. }
+            | Phase::Greeting { .. } => Stage::Connect,
             _ if self.lanes.iter().any(Lane::source_finished) => Stage::HalfClosed,
             _ => Stage::Data,
         };

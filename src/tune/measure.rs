@@ -307,6 +307,7 @@ impl Ground<'_> {
             target: forwarder.as_ref().map_or(upstream, |it| it.address),
             threads: self.threads(),
             shape,
+            tunnel: None,
             cpus: Vec::new(),
             congestion: contender.options.congestion.clone().filter(|_| direct),
             options: direct.then(|| contender.near.clone()),
@@ -338,6 +339,7 @@ impl Ground<'_> {
                 program: None,
                 engine: None,
                 data_path: None,
+                connect: false,
                 set: candidate.overrides(self.venue.legs()),
             },
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::proxying::Proxying;
 use super::{Complaint, Entry, ListenerSetup, Worker};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
@@ -348,6 +349,10 @@ impl<E: Engine> Worker<E> {
             server: None,
             dialled: now,
             dialling: None,
+            proxying: self.forwards[usize::from(forward)]
+                .proxy
+                .as_ref()
+                .map(|_| Box::new(Proxying::new())),
             legs: None,
         };
         if self.session_log == SessionLog::All {

@@ -2,7 +2,8 @@
 //! failed so far, and the wait for a server that has room.
 //!
 //! ```text
-//! Action::Dial ─► choose ─┬─► spare at hand ───────────────► Connected
+//! Action::Dial ─► the addresses of a request: connect or race them
+//!              └► choose ─┬─► spare at hand ───────────────► Connected
 //!                         ├─► one address: connect ────────► Connected | ConnectFailed
 //!                         ├─► several: race them ──────────► Connected | ConnectFailed
 //!                         ├─► all full: wait in the queue ─► Queued … Dequeued
@@ -52,6 +53,10 @@ impl<E: Engine> Worker<E> {
         let now = self.engine.now();
         let entry = self.sessions.get_mut(key)?;
         let index = self.forwards[usize::from(entry.forward)].upstream;
+        if let Some(proxying) = &mut entry.proxying {
+            let servers = proxying.take_servers();
+            return self.dial_all(key, index, servers);
+        }
         if self.must_line_up(key, index) {
             return Some(self.enqueue(key, index));
         }
@@ -104,8 +109,38 @@ impl<E: Engine> Worker<E> {
         if rivals.len() > 1 {
             return self.start_race(key, rivals, admission);
         }
+        self.connect_alone(key, upstream, &server, admission)
+    }
+
+    /// Dials servers that are this session's alone, of which each is an address of the
+    /// same target: the first that connects is taken.
+    fn dial_all(
+        &mut self,
+        key: SessionKey,
+        upstream: u16,
+        servers: Vec<Arc<Server>>,
+    ) -> Option<SessionEvent> {
+        let Some(first) = servers.first().cloned() else {
+            return Some(SessionEvent::NoServer(Cause::NoServer));
+        };
+        // Whoever is first counts as chosen.
+        first.enter();
+        if servers.len() > 1 {
+            return self.start_race(key, servers, Admission::Free);
+        }
+        self.connect_alone(key, upstream, &first, Admission::Free)
+    }
+
+    /// Connects to one server, without a rival.
+    fn connect_alone(
+        &mut self,
+        key: SessionKey,
+        upstream: u16,
+        server: &Arc<Server>,
+        admission: Admission,
+    ) -> Option<SessionEvent> {
         self.settle_on(key, server.clone(), admission, false);
-        let start = self.connect(upstream, &server, Some(key), |engine, target| {
+        let start = self.connect(upstream, server, Some(key), |engine, target| {
             engine.connect(key, target)
         });
         match start {

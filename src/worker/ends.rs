@@ -8,6 +8,7 @@ use super::{Entry, Worker};
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::record::SessionRecord;
+use crate::proto::connect::Status;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
 use crate::relay::{Direction, Side};
@@ -112,6 +113,7 @@ impl<E: Engine> Worker<E> {
         let failures = failures.unwrap_or_default();
         let last = failures.last().map(|(server, _)| server);
         let server = entry.server.as_ref().or(last);
+        let proxying = entry.proxying.as_ref();
         SessionRecord {
             at: SystemTime::now(),
             forward: forward.name.clone(),
@@ -119,6 +121,9 @@ impl<E: Engine> Worker<E> {
             id: entry.id,
             client: entry.client.clone(),
             listener: self.doors.address(entry.listener),
+            target: proxying.and_then(|it| it.target.as_deref().map(str::to_owned)),
+            user: proxying.and_then(|it| it.user.as_deref().map(str::to_owned)),
+            status: proxying.and_then(|it| it.status).map(Status::code),
             server: server.map(|server| server.endpoint().clone()),
             tried: failures
                 .iter()

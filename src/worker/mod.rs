@@ -18,6 +18,7 @@
 mod accept;
 mod dialling;
 mod ends;
+mod proxying;
 mod queue;
 mod races;
 mod sessions;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use accept::Gate;
+pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
 pub use setup::{ForwardSetup, ListenerSetup, Setup};
 pub use upstream::UpstreamSetup;
 
@@ -53,6 +55,7 @@ use crate::relay::{Direction, Side};
 use accept::Doors;
 use dialling::Dialling;
 use ends::RESET_SOON;
+use proxying::Proxying;
 use sessions::Sessions;
 use upstream::Upstream;
 use upstream::server::{Server, ServerSet};
@@ -88,6 +91,7 @@ pub struct Worker<E: Engine> {
     log: Log,
     session_log: SessionLog,
     taps: Vec<Option<Source>>,
+    concierge: Option<Box<dyn Concierge>>,
     reactor: u16,
     sessions_started: u64,
     complaints: [Time; 3],
@@ -102,6 +106,7 @@ pub struct Worker<E: Engine> {
     events: Vec<Event>,
     actions: Vec<Action>,
     fired: Vec<u32>,
+    header: Vec<u8>,
 }
 
 /// A session and what the worker knows of it.
@@ -126,6 +131,8 @@ struct Entry {
     dialled: Time,
     /// Only if connecting did not go smoothly.
     dialling: Option<Box<Dialling>>,
+    /// Only of a client that says where to go.
+    proxying: Option<Box<Proxying>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -151,6 +158,7 @@ impl<E: Engine> Worker<E> {
             log: setup.log,
             session_log: setup.session_log,
             taps: setup.taps,
+            concierge: setup.concierge,
             reactor,
             sessions_started: 0,
             complaints: [Time::ZERO; 3],
@@ -161,6 +169,7 @@ impl<E: Engine> Worker<E> {
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
+            header: Vec::new(),
         }
     }
 
@@ -369,6 +378,13 @@ impl<E: Engine> Worker<E> {
         while let Some(action) = actions.get(next).copied() {
             next += 1;
             let event = match action {
+                Action::Listen => self.listen(key),
+                Action::Consult => self.consult(key),
+                Action::Answer => self.answer(key),
+                Action::Conclude => {
+                    self.engine.conclude(key);
+                    None
+                }
                 Action::Dial { .. } => self.dial(key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {

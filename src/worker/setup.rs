@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::accept::Gate;
+use super::proxying::{Concierge, ProxySetup};
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
@@ -32,6 +33,8 @@ pub struct Setup {
     pub session_log: SessionLog,
     /// What it shows of its traffic, by forward; may be empty.
     pub taps: Vec<Option<Source>>,
+    /// Who judges requests; only needed by forwards with a [`ForwardSetup::proxy`].
+    pub concierge: Option<Box<dyn Concierge>>,
 }
 
 /// A forward.
@@ -43,6 +46,9 @@ pub struct ForwardSetup {
     pub rules: Rules,
     /// Index of where it goes.
     pub upstream: u16,
+    /// Its clients say by an HTTP CONNECT request where to go. Goes with
+    /// [`Rules::request`].
+    pub proxy: Option<ProxySetup>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
 }

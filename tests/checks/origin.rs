@@ -118,6 +118,10 @@ fn serve(mut stream: TcpStream, manner: Manner, over: &AtomicBool) {
     while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "closing it is what resets the connection"
+)]
 fn reset(stream: TcpStream) {
     SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 #[cfg(feature = "uring")]
 use thalweg::engine::uring::Sizes;
-use thalweg::engine::{Engine, Event, Start};
+use thalweg::engine::{Engine, Event, Peeked, Start};
 use thalweg::relay::lane::{Next, PathPolicy, Progress};
 use thalweg::relay::session::Close;
 use thalweg::relay::{Direction, Side};
 
-use rig::{KEY, Rig, World};
+use rig::{KEY, Rig, TURNS, World};
 
 fn a_refused_connect_has_one_outcome_and_leaves_nothing<W: World>(world: &mut W) {
     let nobody = world.nobody();
@@ -252,6 +252,48 @@ fn an_absent_side_closes_at_once_and_a_closed_one_is_silent<W: World>(world: &mu
     rig.close(Side::Upstream, Close::Reset);
 }
 
+fn what_is_peeked_at_stays_until_it_is_taken<W: World>(world: &mut W) {
+    let mut rig = Rig::accepted(world, PathPolicy::Auto);
+    let mut buffer = [0; 64];
+    let mut peek = |rig: &mut Rig<'_, W>| rig.world.engine().peek(KEY, &mut buffer);
+    // So many bytes are there, as soon as an event says so.
+    let mut awaits = |rig: &mut Rig<'_, W>, wanted: Peeked| {
+        for _ in 0..TURNS {
+            let peeked = peek(rig);
+            if peeked == wanted {
+                return;
+            }
+            // The rest of what was sent is on its way.
+            rig.collect();
+            let mut turns = 0;
+            while peeked == Peeked::Empty
+                && !rig.events.iter().any(|it| matches!(it, Event::Ready(..)))
+            {
+                rig.collect();
+                turns += 1;
+                assert!(turns < TURNS, "no event told of {wanted:?}");
+            }
+        }
+        panic!("never {wanted:?}");
+    };
+    assert_eq!(rig.world.engine().peek(KEY, &mut [0; 8]), Peeked::Empty);
+    rig.world.sends(KEY, Side::Client, 10);
+    awaits(&mut rig, Peeked::Bytes(10));
+    awaits(&mut rig, Peeked::Bytes(10));
+    assert_eq!(rig.world.engine().take(KEY, 4), Ok(()));
+    awaits(&mut rig, Peeked::Bytes(6));
+    assert_eq!(rig.world.engine().take(KEY, 6), Ok(()));
+    awaits(&mut rig, Peeked::Empty);
+    rig.world.sends(KEY, Side::Client, 5);
+    awaits(&mut rig, Peeked::Bytes(5));
+    assert_eq!(rig.world.engine().take(KEY, 5), Ok(()));
+    rig.world.ends(KEY, Side::Client);
+    awaits(&mut rig, Peeked::Ended);
+    assert_eq!(rig.world.engine().say(KEY, b"farewell"), Ok(8));
+    rig.world.engine().conclude(KEY);
+    rig.close(Side::Client, Close::Orderly);
+}
+
 fn time_goes_on_only_in_wait<W: World>(world: &mut W) {
     let before = world.engine().now();
     assert_eq!(world.engine().now(), before);
@@ -325,6 +367,12 @@ macro_rules! suite {
             fn an_absent_side_closes_at_once_and_a_closed_one_is_silent() {
                 let Some(mut world) = $world else { return };
                 super::an_absent_side_closes_at_once_and_a_closed_one_is_silent(&mut world);
+            }
+
+            #[test]
+            fn what_is_peeked_at_stays_until_it_is_taken() {
+                let Some(mut world) = $world else { return };
+                super::what_is_peeked_at_stays_until_it_is_taken(&mut world);
             }
 
             #[test]

@@ -19,6 +19,8 @@ const PUPPET: Script = Script {
     window: 200_000,
     pause_ms: 0,
     finale: Finale::Silence,
+    request: 0,
+    malformed: false,
 };
 
 pub(crate) struct Simulated {

@@ -38,6 +38,8 @@ const IDLE_SHARE_MAX: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pairs: Vec<(String, String)>,
+    /// Forwards of a configuration file.
+    configured: usize,
     arguments: Vec<String>,
     wrapper: Vec<String>,
     reactors: u16,
@@ -55,12 +57,21 @@ impl Setup {
     pub(crate) fn between(listen: impl ToString, servers: impl ToString) -> Self {
         Self {
             pairs: vec![(listen.to_string(), servers.to_string())],
+            configured: 0,
             arguments: Vec::new(),
             wrapper: Vec::new(),
             reactors: 1,
             binary: env!("CARGO_BIN_EXE_thalweg").into(),
             stdout: None,
         }
+    }
+
+    /// From a configuration file with so many forwards.
+    pub(crate) fn configured(file: &std::path::Path, forwards: usize) -> Self {
+        let mut setup = Self::between("", "");
+        setup.pairs.clear();
+        setup.configured = forwards;
+        setup.argument("-c").argument(file.display())
     }
 
     /// To several servers, in this order.
@@ -207,7 +218,7 @@ impl Forwarder {
             let listeners = setup.pairs.iter().map(|(listen, _)| listen.clone());
             forwarder.addresses = listeners.collect();
         } else {
-            forwarder.wait_for_listeners(setup.pairs.len())?;
+            forwarder.wait_for_listeners(setup.pairs.len() + setup.configured)?;
         }
         forwarder.wait_for_reactors()?;
         Ok(forwarder)
@@ -257,6 +268,8 @@ impl Forwarder {
             (stand && still >= 5 || !process.is_alive()).then_some(())
         });
         if settled.is_none() || !process.is_alive() {
+            // What it said last may still be on its way.
+            self.end();
             return Err(self.report("its reactors do not start"));
         }
         self.idle.memory = process.memory();

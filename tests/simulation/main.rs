@@ -8,6 +8,7 @@ mod plan;
 mod pools;
 #[cfg(feature = "probes")]
 mod probes;
+mod requests;
 mod run;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use thalweg::worker::Worker;
 
 use plan::PoolPlan;
 use pools::Pools;
+use requests::Requests;
 use run::{Outcome, TURNS_MAX, check, worker};
 
 const SEEDS: u64 = 400;
@@ -100,7 +102,8 @@ fn one(seed: u64, client: Script, upstream: Script) -> Worker<Sim> {
     let mut sim = Sim::new(seed);
     sim.client_connects(ListenerId(0), client, upstream);
     let pools = Pools::new(&PoolPlan::PLAIN);
-    let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &counters);
+    let requests = Requests::default();
+    let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
     for _ in 0..TURNS_MAX {
         worker.turn().expect("simulated waits succeed");
         worker.check_invariants();
@@ -119,6 +122,8 @@ const EAGER: Script = Script {
     window: 65_536,
     pause_ms: 0,
     finale: Finale::Orderly,
+    request: 0,
+    malformed: false,
 };
 
 #[test]

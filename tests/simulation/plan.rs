@@ -6,6 +6,9 @@ use thalweg::engine::sim::peer::Script;
 use thalweg::engine::sim::{Dice, LISTENERS, SERVERS};
 use thalweg::relay::lane::PathPolicy;
 
+/// The listener whose clients say where to go.
+pub(crate) const PROXY: u32 = LISTENERS as u32 - 1;
+
 /// Everything that happens in a run but for what the kernel and the peers roll
 /// for themselves (from the same seed).
 #[derive(Debug, Clone)]
@@ -145,10 +148,15 @@ impl Plan {
         let mut turn = 0;
         let clients = (0..dice.between(1, 40)).map(|_| {
             turn += dice.between(0, 20);
+            let listener = dice.between(0, LISTENERS as u64 - 1) as u32;
             Client {
-                listener: dice.between(0, LISTENERS as u64 - 1) as u32,
+                listener,
                 turn,
-                script: Script::drawn(&mut dice),
+                script: if listener == PROXY {
+                    Script::asking(&mut dice)
+                } else {
+                    Script::drawn(&mut dice)
+                },
                 upstream: Script::drawn(&mut dice),
             }
         });

@@ -16,6 +16,7 @@ use thalweg::relay::time::Time;
 
 use super::plan::{Plan, PoolPlan};
 use super::pools::Pools;
+use super::requests::Requests;
 use super::run::{outcome, worker};
 
 /// Seeds within which each bug must show. Most show within ten.
@@ -47,7 +48,20 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 15] = [
+const TRANSITIONS: [(&str, &str); 28] = [
+    ("Sniffing", "Consulting"),
+    ("Sniffing", "Refusing"),
+    ("Sniffing", "Closing"),
+    ("Consulting", "Dialing"),
+    ("Consulting", "Refusing"),
+    ("Consulting", "Closing"),
+    ("Dialing", "Greeting"),
+    ("Dialing", "Refusing"),
+    ("Greeting", "Relaying"),
+    ("Greeting", "Closing"),
+    ("Refusing", "Parting"),
+    ("Refusing", "Closing"),
+    ("Parting", "Closing"),
     ("Dialing", "Queued"),
     ("Queued", "Dialing"),
     ("Queued", "Closing"),
@@ -98,7 +112,8 @@ fn cut_while_the_next_server_waits_for_a_close() {
         sim.client_connects(ListenerId(0), script, script);
         let pools = Pools::new(&PoolPlan::PLAIN);
         let counters = Arc::new(Counters::default());
-        let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &counters);
+        let requests = Requests::default();
+        let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
         while worker.engine().now() < Time::ZERO + Duration::from_secs(2) {
             worker.turn().expect("a simulated wait");
         }

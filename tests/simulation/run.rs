@@ -17,10 +17,11 @@ use thalweg::observe::tap::Source;
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
-use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, Setup, Worker};
+use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, Worker};
 
 use super::plan::Plan;
 use super::pools::Pools;
+use super::requests::Requests;
 
 /// Turns after which a run counts as stuck.
 pub(crate) const TURNS_MAX: u64 = 1_000_000;
@@ -37,6 +38,7 @@ pub(crate) fn worker(
     path: PathPolicy,
     sessions_max: u32,
     pools: &Pools,
+    requests: &Requests,
     counters: &Arc<Counters>,
 ) -> Worker<Sim> {
     let (log, _) =
@@ -51,23 +53,35 @@ pub(crate) fn worker(
         attempts_max: 3,
         retry: Duration::from_secs(30),
         queue: Duration::from_secs(3),
+        request: None,
         path,
         fill_limit: 256 * 1024,
     };
-    // Two forwards that share servers; three listeners, the last two of one.
-    let forward = |upstream| ForwardSetup {
+    // Two forwards that share servers, and one whose clients say where to go; two
+    // listeners are of the second.
+    let asking = Rules {
+        request: Some(Duration::from_secs(3)),
+        attempts_max: 1,
+        ..rules
+    };
+    let forward = |upstream, proxy: Option<ProxySetup>| ForwardSetup {
         name: "sim".into(),
-        rules,
+        rules: if proxy.is_some() { asking } else { rules },
         upstream,
         gate: None,
+        proxy,
     };
     let listener = |index: usize| ListenerSetup {
-        forward: u16::from(index > 0),
+        forward: [0, 1, 1, 2][index],
         address: Endpoint::Unnamed,
     };
     let setup = Setup {
         reactor: 0,
-        forwards: vec![forward(0), forward(1)],
+        forwards: vec![
+            forward(0, None),
+            forward(1, None),
+            forward(0, Some(Requests::setup())),
+        ],
         upstreams: pools.setups(),
         listeners: (0..LISTENERS).map(listener).collect(),
         gate: Arc::new(Gate::new(sessions_max)),
@@ -75,6 +89,7 @@ pub(crate) fn worker(
         log,
         session_log: SessionLog::Off,
         taps: vec![Some(Source::to_nobody(tap())), None],
+        concierge: Some(Box::new(requests.clone())),
     };
     Worker::new(sim, setup)
 }
@@ -100,7 +115,15 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let counters = Arc::new(Counters::default());
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
-    let mut worker = worker(sim, plan.path, plan.sessions_max, &pools, &counters);
+    let requests = Requests::drawn(plan.seed);
+    let mut worker = worker(
+        sim,
+        plan.path,
+        plan.sessions_max,
+        &pools,
+        &requests,
+        &counters,
+    );
     let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();
     let mut turns = 0;
@@ -118,6 +141,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             pools.apply(change, &mut worker);
         }
         worker.turn().expect("simulated waits succeed");
+        requests.judge_some(&mut worker);
         worker.check_invariants();
         worker.engine().check_invariants();
         pools.check(worker.live());

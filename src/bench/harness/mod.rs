@@ -234,7 +234,7 @@ impl<'a> Bench<'a> {
             self.settle()?;
             let memory_before = process::memory_of_tree(root);
             let (descriptors_before, pipes_before) = process::descriptors_of_tree(root);
-            let opened = idle::open(subject.address, sessions);
+            let opened = idle::open(subject.address, subject.tunnel, sessions);
             let opened = opened.map_err(|error| format!("{}: {error}", subject.subject))?;
             if self
                 .interrupt
@@ -329,6 +329,7 @@ impl<'a> Bench<'a> {
             round,
             plan: LoadPlan {
                 target: subject.address,
+                tunnel: subject.tunnel,
                 shape: self.options.shapes[shape].clone(),
                 threads,
                 cpus: self.other_cpus.clone(),

@@ -4,25 +4,34 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::bench::socket;
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens `count` connections; each has had one exchange of 64 bytes, so that
+/// Opens `count` connections, by a proxy's tunnels if there is a `tunnel` to ask for; each has had one exchange of 64 bytes, so that
 /// whatever a forwarder allocates with the first byte is there.
 ///
 /// # Errors
 /// Which connection failed, and why.
-pub fn open(target: SocketAddr, count: usize) -> Result<Vec<TcpStream>, String> {
+pub fn open(
+    target: SocketAddr,
+    tunnel: Option<SocketAddr>,
+    count: usize,
+) -> Result<Vec<TcpStream>, String> {
     (0..count)
         .map(|index| {
-            exchange(target).map_err(|error| {
+            exchange(target, tunnel).map_err(|error| {
                 format!("idle session {} of {count} to {target}: {error}", index + 1)
             })
         })
         .collect()
 }
 
-fn exchange(target: SocketAddr) -> io::Result<TcpStream> {
+fn exchange(target: SocketAddr, tunnel: Option<SocketAddr>) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
+    if let Some(origin) = tunnel {
+        socket::ask_for_tunnel(&stream, origin)?;
+    }
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let request = [b'.'; 64];

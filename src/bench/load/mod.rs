@@ -37,6 +37,9 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 pub struct LoadPlan {
     /// The subject's listener, or the origin itself.
     pub target: SocketAddr,
+    /// The origin, for whose address a proxy is asked first; `None`: the target leads
+    /// to it by itself.
+    pub tunnel: Option<SocketAddr>,
     /// The traffic.
     pub shape: Shape,
     /// Threads that make it.

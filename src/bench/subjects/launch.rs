@@ -6,7 +6,7 @@
 //! variants `nginx:tuned` and `haproxy:nosplice` change one thing each.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,7 +57,14 @@ impl Kind {
                 engine,
                 data_path,
                 set,
-            } => thalweg(program.as_deref(), *engine, *data_path, set, terms),
+                connect,
+            } => {
+                let mut launch = thalweg(program.as_deref(), *engine, *data_path, set, terms)?;
+                if *connect {
+                    serve_requests(&mut launch, terms);
+                }
+                Ok(launch)
+            }
             Self::Nginx { program, tuned } => nginx(program.as_deref(), *tuned, terms),
             Self::Haproxy { program, splice } => haproxy(program.as_deref(), *splice, terms),
             Self::Realm { program } => realm(program.as_deref(), terms),
@@ -111,6 +118,27 @@ fn thalweg(
         argv,
         ..Launch::default()
     })
+}
+
+/// The forward of the command line gives way to one of a file, whose clients say where
+/// to go.
+fn serve_requests(launch: &mut Launch, terms: Terms<'_>) {
+    let configuration = terms.directory.join("proxy.toml");
+    let content = format!(
+        "[[forward]]\nlisten = \"{}\"\nmode = \"http-connect\"\n\
+         connect = {{ allow = \"{}:*\" }}\n",
+        terms.listen,
+        match terms.upstream.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        },
+    );
+    let pair = launch.argv.iter().position(|word| word == "-l");
+    if let Some(at) = pair {
+        let file = ["-c".to_owned(), text(&configuration)];
+        launch.argv.splice(at..at + 4, file);
+    }
+    launch.files.push((configuration, content));
 }
 
 fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch, String> {

@@ -37,6 +37,8 @@ pub enum Kind {
         data_path: Option<&'static str>,
         /// `--set KEY=VALUE`.
         set: Vec<String>,
+        /// As an HTTP CONNECT proxy, which every connection asks for the origin.
+        connect: bool,
     },
     /// nginx's stream module.
     Nginx {
@@ -67,6 +69,13 @@ pub enum Kind {
         /// Split at blanks; no shell.
         template: String,
     },
+}
+
+impl Kind {
+    /// Whether its clients ask it for a tunnel to the origin.
+    pub const fn is_proxy(&self) -> bool {
+        matches!(self, Self::Thalweg { connect: true, .. })
+    }
 }
 
 impl fmt::Display for Subject {
@@ -157,6 +166,7 @@ fn command(name: &str, template: &str) -> Result<Subject, String> {
 
 fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Kind, String> {
     let (mut engine, mut data_path, mut set) = (None, None, Vec::new());
+    let mut connect = false;
     for variant in variants {
         match *variant {
             "epoll" => engine = Some("epoll"),
@@ -171,11 +181,12 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
                 "defaults.tap.format=hex".to_owned(),
                 "defaults.tap.to=/dev/null".to_owned(),
             ]),
+            "connect" => connect = true,
             other if other.contains('=') => set.push(other.to_owned()),
             other => {
                 return Err(format!(
                     "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
-                     warm, tap, KEY=VALUE as for --set)"
+                     warm, tap, connect, KEY=VALUE as for --set)"
                 ));
             }
         }
@@ -185,6 +196,7 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
         engine,
         data_path,
         set,
+        connect,
     })
 }
 
@@ -264,6 +276,7 @@ mod tests {
                 engine: None,
                 data_path: Some("splice"),
                 set: vec!["global.busy_poll=50us".to_owned()],
+                connect: false,
             }
         );
         assert_eq!(
@@ -272,6 +285,7 @@ mod tests {
                 program: None,
                 engine: None,
                 data_path: None,
+                connect: false,
                 set: vec![
                     "defaults.tap.format=hex".to_owned(),
                     "defaults.tap.to=/dev/null".to_owned(),
@@ -285,6 +299,13 @@ mod tests {
                 template: "fwd -a,b {listen} {upstream}".to_owned()
             }
         );
+    }
+
+    #[test]
+    fn a_proxy_is_a_variant() {
+        let kind = |text: &str| text.parse::<Subject>().unwrap().kind;
+        assert!(kind("thalweg:epoll+connect").is_proxy());
+        assert!(!kind("thalweg:epoll").is_proxy() && !kind("direct").is_proxy());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::launch::{Launch, Terms};
 use super::{Kind, Subject};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::idle;
+use crate::bench::socket;
 use crate::bench::{pattern, sys};
 
 /// How long a subject may take until an exchange crosses it.
@@ -69,6 +70,8 @@ pub struct Running {
     pub subject: Subject,
     /// Where clients connect; the origin itself for `direct`.
     pub address: SocketAddr,
+    /// What it is asked for a tunnel to, if it has to be.
+    pub tunnel: Option<SocketAddr>,
     /// How it was started.
     pub launch: Launch,
     /// Whether a response that follows the client's end arrives whole.
@@ -131,13 +134,14 @@ impl Running {
         let mut running = Self {
             subject: subject.clone(),
             address: listen,
+            tunnel: subject.kind.is_proxy().then_some(stage.upstream),
             launch,
             keeps_half_closed: true,
             child,
             log,
         };
         running.wait_until_ready(stage.interrupt)?;
-        running.keeps_half_closed = half_close(listen).is_ok();
+        running.keeps_half_closed = half_close(listen, running.tunnel).is_ok();
         Ok(running)
     }
 
@@ -147,7 +151,7 @@ impl Running {
             if let Some(ended) = self.ended() {
                 return Err(ended);
             }
-            let Err(error) = idle::open(self.address, 1) else {
+            let Err(error) = idle::open(self.address, self.tunnel, 1) else {
                 return Ok(());
             };
             if Instant::now() >= deadline {
@@ -240,11 +244,14 @@ fn free_port() -> io::Result<SocketAddr> {
 }
 
 /// Asks for a megabyte and ends the own side at once: does all of it come?
-fn half_close(target: SocketAddr) -> io::Result<()> {
+fn half_close(target: SocketAddr, tunnel: Option<SocketAddr>) -> io::Result<()> {
     const BYTES: usize = 1_000_000;
     let timeout = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&target, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
+    if let Some(origin) = tunnel {
+        socket::ask_for_tunnel(&stream, origin)?;
+    }
     stream.write_all(format!("SOURCE {BYTES} 5\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut received = Vec::new();

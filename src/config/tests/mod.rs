@@ -1,6 +1,7 @@
 //! The whole of the configuration, from text to [`Config`] and back.
 
 mod any_pool;
+mod connect;
 mod pools;
 mod properties;
 mod refused;

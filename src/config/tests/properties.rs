@@ -190,10 +190,16 @@ fn any_config() -> impl Strategy<Value = Config> {
                 notsent_lowat: Some(number as u32),
                 ..SocketOptions::default()
             };
+            let proxy = number % 5 == 0;
             let forward = Forward {
                 name,
                 listen: vec![listen.clone()],
-                pool: Arc::new(pool),
+                mode: if proxy {
+                    Mode::HttpConnect(Arc::new(any_connect(number, &path)))
+                } else {
+                    Mode::Tcp
+                },
+                pool: Arc::new(if proxy { Pool::new(Vec::new()) } else { pool }),
                 max_connections: [None, Some(1), Some(u32::MAX)][pick],
                 timeouts,
                 data_path: [DataPath::Auto, DataPath::Copy, DataPath::Splice][pick],
@@ -233,6 +239,30 @@ fn any_config() -> impl Strategy<Value = Config> {
             }
         },
     )
+}
+
+/// A proxy's keys, none of them as by default where `number` has it so.
+fn any_connect(number: u64, path: &str) -> HttpConnect {
+    let rules = [
+        ":443",
+        "*.a.example",
+        "10.0.0.0/8:1-9",
+        "[2001:db8::/32]:*",
+        "b",
+        "::1",
+    ];
+    let rules = rules.map(|text| text.parse().expect("a rule"));
+    let some = |skipped| rules.iter().skip(skipped).cloned().collect();
+    HttpConnect {
+        access: Access {
+            allow: some(number as usize % 7),
+            deny: some((number >> 8) as usize % 7),
+        },
+        users: (number & 2 == 0).then(|| path.into()),
+        realm: "a \"realm\" \\".to_owned(),
+        header_timeout: Duration::from_millis(100 + number % 3_000_000),
+        header_max: 256 + (number >> 16) as u32 % 65_000,
+    }
 }
 
 proptest! {

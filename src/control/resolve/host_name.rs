@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::query::LookupError;
+use crate::proto::host;
 
 /// A literal address, in brackets or without.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
@@ -15,44 +16,13 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
     .map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// Whether a text can be the name of a host: letters, digits, `-` and `_`, parts of
-/// 1 to 63 characters, 253 in all, one dot at the end allowed. A last part that is a
-/// number makes it a misspelt address (`127.1`, `0x7f.1`), which is never asked of
-/// DNS.
+/// Whether a text can be the name of a host ([`host::fault`] says what is wrong):
+/// anything else is never asked of DNS.
 pub fn check_host(host: &str) -> Result<(), LookupError> {
-    let bare = host.strip_suffix('.').unwrap_or(host);
-    let fault = |why| Err(LookupError::NotAName(why));
-    if bare.is_empty() {
-        return fault("it is empty");
+    match host::fault(host) {
+        None => Ok(()),
+        Some(why) => Err(LookupError::NotAName(why)),
     }
-    if bare.len() > 253 {
-        return fault("it is longer than 253 characters");
-    }
-    if !bare
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    {
-        return fault("only letters, digits, `-`, `_` and `.` can stand in it");
-    }
-    if bare
-        .split('.')
-        .any(|part| part.is_empty() || part.len() > 63)
-    {
-        return fault("each part between dots has 1 to 63 characters");
-    }
-    if bare.split('.').any(|part| part.starts_with('-')) {
-        return fault("a part cannot begin with `-`");
-    }
-    let last = bare.rsplit('.').next().unwrap_or(bare);
-    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    let numeric = match hexadecimal {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => last.bytes().all(|byte| byte.is_ascii_digit()),
-    };
-    if numeric {
-        return fault("it looks like an IPv4 address, which has four numbers from 0 to 255");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! Deliberately not here: payload. A byte is a count: what the relay decides
 //! never depends on content, and real engines are checked by hash elsewhere.
 
+mod parley;
 pub mod peer;
 mod pump;
 mod socket;
@@ -18,7 +19,7 @@ use std::io;
 use std::time::Duration;
 
 use super::slab::Slots;
-use super::{AcceptError, Engine, Event, Holdings, ListenerId, SessionKey, Start, Target};
+use super::{AcceptError, Engine, Event, Holdings, ListenerId, Peeked, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::net::tcp_info::TcpInfo;
@@ -63,7 +64,7 @@ impl Dice {
 }
 
 /// Listeners of a simulated engine.
-pub const LISTENERS: usize = 3;
+pub const LISTENERS: usize = 4;
 
 /// Servers of a simulated world.
 pub const SERVERS: usize = 4;
@@ -668,6 +669,23 @@ impl Engine for Sim {
         true
     }
 
+    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
+        self.peek_at_client(key, buffer)
+    }
+
+    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
+        self.take_from_client(key, len);
+        Ok(())
+    }
+
+    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
+        self.say_to_client(key, bytes)
+    }
+
+    fn conclude(&mut self, key: SessionKey) {
+        self.conclude_client(key);
+    }
+
     /// Port 0 stands for an address where nobody listens.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
         let port = match target.endpoint {
@@ -708,7 +726,8 @@ impl Engine for Sim {
         let Some(conn) = self.conn_mut(key) else {
             panic!("a pump for a stale key")
         };
-        conn.relayed = true;
+        // Not yet of one whose client is turned away.
+        conn.relayed |= conn.sockets[1].is_some() && conn.closing[1].is_none();
         let mut pumped = Pumped::default();
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {

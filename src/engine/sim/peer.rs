@@ -49,9 +49,44 @@ pub struct Script {
     pub pause_ms: u64,
     /// How it ends.
     pub finale: Finale,
+    /// How many of the bytes it sends are a request that says where to go; 0: none.
+    pub request: u64,
+    /// That request is malformed.
+    pub malformed: bool,
 }
 
+/// Bytes of the shortest request that [`Script::text`] can write, and of the shortest
+/// with a header.
+const REQUEST_MIN: u64 = 26;
+const REQUEST_PADDED_MIN: u64 = REQUEST_MIN + 5;
+
 impl Script {
+    /// A random script of a client that asks where to go, or does not get to the end
+    /// of asking.
+    pub const fn asking(dice: &mut Dice) -> Self {
+        let mut script = Self::drawn(dice);
+        script.request = if dice.percent(40) {
+            REQUEST_MIN
+        } else {
+            dice.between(REQUEST_PADDED_MIN, 600)
+        };
+        script.malformed = dice.percent(10);
+        if !dice.percent(10) {
+            script.sends += script.request;
+        }
+        script
+    }
+
+    /// The request, as a client would send it.
+    pub(super) fn text(&self) -> Vec<u8> {
+        let method = if self.malformed { "CONN@CT" } else { "CONNECT" };
+        let padding = match self.request.checked_sub(REQUEST_PADDED_MIN) {
+            Some(more) => format!("A: {}\r\n", "b".repeat(more as usize)),
+            None => String::new(),
+        };
+        format!("{method} sim:1 HTTP/1.1\r\n{padding}\r\n").into_bytes()
+    }
+
     /// A random script.
     pub const fn drawn(dice: &mut Dice) -> Self {
         let sends = match dice.between(0, 4) {
@@ -83,6 +118,8 @@ impl Script {
                 window: 1 << 16,
                 pause_ms: dice.between(300, 900),
                 finale,
+                request: 0,
+                malformed: false,
             };
         }
         Self {
@@ -92,6 +129,8 @@ impl Script {
             window: dice.between(1_000, 1 << 20),
             pause_ms: 0,
             finale,
+            request: 0,
+            malformed: false,
         }
     }
 }
@@ -115,6 +154,8 @@ pub struct Peer {
     pub(super) received: u64,
     /// Thrown away by a reset before it read them.
     pub(super) lost: u64,
+    /// Of what was written to it, the forwarder's own words.
+    pub(super) said: u64,
     pub(super) saw_fin: bool,
     pub(super) saw_reset: bool,
     /// The forwarder has begun to close the session.
@@ -156,13 +197,41 @@ impl Peer {
         matches!(self.script.finale, Finale::Reset | Finale::EndThenReset)
     }
 
+    /// Bytes of its payload that it has sent.
+    pub(super) const fn payload_sent(&self) -> u64 {
+        self.sent.saturating_sub(self.script.request)
+    }
+
+    /// It sends all it has without a rest.
+    pub(super) const fn is_swift(&self) -> bool {
+        self.script.pause_ms == 0
+    }
+
+    /// What it has sent and nobody has taken, copied as far as there is room; what is
+    /// no request is zeroes.
+    pub(super) fn peeked(&self, buffer: &mut [u8]) -> usize {
+        let text = self.script.text();
+        let text = if self.script.request == 0 {
+            &[][..]
+        } else {
+            &text
+        };
+        let read = (self.sent - self.inbox) as usize;
+        let len = buffer.len().min(self.inbox as usize);
+        for (at, byte) in buffer[..len].iter_mut().enumerate() {
+            *byte = text.get(read + at).copied().unwrap_or(0);
+        }
+        len
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         self.over
     }
 
     /// It got every byte and the end of `other`.
     pub(super) const fn is_satisfied_by(&self, other: &Self) -> bool {
-        self.received + self.queued == other.script.sends
+        self.received + self.queued
+            == other.script.sends.saturating_sub(other.script.request) + self.said
             && (self.saw_fin || self.fin_queued)
             && !self.saw_reset
     }

@@ -143,7 +143,7 @@ impl Conn {
             let (lane, source, sink) = (direction.index(), &self.peers[source], &self.peers[sink]);
             assert!(self.read[lane] <= source.sent, "read more than was sent");
             assert_eq!(
-                self.read[lane],
+                self.read[lane] + sink.said,
                 sink.received
                     + sink.queued
                     + sink.lost
@@ -157,6 +157,12 @@ impl Conn {
     /// What a well-behaved peer is owed, at the end of a connection.
     pub(super) fn check_delivery(&self) {
         let [client, upstream] = &self.peers;
+        if client.behaves() && client.is_swift() && client.said > 0 && !self.relayed {
+            assert_eq!(
+                client.received, client.said,
+                "an answer was destroyed on its way: {self:#?}"
+            );
+        }
         if client.behaves() && upstream.behaves() && self.relayed {
             assert!(
                 client.is_satisfied_by(upstream),
@@ -172,7 +178,8 @@ impl Conn {
             // never dressed up as an orderly end.
             if one.behaves() && other.resets() && other.has_reset && self.relayed {
                 assert_eq!(
-                    one.received, other.sent,
+                    one.received,
+                    other.payload_sent() + one.said,
                     "bytes from before a reset were lost: {self:#?}"
                 );
                 assert!(

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use super::chunks::Chunks;
 use super::epoll::{Listener, Setup};
 use super::key::SessionKey;
+use super::parley::{self, Peeked};
 use super::pump::{Kit, Store};
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
@@ -426,6 +427,53 @@ impl Engine for Uring {
         };
         self.vigils.push_back((at, self.now + VIGIL_PATIENCE));
         Ok(())
+    }
+
+    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
+        let side = Side::Client;
+        let at = At { key, side };
+        let Some(leg) = leg_mut(&mut self.conns, at).filter(|leg| leg.is_open()) else {
+            return Peeked::Ended;
+        };
+        let peeked = leg
+            .fd
+            .as_ref()
+            .map_or(Peeked::Ended, |fd| parley::peek(fd.as_fd(), buffer));
+        if peeked == Peeked::Empty {
+            // Nothing that was seen is left to be found again: the poll sleeps.
+            leg.watch(Op::WatchIn, at, &mut self.ring);
+        }
+        peeked
+    }
+
+    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
+        let side = Side::Client;
+        let leg = leg_mut(&mut self.conns, At { key, side });
+        let fd = leg.and_then(|leg| leg.fd.as_ref());
+        fd.map_or(Err(Cause::Stopped), |fd| {
+            parley::take(fd.as_fd(), len, &mut self.kit.scratch)
+        })
+    }
+
+    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
+        let side = Side::Client;
+        let at = At { key, side };
+        let Some(leg) = leg_mut(&mut self.conns, at).filter(|leg| leg.is_open()) else {
+            return Err(Cause::Stopped);
+        };
+        let fd = leg.fd.as_ref();
+        let said = fd.map_or(Err(Cause::Stopped), |fd| parley::say(fd.as_fd(), bytes));
+        if said.is_ok_and(|taken| taken < bytes.len()) {
+            leg.watch(Op::WatchOut, at, &mut self.ring);
+        }
+        said
+    }
+
+    fn conclude(&mut self, key: SessionKey) {
+        let side = Side::Client;
+        if let Some(fd) = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref()) {
+            parley::conclude(fd.as_fd());
+        }
     }
 
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {

@@ -31,6 +31,9 @@ pub struct Rules {
     pub retry: Duration,
     /// How long a session waits for a server that has room.
     pub queue: Duration,
+    /// How long the client's request may take that says where to go; `None`: it makes
+    /// none, and is connected at once.
+    pub request: Option<Duration>,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
     /// Bytes that one fill may read.
@@ -40,6 +43,16 @@ pub struct Rules {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// The client's request is complete.
+    Requested,
+    /// The client ended or failed before its request was complete.
+    Vanished(Cause),
+    /// The request may go on: where it may go to is known.
+    Admitted,
+    /// The request is not served, by this cause.
+    Rejected(Cause),
+    /// What came of [`Action::Answer`].
+    Answered(Answered),
     /// The connect that was asked for last succeeded.
     Connected,
     /// It failed, and nothing of it is left.
@@ -80,6 +93,17 @@ pub enum Event {
     },
     /// A close that was asked for is complete; last event of that side.
     Closed(Side),
+}
+
+/// How much of an answer was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// All of it.
+    Whole,
+    /// Some; readiness says when to go on.
+    Part,
+    /// The client takes none.
+    Failed(Cause),
 }
 
 /// What a side is ready for.
@@ -125,6 +149,19 @@ pub enum Close {
 /// What is to be done, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Look what the client has sent of its request, and take it; report
+    /// [`Event::Requested`], [`Event::Rejected`] or [`Event::Vanished`] once that is
+    /// known, and nothing while more is needed.
+    Listen,
+    /// Find out whether and where the request may go; report [`Event::Admitted`] or
+    /// [`Event::Rejected`], at once or later.
+    Consult,
+    /// Write the answer to the client, or go on with it: that the tunnel stands, or,
+    /// once [`Session::ending`](super::Session::ending) is known, why not. Report
+    /// [`Event::Answered`].
+    Answer,
+    /// End the client's side for writing: the answer was the last word.
+    Conclude,
     /// Connect to the next server; `attempt` counts from 0.
     Dial {
         /// Which attempt.

@@ -23,7 +23,17 @@ impl Generator {
         let bulk_flows = bulk.map_or(0, |bulk| self.share.of_flows(bulk.flows));
         let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
         self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
+        let kept = exchange.is_none_or(|it| it.connection == Connection::Kept);
+        if self.plan.tunnel.is_some() && !kept {
+            return Err("exchanges on fresh connections are not made through a proxy".to_owned());
+        }
         let mut streams = self.connect_all(bulk_flows, exchange, deadline)?;
+        if let Some(origin) = self.plan.tunnel {
+            for stream in streams.iter().flatten() {
+                socket::ask_for_tunnel(stream, origin)
+                    .map_err(|error| format!("no tunnel to {origin}: {error}"))?;
+            }
+        }
         for (index, stream) in streams.iter_mut().enumerate() {
             let Some(stream) = stream.take() else {
                 // Fresh connections are made when they are needed.

@@ -1,0 +1,152 @@
+use super::*;
+
+fn access(allow: &[&str], deny: &[&str]) -> Access {
+    let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().expect(text)).collect();
+    Access {
+        allow: rules(allow),
+        deny: rules(deny),
+    }
+}
+
+fn admits(access: &Access, name: Option<&str>, address: &str) -> bool {
+    access.admits(name, address.parse().expect(address))
+}
+
+#[test]
+fn b57_by_default_public_addresses_at_443_and_nothing_else() {
+    let access = Access::default();
+    for address in [
+        "1.1.1.1:443",
+        "[2606:4700::1111]:443",
+        "[64:ff9b::101:101]:443",
+    ] {
+        assert!(admits(&access, None, address), "{address}");
+        assert!(admits(&access, Some("a.example"), address), "{address}");
+    }
+    for address in [
+        "1.1.1.1:80",
+        "127.0.0.1:443",
+        "0.0.0.0:443",
+        "10.1.2.3:443",
+        "100.64.0.1:443",
+        "169.254.169.254:443",
+        "172.31.255.255:443",
+        "192.168.1.1:443",
+        "192.0.2.1:443",
+        "198.18.0.1:443",
+        "198.51.100.1:443",
+        "203.0.113.1:443",
+        "224.0.0.1:443",
+        "255.255.255.255:443",
+        "[::]:443",
+        "[::1]:443",
+        "[::ffff:127.0.0.1]:443",
+        "[::ffff:10.0.0.1]:443",
+        "[::7f00:1]:443",
+        "[fe80::1]:443",
+        "[fd00::1]:443",
+        "[ff02::1]:443",
+        "[2001:db8::1]:443",
+        "[2002:7f00:1::]:443",
+        "[64:ff9b::7f00:1]:443",
+        "[3fff::1]:443",
+        "[2001::1]:443",
+    ] {
+        assert!(!admits(&access, None, address), "{address}");
+        assert!(!admits(&access, Some("a.example"), address), "{address}");
+    }
+}
+
+#[test]
+fn deny_wins_over_allow() {
+    let access = access(
+        &[":*", "10.0.0.0/8:*"],
+        &["10.9.0.0/16", ":25", "*.evil.example", "bad.example:443"],
+    );
+    assert!(admits(&access, None, "10.8.0.1:80"));
+    assert!(!admits(&access, None, "10.9.0.1:80"));
+    assert!(!admits(&access, None, "[::ffff:10.9.0.1]:80"));
+    assert!(!admits(&access, None, "1.1.1.1:25"));
+    assert!(!admits(&access, Some("a.b.evil.example"), "1.1.1.1:80"));
+    assert!(admits(&access, Some("evil.example"), "1.1.1.1:80"));
+    assert!(!admits(&access, Some("bad.example"), "1.1.1.1:443"));
+    assert!(admits(&access, Some("bad.example"), "1.1.1.1:80"));
+    assert!(admits(&access, Some("notbad.example"), "1.1.1.1:443"));
+}
+
+#[test]
+fn b57_a_name_opens_no_private_address() {
+    let named = access(&["db.example:5432", "*.in.example"], &[]);
+    assert!(admits(&named, Some("db.example"), "1.1.1.1:5432"));
+    assert!(!admits(&named, Some("db.example"), "127.0.0.1:5432"));
+    assert!(!admits(&named, None, "1.1.1.1:5432"));
+    assert!(admits(&named, Some("x.in.example"), "1.1.1.1:443"));
+    assert!(!admits(&named, Some("x.in.example"), "1.1.1.1:80"));
+    assert!(!admits(&named, Some("xin.example"), "1.1.1.1:443"));
+    let listed = access(&["10.0.0.5:5432", "[::1]:1-9"], &[]);
+    assert!(admits(&listed, Some("db.example"), "10.0.0.5:5432"));
+    assert!(!admits(&listed, Some("db.example"), "10.0.0.6:5432"));
+    assert!(admits(&listed, None, "[::1]:9"));
+    let everything = access(&["0.0.0.0/0:*", "::/0"], &[]);
+    assert!(admits(&everything, None, "127.0.0.1:1"));
+    assert!(
+        !admits(&everything, None, "0.0.0.0:1"),
+        "reaches this very host"
+    );
+}
+
+#[test]
+fn names_without_hope_are_not_looked_up() {
+    let some = access(&["a.example", "10.0.0.0/8:22"], &["b.example"]);
+    assert!(!some.is_hopeless("a.example", 443));
+    assert!(some.is_hopeless("c.example", 443));
+    assert!(
+        !some.is_hopeless("c.example", 22),
+        "it may be in 10.0.0.0/8"
+    );
+    assert!(some.is_hopeless("b.example", 22));
+}
+
+#[test]
+fn rules_read_back() {
+    for (text, shown) in [
+        (":443", ":443"),
+        (":*", ":*"),
+        (":1-65535", ":*"),
+        (":8000-8099", ":8000-8099"),
+        ("Example.COM.", "example.com"),
+        ("*.example.com:443", "*.example.com:443"),
+        ("10.0.0.0/8:22", "10.0.0.0/8:22"),
+        ("10.0.0.5", "10.0.0.5/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::1", "[::1/128]"),
+        ("2001:db8::/32", "[2001:db8::/32]"),
+        ("[2001:db8::/32]:443", "[2001:db8::/32]:443"),
+        ("[::1]:443", "[::1/128]:443"),
+    ] {
+        let rule: Rule = text.parse().expect(text);
+        assert_eq!(rule.to_string(), shown);
+        assert_eq!(shown.parse(), Ok(rule));
+    }
+    for text in [
+        "",
+        "*",
+        "*:443",
+        "a.*.example",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "10.0.0/8",
+        "a.example/8",
+        "::ffff:10.0.0.1",
+        ":0",
+        ":443-80",
+        ":+443",
+        "a.example:http",
+        "[::1",
+        "[::1]443",
+        "2130706433",
+        "a b",
+    ] {
+        assert!(text.parse::<Rule>().is_err(), "{text}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Judging CONNECT requests, off the reactors: who asks, and where he may go.
+//!
+//! ```text
+//!  reactor ── Post::ask ─► credentials remembered? ─yes─► route ─► an address: judged
+//!                              │ no                        ▲       a name: the resolver,
+//!                              ▼                           │       then judged
+//!                         verifier thread ── right ────────┘
+//!                              └ wrong, or its queue is full
+//!  reactor ◄── Order::Answer ── verdict
+//! ```
+//! Invariants: a request gets one verdict; what is dialled is an address that the
+//! access list was held against, never a name; a reactor never waits for a hash or for
+//! DNS.
+
+mod users;
+mod verifier;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::{Config, HttpConnect, Mode};
+use crate::engine::SessionKey;
+use crate::proto::connect::{Host, Request, Target};
+use crate::relay::ending::Cause;
+use crate::worker::{Concierge, Verdict};
+
+use super::prepare::StartError;
+use super::reactor::{Order, Wire};
+use super::resolve::{LookupError, Resolver};
+pub use users::UsersError;
+use users::{Credentials, Users};
+use verifier::{Job, Verifier};
+
+/// Everything that judging requests takes, for all reactors.
+#[derive(Debug)]
+pub(super) struct Desk {
+    /// By forward; `None` where clients make no requests.
+    windows: Vec<Option<Window>>,
+    resolver: Arc<Resolver>,
+    /// Only if any forward has users.
+    verifier: Option<Verifier>,
+}
+
+/// What one forward goes by.
+#[derive(Debug)]
+struct Window {
+    config: Arc<HttpConnect>,
+    users: Option<Arc<Users>>,
+}
+
+/// Whether any forward's clients say where to go.
+pub(super) fn is_needed(config: &Config) -> bool {
+    let mut forwards = config.forwards.iter();
+    forwards.any(|forward| matches!(forward.mode, Mode::HttpConnect(_)))
+}
+
+impl Desk {
+    /// Reads the files of users.
+    pub(super) fn new(config: &Config, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
+        let mut windows = Vec::new();
+        for forward in &config.forwards {
+            let Mode::HttpConnect(connect) = &forward.mode else {
+                windows.push(None);
+                continue;
+            };
+            let users = connect.users.as_deref().map(Users::read).transpose();
+            let users = users.map_err(|error| StartError::Users {
+                forward: forward.name.clone(),
+                error,
+            })?;
+            windows.push(Some(Window {
+                config: connect.clone(),
+                users: users.map(Arc::new),
+            }));
+        }
+        let mut all = windows.iter().flatten();
+        let verifier = all.any(|window| window.users.is_some());
+        let verifier = verifier.then(Verifier::start).transpose();
+        Ok(Arc::new(Self {
+            verifier: verifier.map_err(StartError::Verifier)?,
+            windows,
+            resolver,
+        }))
+    }
+
+    /// Who asks? Then where to.
+    fn ask(self: &Arc<Self>, call: Call, forward: u16, request: Request) {
+        let Some(Some(window)) = self.windows.get(usize::from(forward)) else {
+            return call.reject(Cause::Stopped);
+        };
+        let config = window.config.clone();
+        let Some(users) = &window.users else {
+            return self.route(call, &config, request.target);
+        };
+        let credentials = request.authorization.as_ref();
+        let Some(credentials) = credentials.and_then(Credentials::of) else {
+            return call.reject(Cause::Unauthorised);
+        };
+        let call = call.of(&credentials);
+        if users.remembers(&credentials) {
+            return self.route(call, &config, request.target);
+        }
+        let Some(verifier) = &self.verifier else {
+            return call.reject(Cause::Stopped);
+        };
+        let (desk, late) = (self.clone(), call.clone());
+        let submitted = verifier.submit(Job {
+            users: users.clone(),
+            credentials,
+            then: Box::new(move |right| {
+                if right {
+                    desk.route(call, &config, request.target);
+                } else {
+                    call.reject(Cause::Unauthorised);
+                }
+            }),
+        });
+        if !submitted {
+            late.reject(Cause::Busy);
+        }
+    }
+
+    fn route(&self, call: Call, config: &Arc<HttpConnect>, target: Target) {
+        match target.host {
+            Host::Address(ip) => {
+                let found = vec![SocketAddr::new(ip, target.port)];
+                call.verdict(allowed(config, None, found));
+            }
+            Host::Name(name) if config.access.is_hopeless(&name, target.port) => {
+                call.reject(Cause::Denied);
+            }
+            Host::Name(name) => {
+                // Nothing that holds the resolver: its own thread calls this.
+                let (config, asked) = (config.clone(), name.clone());
+                self.resolver.lookup(&name, target.port, move |found| {
+                    call.verdict(match found {
+                        Ok(found) => allowed(&config, Some(&asked), found),
+                        Err(error) => Err(cause_of(&error)),
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// Those of the addresses that may be dialled; never none.
+fn allowed(
+    config: &HttpConnect,
+    name: Option<&str>,
+    mut found: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, Cause> {
+    found.retain(|address| config.access.admits(name, *address));
+    if found.is_empty() {
+        Err(Cause::Denied)
+    } else {
+        Ok(found)
+    }
+}
+
+const fn cause_of(error: &LookupError) -> Cause {
+    match error {
+        LookupError::TimedOut => Cause::NameTimeout,
+        LookupError::Busy => Cause::Busy,
+        LookupError::Stopped => Cause::Stopped,
+        LookupError::NoSuchName
+        | LookupError::NoRecord(_)
+        | LookupError::Chain
+        | LookupError::NotOffered
+        | LookupError::ServerFailure(_)
+        | LookupError::Unreachable(_)
+        | LookupError::Answer(_)
+        | LookupError::NotAName(_) => Cause::NameFailed,
+    }
+}
+
+/// A request that waits for its verdict, and the way back.
+#[derive(Debug, Clone)]
+struct Call {
+    wire: Wire,
+    key: SessionKey,
+    user: Option<String>,
+}
+
+impl Call {
+    fn of(mut self, credentials: &Credentials) -> Self {
+        self.user = Some(credentials.user().to_owned());
+        self
+    }
+
+    fn reject(self, cause: Cause) {
+        self.verdict(Err(cause));
+    }
+
+    fn verdict(self, outcome: Result<Vec<SocketAddr>, Cause>) {
+        let user = self.user;
+        self.wire
+            .send(Order::Answer(self.key, Verdict { user, outcome }));
+    }
+}
+
+/// The desk as one reactor sees it.
+#[derive(Debug)]
+pub(super) struct Post {
+    desk: Arc<Desk>,
+    wire: Wire,
+}
+
+impl Post {
+    pub(super) fn new(desk: Arc<Desk>, wire: Wire) -> Self {
+        Self { desk, wire }
+    }
+}
+
+impl Concierge for Post {
+    fn ask(&self, key: SessionKey, forward: u16, request: Request) {
+        let call = Call {
+            wire: self.wire.clone(),
+            key,
+            user: None,
+        };
+        self.desk.ask(call, forward, request);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a session and its client say to each other before a lane starts: the only
+//! bytes that cross from an engine to whoever drives it, a header and an answer.
+//!
+//! A header is peeked at, and exactly its bytes are taken: what the client sent behind
+//! it stays in the socket, where the lanes find it, copied or spliced. Whatever was
+//! seen and is not the last of the header is taken at once. So a header that drips is
+//! read once and not over and over, and neither an edge nor a poll tells twice of the
+//! same bytes.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+
+use super::pump::transmit;
+use crate::net::errno::{Failure, Operation};
+use crate::relay::ending::Cause;
+
+/// What a client has sent so far and nobody has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// So many bytes are there, copied to the front of the buffer.
+    Bytes(usize),
+    /// None; an event follows when there are.
+    Empty,
+    /// None will come: the client has ended its side.
+    Ended,
+    /// The connection has failed.
+    Failed(Cause),
+}
+
+pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Peeked {
+    loop {
+        match recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_PEEK) {
+            Ok(0) => return Peeked::Ended,
+            Ok(n) => return Peeked::Bytes(n),
+            Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return match Failure::of(Operation::Transfer, errno) {
+                    Failure::WouldBlock => Peeked::Empty,
+                    failure => Peeked::Failed(failure.into()),
+                };
+            }
+        }
+    }
+}
+
+/// Takes exactly `len` bytes, which were seen before and so are there.
+pub(super) fn take(fd: BorrowedFd<'_>, len: usize, scratch: &mut [u8]) -> Result<(), Cause> {
+    let mut left = len;
+    while left > 0 {
+        let max = left.min(scratch.len());
+        match recv(fd.as_raw_fd(), &mut scratch[..max], MsgFlags::empty()) {
+            // Seen and gone: only a reset takes bytes back.
+            Ok(0) => return Err(Cause::Reset),
+            // Fewer than are there: urgent data stands in between.
+            Ok(n) => left -= n,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::of(Operation::Transfer, errno).into()),
+        }
+    }
+    Ok(())
+}
+
+/// Writes as much as the socket takes now.
+pub(super) fn say(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Cause> {
+    match transmit(fd, bytes) {
+        Ok(taken) => Ok(taken),
+        Err(Failure::WouldBlock) => Ok(0),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Ends the side for writing.
+pub(super) fn conclude(fd: BorrowedFd<'_>) {
+    // A connection that is gone says so to whoever reads from it next.
+    let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+}

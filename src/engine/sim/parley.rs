@@ -1,0 +1,89 @@
+//! A header and an answer, simulated: see `engine/parley.rs`. The one place where a
+//! simulated byte has content.
+
+use super::Sim;
+use crate::engine::{Peeked, SessionKey};
+use crate::relay::ending::Cause;
+use crate::relay::{Direction, Side};
+
+const CLIENT: usize = Side::Client.index();
+
+impl Sim {
+    pub(super) fn peek_at_client(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
+        let short = self.dice.percent(self.nastiness.short);
+        let part = self.dice.between(1, 64) as usize;
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a peek for a stale key")
+        };
+        let Some(socket) = conn.sockets[CLIENT].as_mut() else {
+            panic!("a peek at a closed socket")
+        };
+        let peer = &conn.peers[CLIENT];
+        if peer.inbox > 0 {
+            let max = if short { part } else { buffer.len() };
+            let max = max.min(buffer.len());
+            Peeked::Bytes(peer.peeked(&mut buffer[..max]))
+        } else if peer.fin_sent {
+            Peeked::Ended
+        } else if !peer.has_reset {
+            Peeked::Empty
+        } else if std::mem::replace(&mut socket.error_taken, true) {
+            Peeked::Ended
+        } else {
+            Peeked::Failed(Cause::Reset)
+        }
+    }
+
+    pub(super) fn take_from_client(&mut self, key: SessionKey, len: usize) {
+        let len = len as u64;
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a take for a stale key")
+        };
+        assert!(!conn.relayed, "taken from under a lane");
+        let peer = &mut conn.peers[CLIENT];
+        assert!(len <= peer.inbox, "more is taken than was seen");
+        peer.inbox -= len;
+        // Read by the forwarder, and nobody's payload.
+        conn.read[Direction::Up.index()] += len;
+        conn.dropped[Direction::Up.index()] += len;
+    }
+
+    pub(super) fn say_to_client(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
+        let short = self.dice.percent(self.nastiness.short);
+        let part = self.dice.between(1, 20) as usize;
+        let max = if short { part } else { bytes.len() };
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a say for a stale key")
+        };
+        assert!(!conn.relayed, "said into a lane");
+        match conn.write(Side::Client, max.min(bytes.len()) as u32) {
+            Ok(taken) => {
+                conn.peers[CLIENT].said += u64::from(taken);
+                if (taken as usize) < bytes.len()
+                    && let Some(socket) = &mut conn.sockets[CLIENT]
+                {
+                    // The next room is an event.
+                    socket.no_space = true;
+                }
+                Ok(taken as usize)
+            }
+            Err(None) => Ok(0),
+            Err(Some(cause)) => Err(cause),
+        }
+    }
+
+    pub(super) fn conclude_client(&mut self, key: SessionKey) {
+        let Some(conn) = self.conn_mut(key) else {
+            panic!("a conclusion for a stale key")
+        };
+        assert!(
+            conn.sockets[Side::Upstream.index()].is_none() || conn.closing[1].is_some(),
+            "concluded beside an upstream"
+        );
+        if let Some(socket) = &mut conn.sockets[CLIENT] {
+            assert!(!socket.shut, "shut twice");
+            socket.shut = true;
+        }
+        conn.peers[CLIENT].fin_queued = true;
+    }
+}

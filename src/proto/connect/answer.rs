@@ -1,0 +1,95 @@
+//! The answers to a CONNECT request.
+
+use std::fmt::Write;
+
+/// A status that a client is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// The tunnel stands.
+    Established = 200,
+    /// The request is malformed.
+    BadRequest = 400,
+    /// The access list does not let it pass.
+    Forbidden = 403,
+    /// It is no CONNECT.
+    MethodNotAllowed = 405,
+    /// Credentials are missing or wrong.
+    AuthenticationRequired = 407,
+    /// The request did not come in time.
+    RequestTimeout = 408,
+    /// The request's header is larger than it may be.
+    HeaderTooLarge = 431,
+    /// The target cannot be reached.
+    BadGateway = 502,
+    /// The proxy is short of something.
+    Unavailable = 503,
+    /// The target, or a name server, did not answer in time.
+    GatewayTimeout = 504,
+}
+
+impl Status {
+    /// Every one of them.
+    pub const ALL: [Self; 10] = [
+        Self::Established,
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::MethodNotAllowed,
+        Self::AuthenticationRequired,
+        Self::RequestTimeout,
+        Self::HeaderTooLarge,
+        Self::BadGateway,
+        Self::Unavailable,
+        Self::GatewayTimeout,
+    ];
+
+    /// Its number.
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::Established => "Connection Established",
+            Self::BadRequest => "Bad Request",
+            Self::Forbidden => "Forbidden",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::AuthenticationRequired => "Proxy Authentication Required",
+            Self::RequestTimeout => "Request Timeout",
+            Self::HeaderTooLarge => "Request Header Fields Too Large",
+            Self::BadGateway => "Bad Gateway",
+            Self::Unavailable => "Service Unavailable",
+            Self::GatewayTimeout => "Gateway Timeout",
+        }
+    }
+}
+
+/// The whole answer. A 200 has neither length nor encoding: what follows is the
+/// target's (RFC 9110, section 9.3.6). Any other explains itself in a line, `why`,
+/// and announces the close. `realm` is named by a 407; it holds no control
+/// character, and neither does `why`.
+pub fn answer(status: Status, realm: &str, why: &str) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {} {}\r\n", status.code(), status.phrase());
+    if status == Status::Established {
+        text.push_str("\r\n");
+        return text.into_bytes();
+    }
+    // Writing to a String cannot fail.
+    match status {
+        Status::AuthenticationRequired => {
+            let realm = realm.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = write!(
+                text,
+                "Proxy-Authenticate: Basic realm=\"{realm}\", charset=\"UTF-8\"\r\n"
+            );
+        }
+        Status::MethodNotAllowed => text.push_str("Allow: CONNECT\r\n"),
+        _ => {}
+    }
+    let body = format!("{} {}: {why}\n", status.code(), status.phrase());
+    let _ = write!(
+        text,
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    text.into_bytes()
+}

@@ -1,0 +1,178 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MAX: usize = 8192;
+
+fn refused(bytes: impl AsRef<[u8]>) -> u16 {
+    match parse(bytes.as_ref(), MAX) {
+        Parse::Invalid(refusal) => refusal.status.code(),
+        other => panic!("{:?}: {other:?}", bytes.as_ref().escape_ascii().to_string()),
+    }
+}
+
+fn target(text: &str) -> Result<String, u16> {
+    let header = format!("CONNECT {text} HTTP/1.1\r\n\r\n");
+    match parse(header.as_bytes(), MAX) {
+        Parse::Found { len, request } => {
+            assert_eq!(len, header.len());
+            Ok(request.target.to_string())
+        }
+        Parse::Invalid(refusal) => Err(refusal.status.code()),
+        Parse::More => panic!("{text}: a whole header is not enough"),
+    }
+}
+
+#[test]
+fn b56_targets_are_a_host_and_a_port() {
+    for (text, shown) in [
+        ("example.com:443", "example.com:443"),
+        ("Example.COM.:1", "example.com:1"),
+        ("192.0.2.1:65535", "192.0.2.1:65535"),
+        ("[::1]:443", "[::1]:443"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("db_1:5432", "db_1:5432"),
+    ] {
+        assert_eq!(target(text), Ok(shown.to_owned()), "{text}");
+    }
+    for text in [
+        "::1:443",
+        "example.com",
+        "example.com:",
+        "example.com:0",
+        "example.com:65536",
+        "example.com:0443",
+        "example.com:+443",
+        "example.com:443x",
+        ":443",
+        "example.com:443/",
+        "example.com:443?q",
+        "example.com:443#f",
+        "user@example.com:443",
+        "https://example.com:443",
+        "http://example.com/",
+        "/",
+        "*",
+        "[::1]",
+        "[::1]443",
+        "[::1%eth0]:443",
+        "[127.0.0.1]:443",
+        "[::1:443",
+        "ex%61mple.com:443",
+        "a,b:443",
+        "-a.example:443",
+        "a..b:443",
+    ] {
+        assert_eq!(target(text), Err(400), "{text}");
+    }
+}
+
+#[test]
+fn b57_numbers_are_no_addresses() {
+    for text in [
+        "2130706433:80",
+        "0x7f.1:80",
+        "0177.0.0.1:80",
+        "127.1:80",
+        "0x7f000001:80",
+    ] {
+        assert_eq!(target(text), Err(400), "{text}");
+    }
+}
+
+#[test]
+fn b56_what_a_forgiving_parser_lets_pass_is_refused() {
+    for header in [
+        "CONNECT a:1 HTTP/1.1\n\n",
+        "CONNECT a:1 HTTP/1.1\r\nHost: a\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nA: b\0c\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nA: b\rc\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nA : b\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\n: b\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        "CONNECT  a:1 HTTP/1.1\r\n\r\n",
+        "CONNECT\ta:1 HTTP/1.1\r\n\r\n",
+        "CONNECT a:1\r\n\r\n",
+        "CONNECT a:1 HTTP/2.0\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1 \r\n\r\n",
+        " CONNECT a:1 HTTP/1.1\r\n\r\n",
+        "\r\nCONNECT a:1 HTTP/1.1\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Basic a\r\nProxy-Authorization: Basic b\r\n\r\n",
+        "\x16\x03\x01",
+    ] {
+        assert_eq!(refused(header), 400, "{header:?}");
+    }
+    assert_eq!(refused("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), 405);
+    assert_eq!(refused("connect a:1 HTTP/1.1\r\n\r\n"), 405);
+}
+
+#[test]
+fn b56_a_header_is_bounded() {
+    let line = "A: b\r\n".repeat(HEADERS_MAX + 1);
+    assert_eq!(refused(format!("CONNECT a:1 HTTP/1.1\r\n{line}\r\n")), 431);
+    let long = format!("CONNECT a:1 HTTP/1.1\r\nA: {}", "b".repeat(MAX));
+    assert_eq!(refused(long), 431);
+    let header = b"CONNECT a:1 HTTP/1.0\r\n\r\n";
+    let found = |max| parse(header, max);
+    assert!(matches!(found(header.len()), Parse::Found { .. }));
+    assert!(matches!(found(header.len() - 1), Parse::Invalid(_)));
+}
+
+#[test]
+fn b47_a_header_may_come_in_any_pieces_and_payload_behind_it() {
+    let header =
+        b"CONNECT a.example:1 HTTP/1.1\r\nHost: b\r\nProxy-Authorization: basic  eA==\r\n\r\n";
+    for len in 0..header.len() {
+        assert_eq!(parse(&header[..len], MAX), Parse::More, "{len}");
+    }
+    let glued = [&header[..], b"\x16\x03\x01\n\n"].concat();
+    let Parse::Found { len, request } = parse(&glued, MAX) else {
+        panic!("payload is none of the header's business");
+    };
+    assert_eq!(len, header.len());
+    let authorization = request.authorization.expect("credentials");
+    assert_eq!(authorization.basic(), Some(&b"eA=="[..]));
+    assert!(!format!("{authorization:?}").contains("eA"));
+}
+
+#[test]
+fn b57_the_200_has_neither_length_nor_encoding() {
+    let text = answer(Status::Established, "x", "y");
+    assert_eq!(text, b"HTTP/1.1 200 Connection Established\r\n\r\n");
+    for status in Status::ALL.into_iter().skip(1) {
+        let text = String::from_utf8(answer(status, "a \"b\"", "why")).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a header");
+        assert!(head.starts_with(&format!("HTTP/1.1 {} ", status.code())));
+        assert!(head.contains("\r\nConnection: close"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        assert_eq!(
+            head.contains("Proxy-Authenticate: Basic realm=\"a \\\"b\\\"\""),
+            status.code() == 407
+        );
+        assert_eq!(head.contains("Allow: CONNECT"), status.code() == 405);
+    }
+}
+
+proptest! {
+    /// What is found does not depend on the pieces in which it came, nor on what
+    /// follows; what is refused stays refused.
+    #[test]
+    fn pieces_and_payload_change_nothing(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..80),
+        start in prop::sample::select(vec!["", "CONNECT ", "CONNECT a:1 HTTP/1.1\r\n", "CONNECT a:1 HTTP/1.1\r\nA: b\r\n\r\n"]),
+    ) {
+        bytes.splice(0..0, start.bytes());
+        let whole = parse(&bytes, 64);
+        let mut first = None;
+        for len in 0..=bytes.len() {
+            match parse(&bytes[..len], 64) {
+                Parse::More => prop_assert_eq!(&first, &None),
+                other => { first.get_or_insert(other); }
+            }
+        }
+        prop_assert_eq!(first.unwrap_or(Parse::More), whole);
+    }
+}
