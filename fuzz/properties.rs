@@ -19,7 +19,7 @@ use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
 use thalweg::observe::record::escaped;
-use thalweg::proto::connect::{self, Parse};
+use thalweg::proto::connect::{self, Parse as Asked};
 use thalweg::proto::conversation::Conversation as Session;
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
 use thalweg::proto::http2::{BLOCK_MAX, PREFACE};
@@ -196,18 +196,18 @@ pub(crate) fn connect(data: &[u8]) {
     const MAX: usize = 300;
     let whole = connect::parse(data, MAX);
     match &whole {
-        Parse::More => assert!(data.len() < MAX),
-        Parse::Found { len, request } => {
+        Asked::More => assert!(data.len() < MAX),
+        Asked::Found { len, request } => {
             assert!(*len <= data.len().min(MAX) && data[..*len].ends_with(b"\r\n\r\n"));
             // What it means can be asked for again, in so many words.
             let again = format!("CONNECT {} HTTP/1.1\r\n\r\n", request.target);
-            let Parse::Found { request: same, .. } = connect::parse(again.as_bytes(), MAX) else {
+            let Asked::Found { request: same, .. } = connect::parse(again.as_bytes(), MAX) else {
                 panic!("{again:?} is no request");
             };
             assert_eq!(same.target, request.target);
             assert_ne!(request.target.port, 0);
         }
-        Parse::Invalid(refusal) => {
+        Asked::Invalid(refusal) => {
             let text = connect::answer(refusal.status, "realm", refusal.why);
             assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
         }
@@ -221,7 +221,7 @@ pub(crate) fn connect(data: &[u8]) {
     // Pieces change nothing: first more is needed, then it is what it is.
     for len in 0..data.len().min(2 * MAX) {
         match connect::parse(&data[..len], MAX) {
-            Parse::More => {}
+            Asked::More => {}
             early => return assert_eq!(early, whole),
         }
     }
