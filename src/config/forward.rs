@@ -170,7 +170,12 @@ impl Forwards {
         table.close(report, &[IN_POOLS, IN_SERVERS]);
         let tap = self.taps.finish(settings.tap.as_ref(), report);
         if let (Mode::HttpConnect(_), Some(listen)) = (&mode, &listen) {
-            return self.add_proxy(name.as_ref(), listen, mode, &settings, names, report);
+            let template = Forward {
+                mode,
+                tap,
+                ..template(&settings, names)
+            };
+            return self.add_proxy(name.as_ref(), listen, template, report);
         }
         let (Some(listen), Some(pool)) = (listen, pool) else {
             return;
@@ -211,9 +216,7 @@ impl Forwards {
         &mut self,
         name: Option<&(String, Span)>,
         listen: &[Written],
-        mode: Mode,
-        settings: &Settings,
-        names: &mut Names,
+        template: Forward,
         report: &mut Report,
     ) {
         let Some(first) = listen.first() else { return };
@@ -226,8 +229,7 @@ impl Forwards {
         let forward = Forward {
             name: self.name(name, false, first, &listen_on[0], report),
             listen: listen_on,
-            mode,
-            ..template(settings, names)
+            ..template
         };
         self.done.push(Arc::new(forward));
     }
