@@ -178,14 +178,21 @@ pub struct Lane {
     source: Source,
     sink: Sink,
     policy: PathPolicy,
-    path: Path,
+    course: Course,
     streak: u8,
     /// An end of the source would only echo an error that was seen elsewhere.
     doomed: bool,
-    /// Somebody looks at the bytes: they must pass through user memory.
-    tapped: bool,
     spliced: bool,
     fallback: Option<Fallback>,
+}
+
+/// What a lane does with its bytes at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Copy,
+    Splice,
+    /// Copies because somebody looks at them: they must pass through user memory.
+    Shown,
 }
 
 impl Lane {
@@ -202,13 +209,12 @@ impl Lane {
             source: Source::Empty,
             sink: Sink::Ready,
             policy,
-            path: match policy {
-                PathPolicy::Splice => Path::Splice,
-                PathPolicy::Auto | PathPolicy::Copy => Path::Copy,
+            course: match policy {
+                PathPolicy::Splice => Course::Splice,
+                PathPolicy::Auto | PathPolicy::Copy => Course::Copy,
             },
             streak: 0,
             doomed: false,
-            tapped: false,
             spliced: false,
             fallback: None,
         }
@@ -230,7 +236,7 @@ impl Lane {
             (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
             (Sink::Ready | Sink::Full, Source::Ready) => Next::Fill {
                 max: self.fill_max,
-                path: self.path,
+                path: self.path(),
             },
             (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
             (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
@@ -331,7 +337,7 @@ impl Lane {
     /// splice is not to be had for this lane: copy. For ever if it is
     /// [`Fallback::Unsupported`], otherwise until the lane shows bulk again.
     pub const fn splice_refused(&mut self, why: Fallback) {
-        self.path = Path::Copy;
+        self.course = Course::Copy;
         self.streak = 0;
         self.fallback = Some(why);
         if matches!(why, Fallback::Unsupported) {
@@ -358,20 +364,19 @@ impl Lane {
     /// Somebody looks at the bytes: from the next fill on they are copied, whatever
     /// the policy, until [`Lane::untap`]. Called before the first fill.
     pub const fn tap(&mut self) {
-        self.tapped = true;
-        self.path = Path::Copy;
+        self.course = Course::Shown;
     }
 
     /// Nobody looks any more: the path is the policy's again. A lane that has shown
     /// bulk meanwhile splices at once.
     pub fn untap(&mut self) {
-        if !self.tapped {
+        if !self.is_tapped() {
             return;
         }
-        self.tapped = false;
+        self.course = Course::Copy;
         let bulk = self.streak >= BULK_STREAK && self.policy == PathPolicy::Auto;
         if bulk || self.policy == PathPolicy::Splice {
-            self.path = Path::Splice;
+            self.course = Course::Splice;
             self.streak = 0;
         }
     }
@@ -433,12 +438,15 @@ impl Lane {
 
     /// The path of the next fill.
     pub const fn path(&self) -> Path {
-        self.path
+        match self.course {
+            Course::Copy | Course::Shown => Path::Copy,
+            Course::Splice => Path::Splice,
+        }
     }
 
     /// Whether somebody looks at the bytes; such a lane never splices.
     pub const fn is_tapped(&self) -> bool {
-        self.tapped
+        matches!(self.course, Course::Shown)
     }
 
     /// Whether any byte crossed by splice.
@@ -452,8 +460,8 @@ impl Lane {
     }
 
     fn choose_path(&mut self, n: u32) {
-        match self.path {
-            Path::Splice => {
+        match self.course {
+            Course::Splice => {
                 self.spliced = true;
                 self.streak = if n < SHORT_FILL {
                     self.streak.saturating_add(1)
@@ -461,18 +469,19 @@ impl Lane {
                     0
                 };
                 if self.streak >= SHORT_STREAK && self.policy == PathPolicy::Auto {
-                    self.path = Path::Copy;
+                    self.course = Course::Copy;
                     self.streak = 0;
                 }
             }
-            Path::Copy => {
+            Course::Copy | Course::Shown => {
                 self.streak = if n >= BULK_FILL {
                     self.streak.saturating_add(1)
                 } else {
                     0
                 };
-                if self.streak >= BULK_STREAK && self.policy != PathPolicy::Copy && !self.tapped {
-                    self.path = Path::Splice;
+                let may = self.policy != PathPolicy::Copy && !self.is_tapped();
+                if self.streak >= BULK_STREAK && may {
+                    self.course = Course::Splice;
                     self.streak = 0;
                 }
             }

@@ -52,12 +52,12 @@ use super::{Direction, Side};
 /// because an error followed it (behaviour 10).
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
-/// First interval between looks at what the kernel has still to deliver to the
+/// First interval in milliseconds between looks at what the kernel has still to deliver to the
 /// leg that is left; doubles up to [`LINGER_LOOK_MAX`].
-const LINGER_LOOK: Duration = Duration::from_millis(5);
+const LINGER_LOOK: u16 = 5;
 
-/// Longest interval between such looks.
-const LINGER_LOOK_MAX: Duration = Duration::from_millis(500);
+/// Longest interval between such looks, milliseconds.
+const LINGER_LOOK_MAX: u16 = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -91,7 +91,8 @@ enum Phase {
     Lingering {
         left: Side,
         look: Time,
-        step: Duration,
+        /// Milliseconds.
+        step: u16,
     },
     /// The client is being told why it gets no upstream.
     Refusing {
@@ -142,7 +143,6 @@ pub struct Session {
     started: Time,
     connected: Time,
     first_byte: Time,
-    ended: Time,
     /// When waiting for a server with room ends; `NEVER` before it began.
     queue_end: Time,
     ending: Option<Ending>,
@@ -151,6 +151,8 @@ pub struct Session {
     open: u8,
     /// Sides whose close was asked for.
     hung_up: u8,
+    /// [`Action::End`] was pushed.
+    over: bool,
 }
 
 impl Session {
@@ -166,7 +168,7 @@ impl Session {
             started: now,
             connected: Time::NEVER,
             first_byte: Time::NEVER,
-            ended: Time::NEVER,
+            over: false,
             queue_end: Time::NEVER,
             ending: None,
             attempts: 0,
@@ -184,7 +186,7 @@ impl Session {
     pub fn on(&mut self, event: Event, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
         match event {
             Event::Requested => self.requested(now, actions),
-            Event::Vanished(cause) => self.vanished(cause, now, actions),
+            Event::Vanished(cause) => self.vanished(cause, actions),
             Event::Admitted => self.admitted(now, rules, actions),
             Event::Rejected(cause) => self.rejected(cause, now, actions),
             Event::Answered(answered) => self.answered(answered, now, actions),
@@ -198,7 +200,7 @@ impl Session {
             Event::Looked { unsent } => self.looked(unsent, now, rules, actions),
             Event::Cut { cause, unsent } => {
                 self.take_note(unsent, now);
-                self.cut(Who::Forwarder, cause, now, actions);
+                self.cut(Who::Forwarder, cause, actions);
             }
             Event::Closed(side) => self.closed(side, now, rules, actions),
         }
@@ -300,9 +302,9 @@ impl Session {
         elapsed(self.started, self.first_byte)
     }
 
-    /// From accept to the end; `None` while it lives.
-    pub fn total_time(&self) -> Option<Duration> {
-        elapsed(self.started, self.ended)
+    /// From accept to the end, which is `now`; `None` while it lives.
+    pub fn total_time(&self, now: Time) -> Option<Duration> {
+        self.over.then(|| now.since(self.started))
     }
 
     /// Panics when a state is inconsistent. For tests and the simulator.
@@ -385,7 +387,7 @@ impl Session {
             }
             Phase::Dialing { .. } => self.give_up(cause, now, rules, actions),
             Phase::Redialing { attempt } => self.dial(attempt, rules, now, actions),
-            Phase::Closing => self.finish_if_closed(now, actions),
+            Phase::Closing => self.finish_if_closed(actions),
             // It crossed the close that the refusal asked for.
             Phase::Refusing { .. } | Phase::Parting { .. } => {}
             Phase::Sniffing { .. }
@@ -446,7 +448,7 @@ impl Session {
         if rules.request.is_some() {
             self.refuse(now, actions);
         } else {
-            self.close_all(Close::Reset, now, actions);
+            self.close_all(Close::Reset, actions);
         }
     }
 
@@ -471,7 +473,7 @@ impl Session {
                 if readiness.failed && side == Side::Client =>
             {
                 self.end(Who::Peer(Side::Client), Cause::Reset);
-                self.close_all(Close::Reset, now, actions);
+                self.close_all(Close::Reset, actions);
             }
             Phase::Sniffing { .. } => {
                 if side == Side::Client && readiness.readable {
@@ -501,7 +503,7 @@ impl Session {
             }
             Phase::Flushing { gone } => {
                 if readiness.failed && side != gone {
-                    self.abort(gone, now, actions);
+                    self.abort(gone, actions);
                 } else {
                     self.pump_if_wanted(gone.outgoing(), actions);
                 }
@@ -510,7 +512,7 @@ impl Session {
                 let over = self.lane(left.outgoing()).source_ended();
                 if side == left && readiness.failed && over {
                     // Nobody is left to deliver to.
-                    self.close_all(Close::Reset, now, actions);
+                    self.close_all(Close::Reset, actions);
                 } else if side == left {
                     self.pump_if_wanted(left.outgoing(), actions);
                 }
@@ -578,14 +580,14 @@ impl Session {
                     (Some(side), _) => self.flush(side, now, actions),
                     (None, [Progress::Finished, Progress::Finished]) => {
                         self.end(Who::Both, Cause::Finished);
-                        self.close_all(Close::Orderly, now, actions);
+                        self.close_all(Close::Orderly, actions);
                     }
                     (None, [up, down]) => {
                         if probe::mutated(Mutation::HalfCloseAsFullClose)
                             && (up == Progress::Finished || down == Progress::Finished)
                         {
                             self.end(Who::Both, Cause::Finished);
-                            return self.close_all(Close::Orderly, now, actions);
+                            return self.close_all(Close::Orderly, actions);
                         }
                         // A side that takes no more and has said all: done with it.
                         if up == Progress::SinkFailed && over(down) {
@@ -599,12 +601,12 @@ impl Session {
             Phase::Flushing { gone } => self.settle_flushing(gone, now, actions),
             Phase::Lingering { left, .. } => {
                 if self.lane(left.outgoing()).source_ended() && pumped.failure.is_some() {
-                    self.close_all(Close::Reset, now, actions);
+                    self.close_all(Close::Reset, actions);
                 }
             }
             Phase::Parting { .. } => {
                 if self.lane(Direction::Up).source_ended() || pumped.failure.is_some() {
-                    self.close_all(Close::Orderly, now, actions);
+                    self.close_all(Close::Orderly, actions);
                 }
             }
             Phase::Sniffing { .. }
@@ -634,15 +636,15 @@ impl Session {
     fn settle_flushing(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
         match self.lane(gone.outgoing()).progress() {
             Progress::Open | Progress::Ending | Progress::Flushing => {}
-            Progress::SinkFailed => self.abort(gone, now, actions),
+            Progress::SinkFailed => self.abort(gone, actions),
             Progress::Finished | Progress::SourceFailed => self.leave(gone, now, actions),
         }
     }
 
     /// Resets both sides because `gone` failed and the other cannot be served.
-    fn abort(&mut self, gone: Side, now: Time, actions: &mut Vec<Action>) {
+    fn abort(&mut self, gone: Side, actions: &mut Vec<Action>) {
         self.end(Who::Peer(gone), Cause::Reset);
-        self.close_all(Close::Reset, now, actions);
+        self.close_all(Close::Reset, actions);
     }
 
     /// Closes one side for good and lingers over the other.
@@ -659,7 +661,7 @@ impl Session {
         self.hang_up(gone, how, actions);
         self.enter(Phase::Lingering {
             left,
-            look: now + LINGER_LOOK,
+            look: now + millis(LINGER_LOOK),
             step: LINGER_LOOK,
         });
         self.delivery[left.index()] = Delivery {
@@ -701,21 +703,21 @@ impl Session {
                 self.take_note(unsent, now);
                 let delivered = self.delivery[gone.other().index()].since;
                 if now >= self.last_activity.max(delivered) + flush_patience(gone, rules) {
-                    self.abort(gone, now, actions);
+                    self.abort(gone, actions);
                 }
             }
             Phase::Lingering { left, step, .. } => {
                 self.take_note(unsent, now);
                 let delivery = self.delivery[left.index()];
                 if delivery.unsent == 0 {
-                    self.close_all(self.linger_close(left), now, actions);
+                    self.close_all(self.linger_close(left), actions);
                 } else if now >= delivery.since + rules.deadlines.half_close {
-                    self.close_all(Close::Orderly, now, actions);
+                    self.close_all(Close::Orderly, actions);
                 } else {
                     let step = (step * 2).min(LINGER_LOOK_MAX);
                     self.phase = Phase::Lingering {
                         left,
-                        look: now + step,
+                        look: now + millis(step),
                         step,
                     };
                 }
@@ -772,7 +774,7 @@ impl Session {
 
     /// Ends a session that did not end by itself. An orderly end must not claim
     /// completeness: with bytes still on their way, it is a reset.
-    fn cut(&mut self, who: Who, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn cut(&mut self, who: Who, cause: Cause, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Closing) {
             return;
         }
@@ -786,10 +788,10 @@ impl Session {
         } else {
             Close::Reset
         };
-        self.close_all(how, now, actions);
+        self.close_all(how, actions);
     }
 
-    fn close_all(&mut self, how: Close, now: Time, actions: &mut Vec<Action>) {
+    fn close_all(&mut self, how: Close, actions: &mut Vec<Action>) {
         self.enter(Phase::Closing);
         for side in Side::BOTH {
             self.hang_up(side, how, actions);
@@ -800,7 +802,7 @@ impl Session {
                 drop_held(direction, actions);
             }
         }
-        self.finish_if_closed(now, actions);
+        self.finish_if_closed(actions);
     }
 
     /// The one place where the phase changes to another.
@@ -824,14 +826,14 @@ impl Session {
             Phase::Redialing { attempt } if side == Side::Upstream => {
                 self.dial(attempt, rules, now, actions);
             }
-            Phase::Closing => self.finish_if_closed(now, actions),
+            Phase::Closing => self.finish_if_closed(actions),
             _ => {}
         }
     }
 
-    fn finish_if_closed(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.open == 0 && self.ended == Time::NEVER {
-            self.ended = now;
+    fn finish_if_closed(&mut self, actions: &mut Vec<Action>) {
+        if self.open == 0 && !self.over {
+            self.over = true;
             actions.push(Action::End);
         }
     }
@@ -867,6 +869,10 @@ const fn over(progress: Progress) -> bool {
         progress,
         Progress::Finished | Progress::SourceFailed | Progress::SinkFailed
     )
+}
+
+const fn millis(count: u16) -> Duration {
+    Duration::from_millis(count as u64)
 }
 
 fn elapsed(from: Time, to: Time) -> Option<Duration> {

@@ -347,7 +347,6 @@ impl<E: Engine> Worker<E> {
             warm: false,
             admission: Admission::Free,
             server: None,
-            dialled: now,
             dialling: None,
             proxying: self.forwards[usize::from(forward)]
                 .proxy
@@ -409,15 +408,21 @@ impl<E: Engine> Worker<E> {
         }
     }
 
+    /// How long the connect took, of a session whose first server answered: nothing
+    /// else is in the time since its accept.
+    pub(super) fn time_connect(&self, key: crate::engine::SessionKey) {
+        if let Some(entry) = self.sessions.get(key)
+            && entry.dialling.is_none()
+            && entry.proxying.is_none()
+            && let (Some(server), Some(took)) = (&entry.server, entry.session.connect_time())
+        {
+            server.tally.connected(took);
+        }
+    }
+
     /// The outcome of a connect, told to its session; the handshake's last ACK
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: crate::engine::SessionKey) {
-        let now = self.engine.now();
-        if let Some(entry) = self.sessions.get(key)
-            && let Some(server) = &entry.server
-        {
-            server.tally.connected(now.since(entry.dialled));
-        }
         self.apply_connected(key);
         self.deliver(key, SessionEvent::Connected);
         self.owe_ack(key);

@@ -165,11 +165,9 @@ impl<E: Engine> Worker<E> {
         admission: Admission,
         warm: bool,
     ) {
-        let now = self.engine.now();
         if let Some(entry) = self.sessions.get_mut(key) {
             entry.server = Some(server);
             entry.admission = admission;
-            entry.dialled = now;
             entry.warm = warm;
         }
     }

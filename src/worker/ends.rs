@@ -11,6 +11,7 @@ use crate::observe::record::SessionRecord;
 use crate::proto::connect::Status;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
+use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 /// A server that resets a connection sooner, without having said anything, has failed
@@ -26,12 +27,12 @@ enum Verdict {
     None,
 }
 
-fn verdict(session: &Session) -> Verdict {
+fn verdict(session: &Session, now: Time) -> Verdict {
     let (Some(ending), Some(connect)) = (session.ending(), session.connect_time()) else {
         // The client was faster than the answer.
         return Verdict::None;
     };
-    let lasted = session.total_time().unwrap_or_default();
+    let lasted = session.total_time(now).unwrap_or_default();
     match (ending.who, ending.cause) {
         // With TCP Fast Open the answer to the SYN comes to the first write.
         (Who::Peer(Side::Upstream), cause @ (Cause::Refused | Cause::Unreachable)) => {
@@ -96,7 +97,7 @@ impl<E: Engine> Worker<E> {
         if !entry.unproven {
             return;
         }
-        match verdict(session) {
+        match verdict(session, self.engine.now()) {
             Verdict::Failed(cause) => {
                 tally.failed(cause);
                 self.blame(server, entry.admission, cause);
@@ -134,7 +135,7 @@ impl<E: Engine> Worker<E> {
             ending: session.ending(),
             connect: session.connect_time(),
             first_byte: session.first_byte_time(),
-            total: session.total_time(),
+            total: session.total_time(self.engine.now()),
             up: session.lane(Direction::Up).into(),
             down: session.lane(Direction::Down).into(),
             client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),

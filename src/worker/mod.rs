@@ -127,8 +127,6 @@ struct Entry {
     admission: Admission,
     /// The server it is on or being connected to; counted there as active.
     server: Option<Arc<Server>>,
-    /// When its last connect was started.
-    dialled: Time,
     /// Only if connecting did not go smoothly.
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says where to go.
@@ -187,7 +185,10 @@ impl<E: Engine> Worker<E> {
                 Event::Woken => woken = true,
                 Event::Acceptable(listener) => self.doors.knock(listener),
                 Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
-                Event::Connected(key) => self.connected(key),
+                Event::Connected(key) => {
+                    self.connected(key);
+                    self.time_connect(key);
+                }
                 Event::ConnectFailed(key, cause) if self.is_ahead(key) => {
                     self.ahead_failed(key, cause);
                 }

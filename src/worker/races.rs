@@ -184,10 +184,8 @@ impl<E: Engine> Worker<E> {
             heat.rivals.retain(|it| *it != rival);
         }
         self.end_race(of);
+        server.tally.connected(self.engine.now().since(since));
         self.settle_on(of, server, admission, false);
-        if let Some(entry) = self.sessions.get_mut(of) {
-            entry.dialled = since;
-        }
         Some((of, SessionEvent::Connected))
     }
 

@@ -29,13 +29,13 @@ impl Session {
                 .into_iter()
                 .find(|d| self.lane(*d).is_stalled());
             let sink = stalled.map_or(Side::Client, Direction::sink);
-            self.cut(Who::Peer(sink), Cause::WriteStall, now, actions);
+            self.cut(Who::Peer(sink), Cause::WriteStall, actions);
         } else if now >= self.silence_expiry(rules) {
             let (who, cause) = match self.half_open() {
                 Some(silent) => (Who::Peer(silent), Cause::HalfCloseTimeout),
                 None => (Who::Peer(Side::Client), Cause::IdleTimeout),
             };
-            self.cut(who, cause, now, actions);
+            self.cut(who, cause, actions);
         }
     }
 

@@ -42,10 +42,10 @@ impl Session {
     }
 
     /// The client gave up before it had asked for anything.
-    pub(super) fn vanished(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn vanished(&mut self, cause: Cause, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Sniffing { .. }) {
             self.end(Who::Peer(Side::Client), cause);
-            self.close_all(Close::Orderly, now, actions);
+            self.close_all(Close::Orderly, actions);
         }
     }
 
@@ -92,7 +92,7 @@ impl Session {
             (Phase::Refusing { .. }, Answered::Whole) => self.part(now, actions),
             (Phase::Greeting { .. } | Phase::Refusing { .. }, Answered::Failed(cause)) => {
                 self.end(Who::Peer(Side::Client), cause);
-                self.close_all(Close::Reset, now, actions);
+                self.close_all(Close::Reset, actions);
             }
             // Readiness says when to go on; in any other phase it came too late.
             _ => {}
@@ -121,10 +121,10 @@ impl Session {
                 self.end(Who::Peer(Side::Upstream), Cause::NameTimeout);
                 self.refuse(now, actions);
             }
-            Phase::Parting { .. } => self.close_all(Close::Orderly, now, actions),
+            Phase::Parting { .. } => self.close_all(Close::Orderly, actions),
             _ => {
                 self.end(Who::Peer(Side::Client), Cause::WriteStall);
-                self.close_all(Close::Reset, now, actions);
+                self.close_all(Close::Reset, actions);
             }
         }
     }
