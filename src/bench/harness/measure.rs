@@ -26,6 +26,8 @@ pub(super) struct Measurement<'a> {
     /// The subject's first process; `None` for `direct`.
     pub(super) process: Option<i32>,
     pub(super) origin: &'a Origin,
+    /// Connections that are open there though nobody uses them.
+    pub(super) ready: u64,
     /// What its threads cost is neither the subject's nor somebody else's.
     pub(super) path: Option<&'a Link>,
     /// Every CPU of the layout.
@@ -171,7 +173,7 @@ fn check_arrived(this: &Measurement<'_>, before: u64, sent: u64) -> Result<(), S
     // What is still under way gets its time; connections that stay open longer are
     // reported by whoever measures next.
     let deadline = Instant::now() + this.plan.patience + Duration::from_secs(2);
-    let _ = this.origin.wait_until_open(0, deadline);
+    let _ = this.origin.wait_until_open(this.ready, deadline);
     let arrived = this.origin.counters().received.load(Relaxed) - before;
     if arrived == sent {
         Ok(())

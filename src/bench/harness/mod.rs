@@ -255,10 +255,17 @@ impl<'a> Bench<'a> {
         self.settle()
     }
 
-    /// Every connection of what came before is gone.
+    /// Connections that subjects keep ready.
+    fn ready(&self) -> u64 {
+        let each = self.running.iter().map(|it| it.subject.spares());
+        each.sum::<u64>() * self.options.workers as u64
+    }
+
+    /// Every connection of what came before is gone, but for those that subjects keep
+    /// ready.
     fn settle(&self) -> Result<(), String> {
         let deadline = Instant::now() + self.patience() + Duration::from_secs(2);
-        self.origin.wait_until_open(0, deadline).map_err(|open| {
+        self.origin.wait_until_open(self.ready(), deadline).map_err(|open| {
             format!(
                 "{open} connections still reach the origin seconds after their clients have gone"
             )
@@ -344,6 +351,7 @@ impl<'a> Bench<'a> {
             duration: self.options.duration,
             process,
             origin: &self.origin,
+            ready: self.ready(),
             path: self.options.path.as_deref(),
             cpus: &cpus,
             interrupt: self.interrupt,

@@ -78,6 +78,22 @@ impl Kind {
     }
 }
 
+impl Subject {
+    /// Connections to the origin that each of its event loops keeps ready.
+    pub fn spares(&self) -> u64 {
+        let Kind::Thalweg { set, .. } = &self.kind else {
+            return 0;
+        };
+        let warm = set.iter().filter_map(|it| it.strip_prefix(WARM));
+        warm.filter_map(|count| count.parse().ok())
+            .last()
+            .unwrap_or(0)
+    }
+}
+
+/// What makes this program keep connections ready.
+const WARM: &str = "defaults.upstream.warm=";
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -174,7 +190,7 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
             "auto" => engine = Some("auto"),
             "copy" => data_path = Some("copy"),
             "splice" => data_path = Some("splice"),
-            "warm" => set.push("defaults.upstream.warm=64".to_owned()),
+            "warm" => set.push(format!("{WARM}64")),
             // Into a target that takes everything: what it costs to show the first
             // bytes of a session, and that it costs nothing behind them.
             "tap" => set.extend([
