@@ -84,10 +84,8 @@ impl Subject {
         let Kind::Thalweg { set, .. } = &self.kind else {
             return 0;
         };
-        let warm = set.iter().filter_map(|it| it.strip_prefix(WARM));
-        warm.filter_map(|count| count.parse().ok())
-            .last()
-            .unwrap_or(0)
+        let mut warm = set.iter().rev().filter_map(|it| it.strip_prefix(WARM));
+        warm.find_map(|count| count.parse().ok()).unwrap_or(0)
     }
 }
 
