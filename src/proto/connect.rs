@@ -120,13 +120,22 @@ pub fn parse(bytes: &[u8], max: usize) -> Parse {
 }
 
 /// The target as the client wrote it, for a log to escape: whatever stands behind the
-/// first blank, valid or not, cut at a length that no valid one has.
+/// first blank, valid or not, without what may be a secret (credentials before `@`, a
+/// query behind `?`) and cut at a length that no valid one has.
 pub fn target_of(bytes: &[u8]) -> &[u8] {
     let line = bytes
         .split(|byte| b"\r\n".contains(byte))
         .next()
         .unwrap_or_default();
     let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let target = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
+    let target = target
+        .rsplit(|byte| *byte == b'@')
+        .next()
+        .unwrap_or_default();
     &target[..target.len().min(TARGET_SHOWN_MAX)]
 }
 

@@ -408,11 +408,12 @@ impl<E: Engine> Worker<E> {
         }
     }
 
-    /// How long the connect took, of a session whose first server answered: nothing
-    /// else is in the time since its accept.
+    /// How long the connect took, of a session whose first server answered and that
+    /// did not wait for it: nothing else is in the time since its accept.
     pub(super) fn time_connect(&self, key: crate::engine::SessionKey) {
         if let Some(entry) = self.sessions.get(key)
             && entry.dialling.is_none()
+            && !entry.session.has_waited()
             && entry.proxying.is_none()
             && let (Some(server), Some(took)) = (&entry.server, entry.session.connect_time())
         {

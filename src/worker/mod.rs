@@ -48,7 +48,7 @@ use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
-use crate::relay::session::{Action, Event as SessionEvent, Pumped, Session};
+use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
@@ -451,7 +451,11 @@ impl<E: Engine> Worker<E> {
             self.log.line(LogLevel::Warn, text);
         }
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
-        let proves = entry.unproven && (arrived || takes_for_long(&entry.session, pumped, now));
+        let listens = direction == Direction::Up
+            && lane.bytes_out() > written
+            && pumped.failure.is_none()
+            && is_settled(&entry.session, now);
+        let proves = entry.unproven && (arrived || listens);
         entry.unproven &= !proves;
         let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
@@ -578,11 +582,11 @@ impl<E: Engine> Worker<E> {
     }
 }
 
-/// Whether bytes move long after the connect: a server that only listens has no other
-/// way to show that it is well.
-fn takes_for_long(session: &Session, pumped: Pumped, now: Time) -> bool {
+/// Whether the connect is some time ago: a server that only listens, and takes bytes
+/// then, has no other way to show that it is well.
+fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
-    pumped.moved && connected.is_some_and(|at| now.since(at) >= RESET_SOON)
+    connected.is_some_and(|at| now.since(at) >= RESET_SOON)
 }
 
 /// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the

@@ -158,7 +158,13 @@ impl<E: Engine> Worker<E> {
         });
         match start {
             Start::Pending => None,
-            Start::Done(Ok(())) => self.rival_won(rival).map(|(_, event)| event),
+            Start::Done(Ok(())) => {
+                let (session, event) = self.rival_won(rival)?;
+                if event == SessionEvent::Connected {
+                    self.apply_connected(session);
+                }
+                Some(event)
+            }
             Start::Done(Err(cause)) => {
                 self.rival_failed(rival, cause);
                 self.sessions.remove_ahead(rival);

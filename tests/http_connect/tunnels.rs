@@ -47,6 +47,27 @@ fn b47_a_header_that_comes_a_byte_at_a_time_is_read_once() {
 }
 
 #[test]
+fn urgent_data_before_the_header_wakes_nobody_over_and_over() {
+    on_every_engine(|case| {
+        let (proxy, server) = (Proxy::start(case, LOOPBACK), Listener::new());
+        let mut client = proxy.connect();
+        let urgent = SockRef::from(client.stream()).send_out_of_band(b"!");
+        assert_eq!(urgent.unwrap(), 1);
+        proxy.check_quiet();
+        write(&client, request(server.address()));
+        let mut upstream = server.accept();
+        expect_text(&client, ESTABLISHED);
+        transfer(&mut client, &mut upstream, MIB);
+        client.half_close();
+        upstream.expect_then_eof(0);
+        upstream.half_close();
+        client.expect_then_eof(0);
+        proxy.wait_for_session();
+        proxy.check_idle();
+    });
+}
+
+#[test]
 fn b55_payload_behind_the_header_arrives_exactly_once() {
     on_every_path(|case| {
         let (proxy, server) = (Proxy::start(case, LOOPBACK), Listener::new());

@@ -113,9 +113,12 @@ impl Access {
                 && match &rule.destination {
                     Destination::Anywhere => true,
                     named @ (Destination::Name(_) | Destination::Below(_)) => named.has_name(name),
-                    network @ Destination::Network { .. } => {
-                        ip.is_some_and(|ip| network.has_address(ip))
-                    }
+                    // By either of its forms: NAT64 leads to the address within.
+                    network @ Destination::Network { .. } => ip.is_some_and(|ip| {
+                        let within = behind_nat64(ip).map(IpAddr::V4);
+                        network.has_address(ip)
+                            || within.is_some_and(|within| network.has_address(within))
+                    }),
                 }
         })
     }
@@ -206,9 +209,8 @@ pub fn is_public(ip: IpAddr) -> bool {
             .iter()
             .any(|(base, prefix)| mask4((*base).into(), *prefix) == mask4(ip, *prefix)),
         IpAddr::V6(ip) => {
-            let segments = ip.segments();
-            if segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
-                return is_public(Ipv4Addr::from_bits(ip.to_bits() as u32).into());
+            if let Some(within) = behind_nat64(ip.into()) {
+                return is_public(within.into());
             }
             let base = |[a, b]: [u16; 2]| Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0);
             mask6(ip, 3) == mask6(base([0x2000, 0]), 3)
@@ -216,6 +218,16 @@ pub fn is_public(ip: IpAddr) -> bool {
                     .iter()
                     .any(|(it, prefix)| mask6(base(*it), *prefix) == mask6(ip, *prefix))
         }
+    }
+}
+
+/// The IPv4 address that an address of NAT64 (64:ff9b::/96, RFC 6052) leads to.
+fn behind_nat64(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V6(ip) if ip.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            Some(Ipv4Addr::from_bits(ip.to_bits() as u32))
+        }
+        _ => None,
     }
 }
 

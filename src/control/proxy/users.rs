@@ -74,6 +74,10 @@ pub enum UsersError {
     },
 }
 
+/// Bytes of a user's name and of a password at the most; glibc's crypt(3) takes 512 too.
+const USER_MAX: usize = 256;
+const PASSWORD_MAX: usize = 512;
+
 /// What a client says of itself.
 #[derive(Clone)]
 pub(super) struct Credentials {
@@ -82,10 +86,14 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// `None` if these are no Basic credentials. A user is UTF-8, as a 407 asks for.
+    /// `None` if these are no Basic credentials, or too long to be any: what a hash
+    /// costs grows with the password. A user is UTF-8, as a 407 asks for.
     pub(super) fn of(authorization: &Authorization) -> Option<Self> {
         let decoded = STANDARD.decode(authorization.basic()?).ok()?;
         let colon = decoded.iter().position(|byte| *byte == b':')?;
+        if colon > USER_MAX || decoded.len() - colon - 1 > PASSWORD_MAX {
+            return None;
+        }
         Some(Self {
             user: String::from_utf8(decoded[..colon].to_vec()).ok()?,
             password: decoded[colon + 1..].to_vec(),

@@ -82,7 +82,9 @@ impl Lookups {
             clients,
             places: self.questions.clone(),
         };
-        let asked = questions.host(&host, false);
+        // Absolute: a list of domains to search would turn the name that was judged into
+        // another one.
+        let asked = questions.host(&host, true);
         let Ok(families) = tokio::time::timeout(DEADLINE, asked).await else {
             return Err(LookupError::TimedOut);
         };

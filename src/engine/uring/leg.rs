@@ -139,6 +139,16 @@ impl Leg {
             Op::Vigil => 0,
             Op::Recv | Op::Send => unreachable!("not a poll"),
         };
+        self.poll(op, mask, at, ring);
+    }
+
+    /// Polls for bytes that are only looked at so far. A look does not go past the mark
+    /// of urgent data: a poll for that would complete over and over.
+    pub(super) fn watch_request(&mut self, at: At, ring: &mut Ring) {
+        self.poll(Op::WatchIn, libc::POLLIN | libc::POLLRDHUP, at, ring);
+    }
+
+    fn poll(&mut self, op: Op, mask: libc::c_short, at: At, ring: &mut Ring) {
         if let Some(fd) = &self.fd
             && !self.closing
             && !self.flies(op)

@@ -441,7 +441,7 @@ impl Engine for Uring {
             .map_or(Peeked::Ended, |fd| parley::peek(fd.as_fd(), buffer));
         if peeked == Peeked::Empty {
             // Nothing that was seen is left to be found again: the poll sleeps.
-            leg.watch(Op::WatchIn, at, &mut self.ring);
+            leg.watch_request(at, &mut self.ring);
         }
         peeked
     }

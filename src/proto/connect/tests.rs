@@ -176,3 +176,17 @@ proptest! {
         prop_assert_eq!(first.unwrap_or(Parse::More), whole);
     }
 }
+
+#[test]
+fn a_target_for_a_log_has_no_secret_in_it() {
+    for (line, shown) in [
+        ("CONNECT a.example:443 HTTP/1.1\r\n", "a.example:443"),
+        (
+            "GET http://ann:secret@a.example/x?token=1 HTTP/1.1\r\n",
+            "a.example/x",
+        ),
+        ("CONNECT", ""),
+    ] {
+        assert_eq!(target_of(line.as_bytes()), shown.as_bytes(), "{line}");
+    }
+}

@@ -150,3 +150,11 @@ fn rules_read_back() {
         assert!(text.parse::<Rule>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn b57_what_is_denied_is_denied_behind_nat64_too() {
+    let access = access(&[":443", "[64:ff9b::/96]:443"], &["1.1.0.0/16"]);
+    assert!(!admits(&access, None, "1.1.1.1:443"));
+    assert!(!admits(&access, None, "[64:ff9b::101:101]:443"));
+    assert!(admits(&access, None, "[64:ff9b::202:202]:443"));
+}
