@@ -28,9 +28,10 @@ use crate::observe::log::timestamp;
 const EXAMPLES: &str = "\
 Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any command
   thalweg:epoll thalweg:uring thalweg:copy thalweg:splice thalweg:tap (the first 64 KiB
-  of each session are shown, to /dev/null), joined by +; also KEY=VALUE
-  as for --set; nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one;
-  KIND@PATH takes another binary; cmd:COMMAND has {listen} and {upstream} in it
+  of each session are shown, to /dev/null) thalweg:connect (an HTTP CONNECT proxy)
+  thalweg:warm (connections kept ready), joined by +; also KEY=VALUE as for --set;
+  nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one; KIND@PATH takes
+  another binary; cmd:COMMAND has {listen} and {upstream} in it
 
 Shapes: bulk-up bulk-down bulk-both rr crr ping mix, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).

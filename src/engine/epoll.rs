@@ -1,8 +1,9 @@
 //! The readiness engine: epoll, through mio.
 //!
 //! Owns the descriptors of every session of its reactor, and the bytes that
-//! lanes hold. Registers each socket once, for both directions, edge-triggered,
-//! and never touches the registration again: closing a socket removes it.
+//! lanes hold. Registers each socket once, for both directions, edge-triggered;
+//! closing a socket removes it. Only a connection made ahead is registered again,
+//! under the key of the session that it is handed to.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
 //! worker's wheel).

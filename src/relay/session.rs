@@ -439,11 +439,7 @@ impl Session {
 
     /// No server could be had.
     fn give_up(&mut self, cause: Cause, now: Time, rules: &Rules, actions: &mut Vec<Action>) {
-        let who = if cause.is_local_shortage() {
-            Who::Forwarder
-        } else {
-            Who::Peer(Side::Upstream)
-        };
+        let who = culprit(cause, Side::Upstream);
         self.end(who, cause);
         if rules.request.is_some() {
             self.refuse(now, actions);
@@ -547,11 +543,7 @@ impl Session {
             self.delivery[direction.sink().index()].since = now;
         }
         if let Some(Failure { side, cause }) = pumped.failure {
-            let who = if cause.is_local_shortage() {
-                Who::Forwarder
-            } else {
-                Who::Peer(side)
-            };
+            let who = culprit(cause, side);
             self.end(who, cause);
             // A peer that takes no more (EPIPE) may still have bytes for us, and
             // an orderly end; after any other error an end is only its echo. One
@@ -869,6 +861,15 @@ const fn over(progress: Progress) -> bool {
         progress,
         Progress::Finished | Progress::SourceFailed | Progress::SinkFailed
     )
+}
+
+/// Who is to blame for a failure on the way to a peer.
+const fn culprit(cause: Cause, peer: Side) -> Who {
+    if cause.is_local_shortage() {
+        Who::Forwarder
+    } else {
+        Who::Peer(peer)
+    }
 }
 
 const fn millis(count: u16) -> Duration {

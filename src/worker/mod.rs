@@ -2,18 +2,18 @@
 //! sessions, and carries out what these ask for.
 //!
 //! Owns: the slab of sessions, the timer wheel, the run queue, the state of its
-//! listeners. Shares with other reactors only the admission [`Gate`]s, touched
-//! once an accept and once an end.
+//! listeners. Shares with other reactors only the admission [`Gate`]s and the state
+//! of servers, touched once an accept, a connect and an end.
 //! Deliberately not here: any decision about a connection (`relay`), any system
 //! call on a connection (`engine`). This is glue.
 //!
-//! A turn: wait, deliver events, one pass over the run queue, accept a bounded
-//! number, fire timers. Established sessions come before new ones, so a storm of
+//! A turn: wait, deliver events, one pass over the run queue, sessions that wait for
+//! a server, accept a bounded number, fire timers, look after spares. Established sessions come before new ones, so a storm of
 //! connects does not starve them (behaviour 44).
 //!
 //! Invariants: a session with runnable work is on the run queue or has an event
-//! coming; a key is freed in exactly one place (`Worker::finish`); the clock is
-//! read once a turn, by the engine.
+//! coming; the key of a session is freed in exactly one place (`Worker::finish`);
+//! the clock is read once a turn, by the engine.
 
 mod accept;
 mod dialling;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::svg::{self, Bar, Curve, escape};
 use super::table::{deciding, ratio_text};
 use super::{LayoutReport, Report, Row, ShapeReport};
+use crate::bench::machine::Machine;
 use crate::bench::stats::Interval;
 use crate::bench::units;
 
@@ -56,7 +57,7 @@ pub fn render(report: &Report) -> String {
         }
     }
     idle(report, &mut out);
-    machine(report, &mut out);
+    machine(&report.machine, &report.place.congestion, &mut out);
     subjects(report, &mut out);
     reading(&mut out);
     let _ = writeln!(
@@ -360,8 +361,8 @@ fn idle(report: &Report, out: &mut String) {
     out.push_str("</table>\n");
 }
 
-fn machine(report: &Report, out: &mut String) {
-    let machine = &report.machine;
+/// What was measured on, as a section of a page.
+pub(crate) fn machine(machine: &Machine, congestion: &str, out: &mut String) {
     let mut facts = vec![
         ("processor".to_owned(), machine.cpu.clone()),
         (
@@ -383,7 +384,7 @@ fn machine(report: &Report, out: &mut String) {
         ("loopback".to_owned(), machine.loopback.clone()),
         (
             "congestion control in use".to_owned(),
-            report.place.congestion.clone(),
+            congestion.to_owned(),
         ),
     ];
     facts.extend(machine.sysctls.iter().cloned());

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::table::fate;
 use super::{Report, ratio_text};
-use crate::bench::report::html::STYLE;
+use crate::bench::report::html::{STYLE, machine};
 use crate::bench::report::svg::{self, Bar, Line, escape};
 use crate::bench::stats::Interval;
 use crate::bench::units;
@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> String {
         stage_section(report, stage, &mut out);
     }
     skipped(report, &mut out);
-    machine(report, &mut out);
+    machine(&report.machine, &report.facts.congestion, &mut out);
     reading(&mut out);
     let _ = writeln!(
         out,
@@ -266,28 +266,6 @@ fn skipped(report: &Report, out: &mut String) {
         );
     }
     out.push_str("</dl>\n");
-}
-
-fn machine(report: &Report, out: &mut String) {
-    out.push_str("<h2>The machine</h2>\n<table>\n");
-    let machine = &report.machine;
-    let mut facts = vec![
-        ("processor".to_owned(), machine.cpu.clone()),
-        ("CPUs".to_owned(), format!("{:?}", machine.cpus)),
-        ("memory".to_owned(), units::size(machine.memory as f64)),
-        ("kernel".to_owned(), machine.kernel.clone()),
-        ("loopback".to_owned(), machine.loopback.clone()),
-    ];
-    facts.extend(machine.sysctls.iter().cloned());
-    for (name, value) in facts {
-        let _ = writeln!(
-            out,
-            "<tr><td>{}</td><td style=\"text-align:left\">{}</td></tr>",
-            escape(&name),
-            escape(&value)
-        );
-    }
-    out.push_str("</table>\n");
 }
 
 fn reading(out: &mut String) {
