@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Layout;
+use super::options::Layout;
 use crate::bench::subjects::launch::Launch;
 
 /// One measurement.
@@ -43,7 +43,7 @@ pub struct Sample {
 pub struct Cell {
     /// Index into [`LayoutResult::subjects`].
     pub subject: usize,
-    /// Index into [`super::BenchOptions::shapes`].
+    /// Index into [`BenchOptions::shapes`](super::options::BenchOptions::shapes).
     pub shape: usize,
     /// One for each round that succeeded.
     pub samples: Vec<Sample>,

@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::TcpStream;
 
+use super::flow::{Context, Progress, Step, attempt};
 use super::shape::Direction;
-use super::thread::{Context, Progress};
 use crate::bench::pattern;
 
 /// Bytes one flow may move before others get their turn.
@@ -175,34 +175,5 @@ impl BulkFlow {
             context.counters.checked.fetch_add(self.sent, Relaxed);
         }
         Ok(())
-    }
-}
-
-/// What one attempt to read or write came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Moved(usize),
-    Blocked,
-    Ended,
-}
-
-impl Step {
-    pub(super) fn len(self) -> usize {
-        match self {
-            Self::Moved(len) => len,
-            Self::Blocked | Self::Ended => 0,
-        }
-    }
-}
-
-/// One system call, again when interrupted.
-pub(super) fn attempt(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Step> {
-    loop {
-        match call() {
-            Ok(len) => return Ok(Step::Moved(len)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Blocked),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

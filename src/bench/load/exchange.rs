@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::bulk::{Step, attempt};
-use super::thread::{Context, Progress};
+use super::flow::{Context, Progress, Step, attempt};
 use crate::bench::pattern;
 
 const COMMAND: &[u8] = b"ECHO\n";

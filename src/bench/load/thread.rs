@@ -25,9 +25,10 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::bulk::BulkFlow;
 use super::exchange::ExchangeFlow;
+use super::flow::{Context, Progress, record};
+use super::plan::{Counters, LoadPlan, ThreadResult, Window, histogram};
 use super::schedule::Schedule;
 use super::shape::Connection;
-use super::{Counters, LoadPlan, ThreadResult, Window};
 
 const SCRATCH: usize = 256 * 1024;
 const WAKE: Token = Token(usize::MAX);
@@ -36,48 +37,6 @@ const TIMER: Token = Token(usize::MAX - 1);
 /// Connects under way at a time: below the smallest listen queue among the
 /// subjects (nginx: 511), so that no SYN is dropped and retried a second later.
 const CONNECTING_MAX: usize = 100;
-
-/// What a pump came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Wait for an event.
-    Wait,
-    /// The budget ended: there is more to do.
-    Again,
-    /// A response is whole.
-    Answered,
-    /// The flow has come to its end.
-    Finished,
-}
-
-/// What a pump borrows from its thread.
-pub(super) struct Context<'a> {
-    pub(super) scratch: &'a mut [u8],
-    pub(super) counters: &'a Counters,
-    pub(super) stopping: bool,
-    pub(super) cut_short: u64,
-    window: Option<Window>,
-    latency: &'a mut Histogram<u64>,
-}
-
-impl Context<'_> {
-    /// Records the answer to a request that was due at `due`, if both lie in the
-    /// measured window.
-    pub(super) fn answered(&mut self, due: Instant) {
-        let now = Instant::now();
-        if let Some(window) = self.window
-            && due >= window.begin
-            && now < window.end
-        {
-            record(self.latency, now.duration_since(due));
-        }
-    }
-}
-
-fn record(latency: &mut Histogram<u64>, took: Duration) {
-    // Saturating: a value above the histogram's ceiling counts as the ceiling.
-    latency.saturating_record(took.as_nanos() as u64);
-}
 
 enum Flow {
     Bulk(BulkFlow),
@@ -155,7 +114,7 @@ impl Generator {
             stopping: false,
             live: 0,
             scratch: vec![0; SCRATCH],
-            latency: super::histogram(),
+            latency: histogram(),
             result: ThreadResult::default(),
             seed: (share.index as u64 + 1) * 1_000_003,
             plan,

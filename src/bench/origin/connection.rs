@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use super::handlers::{Action, Conversation, Handlers, Next};
-use super::{Counters, LINE_MAX, PENDING_MAX, Role};
+use super::conversation::{Conversation, Next};
+use super::handlers::{Action, Handlers};
+use super::options::{Counters, LINE_MAX, PENDING_MAX, Role};
 use crate::bench::{pattern, socket};
 
 /// Bytes one connection may move before others get their turn.

@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::options::LINE_MAX;
 use super::record;
+
+pub use super::conversation::{Conversation, Next, Turn};
 
 /// What a connection does after a command line.
 pub enum Action {
@@ -40,36 +43,6 @@ pub struct Refusal {
     pub text: String,
     /// Whether the connection is closed after the answer.
     pub closes: bool,
-}
-
-/// What a conversation did with its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
-    /// Bytes of the input that were used.
-    pub used: usize,
-    /// What comes next.
-    pub next: Next,
-}
-
-/// What comes after a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// More input for this conversation.
-    More,
-    /// The conversation is over; the next command line follows.
-    Command,
-    /// Send what was put out, then close.
-    Close,
-}
-
-/// An exchange of bytes with one client. It must use all of its input unless it
-/// is over, keep its own bounds, and never wait.
-pub trait Conversation: Send {
-    /// Takes input, appends its answer to `output`.
-    fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn;
-
-    /// The client has ended its side; a last answer may follow.
-    fn end(&mut self, _output: &mut Vec<u8>) {}
 }
 
 type Factory = Box<dyn Fn(&str) -> Result<Action, String> + Send + Sync>;
@@ -198,9 +171,9 @@ impl Conversation for StringAnswer {
     fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn {
         let end = input.iter().position(|byte| *byte == b'\n');
         let used = end.map_or(input.len(), |at| at + 1);
-        if self.line.len() + used > super::LINE_MAX {
+        if self.line.len() + used > LINE_MAX {
             output.extend_from_slice(
-                format!("ERR the string is longer than {} bytes\n", super::LINE_MAX).as_bytes(),
+                format!("ERR the string is longer than {} bytes\n", LINE_MAX).as_bytes(),
             );
             return Turn {
                 used,

@@ -13,7 +13,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Context, Pumped};
-use super::{Counters, Handlers, OriginOptions, Role};
+use super::handlers::Handlers;
+use super::options::{Counters, OriginOptions, Role};
 use crate::bench::socket;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
