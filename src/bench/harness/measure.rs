@@ -115,6 +115,8 @@ fn sample(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot, result: Load
         switches: forwarder.switches as f64 / seconds,
         checked: result.checked,
         latency: result.latency,
+        quiet: None,
+        burst: None,
     }
 }
 

@@ -45,7 +45,8 @@ impl Load {
     /// # Errors
     /// Why they do not, in words.
     pub fn start(plan: LoadPlan) -> Result<Self, String> {
-        let threads = plan.threads.clamp(1, plan.shape.connections().max(1));
+        let shares = Share::of_plan(&plan);
+        let threads = shares.len();
         let deadline = Instant::now() + plan.connect_timeout;
         let plan = Arc::new(plan);
         let mut load = Self {
@@ -57,8 +58,7 @@ impl Load {
             threads: Vec::new(),
         };
         let (ready, is_ready) = mpsc::channel();
-        for index in 0..threads {
-            let share = Share { index, of: threads };
+        for share in shares {
             load.spawn(&plan, share, deadline, ready.clone())?;
         }
         drop(ready);
@@ -90,7 +90,7 @@ impl Load {
         self.go.push(go);
         let cpus = plan.cpus.clone();
         let thread = std::thread::Builder::new()
-            .name(format!("load-{}", share.index))
+            .name(format!("load-{}", self.threads.len()))
             .spawn(move || {
                 let id = nix::unistd::gettid();
                 let connected = pin(Pid::from_raw(0), &cpus).and_then(|()| {

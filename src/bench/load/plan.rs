@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::shape::Shape;
+use crate::bench::precedence::Precedence;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
 
@@ -26,6 +27,10 @@ pub struct LoadPlan {
     pub shape: Shape,
     /// Threads that make it.
     pub threads: usize,
+    /// Exchanges have as many threads of their own, here and at the origin, so that none
+    /// waits for the harness's own bulk, which is made and taken as cheaply as the kernel
+    /// can. `None`: all flows share the threads.
+    pub exchanges_apart: Option<Precedence>,
     /// CPUs they may run on; empty: wherever.
     pub cpus: Vec<usize>,
     /// Congestion control of the generator's sockets; `None`: the system's.

@@ -13,9 +13,10 @@
 //!
 //! | line | what happens |
 //! | --- | --- |
-//! | `ECHO` | every further byte comes back; ends when the client ends |
-//! | `SINK [seed]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N` |
-//! | `SOURCE [bytes\|-] [seed]` | the pattern from position `seed` on; then the next command. `-` or nothing: until the client ends |
+//! | `ECHO` | every further byte comes back; ends when the client ends. `ECHO prompt`: on the thread that has no bulk, where there is one |
+//! | `MARK` | each further byte is answered by a line: the payload bytes that have come to this origin by then, over all connections; prompt likewise |
+//! | `SINK [seed]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N`. `SINK discard`: they are not even copied from the kernel; `SINK prompt`: nor on a thread that has other bulk |
+//! | `SOURCE [bytes\|-] [seed] [file]` | the pattern from position `seed` on; then the next command. `-` or nothing: until the client ends. `file`: without copying it |
 //! | `STRING` | one line follows, and comes back as a line |
 //! | `RECORD bytes` | so many bytes of CBOR follow ([`record::Record`]); the answer is `RECORD bytes` and the record as decoded, encoded again |
 //! | `INFO` | one line: this connection's `TCP_INFO` as seen here |
@@ -54,7 +55,9 @@ use std::time::{Duration, Instant};
 pub use handlers::Handlers;
 pub use options::{Counters, LINE_MAX, OriginOptions, PENDING_MAX, Role};
 
+use crate::bench::precedence::Precedence;
 use crate::bench::socket;
+use thread::{PeerThread, Server};
 
 /// A running origin. Dropping it stops its threads and closes its connections.
 #[derive(Debug)]
@@ -118,34 +121,45 @@ impl Origin {
         handlers: &Arc<Handlers>,
         listeners: Vec<(Role, mio::net::TcpListener)>,
     ) -> io::Result<()> {
-        let count = options.threads.max(1);
-        let mut servers = Vec::with_capacity(count);
-        let mut peers = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut server = |prompt: Option<PeerThread>| {
             let (sender, receiver) = mpsc::channel();
-            let server = thread::Server::new(
+            let server = Server::new(
                 options,
                 Arc::clone(handlers),
                 Arc::clone(&self.counters),
                 Arc::clone(&self.stop),
                 receiver,
+                prompt,
             )?;
             self.wakers.push(server.waker());
-            peers.push(thread::PeerThread {
+            let peer = PeerThread {
                 connections: sender,
                 waker: server.waker(),
-            });
-            servers.push(server);
+            };
+            Ok::<_, io::Error>((server, peer))
+        };
+        let prompt = options.prompt.map(|_| server(None)).transpose()?;
+        let mut servers = Vec::new();
+        let mut peers = Vec::new();
+        for _ in 0..options.threads.max(1) {
+            let prompt = prompt.as_ref().map(|(_, peer)| peer.clone());
+            let (server, peer) = server(prompt)?;
+            servers.push((server, Precedence::Ordinary));
+            peers.push(peer);
         }
-        servers[0].accept_from(listeners, peers)?;
+        servers[0].0.accept_from(listeners, peers)?;
+        servers.extend(prompt.map(|(server, _)| server).zip(options.prompt));
+        let count = servers.len();
         let (ids, id_of) = mpsc::channel();
-        for (index, server) in servers.into_iter().enumerate() {
+        for (index, (server, precedence)) in servers.into_iter().enumerate() {
             let ids = ids.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("origin-{index}"))
                 .spawn(move || {
                     // The receiver waits below for exactly one id from each thread.
                     let _ = ids.send(nix::unistd::gettid().as_raw());
+                    // Whoever asked for it has tried whether it is permitted.
+                    let _ = precedence.take();
                     server.run();
                 })?;
             self.threads.push(thread);

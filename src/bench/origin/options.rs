@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::bench::precedence::Precedence;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
 
@@ -27,6 +28,9 @@ pub struct OriginOptions {
     pub source: Option<SocketAddr>,
     /// Threads that serve; connections are dealt out in turn.
     pub threads: usize,
+    /// One more thread, to which connections go that ask for prompt answers: bulk does
+    /// not keep them waiting there. `None`: they stay where they were dealt to.
+    pub prompt: Option<Precedence>,
     /// Congestion control of every connection; `None`: the system's.
     pub congestion: Option<String>,
     /// What else connections are given: the options of a leg towards clients.
@@ -47,6 +51,7 @@ impl Default for OriginOptions {
             discard: None,
             source: None,
             threads: 1,
+            prompt: None,
             congestion: None,
             options: None,
             watch: None,
