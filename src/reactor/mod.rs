@@ -257,10 +257,12 @@ impl<E: Engine> Reactor<E> {
         self.counters.live.set(self.sessions.len() as u64);
         self.counters.held_bytes.set(holdings.held_bytes);
         self.counters.pipes.set(u64::from(holdings.pipes));
-        self.counters.options_refused.set(holdings.options_refused);
+        self.counters
+            .options_refused
+            .follow(holdings.options_refused);
         self.counters
             .accept_overflows
-            .set(self.engine.accept_overflows());
+            .follow(self.engine.accept_overflows());
         self.publish_taps();
     }
 

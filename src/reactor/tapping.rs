@@ -58,6 +58,6 @@ impl<E: Engine> Reactor<E> {
                 lost += source.dropped_bytes();
             }
         }
-        self.counters.tap_dropped_bytes.set(lost);
+        self.counters.tap_dropped_bytes.follow(lost);
     }
 }
