@@ -336,7 +336,7 @@ fn source(path: &str, text: &str) -> Source {
 }
 
 fn imports(path: &str, text: &str) -> Vec<String> {
-    let order = ["relay", "net", "engine", "worker"].map(str::to_owned);
+    let order = ["relay", "net", "engine", "reactor"].map(str::to_owned);
     upward_imports(&[source(path, text)], &order)
 }
 
@@ -350,23 +350,23 @@ fn the_order_turned_round_breaks_the_tree() {
 #[test]
 fn an_upward_import_is_found_however_it_is_written() {
     for text in [
-        "use crate::worker::Worker;",
-        "use crate::{relay::lane::Lane, worker};",
-        "use crate::{\n    relay::{\n        lane::Lane,\n    },\n    worker::{self, Gate},\n};",
-        "fn f(gate: &crate::worker::Gate) {}",
-        "use super::super::worker::Gate;",
-        "use super::{Lane, super::worker};",
-        "use self::super::super::worker::Gate;",
-        "mod tests { use super::super::super::worker::Gate; }",
-        "macro_rules! gate { () => { $crate::worker::Gate } }",
-        "/* a /* nested */ comment */ use crate::worker::Gate;",
-        "const A: char = '\"'; use crate::worker::Gate;",
-        "const A: &str = r#\"\"#; use crate::worker::Gate;",
-        "fn f<'a>(gate: &'a crate::worker::Gate) {}",
+        "use crate::reactor::Reactor;",
+        "use crate::{relay::lane::Lane, reactor};",
+        "use crate::{\n    relay::{\n        lane::Lane,\n    },\n    reactor::{self, Gate},\n};",
+        "fn f(gate: &crate::reactor::Gate) {}",
+        "use super::super::reactor::Gate;",
+        "use super::{Lane, super::reactor};",
+        "use self::super::super::reactor::Gate;",
+        "mod tests { use super::super::super::reactor::Gate; }",
+        "macro_rules! gate { () => { $crate::reactor::Gate } }",
+        "/* a /* nested */ comment */ use crate::reactor::Gate;",
+        "const A: char = '\"'; use crate::reactor::Gate;",
+        "const A: &str = r#\"\"#; use crate::reactor::Gate;",
+        "fn f<'a>(gate: &'a crate::reactor::Gate) {}",
     ] {
         let faults = imports("src/net/pipe.rs", text);
         assert_eq!(faults.len(), 1, "{text}: {faults:?}");
-        assert!(faults[0].contains("net lies below worker"), "{faults:?}");
+        assert!(faults[0].contains("net lies below reactor"), "{faults:?}");
     }
 }
 
@@ -394,18 +394,18 @@ fn what_points_downwards_or_is_no_code_passes() {
         "use super::errno::Failure;",
         "pub(in crate::net) fn f() {}",
         "pub(super) fn f() {} pub(crate) fn g() {}",
-        "//! [`crate::worker`]\n// use crate::worker;\n/* crate::worker */",
-        "const A: &str = \"crate::worker\"; const B: &[u8] = br#\"crate::worker \" \"#;",
+        "//! [`crate::reactor`]\n// use crate::reactor;\n/* crate::reactor */",
+        "const A: &str = \"crate::reactor\"; const B: &[u8] = br#\"crate::reactor \" \"#;",
         "mod tests { use super::*; use super::super::dial; }",
     ] {
         let faults = imports("src/net/pipe.rs", text);
         assert!(faults.is_empty(), "{text}: {faults:?}");
     }
-    assert!(imports("src/main.rs", "use crate::worker;").is_empty());
+    assert!(imports("src/main.rs", "use crate::reactor;").is_empty());
     // A directory's mod.rs is the module itself, one level up from its files.
     assert!(imports("src/net/options/mod.rs", "use super::super::relay::Side;").is_empty());
     assert_eq!(
-        imports("src/net/mod.rs", "use super::worker::Gate;").len(),
+        imports("src/net/mod.rs", "use super::reactor::Gate;").len(),
         1
     );
 }

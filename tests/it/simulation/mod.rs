@@ -1,4 +1,4 @@
-//! The worker and its sessions on the simulated engine: random peers, servers
+//! The reactor and its sessions on the simulated engine: random peers, servers
 //! that come and go, a random kernel, each run from one 64-bit seed.
 //!
 //! A failing run prints its seed, the smallest plan that still fails, and the
@@ -18,14 +18,14 @@ use thalweg::engine::sim::peer::{Finale, Script};
 use thalweg::engine::sim::{Sim, Tally};
 use thalweg::engine::{Engine, ListenerId};
 use thalweg::observe::counters::Counters;
+use thalweg::reactor::Reactor;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::time::Time;
-use thalweg::worker::Worker;
 
 use plan::PoolPlan;
 use pools::Pools;
 use requests::Requests;
-use run::{Outcome, TURNS_MAX, check, worker};
+use run::{Outcome, TURNS_MAX, check, reactor};
 
 const SEEDS: u64 = 400;
 
@@ -97,19 +97,19 @@ fn fresh_seeds() {
 }
 
 /// One client and one server that behave, on whatever kernel the seed draws.
-fn one(seed: u64, client: Script, upstream: Script) -> Worker<Sim> {
+fn one(seed: u64, client: Script, upstream: Script) -> Reactor<Sim> {
     let counters = Arc::new(Counters::default());
     let mut sim = Sim::new(seed);
     sim.client_connects(ListenerId(0), client, upstream);
     let pools = Pools::new(&PoolPlan::PLAIN);
     let requests = Requests::default();
-    let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
+    let mut reactor = reactor(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
     for _ in 0..TURNS_MAX {
-        worker.turn().expect("simulated waits succeed");
-        worker.check_invariants();
-        worker.engine().check_invariants();
-        if worker.engine().is_quiet() {
-            return worker;
+        reactor.turn().expect("simulated waits succeed");
+        reactor.check_invariants();
+        reactor.engine().check_invariants();
+        if reactor.engine().is_quiet() {
+            return reactor;
         }
     }
     panic!("the run does not end");
@@ -148,8 +148,8 @@ fn b42_a_peer_that_never_reads_is_given_up() {
         ..EAGER
     };
     for seed in 0..20 {
-        let worker = one(seed, deaf, eager);
-        let end = worker.engine().now();
+        let reactor = one(seed, deaf, eager);
+        let end = reactor.engine().now();
         assert!(end < Time::ZERO + Duration::from_secs(40), "{end:?}");
     }
 }

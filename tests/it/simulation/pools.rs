@@ -10,8 +10,8 @@ use thalweg::config::{AdminState, HashKey, Resolve};
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
-use thalweg::worker::upstream::server::{Member, Server, ServerSet, ServerSettings};
-use thalweg::worker::{UpstreamSetup, Worker};
+use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use thalweg::reactor::{Reactor, UpstreamSetup};
 
 use super::plan::{Change, Fate, PoolPlan};
 
@@ -82,22 +82,22 @@ impl Pools {
         (0..POOLS.len()).map(setup).collect()
     }
 
-    pub(crate) fn apply(&self, change: &Change, worker: &mut Worker<Sim>) {
+    pub(crate) fn apply(&self, change: &Change, reactor: &mut Reactor<Sim>) {
         let server = &self.servers[change.server];
-        let now = worker.engine().now();
+        let now = reactor.engine().now();
         match change.what {
             Fate::Down => server.checked(health::Change::Down, now),
             Fate::Up => server.checked(health::Change::Up, now),
             Fate::DownAndOut => {
                 server.checked(health::Change::Down, now);
                 // Cut sessions owe their peers nothing.
-                worker.engine_mut().lenient = true;
-                worker.cut_server(server);
+                reactor.engine_mut().lenient = true;
+                reactor.cut_server(server);
             }
             Fate::Gone | Fate::Back => {
                 self.listed.borrow_mut()[change.server] = change.what == Fate::Back;
                 for pool in 0..POOLS.len() {
-                    worker.replace_servers(pool as u16, self.set(pool));
+                    reactor.replace_servers(pool as u16, self.set(pool));
                 }
             }
         }

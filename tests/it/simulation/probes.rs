@@ -17,7 +17,7 @@ use thalweg::relay::time::Time;
 use super::plan::{Plan, PoolPlan};
 use super::pools::Pools;
 use super::requests::Requests;
-use super::run::{outcome, worker};
+use super::run::{outcome, reactor};
 
 /// Seeds within which each bug must show. Most show within ten.
 const SEEDS: u64 = 400;
@@ -113,17 +113,17 @@ fn cut_while_the_next_server_waits_for_a_close() {
         let pools = Pools::new(&PoolPlan::PLAIN);
         let counters = Arc::new(Counters::default());
         let requests = Requests::default();
-        let mut worker = worker(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
-        while worker.engine().now() < Time::ZERO + Duration::from_secs(2) {
-            worker.turn().expect("a simulated wait");
+        let mut reactor = reactor(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);
+        while reactor.engine().now() < Time::ZERO + Duration::from_secs(2) {
+            reactor.turn().expect("a simulated wait");
         }
         for _ in 0..cut_after {
-            worker.turn().expect("a simulated wait");
+            reactor.turn().expect("a simulated wait");
         }
-        worker.cut_all(Cause::Stopped);
-        while !worker.engine().is_quiet() {
-            worker.turn().expect("a simulated wait");
-            worker.check_invariants();
+        reactor.cut_all(Cause::Stopped);
+        while !reactor.engine().is_quiet() {
+            reactor.turn().expect("a simulated wait");
+            reactor.check_invariants();
         }
     }
 }

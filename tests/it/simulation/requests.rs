@@ -8,8 +8,8 @@ use thalweg::engine::SessionKey;
 use thalweg::engine::sim::{Dice, SERVERS, Sim};
 use thalweg::net::address::Endpoint;
 use thalweg::proto::connect::Request;
+use thalweg::reactor::{Concierge, ProxySetup, Reactor, Verdict};
 use thalweg::relay::ending::Cause;
-use thalweg::worker::{Concierge, ProxySetup, Verdict, Worker};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Requests {
     }
 
     /// Gives some of the verdicts that are due, to sessions that may be gone.
-    pub(crate) fn judge_some(&self, worker: &mut Worker<Sim>) {
+    pub(crate) fn judge_some(&self, reactor: &mut Reactor<Sim>) {
         loop {
             let mut state = self.0.lock().expect("one thread");
             if state.waiting.is_empty() || !state.dice.percent(30) {
@@ -58,7 +58,7 @@ impl Requests {
             drop(state);
             // A few are forgotten, as by a resolver that is stuck.
             if let Some(verdict) = verdict {
-                worker.answered(key, verdict);
+                reactor.answered(key, verdict);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Carries a plan out: the real worker on the simulated engine, invariants after
+//! Carries a plan out: the real reactor on the simulated engine, invariants after
 //! every turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +14,10 @@ use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
+use thalweg::reactor::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Reactor, Setup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
-use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, Worker};
 
 use super::plan::Plan;
 use super::pools::Pools;
@@ -33,14 +33,14 @@ pub(crate) struct Outcome {
     pub(crate) turns: u64,
 }
 
-pub(crate) fn worker(
+pub(crate) fn reactor(
     sim: Sim,
     path: PathPolicy,
     sessions_max: u32,
     pools: &Pools,
     requests: &Requests,
     counters: &Arc<Counters>,
-) -> Worker<Sim> {
+) -> Reactor<Sim> {
     let (log, _) =
         Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
     let rules = Rules {
@@ -91,7 +91,7 @@ pub(crate) fn worker(
         taps: vec![Some(Source::to_nobody(tap())), None],
         concierge: Some(Box::new(requests.clone())),
     };
-    Worker::new(sim, setup)
+    Reactor::new(sim, setup)
 }
 
 /// Half of the sessions of the first forward are looked at, for their first bytes:
@@ -116,7 +116,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
     let requests = Requests::drawn(plan.seed);
-    let mut worker = worker(
+    let mut reactor = reactor(
         sim,
         plan.path,
         plan.sessions_max,
@@ -127,54 +127,54 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();
     let mut turns = 0;
-    while clients.peek().is_some() || !worker.engine().is_quiet() {
+    while clients.peek().is_some() || !reactor.engine().is_quiet() {
         while let Some(client) = clients.next_if(|client| client.turn <= turns) {
             let draining = plan.drain_at.is_some_and(|turn| turns >= turn);
             if !draining {
                 let listener = ListenerId(client.listener);
-                worker
+                reactor
                     .engine_mut()
                     .client_connects(listener, client.script, client.upstream);
             }
         }
         while let Some(change) = changes.next_if(|change| change.turn <= turns) {
-            pools.apply(change, &mut worker);
+            pools.apply(change, &mut reactor);
         }
-        worker.turn().expect("simulated waits succeed");
-        requests.judge_some(&mut worker);
-        worker.check_invariants();
-        worker.engine().check_invariants();
-        pools.check(worker.live());
+        reactor.turn().expect("simulated waits succeed");
+        requests.judge_some(&mut reactor);
+        reactor.check_invariants();
+        reactor.engine().check_invariants();
+        pools.check(reactor.live());
         turns += 1;
         if plan.drain_at == Some(turns) {
-            worker.stop_accepting();
+            reactor.stop_accepting();
         }
         if plan.cut_at == Some(turns) {
-            worker.engine_mut().lenient = true;
-            worker.cut_all(Cause::Stopped);
+            reactor.engine_mut().lenient = true;
+            reactor.cut_all(Cause::Stopped);
         }
         assert!(turns < TURNS_MAX, "the run does not end");
     }
     // Spares go with the listeners; closes may take a few turns yet.
-    worker.stop_accepting();
-    while worker.engine().open_sockets() > 0 {
-        worker.turn().expect("simulated waits succeed");
+    reactor.stop_accepting();
+    while reactor.engine().open_sockets() > 0 {
+        reactor.turn().expect("simulated waits succeed");
         turns += 1;
         assert!(turns < TURNS_MAX, "spares are not closed");
     }
     pools.check_empty();
-    worker.publish();
+    reactor.publish();
     let end = counters.snapshot();
-    assert_eq!(worker.live(), 0, "a session outlived its sockets");
-    assert_eq!(worker.engine().open_sockets(), 0, "a socket was left open");
+    assert_eq!(reactor.live(), 0, "a session outlived its sockets");
+    assert_eq!(reactor.engine().open_sockets(), 0, "a socket was left open");
     assert_eq!(
-        worker.engine().holdings().held_bytes,
+        reactor.engine().holdings().held_bytes,
         0,
         "held bytes leaked"
     );
     assert_eq!(end.accepted, end.ended, "accepted and ended do not match");
     Outcome {
-        tally: worker.engine().tally,
+        tally: reactor.engine().tally,
         turns,
     }
 }

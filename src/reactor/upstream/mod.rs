@@ -2,7 +2,7 @@
 //! which spares stand ready.
 //!
 //! What reactors share of it is in [`server`]; how a session is connected once a
-//! server is chosen, in `worker::dialling`.
+//! server is chosen, in `reactor::dialling`.
 
 pub mod server;
 

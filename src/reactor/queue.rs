@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::Worker;
+use super::Reactor;
 use crate::engine::{Engine, SessionKey};
 use crate::relay::ending::Cause;
 use crate::relay::session::Event as SessionEvent;
@@ -14,7 +14,7 @@ use crate::relay::time::Time;
 /// reactor ends: other reactors share the servers.
 const QUEUE_LOOK: Duration = Duration::from_millis(5);
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// Whether a session that has not waited yet has to: others did before it.
     pub(super) fn must_line_up(&mut self, key: SessionKey, upstream: u16) -> bool {
         let now = self.engine.now();

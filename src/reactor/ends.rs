@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::upstream::server::{Server, add};
-use super::{Entry, Worker};
+use super::{Entry, Reactor};
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::record::SessionRecord;
@@ -48,7 +48,7 @@ fn verdict(session: &Session, now: Time) -> Verdict {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// The one place where a key is freed.
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::proxying::Proxying;
-use super::{Complaint, Entry, ListenerSetup, Worker};
+use super::{Complaint, Entry, ListenerSetup, Reactor};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
 use crate::engine::{AcceptError, Engine, ListenerId};
@@ -212,7 +212,7 @@ impl Doors {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// Takes a bounded number of connections off each listener.
     pub(super) fn accept(&mut self) {
         if self.draining {

@@ -1,4 +1,4 @@
-//! What a worker is made with: plain data, prepared by `control` (or a test).
+//! What a reactor is made with: plain data, prepared by `control` (or a test).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::observe::log::Log;
 use crate::observe::tap::Source;
 use crate::relay::session::Rules;
 
-/// Everything a worker needs besides its engine.
+/// Everything a reactor needs besides its engine.
 #[derive(Debug)]
 pub struct Setup {
     /// Which reactor this is, from 0.

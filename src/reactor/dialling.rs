@@ -11,7 +11,7 @@
 //! ```
 //! Invariants: a session counts as active at one server at the most, and each rival
 //! of its race at that rival's; what was counted is given back exactly once
-//! ([`Worker::release`]). A rival outlives neither its race nor its session.
+//! ([`Reactor::release`]). A rival outlives neither its race nor its session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::races::Heat;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
-use super::{Complaint, Worker};
+use super::{Complaint, Reactor};
 use crate::balance::health::{Admission, Change};
 use crate::config::LogLevel;
 use crate::engine::{Engine, SessionKey, Start, Target};
@@ -47,7 +47,7 @@ impl Dialling {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// Carries out `Action::Dial`.
     pub(super) fn dial(&mut self, key: SessionKey) -> Option<SessionEvent> {
         let now = self.engine.now();

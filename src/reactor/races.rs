@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::Worker;
+use super::Reactor;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::Server;
 use crate::balance::health::Admission;
@@ -39,7 +39,7 @@ impl Heat {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     pub(super) fn start_race(
         &mut self,
         key: SessionKey,

@@ -12,7 +12,7 @@
 //! connects does not starve them (behaviour 44).
 //!
 //! Invariants: a session with runnable work is on the run queue or has an event
-//! coming; the key of a session is freed in exactly one place (`Worker::finish`);
+//! coming; the key of a session is freed in exactly one place (`Reactor::finish`);
 //! the clock is read once a turn, by the engine.
 
 mod accept;
@@ -77,7 +77,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
-pub struct Worker<E: Engine> {
+pub struct Reactor<E: Engine> {
     engine: E,
     sessions: Sessions,
     wheel: Wheel,
@@ -109,7 +109,7 @@ pub struct Worker<E: Engine> {
     header: Vec<u8>,
 }
 
-/// A session and what the worker knows of it.
+/// A session and what the reactor knows of it.
 #[derive(Debug)]
 struct Entry {
     session: Session,
@@ -135,7 +135,7 @@ struct Entry {
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// A reactor that has done nothing yet.
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;

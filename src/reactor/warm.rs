@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Worker;
+use super::Reactor;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, ServerSet, add};
 use crate::balance::health::Admission;
@@ -123,7 +123,7 @@ impl SpareList {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     // Connections made ahead, rivals of a race among them.
 
     /// A connection made ahead stands.

@@ -3,12 +3,12 @@
 //! A session that is not tapped costs one comparison at its beginning, and one at
 //! its end, where its engine has nothing to give back.
 
-use super::{Entry, Worker};
+use super::{Entry, Reactor};
 use crate::engine::{Engine, SessionKey};
 use crate::observe::tap::Closing;
 use crate::relay::Direction;
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// A session has begun and not yet dialled.
     pub(super) fn tap(&mut self, key: SessionKey) {
         if self.taps.is_empty() {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Action::Listen  ─► peek, parse, take ──────────────► Requested | Rejected | Vanished
-//! Action::Consult ─► the concierge, elsewhere … Worker::answered ─► Admitted | Rejected
-//! Action::Dial    ─► the addresses that it named, raced (worker/dialling.rs)
+//! Action::Consult ─► the concierge, elsewhere … Reactor::answered ─► Admitted | Rejected
+//! Action::Dial    ─► the addresses that it named, raced (reactor/dialling.rs)
 //! Action::Answer  ─► 200, or why not ────────────────► Answered
 //! ```
 //! Invariants: exactly the bytes of the header are taken off the client's socket; a
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Worker;
+use super::Reactor;
 use super::upstream::server::{Server, ServerSettings};
 use crate::config::AdminState;
 use crate::engine::{Engine, Peeked, SessionKey};
@@ -41,7 +41,7 @@ pub struct ProxySetup {
 /// Judges requests; asked once a session, by the reactor's thread.
 pub trait Concierge: Debug + Send {
     /// Finds out whether and where a request may go, without blocking. The verdict is
-    /// handed to [`Worker::answered`] with this key, later.
+    /// handed to [`Reactor::answered`] with this key, later.
     fn ask(&self, key: SessionKey, forward: u16, request: Request);
 }
 
@@ -98,7 +98,7 @@ impl Proxying {
     }
 }
 
-impl<E: Engine> Worker<E> {
+impl<E: Engine> Reactor<E> {
     /// Carries out `Action::Listen`.
     pub(super) fn listen(&mut self, key: SessionKey) -> Option<SessionEvent> {
         let entry = self.sessions.get_mut(key)?;

@@ -252,11 +252,11 @@ pub struct Member {
 /// its place, with the same [`Server`]s where these stay.
 #[derive(Debug)]
 pub struct ServerSet {
-    pub(in crate::worker) members: Box<[Member]>,
-    pub(in crate::worker) resolve: Resolve,
+    pub(in crate::reactor) members: Box<[Member]>,
+    pub(in crate::reactor) resolve: Resolve,
     slow_start: Duration,
     /// A reactor's own is made from it.
-    pub(in crate::worker) balancer: Balancer,
+    pub(in crate::reactor) balancer: Balancer,
 }
 
 impl ServerSet {
@@ -290,19 +290,19 @@ impl ServerSet {
     }
 
     /// The place of a server.
-    pub(in crate::worker) fn position(&self, server: &Arc<Server>) -> Option<u16> {
+    pub(in crate::reactor) fn position(&self, server: &Arc<Server>) -> Option<u16> {
         let same = |member: &Member| Arc::ptr_eq(&member.server, server);
         self.members.iter().position(same).map(|at| at as u16)
     }
 
-    pub(in crate::worker) fn weight(&self, member: &Member, now: Time) -> u32 {
+    pub(in crate::reactor) fn weight(&self, member: &Member, now: Time) -> u32 {
         member.server.weight(member.weight, now, self.slow_start)
     }
 
     /// The members that a connect to `first` races, `first` before all: of a name that
     /// is one server all its addresses, of one whose addresses are servers by
     /// themselves one of the other family beside it.
-    pub(in crate::worker) fn rivals(
+    pub(in crate::reactor) fn rivals(
         &self,
         first: u16,
         tried: &[Arc<Server>],
@@ -338,7 +338,7 @@ impl ServerSet {
     }
 
     /// Whether a connect to this member is a race at all.
-    pub(in crate::worker) fn is_raced(&self, member: u16) -> bool {
+    pub(in crate::reactor) fn is_raced(&self, member: u16) -> bool {
         self.members
             .get(usize::from(member))
             .is_some_and(|member| member.family.is_some())

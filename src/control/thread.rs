@@ -14,9 +14,9 @@ use crate::engine::{Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::reactor::upstream::server::{Server, ServerSet};
+use crate::reactor::{Reactor, Setup, Verdict};
 use crate::relay::ending::Cause;
-use crate::worker::upstream::server::{Server, ServerSet};
-use crate::worker::{Setup, Verdict, Worker};
 
 /// What control tells a reactor.
 #[derive(Debug, Clone)]
@@ -53,21 +53,21 @@ impl Wire {
 
 /// A running reactor.
 #[derive(Debug)]
-pub(super) struct Reactor {
+pub(super) struct ReactorThread {
     thread: Option<JoinHandle<()>>,
     wire: Wire,
     counters: Arc<Counters>,
 }
 
-impl Reactor {
+impl ReactorThread {
     /// Starts the thread; returns once its engine stands.
     pub(super) fn spawn(plan: ReactorPlan) -> Result<Self, StartError> {
-        let counters = plan.worker.counters.clone();
+        let counters = plan.setup.counters.clone();
         let (orders, inbox) = channel();
         let (ready, started) = channel();
         let own = orders.clone();
         let thread = std::thread::Builder::new()
-            .name(format!("reactor-{}", plan.worker.reactor))
+            .name(format!("reactor-{}", plan.setup.reactor))
             .spawn(move || main(plan, &inbox, own, &ready))
             .map_err(StartError::Reactor)?;
         let waker = started
@@ -124,12 +124,12 @@ fn main(
         kind,
         engine,
         listeners,
-        worker,
+        setup,
         pin,
         origin,
         desk,
     } = plan;
-    let log = worker.log.clone();
+    let log = setup.log.clone();
     if let Some(cpu) = pin
         && let Err(error) = limits::pin_to_cpu(cpu)
     {
@@ -137,12 +137,12 @@ fn main(
             LogLevel::Warn,
             format!(
                 "reactor {}: cannot stay on CPU {cpu}: {error}",
-                worker.reactor
+                setup.reactor
             ),
         );
     }
     let work = Job {
-        worker,
+        setup,
         inbox,
         orders,
         desk,
@@ -156,7 +156,7 @@ fn main(
 
 /// What a reactor's thread does once its engine stands.
 struct Job<'a> {
-    worker: Setup,
+    setup: Setup,
     inbox: &'a Receiver<Order>,
     /// To itself, for answers to what it asks.
     orders: Sender<Order>,
@@ -173,32 +173,32 @@ impl choice::Work for Job<'_> {
                 orders: self.orders,
                 waker: waker.clone(),
             };
-            self.worker.concierge = Some(Box::new(Post::new(desk, wire)));
+            self.setup.concierge = Some(Box::new(Post::new(desk, wire)));
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            work(Worker::new(engine, self.worker), self.inbox, &self.log);
+            work(Reactor::new(engine, self.setup), self.inbox, &self.log);
         }
     }
 }
 
-fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
+fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Order>, log: &Log) {
     let mut draining = false;
-    while !draining || worker.live() > 0 {
-        match worker.turn() {
+    while !draining || reactor.live() > 0 {
+        match reactor.turn() {
             Ok(false) => {}
             Ok(true) => {
                 for order in inbox.try_iter() {
                     match order {
                         Order::Drain => {
-                            worker.stop_accepting();
+                            reactor.stop_accepting();
                             draining = true;
                         }
-                        Order::Cut(cause) => worker.cut_all(cause),
-                        Order::Publish => worker.publish(),
-                        Order::Servers(upstream, set) => worker.replace_servers(upstream, set),
-                        Order::CutServer(server) => worker.cut_server(&server),
-                        Order::Answer(key, verdict) => worker.answered(key, verdict),
+                        Order::Cut(cause) => reactor.cut_all(cause),
+                        Order::Publish => reactor.publish(),
+                        Order::Servers(upstream, set) => reactor.replace_servers(upstream, set),
+                        Order::CutServer(server) => reactor.cut_server(&server),
+                        Order::Answer(key, verdict) => reactor.answered(key, verdict),
                     }
                 }
             }
@@ -212,5 +212,5 @@ fn work<E: Engine>(mut worker: Worker<E>, inbox: &Receiver<Order>, log: &Log) {
             }
         }
     }
-    worker.publish();
+    reactor.publish();
 }
