@@ -118,10 +118,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_shown_is_read_again(address in any::<u128>(), four: bool, bits in 0u8..=128) {
-            let address: IpAddr = match four {
-                true => std::net::Ipv4Addr::from_bits(address as u32).into(),
+            let address: IpAddr = if four {
+                std::net::Ipv4Addr::from_bits(address as u32).into()
+            } else {
                 // Outside of ::/96 and its neighbours, which may be IPv4-mapped.
-                false => std::net::Ipv6Addr::from_bits(address | 1 << 127).into(),
+                std::net::Ipv6Addr::from_bits(address | 1 << 127).into()
             };
             let network = IpNet::new(address, bits.min(if four { 32 } else { 128 }))
                 .expect("a prefix within the family")
