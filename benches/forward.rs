@@ -34,10 +34,10 @@ use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
+use thalweg::reactor::{ForwardSetup, Gate, ListenerSetup, Reactor, Setup, UpstreamSetup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
-use thalweg::worker::{ForwardSetup, Gate, ListenerSetup, Setup, UpstreamSetup, Worker};
 
 const SCRATCH: u32 = 256 * 1024;
 const BULK: usize = 16 * 1024 * 1024;
@@ -208,7 +208,7 @@ fn answer_once(mut client: TcpStream) {
 /// The way to a server: straight, or through a reactor.
 struct Route {
     address: SocketAddr,
-    reactor: Option<Reactor>,
+    reactor: Option<Forwarder>,
 }
 
 impl Route {
@@ -219,7 +219,7 @@ impl Route {
                 reactor: None,
             },
             Some(path) => {
-                let (address, reactor) = Reactor::start(server, path);
+                let (address, reactor) = Forwarder::start(server, path);
                 Self {
                     address,
                     reactor: Some(reactor),
@@ -238,14 +238,14 @@ impl Drop for Route {
 }
 
 /// A reactor on its own thread, put together as `control` does.
-struct Reactor {
+struct Forwarder {
     stopping: Arc<AtomicBool>,
     waker: mio::Waker,
     thread: JoinHandle<()>,
     log: LogWriter,
 }
 
-impl Reactor {
+impl Forwarder {
     fn start(server: SocketAddr, path: PathPolicy) -> (SocketAddr, Self) {
         let options = SocketOptions {
             congestion: Some("cubic".into()),
@@ -271,12 +271,12 @@ impl Reactor {
             let engine = Epoll::new(&engine_setup(), vec![listener], Instant::now());
             let engine = engine.expect("an engine");
             let waker = engine.waker().expect("a waker");
-            let mut worker = Worker::new(engine, setup);
+            let mut reactor = Reactor::new(engine, setup);
             ready.send(waker).expect("somebody waits for it");
             while !stop.load(Ordering::Relaxed) {
-                worker.turn().expect("epoll_wait works");
+                reactor.turn().expect("epoll_wait works");
             }
-            worker.cut_all(Cause::Stopped);
+            reactor.cut_all(Cause::Stopped);
         });
         let waker = started.recv().expect("the reactor starts");
         let reactor = Self {

@@ -18,9 +18,9 @@ use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::{TapError, Taps};
+use crate::reactor::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, UpstreamSetup};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
-use crate::worker::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, UpstreamSetup};
 
 use super::proxy::{self, Desk, UsersError};
 use super::resolve::{self, Resolver};
@@ -116,7 +116,7 @@ pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
     pub(super) engine: epoll::Setup,
     pub(super) listeners: Vec<epoll::Listener>,
-    pub(super) worker: Setup,
+    pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
     /// Who judges requests, if any forward's clients make them.
@@ -177,7 +177,7 @@ impl Prepared {
                 kind,
                 engine: engine_setup(config),
                 listeners: share.listeners,
-                worker: Setup {
+                setup: Setup {
                     reactor: index as u16,
                     forwards: forwards.clone(),
                     upstreams: setups.clone(),

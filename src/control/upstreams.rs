@@ -20,13 +20,13 @@ use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
 use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::log::Log;
+use crate::reactor::UpstreamSetup;
+use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
 use crate::relay::time::Time;
-use crate::worker::UpstreamSetup;
-use crate::worker::upstream::server::{Member, Server, ServerSet, ServerSettings};
 
 use super::health::{CheckId, CheckPlan, Checker, Verdict};
-use super::reactor::{Order, Wire};
 use super::resolve::{Answer, Name, NameId, NameRequest};
+use super::thread::{Order, Wire};
 
 /// Every pool, and who is told of changes.
 #[derive(Debug)]

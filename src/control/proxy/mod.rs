@@ -21,12 +21,12 @@ use std::sync::Arc;
 use crate::config::{Config, HttpConnect, Mode};
 use crate::engine::SessionKey;
 use crate::proto::connect::{Host, Request, Target};
+use crate::reactor::{Concierge, Verdict};
 use crate::relay::ending::Cause;
-use crate::worker::{Concierge, Verdict};
 
 use super::prepare::StartError;
-use super::reactor::{Order, Wire};
 use super::resolve::{LookupError, Resolver};
+use super::thread::{Order, Wire};
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Job, Verifier};
