@@ -383,7 +383,7 @@ impl<E: Engine> Worker<E> {
                 Action::Consult => self.consult(key),
                 Action::Answer => self.answer(key),
                 Action::Conclude => {
-                    self.engine.conclude(key);
+                    self.engine.conclude(key, Side::Client);
                     None
                 }
                 Action::Dial { .. } => self.dial(key),

@@ -22,6 +22,7 @@ use crate::net::address::Endpoint;
 use crate::observe::counters::{Counter, Counters};
 use crate::observe::record::escaped;
 use crate::proto::connect::{self, Parse, Refusal, Request, Status};
+use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::session::{Answered, Event as SessionEvent};
 
@@ -112,7 +113,7 @@ impl<E: Engine> Worker<E> {
         loop {
             let seen = asking.header.len();
             self.header.resize(max - seen, 0);
-            let len = match self.engine.peek(key, &mut self.header) {
+            let len = match self.engine.peek(key, Side::Client, &mut self.header) {
                 Peeked::Bytes(len) => len,
                 Peeked::Empty => return None,
                 Peeked::Ended => return Some(SessionEvent::Vanished(Cause::NoRequest)),
@@ -135,7 +136,7 @@ impl<E: Engine> Worker<E> {
                     return Some(SessionEvent::Rejected(Cause::BadRequest));
                 }
             };
-            if let Err(cause) = self.engine.take(key, taken) {
+            if let Err(cause) = self.engine.take(key, Side::Client, taken) {
                 return Some(SessionEvent::Vanished(cause));
             }
             if asking.request.is_some() {
@@ -204,7 +205,7 @@ impl<E: Engine> Worker<E> {
             asking.unsaid = connect::answer(status, &setup.realm, why);
             counter_of(&self.counters, status).add(1);
         }
-        let answered = match self.engine.say(key, &asking.unsaid) {
+        let answered = match self.engine.say(key, Side::Client, &asking.unsaid) {
             Ok(said) if said == asking.unsaid.len() => {
                 // Nothing is kept of it but what the record says.
                 proxying.asking = None;
