@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::config::LogLevel;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
-use crate::worker::upstream::server::{FAILURES, Server};
+use crate::reactor::upstream::server::{FAILURES, Server};
 
 /// Logs the sum over the reactors, then how the connections spread.
 pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {

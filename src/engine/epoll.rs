@@ -6,7 +6,7 @@
 //! under the key of the session that it is handed to.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
-//! worker's wheel).
+//! reactor's wheel).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -1,6 +1,6 @@
 //! A simulated engine: seeded, in virtual time, without a descriptor.
 //!
-//! Purpose: drive the real worker and sessions through what kernels and peers do
+//! Purpose: drive the real reactor and sessions through what kernels and peers do
 //! rarely: short moves, spurious and stale events, resets anywhere, ends behind
 //! residue, deferred closes, failing accepts and connects, jumps of time.
 //! Owns: simulated sockets and the peers behind them ([`peer`]); what each peer

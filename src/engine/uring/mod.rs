@@ -7,7 +7,7 @@
 //! engine (`Kit`), woken by polls of the ring.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
-//! worker's wheel).
+//! reactor's wheel).
 //!
 //! Invariants: closing is a join (cancel, wait until nothing is in flight, close
 //! the descriptor, report); a completion for another generation touches nothing.
