@@ -372,7 +372,7 @@ impl<E: Engine> Reactor<E> {
                 Action::Consult => self.consult(key),
                 Action::Answer => self.answer(key),
                 Action::Conclude => {
-                    self.ctx.engine.conclude(key);
+                    self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
                 Action::Dial { .. } => self.dial(key),
