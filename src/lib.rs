@@ -3,7 +3,7 @@
 //! speed, and the harness that measures what each of them does.
 //!
 //! The rooms, lowest first. A room imports only from rooms above it in this
-//! table; `tests/architecture.rs` reads the table and checks that.
+//! table; `tests/it/architecture` reads the table and checks that.
 //!
 //! | room | what lives there |
 //! | --- | --- |
@@ -14,7 +14,7 @@
 //! | [`config`] | text to a validated, immutable configuration |
 //! | [`observe`] | counters, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
-//! | [`worker`] | the loop of one core |
+//! | [`reactor`] | the loop of one core |
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
 //! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`tune`] | the search for the options that make a path fast |
@@ -29,6 +29,6 @@ pub mod engine;
 pub mod net;
 pub mod observe;
 pub mod proto;
+pub mod reactor;
 pub mod relay;
 pub mod tune;
-pub mod worker;

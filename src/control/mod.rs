@@ -5,16 +5,17 @@
 //!     ─► one thread a reactor
 //!     ─► wait for signals ─► drain ─► cut what is left ─► summary
 //! ```
-//! Talks to reactors by messages (`reactor::Order`) only.
+//! Talks to reactors by messages (`thread::Order`) only.
 
 pub mod doctor;
 pub mod health;
 mod prepare;
 mod proxy;
-mod reactor;
+mod registry;
 mod report;
 pub mod resolve;
 mod signals;
+mod thread;
 mod upstreams;
 
 use std::sync::Arc;
@@ -29,9 +30,9 @@ use crate::relay::ending::Cause;
 use prepare::Prepared;
 pub use prepare::StartError;
 pub use proxy::UsersError;
-use reactor::{Order, Reactor};
 use resolve::Resolver;
 use signals::{Signal, Signals};
+use thread::{Order, ReactorThread};
 use upstreams::Upstreams;
 
 /// How long the log's last lines may take to be written.
@@ -77,7 +78,7 @@ fn forward(config: &Config, log: &Log, signals: &Signals) -> Result<(), StartErr
 
 /// A forwarder at work.
 struct Running {
-    reactors: Vec<Reactor>,
+    reactors: Vec<ReactorThread>,
     upstreams: Arc<Upstreams>,
     /// Keeps names resolved for as long as it is there.
     _resolver: Option<Arc<Resolver>>,
@@ -99,9 +100,9 @@ impl Running {
         } = prepared;
         let reactors = reactors
             .into_iter()
-            .map(Reactor::spawn)
+            .map(ReactorThread::spawn)
             .collect::<Result<Vec<_>, _>>()?;
-        upstreams.connect(reactors.iter().map(Reactor::wire).collect());
+        upstreams.connect(reactors.iter().map(ReactorThread::wire).collect());
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
@@ -124,7 +125,7 @@ impl Running {
                 Some(Signal::Report) => self.report(),
                 Some(Signal::Stop) => break,
                 None => {
-                    lost = !self.reactors.iter().all(Reactor::is_running);
+                    lost = !self.reactors.iter().all(ReactorThread::is_running);
                     if lost {
                         break;
                     }
@@ -158,7 +159,7 @@ impl Running {
         );
         self.order(|| Order::Drain);
         let deadline = Instant::now().checked_add(self.drain_timeout);
-        while self.reactors.iter().any(Reactor::is_running) {
+        while self.reactors.iter().any(ReactorThread::is_running) {
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let signal = signals.wait(Some(DRAIN_LOOK));
             if signal == Some(Signal::Report) {
@@ -181,7 +182,7 @@ impl Running {
     /// A cut needs no peer's consent: it is a matter of a turn or two.
     fn wait_for_the_cut(&self) {
         let deadline = Instant::now() + Duration::from_secs(2);
-        while self.reactors.iter().any(Reactor::is_running) && Instant::now() < deadline {
+        while self.reactors.iter().any(ReactorThread::is_running) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

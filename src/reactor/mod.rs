@@ -1,0 +1,591 @@
+//! The loop of one core: it takes events from its engine, hands them to
+//! sessions, and carries out what these ask for.
+//!
+//! Owns: the slab of sessions, the timer wheel, the run queue, the state of its
+//! listeners. Shares with other reactors only the admission [`Gate`]s and the state
+//! of servers, touched once an accept, a connect and an end.
+//! Deliberately not here: any decision about a connection (`relay`), any system
+//! call on a connection (`engine`). This is glue.
+//!
+//! A turn: wait, deliver events, one pass over the run queue, sessions that wait for
+//! a server, accept a bounded number, fire timers, look after spares. Established sessions come before new ones, so a storm of
+//! connects does not starve them (behaviour 44).
+//!
+//! Invariants: a session with runnable work is on the run queue or has an event
+//! coming; the key of a session is freed in exactly one place (`Reactor::finish`);
+//! the clock is read once a turn, by the engine.
+
+mod accept;
+mod context;
+mod dialling;
+mod ends;
+mod proxying;
+mod queue;
+mod races;
+mod sessions;
+mod setup;
+mod tapping;
+pub mod upstream;
+mod warm;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use accept::Gate;
+pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
+pub use setup::{Forward, Listener, Setup};
+pub use upstream::UpstreamSetup;
+
+use crate::balance::health::Admission;
+use crate::config::{LogLevel, SessionLog};
+use crate::engine::wheel::Wheel;
+use crate::engine::{Engine, Event, SessionKey, Start};
+use crate::net::address::Endpoint;
+use crate::net::tcp_info::TcpInfo;
+use crate::observe::tap::Source;
+use crate::relay::ending::Cause;
+use crate::relay::id::{ForwardId, PoolId};
+use crate::relay::lane::Fallback;
+use crate::relay::probe::{self, Mutation};
+use crate::relay::session::{Action, Event as SessionEvent, Session};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+use accept::Doors;
+use context::{Complaint, Ctx, Effect};
+use dialling::Dialling;
+use ends::RESET_SOON;
+use proxying::Proxying;
+use upstream::Pools;
+use upstream::server::{Server, ServerSet};
+
+/// How long the last ACK of an upstream handshake may wait for the client's
+/// first bytes to ride on. Longer than a client on the same host takes to send
+/// them, far shorter than the 200 ms after which the kernel sends it (measured).
+const ACK_PATIENCE: Duration = Duration::from_millis(2);
+
+/// Passes over the accept queues before the listeners close: 32 connections a
+/// listener each, more than any backlog that somaxconn's default allows.
+const DRAIN_ACCEPT_PASSES: u32 = 256;
+
+/// A timer fires late by at most this part of the time it was armed for.
+const COARSENESS: u32 = 32;
+
+/// One reactor. Generic over its engine: the simulator drives this very code.
+#[derive(Debug)]
+pub struct Reactor<E: Engine> {
+    ctx: Ctx<E>,
+    wheel: Wheel,
+    pools: Pools,
+    doors: Doors,
+    run_queue: VecDeque<(SessionKey, Direction)>,
+    /// Upstreams whose handshake ACK waits for data, oldest first.
+    acks_owed: VecDeque<(SessionKey, Time)>,
+    session_log: SessionLog,
+    taps: BTreeMap<ForwardId, Source>,
+    concierge: Option<Box<dyn Concierge>>,
+    sessions_started: u64,
+    /// When sessions that wait for a server with room are looked at.
+    queue_due: Time,
+    /// When spares are looked at.
+    warm_due: Time,
+    /// The log has it that splice does not work here.
+    splice_given_up: bool,
+    draining: bool,
+    // Reused from turn to turn, so that a turn allocates nothing.
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    fired: Vec<u32>,
+    header: Vec<u8>,
+}
+
+/// A session and what the reactor knows of it.
+#[derive(Debug)]
+struct Entry {
+    session: Session,
+    client: Endpoint,
+    id: u64,
+    /// Where it came in, and the forward that it goes by.
+    listener: Arc<Listener>,
+    /// Lanes on the run queue, bit by direction.
+    queued: u8,
+    /// The server did not get a verdict yet: it has said nothing.
+    unproven: bool,
+    /// Its connection to the server stood before it came.
+    warm: bool,
+    /// How it was let to the server.
+    admission: Admission,
+    /// The server it is on or being connected to; counted there as active.
+    server: Option<Arc<Server>>,
+    /// Only if connecting did not go smoothly.
+    dialling: Option<Box<Dialling>>,
+    /// Only of a client that says where to go.
+    proxying: Option<Box<Proxying>>,
+    /// The kernel's last word on each leg; only for a record, only at its end.
+    legs: Option<Box<[Option<TcpInfo>; 2]>>,
+}
+
+impl<E: Engine> Reactor<E> {
+    /// A reactor that has done nothing yet.
+    pub fn new(engine: E, setup: Setup) -> Self {
+        let reactor = setup.reactor;
+        Self {
+            ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
+            wheel: Wheel::new(),
+            pools: Pools::new(setup.pools, reactor),
+            doors: Doors::new(setup.listeners, setup.gate),
+            run_queue: VecDeque::new(),
+            acks_owed: VecDeque::new(),
+            session_log: setup.session_log,
+            taps: setup.taps,
+            concierge: setup.concierge,
+            sessions_started: 0,
+            queue_due: Time::NEVER,
+            warm_due: Time::ZERO,
+            splice_given_up: false,
+            draining: false,
+            events: Vec::new(),
+            actions: Vec::new(),
+            fired: Vec::new(),
+            header: Vec::new(),
+        }
+    }
+
+    /// One turn: waits for something to happen and handles it. `true` if the
+    /// waker was used.
+    pub fn turn(&mut self) -> std::io::Result<bool> {
+        let until = self.sleep_until();
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        let waited = self.ctx.engine.wait(until, &mut events);
+        self.ctx.counters.turns.add(1);
+        let mut woken = false;
+        for event in &events {
+            match *event {
+                Event::Woken => woken = true,
+                Event::Acceptable(listener) => self.doors.knock(listener),
+                Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
+                Event::Connected(key) => {
+                    self.connected(key);
+                    self.time_connect(key);
+                }
+                Event::ConnectFailed(key, cause) if self.is_ahead(key) => {
+                    self.ahead_failed(key, cause);
+                }
+                Event::ConnectFailed(key, cause) => self.connect_failed(key, cause),
+                Event::Ready(key, _, _) if self.is_ahead(key) => self.ahead_ready(key),
+                Event::Ready(key, side, readiness) => {
+                    self.deliver(key, SessionEvent::Ready { side, readiness });
+                }
+                Event::Closed(key, _) if self.is_ahead(key) => self.ahead_closed(key),
+                Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+            }
+        }
+        self.events = events;
+        self.run_queued();
+        self.serve_queues();
+        self.settle();
+        self.accept();
+        self.fire_timers();
+        self.send_owed_acks();
+        self.keep_warm();
+        self.settle();
+        waited.map(|()| woken)
+    }
+
+    /// Sessions that live.
+    pub const fn live(&self) -> usize {
+        self.ctx.sessions.len()
+    }
+
+    /// Another set of servers for a pool; running sessions stay where they are.
+    pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.replace(set, self.ctx.reactor);
+            self.queue_due = Time::ZERO;
+            self.warm_due = Time::ZERO;
+        }
+    }
+
+    /// Ends the sessions of a server, because it is down.
+    pub fn cut_server(&mut self, server: &Arc<Server>) {
+        let of_server = |key: &SessionKey| {
+            let entry = self.ctx.sessions.get(*key);
+            let on = entry.and_then(|entry| entry.server.as_ref());
+            // Who is still being connected goes to another one if this one fails.
+            let dials = entry.is_some_and(|entry| entry.session.is_dialing());
+            !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
+        };
+        let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_server).collect();
+        for key in keys {
+            self.cut(key, Cause::ServerDown);
+        }
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &E {
+        &self.ctx.engine
+    }
+
+    /// The engine.
+    pub const fn engine_mut(&mut self) -> &mut E {
+        &mut self.ctx.engine
+    }
+
+    /// Brings the gauges among the counters up to date.
+    pub fn publish(&self) {
+        let holdings = self.ctx.engine.holdings();
+        self.ctx.counters.live.set(self.ctx.sessions.len() as u64);
+        self.ctx.counters.held_bytes.set(holdings.held_bytes);
+        self.ctx.counters.pipes.set(u64::from(holdings.pipes));
+        self.ctx
+            .counters
+            .options_refused
+            .follow(holdings.options_refused);
+        self.ctx
+            .counters
+            .accept_overflows
+            .follow(self.ctx.engine.accept_overflows());
+        self.publish_taps();
+    }
+
+    /// Accepts nothing more from now on.
+    pub fn stop_accepting(&mut self) {
+        // What waits in the accept queues got a handshake: it is served, not
+        // reset. Bounded, for in a storm the queues never run empty.
+        // Bounded by the limits too: who waits for room when the listeners close
+        // is reset by the kernel.
+        let now = self.ctx.engine.now();
+        self.doors.knock_all();
+        for _ in 0..DRAIN_ACCEPT_PASSES {
+            if self.doors.next_try() > now {
+                break;
+            }
+            self.accept();
+        }
+        self.publish();
+        self.draining = true;
+        self.drop_spares();
+        self.ctx.engine.close_listeners();
+    }
+
+    /// Ends every session for this reason.
+    pub fn cut_all(&mut self, cause: Cause) {
+        let keys: Vec<SessionKey> = self.ctx.sessions.keys().collect();
+        for key in keys {
+            self.cut(key, cause);
+        }
+    }
+
+    fn cut(&mut self, key: SessionKey, cause: Cause) {
+        let unsent = self.ctx.engine.unsent(key);
+        self.deliver(key, SessionEvent::Cut { cause, unsent });
+    }
+
+    /// Panics when any state is inconsistent. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        for key in self.ctx.sessions.keys() {
+            let Some(entry) = self.ctx.sessions.get(key) else {
+                continue;
+            };
+            entry.session.check_invariants();
+            let due = due(entry);
+            let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
+            // The wheel rounds up to a tick and fires at least one tick ahead.
+            let ahead = due.since(entry.session.started());
+            let slack = Duration::from_millis(2) + ahead / COARSENESS;
+            assert!(
+                armed <= due.max(self.ctx.engine.now()) + slack,
+                "a deadline without a timer: {due:?}, {armed:?}"
+            );
+        }
+        let queued = self
+            .run_queue
+            .iter()
+            .filter(|(key, _)| self.ctx.sessions.get(*key).is_some());
+        assert!(
+            queued.count() <= self.ctx.sessions.len() * 2,
+            "a lane is queued twice"
+        );
+    }
+
+    fn sleep_until(&self) -> Time {
+        if !self.run_queue.is_empty() {
+            return Time::ZERO;
+        }
+        let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
+        let accept = if self.draining {
+            Time::NEVER
+        } else {
+            self.doors.next_try()
+        };
+        let warm = if self.draining {
+            Time::NEVER
+        } else {
+            self.warm_due
+        };
+        let due = self.wheel.next().min(ack).min(accept);
+        due.min(warm).min(self.queue_due)
+    }
+
+    /// Carries out what parts left for others.
+    fn settle(&mut self) {
+        while let Some(effect) = self.ctx.out.pop_front() {
+            match effect {
+                Effect::Arm(key) => self.arm(key),
+                Effect::Starved => self.starve(self.ctx.now()),
+            }
+        }
+    }
+
+    // Sessions.
+
+    fn is_ahead(&self, key: SessionKey) -> bool {
+        self.ctx.sessions.ahead_count() > 0 && self.ctx.sessions.ahead(key).is_some()
+    }
+
+    /// Hands an event to a session and carries out what it asks for, until it
+    /// asks for nothing more.
+    fn deliver(&mut self, key: SessionKey, event: SessionEvent) {
+        let now = self.ctx.engine.now();
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+            self.ctx.counters.stale_events.add(1);
+            return;
+        };
+        let rules = entry.listener.forward.rules;
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.clear();
+        entry.session.on(event, now, &rules, &mut actions);
+        self.carry_out(key, &mut actions);
+        self.actions = actions;
+    }
+
+    /// Carries out a session's actions; what comes of them may add more.
+    fn carry_out(&mut self, key: SessionKey, actions: &mut Vec<Action>) {
+        let now = self.ctx.engine.now();
+        let mut next = 0;
+        while let Some(action) = actions.get(next).copied() {
+            next += 1;
+            let event = match action {
+                Action::Listen => self.listen(key),
+                Action::Consult => self.consult(key),
+                Action::Answer => self.answer(key),
+                Action::Conclude => {
+                    self.ctx.engine.conclude(key, Side::Client);
+                    None
+                }
+                Action::Dial { .. } => self.dial(key),
+                Action::Pump(direction) => self.pump(key, direction),
+                Action::Drop(direction) => {
+                    self.ctx.engine.drop_held(key, direction);
+                    None
+                }
+                Action::Look => Some(SessionEvent::Looked {
+                    unsent: self.ctx.engine.unsent(key),
+                }),
+                Action::Close { side, how } => self.close(key, side, how),
+                Action::End => return self.finish(key),
+            };
+            let Some(entry) = self.ctx.sessions.get_mut(key) else {
+                return;
+            };
+            if let Some(event) = event {
+                let rules = &entry.listener.forward.rules;
+                entry.session.on(event, now, rules, actions);
+            }
+        }
+        self.arm(key);
+    }
+
+    /// Arms the timer only if it would fire too late: a deadline that moves away
+    /// is found out when the timer fires.
+    fn arm(&mut self, key: SessionKey) {
+        let Some(entry) = self.ctx.sessions.get(key) else {
+            return;
+        };
+        let due = coarse(due(entry), self.ctx.engine.now());
+        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
+            self.wheel.arm(key.slot, due);
+        }
+    }
+
+    fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
+        self.connect_failed_at(key, cause);
+        self.deliver(key, SessionEvent::ConnectFailed(cause));
+    }
+
+    fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        if !entry.session.wants_pump(direction) {
+            return None;
+        }
+        let lane = entry.session.lane_mut(direction);
+        let (read, written) = (lane.bytes_in(), lane.bytes_out());
+        let pumped = self.ctx.engine.pump(key, direction, lane);
+        self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
+        let bytes = match direction {
+            Direction::Up => &self.ctx.counters.bytes_up,
+            Direction::Down => &self.ctx.counters.bytes_down,
+        };
+        // An engine may take back what it reported as written: see `Lane::undrained`.
+        bytes.add(lane.bytes_out().wrapping_sub(written));
+        if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
+            self.splice_given_up = true;
+            let text = format!(
+                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
+                self.ctx.reactor
+            );
+            self.ctx.log.line(LogLevel::Warn, text);
+        }
+        let arrived = direction == Direction::Down && lane.bytes_in() > 0;
+        let listens = direction == Direction::Up
+            && lane.bytes_out() > written
+            && pumped.failure.is_none()
+            && is_settled(&entry.session, now);
+        let proves = entry.unproven && (arrived || listens);
+        entry.unproven &= !proves;
+        let queued = 1 << direction.index();
+        let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
+        if pumped.more && entry.queued & queued == 0 && !dropped {
+            entry.queued |= queued;
+            self.run_queue.push_back((key, direction));
+            self.ctx.counters.budget_ends.add(1);
+        }
+        if proves && let Some(server) = entry.server.clone() {
+            let admission = entry.admission;
+            self.praise(&server, admission);
+        }
+        Some(SessionEvent::Pumped { direction, pumped })
+    }
+
+    fn close(
+        &mut self,
+        key: SessionKey,
+        side: Side,
+        how: crate::relay::session::Close,
+    ) -> Option<SessionEvent> {
+        if self.session_log != SessionLog::Off
+            && let Some(info) = self.ctx.engine.tcp_info(key, side)
+            && let Some(entry) = self.ctx.sessions.get_mut(key)
+        {
+            // TCP_INFO goes with the descriptor: what the record wants of it is
+            // read now.
+            entry.legs.get_or_insert_default()[side.index()] = Some(info);
+        }
+        if side == Side::Upstream {
+            self.end_race(key);
+        }
+        match self.ctx.engine.close(key, side, how) {
+            Start::Done(()) => Some(SessionEvent::Closed(side)),
+            Start::Pending => None,
+        }
+    }
+
+    fn run_queued(&mut self) {
+        // Each lane once a turn: what is queued again meanwhile waits for the next.
+        for _ in 0..self.run_queue.len() {
+            let Some((key, direction)) = self.run_queue.pop_front() else {
+                return;
+            };
+            let Some(entry) = self.ctx.sessions.get_mut(key) else {
+                continue;
+            };
+            entry.queued &= !(1 << direction.index());
+            let mut actions = std::mem::take(&mut self.actions);
+            actions.clear();
+            actions.push(Action::Pump(direction));
+            self.carry_out(key, &mut actions);
+            self.actions = actions;
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.ctx.engine.now();
+        let mut fired = std::mem::take(&mut self.fired);
+        fired.clear();
+        self.wheel.advance(now, &mut fired);
+        self.ctx.counters.timers_fired.add(fired.len() as u64);
+        for slot in &fired {
+            let Some(key) = self.ctx.sessions.key_of(*slot) else {
+                continue;
+            };
+            let Some(entry) = self.ctx.sessions.get(key) else {
+                continue;
+            };
+            let rules = &entry.listener.forward.rules;
+            if entry.session.deadline(rules) <= now {
+                if entry.session.is_dialing() && !self.race_timed_out(key) {
+                    self.connect_failed_at(key, Cause::ConnectTimeout);
+                }
+                let unsent = self.ctx.engine.unsent(key);
+                self.deliver(key, SessionEvent::Looked { unsent });
+            } else if due(entry) <= now
+                && let Some(event) = self.step_race(key)
+            {
+                self.conclude(key, event);
+            }
+            self.arm(key);
+        }
+        self.fired = fired;
+    }
+
+    fn owe_ack(&mut self, key: SessionKey) {
+        let sent = |entry: &Entry| entry.session.lane(Direction::Up).bytes_out() > 0;
+        if self.ctx.sessions.get(key).is_some_and(|entry| !sent(entry)) {
+            self.acks_owed
+                .push_back((key, self.ctx.engine.now() + ACK_PATIENCE));
+        }
+    }
+
+    /// An upstream that speaks first must not wait for the delayed ACK of a
+    /// handshake on which no client data came to ride.
+    fn send_owed_acks(&mut self) {
+        let now = self.ctx.engine.now();
+        while let Some((key, _)) = self
+            .acks_owed
+            .front()
+            .copied()
+            .filter(|(_, due)| *due <= now)
+        {
+            self.acks_owed.pop_front();
+            if self
+                .ctx
+                .sessions
+                .get(key)
+                .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
+            {
+                self.ctx.engine.owe_no_ack(key);
+            }
+        }
+    }
+}
+
+/// Whether the connect is some time ago: a server that only listens, and takes bytes
+/// then, has no other way to show that it is well.
+fn is_settled(session: &Session, now: Time) -> bool {
+    let connected = session.connect_time().map(|it| session.started() + it);
+    connected.is_some_and(|at| now.since(at) >= RESET_SOON)
+}
+
+/// When a session or its race wants to be looked at.
+fn due(entry: &Entry) -> Time {
+    let rules = &entry.listener.forward.rules;
+    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
+    entry.session.deadline(rules).min(race)
+}
+
+/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
+/// same age then share a tick. Thousands of idle ones would wake the reactor for
+/// each of their timers otherwise (behaviour 43).
+fn coarse(due: Time, now: Time) -> Time {
+    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
+    if due == Time::NEVER || millis == 0 {
+        return due;
+    }
+    // A power of two, so that sessions of different ages agree on the ticks and
+    // these are boundaries of the wheel's buckets, which wake it up anyway.
+    let step = 1000 << millis.ilog2();
+    Time::from_micros(due.as_micros().div_ceil(step) * step)
+}

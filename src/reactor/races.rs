@@ -1,0 +1,270 @@
+//! Races: several addresses of one name are dialled in their turn, and the first that
+//! connects is the session's (Happy Eyeballs, by the schedule of `relay::race`).
+//!
+//! A rival is a connection made ahead of the session; the winner is handed over to it.
+//! Invariants: a rival outlives neither its race nor its session; what it counts at
+//! its server is given back exactly once.
+
+use std::sync::Arc;
+
+use super::Reactor;
+use super::sessions::{Ahead, Purpose};
+use super::upstream::server::Server;
+use crate::balance::health::Admission;
+use crate::engine::{Engine, SessionKey, Start};
+use crate::relay::Side;
+use crate::relay::ending::Cause;
+use crate::relay::race::{ATTEMPT_FLOOR, Race, RaceRules, Step};
+use crate::relay::session::{Close, Event as SessionEvent};
+use crate::relay::time::Time;
+
+/// A race under way.
+#[derive(Debug)]
+pub(super) struct Heat {
+    race: Race,
+    /// Its addresses, in order; the first is the one that was chosen and admitted.
+    servers: Vec<Arc<Server>>,
+    admission: Admission,
+    /// Connects under way.
+    rivals: Vec<SessionKey>,
+    /// When the schedule has its next step.
+    wake: Time,
+    last: Cause,
+}
+
+impl Heat {
+    /// When the schedule has its next step.
+    pub(super) const fn wake(&self) -> Time {
+        self.wake
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    pub(super) fn start_race(
+        &mut self,
+        key: SessionKey,
+        servers: Vec<Arc<Server>>,
+        admission: Admission,
+    ) -> Option<SessionEvent> {
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let forward = &entry.listener.forward;
+        let rules = RaceRules {
+            attempt_delay: self.pools[forward.pool].setup.attempt_delay,
+            total: forward.rules.deadlines.connect,
+            floor: ATTEMPT_FLOOR,
+        };
+        entry.dialling.get_or_insert_default().race = Some(Heat {
+            race: Race::new(servers.len() as u16, now, &rules),
+            servers,
+            admission,
+            rivals: Vec::new(),
+            wake: now,
+            last: Cause::ConnectTimeout,
+        });
+        self.step_race(key)
+    }
+
+    fn heat(&mut self, key: SessionKey) -> Option<&mut Heat> {
+        let entry = self.ctx.sessions.get_mut(key)?;
+        entry.dialling.as_mut()?.race.as_mut()
+    }
+
+    /// Does what the schedule of a race has for now. The event is for the session.
+    pub(super) fn step_race(&mut self, key: SessionKey) -> Option<SessionEvent> {
+        let now = self.ctx.engine.now();
+        loop {
+            let heat = self.heat(key)?;
+            match heat.race.next(now) {
+                Step::Start(index) => {
+                    if let Some(event) = self.start_rival(key, index) {
+                        return Some(event);
+                    }
+                }
+                Step::Abandon(index) => {
+                    let late = self.rival(key, index);
+                    if let Some(late) = late {
+                        self.rival_failed(late, Cause::ConnectTimeout);
+                        self.close_ahead(late);
+                    }
+                }
+                Step::Wait(until) => {
+                    heat.wake = until;
+                    return None;
+                }
+                Step::Lost => {
+                    let last = heat.last;
+                    self.end_race(key);
+                    return Some(SessionEvent::ConnectFailed(last));
+                }
+            }
+        }
+    }
+
+    fn rival(&mut self, key: SessionKey, place: u16) -> Option<SessionKey> {
+        let rivals = self.heat(key)?.rivals.clone();
+        rivals.into_iter().find(|rival| {
+            let ahead = self.ctx.sessions.ahead(*rival);
+            ahead.is_some_and(
+                |it| matches!(it.purpose, Purpose::Rival { index, .. } if index == place),
+            )
+        })
+    }
+
+    fn start_rival(&mut self, key: SessionKey, index: u16) -> Option<SessionEvent> {
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let upstream = entry.listener.forward.pool;
+        let heat = entry.dialling.as_mut()?.race.as_mut()?;
+        let server = heat.servers[usize::from(index)].clone();
+        // The first was admitted and counted when it was chosen.
+        let admission = if index == 0 {
+            std::mem::replace(&mut heat.admission, Admission::Free)
+        } else {
+            let admission = server.marks.admit(now);
+            if admission == Admission::Marked {
+                heat.race.failed(index);
+                return None;
+            }
+            if !server.enter() {
+                heat.race.failed(index);
+                server.marks.abandoned(admission, now);
+                return None;
+            }
+            admission
+        };
+        let purpose = Purpose::Rival {
+            of: key,
+            index,
+            admission,
+        };
+        let ahead = Ahead {
+            purpose,
+            server: server.clone(),
+            since: now,
+            closing: false,
+        };
+        let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
+            server.marks.abandoned(admission, now);
+            self.release(&server);
+            self.heat(key)?.race.failed(index);
+            return None;
+        };
+        self.heat(key)?.rivals.push(rival);
+        let start = self.connect(upstream, &server, Some(key), |engine, target| {
+            engine.connect_ahead(rival, target)
+        });
+        match start {
+            Start::Pending => None,
+            Start::Done(Ok(())) => {
+                let (session, event) = self.rival_won(rival)?;
+                if event == SessionEvent::Connected {
+                    self.apply_connected(session);
+                }
+                Some(event)
+            }
+            Start::Done(Err(cause)) => {
+                self.rival_failed(rival, cause);
+                self.ctx.sessions.remove_ahead(rival);
+                None
+            }
+        }
+    }
+
+    /// A rival connected: its connection becomes the session's, the others are closed.
+    pub(super) fn rival_won(&mut self, rival: SessionKey) -> Option<(SessionKey, SessionEvent)> {
+        let ahead = self.ctx.sessions.ahead(rival)?;
+        let Purpose::Rival { of, admission, .. } = ahead.purpose else {
+            return None;
+        };
+        let (server, since) = (ahead.server.clone(), ahead.since);
+        if !self.ctx.engine.hand_over(rival, of) {
+            self.rival_failed(rival, Cause::NoMemory);
+            self.ctx.sessions.remove_ahead(rival);
+            return self.step_race(of).map(|event| (of, event));
+        }
+        self.ctx.sessions.remove_ahead(rival);
+        if let Some(heat) = self.heat(of) {
+            heat.rivals.retain(|it| *it != rival);
+        }
+        self.end_race(of);
+        server.tally.connected(self.ctx.engine.now().since(since));
+        self.settle_on(of, server, admission, false);
+        Some((of, SessionEvent::Connected))
+    }
+
+    /// A rival is out: counted, and the next one may start. Its slot is the caller's.
+    pub(super) fn rival_failed(&mut self, rival: SessionKey, cause: Cause) -> Option<SessionKey> {
+        let ahead = self.ctx.sessions.ahead(rival)?;
+        let Purpose::Rival {
+            of,
+            index,
+            admission,
+        } = ahead.purpose
+        else {
+            return None;
+        };
+        let server = ahead.server.clone();
+        self.count_connect_failure(of, &server, admission, cause);
+        self.release(&server);
+        let heat = self.heat(of)?;
+        heat.race.failed(index);
+        heat.rivals.retain(|it| *it != rival);
+        heat.last = cause;
+        Some(of)
+    }
+
+    /// The race of a session is over, one way or the other: no rival is left.
+    pub(super) fn end_race(&mut self, key: SessionKey) {
+        let now = self.ctx.engine.now();
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(dialling) = &mut entry.dialling else {
+            return;
+        };
+        let race = dialling.race.take();
+        if dialling.failures.is_empty() {
+            // All went well: there is nothing to remember.
+            entry.dialling = None;
+        }
+        let Some(heat) = race else { return };
+        for rival in heat.rivals {
+            if let Some(ahead) = self.ctx.sessions.ahead(rival) {
+                let server = ahead.server.clone();
+                if let Purpose::Rival { admission, .. } = ahead.purpose {
+                    server.marks.abandoned(admission, now);
+                }
+                self.release(&server);
+            }
+            self.close_ahead(rival);
+        }
+    }
+
+    /// Rivals that have not answered by the end of the session's own patience.
+    pub(super) fn race_timed_out(&mut self, key: SessionKey) -> bool {
+        let Some(heat) = self.heat(key) else {
+            return false;
+        };
+        for rival in heat.rivals.clone() {
+            self.rival_failed(rival, Cause::ConnectTimeout);
+            self.close_ahead(rival);
+        }
+        self.end_race(key);
+        true
+    }
+
+    /// Closes a connection made ahead; its slot is free once nothing is in flight.
+    pub(super) fn close_ahead(&mut self, key: SessionKey) {
+        let Some(ahead) = self.ctx.sessions.ahead_mut(key) else {
+            return;
+        };
+        if std::mem::replace(&mut ahead.closing, true) {
+            return;
+        }
+        // By a reset: nobody will ever read what the server may have said.
+        if self.ctx.engine.close(key, Side::Upstream, Close::Reset) == Start::Done(()) {
+            self.ctx.sessions.remove_ahead(key);
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Connections made ahead: what becomes of them, and the spares that stand ready for
+//! the next client (`warm`), so that a distant upstream's round trip is over before
+//! anybody waits for it.
+//!
+//! ```text
+//!   connecting ──► ready ──► handed to a client
+//!       │            └─────► ended by the server, or too old: closed, replaced
+//!       └─ failed: after a pause that doubles
+//! ```
+//! Invariants: a spare that the server has ended is never handed out (it is looked at
+//! right before); what a server said first is still in its socket then. Spares that do
+//! not live long pause their replacement, so that a server which ends idle connections
+//! at once is not stormed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Reactor;
+use super::context::Effect;
+use super::sessions::{Ahead, Purpose};
+use super::upstream::server::{Server, ServerSet, add};
+use crate::balance::health::Admission;
+use crate::engine::{Engine, SessionKey, Start};
+use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
+use crate::relay::session::Event as SessionEvent;
+use crate::relay::time::Time;
+
+/// Between looks at spares that nobody takes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A spare that its server ends sooner was not worth making.
+const WORTHWHILE: Duration = Duration::from_secs(1);
+
+/// First and longest pause after a spare that failed or did not live long.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Spares of one server that are made in one turn.
+const CONNECTS_PER_TURN: u32 = 16;
+
+/// A spare that has not connected by then is given up.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The spares of one pool on one reactor.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    lists: Vec<SpareList>,
+    /// Of servers that are in the pool no more: to be closed.
+    orphans: Vec<SessionKey>,
+}
+
+#[derive(Debug)]
+struct SpareList {
+    server: Arc<Server>,
+    /// Ready ones, the newest last.
+    ready: Vec<SessionKey>,
+    connecting: Vec<SessionKey>,
+    pause: Duration,
+    /// None is made before.
+    paused_until: Time,
+}
+
+impl Spares {
+    /// Keeps spares for these servers from now on.
+    pub(super) fn follow(&mut self, set: &ServerSet) {
+        let mut before = std::mem::take(&mut self.lists);
+        for member in set.members() {
+            let known = before
+                .iter()
+                .position(|list| Arc::ptr_eq(&list.server, &member.server));
+            let list = match known {
+                Some(at) => before.swap_remove(at),
+                None => SpareList {
+                    server: member.server.clone(),
+                    ready: Vec::new(),
+                    connecting: Vec::new(),
+                    pause: PAUSE,
+                    paused_until: Time::ZERO,
+                },
+            };
+            self.lists.push(list);
+        }
+        for list in before {
+            self.orphans.extend(list.ready);
+            self.orphans.extend(list.connecting);
+        }
+    }
+
+    fn list(&mut self, server: &Arc<Server>) -> Option<&mut SpareList> {
+        let same = |list: &&mut SpareList| Arc::ptr_eq(&list.server, server);
+        self.lists.iter_mut().find(same)
+    }
+
+    /// Forgets a spare; whether it was ready.
+    fn forget(&mut self, key: SessionKey) -> bool {
+        let mut was_ready = false;
+        for list in &mut self.lists {
+            list.connecting.retain(|it| *it != key);
+            let before = list.ready.len();
+            list.ready.retain(|it| *it != key);
+            was_ready |= list.ready.len() < before;
+        }
+        was_ready
+    }
+
+    fn take_all(&mut self) -> Vec<SessionKey> {
+        let mut all = std::mem::take(&mut self.orphans);
+        for list in &mut self.lists {
+            all.append(&mut list.ready);
+            all.append(&mut list.connecting);
+        }
+        all
+    }
+}
+
+impl SpareList {
+    /// Those that were made together fail together, and are one reason to pause.
+    fn hold_back(&mut self, now: Time) {
+        if now < self.paused_until {
+            return;
+        }
+        self.paused_until = now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    // Connections made ahead, rivals of a race among them.
+
+    /// A connection made ahead stands.
+    pub(super) fn ahead_connected(&mut self, key: SessionKey) {
+        let now = self.ctx.engine.now();
+        let Some(ahead) = self.ctx.sessions.ahead_mut(key).filter(|it| !it.closing) else {
+            return;
+        };
+        match &mut ahead.purpose {
+            Purpose::Rival { of, .. } => {
+                let of = *of;
+                match self.rival_won(key) {
+                    Some((session, event)) => self.conclude(session, event),
+                    None => self.ctx.out.push_back(Effect::Arm(of)),
+                }
+            }
+            Purpose::Spare {
+                upstream,
+                connected,
+            } => {
+                *connected = true;
+                // A server does not learn of the connection before: no client's bytes
+                // come along for the ACK to ride on.
+                self.ctx.engine.owe_no_ack(key);
+                let (index, server) = (*upstream, ahead.server.clone());
+                server.tally.connected(now.since(ahead.since));
+                ahead.since = now;
+                if let Some(list) = self.pools[index].spares.list(&server) {
+                    list.connecting.retain(|it| *it != key);
+                    list.ready.push(key);
+                }
+            }
+        }
+    }
+
+    /// A connection made ahead could not be made.
+    pub(super) fn ahead_failed(&mut self, key: SessionKey, cause: Cause) {
+        let Some(ahead) = self.ctx.sessions.ahead(key) else {
+            return;
+        };
+        if ahead.closing {
+            self.ctx.sessions.remove_ahead(key);
+            return;
+        }
+        match ahead.purpose {
+            Purpose::Rival { .. } => {
+                let session = self.rival_failed(key, cause);
+                self.ctx.sessions.remove_ahead(key);
+                if let Some(session) = session
+                    && let Some(event) = self.step_race(session)
+                {
+                    self.conclude(session, event);
+                } else if let Some(session) = session {
+                    self.ctx.out.push_back(Effect::Arm(session));
+                }
+            }
+            Purpose::Spare { upstream, .. } => {
+                let server = ahead.server.clone();
+                self.ctx.sessions.remove_ahead(key);
+                self.spare_failed(upstream, key, &server, cause);
+            }
+        }
+    }
+
+    /// A connection made ahead is closed for good.
+    pub(super) fn ahead_closed(&mut self, key: SessionKey) {
+        self.ctx.sessions.remove_ahead(key);
+    }
+
+    /// Something happened on a connection made ahead: its server may have ended it.
+    pub(super) fn ahead_ready(&mut self, key: SessionKey) {
+        let Some(ahead) = self.ctx.sessions.ahead(key) else {
+            return;
+        };
+        if let Purpose::Spare {
+            upstream,
+            connected: true,
+        } = ahead.purpose
+            && !ahead.closing
+            && !self.ctx.engine.is_fresh(key)
+        {
+            self.discard_spare(upstream, key);
+        }
+    }
+
+    /// Tells a session how its race ended.
+    pub(super) fn conclude(&mut self, session: SessionKey, event: SessionEvent) {
+        if event == SessionEvent::Connected {
+            self.connected(session);
+        } else {
+            self.deliver(session, event);
+        }
+    }
+
+    // Spares.
+
+    /// Gives a session a connection to this server that stands already.
+    pub(super) fn take_spare(
+        &mut self,
+        session: SessionKey,
+        upstream: PoolId,
+        server: &Arc<Server>,
+    ) -> bool {
+        let (index, now) = (upstream, self.ctx.engine.now());
+        if self.pools[index].setup.warm == 0 {
+            return false;
+        }
+        loop {
+            let list = self.pools[index].spares.list(server);
+            let Some(spare) = list.and_then(|list| list.ready.pop()) else {
+                return false;
+            };
+            self.warm_due = now;
+            if self.is_worn(index, spare) {
+                self.discard_spare(index, spare);
+                continue;
+            }
+            let handed_over = self.ctx.engine.hand_over(spare, session);
+            self.ctx.sessions.remove_ahead(spare);
+            if handed_over {
+                if let Some(list) = self.pools[index].spares.list(server) {
+                    list.pause = PAUSE;
+                }
+                add(&server.tally.warm_used, 1);
+                return true;
+            }
+        }
+    }
+
+    /// Too old, or ended by its server.
+    fn is_worn(&self, upstream: PoolId, spare: SessionKey) -> bool {
+        let max_age = self.pools[upstream].setup.warm_max_age;
+        let ahead = self.ctx.sessions.ahead(spare);
+        let young = ahead.is_some_and(|it| self.ctx.engine.now().since(it.since) < max_age);
+        !young || !self.ctx.engine.is_fresh(spare)
+    }
+
+    /// A ready spare is of no use any more.
+    fn discard_spare(&mut self, upstream: PoolId, spare: SessionKey) {
+        let now = self.ctx.engine.now();
+        let max_age = self.pools[upstream].setup.warm_max_age;
+        self.pools[upstream].spares.forget(spare);
+        if let Some(ahead) = self.ctx.sessions.ahead(spare) {
+            let (server, age) = (ahead.server.clone(), now.since(ahead.since));
+            add(&server.tally.warm_stale, 1);
+            if let Some(list) = self.pools[upstream].spares.list(&server) {
+                // Age is no fault of the server's.
+                if age < WORTHWHILE.min(max_age) {
+                    list.hold_back(now);
+                } else {
+                    list.pause = PAUSE;
+                }
+            }
+        }
+        self.close_ahead(spare);
+        self.warm_due = now;
+    }
+
+    fn spare_failed(
+        &mut self,
+        upstream: PoolId,
+        spare: SessionKey,
+        server: &Arc<Server>,
+        cause: Cause,
+    ) {
+        let now = self.ctx.engine.now();
+        self.ctx.counters.connect_failures.add(1);
+        self.pools[upstream].spares.forget(spare);
+        if let Some(list) = self.pools[upstream].spares.list(server) {
+            list.hold_back(now);
+        }
+        if cause.is_local_shortage() {
+            self.short_of(cause, server, Admission::Free);
+        } else {
+            server.tally.failed(cause);
+            self.blame(server, Admission::Free, cause);
+        }
+    }
+
+    /// Replaces what was taken or has worn out.
+    pub(super) fn keep_warm(&mut self) {
+        let now = self.ctx.engine.now();
+        if self.draining || now < self.warm_due {
+            return;
+        }
+        self.warm_due = Time::NEVER;
+        if self.doors.is_starved(now) {
+            // Descriptors are for clients first.
+            self.warm_due = now + LOOK;
+            return;
+        }
+        for index in self.pools.ids() {
+            if self.pools[index].setup.warm > 0 {
+                self.look_at_spares(index, now);
+                self.warm_due = self.warm_due.min(now + LOOK);
+            }
+        }
+    }
+
+    fn look_at_spares(&mut self, upstream: PoolId, now: Time) {
+        for orphan in std::mem::take(&mut self.pools[upstream].spares.orphans) {
+            self.close_ahead(orphan);
+        }
+        for at in 0..self.pools[upstream].spares.lists.len() {
+            let list = &self.pools[upstream].spares.lists[at];
+            let (server, ready) = (list.server.clone(), list.ready.clone());
+            let late = |key: &SessionKey| {
+                let ahead = self.ctx.sessions.ahead(*key);
+                ahead.is_none_or(|it| now.since(it.since) >= CONNECT_PATIENCE)
+            };
+            let late: Vec<_> = list.connecting.iter().copied().filter(late).collect();
+            for spare in late {
+                self.spare_failed(upstream, spare, &server, Cause::ConnectTimeout);
+                self.close_ahead(spare);
+            }
+            // A host that has lost its power ends nothing: what stood before it was
+            // found to be down is worth nothing after.
+            let doubtful = !server.is_up() || server.marks.is_marked();
+            for spare in ready {
+                if doubtful || self.is_worn(upstream, spare) {
+                    self.discard_spare(upstream, spare);
+                }
+            }
+            self.fill_up(upstream, at, &server, now);
+        }
+    }
+
+    /// Makes as many spares as are missing.
+    fn fill_up(&mut self, upstream: PoolId, at: usize, server: &Arc<Server>, now: Time) {
+        let wanted = self.pools[upstream].setup.warm as usize;
+        for _ in 0..CONNECTS_PER_TURN {
+            let list = &self.pools[upstream].spares.lists[at];
+            let enough = list.ready.len() + list.connecting.len() >= wanted;
+            let usable = server.is_up() && !server.marks.is_marked() && !server.is_full();
+            if enough || !usable || now < list.paused_until {
+                return;
+            }
+            let ahead = Ahead {
+                purpose: Purpose::Spare {
+                    upstream,
+                    connected: false,
+                },
+                server: server.clone(),
+                since: now,
+                closing: false,
+            };
+            let Some(spare) = self.ctx.sessions.insert_ahead(ahead) else {
+                return;
+            };
+            self.pools[upstream].spares.lists[at].connecting.push(spare);
+            let start = self.connect(upstream, server, None, |engine, target| {
+                engine.connect_ahead(spare, target)
+            });
+            match start {
+                Start::Pending => {}
+                Start::Done(Ok(())) => self.ahead_connected(spare),
+                Start::Done(Err(cause)) => {
+                    self.ctx.sessions.remove_ahead(spare);
+                    self.spare_failed(upstream, spare, server, cause);
+                }
+            }
+        }
+        // The rest is for the next turn: clients wait meanwhile.
+        self.warm_due = now;
+    }
+
+    /// Closes every spare: their descriptors are wanted, or the end is near.
+    pub(super) fn drop_spares(&mut self) {
+        for index in self.pools.ids() {
+            for spare in self.pools[index].spares.take_all() {
+                self.close_ahead(spare);
+            }
+        }
+        self.warm_due = self.ctx.engine.now() + LOOK;
+    }
+}

@@ -1,0 +1,129 @@
+//! The pools of a simulated run: servers that checks find down or up, and that names
+//! list or do not.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thalweg::balance::health;
+use thalweg::config::{AdminState, HashKey, Resolve};
+use thalweg::engine::Engine;
+use thalweg::engine::sim::{SERVERS, Sim};
+use thalweg::net::options::{Leg, SocketOptions};
+use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use thalweg::reactor::{Reactor, UpstreamSetup};
+use thalweg::relay::id::{PoolId, ServerId};
+
+use super::plan::{Change, Fate, PoolPlan};
+
+/// Which servers each pool has: they share some.
+const POOLS: [std::ops::Range<usize>; 2] = [0..3, 1..SERVERS];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    plan: PoolPlan,
+    servers: Vec<Arc<Server>>,
+    listed: RefCell<[bool; SERVERS]>,
+    max_connections: Option<u32>,
+}
+
+impl Pools {
+    pub(crate) fn new(plan: &PoolPlan) -> Self {
+        let server = |index| {
+            Arc::new(Server::new(ServerSettings {
+                id: ServerId::new(index as u32),
+                endpoint: Sim::server(index),
+                host: None,
+                pool: "sim".into(),
+                max_connections: plan.max_connections,
+                admin: AdminState::Active,
+                max_fails: plan.max_fails,
+                fail_timeout: Duration::from_millis(500),
+            }))
+        };
+        Self {
+            plan: *plan,
+            servers: (0..SERVERS).map(server).collect(),
+            listed: RefCell::new([true; SERVERS]),
+            max_connections: plan.max_connections,
+        }
+    }
+
+    fn set(&self, pool: usize) -> Arc<ServerSet> {
+        let last = POOLS[pool].end - 1;
+        let listed = self.listed.borrow();
+        let members = POOLS[pool].clone().filter(|index| listed[*index]);
+        let members = members.map(|index| Member {
+            server: self.servers[index].clone(),
+            weight: index as u32 + 1,
+            backup: self.plan.backup && index == last,
+            family: self.plan.raced.then_some(0),
+        });
+        Arc::new(ServerSet::new(
+            members.collect(),
+            self.plan.policy,
+            Resolve::First,
+            Duration::from_millis(200),
+        ))
+    }
+
+    pub(crate) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
+        let setup = |pool| UpstreamSetup {
+            set: self.set(pool),
+            options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
+            hash: HashKey::Address,
+            queue: self.plan.queue,
+            attempt_delay: Duration::from_millis(250),
+            sources: [].into(),
+            transparent: false,
+            warm: self.plan.warm,
+            warm_max_age: Duration::from_secs(2),
+        };
+        let numbered = (0..POOLS.len()).map(|at| (PoolId::new(at as u32), setup(at)));
+        numbered.collect()
+    }
+
+    pub(crate) fn apply(&self, change: &Change, reactor: &mut Reactor<Sim>) {
+        let server = &self.servers[change.server];
+        let now = reactor.engine().now();
+        match change.what {
+            Fate::Down => server.checked(health::Change::Down, now),
+            Fate::Up => server.checked(health::Change::Up, now),
+            Fate::DownAndOut => {
+                server.checked(health::Change::Down, now);
+                // Cut sessions owe their peers nothing.
+                reactor.engine_mut().lenient = true;
+                reactor.cut_server(server);
+            }
+            Fate::Gone | Fate::Back => {
+                self.listed.borrow_mut()[change.server] = change.what == Fate::Back;
+                for pool in 0..POOLS.len() {
+                    reactor.replace_servers(PoolId::new(pool as u32), self.set(pool));
+                }
+            }
+        }
+    }
+
+    /// No server has more sessions than it may, nor all of them more than there are
+    /// sessions and rivals of races.
+    pub(crate) fn check(&self, live: usize) {
+        let mut total = 0;
+        for server in &self.servers {
+            let active = server.active();
+            let max = self.max_connections.unwrap_or(u32::MAX);
+            assert!(active <= max, "{active} sessions on a server for {max}");
+            total += active as usize;
+        }
+        let rivals = if self.plan.raced { 4 } else { 1 };
+        assert!(total <= live * rivals, "{total} active, {live} live");
+    }
+
+    /// Every session has left its server.
+    pub(crate) fn check_empty(&self) {
+        for server in &self.servers {
+            assert_eq!(server.active(), 0, "a session never left its server");
+        }
+    }
+}
