@@ -4,8 +4,8 @@ use super::*;
 use crate::relay::ending::{self, Cause, Who};
 use crate::relay::lane::{FillBlock, PathPolicy};
 
-/// What a session cost before it was split in stages; thousands of idle ones are kept.
-const SESSION_MAX: usize = 208;
+/// Bytes of a session: thousands of idle ones are kept.
+const SESSION_MAX: usize = 200;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);
