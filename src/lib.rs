@@ -3,7 +3,7 @@
 //! speed, and the harness that measures what each of them does.
 //!
 //! The rooms, lowest first. A room imports only from rooms above it in this
-//! table; `tests/architecture.rs` reads the table and checks that.
+//! table; `tests/it/architecture` reads the table and checks that.
 //!
 //! | room | what lives there |
 //! | --- | --- |

@@ -5,7 +5,7 @@
 //! the relay above it sees counts.
 //!
 //! # The contract of [`Engine`]
-//! Written here, tested on each engine by `tests/conformance`:
+//! Written here, tested on each engine by `tests/it/conformance`:
 //! 1. One outcome for each operation: [`Engine::connect`] answers at once or
 //!    later by an event, never both; likewise [`Engine::close`].
 //! 2. An engine never calls back: it returns, or queues an [`Event`].

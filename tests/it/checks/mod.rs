@@ -1,0 +1,11 @@
+//! Active checks against real servers on loopback (behaviour 31), and the marks that
+//! reactors share.
+
+mod commands;
+mod connections;
+mod counts;
+mod marks;
+mod origin;
+mod plans;
+mod tls;
+mod watch;

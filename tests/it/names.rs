@@ -1,0 +1,331 @@
+//! Servers that are names, on the real binary: behaviours 58, 59 and 60 against a
+//! name server of the test's own.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::kit::directory::Directory;
+use crate::kit::namespace::Firewall;
+use crate::kit::peer::{transfer, unless_reset};
+use crate::kit::*;
+use hickory_resolver::proto::rr::RecordType;
+
+/// A name server, and files that name no other.
+struct Names {
+    dns: Dns,
+    directory: Directory,
+}
+
+impl Names {
+    fn new() -> Self {
+        let directory = Directory::new();
+        let options = "options timeout:1 attempts:1\n";
+        std::fs::write(directory.join("resolv.conf"), options).unwrap();
+        std::fs::write(directory.join("hosts"), "").unwrap();
+        Self {
+            dns: Dns::start(),
+            directory,
+        }
+    }
+
+    /// From a free port to a pool with this server, whose name is asked for often.
+    fn setup(&self, case: Case, server: &str) -> Setup {
+        let path = |file| format!("\"{}\"", self.directory.join(file).display());
+        Setup::new("pool")
+            .case(case)
+            .set("global.dns_servers", format!("\"{}\"", self.dns.address()))
+            .set("global.resolv_conf", path("resolv.conf"))
+            .set("global.hosts", path("hosts"))
+            .set("upstream.pool.servers", format!("[\"{server}\"]"))
+            .set("upstream.pool.resolve_ttl_min", "\"100ms\"")
+            .set("upstream.pool.resolve_ttl_max", "\"300ms\"")
+    }
+}
+
+/// A server at an address of its own on the loopback network, with this port or one
+/// from the kernel.
+fn server(last: u8, port: u16) -> Listener {
+    let address = SocketAddr::from(([127, 0, 58, last], port));
+    Listener::with(address, 16, None)
+}
+
+fn ip(listener: &Listener) -> String {
+    listener.address().ip().to_string()
+}
+
+/// A new session through the forwarder, there and back.
+#[track_caller]
+fn session(forwarder: &Forwarder, to: &Listener) -> (Peer, Peer) {
+    let mut client = forwarder.connect();
+    let mut upstream = to.accept();
+    transfer(&mut client, &mut upstream, 1000);
+    transfer(&mut upstream, &mut client, 1000);
+    (client, upstream)
+}
+
+/// Whether a new session comes to `one` rather than to `other`.
+#[track_caller]
+fn comes_to(forwarder: &Forwarder, one: &Listener, other: &Listener) -> bool {
+    let _client = forwarder.connect();
+    let short = Duration::from_millis(2);
+    let came = poll(PATIENCE, || {
+        let to_one = one.accept_within(short).map(|_| true);
+        to_one.or_else(|| other.accept_within(short).map(|_| false))
+    });
+    came.expect("the session comes to neither")
+}
+
+#[test]
+fn b58_the_last_good_set_and_the_port_stay_in_use() {
+    let failures = [
+        ("NXDOMAIN", Says::NX_DOMAIN),
+        ("SERVFAIL", Says::SERV_FAIL),
+        ("in time", Says::Silence),
+        ("no A or AAAA", Says::Nothing),
+        ("a loop", Says::alias(1, "other.test")),
+        ("in time", Says::Truncated(Box::new(Says::Silence))),
+    ];
+    on_every_engine(|case| {
+        for (reason, failure) in failures.clone() {
+            let names = Names::new();
+            let alive = server(1, 0);
+            let good = Says::addresses(1, &[&ip(&alive)]);
+            names.dns.set("db.test", good.clone());
+            names.dns.set("other.test", Says::alias(1, "db.test"));
+            let name = format!("db.test:{}", alive.address().port());
+            let forwarder = names.setup(case, &name).start();
+            session(&forwarder, &alive);
+
+            names.dns.set("db.test", failure);
+            let line = forwarder.wait_for_line(&format!("name {name}: "));
+            assert!(line.message().contains(reason), "{line:?}");
+            for _ in 0..20 {
+                session(&forwarder, &alive);
+            }
+            names.dns.set("db.test", good);
+            forwarder.wait_for_line(&format!("name {name} resolves again"));
+            assert_eq!(forwarder.lines_with(&format!("name {name}: ")).len(), 1);
+        }
+    });
+}
+
+#[test]
+fn b58_a_name_that_does_not_resolve_holds_nobody_up() {
+    on_every_engine(|case| {
+        for failure in [Says::NX_DOMAIN, Says::Silence] {
+            let names = Names::new();
+            // Far longer than the start waits.
+            let options = "options timeout:30 attempts:1\n";
+            std::fs::write(names.directory.join("resolv.conf"), options).unwrap();
+            names.dns.set("db.test", failure.clone());
+            let (other, late) = (Listener::new(), server(1, 0));
+            let name = format!("db.test:{}", late.address().port());
+            let setup = names.setup(case, &name);
+            let forwarder = setup.and("127.0.0.1:0", other.address()).start();
+
+            // Whoever wants the name is told at once that nobody is there.
+            let client = unless_reset(Peer::try_connect(forwarder.address()));
+            if let Some(mut client) = client {
+                client.receive_until_end();
+            }
+            let record = forwarder.wait_for_session();
+            assert_eq!((record.code(), record.attempts()), ("SC", 0), "{record:?}");
+
+            // Meanwhile the other forward does not notice.
+            let address = forwarder.addresses()[1].parse().unwrap();
+            for _ in 0..50 {
+                let mut client = Peer::connect(address);
+                let mut upstream = other.accept();
+                transfer(&mut client, &mut upstream, 1000);
+                transfer(&mut upstream, &mut client, 1000);
+            }
+
+            // The silent one is asked again only when its time is up.
+            if matches!(failure, Says::Silence) {
+                continue;
+            }
+            names.dns.set("db.test", Says::addresses(1, &[&ip(&late)]));
+            forwarder.wait_for_line(&format!("name {name} resolves again"));
+            wait_until("a session", PATIENCE, || {
+                let client = unless_reset(Peer::try_connect(forwarder.address()));
+                client.is_some() && late.accept_within(Duration::from_millis(100)).is_some()
+            });
+        }
+    });
+}
+
+#[test]
+fn b58_a_thousand_answers_are_no_thousand_servers() {
+    on_every_engine(|case| {
+        let names = Names::new();
+        let alive = Listener::on(Ipv4Addr::UNSPECIFIED.into());
+        let thousand = (0..1000_u32).map(|n| IpAddr::from(Ipv4Addr::from(0x7f3a_0100 + n)));
+        names.dns.set("db.test", Says::all(1, thousand));
+        let name = format!("db.test:{}", alive.address().port());
+        let forwarder = names.setup(case, &name).start();
+        forwarder.wait_for_line("it has 1000 addresses; 256 of them are used");
+        for _ in 0..20 {
+            session(&forwarder, &alive);
+        }
+    });
+}
+
+#[test]
+fn b58_silent_names_take_a_bounded_number_of_descriptors() {
+    // As `control::resolve::descriptors` says of very many names.
+    const BOUND: usize = 3 * 32 + 16;
+    let epoll = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let names = Names::new();
+    let many: Vec<String> = (0..150).map(|n| format!("silent{n}.test")).collect();
+    for name in &many {
+        names.dns.set(name, Says::Silence);
+    }
+    let servers: Vec<String> = many.iter().map(|name| format!("\"{name}:1\"")).collect();
+    let setup = names.setup(epoll, "placeholder.test:1");
+    let forwarder = setup
+        .set("upstream.pool.servers", format!("[{}]", servers.join(",")))
+        .start();
+    let mut most = 0;
+    wait_until("most of the names were asked for", PATIENCE, || {
+        most = most.max(forwarder.process().descriptors().sockets);
+        let asked = names.dns.asked();
+        let asked: BTreeSet<_> = asked.iter().map(|it| &it.name).collect();
+        asked.len() > 120
+    });
+    // One socket is the listener's.
+    assert!(most > 32 && most <= BOUND + 1, "{most} sockets");
+}
+
+#[test]
+fn b59_new_sessions_follow_a_change_and_old_ones_stay() {
+    on_every_engine(|case| {
+        let names = Names::new();
+        let before = server(1, 0);
+        let port = before.address().port();
+        let after = server(2, port);
+        names
+            .dns
+            .set("db.test", Says::addresses(1, &[&ip(&before)]));
+        let forwarder = names.setup(case, &format!("db.test:{port}")).start();
+        let (mut client, mut upstream) = session(&forwarder, &before);
+
+        names.dns.set("db.test", Says::addresses(1, &[&ip(&after)]));
+        // Whoever connects before the change is there still reaches the old one.
+        wait_until("sessions go to the new address", PATIENCE, || {
+            comes_to(&forwarder, &after, &before)
+        });
+        for _ in 0..10 {
+            session(&forwarder, &after);
+        }
+        assert!(before.accept_within(Duration::ZERO).is_none());
+        transfer(&mut client, &mut upstream, 100_000);
+        transfer(&mut upstream, &mut client, 100_000);
+    });
+}
+
+#[test]
+fn b59_a_service_moves_to_another_port() {
+    on_every_engine(|case| {
+        let names = Names::new();
+        let (one, two) = (server(1, 0), server(1, 0));
+        let services = |listener: &Listener| {
+            Says::services(1, &[(0, 1, listener.address().port(), "db.test")])
+        };
+        names.dns.set("db.test", Says::addresses(1, &[&ip(&one)]));
+        names.dns.set("_db._tcp.test", services(&one));
+        let forwarder = names.setup(case, "srv:_db._tcp.test").start();
+        session(&forwarder, &one);
+        names.dns.set("_db._tcp.test", services(&two));
+        forwarder.wait_for_line(&format!("srv:_db._tcp.test is {}", two.address()));
+        wait_until("sessions go to the new port", PATIENCE, || {
+            comes_to(&forwarder, &two, &one)
+        });
+    });
+}
+
+#[test]
+fn b60_a_dead_family_costs_one_attempt_delay() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    namespace.run(|| {
+        let Some(firewall) = Firewall::new() else {
+            return;
+        };
+        namespace::ip("addr add 2001:db8::1/128 dev lo nodad");
+        // Dropped, so that neither a refusal nor a missing route tells.
+        firewall.drop_packets("ip6 daddr 2001:db8::1 tcp flags syn");
+        let epoll = Case {
+            engine: "epoll",
+            path: "auto",
+        };
+        let names = Names::new();
+        let alive = server(1, 0);
+        let both = [ip(&alive), "2001:db8::1".to_owned()];
+        let both: Vec<&str> = both.iter().map(String::as_str).collect();
+        names.dns.set("db.test", Says::addresses(1, &both));
+        let name = format!("db.test:{}", alive.address().port());
+        for resolve in ["\"first\"", "\"all\""] {
+            let setup = |case| {
+                names
+                    .setup(case, &name)
+                    .set("upstream.pool.resolve", resolve)
+                    .set("defaults.connect_timeout", "\"60s\"")
+            };
+            // Two sessions: with "all" one of them begins with the dead address.
+            let forwarder = setup(epoll).start();
+            session(&forwarder, &alive);
+            session(&forwarder, &alive);
+            for record in forwarder.wait_for_sessions(2) {
+                let took = Duration::from_micros(record.number("connect_us").unwrap());
+                // An attempt delay and not the connect time-out.
+                assert!(took < Duration::from_secs(20), "{resolve}: {took:?}");
+            }
+        }
+        assert!(
+            names
+                .dns
+                .asked()
+                .iter()
+                .any(|it| it.kind == RecordType::AAAA)
+        );
+    });
+}
+
+/// Two attempts are under way when the client leaves: both are given up.
+#[test]
+fn b13_a_client_that_leaves_takes_its_race_with_it() {
+    on_every_engine(|case| {
+        let Some(namespace) = Namespace::new() else {
+            return;
+        };
+        namespace.run(|| {
+            let Some(firewall) = Firewall::new() else {
+                return;
+            };
+            firewall.drop_packets("ip daddr 127.0.60.0/24 tcp flags syn");
+            let names = Names::new();
+            let mute = Says::addresses(60, &["127.0.60.1", "127.0.60.2"]);
+            names.dns.set("db.test", mute);
+            let forwarder = names
+                .setup(case, "db.test:5000")
+                .set("upstream.pool.resolve", "\"first\"")
+                .set("upstream.pool.attempt_delay", "\"50ms\"")
+                .set("defaults.connect_timeout", "\"60s\"")
+                .start();
+            let sockets = || forwarder.process().descriptors().sockets;
+            let idle = sockets();
+            let client = forwarder.connect();
+            wait_until("both are dialled", PATIENCE, || sockets() >= idle + 3);
+            client.reset();
+            let record = forwarder.wait_for_session();
+            assert_eq!((record.code(), record.cause()), ("CC", "reset"));
+            wait_until("nothing is left", PATIENCE, || sockets() <= idle);
+            forwarder.check_quiet();
+        });
+    });
+}
