@@ -114,7 +114,7 @@ mod tests {
         };
         let networks = Networks::new((0..COUNT).map(|at| (network(at), 443..=443, at)));
         for at in (0..COUNT).step_by(997) {
-            let ip = Ipv4Addr::from_bits(at << 8 | 77).into();
+            let ip = Ipv4Addr::from_bits((at << 8) + 77).into();
             assert_eq!(networks.first(ip, 443), Some(at));
             assert_eq!(networks.first(ip, 80), None);
         }

@@ -4,8 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-const fn v4(ip: [u8; 4], prefix: u8) -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::from_octets(ip), prefix)
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
 const fn v6(a: u16, b: u16, prefix: u8) -> Ipv6Net {
@@ -52,13 +52,13 @@ const NAT64: Ipv6Net = v6(0x64, 0xff9b, 96);
 pub fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !SPECIAL_V4.iter().any(|special| special.contains(&ip)),
-        IpAddr::V6(ip) => match behind_nat64(ip.into()) {
-            Some(within) => is_public(within.into()),
-            None => {
-                let special = SPECIAL_V6.iter().any(|special| special.contains(&ip));
-                GLOBAL_V6.contains(&ip) && !special
+        IpAddr::V6(ip) => {
+            if let Some(within) = behind_nat64(ip.into()) {
+                return is_public(within.into());
             }
-        },
+            let special = SPECIAL_V6.iter().any(|special| special.contains(&ip));
+            GLOBAL_V6.contains(&ip) && !special
+        }
     }
 }
 

@@ -148,12 +148,12 @@ impl Closing {
                 cx.common.gone(Side::Upstream);
                 self.finish_if_closed(cx).stay()
             }
-            (Event::Looked { .. }, _)
-            | (Event::Answered(_), Phase::Parting | Phase::Closing | Phase::Over)
+            (Event::Answered(_), Phase::Parting | Phase::Closing | Phase::Over)
             | (Event::Pumped { .. }, Phase::Refusing | Phase::Closing | Phase::Over)
             | (Event::Cut { .. }, Phase::Closing | Phase::Over)
             | (
-                Event::Requested
+                Event::Looked { .. }
+                | Event::Requested
                 | Event::Vanished(_)
                 | Event::Admitted
                 | Event::Rejected(_)

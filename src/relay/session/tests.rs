@@ -468,8 +468,8 @@ fn event(life: &mut Life, owed: &mut Owed, what: u8, dice: u8) -> Event {
         9 => Event::Ready {
             side: if some { Side::Client } else { Side::Upstream },
             readiness: Readiness {
-                readable: dice % 3 != 0,
-                writable: dice % 5 != 0,
+                readable: !dice.is_multiple_of(3),
+                writable: !dice.is_multiple_of(5),
                 failed: false,
             },
         },
