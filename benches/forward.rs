@@ -15,6 +15,7 @@
 //! `cargo bench --bench forward` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -34,8 +35,9 @@ use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
-use thalweg::reactor::{ForwardSetup, Gate, ListenerSetup, Reactor, Setup, UpstreamSetup};
+use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
 use thalweg::relay::ending::Cause;
+use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
 
@@ -327,27 +329,29 @@ fn setup(
         path,
         fill_limit: SCRATCH,
     };
-    let forward = ForwardSetup {
+    let pool = PoolId::new(0);
+    let forward = Forward {
+        id: ForwardId::new(0),
         name: "bench".into(),
         rules,
-        upstream: 0,
+        pool,
         gate: None,
         proxy: None,
     };
     let plan = options.plan(Leg::Upstream);
     Setup {
         reactor: 0,
-        forwards: vec![forward],
-        upstreams: vec![UpstreamSetup::single(Endpoint::Inet(server), plan)],
-        listeners: vec![ListenerSetup {
-            forward: 0,
+        pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
+        listeners: vec![Arc::new(Listener {
+            id: ListenerId::new(0),
             address: Endpoint::Inet(address),
-        }],
+            forward: Arc::new(forward),
+        })],
         gate: Arc::new(Gate::new(1000)),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
-        taps: Vec::new(),
+        taps: BTreeMap::new(),
         concierge: None,
     }
 }

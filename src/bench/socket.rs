@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::bench::units;
+use crate::net::address::{Address, AddressError};
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::TcpInfo;
@@ -183,16 +184,19 @@ pub(crate) fn congestion_of(socket: &impl AsFd) -> io::Result<String> {
 /// # Errors
 /// The text and what is wrong with it.
 pub fn resolve(text: &str) -> Result<SocketAddr, String> {
-    if let Some(port) = text.strip_prefix(':') {
-        let port: u16 = port
-            .parse()
-            .map_err(|_| format!("`{text}`: `{port}` is not a port"))?;
-        return Ok(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)));
+    let address: Address = text.parse().map_err(|e: AddressError| e.to_string())?;
+    match address {
+        Address::Any { port } => Ok(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))),
+        Address::Inet(address) => Ok(address),
+        Address::Name { host, port } => (host.as_str(), port)
+            .to_socket_addrs()
+            .map_err(|error| format!("`{text}`: {error}"))?
+            .next()
+            .ok_or_else(|| format!("`{text}`: no address")),
+        Address::Unix(_) | Address::Srv(_) => {
+            Err(format!("`{text}` is not HOST:PORT, which this takes"))
+        }
     }
-    text.to_socket_addrs()
-        .map_err(|error| format!("`{text}`: {error}"))?
-        .next()
-        .ok_or_else(|| format!("`{text}`: no address"))
 }
 
 /// This end's `TCP_INFO` as one line of `name=value` words.

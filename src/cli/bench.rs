@@ -21,7 +21,8 @@ use crate::bench::load::shape::Shape;
 use crate::bench::path::{Link, PathFacts, PathSpec};
 use crate::bench::report::{self, Report};
 use crate::bench::subjects::{self, Subject};
-use crate::bench::{machine, netns, stats, units};
+use crate::bench::{machine, netns, stats};
+use crate::config::units::parse_duration;
 use crate::net::limits;
 use crate::observe::log::timestamp;
 
@@ -69,10 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Measured time in each round [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Traffic before the measured time [default: 300ms]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     warm_up: Option<Duration>,
     /// Few and short rounds, everything on one core: under a minute
     #[arg(long)]

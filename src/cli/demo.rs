@@ -24,6 +24,7 @@ use crate::bench::probe::{ProbeOptions, probe};
 use crate::bench::report::table::align;
 use crate::bench::subjects::running::{Running, Stage, Workspace};
 use crate::bench::{process, units};
+use crate::config::units::parse_duration;
 use crate::net::limits;
 
 /// See it work: an origin, the forwarder, and traffic through it, in ten seconds
@@ -34,7 +35,7 @@ use crate::net::limits;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How long, all together
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     time: Duration,
 }
 

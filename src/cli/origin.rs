@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::bench::interrupt::Interrupt;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
-use crate::bench::{socket, units};
+use crate::bench::socket;
+use crate::config::units::parse_duration;
 use crate::net::limits;
 
 /// Serve the far end of measurements: commands, echo, discard, source.
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     pub max_connections: usize,
     /// A connection without a byte for so long is closed
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub idle_timeout: Duration,
 }
 

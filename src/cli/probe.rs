@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::bench::probe::{ProbeOptions, ProbeReport, probe};
 use crate::bench::{socket, units};
+use crate::config::units::parse_duration;
 
 /// Check a path to a `thalweg origin`: do strings and records come back intact?
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub records: u32,
     /// Each wait ends after this
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Print the result as JSON
     #[arg(long)]

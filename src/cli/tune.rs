@@ -17,7 +17,8 @@ use super::{USAGE, output};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Direction;
 use crate::bench::path::PathSpec;
-use crate::bench::{machine, socket, units};
+use crate::bench::{machine, socket};
+use crate::config::units::parse_duration;
 use crate::net::limits;
 use crate::observe::log::timestamp;
 use crate::tune::measure::Terms;
@@ -53,7 +54,7 @@ pub struct Args {
     #[command(flatten)]
     place: PlaceArgs,
     /// Everything ends within this
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_duration)]
     time: Duration,
     /// What is wanted: throughput, latency (p99 under load), cpu (seconds a gigabyte), or
     /// weights such as throughput=1,latency=0.5

@@ -9,7 +9,7 @@ use super::raw::{Entry, Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::units::format_duration;
 use super::values;
-use crate::net::address::Address;
+use crate::proto::host;
 
 /// How, and how often, the servers of a pool are checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -414,13 +414,9 @@ fn server_name(node: &Node) -> Result<String, Fault> {
         let fault = Fault::new("a server name is not an IP address (RFC 6066)");
         return Err(fault.remedy("leave it out for servers without a name"));
     }
-    // The dot keeps `unix` and `srv` from being prefixes.
-    let name = text.strip_suffix('.').unwrap_or(text);
-    match format!("{name}.:443").parse() {
-        Ok(Address::Name { host, .. }) => Ok(host),
-        Ok(_) => Err(Fault::new("this is not a host name").remedy(REMEDY)),
-        Err(error) => Err(Fault::from(error).remedy(REMEDY)),
-    }
+    host::parse(text).map_err(|error| {
+        Fault::new(error.to_string()).remedy(format!("{}; {REMEDY}", error.remedy()))
+    })
 }
 
 /// A program by its absolute path, because a service's search path is anybody's

@@ -43,7 +43,7 @@ pub use http_connect::{AccessRules, HttpConnect, Mode};
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
 pub use server::{AdminState, Server};
-pub use tap::{Network, Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
+pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
 
 /// What a configuration is made from. All parts are optional; together they must
 /// name at least one forward.

@@ -4,13 +4,15 @@
 //! it does not write from `[defaults]`; `tap = "off"` taps nothing there.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use super::choices::{TAP_DIRECTIONS, TAP_FORMATS};
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report, Span, nearest};
 use super::values;
+use crate::net::network;
 use crate::relay::Direction;
 
 /// A tap with every default filled in.
@@ -66,8 +68,9 @@ impl fmt::Display for TapTarget {
 /// `filter =`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapFilter {
-    /// Clients whose sessions are tapped; empty: all of them.
-    pub client: Vec<Network>,
+    /// Clients whose sessions are tapped, an IPv4-mapped address as IPv4; empty: all
+    /// of them.
+    pub client: Vec<IpNet>,
     /// Which way.
     pub direction: TapDirection,
     /// Of so many sessions, so many.
@@ -127,43 +130,6 @@ impl Sample {
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.part, self.of)
-    }
-}
-
-/// `10.0.0.0/8`: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// The bits that do not count are zero.
-    pub address: IpAddr,
-    /// Bits that count: up to 32 or 128.
-    pub bits: u8,
-}
-
-impl Network {
-    /// Whether an address is one of it. IPv4-mapped addresses count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        masked(address.to_canonical(), self.bits) == Some(self.address)
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-/// `None`: an address has fewer bits.
-fn masked(address: IpAddr, bits: u8) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(v4) if bits <= 32 => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            Some(IpAddr::V4((v4.to_bits() & mask).into()))
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            Some(IpAddr::V6((v6.to_bits() & mask).into()))
-        }
-        IpAddr::V4(_) => None,
     }
 }
 
@@ -382,7 +348,7 @@ fn filter(node: &Node, report: &mut Report) -> Option<TapFilter> {
 }
 
 /// One network or a list of them; every wrong one is reported.
-fn networks(node: &Node, report: &mut Report) -> Vec<Network> {
+fn networks(node: &Node, report: &mut Report) -> Vec<IpNet> {
     let nodes = match &node.value {
         Value::Array(nodes) if nodes.is_empty() => {
             let fault = Fault::new("`client`: the list is empty: nobody would be tapped");
@@ -408,34 +374,9 @@ fn networks(node: &Node, report: &mut Report) -> Vec<Network> {
     found
 }
 
-fn network(node: &Node) -> Result<Network, Fault> {
-    const FORM: &str = "such as \"10.0.0.0/8\", \"192.0.2.7\" or \"2001:db8::/32\"";
-    let text = values::string(node)?;
-    let short: String = text.chars().take(60).collect();
-    let no = || Fault::new(format!("`{short}` is not a network")).remedy(FORM);
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| no())?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let bits = match bits {
-        None => longest,
-        Some(bits) if bits.bytes().all(|b| b.is_ascii_digit()) => bits.parse().map_err(|_| no())?,
-        Some(_) => return Err(no()),
-    };
-    if bits > longest {
-        let fault = Fault::new(format!("`{short}`: this family has {longest} bits"));
-        return Err(fault.remedy(FORM));
-    }
-    match masked(address, bits) {
-        Some(first) if first == address => Ok(Network { address, bits }),
-        first => {
-            let fault = Fault::new(format!("`{short}` has bits set behind its prefix"));
-            let first = first.unwrap_or(address);
-            Err(fault.remedy(format!("write \"{first}/{bits}\"")))
-        }
-    }
+fn network(node: &Node) -> Result<IpNet, Fault> {
+    network::parse(values::string(node)?)
+        .map_err(|error| Fault::new(error.problem).remedy(error.remedy))
 }
 
 fn sample(node: &Node) -> Result<Sample, Fault> {

@@ -277,6 +277,34 @@ pub fn format_rate(bytes_per_second: u64) -> String {
     largest_exact(bits, &RATES[..4]).unwrap_or_else(|| format!("{bytes_per_second}B/s"))
 }
 
+/// Reads a number of things or events: `500`, `20k`, `1.5M`.
+pub fn parse_count(text: &str) -> Result<u64, UnitError> {
+    const REMEDY: &str = "write a whole number, such as 500, 20k (thousands) or 1.5M (millions)";
+    let Some((number, unit)) = Number::take(text) else {
+        return error(format!("`{}` is not a count", shown(text)), REMEDY);
+    };
+    let factor = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        _ => {
+            let problem = format!("`{}` is not a unit of a count", shown(unit));
+            return match unit {
+                "K" => error(problem, format!("did you mean `{}k`?", number.text)),
+                "m" => error(problem, format!("did you mean `{}M`?", number.text)),
+                _ => error(problem, REMEDY),
+            };
+        }
+    };
+    match number.times(factor).map(u64::try_from) {
+        Some(Ok(count)) => Ok(count),
+        _ => error(
+            format!("`{}` is not a whole number in range", shown(text)),
+            REMEDY,
+        ),
+    }
+}
+
 /// Reads `10%`: whole percents from none to all.
 pub fn parse_percent(text: &str) -> Result<u8, UnitError> {
     const REMEDY: &str = "write a whole number from 0% to 100%";
@@ -433,6 +461,21 @@ mod tests {
             let message = parse_rate(text).expect_err(text).to_string();
             assert!(message.contains(expected), "{text}: {message}");
         }
+        assert_eq!(parse_count("500"), Ok(500));
+        assert_eq!(parse_count("20k"), Ok(20_000));
+        assert_eq!(parse_count("1.5M"), Ok(1_500_000));
+        for (text, expected) in [
+            ("", "not a count"),
+            ("-1", "not a count"),
+            ("1K", "did you mean `1k`"),
+            ("1m", "did you mean `1M`"),
+            ("1 k", "not a unit"),
+            ("0.5", "whole number"),
+            ("99999999999999999999", "in range"),
+        ] {
+            let message = parse_count(text).expect_err(text).to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
     }
 
     #[test]
@@ -466,6 +509,7 @@ mod tests {
             let _ = parse_duration(&text);
             let _ = parse_size(&text);
             let _ = parse_rate(&text);
+            let _ = parse_count(&text);
             if let Ok(percent) = parse_percent(&text) {
                 prop_assert_eq!(parse_percent(&format_percent(percent)), Ok(percent));
             }

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod health;
 mod prepare;
 mod proxy;
+mod registry;
 mod report;
 pub mod resolve;
 mod signals;

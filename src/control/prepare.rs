@@ -1,6 +1,7 @@
 //! From a configuration to everything reactors need: limits raised, names looked
 //! up, sockets bound, and a word on each option that the kernel did not grant.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ use crate::net::listener::{self, BindError, Bound};
 use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
-use crate::observe::tap::{TapError, Taps};
-use crate::reactor::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, UpstreamSetup};
+use crate::observe::tap::{Source, TapError, Taps};
+use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 
 use super::proxy::{self, Desk, UsersError};
+use super::registry::Registry;
 use super::resolve::{self, Resolver};
 use super::upstreams::{Layout, Upstreams};
 
@@ -138,23 +141,26 @@ impl Prepared {
         let origin = Instant::now();
         let mut sockets = Vec::new();
         let mut forwards = Vec::new();
+        let mut ids = Ids::default();
         for (index, forward) in config.forwards.iter().enumerate() {
             report_options(forward, log);
             if forward.pool.transparent {
                 check_transparent(forward)?;
             }
-            forwards.push(forward_setup(forward, layout.of_forward[index], config));
+            let id = ids.forwards.id(forward.name.clone());
+            let at = Arc::new(forward_setup(id, forward, layout.of_forward[index], config));
             for address in &forward.listen {
-                let bound = bind(forward, address, index as u16, &mut shares, log)?;
+                let bound = bind(forward, address, &at, &mut ids, &mut shares, log)?;
                 sockets.push(bound);
             }
+            forwards.push(at);
         }
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(layout.build());
         let resolver = resolver(config, &layout, &upstreams, log)?;
         let desk = match &resolver {
             Some(resolver) if proxy::is_needed(config) => {
-                Some(Desk::new(config, resolver.clone())?)
+                Some(Desk::new(config, &forwards, resolver.clone())?)
             }
             _ => None,
         };
@@ -179,14 +185,13 @@ impl Prepared {
                 listeners: share.listeners,
                 setup: Setup {
                     reactor: index as u16,
-                    forwards: forwards.clone(),
-                    upstreams: setups.clone(),
-                    listeners: share.setups,
+                    pools: setups.clone(),
+                    listeners: share.at,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
-                    taps: taps.sources(index as u16),
+                    taps: sources(taps, index as u16, &forwards),
                     // Once its reactor stands, and can be told the answers.
                     concierge: None,
                 },
@@ -269,13 +274,43 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 #[derive(Debug, Default)]
 struct Share {
     listeners: Vec<epoll::Listener>,
-    setups: Vec<ListenerSetup>,
+    at: Vec<Arc<Listener>>,
+}
+
+/// Identities of what has a name.
+#[derive(Debug)]
+struct Ids {
+    forwards: Registry<String, ForwardId>,
+    listeners: Registry<(ForwardId, String), ListenerId>,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self {
+            forwards: Registry::new(ForwardId::new),
+            listeners: Registry::new(ListenerId::new),
+        }
+    }
+}
+
+/// What a reactor shows, by forward.
+fn sources(
+    taps: &Taps,
+    reactor: u16,
+    forwards: &[Arc<reactor::Forward>],
+) -> BTreeMap<ForwardId, Source> {
+    let sources = taps.sources(reactor).into_iter();
+    let of = |name: &Arc<str>| forwards.iter().find(|it| it.name == *name);
+    sources
+        .filter_map(|(name, source)| Some((of(&name)?.id, source)))
+        .collect()
 }
 
 fn bind(
     forward: &Forward,
     address: &Address,
-    index: u16,
+    at: &Arc<reactor::Forward>,
+    ids: &mut Ids,
     shares: &mut [Share],
     log: &Log,
 ) -> Result<Bound, StartError> {
@@ -287,10 +322,11 @@ fn bind(
     let options = Arc::new(forward.client.plan(Leg::Client));
     for (reactor, share) in shares.iter_mut().enumerate() {
         for socket in bound.take_share(reactor) {
-            share.setups.push(ListenerSetup {
-                forward: index,
+            share.at.push(Arc::new(Listener {
+                id: ids.listeners.id((at.id, socket.local.to_string())),
+                forward: at.clone(),
                 address: socket.local,
-            });
+            }));
             share.listeners.push(epoll::Listener {
                 fd: socket.fd,
                 family: socket.family,
@@ -328,7 +364,12 @@ fn report_options(forward: &Forward, log: &Log) {
     }
 }
 
-fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSetup {
+fn forward_setup(
+    id: ForwardId,
+    forward: &Forward,
+    pool: PoolId,
+    config: &Config,
+) -> reactor::Forward {
     let proxy = match &forward.mode {
         Mode::Tcp => None,
         Mode::HttpConnect(connect) => Some(connect),
@@ -357,10 +398,11 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
         // The engine reads no more than its scratch buffer or its pipe takes.
         fill_limit: config.global.scratch_buffer.max(config.global.pipe_size),
     };
-    ForwardSetup {
+    reactor::Forward {
+        id,
         name: forward.name.as_str().into(),
         rules,
-        upstream,
+        pool,
         proxy: proxy.map(|connect| ProxySetup {
             header_max: connect.header_max as usize,
             realm: connect.realm.as_str().into(),
@@ -406,9 +448,9 @@ fn engine_setup(config: &Config) -> epoll::Setup {
 }
 
 /// Descriptors of the connections that are kept warm.
-fn spares(upstreams: &[UpstreamSetup], reactors: usize) -> u32 {
+fn spares(upstreams: &BTreeMap<PoolId, UpstreamSetup>, reactors: usize) -> u32 {
     let of = |it: &UpstreamSetup| it.warm.saturating_mul(it.set.members().len() as u32);
-    let each = upstreams.iter().map(of).fold(0, u32::saturating_add);
+    let each = upstreams.values().map(of).fold(0, u32::saturating_add);
     each.saturating_mul(reactors as u32)
 }
 

@@ -17,6 +17,7 @@ use crate::observe::log::Log;
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{Reactor, Setup, Verdict};
 use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
 
 /// What control tells a reactor.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(super) enum Order {
     /// Bring the gauges up to date.
     Publish,
     /// These are the servers of an upstream from now on.
-    Servers(u16, Arc<ServerSet>),
+    Servers(PoolId, Arc<ServerSet>),
     /// End the sessions of a server.
     CutServer(Arc<Server>),
     /// Where the request of a session may go.
@@ -196,7 +197,7 @@ fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Order>, log: &Log) 
                         }
                         Order::Cut(cause) => reactor.cut_all(cause),
                         Order::Publish => reactor.publish(),
-                        Order::Servers(upstream, set) => reactor.replace_servers(upstream, set),
+                        Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
                         Order::Answer(key, verdict) => reactor.answered(key, verdict),
                     }

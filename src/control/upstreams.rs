@@ -8,7 +8,7 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +22,11 @@ use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::log::Log;
 use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
-use super::health::{CheckId, CheckPlan, Checker, Verdict};
-use super::resolve::{Answer, Name, NameId, NameRequest};
+use super::health::{CheckPlan, Checker, Verdict};
+use super::resolve::{Answer, Name, NameRequest};
 use super::thread::{Order, Wire};
 
 /// Every pool, and who is told of changes.
@@ -46,8 +47,8 @@ struct Pool {
     /// Servers that are listed or have sessions yet, by their place in the configuration.
     known: HashMap<(usize, Endpoint), Arc<Server>>,
     set: Arc<ServerSet>,
-    /// Indices of the upstreams that use it, in the order of every reactor.
-    upstreams: Vec<u16>,
+    /// What reactors know it by: once for each set of options that it is dialled with.
+    ids: Vec<PoolId>,
     /// How its servers are checked, if they are, and what such a connect sets.
     check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
@@ -63,9 +64,9 @@ enum Places {
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pools: Vec<(Arc<config::Pool>, Arc<str>)>,
-    upstreams: Vec<(usize, SocketOptions)>,
+    upstreams: Vec<(PoolId, usize, SocketOptions)>,
     /// By forward.
-    pub(super) of_forward: Vec<u16>,
+    pub(super) of_forward: Vec<PoolId>,
 }
 
 impl Layout {
@@ -88,12 +89,14 @@ impl Layout {
             let known = layout
                 .upstreams
                 .iter()
-                .position(|it| *it == (pool, options.clone()));
-            let index = known.unwrap_or_else(|| {
-                layout.upstreams.push((pool, options));
-                layout.upstreams.len() - 1
+                .find(|(_, at, with)| *at == pool && *with == options)
+                .map(|(id, ..)| *id);
+            let id = known.unwrap_or_else(|| {
+                let id = PoolId::new(layout.upstreams.len() as u32);
+                layout.upstreams.push((id, pool, options));
+                id
             });
-            layout.of_forward.push(index as u16);
+            layout.of_forward.push(id);
         }
         layout
     }
@@ -113,7 +116,7 @@ impl Layout {
             for server in &pool.servers {
                 if let Some(name) = name_of(&server.address) {
                     requests.push(NameRequest {
-                        id: NameId(requests.len() as u32),
+                        id: NameId::new(requests.len() as u32),
                         name,
                         ttl_min: pool.ttl_min,
                         ttl_max: pool.ttl_max,
@@ -137,18 +140,17 @@ impl Layout {
                     Places::Fixed(Endpoint::Inet((localhost, *port).into()))
                 }
                 Address::Name { .. } | Address::Srv(_) => {
-                    Places::Named(NameId(names.next().unwrap_or(0)), Vec::new())
+                    Places::Named(NameId::new(names.next().unwrap_or(0)), Vec::new())
                 }
             });
-            let used_by = self.upstreams.iter().enumerate();
-            let used_by = used_by.filter(|(_, (pool, _))| *pool == index);
+            let used_by = self.upstreams.iter().filter(|(_, pool, _)| *pool == index);
             let mut pool = Pool {
                 places: places.collect(),
                 config: config.clone(),
                 label: label.clone(),
                 known: HashMap::new(),
                 set: empty_set(config),
-                upstreams: used_by.map(|(upstream, _)| upstream as u16).collect(),
+                ids: used_by.map(|(id, ..)| *id).collect(),
                 check: config
                     .check
                     .clone()
@@ -165,12 +167,12 @@ impl Layout {
     }
 
     /// What each reactor starts with.
-    pub(super) fn setups(&self, upstreams: &Upstreams) -> Vec<UpstreamSetup> {
+    pub(super) fn setups(&self, upstreams: &Upstreams) -> BTreeMap<PoolId, UpstreamSetup> {
         let pools = upstreams.pools();
-        let setup = |(pool, options): &(usize, SocketOptions)| {
+        let setup = |(id, pool, options): &(PoolId, usize, SocketOptions)| {
             let pool = &pools[*pool];
             let config = &pool.config;
-            UpstreamSetup {
+            let setup = UpstreamSetup {
                 set: pool.set.clone(),
                 options: Arc::new(options.plan(Leg::Upstream)),
                 hash: match config.balance {
@@ -183,7 +185,8 @@ impl Layout {
                 transparent: config.transparent,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
-            }
+            };
+            (*id, setup)
         };
         self.upstreams.iter().map(setup).collect()
     }
@@ -191,8 +194,10 @@ impl Layout {
     /// The options that checks of a pool connect with: those of its first user, from
     /// the first of its own local addresses.
     fn check_options(&self, pool: usize) -> Arc<OptionPlan> {
-        let user = self.upstreams.iter().find(|(it, _)| *it == pool);
-        let mut options = user.map(|(_, options)| options.clone()).unwrap_or_default();
+        let user = self.upstreams.iter().find(|(_, it, _)| *it == pool);
+        let mut options = user
+            .map(|(.., options)| options.clone())
+            .unwrap_or_default();
         if let [source, ..] = self.pools[pool].0.sources.as_slice() {
             options.source = Some(*source);
         }
@@ -305,7 +310,7 @@ fn server(
     let make = || {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         Arc::new(Server::new(ServerSettings {
-            id: SERVERS.fetch_add(1, Ordering::Relaxed),
+            id: ServerId::new(SERVERS.fetch_add(1, Ordering::Relaxed)),
             endpoint: endpoint.clone(),
             host: match &configured.address {
                 Address::Name { host, .. } => Some(host.clone()),
@@ -379,7 +384,7 @@ impl Upstreams {
         }
         // The checker is part of this: it must not keep it alive.
         let told = Arc::downgrade(self);
-        let on_change = move |id: CheckId, verdict: Verdict| {
+        let on_change = move |id: ServerId, verdict: Verdict| {
             if let Some(told) = told.upgrade() {
                 told.checked(
                     id,
@@ -400,11 +405,11 @@ impl Upstreams {
         drop(checker);
     }
 
-    fn checked(&self, id: CheckId, verdict: &Verdict, now: Time) {
+    fn checked(&self, id: ServerId, verdict: &Verdict, now: Time) {
         let pools = self.pools();
         let found = pools.iter().find_map(|pool| {
             let mut servers = pool.known.values();
-            let server = servers.find(|server| server.settings().id == id.0)?;
+            let server = servers.find(|server| server.settings().id == id)?;
             Some((server.clone(), pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
@@ -419,8 +424,8 @@ impl Upstreams {
     fn tell(&self, pool: &Pool) {
         let wires = lock(&self.wires);
         for wire in &*wires {
-            for upstream in &pool.upstreams {
-                wire.send(Order::Servers(*upstream, pool.set.clone()));
+            for id in &pool.ids {
+                wire.send(Order::Servers(*id, pool.set.clone()));
             }
         }
     }
@@ -461,7 +466,7 @@ fn plans(pools: &[Pool]) -> Vec<CheckPlan> {
                 continue;
             }
             plans.push(CheckPlan {
-                id: CheckId(settings.id),
+                id: settings.id,
                 label: format!("{} of {}", settings.endpoint, settings.pool),
                 host: settings.host.clone(),
                 endpoint: settings.endpoint.clone(),

@@ -7,6 +7,7 @@ pub mod dial;
 pub mod errno;
 pub mod limits;
 pub mod listener;
+pub mod network;
 pub mod options;
 pub mod pipe;
 mod sys;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::bench::units;
+use crate::config::units::{UnitError, parse_count, parse_size};
 
 /// The traffic of one measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,7 @@ fn preset(kind: &str) -> Option<Shape> {
 }
 
 fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
+    let text = |error: UnitError| error.to_string();
     let within = |number: u64, max: u64| match number {
         0 => Err(format!("{key} must be at least 1")),
         number if number > max => Err(format!("{key} must be at most {max}")),
@@ -164,16 +165,16 @@ fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
     };
     match (key, &mut shape.bulk, &mut shape.exchange) {
         ("flows", _, Some(exchange)) => {
-            exchange.flows = within(units::parse_count(value)?, FLOWS_MAX)?;
+            exchange.flows = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
         }
         ("flows", Some(bulk), None) | ("bulk", Some(bulk), _) => {
-            bulk.flows = within(units::parse_count(value)?, FLOWS_MAX)?;
+            bulk.flows = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
         }
         ("size", _, Some(exchange)) => {
-            exchange.size = within(units::parse_size(value)?, SIZE_MAX)?;
+            exchange.size = within(parse_size(value).map_err(text)?, SIZE_MAX)?;
         }
         ("rate", _, Some(exchange)) => {
-            exchange.rate = Some(within(units::parse_count(value)?, 100_000_000)? as u64);
+            exchange.rate = Some(within(parse_count(value).map_err(text)?, 100_000_000)? as u64);
         }
         ("direction", Some(bulk), _) => {
             bulk.direction = match value {
@@ -216,7 +217,8 @@ mod tests {
             ("bulk-up:size=3", "does not belong"),
             ("rr:size=0", "at least 1"),
             ("rr:flows", "not KEY=VALUE"),
-            ("rr:rate=x", "not a number"),
+            ("rr:rate=x", "not a count"),
+            ("rr:size=64k", "did you mean `64KiB`"),
             ("mix:direction=left", "up, down or both"),
         ] {
             let error = text.parse::<Shape>().unwrap_err();

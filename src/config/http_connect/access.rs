@@ -124,10 +124,7 @@ fn destination_of(text: &str) -> Result<Destination, RuleError> {
                       port alone (\":443\")";
         return wrong("a star stands where it cannot", remedy);
     }
-    if let Some(why) = host::fault(name) {
-        return wrong(format!("this is not the name of a host: {why}"), FORMS);
-    }
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let name = host::parse(name).or_else(|error| wrong(error.to_string(), error.remedy()))?;
     Ok(if below {
         Destination::Below(name)
     } else {

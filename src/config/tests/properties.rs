@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::super::*;
@@ -290,14 +291,8 @@ fn a_tap(number: u64) -> Tap {
         max_bytes_per_session: number % (1 << 50) + 1,
         filter: TapFilter {
             client: vec![
-                Network {
-                    address: v6,
-                    bits: 16,
-                },
-                Network {
-                    address: IpAddr::V4((number as u32).into()),
-                    bits: 32,
-                },
+                IpNet::new_assert(v6, 16),
+                IpNet::from(IpAddr::V4((number as u32).into())),
             ],
             direction: TapDirection::Down,
             sample: Sample {

@@ -15,6 +15,7 @@
 mod users;
 mod verifier;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,8 +23,9 @@ use crate::config::{Config, Mode};
 use crate::engine::SessionKey;
 use crate::policy::access::Access;
 use crate::proto::connect::{Host, Request, Target};
-use crate::reactor::{Concierge, Verdict};
+use crate::reactor::{self, Concierge, Verdict};
 use crate::relay::ending::Cause;
+use crate::relay::id::ForwardId;
 
 use super::prepare::StartError;
 use super::resolve::{LookupError, Resolver};
@@ -35,8 +37,8 @@ use verifier::{Job, Verifier};
 /// Everything that judging requests takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Desk {
-    /// By forward; `None` where clients make no requests.
-    windows: Vec<Option<Window>>,
+    /// Of forwards whose clients make requests.
+    windows: HashMap<ForwardId, Window>,
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
@@ -57,11 +59,14 @@ pub(super) fn is_needed(config: &Config) -> bool {
 
 impl Desk {
     /// Reads the files of users.
-    pub(super) fn new(config: &Config, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
-        let mut windows = Vec::new();
-        for forward in &config.forwards {
+    pub(super) fn new(
+        config: &Config,
+        forwards: &[Arc<reactor::Forward>],
+        resolver: Arc<Resolver>,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut windows = HashMap::new();
+        for (forward, at) in config.forwards.iter().zip(forwards) {
             let Mode::HttpConnect(connect) = &forward.mode else {
-                windows.push(None);
                 continue;
             };
             let users = connect.users.as_deref().map(Users::read).transpose();
@@ -69,12 +74,13 @@ impl Desk {
                 forward: forward.name.clone(),
                 error,
             })?;
-            windows.push(Some(Window {
+            let window = Window {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
-            }));
+            };
+            windows.insert(at.id, window);
         }
-        let mut all = windows.iter().flatten();
+        let mut all = windows.values();
         let verifier = all.any(|window| window.users.is_some());
         let verifier = verifier.then(Verifier::start).transpose();
         Ok(Arc::new(Self {
@@ -85,8 +91,8 @@ impl Desk {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, call: Call, forward: u16, request: Request) {
-        let Some(Some(window)) = self.windows.get(usize::from(forward)) else {
+    fn ask(self: &Arc<Self>, call: Call, forward: ForwardId, request: Request) {
+        let Some(window) = self.windows.get(&forward) else {
             return call.reject(Cause::Stopped);
         };
         let access = window.access.clone();
@@ -213,7 +219,7 @@ impl Post {
 }
 
 impl Concierge for Post {
-    fn ask(&self, key: SessionKey, forward: u16, request: Request) {
+    fn ask(&self, key: SessionKey, forward: ForwardId, request: Request) {
         let call = Call {
             wire: self.wire.clone(),
             key,

@@ -59,7 +59,7 @@ pub enum LookupError {
     Answer(String),
     /// Nothing that could be looked up; nobody was asked.
     #[error("this is not the name of a host: {0}")]
-    NotAName(&'static str),
+    NotAName(String),
     /// Too many lookups are under way.
     #[error("too many lookups are under way")]
     Busy,
@@ -301,7 +301,7 @@ fn targets(lookup: &Lookup) -> Result<(Vec<Target>, Duration), LookupError> {
 }
 
 fn parse(host: &str) -> Result<Name, LookupError> {
-    Name::from_ascii(host).map_err(|_| LookupError::NotAName("DNS has no such form"))
+    Name::from_ascii(host).map_err(|_| LookupError::NotAName("DNS has no such form".to_owned()))
 }
 
 /// The hosts file, and `localhost`, which is this host whatever DNS says (RFC 6761).

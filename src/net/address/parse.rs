@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Address, AddressError, AddressRange, UnixName};
+use crate::proto::host;
 
 mod srv;
 #[cfg(test)]
@@ -209,53 +210,10 @@ fn ipv6_address(text: &str, inner: &str, port: u16) -> Result<Address, AddressEr
     }))
 }
 
-/// A host name by the rules of RFC 1123, with the underscore that container
-/// networks use: lower case, without a trailing dot.
-fn host_name(text: &str, host: &str) -> Result<String, AddressError> {
-    let error = |problem: String| AddressError::new(text, problem);
-    if !host.is_ascii() {
-        return Err(error("a host name consists of ASCII letters".to_owned())
-            .remedy("write its `xn--` form"));
-    }
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    // The last label decides, as in the URL standard: a top-level domain is never a number.
-    let last = name.rsplit('.').next().unwrap_or(&name);
-    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(error(format!("`{host}` is not an IPv4 address"))
-            .remedy("write four numbers from 0 to 255, such as 10.0.0.1"));
-    }
-    if name.len() > 253 {
-        return Err(error(format!(
-            "the host name has {} characters; 253 is the most",
-            name.len()
-        )));
-    }
-    for label in name.split('.') {
-        if label.is_empty() {
-            return Err(
-                error("the host name has an empty part".to_owned()).remedy("remove the extra dot")
-            );
-        }
-        if label.len() > 63 {
-            return Err(error(format!(
-                "a part of the host name has {} characters; 63 is the most",
-                label.len()
-            )));
-        }
-        if let Some(bad) = label
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
-        {
-            return Err(error(format!("`{bad}` cannot stand in a host name"))
-                .remedy("use letters, digits, `-` and `.`"));
-        }
-        if label.starts_with('-') || label.ends_with('-') {
-            return Err(error(format!(
-                "the part `{label}` of the host name starts or ends with `-`"
-            )));
-        }
-    }
-    Ok(name)
+/// The name of a host: see [`host`] for what one is.
+fn host_name(text: &str, name: &str) -> Result<String, AddressError> {
+    host::parse(name)
+        .map_err(|error| AddressError::new(text, error.to_string()).remedy(error.remedy()))
 }
 
 /// Bytes of `sun_path` (108 on Linux) that a name can fill: a path needs its

@@ -156,11 +156,11 @@ impl Source {
     fn wants(&self, client: &Endpoint) -> bool {
         let networks = &self.tap.filter.client;
         let address: Option<IpAddr> = match client {
-            Endpoint::Inet(address) => Some(address.ip()),
+            Endpoint::Inet(address) => Some(address.ip().to_canonical()),
             Endpoint::Unix(_) | Endpoint::Unnamed => None,
         };
         networks.is_empty()
-            || address.is_some_and(|ip| networks.iter().any(|network| network.contains(ip)))
+            || address.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
     }
 
     /// Bytes that its target did not get so far, for want of room in the queue or

@@ -51,7 +51,7 @@ impl fmt::Display for Target {
 
 impl Target {
     /// Reads authority-form: `host:port`, `192.0.2.1:443`, `[2001:db8::1]:443`.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("://") {
             return Err("the target has a scheme; it is just HOST:PORT");
         }
@@ -95,11 +95,9 @@ fn host_of(text: &str) -> Result<Host, &'static str> {
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Ok(Host::Address(address.into()));
     }
-    if host::fault(text).is_some() {
-        return Err("the host is neither a name nor an address");
-    }
-    let name = text.strip_suffix('.').unwrap_or(text);
-    Ok(Host::Name(name.to_ascii_lowercase()))
+    host::parse(text)
+        .map(Host::Name)
+        .map_err(|_| "the host is neither a name nor an address")
 }
 
 /// 1 to 65535, in decimal digits without a zero in front.

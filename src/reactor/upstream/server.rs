@@ -13,13 +13,14 @@ use crate::balance::{Balancer, Policy};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
 use crate::relay::ending::Cause;
+use crate::relay::id::ServerId;
 use crate::relay::time::Time;
 
 /// What does not change in the life of a server.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Its number, unique in the process.
-    pub id: u32,
+    /// Its identity.
+    pub id: ServerId,
     /// Where it is.
     pub endpoint: Endpoint,
     /// The host by which it is configured; `None`: by its address.

@@ -332,8 +332,9 @@ fn what_a_check_sends_and_expects_is_checked() {
         ("\"1.2.3.4\"", "not an IP address"),
         ("\"[::1]\"", "not an IP address"),
         ("\"a:443\"", "without a port"),
-        ("\"\"", "empty part"),
-        ("\"a b\"", "space"),
+        ("\"0x7f\"", "nor an IPv4"),
+        ("\"\"", "is empty"),
+        ("\"a b\"", "cannot stand"),
     ] {
         let text = format!("{{ type = \"tls\", server_name = {value} }}");
         check_refused(&text, value, &["`server_name`", words]);

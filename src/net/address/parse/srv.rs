@@ -60,7 +60,11 @@ fn check_service(text: &str, service: &str) -> Result<(), AddressError> {
         ));
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    if !name.bytes().all(plain) || name.starts_with('-') || name.contains("--") {
+    if !name.bytes().all(plain)
+        || name.starts_with('-')
+        || name.ends_with('-')
+        || name.contains("--")
+    {
         return error(format!(
             "`{service}` is not the name of a service: letters, digits and single hyphens"
         ));
