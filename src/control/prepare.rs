@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Mode, Reactors};
+use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::engine::epoll;
 use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
@@ -117,8 +117,8 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
-    pub(super) engine: epoll::Setup,
-    pub(super) listeners: Vec<epoll::Listener>,
+    pub(super) engine: engine::Setup,
+    pub(super) listeners: Vec<engine::Listener>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
@@ -273,7 +273,7 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<epoll::Listener>,
+    listeners: Vec<engine::Listener>,
     at: Vec<Arc<Listener>>,
 }
 
@@ -327,7 +327,7 @@ fn bind(
                 forward: at.clone(),
                 address: socket.local,
             }));
-            share.listeners.push(epoll::Listener {
+            share.listeners.push(engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
@@ -437,8 +437,8 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
     gate
 }
 
-fn engine_setup(config: &Config) -> epoll::Setup {
-    epoll::Setup {
+fn engine_setup(config: &Config) -> engine::Setup {
+    engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
         buffer_limit: config.global.buffer_limit,
