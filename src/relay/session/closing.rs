@@ -8,8 +8,7 @@
 
 use std::time::Duration;
 
-use super::common::{Common, Context};
-use super::dialling::ANSWER_PATIENCE;
+use super::common::{ANSWER_PATIENCE, Common, Context};
 use super::{Action, Answered, Close, Event, Pumped, Stage};
 use crate::relay::ending::Cause;
 use crate::relay::probe;

@@ -1,6 +1,8 @@
 //! What every stage of a session has: its lanes, its clocks, how it ended, which sides
 //! are open. A stage changes it through a [`Context`].
 
+use std::time::Duration;
+
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::lane::{Lane, Next};
 use crate::relay::probe::{self, Mutation};
@@ -8,6 +10,9 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use super::{Action, Close, Readiness, Rules};
+
+/// How long a client may take none of a short answer.
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]

@@ -9,19 +9,14 @@
 //!  Redialing                     no server could be had ──► Closing
 //! ```
 
-use std::time::Duration;
-
 use super::closing::Closing;
-use super::common::{Context, culprit};
+use super::common::{ANSWER_PATIENCE, Context, culprit};
 use super::relaying::Relaying;
 use super::{Action, Answered, Close, Event, Stage};
 use crate::relay::Side;
 use crate::relay::ending::{self, Cause, Who};
 use crate::relay::probe;
 use crate::relay::time::Time;
-
-/// How long a client may take none of a short answer.
-pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
