@@ -28,7 +28,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use thalweg::config::{LogFormat, LogLevel, LogTarget, SessionLog};
-use thalweg::engine::epoll::{self, Epoll};
+use thalweg::engine;
+use thalweg::engine::epoll::Epoll;
 use thalweg::net::address::{Address, Endpoint};
 use thalweg::net::limits;
 use thalweg::net::listener;
@@ -259,7 +260,7 @@ impl Forwarder {
         let Endpoint::Inet(address) = socket.local else {
             unreachable!("an inet listener has an inet address")
         };
-        let listener = epoll::Listener {
+        let listener = engine::Listener {
             fd: socket.fd,
             options: Arc::new(options.plan(Leg::Client)),
             family: Family::V4,
@@ -298,8 +299,8 @@ impl Forwarder {
     }
 }
 
-fn engine_setup() -> epoll::Setup {
-    epoll::Setup {
+fn engine_setup() -> engine::Setup {
+    engine::Setup {
         scratch_buffer: SCRATCH,
         pipe_size: 1 << 20,
         buffer_limit: 256 << 20,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, Mode, Reactors};
+use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::engine::epoll;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -59,8 +59,8 @@ pub(super) struct Acquired {
 #[derive(Debug)]
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
-    pub(super) engine: epoll::Setup,
-    pub(super) listeners: Vec<epoll::Listener>,
+    pub(super) engine: engine::Setup,
+    pub(super) listeners: Vec<engine::Listener>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
@@ -204,7 +204,7 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<epoll::Listener>,
+    listeners: Vec<engine::Listener>,
     at: Vec<Arc<Listener>>,
 }
 
@@ -281,7 +281,7 @@ impl Share {
                 forward: forward.clone(),
                 address: socket.local,
             }));
-            self.listeners.push(epoll::Listener {
+            self.listeners.push(engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
@@ -392,8 +392,8 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
     gate
 }
 
-fn engine_setup(config: &Config) -> epoll::Setup {
-    epoll::Setup {
+fn engine_setup(config: &Config) -> engine::Setup {
+    engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
         buffer_limit: config.global.buffer_limit,

@@ -242,11 +242,11 @@ impl<E: Engine> Reactor<E> {
         self.ctx
             .counters
             .options_refused
-            .set(holdings.options_refused);
+            .follow(holdings.options_refused);
         self.ctx
             .counters
             .accept_overflows
-            .set(self.ctx.engine.accept_overflows());
+            .follow(self.ctx.engine.accept_overflows());
         self.publish_taps();
     }
 
@@ -372,7 +372,7 @@ impl<E: Engine> Reactor<E> {
                 Action::Consult => self.consult(key),
                 Action::Answer => self.answer(key),
                 Action::Conclude => {
-                    self.ctx.engine.conclude(key);
+                    self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
                 Action::Dial { .. } => self.dial(key),

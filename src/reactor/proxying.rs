@@ -19,9 +19,11 @@ use super::upstream::server::{Server, ServerSettings};
 use crate::config::AdminState;
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::Endpoint;
-use crate::observe::counters::{Counter, Counters};
+use crate::observe::counters::Counters;
+use crate::observe::metrics::cell::Counter;
 use crate::observe::record::escaped;
 use crate::proto::connect::{self, Parse, Refusal, Request, Status};
+use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ServerId};
 use crate::relay::session::{Answered, Event as SessionEvent};
@@ -110,7 +112,7 @@ impl<E: Engine> Reactor<E> {
         loop {
             let seen = asking.header.len();
             self.header.resize(max - seen, 0);
-            let len = match self.ctx.engine.peek(key, &mut self.header) {
+            let len = match self.ctx.engine.peek(key, Side::Client, &mut self.header) {
                 Peeked::Bytes(len) => len,
                 Peeked::Empty => return None,
                 Peeked::Ended => return Some(SessionEvent::Vanished(Cause::NoRequest)),
@@ -133,7 +135,7 @@ impl<E: Engine> Reactor<E> {
                     return Some(SessionEvent::Rejected(Cause::BadRequest));
                 }
             };
-            if let Err(cause) = self.ctx.engine.take(key, taken) {
+            if let Err(cause) = self.ctx.engine.take(key, Side::Client, taken) {
                 return Some(SessionEvent::Vanished(cause));
             }
             if asking.request.is_some() {
@@ -202,7 +204,7 @@ impl<E: Engine> Reactor<E> {
             asking.unsaid = connect::answer(status, &setup.realm, why);
             counter_of(&self.ctx.counters, status).add(1);
         }
-        let answered = match self.ctx.engine.say(key, &asking.unsaid) {
+        let answered = match self.ctx.engine.say(key, Side::Client, &asking.unsaid) {
             Ok(said) if said == asking.unsaid.len() => {
                 // Nothing is kept of it but what the record says.
                 proxying.asking = None;
