@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Mode, Reactors};
+use crate::config::{Config, DataPath, EngineChoice, Forward, LogTarget, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Address;
@@ -18,6 +18,7 @@ use crate::net::listener::{self, BindError, Bound};
 use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, TapError, Taps};
 use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -168,14 +169,11 @@ impl Prepared {
         let lookups = desk.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&layout.names()) + lookups + spares(&setups, count);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
-        log.line(
-            LogLevel::Info,
-            format!(
-                "{count} reactors, engine {}, up to {} sessions",
-                kind.name(),
-                gate.max()
-            ),
-        );
+        log.notice(Notice::Starting {
+            reactors: count,
+            engine: kind.name(),
+            sessions_max: gate.max(),
+        });
         let reactors = shares
             .into_iter()
             .enumerate()
@@ -256,15 +254,11 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
             .map_err(StartError::Engine),
         EngineChoice::Auto => {
             let found = choice::best();
-            let level = if found.refused {
-                LogLevel::Warn
-            } else {
-                LogLevel::Info
-            };
-            log.line(
-                level,
-                format!("engine {}: {}", found.kind.name(), found.reason),
-            );
+            log.notice(Notice::EngineChosen {
+                engine: found.kind.name(),
+                reason: found.reason,
+                refused: found.refused,
+            });
             Ok(found.kind)
         }
     }
@@ -335,10 +329,10 @@ fn bind(
         }
     }
     for local in bound.locals() {
-        log.line(
-            LogLevel::Info,
-            format!("listening on {local} forward={}", forward.name),
-        );
+        log.notice(Notice::Listening {
+            listener: local.clone(),
+            forward: forward.name.as_str().into(),
+        });
     }
     Ok(bound)
 }
@@ -350,16 +344,18 @@ fn report_options(forward: &Forward, log: &Log) {
         (Leg::Upstream, &forward.upstream),
     ] {
         for shortfall in options.granted(leg) {
-            log.line(
-                LogLevel::Warn,
-                format!("forward {}, {leg} leg: {shortfall}", forward.name),
-            );
+            log.notice(Notice::OptionShort {
+                forward: forward.name.as_str().into(),
+                leg,
+                shortfall,
+            });
         }
         for advice in options.advice() {
-            log.line(
-                LogLevel::Warn,
-                format!("forward {}, {leg} leg: {advice}", forward.name),
-            );
+            log.notice(Notice::OptionAdvice {
+                forward: forward.name.as_str().into(),
+                leg,
+                advice,
+            });
         }
     }
 }
@@ -425,14 +421,12 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
         .is_some_and(|max| max > gate.max())
     {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
-        log.line(
-            LogLevel::Warn,
-            format!(
-                "max_connections {wanted} needs {needed} descriptors, the hard limit is {descriptors}: \
-                 {} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)",
-                gate.max()
-            ),
-        );
+        log.notice(Notice::DescriptorsShort {
+            wanted,
+            needed,
+            limit: descriptors,
+            sessions_max: gate.max(),
+        });
     }
     gate
 }
