@@ -19,17 +19,18 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, Mode};
+use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::policy::access::Access;
 use crate::proto::connect::{Host, Request, Target};
-use crate::reactor::{self, Concierge, Verdict};
+use crate::reactor::{Concierge, Verdict};
 use crate::relay::ending::Cause;
 use crate::relay::id::ForwardId;
 
-use super::prepare::StartError;
+use super::error::StartError;
+use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, Resolver};
-use super::thread::{Order, Wire};
+use super::thread::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Job, Verifier};
@@ -51,34 +52,24 @@ struct Window {
     users: Option<Arc<Users>>,
 }
 
-/// Whether any forward's clients say where to go.
-pub(super) fn is_needed(config: &Config) -> bool {
-    let mut forwards = config.forwards.iter();
-    forwards.any(|forward| matches!(forward.mode, Mode::HttpConnect(_)))
-}
-
 impl Desk {
     /// Reads the files of users.
-    pub(super) fn new(
-        config: &Config,
-        forwards: &[Arc<reactor::Forward>],
-        resolver: Arc<Resolver>,
-    ) -> Result<Arc<Self>, StartError> {
+    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
         let mut windows = HashMap::new();
-        for (forward, at) in config.forwards.iter().zip(forwards) {
-            let Mode::HttpConnect(connect) = &forward.mode else {
+        for ForwardPlan { id, config, .. } in &plan.forwards {
+            let Mode::HttpConnect(connect) = &config.mode else {
                 continue;
             };
             let users = connect.users.as_deref().map(Users::read).transpose();
             let users = users.map_err(|error| StartError::Users {
-                forward: forward.name.clone(),
+                forward: config.name.clone(),
                 error,
             })?;
             let window = Window {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            windows.insert(at.id, window);
+            windows.insert(*id, window);
         }
         let mut all = windows.values();
         let verifier = all.any(|window| window.users.is_some());
@@ -200,8 +191,7 @@ impl Call {
 
     fn verdict(self, outcome: Result<Vec<SocketAddr>, Cause>) {
         let user = self.user;
-        self.wire
-            .send(Order::Answer(self.key, Verdict { user, outcome }));
+        self.wire.answer(self.key, Verdict { user, outcome });
     }
 }
 

@@ -142,14 +142,14 @@ notices! {
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
         "listening on {listener} forward={forward}";
-    /// The kernel grants less than an option asks for.
+    /// The kernel grants a forward, and `others` with the same options, less than they ask for.
     OptionShort "option_short" Warn [forward: Arc<str>]
-        { leg: Leg, shortfall: Shortfall }
-        "forward {forward}, {leg} leg: {shortfall}";
-    /// An option will slow its forward down.
+        { others: usize, leg: Leg, shortfall: Shortfall }
+        (|f| write!(f, "{}, {leg} leg: {shortfall}", Whose(forward, *others)));
+    /// An option will slow a forward, and `others` with the same options, down.
     OptionAdvice "option_advice" Warn [forward: Arc<str>]
-        { leg: Leg, advice: Advice }
-        "forward {forward}, {leg} leg: {advice}";
+        { others: usize, leg: Leg, advice: Advice }
+        (|f| write!(f, "{}, {leg} leg: {advice}", Whose(forward, *others)));
     /// Sessions of a forward are shown to a tap.
     Tapped "tapped" Info [forward: Arc<str>]
         { tap: String, bytes: u64 }
@@ -301,6 +301,20 @@ notices! {
     /// A server, and what came of dialling it.
     Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
         (|f| write!(f, "server {} pool={}", server.endpoint, server.pool.escape_debug()));
+}
+
+/// A forward, and how many others are like it.
+struct Whose<'a>(&'a str, usize);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(forward, others) = self;
+        match others {
+            0 => write!(f, "forward {forward}"),
+            1 => write!(f, "forward {forward} and another"),
+            others => write!(f, "forward {forward} and {others} others"),
+        }
+    }
 }
 
 #[cfg(test)]

