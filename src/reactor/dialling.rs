@@ -65,11 +65,7 @@ impl<E: Engine> Reactor<E> {
         let entry = self.ctx.sessions.get_mut(key)?;
         let upstream = &mut self.pools[index];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
-        let tried: Vec<Arc<Server>> = failures
-            .unwrap_or_default()
-            .iter()
-            .map(|(server, _)| server.clone())
-            .collect();
+        let tried = upstream.tried(failures.unwrap_or_default());
         match upstream.choose(&entry.client, &tried, now) {
             Choice::Member(at, admission) => {
                 let server = upstream.setup.set.members[usize::from(at)].server.clone();
@@ -128,7 +124,7 @@ impl<E: Engine> Reactor<E> {
             return Some(SessionEvent::NoServer(Cause::NoServer));
         };
         // Whoever is first counts as chosen.
-        first.enter();
+        first.standing.enter(self.ctx.engine.now());
         if servers.len() > 1 {
             return self.start_race(key, servers, Admission::Free);
         }
@@ -244,7 +240,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn short_of(&mut self, cause: Cause, server: &Server, admission: Admission) {
         let now = self.ctx.engine.now();
         self.ctx.counters.connect_shortages.add(1);
-        server.marks.abandoned(admission, now);
+        server.standing.abandoned(admission, now);
         if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
             // Whoever is let in now would be turned away as well.
             self.ctx.out.push_back(Effect::Starved);
@@ -259,7 +255,7 @@ impl<E: Engine> Reactor<E> {
 
     /// A server failed: it is marked if that was one failure too many.
     pub(super) fn blame(&mut self, server: &Server, admission: Admission, cause: Cause) {
-        let change = server.failed(admission, self.ctx.engine.now());
+        let change = server.standing.failed(admission, self.ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
             self.ctx.log.notice(Notice::ServerMarked {
@@ -280,8 +276,8 @@ impl<E: Engine> Reactor<E> {
 
     /// A session got through to its server: a mark that it was to try goes.
     pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
-        if server.marks.succeeded(admission) == Some(Change::Up) {
-            server.came_back(self.ctx.engine.now());
+        let now = self.ctx.engine.now();
+        if server.standing.succeeded(admission, now) == Some(Change::Up) {
             self.ctx.log.notice(Notice::ServerUnmarked {
                 server: server.name(),
             });
@@ -290,8 +286,8 @@ impl<E: Engine> Reactor<E> {
 
     /// A session is on this server no more: whoever waits for room is next.
     pub(super) fn release(&mut self, server: &Server) {
-        server.leave();
-        if server.settings().max_connections.is_some() {
+        server.standing.leave(self.ctx.engine.now());
+        if server.standing.is_limited() {
             self.queue_due = Time::ZERO;
         }
     }

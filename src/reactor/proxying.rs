@@ -222,7 +222,7 @@ impl<E: Engine> Reactor<E> {
 
 /// A server of no pool: what one session dials, and nobody else has.
 fn lone_server(address: SocketAddr, pool: &Arc<str>) -> Arc<Server> {
-    let server = Server::new(ServerSettings {
+    Arc::new(Server::new(ServerSettings {
         id: ServerId::new(u32::MAX),
         endpoint: Endpoint::Inet(address),
         host: None,
@@ -231,9 +231,7 @@ fn lone_server(address: SocketAddr, pool: &Arc<str>) -> Arc<Server> {
         admin: AdminState::Active,
         max_fails: 0,
         fail_timeout: Duration::ZERO,
-    });
-    server.set_alone(true);
-    Arc::new(server)
+    }))
 }
 
 /// The status that tells a client of a cause (RFC 9110, section 15).

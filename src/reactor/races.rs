@@ -121,14 +121,14 @@ impl<E: Engine> Reactor<E> {
         let admission = if index == 0 {
             std::mem::replace(&mut heat.admission, Admission::Free)
         } else {
-            let admission = server.marks.admit(now);
+            let admission = server.standing.admit(now);
             if admission == Admission::Marked {
                 heat.race.failed(index);
                 return None;
             }
-            if !server.enter() {
+            if !server.standing.enter(now) {
                 heat.race.failed(index);
-                server.marks.abandoned(admission, now);
+                server.standing.abandoned(admission, now);
                 return None;
             }
             admission
@@ -145,7 +145,7 @@ impl<E: Engine> Reactor<E> {
             closing: false,
         };
         let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
-            server.marks.abandoned(admission, now);
+            server.standing.abandoned(admission, now);
             self.release(&server);
             self.heat(key)?.race.failed(index);
             return None;
@@ -233,7 +233,7 @@ impl<E: Engine> Reactor<E> {
             if let Some(ahead) = self.ctx.sessions.ahead(rival) {
                 let server = ahead.server.clone();
                 if let Purpose::Rival { admission, .. } = ahead.purpose {
-                    server.marks.abandoned(admission, now);
+                    server.standing.abandoned(admission, now);
                 }
                 self.release(&server);
             }
