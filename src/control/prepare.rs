@@ -118,7 +118,7 @@ pub(super) struct Prepared {
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
     pub(super) engine: engine::Setup,
-    pub(super) listeners: Vec<engine::Listener>,
+    pub(super) listeners: Vec<(engine::Listener, Arc<Listener>)>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
@@ -186,7 +186,6 @@ impl Prepared {
                 setup: Setup {
                     reactor: index as u16,
                     pools: setups.clone(),
-                    listeners: share.at,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
@@ -273,8 +272,7 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<engine::Listener>,
-    at: Vec<Arc<Listener>>,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
 }
 
 /// Identities of what has a name.
@@ -322,16 +320,17 @@ fn bind(
     let options = Arc::new(forward.client.plan(Leg::Client));
     for (reactor, share) in shares.iter_mut().enumerate() {
         for socket in bound.take_share(reactor) {
-            share.at.push(Arc::new(Listener {
+            let at_address = Listener {
                 id: ids.listeners.id((at.id, socket.local.to_string())),
                 forward: at.clone(),
                 address: socket.local,
-            }));
-            share.listeners.push(engine::Listener {
+            };
+            let socket = engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
-            });
+            };
+            share.listeners.push((socket, Arc::new(at_address)));
         }
     }
     for local in bound.locals() {

@@ -10,12 +10,12 @@ use super::prepare::{ReactorPlan, StartError};
 use super::proxy::{Desk, Post};
 use crate::config::LogLevel;
 use crate::engine::choice::{self, Waker};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{self, Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Reactor, Setup, Verdict};
+use crate::reactor::{Listener, Reactor, Setup, Verdict};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 
@@ -144,13 +144,14 @@ fn main(
     }
     let work = Job {
         setup,
+        listeners,
         inbox,
         orders,
         desk,
         ready,
         log,
     };
-    if let Err(error) = choice::run(kind, &engine, listeners, origin, work) {
+    if let Err(error) = choice::run(kind, &engine, origin, work) {
         let _ = ready.send(Err(error));
     }
 }
@@ -158,6 +159,7 @@ fn main(
 /// What a reactor's thread does once its engine stands.
 struct Job<'a> {
     setup: Setup,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
     inbox: &'a Receiver<Order>,
     /// To itself, for answers to what it asks.
     orders: Sender<Order>,
@@ -167,7 +169,7 @@ struct Job<'a> {
 }
 
 impl choice::Work for Job<'_> {
-    fn work<E: Engine>(mut self, engine: E, waker: Waker) {
+    fn work<E: Engine<Listener = engine::Listener>>(mut self, engine: E, waker: Waker) {
         let waker = Arc::new(waker);
         if let Some(desk) = self.desk {
             let wire = Wire {
@@ -176,9 +178,16 @@ impl choice::Work for Job<'_> {
             };
             self.setup.concierge = Some(Box::new(Post::new(desk, wire)));
         }
+        let mut reactor = Reactor::new(engine, self.setup);
+        for (socket, at) in self.listeners {
+            if let Err(error) = reactor.add_listener(socket, at) {
+                let _ = self.ready.send(Err(error));
+                return;
+            }
+        }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            work(Reactor::new(engine, self.setup), self.inbox, &self.log);
+            work(reactor, self.inbox, &self.log);
         }
     }
 }

@@ -312,7 +312,7 @@ impl<E: Engine> Reactor<E> {
             return;
         }
         self.warm_due = Time::NEVER;
-        if self.doors.is_starved(now) {
+        if self.listen_queue.is_starved(now) {
             // Descriptors are for clients first.
             self.warm_due = now + LOOK;
             return;
