@@ -11,7 +11,9 @@ use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::{choices, values};
 
-pub use access::{Access, Destination, Rule, is_public};
+pub use access::AccessRules;
+
+use crate::policy::access::Rule;
 
 /// What a forward does with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub(super) enum ModeWord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConnect {
     /// Where requests may go.
-    pub access: Access,
+    pub access: AccessRules,
     /// A file of users and hashes of their passwords; `None`, the default: nobody is
     /// asked who he is.
     pub users: Option<PathBuf>,
@@ -49,7 +51,7 @@ pub struct HttpConnect {
 impl Default for HttpConnect {
     fn default() -> Self {
         Self {
-            access: Access::default(),
+            access: AccessRules::default(),
             users: None,
             realm: "thalweg".to_owned(),
             header_timeout: Duration::from_secs(10),
@@ -58,8 +60,9 @@ impl Default for HttpConnect {
     }
 }
 
-/// Rules of one list at the most: every request is held against each of them.
-const RULES_MAX: usize = 4096;
+/// Rules of one list at the most: more than a list of a continent's networks has. How
+/// many there are does not slow a request down.
+const RULES_MAX: usize = 1 << 17;
 
 /// Bytes of a realm.
 const REALM_MAX: usize = 200;

@@ -39,7 +39,7 @@ use crate::net::address::Address;
 use crate::net::options::SocketOptions;
 
 pub use check::{Check, CheckKind, OnDown};
-pub use http_connect::{Access, Destination, HttpConnect, Mode, Rule, is_public};
+pub use http_connect::{AccessRules, HttpConnect, Mode};
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
 pub use server::{AdminState, Server};

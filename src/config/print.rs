@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::choices::{self, word};
-use super::http_connect::{HttpConnect, Mode, ModeWord, Rule};
+use super::http_connect::{HttpConnect, Mode, ModeWord};
 use super::units::{format_duration, format_rate, format_size, format_timeout};
 use super::{Config, Forward, Global, Log, LogTarget, Reactors, Tap, TapTarget};
 use crate::net::options::{Keepalive, SocketOptions};
+use crate::policy::access::Rule;
 
 pub(super) fn to_toml(config: &Config) -> String {
     let mut out = Out::default();

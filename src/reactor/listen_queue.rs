@@ -96,7 +96,8 @@ pub(super) struct Admitted<I> {
 pub(super) struct ListenQueue {
     gate: Arc<Gate>,
     sockets: Slots<Option<Socket>>,
-    keys: BTreeMap<ListenerId, ListenerKey>,
+    /// An address may have several sockets.
+    keys: BTreeMap<ListenerId, Vec<ListenerKey>>,
     ready: VecDeque<ListenerKey>,
     parked: BTreeMap<Limit, VecDeque<ListenerKey>>,
     /// When the first at a limit is tried again, in order of time: all wait equally
@@ -132,7 +133,7 @@ impl ListenQueue {
         ctx: &mut Ctx<E>,
     ) -> io::Result<()> {
         let key = ctx.engine.listen(socket)?;
-        self.keys.insert(at.id, key);
+        self.keys.entry(at.id).or_default().push(key);
         *self.sockets.touch(key.slot) = Some(Socket {
             generation: key.generation,
             at,
@@ -142,26 +143,24 @@ impl ListenQueue {
         Ok(())
     }
 
-    /// Listens at it no more, and gives its socket back.
+    /// Listens there no more, and gives the sockets back.
     pub(super) fn unlisten<E: Engine>(
         &mut self,
         id: ListenerId,
         ctx: &mut Ctx<E>,
-    ) -> Option<E::Listener> {
-        let key = self.keys.remove(&id)?;
-        // Where it stands in a queue its key is stale, and skipped.
-        *self.sockets.touch(key.slot) = None;
-        ctx.engine.unlisten(key)
+    ) -> Vec<E::Listener> {
+        let keys = self.keys.remove(&id).unwrap_or_default();
+        let sockets = keys.into_iter().filter_map(|key| {
+            // Where it stands in a queue its key is stale, and skipped.
+            *self.sockets.touch(key.slot) = None;
+            ctx.engine.unlisten(key)
+        });
+        sockets.collect()
     }
 
-    /// Those there are.
+    /// The addresses.
     pub(super) fn ids(&self) -> Vec<ListenerId> {
         self.keys.keys().copied().collect()
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.keys.len()
     }
 
     /// Somebody waits at a listener. Of one that is parked that is known.
@@ -176,7 +175,7 @@ impl ListenQueue {
 
     /// Somebody may wait at any listener.
     pub(super) fn look_everywhere(&mut self) {
-        for key in self.keys.values().copied().collect::<Vec<_>>() {
+        for key in self.all() {
             self.acceptable(key);
         }
     }
@@ -420,11 +419,15 @@ impl ListenQueue {
         }
     }
 
+    fn all(&self) -> Vec<ListenerKey> {
+        self.keys.values().flatten().copied().collect()
+    }
+
     /// Panics when a listener stands in two queues, or in none where it should.
     pub(super) fn check_invariants(&self) {
         let count =
             |queue: &VecDeque<ListenerKey>, key| queue.iter().filter(|it| **it == key).count();
-        for key in self.keys.values().copied() {
+        for key in self.all() {
             let Some(Some(socket)) = self.sockets.get(key.slot) else {
                 panic!("a listener without a place")
             };

@@ -201,9 +201,9 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.listen(socket, at, &mut self.ctx)
     }
 
-    /// Lets nobody in at an address any more, and gives its socket back: dropped, it
-    /// is closed. Sessions that came in there go on.
-    pub fn remove_listener(&mut self, id: ListenerId) -> Option<E::Listener> {
+    /// Lets nobody in at an address any more, and gives its sockets back: dropped, they
+    /// are closed. Sessions that came in there go on.
+    pub fn remove_listener(&mut self, id: ListenerId) -> Vec<E::Listener> {
         self.listen_queue.unlisten(id, &mut self.ctx)
     }
 
@@ -255,11 +255,11 @@ impl<E: Engine> Reactor<E> {
         self.ctx
             .counters
             .options_refused
-            .set(holdings.options_refused);
+            .follow(holdings.options_refused);
         self.ctx
             .counters
             .accept_overflows
-            .set(self.ctx.engine.accept_overflows());
+            .follow(self.ctx.engine.accept_overflows());
         self.publish_taps();
     }
 
@@ -270,7 +270,7 @@ impl<E: Engine> Reactor<E> {
         // Bounded by the limits too: who waits for room when the listeners close
         // is reset by the kernel.
         self.listen_queue.look_everywhere();
-        for _ in 0..DRAIN_ACCEPT_TURNS + self.listen_queue.len() {
+        for _ in 0..DRAIN_ACCEPT_TURNS + self.listen_queue.ids().len() {
             if self.listen_queue.next_try() > self.ctx.now() {
                 break;
             }
@@ -281,7 +281,7 @@ impl<E: Engine> Reactor<E> {
         self.draining = true;
         self.drop_spares();
         for id in self.listen_queue.ids() {
-            self.remove_listener(id);
+            drop(self.remove_listener(id));
         }
     }
 

