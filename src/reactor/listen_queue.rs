@@ -47,7 +47,7 @@ const LIMIT_RETRY: Duration = Duration::from_millis(50);
 
 /// Which limit keeps a client out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Limit {
+enum WhichGate {
     /// That of the whole process: `max_connections`, or its descriptors.
     Process,
     /// That of a forward.
@@ -57,20 +57,20 @@ enum Limit {
 /// A limit that is reached, in figures.
 #[derive(Debug, Clone, Copy)]
 struct Full {
-    limit: Limit,
+    limit: WhichGate,
     live: u32,
     max: u32,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Standing {
     /// Nobody waits, as far as is known.
     #[default]
     Idle,
     /// In the queue of those that are ready.
     Ready,
     /// In the queue of a limit.
-    Parked(Limit),
+    Parked(WhichGate),
 }
 
 /// A listener that the engine looks after.
@@ -78,7 +78,7 @@ enum State {
 struct Socket {
     generation: u32,
     at: Arc<Listener>,
-    state: State,
+    state: Standing,
     /// It was parked and nothing has changed since: that is counted and logged.
     was_counted: bool,
 }
@@ -99,10 +99,10 @@ pub(super) struct ListenQueue {
     /// An address may have several sockets.
     keys: BTreeMap<ListenerId, Vec<ListenerKey>>,
     ready: VecDeque<ListenerKey>,
-    parked: BTreeMap<Limit, VecDeque<ListenerKey>>,
+    parked: BTreeMap<WhichGate, VecDeque<ListenerKey>>,
     /// When the first at a limit is tried again, in order of time: all wait equally
     /// long. One for each queue of those parked.
-    retries: VecDeque<(Time, Limit)>,
+    retries: VecDeque<(Time, WhichGate)>,
     /// Nobody is let in before.
     starved_until: Time,
     /// Attempts left in this turn, over all and at the listener that is first.
@@ -137,7 +137,7 @@ impl ListenQueue {
         *self.sockets.touch(key.slot) = Some(Socket {
             generation: key.generation,
             at,
-            state: State::Idle,
+            state: Standing::Idle,
             was_counted: false,
         });
         Ok(())
@@ -166,9 +166,9 @@ impl ListenQueue {
     /// Somebody waits at a listener. Of one that is parked that is known.
     pub(super) fn acceptable(&mut self, key: ListenerKey) {
         if let Some(socket) = find(&mut self.sockets, key)
-            && socket.state == State::Idle
+            && socket.state == Standing::Idle
         {
-            socket.state = State::Ready;
+            socket.state = Standing::Ready;
             self.ready.push_back(key);
         }
     }
@@ -283,14 +283,14 @@ impl ListenQueue {
     ) {
         match error {
             AcceptError::Empty => {
-                self.set_first(key, State::Idle);
+                self.set_first(key, Standing::Idle);
                 // It may have been woken for room that it has no use for.
                 self.wake_one_of(&at.forward, true);
             }
             AcceptError::Lost => ctx.counters.accept_lost.add(1),
             AcceptError::Exhausted(cause) => {
                 if probe::mutated(Mutation::LostWakeUpAfterExhaustion) {
-                    self.set_first(key, State::Idle);
+                    self.set_first(key, Standing::Idle);
                 }
                 self.starve(ctx.now());
                 ctx.out.push_back(Effect::Starved);
@@ -321,19 +321,19 @@ impl ListenQueue {
     fn park<E: Engine>(&mut self, key: ListenerKey, full: Full, ctx: &mut Ctx<E>) {
         if !ctx.engine.has_waiting(key) {
             // The next to come is an event of its own.
-            self.set_first(key, State::Idle);
+            self.set_first(key, Standing::Idle);
             return;
         }
-        self.set_first(key, State::Parked(full.limit));
+        self.set_first(key, Standing::Parked(full.limit));
         let retries = &mut self.retries;
         let parked = self.parked.entry(full.limit).or_insert_with(|| {
             retries.push_back((ctx.now() + LIMIT_RETRY, full.limit));
             VecDeque::new()
         });
         parked.push_back(key);
-        if let Limit::Forward(_) = full.limit {
+        if let WhichGate::Forward(_) = full.limit {
             // There is room in the process, and this one has no use for it.
-            self.wake_one(Limit::Process, true);
+            self.wake_one(WhichGate::Process, true);
         }
         self.gate.review();
         let Some(socket) = find(&mut self.sockets, key) else {
@@ -344,10 +344,10 @@ impl ListenQueue {
             let name = socket.at.forward.name.clone();
             let Full { limit, live, max } = full;
             ctx.complain(Complaint::Accept, || match limit {
-                Limit::Forward(_) => format!(
+                WhichGate::Forward(_) => format!(
                     "forward {name}: {live} connections, its max_connections is {max}; new ones wait"
                 ),
-                Limit::Process => format!(
+                WhichGate::Process => format!(
                     "{live} connections over all forwards, the limit is {max}; new ones wait (forward {name})"
                 ),
             });
@@ -355,7 +355,7 @@ impl ListenQueue {
     }
 
     /// The listener that is first in the queue leaves it.
-    fn set_first(&mut self, key: ListenerKey, state: State) {
+    fn set_first(&mut self, key: ListenerKey, state: Standing) {
         debug_assert_eq!(self.ready.front(), Some(&key), "another one is first");
         self.ready.pop_front();
         self.left_in_a_row = ACCEPTS_IN_A_ROW;
@@ -367,20 +367,20 @@ impl ListenQueue {
     /// Whoever waits longest for room in the process, or in this forward. `again`:
     /// nothing has changed since it was parked, as far as is known.
     fn wake_one_of(&mut self, forward: &Forward, again: bool) {
-        self.wake_one(Limit::Process, again);
+        self.wake_one(WhichGate::Process, again);
         if forward.gate.is_some() {
-            self.wake_one(Limit::Forward(forward.id), again);
+            self.wake_one(WhichGate::Forward(forward.id), again);
         }
     }
 
-    fn wake_one(&mut self, limit: Limit, again: bool) -> bool {
+    fn wake_one(&mut self, limit: WhichGate, again: bool) -> bool {
         let Some(parked) = self.parked.get_mut(&limit) else {
             return false;
         };
         while let Some(key) = parked.pop_front() {
             // One that was removed meanwhile is skipped.
             if let Some(socket) = find(&mut self.sockets, key) {
-                socket.state = State::Ready;
+                socket.state = Standing::Ready;
                 socket.was_counted &= again;
                 self.ready.push_back(key);
                 return true;
@@ -389,7 +389,7 @@ impl ListenQueue {
         false
     }
 
-    fn due_limit(&self, now: Time) -> Option<Limit> {
+    fn due_limit(&self, now: Time) -> Option<WhichGate> {
         let (due, limit) = *self.retries.front()?;
         (due <= now).then_some(limit)
     }
@@ -401,12 +401,12 @@ impl ListenQueue {
             max: gate.max(),
         };
         if !self.gate.enter() {
-            return Err(full(Limit::Process, &self.gate));
+            return Err(full(WhichGate::Process, &self.gate));
         }
         match &forward.gate {
             Some(gate) if !gate.enter() => {
                 self.gate.leave();
-                Err(full(Limit::Forward(forward.id), gate))
+                Err(full(WhichGate::Forward(forward.id), gate))
             }
             _ => Ok(()),
         }
@@ -434,9 +434,9 @@ impl ListenQueue {
             let ready = count(&self.ready, key);
             let parked: usize = self.parked.values().map(|queue| count(queue, key)).sum();
             let (is_ready, is_parked) = match socket.state {
-                State::Idle => (0, 0),
-                State::Ready => (1, 0),
-                State::Parked(_) => (0, 1),
+                Standing::Idle => (0, 0),
+                Standing::Ready => (1, 0),
+                Standing::Parked(_) => (0, 1),
             };
             assert_eq!((ready, parked), (is_ready, is_parked), "{:?}", socket.state);
         }

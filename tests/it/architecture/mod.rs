@@ -74,7 +74,6 @@ const STILL_CIRCULAR: [&str; 7] = [
     "src/control",
     "src/control/resolve",
     "src/observe",
-    "src/reactor",
 ];
 
 /// Rooms in which the name of a type has one meaning.
