@@ -326,7 +326,7 @@ fn setup(
         attempts_max: 1,
         retry: Duration::MAX,
         queue: PATIENCE,
-        request: None,
+        opening: None,
         path,
         fill_limit: SCRATCH,
     };
@@ -337,7 +337,7 @@ fn setup(
         rules,
         pool,
         gate: None,
-        proxy: None,
+        steps: [].into(),
     };
     let plan = options.plan(Leg::Upstream);
     Setup {
@@ -353,7 +353,7 @@ fn setup(
         log,
         session_log: SessionLog::Off,
         taps: BTreeMap::new(),
-        concierge: None,
+        decider: None,
     }
 }
 

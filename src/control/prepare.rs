@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Mode, Reactors};
+use crate::config::{
+    Config, DataPath, EngineChoice, Forward, HttpConnect, LogLevel, LogTarget, Mode, Reactors,
+};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Address;
@@ -19,7 +21,9 @@ use crate::net::options::Leg;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::{Source, TapError, Taps};
-use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
+use crate::proto::connect;
+use crate::proto::opening::Step;
+use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
@@ -193,7 +197,7 @@ impl Prepared {
                     session_log: config.log.sessions,
                     taps: sources(taps, index as u16, &forwards),
                     // Once its reactor stands, and can be told the answers.
-                    concierge: None,
+                    decider: None,
                 },
                 pin: pin(config, index, count),
                 origin,
@@ -387,7 +391,7 @@ fn forward_setup(
             (Some(_), _) => 1,
             (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
         },
-        request: proxy.map(|connect| connect.header_timeout),
+        opening: proxy.map(|connect| connect.header_timeout),
         retry: forward.pool.retry_timeout,
         queue: forward.pool.queue_timeout,
         path: match forward.data_path {
@@ -403,12 +407,17 @@ fn forward_setup(
         name: forward.name.as_str().into(),
         rules,
         pool,
-        proxy: proxy.map(|connect| ProxySetup {
-            header_max: connect.header_max as usize,
-            realm: connect.realm.as_str().into(),
-        }),
+        steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
     }
+}
+
+/// What a client says before its payload that makes requests.
+fn step(connect: &HttpConnect) -> Step {
+    Step::HttpConnect(connect::Settings {
+        header_max: connect.header_max as usize,
+        realm: connect.realm.as_str().into(),
+    })
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up

@@ -174,7 +174,7 @@ impl choice::Work for Job<'_> {
                 orders: self.orders,
                 waker: waker.clone(),
             };
-            self.setup.concierge = Some(Box::new(Post::new(desk, wire)));
+            self.setup.decider = Some(Box::new(Post::new(desk, wire)));
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
@@ -199,7 +199,7 @@ fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Order>, log: &Log) 
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
-                        Order::Answer(key, verdict) => reactor.answered(key, verdict),
+                        Order::Answer(key, verdict) => reactor.decided(key, verdict),
                     }
                 }
             }

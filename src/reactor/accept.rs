@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::proxying::Proxying;
+use super::destination::Destination;
+use super::openings::Opened;
 use super::{Complaint, Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
@@ -343,9 +344,9 @@ impl<E: Engine> Reactor<E> {
             unproven: true,
             warm: false,
             admission: Admission::Free,
-            server: None,
+            destination: None,
             dialling: None,
-            proxying: at.forward.proxy.as_ref().map(|_| Box::new(Proxying::new())),
+            opening: Opened::begin(&at.forward),
             listener: at,
             legs: None,
         };
@@ -394,10 +395,12 @@ impl<E: Engine> Reactor<E> {
         };
         let forward = &entry.listener.forward;
         let upstream = &self.pools[forward.pool];
-        let Some(server) = &entry.server else { return };
+        let Some(destination) = &entry.destination else {
+            return;
+        };
         let options = &upstream.setup.options;
-        if !options.is_empty(Stage::AfterConnect, Family::of(server.endpoint())) {
-            let target = upstream.target(server, Local::Plan);
+        if !options.is_empty(Stage::AfterConnect, Family::of(destination.endpoint())) {
+            let target = upstream.target(destination.endpoint(), Local::Plan);
             self.ctx.engine.apply_connected(key, target);
         }
     }
@@ -408,8 +411,9 @@ impl<E: Engine> Reactor<E> {
         if let Some(entry) = self.ctx.sessions.get(key)
             && entry.dialling.is_none()
             && !entry.session.has_waited()
-            && entry.proxying.is_none()
-            && let (Some(server), Some(took)) = (&entry.server, entry.session.connect_time())
+            && entry.opening.is_none()
+            && let Some(server) = entry.destination.as_ref().and_then(Destination::account)
+            && let Some(took) = entry.session.connect_time()
         {
             server.tally.connected(took);
         }

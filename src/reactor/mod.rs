@@ -17,9 +17,10 @@
 
 mod accept;
 mod context;
+mod destination;
 mod dialling;
 mod ends;
-mod proxying;
+mod openings;
 mod queue;
 mod races;
 mod sessions;
@@ -33,7 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use accept::Gate;
-pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
+pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use openings::{Decider, Decision, Verdict};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
@@ -56,7 +58,7 @@ use accept::Doors;
 use context::{Complaint, Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
-use proxying::Proxying;
+use openings::{Opened, Openings};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
@@ -84,7 +86,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     session_log: SessionLog,
     taps: BTreeMap<ForwardId, Source>,
-    concierge: Option<Box<dyn Concierge>>,
+    openings: Openings,
     sessions_started: u64,
     /// When sessions that wait for a server with room are looked at.
     queue_due: Time,
@@ -97,7 +99,6 @@ pub struct Reactor<E: Engine> {
     events: Vec<Event>,
     actions: Vec<Action>,
     fired: Vec<u32>,
-    header: Vec<u8>,
 }
 
 /// A session and what the reactor knows of it.
@@ -116,12 +117,12 @@ struct Entry {
     warm: bool,
     /// How it was let to the server.
     admission: Admission,
-    /// The server it is on or being connected to; counted there as active.
-    server: Option<Arc<Server>>,
+    /// Where it is or is being connected to; counted there as active.
+    destination: Option<Destination>,
     /// Only if connecting did not go smoothly.
     dialling: Option<Box<Dialling>>,
-    /// Only of a client that says where to go.
-    proxying: Option<Box<Proxying>>,
+    /// Only of a client that says something before its payload.
+    opening: Option<Box<Opened>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -139,7 +140,7 @@ impl<E: Engine> Reactor<E> {
             acks_owed: VecDeque::new(),
             session_log: setup.session_log,
             taps: setup.taps,
-            concierge: setup.concierge,
+            openings: Openings::new(setup.decider),
             sessions_started: 0,
             queue_due: Time::NEVER,
             warm_due: Time::ZERO,
@@ -148,7 +149,6 @@ impl<E: Engine> Reactor<E> {
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
-            header: Vec::new(),
         }
     }
 
@@ -212,7 +212,7 @@ impl<E: Engine> Reactor<E> {
     pub fn cut_server(&mut self, server: &Arc<Server>) {
         let of_server = |key: &SessionKey| {
             let entry = self.ctx.sessions.get(*key);
-            let on = entry.and_then(|entry| entry.server.as_ref());
+            let on = entry.and_then(|entry| entry.destination.as_ref()?.account());
             // Who is still being connected goes to another one if this one fails.
             let dials = entry.is_some_and(|entry| entry.session.is_dialing());
             !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
@@ -220,6 +220,13 @@ impl<E: Engine> Reactor<E> {
         let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_server).collect();
         for key in keys {
             self.cut(key, Cause::ServerDown);
+        }
+    }
+
+    /// Takes the decision about a session that the [`Decider`] was asked about.
+    pub fn decided(&mut self, key: SessionKey, verdict: Verdict) {
+        if let Some(event) = Openings::decided(&mut self.ctx, key, verdict) {
+            self.deliver(key, event);
         }
     }
 
@@ -368,9 +375,9 @@ impl<E: Engine> Reactor<E> {
         while let Some(action) = actions.get(next).copied() {
             next += 1;
             let event = match action {
-                Action::Listen => self.listen(key),
-                Action::Consult => self.consult(key),
-                Action::Answer => self.answer(key),
+                Action::Read => self.openings.read(&mut self.ctx, key),
+                Action::Decide => self.openings.decide(&mut self.ctx, key),
+                Action::Say => Openings::say(&mut self.ctx, key),
                 Action::Conclude => {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
@@ -453,7 +460,8 @@ impl<E: Engine> Reactor<E> {
             self.run_queue.push_back((key, direction));
             self.ctx.counters.budget_ends.add(1);
         }
-        if proves && let Some(server) = entry.server.clone() {
+        let server = entry.destination.as_ref().and_then(Destination::account);
+        if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
             self.praise(&server, admission);
         }

@@ -22,8 +22,9 @@ use std::sync::Arc;
 use crate::config::{Config, Mode};
 use crate::engine::SessionKey;
 use crate::policy::access::Access;
-use crate::proto::connect::{Host, Request, Target};
-use crate::reactor::{self, Concierge, Verdict};
+use crate::proto::prelude::Facts;
+use crate::proto::target::{Host, Target};
+use crate::reactor::{self, Decider, Decision, Verdict};
 use crate::relay::ending::Cause;
 use crate::relay::id::ForwardId;
 
@@ -91,21 +92,25 @@ impl Desk {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, call: Call, forward: ForwardId, request: Request) {
+    fn ask(self: &Arc<Self>, call: Call, forward: ForwardId, facts: Facts) {
         let Some(window) = self.windows.get(&forward) else {
             return call.reject(Cause::Stopped);
         };
+        // An opening without a target is none that is asked about here.
+        let Some(target) = facts.target else {
+            return call.reject(Cause::BadRequest);
+        };
         let access = window.access.clone();
         let Some(users) = &window.users else {
-            return self.route(call, &access, request.target);
+            return self.route(call, &access, target);
         };
-        let credentials = request.authorization.as_ref();
+        let credentials = facts.authorization.as_ref();
         let Some(credentials) = credentials.and_then(Credentials::of) else {
             return call.reject(Cause::Unauthorised);
         };
         let call = call.of(&credentials);
         if users.remembers(&credentials) {
-            return self.route(call, &access, request.target);
+            return self.route(call, &access, target);
         }
         let Some(verifier) = &self.verifier else {
             return call.reject(Cause::Stopped);
@@ -116,7 +121,7 @@ impl Desk {
             credentials,
             then: Box::new(move |right| {
                 if right {
-                    desk.route(call, &access, request.target);
+                    desk.route(call, &access, target);
                 } else {
                     call.reject(Cause::Unauthorised);
                 }
@@ -200,8 +205,9 @@ impl Call {
 
     fn verdict(self, outcome: Result<Vec<SocketAddr>, Cause>) {
         let user = self.user;
+        let decision = outcome.map_or_else(Decision::Refuse, Decision::from);
         self.wire
-            .send(Order::Answer(self.key, Verdict { user, outcome }));
+            .send(Order::Answer(self.key, Verdict { user, decision }));
     }
 }
 
@@ -218,13 +224,13 @@ impl Post {
     }
 }
 
-impl Concierge for Post {
-    fn ask(&self, key: SessionKey, forward: ForwardId, request: Request) {
+impl Decider for Post {
+    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
         let call = Call {
             wire: self.wire.clone(),
             key,
             user: None,
         };
-        self.desk.ask(call, forward, request);
+        self.desk.ask(call, forward, facts);
     }
 }

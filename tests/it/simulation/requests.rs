@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use thalweg::engine::SessionKey;
 use thalweg::engine::sim::{Dice, SERVERS, Sim};
 use thalweg::net::address::Endpoint;
-use thalweg::proto::connect::Request;
-use thalweg::reactor::{Concierge, ProxySetup, Reactor, Verdict};
+use thalweg::proto::connect;
+use thalweg::proto::opening::Step;
+use thalweg::proto::prelude::Facts;
+use thalweg::reactor::{Decider, Decision, Reactor, Verdict};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::ForwardId;
 
@@ -37,12 +39,12 @@ impl Requests {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    pub(crate) fn setup() -> ProxySetup {
-        ProxySetup {
+    pub(crate) fn step() -> Step {
+        Step::HttpConnect(connect::Settings {
             // Some of the requests that clients make are longer.
             header_max: 550,
             realm: "sim".into(),
-        }
+        })
     }
 
     /// Gives some of the verdicts that are due, to sessions that may be gone.
@@ -59,7 +61,7 @@ impl Requests {
             drop(state);
             // A few are forgotten, as by a resolver that is stuck.
             if let Some(verdict) = verdict {
-                reactor.answered(key, verdict);
+                reactor.decided(key, verdict);
             }
         }
     }
@@ -72,21 +74,21 @@ fn verdict(dice: &mut Dice) -> Option<Verdict> {
         _ => None,
     });
     let addresses: Vec<SocketAddr> = addresses.collect();
-    let outcome = match dice.between(0, 19) {
+    let decision = match dice.between(0, 19) {
         0 => return None,
-        1 => Err(Cause::Denied),
-        2 => Err(Cause::NameFailed),
-        3 => Err(Cause::Unauthorised),
-        _ => Ok(addresses),
+        1 => Decision::Refuse(Cause::Denied),
+        2 => Decision::Refuse(Cause::NameFailed),
+        3 => Decision::Refuse(Cause::Unauthorised),
+        _ => Decision::from(addresses),
     };
     Some(Verdict {
         user: None,
-        outcome,
+        decision,
     })
 }
 
-impl Concierge for Requests {
-    fn ask(&self, key: SessionKey, _forward: ForwardId, _request: Request) {
+impl Decider for Requests {
+    fn decide(&self, key: SessionKey, _forward: ForwardId, _facts: Facts) {
         self.0.lock().expect("one thread").waiting.push(key);
     }
 }
