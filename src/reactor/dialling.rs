@@ -16,16 +16,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Reactor;
-use super::context::{Complaint, Effect};
+use super::context::Effect;
 use super::destination::Destination;
 use super::races::Heat;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
+use super::{Forward, Reactor};
 use crate::balance::health::{Admission, Change};
-use crate::config::LogLevel;
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
+use crate::observe::notice::{Kind, Notice, ServerName, Subject};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 use crate::relay::session::Event as SessionEvent;
@@ -86,10 +86,12 @@ impl<E: Engine> Reactor<E> {
             Choice::Nowhere => {
                 let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
                 if last.is_none() {
-                    let name = entry.listener.forward.name.clone();
-                    self.ctx.complain(Complaint::Connect, || {
-                        format!("forward {name}: no server is up")
-                    });
+                    let forward = entry.listener.forward.clone();
+                    let subject = Subject::Forward(forward.id);
+                    self.ctx
+                        .complain(Kind::NoServer, subject, || Notice::NoServer {
+                            forward: forward.name.clone(),
+                        });
                 }
                 Some(SessionEvent::NoServer(last.unwrap_or(Cause::NoServer)))
             }
@@ -229,22 +231,25 @@ impl<E: Engine> Reactor<E> {
         cause: Cause,
     ) {
         self.ctx.counters.connect_failures.add(1);
-        let mut forward = None;
+        let mut listener = None;
         if let Some(entry) = self.ctx.sessions.get_mut(key) {
             let dialling = entry.dialling.get_or_insert_default();
             dialling.failures.push((destination.clone(), cause));
-            forward = Some(entry.listener.forward.name.clone());
+            listener = Some(entry.listener.clone());
         }
+        let forward = listener.as_deref().map(|it| &*it.forward);
         if cause.is_local_shortage() {
-            self.short_of(cause, destination, admission);
+            self.short_of(cause, destination, forward, admission);
         } else if let Some(server) = destination.account() {
             server.tally.failed(cause);
             self.blame(server, admission, cause);
-        } else if let Some(forward) = forward {
-            self.ctx.complain(Complaint::Connect, || {
-                let (endpoint, cause) = (destination.endpoint(), cause.name());
-                format!("connecting to {endpoint} of {forward} failed: {cause}")
-            });
+        } else {
+            let subject = subject(destination, forward);
+            self.ctx
+                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                    server: name(destination, forward),
+                    cause,
+                });
         }
     }
 
@@ -253,6 +258,7 @@ impl<E: Engine> Reactor<E> {
         &mut self,
         cause: Cause,
         destination: &Destination,
+        forward: Option<&Forward>,
         admission: Admission,
     ) {
         let now = self.ctx.engine.now();
@@ -262,13 +268,12 @@ impl<E: Engine> Reactor<E> {
             // Whoever is let in now would be turned away as well.
             self.ctx.out.push_back(Effect::Starved);
         }
-        self.ctx.complain(Complaint::Shortage, || {
-            format!(
-                "cannot connect to {} from here: {}",
-                destination.endpoint(),
-                cause.name()
-            )
-        });
+        let subject = subject(destination, forward);
+        self.ctx
+            .complain(Kind::ConnectShortage, subject, || Notice::ConnectShortage {
+                server: name(destination, forward),
+                cause,
+            });
     }
 
     /// A server failed: it is marked if that was one failure too many.
@@ -276,26 +281,19 @@ impl<E: Engine> Reactor<E> {
         let change = server.failed(admission, self.ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
-            self.ctx.log.line(
-                LogLevel::Warn,
-                format!(
-                    "server {} of {} is marked for {:?}: {} (max_fails {})",
-                    settings.endpoint,
-                    settings.pool,
-                    settings.fail_timeout,
-                    cause.name(),
-                    settings.max_fails
-                ),
-            );
-        } else {
-            self.ctx.complain(Complaint::Connect, || {
-                format!(
-                    "connecting to {} of {} failed: {}",
-                    settings.endpoint,
-                    settings.pool,
-                    cause.name()
-                )
+            self.ctx.log.notice(Notice::ServerMarked {
+                server: server.name(),
+                cause,
+                fail_timeout: settings.fail_timeout,
+                max_fails: settings.max_fails,
             });
+        } else {
+            let subject = Subject::Server(settings.id);
+            self.ctx
+                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                    server: server.name(),
+                    cause,
+                });
         }
     }
 
@@ -303,14 +301,9 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
         if server.marks.succeeded(admission) == Some(Change::Up) {
             server.came_back(self.ctx.engine.now());
-            let settings = server.settings();
-            self.ctx.log.line(
-                LogLevel::Info,
-                format!(
-                    "server {} of {} is used again: a session got through",
-                    settings.endpoint, settings.pool
-                ),
-            );
+            self.ctx.log.notice(Notice::ServerUnmarked {
+                server: server.name(),
+            });
         }
     }
 
@@ -323,5 +316,26 @@ impl<E: Engine> Reactor<E> {
         if server.settings().max_connections.is_some() {
             self.queue_due = Time::ZERO;
         }
+    }
+}
+
+/// Whom trouble with a destination is about: an address without an account is its
+/// forward's.
+fn subject(destination: &Destination, forward: Option<&Forward>) -> Subject {
+    match (destination.account(), forward) {
+        (Some(server), _) => Subject::Server(server.settings().id),
+        (None, Some(forward)) => Subject::Forward(forward.id),
+        (None, None) => Subject::Process,
+    }
+}
+
+/// What a destination is called.
+fn name(destination: &Destination, forward: Option<&Forward>) -> ServerName {
+    match destination.account() {
+        Some(server) => server.name(),
+        None => ServerName {
+            endpoint: destination.endpoint().clone(),
+            pool: forward.map_or_else(|| "".into(), |it| it.name.clone()),
+        },
     }
 }

@@ -35,16 +35,17 @@ use std::time::Duration;
 
 pub use accept::Gate;
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
-pub use openings::{Decider, Decision, Verdict};
+pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
-use crate::config::{LogLevel, SessionLog};
+use crate::config::SessionLog;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::notice::Notice;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
@@ -55,7 +56,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use accept::Doors;
-use context::{Complaint, Ctx, Effect};
+use context::{Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
 use openings::{Opened, Openings};
@@ -224,8 +225,8 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Takes the decision about a session that the [`Decider`] was asked about.
-    pub fn decided(&mut self, key: SessionKey, verdict: Verdict) {
-        if let Some(event) = Openings::decided(&mut self.ctx, key, verdict) {
+    pub fn decided(&mut self, key: SessionKey, ruling: Ruling) {
+        if let Some(event) = Openings::decided(&mut self.ctx, key, ruling) {
             self.deliver(key, event);
         }
     }
@@ -440,11 +441,8 @@ impl<E: Engine> Reactor<E> {
         bytes.add(lane.bytes_out().wrapping_sub(written));
         if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
             self.splice_given_up = true;
-            let text = format!(
-                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
-                self.ctx.reactor
-            );
-            self.ctx.log.line(LogLevel::Warn, text);
+            let reactor = self.ctx.reactor;
+            self.ctx.log.notice(Notice::SpliceRefused { reactor });
         }
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
         let listens = direction == Direction::Up

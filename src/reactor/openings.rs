@@ -45,7 +45,7 @@ pub enum Decision {
 
 /// What a decider found.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct Ruling {
     /// Who asks, if that was looked at; shown in records.
     pub user: Option<String>,
     /// What becomes of the session.
@@ -172,7 +172,7 @@ impl Openings {
     pub(super) fn decided<E: Engine>(
         ctx: &mut Ctx<E>,
         key: SessionKey,
-        verdict: Verdict,
+        ruling: Ruling,
     ) -> Option<SessionEvent> {
         let Some(entry) = ctx.sessions.get_mut(key) else {
             ctx.counters.stale_events.add(1);
@@ -182,8 +182,8 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
-        opened.user = verdict.user.map(|user| escaped(user.as_bytes()).into());
-        let decided = match verdict.decision {
+        opened.user = ruling.user.map(|user| escaped(user.as_bytes()).into());
+        let decided = match ruling.decision {
             Decision::Direct(destinations) => {
                 opened.under_way.as_mut()?.destinations = destinations;
                 Decided::Dial

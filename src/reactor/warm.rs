@@ -307,7 +307,7 @@ impl<E: Engine> Reactor<E> {
         }
         if cause.is_local_shortage() {
             let destination = Destination::Server(server.clone());
-            self.short_of(cause, &destination, Admission::Free);
+            self.short_of(cause, &destination, None, Admission::Free);
         } else {
             server.tally.failed(cause);
             self.blame(server, Admission::Free, cause);

@@ -10,7 +10,7 @@ use thalweg::net::address::Endpoint;
 use thalweg::proto::connect;
 use thalweg::proto::opening::Step;
 use thalweg::proto::prelude::Facts;
-use thalweg::reactor::{Decider, Decision, Reactor, Verdict};
+use thalweg::reactor::{Decider, Decision, Reactor, Ruling};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::ForwardId;
 
@@ -47,8 +47,8 @@ impl Requests {
         })
     }
 
-    /// Gives some of the verdicts that are due, to sessions that may be gone.
-    pub(crate) fn judge_some(&self, reactor: &mut Reactor<Sim>) {
+    /// Gives some of the rulings that are due, to sessions that may be gone.
+    pub(crate) fn decide_some(&self, reactor: &mut Reactor<Sim>) {
         loop {
             let mut state = self.0.lock().expect("one thread");
             if state.waiting.is_empty() || !state.dice.percent(30) {
@@ -57,17 +57,17 @@ impl Requests {
             let last = state.waiting.len() as u64 - 1;
             let pick = state.dice.between(0, last) as usize;
             let key = state.waiting.swap_remove(pick);
-            let verdict = verdict(&mut state.dice);
+            let ruling = ruling(&mut state.dice);
             drop(state);
             // A few are forgotten, as by a resolver that is stuck.
-            if let Some(verdict) = verdict {
-                reactor.decided(key, verdict);
+            if let Some(ruling) = ruling {
+                reactor.decided(key, ruling);
             }
         }
     }
 }
 
-fn verdict(dice: &mut Dice) -> Option<Verdict> {
+fn ruling(dice: &mut Dice) -> Option<Ruling> {
     let servers = dice.between(1, SERVERS as u64) as usize;
     let addresses = (0..servers).filter_map(|index| match Sim::server(index) {
         Endpoint::Inet(address) => Some(address),
@@ -81,7 +81,7 @@ fn verdict(dice: &mut Dice) -> Option<Verdict> {
         3 => Decision::Refuse(Cause::Unauthorised),
         _ => Decision::from(addresses),
     };
-    Some(Verdict {
+    Some(Ruling {
         user: None,
         decision,
     })

@@ -149,7 +149,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             pools.apply(change, &mut reactor);
         }
         reactor.turn().expect("simulated waits succeed");
-        requests.judge_some(&mut reactor);
+        requests.decide_some(&mut reactor);
         reactor.check_invariants();
         reactor.engine().check_invariants();
         pools.check(reactor.live());
