@@ -24,7 +24,7 @@ use crate::bench::subjects::{self, Subject};
 use crate::bench::{machine, netns, stats};
 use crate::config::units::parse_duration;
 use crate::net::limits;
-use crate::observe::log::timestamp;
+use crate::observe::timestamp::timestamp;
 
 const EXAMPLES: &str = "\
 Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any command
