@@ -423,7 +423,7 @@ fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::{LogFormat, LogTarget};
+    use crate::config::{LogFormat, LogLevel, LogTarget};
     use crate::control::plan::Identities;
 
     #[test]
