@@ -327,7 +327,7 @@ fn setup(
         attempts_max: 1,
         retry: Duration::MAX,
         queue: PATIENCE,
-        request: None,
+        opening: None,
         path,
         fill_limit: SCRATCH,
     };
@@ -338,7 +338,7 @@ fn setup(
         rules,
         pool,
         gate: None,
-        proxy: None,
+        steps: [].into(),
     };
     let plan = options.plan(Leg::Upstream);
     let listener = Listener {
@@ -354,7 +354,7 @@ fn setup(
         log,
         session_log: SessionLog::Off,
         taps: BTreeMap::new(),
-        concierge: None,
+        decider: None,
     };
     (setup, Arc::new(listener))
 }

@@ -1,7 +1,8 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
+use super::destination::Destination;
 use super::listen_queue::Admitted;
-use super::proxying::Proxying;
+use super::openings::Opened;
 use super::{Entry, Forward, Reactor};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
@@ -62,9 +63,9 @@ impl<E: Engine> Reactor<E> {
             unproven: true,
             warm: false,
             admission: Admission::Free,
-            server: None,
+            destination: None,
             dialling: None,
-            proxying: at.forward.proxy.as_ref().map(|_| Box::new(Proxying::new())),
+            opening: Opened::begin(&at.forward),
             listener: at,
             legs: None,
         };
@@ -90,10 +91,12 @@ impl<E: Engine> Reactor<E> {
         };
         let forward = &entry.listener.forward;
         let upstream = &self.pools[forward.pool];
-        let Some(server) = &entry.server else { return };
+        let Some(destination) = &entry.destination else {
+            return;
+        };
         let options = &upstream.setup.options;
-        if !options.is_empty(Stage::AfterConnect, Family::of(server.endpoint())) {
-            let target = upstream.target(server, Local::Plan);
+        if !options.is_empty(Stage::AfterConnect, Family::of(destination.endpoint())) {
+            let target = upstream.target(destination.endpoint(), Local::Plan);
             self.ctx.engine.apply_connected(key, target);
         }
     }
@@ -104,8 +107,9 @@ impl<E: Engine> Reactor<E> {
         if let Some(entry) = self.ctx.sessions.get(key)
             && entry.dialling.is_none()
             && !entry.session.has_waited()
-            && entry.proxying.is_none()
-            && let (Some(server), Some(took)) = (&entry.server, entry.session.connect_time())
+            && entry.opening.is_none()
+            && let Some(server) = entry.destination.as_ref().and_then(Destination::account)
+            && let Some(took) = entry.session.connect_time()
         {
             server.tally.connected(took);
         }

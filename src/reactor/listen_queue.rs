@@ -19,12 +19,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::{Complaint, Ctx, Effect};
+use super::context::{Ctx, Effect};
 use super::gate::Gate;
 use super::setup::{Forward, Listener};
 use crate::engine::slab::Slots;
 use crate::engine::{AcceptError, Engine, ListenerKey};
 use crate::net::address::Endpoint;
+use crate::observe::notice::{Kind, Notice, Subject};
 use crate::relay::id::{ForwardId, ListenerId};
 use crate::relay::probe::{self, Mutation};
 use crate::relay::time::Time;
@@ -56,8 +57,8 @@ enum WhichGate {
 
 /// A limit that is reached, in figures.
 #[derive(Debug, Clone, Copy)]
-struct Full {
-    limit: WhichGate,
+struct FullGate {
+    which: WhichGate,
     live: u32,
     max: u32,
 }
@@ -294,22 +295,18 @@ impl ListenQueue {
                 }
                 self.starve(ctx.now());
                 ctx.out.push_back(Effect::Starved);
-                ctx.complain(Complaint::Accept, || {
-                    format!(
-                        "accepting pauses: {}; connections wait in the accept queue",
-                        cause.name()
-                    )
+                let reactor = ctx.reactor;
+                ctx.complain(Kind::AcceptPaused, Subject::Process, || {
+                    Notice::AcceptPaused { reactor, cause }
                 });
             }
             AcceptError::Broken(errno) => {
                 self.starve(ctx.now());
                 ctx.out.push_back(Effect::Starved);
-                let address = &at.address;
-                ctx.complain(Complaint::Accept, || {
-                    format!(
-                        "listener {address}: accept failed: {}",
-                        io::Error::from_raw_os_error(errno)
-                    )
+                ctx.complain(Kind::AcceptFailed, Subject::Listener(at.id), || {
+                    let error = io::Error::from_raw_os_error(errno);
+                    let listener = at.address.clone();
+                    Notice::AcceptFailed { listener, error }
                 });
             }
         }
@@ -318,20 +315,20 @@ impl ListenQueue {
     /// Nobody is let in at the listener that is first; whether somebody waits decides
     /// whether that is worth another look, a line, and a count (one for each time the
     /// limit is hit).
-    fn park<E: Engine>(&mut self, key: ListenerKey, full: Full, ctx: &mut Ctx<E>) {
+    fn park<E: Engine>(&mut self, key: ListenerKey, full: FullGate, ctx: &mut Ctx<E>) {
         if !ctx.engine.has_waiting(key) {
             // The next to come is an event of its own.
             self.set_first(key, Standing::Idle);
             return;
         }
-        self.set_first(key, Standing::Parked(full.limit));
+        self.set_first(key, Standing::Parked(full.which));
         let retries = &mut self.retries;
-        let parked = self.parked.entry(full.limit).or_insert_with(|| {
-            retries.push_back((ctx.now() + LIMIT_RETRY, full.limit));
+        let parked = self.parked.entry(full.which).or_insert_with(|| {
+            retries.push_back((ctx.now() + LIMIT_RETRY, full.which));
             VecDeque::new()
         });
         parked.push_back(key);
-        if let WhichGate::Forward(_) = full.limit {
+        if let WhichGate::Forward(_) = full.which {
             // There is room in the process, and this one has no use for it.
             self.wake_one(WhichGate::Process, true);
         }
@@ -341,16 +338,23 @@ impl ListenQueue {
         };
         if !std::mem::replace(&mut socket.was_counted, true) {
             ctx.counters.limit_pauses.add(1);
-            let name = socket.at.forward.name.clone();
-            let Full { limit, live, max } = full;
-            ctx.complain(Complaint::Accept, || match limit {
-                WhichGate::Forward(_) => format!(
-                    "forward {name}: {live} connections, its max_connections is {max}; new ones wait"
-                ),
-                WhichGate::Process => format!(
-                    "{live} connections over all forwards, the limit is {max}; new ones wait (forward {name})"
-                ),
-            });
+            let at = socket.at.clone();
+            let FullGate { which, live, max } = full;
+            let forward = || at.forward.name.clone();
+            match which {
+                WhichGate::Forward(id) => {
+                    ctx.complain(Kind::ForwardFull, Subject::Forward(id), || {
+                        let forward = forward();
+                        Notice::ForwardFull { forward, live, max }
+                    });
+                }
+                WhichGate::Process => {
+                    ctx.complain(Kind::ProcessFull, Subject::Process, || {
+                        let forward = forward();
+                        Notice::ProcessFull { forward, live, max }
+                    });
+                }
+            }
         }
     }
 
@@ -394,9 +398,9 @@ impl ListenQueue {
         (due <= now).then_some(limit)
     }
 
-    fn enter(&self, forward: &Forward) -> Result<(), Full> {
-        let full = |limit, gate: &Gate| Full {
-            limit,
+    fn enter(&self, forward: &Forward) -> Result<(), FullGate> {
+        let full = |which, gate: &Gate| FullGate {
+            which,
             live: gate.live(),
             max: gate.max(),
         };

@@ -17,11 +17,12 @@
 
 mod accept;
 mod context;
+mod destination;
 mod dialling;
 mod ends;
 mod gate;
 mod listen_queue;
-mod proxying;
+mod openings;
 mod queue;
 mod races;
 mod sessions;
@@ -34,17 +35,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
-pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
+pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
-use crate::config::{LogLevel, SessionLog};
+use crate::config::SessionLog;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::notice::Notice;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -58,7 +61,7 @@ use context::{Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
-use proxying::Proxying;
+use openings::{Opened, Openings};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
@@ -86,7 +89,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     session_log: SessionLog,
     taps: BTreeMap<ForwardId, Source>,
-    concierge: Option<Box<dyn Concierge>>,
+    openings: Openings,
     sessions_started: u64,
     /// When sessions that wait for a server with room are looked at.
     queue_due: Time,
@@ -99,7 +102,6 @@ pub struct Reactor<E: Engine> {
     events: Vec<Event>,
     actions: Vec<Action>,
     fired: Vec<u32>,
-    header: Vec<u8>,
 }
 
 /// A session and what the reactor knows of it.
@@ -118,12 +120,12 @@ struct Entry {
     warm: bool,
     /// How it was let to the server.
     admission: Admission,
-    /// The server it is on or being connected to; counted there as active.
-    server: Option<Arc<Server>>,
+    /// Where it is or is being connected to; counted there as active.
+    destination: Option<Destination>,
     /// Only if connecting did not go smoothly.
     dialling: Option<Box<Dialling>>,
-    /// Only of a client that says where to go.
-    proxying: Option<Box<Proxying>>,
+    /// Only of a client that says something before its payload.
+    opening: Option<Box<Opened>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -141,7 +143,7 @@ impl<E: Engine> Reactor<E> {
             acks_owed: VecDeque::new(),
             session_log: setup.session_log,
             taps: setup.taps,
-            concierge: setup.concierge,
+            openings: Openings::new(setup.decider),
             sessions_started: 0,
             queue_due: Time::NEVER,
             warm_due: Time::ZERO,
@@ -150,7 +152,6 @@ impl<E: Engine> Reactor<E> {
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
-            header: Vec::new(),
         }
     }
 
@@ -225,7 +226,7 @@ impl<E: Engine> Reactor<E> {
     pub fn cut_server(&mut self, server: &Arc<Server>) {
         let of_server = |key: &SessionKey| {
             let entry = self.ctx.sessions.get(*key);
-            let on = entry.and_then(|entry| entry.server.as_ref());
+            let on = entry.and_then(|entry| entry.destination.as_ref()?.account());
             // Who is still being connected goes to another one if this one fails.
             let dials = entry.is_some_and(|entry| entry.session.is_dialing());
             !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
@@ -233,6 +234,13 @@ impl<E: Engine> Reactor<E> {
         let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_server).collect();
         for key in keys {
             self.cut(key, Cause::ServerDown);
+        }
+    }
+
+    /// Takes the decision about a session that the [`Decider`] was asked about.
+    pub fn decided(&mut self, key: SessionKey, ruling: Ruling) {
+        if let Some(event) = Openings::decided(&mut self.ctx, key, ruling) {
+            self.deliver(key, event);
         }
     }
 
@@ -384,9 +392,9 @@ impl<E: Engine> Reactor<E> {
         while let Some(action) = actions.get(next).copied() {
             next += 1;
             let event = match action {
-                Action::Listen => self.listen(key),
-                Action::Consult => self.consult(key),
-                Action::Answer => self.answer(key),
+                Action::Read => self.openings.read(&mut self.ctx, key),
+                Action::Decide => self.openings.decide(&mut self.ctx, key),
+                Action::Say => Openings::say(&mut self.ctx, key),
                 Action::Conclude => {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
@@ -449,11 +457,8 @@ impl<E: Engine> Reactor<E> {
         bytes.add(lane.bytes_out().wrapping_sub(written));
         if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
             self.splice_given_up = true;
-            let text = format!(
-                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
-                self.ctx.reactor
-            );
-            self.ctx.log.line(LogLevel::Warn, text);
+            let reactor = self.ctx.reactor;
+            self.ctx.log.notice(Notice::SpliceRefused { reactor });
         }
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
         let listens = direction == Direction::Up
@@ -469,7 +474,8 @@ impl<E: Engine> Reactor<E> {
             self.run_queue.push_back((key, direction));
             self.ctx.counters.budget_ends.add(1);
         }
-        if proves && let Some(server) = entry.server.clone() {
+        let server = entry.destination.as_ref().and_then(Destination::account);
+        if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
             self.praise(&server, admission);
         }

@@ -49,12 +49,12 @@ fn ten_classic_bugs_are_caught() {
 
 /// Transitions of a session's phase that there are, no more and no fewer.
 const TRANSITIONS: [(&str, &str); 28] = [
-    ("Sniffing", "Consulting"),
-    ("Sniffing", "Refusing"),
-    ("Sniffing", "Closing"),
-    ("Consulting", "Dialing"),
-    ("Consulting", "Refusing"),
-    ("Consulting", "Closing"),
+    ("Reading", "Deciding"),
+    ("Reading", "Refusing"),
+    ("Reading", "Closing"),
+    ("Deciding", "Dialing"),
+    ("Deciding", "Refusing"),
+    ("Deciding", "Closing"),
     ("Dialing", "Greeting"),
     ("Dialing", "Refusing"),
     ("Greeting", "Relaying"),

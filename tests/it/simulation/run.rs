@@ -14,7 +14,8 @@ use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
-use thalweg::reactor::{Forward, Gate, Listener, ProxySetup, Reactor, Setup};
+use thalweg::proto::opening::Step;
+use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
@@ -54,32 +55,32 @@ pub(crate) fn reactor(
         attempts_max: 3,
         retry: Duration::from_secs(30),
         queue: Duration::from_secs(3),
-        request: None,
+        opening: None,
         path,
         fill_limit: 256 * 1024,
     };
     // Two forwards that share servers, and one whose clients say where to go; two
     // listeners are of the second.
     let asking = Rules {
-        request: Some(Duration::from_secs(3)),
+        opening: Some(Duration::from_secs(3)),
         attempts_max: 1,
         ..rules
     };
-    let forward = |id, pool, proxy: Option<ProxySetup>| {
+    let forward = |id, pool, steps: &[Step]| {
         Arc::new(Forward {
             id: ForwardId::new(id),
             name: "sim".into(),
-            rules: if proxy.is_some() { asking } else { rules },
+            rules: if steps.is_empty() { rules } else { asking },
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            proxy,
+            steps: steps.into(),
         })
     };
     let forwards = [
-        forward(0, 0, None),
-        forward(1, 1, None),
-        forward(2, 0, Some(Requests::setup())),
+        forward(0, 0, &[]),
+        forward(1, 1, &[]),
+        forward(2, 0, &[Requests::step()]),
     ];
     let listener = |index: usize| {
         Arc::new(Listener {
@@ -96,7 +97,7 @@ pub(crate) fn reactor(
         log,
         session_log: SessionLog::Off,
         taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
-        concierge: Some(Box::new(requests.clone())),
+        decider: Some(Box::new(requests.clone())),
     };
     let sockets: Vec<_> = (0..LISTENERS).map(|at| sim.listener(at)).collect();
     let mut reactor = Reactor::new(sim, setup);
@@ -154,7 +155,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             pools.apply(change, &mut reactor);
         }
         reactor.turn().expect("simulated waits succeed");
-        requests.judge_some(&mut reactor);
+        requests.decide_some(&mut reactor);
         reactor.check_invariants();
         reactor.engine().check_invariants();
         pools.check(reactor.live());
