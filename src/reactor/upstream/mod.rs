@@ -25,6 +25,7 @@ use crate::relay::time::Time;
 
 use server::{Member, Server, ServerSet, ServerSettings, SetRules};
 
+use super::destination::Destination;
 use super::warm::Spares;
 
 /// A pool, with the options of its connects; plain data, prepared by `control` (or a
@@ -226,9 +227,9 @@ impl Upstream {
     }
 
     /// The positions of servers that were tried.
-    pub(super) fn tried(&self, servers: &[(Arc<Server>, Cause)]) -> Tried {
+    pub(super) fn tried(&self, failures: &[(Destination, Cause)]) -> Tried {
         let mut tried = Tried::default();
-        for (server, _) in servers {
+        for server in failures.iter().filter_map(|(it, _)| it.account()) {
             if let Some(at) = self.setup.set.position(server) {
                 tried.insert(at);
             }
@@ -256,10 +257,10 @@ impl Upstream {
         }
     }
 
-    /// A connect to a server of this pool.
-    pub(super) fn target<'a>(&'a self, server: &'a Server, local: Local) -> Target<'a> {
+    /// A connect with the options of this pool.
+    pub(super) fn target<'a>(&'a self, endpoint: &'a Endpoint, local: Local) -> Target<'a> {
         Target {
-            endpoint: server.endpoint(),
+            endpoint,
             options: &self.setup.options,
             local,
         }
