@@ -418,3 +418,57 @@ fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
         && count == limits::allowed_cpus().len();
     auto.then(|| limits::cpu_of_reactor(index)).flatten()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{LogFormat, LogLevel, LogTarget};
+    use crate::control::plan::Identities;
+
+    #[test]
+    fn a_listener_that_is_held_is_not_bound_again() {
+        let (log, _writer) =
+            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+        let text =
+            "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:9\"\n";
+        let (mut ids, mut held) = (Identities::default(), Held::default());
+        let mut listen_on = |text: &str| {
+            let config = Config::parse(text).unwrap();
+            let plan = Plan::of(&config, &mut ids);
+            let forwards: Vec<_> = plan
+                .forwards
+                .iter()
+                .map(|it| Arc::new(forward_of(it, &config)))
+                .collect();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            shares
+                .iter()
+                .map(|it| it.listeners.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listen_on(text), [1, 1]);
+        assert_eq!(listen_on(text), [0, 0]);
+        let second = text.replace("\"a\"", "\"b\"");
+        assert_eq!(listen_on(&format!("{text}{second}")), [1, 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_changes_nothing() {
+        let (log, _writer) =
+            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let text = format!(
+            "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:{port}\"]\n\
+             upstream = \"127.0.0.1:9\"\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let plan = Plan::of(&config, &mut Identities::default());
+        let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
+        let mut held = Held::default();
+        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        assert!(held.listeners.is_empty());
+    }
+}
