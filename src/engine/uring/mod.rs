@@ -73,8 +73,6 @@ pub struct Uring {
     hurry: bool,
     /// Sends whose buffers may stay out while the reactor sleeps.
     sends_asleep: usize,
-    /// Receives that found no buffer.
-    no_buffer: u64,
     /// Polls of the listeners and of the waker that were refused, and when they are
     /// started again.
     refused_polls: Vec<Tag>,
@@ -84,15 +82,6 @@ pub struct Uring {
     completions: Vec<Completion>,
     /// Of listeners that are closed already.
     accept_overflows: u64,
-}
-
-/// What an engine had to do without, so many times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lacks {
-    /// A receive found no provided buffer.
-    pub buffers: u64,
-    /// The kernel had no memory for submissions.
-    pub submissions: u64,
 }
 
 impl Uring {
@@ -128,21 +117,12 @@ impl Uring {
             sends: Vec::new(),
             hurry: false,
             sends_asleep: usize::from(sizes.buffers) / 4,
-            no_buffer: 0,
             refused_polls: Vec::new(),
             polls_due: Time::NEVER,
             queued: Vec::new(),
             completions: Vec::new(),
             accept_overflows: 0,
         })
-    }
-
-    /// What it had to do without so far.
-    pub const fn lacks(&self) -> Lacks {
-        Lacks {
-            buffers: self.no_buffer,
-            submissions: self.ring.shortages(),
-        }
     }
 
     /// A waker for other threads; [`Event::Woken`] follows its use.
