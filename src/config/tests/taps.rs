@@ -1,7 +1,7 @@
 //! `tap`: what is understood, and what is refused.
 
-use super::super::*;
 use super::{BASE, errors};
+use crate::config::*;
 
 fn forwards(text: &str) -> Vec<Option<Tap>> {
     let config = Config::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
