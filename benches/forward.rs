@@ -15,6 +15,7 @@
 //! `cargo bench --bench forward` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -27,15 +28,17 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use thalweg::config::{LogFormat, LogLevel, LogTarget, SessionLog};
-use thalweg::engine::epoll::{self, Epoll};
+use thalweg::engine;
+use thalweg::engine::epoll::Epoll;
 use thalweg::net::address::{Address, Endpoint};
 use thalweg::net::limits;
 use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
-use thalweg::reactor::{ForwardSetup, Gate, ListenerSetup, Reactor, Setup, UpstreamSetup};
+use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
 use thalweg::relay::ending::Cause;
+use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
 
@@ -257,7 +260,7 @@ impl Forwarder {
         let Endpoint::Inet(address) = socket.local else {
             unreachable!("an inet listener has an inet address")
         };
-        let listener = epoll::Listener {
+        let listener = engine::Listener {
             fd: socket.fd,
             options: Arc::new(options.plan(Leg::Client)),
             family: Family::V4,
@@ -296,8 +299,8 @@ impl Forwarder {
     }
 }
 
-fn engine_setup() -> epoll::Setup {
-    epoll::Setup {
+fn engine_setup() -> engine::Setup {
+    engine::Setup {
         scratch_buffer: SCRATCH,
         pipe_size: 1 << 20,
         buffer_limit: 256 << 20,
@@ -327,27 +330,29 @@ fn setup(
         path,
         fill_limit: SCRATCH,
     };
-    let forward = ForwardSetup {
+    let pool = PoolId::new(0);
+    let forward = Forward {
+        id: ForwardId::new(0),
         name: "bench".into(),
         rules,
-        upstream: 0,
+        pool,
         gate: None,
         proxy: None,
     };
     let plan = options.plan(Leg::Upstream);
     Setup {
         reactor: 0,
-        forwards: vec![forward],
-        upstreams: vec![UpstreamSetup::single(Endpoint::Inet(server), plan)],
-        listeners: vec![ListenerSetup {
-            forward: 0,
+        pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
+        listeners: vec![Arc::new(Listener {
+            id: ListenerId::new(0),
             address: Endpoint::Inet(address),
-        }],
+            forward: Arc::new(forward),
+        })],
         gate: Arc::new(Gate::new(1000)),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
-        taps: Vec::new(),
+        taps: BTreeMap::new(),
         concierge: None,
     }
 }

@@ -12,13 +12,12 @@ use std::time::Duration;
 use thalweg::bench::origin::handlers::{Action, Conversation, Handlers, Next};
 use thalweg::bench::origin::record::Record;
 use thalweg::bench::units as figures;
-use thalweg::config::{
-    Access, Config, ConfigErrors, FileText, Inputs, Override, Pair, Rule, units,
-};
+use thalweg::config::{AccessRules, Config, ConfigErrors, FileText, Inputs, Override, Pair, units};
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
 use thalweg::observe::record::escaped;
+use thalweg::policy::access::{Access, Rule};
 use thalweg::proto::connect::{self, Parse as Asked};
 use thalweg::proto::conversation::Conversation as Session;
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
@@ -232,20 +231,16 @@ pub(crate) fn rule(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(rule) = text.parse::<Rule>() {
         read_back(&rule, &rule.to_string().parse());
-        let denied = Access {
-            deny: vec![rule.clone()],
-            ..Access::default()
-        };
-        let allowed = Access {
-            allow: vec![rule],
-            deny: Vec::new(),
-        };
+        let default = AccessRules::default();
+        let denied = Access::new(std::slice::from_ref(&rule), &default.allow);
+        let allowed = Access::new(&[], &[rule]);
+        let default = default.compile();
         for address in ["1.1.1.1:443", "127.0.0.1:443", "[::]:443", "[fd00::1]:22"] {
             let address: SocketAddr = address.parse().expect("an address");
             let admitted = allowed.admits(Some("a.b"), address);
             assert!(!admitted || !address.ip().is_unspecified());
             assert!(!admitted || !allowed.is_hopeless("a.b", address.port()));
-            assert!(!denied.admits(None, address) || Access::default().admits(None, address));
+            assert!(!denied.admits(None, address) || default.admits(None, address));
         }
     }
 }

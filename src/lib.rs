@@ -8,6 +8,7 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | [`relay`] | pure: one direction ([`relay::lane`]), one connection ([`relay::session`]) |
+//! | [`policy`] | pure: who may go where |
 //! | [`balance`] | pure: which server is tried next |
 //! | [`proto`] | pure: what a stream is: CONNECT, HTTP/1, HTTP/2, TLS |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
@@ -28,6 +29,7 @@ pub mod control;
 pub mod engine;
 pub mod net;
 pub mod observe;
+pub mod policy;
 pub mod proto;
 pub mod reactor;
 pub mod relay;

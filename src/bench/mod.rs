@@ -7,6 +7,7 @@
 //! | [`probe`] | a client of the origin which checks a path and its answers |
 //! | [`load`] | the load generator: bulk, request-response, connection rate |
 //! | [`stats`] | pure: bootstrap intervals of a ratio, verdicts |
+//! | [`precedence`] | whose threads run before bulk |
 //! | [`watch`] | `TCP_INFO` of a running measurement's sockets |
 //! | [`process`] | CPU time, memory, descriptors and CPU set of a process tree |
 //! | [`subjects`] | what is compared, how each is configured, started, stopped |
@@ -27,6 +28,7 @@ pub mod netns;
 pub mod origin;
 pub mod path;
 pub mod pattern;
+pub mod precedence;
 pub mod probe;
 pub mod process;
 pub mod report;

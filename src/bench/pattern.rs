@@ -8,7 +8,13 @@
 //! twice or changes places shifts the pattern by the size of a buffer or a pipe
 //! (multiples of 4096), and no such shift is a multiple of the period.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::sendfile::sendfile;
 
 /// Bytes after which the pattern repeats.
 pub const PERIOD: usize = 65_537;
@@ -18,10 +24,39 @@ pub const CHUNK_MAX: usize = 128 * 1024;
 
 static BLOCK: OnceLock<Box<[u8]>> = OnceLock::new();
 
+/// The longest piece [`send`] hands to the kernel, in bytes.
+const SEND_MAX: usize = 1024 * 1024;
+
+static FILE: OnceLock<Option<File>> = OnceLock::new();
+
 /// `len` bytes of the stream from `position` on; at most [`CHUNK_MAX`] of them.
 pub fn slice(position: u64, len: usize) -> &'static [u8] {
     let start = (position % PERIOD as u64) as usize;
     &block()[start..start + len.min(CHUNK_MAX)]
+}
+
+/// Sends up to `len` bytes of the stream from `position` on, from memory that the kernel
+/// refers to instead of copying it: the cheapest sender there is. Where there is no such
+/// memory it copies.
+///
+/// # Errors
+/// As write(2) to the socket.
+pub(crate) fn send(mut socket: impl Write + AsFd, position: u64, len: usize) -> io::Result<usize> {
+    let Some(file) = FILE.get_or_init(|| file().ok()) else {
+        return socket.write(slice(position, len));
+    };
+    let mut at = (position % PERIOD as u64) as libc::off_t;
+    let sent = sendfile(&socket, file, Some(&mut at), len.min(SEND_MAX))?;
+    Ok(sent)
+}
+
+fn file() -> io::Result<File> {
+    let mut file = File::from(memfd_create("pattern", MFdFlags::MFD_CLOEXEC)?);
+    let mut written = 0;
+    while written < PERIOD + SEND_MAX {
+        written += file.write(slice(written as u64, CHUNK_MAX))?;
+    }
+    Ok(file)
 }
 
 /// Compares what was received at `position` with what was sent there.

@@ -49,6 +49,16 @@ pub fn tree(root: i32) -> Vec<i32> {
     stats_of_tree(root).iter().map(|stat| stat.pid).collect()
 }
 
+/// Whether every process of a tree has been stopped by a signal.
+pub(crate) fn is_stopped(root: i32) -> bool {
+    tree(root).into_iter().all(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The state stands behind the command, which may contain anything.
+        text.rsplit_once(')')
+            .is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// What a tree has used.
 pub fn usage_of_tree(root: i32) -> Usage {
     let ticks_per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)

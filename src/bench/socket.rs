@@ -3,9 +3,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::bench::units;
@@ -123,6 +124,13 @@ fn set_options(
                 refusal.errno.desc()
             ))
         })
+}
+
+/// Takes what has arrived, up to the length of `buffer`, without copying it (`MSG_TRUNC`,
+/// tcp(7)); the buffer stays as it is. 0: the peer has ended.
+pub(crate) fn discard(stream: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = stream.as_fd().as_raw_fd();
+    Ok(recv(fd, buffer, MsgFlags::MSG_TRUNC)?)
 }
 
 /// How long a proxy may take to make a tunnel.

@@ -34,9 +34,12 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one; KIND@PATH takes
   another binary; cmd:COMMAND has {listen} and {upstream} in it
 
-Shapes: bulk-up bulk-down bulk-both rr crr ping mix, each with :KEY=VALUE
+Shapes: bulk-up bulk-down bulk-both rr crr ping mix burst, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
   ping is rr with one flow. With a rate, latency counts from when a request was due.
+  mix is rr beside bulk flows, compared with the same rr alone in each round.
+  burst: bulk=16 flows with size=6MB each and flows=8 with one byte become ready while the
+  subject stands still; the share of the bulk that moves before the bytes is measured.
 
 Examples:
   thalweg bench --quick
@@ -44,6 +47,8 @@ Examples:
   thalweg bench --subjects thalweg:copy,thalweg:splice --shapes bulk-down --against thalweg:copy
   thalweg bench --subjects thalweg,thalweg:tap --shapes bulk-up,bulk-down --against thalweg
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
+  thalweg bench --subjects thalweg,nginx --layout own-core --shapes \\
+    mix:bulk=50:flows=200:direction=up --check-one-in 50
   thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
   thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";
 

@@ -156,6 +156,7 @@ fn phase(
         tunnel: None,
         shape: shape.parse()?,
         threads: 1,
+        exchanges_apart: None,
         cpus: Vec::new(),
         congestion: None,
         options: None,

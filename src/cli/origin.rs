@@ -72,6 +72,7 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
         discard: optional(&args.discard)?,
         source: optional(&args.source)?,
         threads: usize::from(args.threads),
+        prompt: None,
         congestion: args.congestion.clone(),
         options: None,
         watch: None,

@@ -176,11 +176,8 @@ impl Example {
                 continue;
             }
             self.text.push('\n');
-            self.comment(&format!(
-                "{} Takes: {}.",
-                row.doc,
-                row.words.replace('`', "")
-            ));
+            let words = row.words.replace('`', "");
+            self.comment(&format!("{} Takes: {words}.", without_links(row.doc)));
             let (key, value) = (row.key, value(&row));
             match value.strip_prefix("# ") {
                 Some(value) => self.line(&format!("# {key} = {value}")),

@@ -22,7 +22,9 @@ use super::text::{list, quote};
 use super::values;
 use super::words::{Words, words};
 
-pub use access::{Access, Destination, Rule, is_public};
+pub use access::AccessRules;
+
+use crate::policy::access::Rule;
 
 /// What a forward does with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +49,7 @@ section! {
     pub struct HttpConnect, ConnectKeys {
         fields {
             /// Where requests may go.
-            access: Access = Access::default();
+            access: AccessRules = AccessRules::default();
         }
         hand vec![
             Row::by_hand(
@@ -92,8 +94,9 @@ section! {
 const HEADER_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// Rules of one list at the most: every request is held against each of them.
-const RULES_MAX: usize = 4096;
+/// Rules of one list at the most: more than a list of a continent's networks has. How
+/// many there are does not slow a request down.
+const RULES_MAX: usize = 1 << 17;
 
 /// Bytes of a realm.
 const REALM_MAX: usize = 200;
@@ -139,7 +142,7 @@ fn read_connect(node: &Node, report: &mut Report) -> HttpConnect {
     let Some(mut t) = TableReader::open(node, "[forward.connect]", report) else {
         return HttpConnect::default();
     };
-    let mut access = Access::default();
+    let mut access = AccessRules::default();
     if let Some(node) = t.get("allow") {
         access.allow = rules("allow", node, report);
     }

@@ -51,7 +51,7 @@ pub use diff::{Difference, Subject, What};
 pub use example::example;
 pub use forward::{DataPath, Forward, Timeouts};
 pub use global::{EngineChoice, Global, Reactors};
-pub use http_connect::{Access, Destination, HttpConnect, Mode, Rule, is_public};
+pub use http_connect::{AccessRules, HttpConnect, Mode};
 pub use inputs::{FileText, Inputs, Override, Pair};
 pub use log::{Log, LogFormat, LogLevel, LogTarget, SessionLog};
 pub use model::Config;

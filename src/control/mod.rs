@@ -1,16 +1,21 @@
 //! Start-up, signals, drain: what is not on the hot path.
 //!
 //! ```text
-//! run ─► prepare: limits, names, sockets, what the kernel granted
+//! run ─► Plan: what the configuration asks for, by identity
+//!     ─► Acquired: limits, names, sockets, what the kernel granted
 //!     ─► one thread a reactor
-//!     ─► wait for signals ─► drain ─► cut what is left ─► summary
+//!     ─► wait for signals and for what threads tell ─► drain ─► cut what is left ─► summary
 //! ```
 //! Talks to reactors by messages (`thread::Order`) only.
 
+mod acquire;
 pub mod doctor;
+mod error;
 pub mod health;
-mod prepare;
+mod inbox;
+mod plan;
 mod proxy;
+mod registry;
 mod report;
 pub mod resolve;
 mod signals;
@@ -26,12 +31,14 @@ use crate::observe::log::Log;
 use crate::observe::tap::Taps;
 use crate::relay::ending::Cause;
 
-use prepare::Prepared;
-pub use prepare::StartError;
+use acquire::{Acquired, Held};
+pub use error::StartError;
+use inbox::{Inbox, Told};
+use plan::{Identities, Plan};
 pub use proxy::UsersError;
 use resolve::Resolver;
 use signals::{Signal, Signals};
-use thread::{Order, ReactorThread};
+use thread::{Order, Pending, ReactorThread};
 use upstreams::Upstreams;
 
 /// How long the log's last lines may take to be written.
@@ -40,11 +47,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// How long what taps still have to show may take to be written.
 const TAP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often control looks whether every reactor still runs.
-const REACTOR_LOOK: Duration = Duration::from_secs(5);
-
-/// How often a drain looks whether it is complete.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long a reactor may take to carry out an order that needs nobody's consent: a
+/// matter of a turn or two, but for a machine that is busy with other things.
+const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Forwards as configured until a signal ends it.
 ///
@@ -61,83 +66,88 @@ pub fn run(config: &Config) -> Result<(), StartError> {
                 error,
             }
         })?;
-    let outcome = forward(config, &log, &signals);
+    let outcome = Inbox::new(signals)
+        .map_err(StartError::Signals)
+        .and_then(|inbox| forward(config, &log, &inbox));
     drop(log);
     writer.finish(LOG_PATIENCE);
     outcome
 }
 
-fn forward(config: &Config, log: &Log, signals: &Signals) -> Result<(), StartError> {
+fn forward(config: &Config, log: &Log, inbox: &Inbox) -> Result<(), StartError> {
+    let plan = Plan::of(config, &mut Identities::default());
+    let mut held = Held::default();
     let taps = Taps::start(config, log)?;
-    let prepared = Prepared::new(config, log, &taps)?;
-    let outcome = Running::start(prepared, log.clone()).and_then(|running| running.serve(signals));
+    let acquired = Acquired::take(&plan, &mut held, log, &taps)?;
+    let running = Running::start(acquired, plan.drain_timeout(), log.clone(), inbox);
+    let outcome = running.and_then(|running| running.serve(inbox));
     taps.finish(TAP_PATIENCE);
     outcome
 }
 
 /// A forwarder at work.
 struct Running {
-    reactors: Vec<ReactorThread>,
+    /// By number; `None` once it has ended.
+    reactors: Vec<Option<ReactorThread>>,
     upstreams: Arc<Upstreams>,
     /// Keeps names resolved for as long as it is there.
     _resolver: Option<Arc<Resolver>>,
     drain_timeout: Duration,
     log: Log,
-    /// Unix listeners' paths go when this is dropped.
-    _sockets: Vec<crate::net::listener::Bound>,
+    /// What reactors that have ended had counted.
+    ended: Vec<Snapshot>,
 }
 
 impl Running {
-    fn start(prepared: Prepared, log: Log) -> Result<Self, StartError> {
-        let Prepared {
+    fn start(
+        acquired: Acquired,
+        drain_timeout: Duration,
+        log: Log,
+        inbox: &Inbox,
+    ) -> Result<Self, StartError> {
+        let Acquired {
             reactors,
-            sockets,
-            drain_timeout,
             upstreams,
             resolver,
             origin,
-        } = prepared;
+        } = acquired;
         let reactors = reactors
             .into_iter()
-            .map(ReactorThread::spawn)
+            .map(|plan| ReactorThread::spawn(plan, inbox.teller()).map(Some))
             .collect::<Result<Vec<_>, _>>()?;
-        upstreams.connect(reactors.iter().map(ReactorThread::wire).collect());
+        let wires = reactors.iter().flatten().map(ReactorThread::wire).collect();
+        upstreams.connect(wires);
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
         Ok(Self {
+            ended: vec![Snapshot::default(); reactors.len()],
             reactors,
             upstreams,
             _resolver: resolver,
             drain_timeout,
             log,
-            _sockets: sockets,
         })
     }
 
     /// Until a signal ends it, or a reactor fails: then the others drain, and the
     /// service manager learns of it by the exit code.
-    fn serve(mut self, signals: &Signals) -> Result<(), StartError> {
+    fn serve(mut self, inbox: &Inbox) -> Result<(), StartError> {
         let mut lost = false;
         loop {
-            match signals.wait(Some(REACTOR_LOOK)) {
-                Some(Signal::Report) => self.report(),
-                Some(Signal::Stop) => break,
-                None => {
-                    lost = !self.reactors.iter().all(ReactorThread::is_running);
-                    if lost {
-                        break;
-                    }
+            match inbox.wait(None) {
+                Some(Told::Signal(Signal::Report)) => self.report(),
+                Some(Told::Signal(Signal::Stop)) | None => break,
+                Some(Told::Ended(reactor)) => {
+                    self.note_the_end(reactor);
+                    lost = true;
+                    break;
                 }
             }
         }
         self.upstreams.stop_checks();
-        self.drain(signals);
+        self.drain(inbox);
         self.report();
-        // A reactor that does not answer must not keep the process alive.
-        for reactor in &mut self.reactors {
-            reactor.join(Duration::from_secs(1));
-        }
         if lost {
             Err(StartError::ReactorLost)
         } else {
@@ -145,7 +155,9 @@ impl Running {
         }
     }
 
-    fn drain(&mut self, signals: &Signals) {
+    /// Ends when every reactor has, which is when its last session has ended; those that
+    /// are left when time has run out, or at a second signal, are cut.
+    fn drain(&mut self, inbox: &Inbox) {
         let live: u64 = self
             .snapshots()
             .iter()
@@ -156,54 +168,69 @@ impl Running {
             LogLevel::Info,
             format!("draining: {live} sessions, up to {:?}", self.drain_timeout),
         );
-        self.order(|| Order::Drain);
+        self.order(&Order::Drain);
         let deadline = Instant::now().checked_add(self.drain_timeout);
-        while self.reactors.iter().any(ReactorThread::is_running) {
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let signal = signals.wait(Some(DRAIN_LOOK));
-            if signal == Some(Signal::Report) {
-                self.report();
-            }
-            let asked_again = signal == Some(Signal::Stop);
-            if late || asked_again {
-                let cause = if asked_again {
-                    Cause::Stopped
-                } else {
-                    Cause::DrainTimeout
-                };
-                self.order(|| Order::Cut(cause));
-                self.wait_for_the_cut();
+        let cause = loop {
+            if self.has_ended() {
                 return;
             }
+            match inbox.wait(deadline) {
+                Some(Told::Ended(reactor)) => self.note_the_end(reactor),
+                Some(Told::Signal(Signal::Report)) => self.report(),
+                Some(Told::Signal(Signal::Stop)) => break Cause::Stopped,
+                None => break Cause::DrainTimeout,
+            }
+        };
+        self.order(&Order::Cut(cause));
+        // A reactor that does not answer must not keep the process alive.
+        let deadline = Instant::now() + ORDER_PATIENCE;
+        while !self.has_ended() {
+            match inbox.wait(Some(deadline)) {
+                Some(Told::Ended(reactor)) => self.note_the_end(reactor),
+                Some(Told::Signal(_)) => {}
+                None => return,
+            }
         }
     }
 
-    /// A cut needs no peer's consent: it is a matter of a turn or two.
-    fn wait_for_the_cut(&self) {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while self.reactors.iter().any(ReactorThread::is_running) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+    fn has_ended(&self) -> bool {
+        self.reactors.iter().all(Option::is_none)
+    }
+
+    /// The thread of a reactor is over.
+    fn note_the_end(&mut self, reactor: u16) {
+        let index = usize::from(reactor);
+        if let Some(thread) = self.reactors.get_mut(index).and_then(Option::take) {
+            self.ended[index] = thread.counters().snapshot();
+            thread.join();
         }
     }
 
-    fn order(&self, order: impl Fn() -> Order) {
-        for reactor in &self.reactors {
-            reactor.send(order());
+    /// Tells every reactor; nobody waits.
+    fn order(&self, order: &Order) {
+        for reactor in self.reactors.iter().flatten() {
+            reactor.send(order.clone()).forget();
         }
     }
 
     fn snapshots(&self) -> Vec<Snapshot> {
-        self.reactors
-            .iter()
-            .map(|reactor| reactor.counters().snapshot())
-            .collect()
+        let each = self.reactors.iter().zip(&self.ended);
+        each.map(|(reactor, ended)| {
+            let running = reactor.as_ref();
+            running.map_or(*ended, |reactor| reactor.counters().snapshot())
+        })
+        .collect()
     }
 
     /// Logs the counters: in all, and how evenly the reactors share the load.
     fn report(&self) {
-        self.order(|| Order::Publish);
-        // Reactors publish their gauges within a turn of being woken.
-        std::thread::sleep(Duration::from_millis(5));
+        let running = self.reactors.iter().flatten();
+        let published: Vec<Pending> = running.map(|it| it.send(Order::Publish)).collect();
+        let deadline = Instant::now() + ORDER_PATIENCE;
+        for pending in published {
+            // One that is stuck is reported as it was.
+            pending.is_done_by(deadline);
+        }
         report::log_counters(&self.log, &self.snapshots());
         report::log_servers(&self.log, &self.upstreams.servers());
     }

@@ -1,13 +1,14 @@
-//! The counters as log lines.
+//! The metrics as log lines.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::LogLevel;
-use crate::observe::counters::Snapshot;
+use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::observe::log::Log;
-use crate::reactor::upstream::server::{FAILURES, Server};
+use crate::observe::metrics::render;
+use crate::reactor::upstream::server::Server;
 
 /// Logs the sum over the reactors, then how the connections spread.
 pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
@@ -15,12 +16,12 @@ pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
         .iter()
         .copied()
         .fold(Snapshot::default(), Snapshot::plus);
+    let process = ProcessSnapshot {
+        log_dropped: log.dropped(),
+    };
     let mut line = String::from("counters");
-    for (name, value) in total.entries() {
-        // Writing to a String cannot fail.
-        let _ = write!(line, " {name}={value}");
-    }
-    let _ = write!(line, " log_dropped={}", log.dropped());
+    render::text(&total, &mut line);
+    render::text(&process, &mut line);
     log.line(LogLevel::Info, line);
     if reactors.len() > 1 {
         log.line(LogLevel::Info, spread(reactors));
@@ -35,34 +36,36 @@ pub(super) fn log_servers(log: &Log, servers: &[Arc<Server>]) {
 }
 
 fn line_of(server: &Server) -> String {
-    let (settings, tally) = (server.settings(), &server.tally);
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let settings = server.settings();
     let mut line = format!(
-        "server {} pool={} state={} active={} connects={}",
+        "server {} pool={}",
         settings.endpoint,
-        settings.pool.escape_debug(),
-        server.state(),
-        server.active(),
-        count(&tally.connects)
+        settings.pool.escape_debug()
     );
-    // Writing to a String cannot fail.
-    for (name, failures) in FAILURES.iter().zip(&tally.failures) {
-        let _ = write!(line, " failures_{name}={}", count(failures));
-    }
-    let _ = write!(
-        line,
-        " bytes_up={} bytes_down={} warm_used={} warm_stale={}",
-        count(&tally.bytes_up),
-        count(&tally.bytes_down),
-        count(&tally.warm_used),
-        count(&tally.warm_stale)
-    );
-    for percent in [50, 99] {
-        if let Some(time) = tally.connect_time(percent) {
-            let _ = write!(line, " connect_p{percent}_us={}", time.as_micros());
-        }
-    }
+    render::text(&figures(server), &mut line);
     line
+}
+
+/// What is told of a server.
+fn figures(server: &Server) -> ServerSnapshot {
+    let tally = &server.tally;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let [refused, unreachable, timeout, reset, other] = tally.failures.each_ref().map(count);
+    ServerSnapshot {
+        state: server.state(),
+        active: u64::from(server.active()),
+        connects: count(&tally.connects),
+        failures_refused: refused,
+        failures_unreachable: unreachable,
+        failures_timeout: timeout,
+        failures_reset: reset,
+        failures_other: other,
+        bytes_up: count(&tally.bytes_up),
+        bytes_down: count(&tally.bytes_down),
+        warm_used: count(&tally.warm_used),
+        warm_stale: count(&tally.warm_stale),
+        connect: tally.connect_times(),
+    }
 }
 
 /// SO_REUSEPORT spreads by a hash of the addresses: with few clients it can be

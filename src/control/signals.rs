@@ -1,10 +1,8 @@
 //! Signals, received by waiting for them: no handler ever runs.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, Signal as Number, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -35,29 +33,17 @@ impl Signals {
         Ok(Self(descriptor))
     }
 
-    /// The next signal; `None` when none came within `patience`.
-    pub(super) fn wait(&self, patience: Option<Duration>) -> Option<Signal> {
-        let deadline = patience.map(|patience| Instant::now() + patience);
-        loop {
-            if let Ok(Some(info)) = self.0.read_signal() {
-                let report = info.ssi_signo == Number::SIGUSR1 as u32;
-                return Some(if report { Signal::Report } else { Signal::Stop });
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return None;
-            }
-            // At least a millisecond, so that a rest below one does not spin.
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left.max(Duration::from_millis(1)))
-                    .unwrap_or(PollTimeout::MAX)
-            });
-            // An interrupted or failed poll is looked at again by the read above.
-            let _ = poll(
-                &mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)],
-                timeout,
-            );
-        }
+    /// The next signal that has come, if any.
+    pub(super) fn take(&self) -> Option<Signal> {
+        let info = self.0.read_signal().ok()??;
+        let report = info.ssi_signo == Number::SIGUSR1 as u32;
+        Some(if report { Signal::Report } else { Signal::Stop })
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

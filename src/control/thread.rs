@@ -1,12 +1,18 @@
 //! The thread of one reactor, and the wire to it.
+//!
+//! An order has a reply: [`Pending`] is told once the reactor has carried it out, or
+//! that there is no reactor any more. That a thread has ended is told to control's
+//! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::prepare::{ReactorPlan, StartError};
+use super::acquire::ReactorPlan;
+use super::error::StartError;
+use super::inbox::{Teller, Told};
 use super::proxy::{Desk, Post};
 use crate::config::LogLevel;
 use crate::engine::choice::{self, Waker};
@@ -17,6 +23,7 @@ use crate::observe::log::Log;
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{Reactor, Setup, Verdict};
 use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
 
 /// What control tells a reactor.
 #[derive(Debug, Clone)]
@@ -27,25 +34,57 @@ pub(super) enum Order {
     Cut(Cause),
     /// Bring the gauges up to date.
     Publish,
-    /// These are the servers of an upstream from now on.
-    Servers(u16, Arc<ServerSet>),
+    /// These are the servers of a pool from now on.
+    Servers(PoolId, Arc<ServerSet>),
     /// End the sessions of a server.
     CutServer(Arc<Server>),
-    /// Where the request of a session may go.
+}
+
+#[derive(Debug)]
+enum Message {
+    /// The sender is dropped once the order is carried out.
+    Order(Order, SyncSender<()>),
+    /// Where the request of a session may go: itself the reply to a question.
     Answer(SessionKey, Verdict),
+}
+
+/// An order on its way.
+#[derive(Debug)]
+#[must_use = "an order has a reply; `forget` says that nobody waits for it"]
+pub(super) struct Pending(Receiver<()>);
+
+impl Pending {
+    /// Whether it was carried out, or there is nobody left to do so; waits until then.
+    pub(super) fn is_done_by(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.0.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Nothing depends on when it is carried out.
+    pub(super) fn forget(self) {}
 }
 
 /// The way to a reactor, for other threads.
 #[derive(Debug, Clone)]
 pub(super) struct Wire {
-    orders: Sender<Order>,
+    messages: Sender<Message>,
     waker: Arc<Waker>,
 }
 
 impl Wire {
-    pub(super) fn send(&self, order: Order) {
+    pub(super) fn send(&self, order: Order) -> Pending {
+        let (done, pending) = sync_channel(0);
+        self.post(Message::Order(order, done));
+        Pending(pending)
+    }
+
+    pub(super) fn answer(&self, key: SessionKey, verdict: Verdict) {
+        self.post(Message::Answer(key, verdict));
+    }
+
+    fn post(&self, message: Message) {
         // A reactor that has ended needs no orders.
-        if self.orders.send(order).is_ok() {
+        if self.messages.send(message).is_ok() {
             let _ = self.waker.wake();
         }
     }
@@ -54,29 +93,33 @@ impl Wire {
 /// A running reactor.
 #[derive(Debug)]
 pub(super) struct ReactorThread {
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
     wire: Wire,
     counters: Arc<Counters>,
 }
 
 impl ReactorThread {
-    /// Starts the thread; returns once its engine stands.
-    pub(super) fn spawn(plan: ReactorPlan) -> Result<Self, StartError> {
+    /// Starts the thread; returns once its engine stands. Its end is told to `teller`.
+    pub(super) fn spawn(plan: ReactorPlan, teller: Teller) -> Result<Self, StartError> {
         let counters = plan.setup.counters.clone();
-        let (orders, inbox) = channel();
+        let (messages, inbox) = channel();
         let (ready, started) = channel();
-        let own = orders.clone();
+        let own = messages.clone();
+        let reactor = plan.setup.reactor;
         let thread = std::thread::Builder::new()
-            .name(format!("reactor-{}", plan.setup.reactor))
-            .spawn(move || main(plan, &inbox, own, &ready))
+            .name(format!("reactor-{reactor}"))
+            .spawn(move || {
+                let _told = AtTheEnd(teller, reactor);
+                main(plan, &inbox, own, &ready);
+            })
             .map_err(StartError::Reactor)?;
         let waker = started
             .recv()
             .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
             .map_err(StartError::Reactor)?;
         Ok(Self {
-            thread: Some(thread),
-            wire: Wire { orders, waker },
+            thread,
+            wire: Wire { messages, waker },
             counters,
         })
     }
@@ -85,14 +128,8 @@ impl ReactorThread {
         &self.counters
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-    }
-
-    pub(super) fn send(&self, order: Order) {
-        self.wire.send(order);
+    pub(super) fn send(&self, order: Order) -> Pending {
+        self.wire.send(order)
     }
 
     /// The way to it.
@@ -100,24 +137,27 @@ impl ReactorThread {
         self.wire.clone()
     }
 
-    /// Waits for the thread to end, but not for ever.
-    pub(super) fn join(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.is_running() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
-            // A panic was printed by the thread itself.
-            let _ = thread.join();
-        }
+    /// Waits for a thread that has told its end.
+    pub(super) fn join(self) {
+        // A panic was printed by the thread itself.
+        let _ = self.thread.join();
+    }
+}
+
+/// Tells that a thread has ended, also by a panic.
+struct AtTheEnd(Teller, u16);
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        self.0.tell(Told::Ended(self.1));
     }
 }
 
 /// The engine is made on its own thread: a ring has a single issuer.
 fn main(
     plan: ReactorPlan,
-    inbox: &Receiver<Order>,
-    orders: Sender<Order>,
+    inbox: &Receiver<Message>,
+    messages: Sender<Message>,
     ready: &Sender<io::Result<Arc<Waker>>>,
 ) {
     let ReactorPlan {
@@ -144,7 +184,7 @@ fn main(
     let work = Job {
         setup,
         inbox,
-        orders,
+        messages,
         desk,
         ready,
         log,
@@ -157,9 +197,9 @@ fn main(
 /// What a reactor's thread does once its engine stands.
 struct Job<'a> {
     setup: Setup,
-    inbox: &'a Receiver<Order>,
+    inbox: &'a Receiver<Message>,
     /// To itself, for answers to what it asks.
-    orders: Sender<Order>,
+    messages: Sender<Message>,
     desk: Option<Arc<Desk>>,
     ready: &'a Sender<io::Result<Arc<Waker>>>,
     log: Log,
@@ -170,7 +210,7 @@ impl choice::Work for Job<'_> {
         let waker = Arc::new(waker);
         if let Some(desk) = self.desk {
             let wire = Wire {
-                orders: self.orders,
+                messages: self.messages,
                 waker: waker.clone(),
             };
             self.setup.concierge = Some(Box::new(Post::new(desk, wire)));
@@ -182,13 +222,21 @@ impl choice::Work for Job<'_> {
     }
 }
 
-fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Order>, log: &Log) {
+fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Message>, log: &Log) {
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
             Ok(false) => {}
             Ok(true) => {
-                for order in inbox.try_iter() {
+                for message in inbox.try_iter() {
+                    // Dropped behind what it stands for: that is the reply.
+                    let (order, _done) = match message {
+                        Message::Order(order, done) => (order, done),
+                        Message::Answer(key, verdict) => {
+                            reactor.answered(key, verdict);
+                            continue;
+                        }
+                    };
                     match order {
                         Order::Drain => {
                             reactor.stop_accepting();
@@ -196,9 +244,8 @@ fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Order>, log: &Log) 
                         }
                         Order::Cut(cause) => reactor.cut_all(cause),
                         Order::Publish => reactor.publish(),
-                        Order::Servers(upstream, set) => reactor.replace_servers(upstream, set),
+                        Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
-                        Order::Answer(key, verdict) => reactor.answered(key, verdict),
                     }
                 }
             }

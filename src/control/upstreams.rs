@@ -8,7 +8,7 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,14 +18,16 @@ use crate::balance::Policy;
 use crate::balance::health::Change;
 use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
 use crate::net::address::{Address, Endpoint};
-use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
 use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
-use super::health::{CheckId, CheckPlan, Checker, Verdict};
-use super::resolve::{Answer, Name, NameId, NameRequest};
+use super::health::{CheckPlan, Checker, Verdict};
+use super::plan::{Plan, PoolPlan};
+use super::resolve::Answer;
 use super::thread::{Order, Wire};
 
 /// Every pool, and who is told of changes.
@@ -46,8 +48,8 @@ struct Pool {
     /// Servers that are listed or have sessions yet, by their place in the configuration.
     known: HashMap<(usize, Endpoint), Arc<Server>>,
     set: Arc<ServerSet>,
-    /// Indices of the upstreams that use it, in the order of every reactor.
-    upstreams: Vec<u16>,
+    /// What reactors know it by: once for each set of options that it is dialled with.
+    dialled: Vec<(PoolId, Arc<OptionPlan>)>,
     /// How its servers are checked, if they are, and what such a connect sets.
     check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
@@ -57,155 +59,6 @@ enum Places {
     Fixed(Endpoint),
     /// As its name resolves; empty before the first answer.
     Named(NameId, Vec<super::resolve::Resolved>),
-}
-
-/// The upstreams of a configuration, in the order of its forwards.
-#[derive(Debug, Default)]
-pub(super) struct Layout {
-    pools: Vec<(Arc<config::Pool>, Arc<str>)>,
-    upstreams: Vec<(usize, SocketOptions)>,
-    /// By forward.
-    pub(super) of_forward: Vec<u16>,
-}
-
-impl Layout {
-    /// Forwards that share a pool share its servers; those that connect with the same
-    /// options too, its spares.
-    pub(super) fn new(config: &config::Config) -> Self {
-        let mut layout = Self::default();
-        for forward in &config.forwards {
-            let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
-            let pool = layout.pool(&forward.pool, label);
-            let mut options = forward.upstream.clone();
-            if matches!(forward.mode, config::Mode::HttpConnect(_)) {
-                // A connect that sends data along succeeds before it is answered, and
-                // so would the answer to the client.
-                options.fastopen_connect = None;
-            }
-            if forward.pool.interface.is_some() {
-                options.interface.clone_from(&forward.pool.interface);
-            }
-            let known = layout
-                .upstreams
-                .iter()
-                .position(|it| *it == (pool, options.clone()));
-            let index = known.unwrap_or_else(|| {
-                layout.upstreams.push((pool, options));
-                layout.upstreams.len() - 1
-            });
-            layout.of_forward.push(index as u16);
-        }
-        layout
-    }
-
-    fn pool(&mut self, pool: &Arc<config::Pool>, label: &str) -> usize {
-        let known = self.pools.iter().position(|(it, _)| Arc::ptr_eq(it, pool));
-        known.unwrap_or_else(|| {
-            self.pools.push((pool.clone(), label.into()));
-            self.pools.len() - 1
-        })
-    }
-
-    /// Names to be kept resolved.
-    pub(super) fn names(&self) -> Vec<NameRequest> {
-        let mut requests = Vec::new();
-        for (pool, _) in &self.pools {
-            for server in &pool.servers {
-                if let Some(name) = name_of(&server.address) {
-                    requests.push(NameRequest {
-                        id: NameId(requests.len() as u32),
-                        name,
-                        ttl_min: pool.ttl_min,
-                        ttl_max: pool.ttl_max,
-                    });
-                }
-            }
-        }
-        requests
-    }
-
-    /// The pools, without the addresses of names so far.
-    pub(super) fn build(&self) -> Upstreams {
-        let mut names = 0..;
-        let mut pools = Vec::new();
-        for (index, (config, label)) in self.pools.iter().enumerate() {
-            let places = config.servers.iter().map(|server| match &server.address {
-                Address::Inet(address) => Places::Fixed(Endpoint::Inet(*address)),
-                Address::Unix(name) => Places::Fixed(Endpoint::Unix(name.clone())),
-                Address::Any { port } => {
-                    let localhost = std::net::Ipv4Addr::LOCALHOST;
-                    Places::Fixed(Endpoint::Inet((localhost, *port).into()))
-                }
-                Address::Name { .. } | Address::Srv(_) => {
-                    Places::Named(NameId(names.next().unwrap_or(0)), Vec::new())
-                }
-            });
-            let used_by = self.upstreams.iter().enumerate();
-            let used_by = used_by.filter(|(_, (pool, _))| *pool == index);
-            let mut pool = Pool {
-                places: places.collect(),
-                config: config.clone(),
-                label: label.clone(),
-                known: HashMap::new(),
-                set: empty_set(config),
-                upstreams: used_by.map(|(upstream, _)| upstream as u16).collect(),
-                check: config
-                    .check
-                    .clone()
-                    .map(|check| (Arc::new(check), self.check_options(index))),
-            };
-            pool.rebuild();
-            pools.push(pool);
-        }
-        Upstreams {
-            pools: Mutex::new(pools),
-            wires: Mutex::new(Vec::new()),
-            checker: Mutex::new(None),
-        }
-    }
-
-    /// What each reactor starts with.
-    pub(super) fn setups(&self, upstreams: &Upstreams) -> Vec<UpstreamSetup> {
-        let pools = upstreams.pools();
-        let setup = |(pool, options): &(usize, SocketOptions)| {
-            let pool = &pools[*pool];
-            let config = &pool.config;
-            UpstreamSetup {
-                set: pool.set.clone(),
-                options: Arc::new(options.plan(Leg::Upstream)),
-                hash: match config.balance {
-                    Balance::Hash(key) => key,
-                    _ => HashKey::Address,
-                },
-                queue: config.queue,
-                attempt_delay: config.attempt_delay,
-                sources: config.sources.as_slice().into(),
-                transparent: config.transparent,
-                warm: config.warm,
-                warm_max_age: config.warm_max_age,
-            }
-        };
-        self.upstreams.iter().map(setup).collect()
-    }
-
-    /// The options that checks of a pool connect with: those of its first user, from
-    /// the first of its own local addresses.
-    fn check_options(&self, pool: usize) -> Arc<OptionPlan> {
-        let user = self.upstreams.iter().find(|(it, _)| *it == pool);
-        let mut options = user.map(|(_, options)| options.clone()).unwrap_or_default();
-        if let [source, ..] = self.pools[pool].0.sources.as_slice() {
-            options.source = Some(*source);
-        }
-        Arc::new(options.plan(Leg::Upstream))
-    }
-}
-
-fn name_of(address: &Address) -> Option<Name> {
-    match address {
-        Address::Name { host, port } => Some(Name::Host(host.clone(), *port)),
-        Address::Srv(service) => Some(Name::Srv(service.clone())),
-        Address::Any { .. } | Address::Inet(_) | Address::Unix(_) => None,
-    }
 }
 
 /// The heaviest server: beyond, weights in the units of the policies do not fit.
@@ -239,6 +92,56 @@ const fn policy(config: &config::Pool) -> Policy {
 }
 
 impl Pool {
+    fn new(plan: &PoolPlan) -> Self {
+        let servers = plan.config.servers.iter().zip(&plan.names);
+        let places = servers.map(|(server, name)| match (&server.address, name) {
+            (_, Some(name)) => Places::Named(*name, Vec::new()),
+            (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
+            (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
+            (address, _) => {
+                let localhost = std::net::Ipv4Addr::LOCALHOST;
+                let port = address.port().unwrap_or_default();
+                Places::Fixed(Endpoint::Inet((localhost, port).into()))
+            }
+        });
+        let dialled = plan.dialled.iter();
+        let check = plan.config.check.clone();
+        let mut pool = Self {
+            places: places.collect(),
+            config: plan.config.clone(),
+            label: plan.label.clone(),
+            known: HashMap::new(),
+            set: empty_set(&plan.config),
+            dialled: dialled
+                .map(|(id, options)| (*id, Arc::new(options.plan(Leg::Upstream))))
+                .collect(),
+            check: check.map(|check| (Arc::new(check), plan.check_options())),
+        };
+        pool.rebuild();
+        pool
+    }
+
+    fn setups(&self) -> impl Iterator<Item = (PoolId, UpstreamSetup)> + '_ {
+        let config = &self.config;
+        self.dialled.iter().map(|(id, options)| {
+            let setup = UpstreamSetup {
+                set: self.set.clone(),
+                options: options.clone(),
+                hash: match config.balance {
+                    Balance::Hash(key) => key,
+                    _ => HashKey::Address,
+                },
+                queue: config.queue,
+                attempt_delay: config.attempt_delay,
+                sources: config.sources.as_slice().into(),
+                transparent: config.transparent,
+                warm: config.warm,
+                warm_max_age: config.warm_max_age,
+            };
+            (*id, setup)
+        })
+    }
+
     /// The servers as they are known now.
     fn rebuild(&mut self) {
         let mut members = Vec::new();
@@ -305,7 +208,7 @@ fn server(
     let make = || {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         Arc::new(Server::new(ServerSettings {
-            id: SERVERS.fetch_add(1, Ordering::Relaxed),
+            id: ServerId::new(SERVERS.fetch_add(1, Ordering::Relaxed)),
             endpoint: endpoint.clone(),
             host: match &configured.address {
                 Address::Name { host, .. } => Some(host.clone()),
@@ -325,6 +228,21 @@ fn server(
 }
 
 impl Upstreams {
+    /// The pools of a plan, without the addresses of names so far.
+    pub(super) fn new(plan: &Plan<'_>) -> Self {
+        Self {
+            pools: Mutex::new(plan.pools.iter().map(Pool::new).collect()),
+            wires: Mutex::new(Vec::new()),
+            checker: Mutex::new(None),
+        }
+    }
+
+    /// What each reactor starts with.
+    pub(super) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
+        let pools = self.pools();
+        pools.iter().flat_map(Pool::setups).collect()
+    }
+
     fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
         lock(&self.pools)
     }
@@ -379,7 +297,7 @@ impl Upstreams {
         }
         // The checker is part of this: it must not keep it alive.
         let told = Arc::downgrade(self);
-        let on_change = move |id: CheckId, verdict: Verdict| {
+        let on_change = move |id: ServerId, verdict: Verdict| {
             if let Some(told) = told.upgrade() {
                 told.checked(
                     id,
@@ -400,11 +318,11 @@ impl Upstreams {
         drop(checker);
     }
 
-    fn checked(&self, id: CheckId, verdict: &Verdict, now: Time) {
+    fn checked(&self, id: ServerId, verdict: &Verdict, now: Time) {
         let pools = self.pools();
         let found = pools.iter().find_map(|pool| {
             let mut servers = pool.known.values();
-            let server = servers.find(|server| server.settings().id == id.0)?;
+            let server = servers.find(|server| server.settings().id == id)?;
             Some((server.clone(), pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
@@ -419,8 +337,8 @@ impl Upstreams {
     fn tell(&self, pool: &Pool) {
         let wires = lock(&self.wires);
         for wire in &*wires {
-            for upstream in &pool.upstreams {
-                wire.send(Order::Servers(*upstream, pool.set.clone()));
+            for (id, _) in &pool.dialled {
+                wire.send(Order::Servers(*id, pool.set.clone())).forget();
             }
         }
     }
@@ -429,7 +347,7 @@ impl Upstreams {
     fn cut(&self, server: &Arc<Server>) {
         let wires = lock(&self.wires);
         for wire in &*wires {
-            wire.send(Order::CutServer(server.clone()));
+            wire.send(Order::CutServer(server.clone())).forget();
         }
     }
 
@@ -461,7 +379,7 @@ fn plans(pools: &[Pool]) -> Vec<CheckPlan> {
                 continue;
             }
             plans.push(CheckPlan {
-                id: CheckId(settings.id),
+                id: settings.id,
                 label: format!("{} of {}", settings.endpoint, settings.pool),
                 host: settings.host.clone(),
                 endpoint: settings.endpoint.clone(),

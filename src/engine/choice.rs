@@ -6,8 +6,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::Engine;
-use super::epoll::{Epoll, Listener, Setup};
+use super::epoll::Epoll;
+use super::{Engine, Listener, Setup};
 
 /// The version, and which engines it has.
 pub const VERSION: &str = if cfg!(feature = "uring") {

@@ -9,31 +9,23 @@
 //! reactor's wheel).
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
-use super::chunks::Chunks;
+use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
 use super::key::{SessionKey, Token};
-use super::parley::{self, Peeked};
-use super::pump::{Ends, Kit, Store};
-use super::slab::Slots;
+use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting, Early};
-use crate::net::errno::{Failure, Obstacle, Operation, Resource};
+use crate::net::errno::{Failure, Operation};
 use crate::net::listener;
-use crate::net::options::plan::{self, Stage};
-use crate::net::options::{Family, OptionPlan};
-use crate::net::pipe::PipePool;
-use crate::net::tcp_info::{self, TcpInfo};
+use crate::net::options::{Family, plan};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
-use crate::relay::lane::Lane;
+use crate::relay::lane::{Lane, Progress};
 use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -47,63 +39,16 @@ const INTEREST: Interest = Interest::READABLE
     .add(Interest::WRITABLE)
     .add(Interest::PRIORITY);
 
-/// What an engine is made with.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// Bytes of the scratch buffer.
-    pub scratch_buffer: u32,
-    /// Bytes asked for each pipe.
-    pub pipe_size: u32,
-    /// Bytes of tails and pipes beyond which reads shrink and pipes are refused.
-    pub buffer_limit: u64,
-    /// Spin this long before sleeping.
-    pub busy_poll: Duration,
-    /// Local ports the kernel hands out; see [`dial::may_self_connect`].
-    pub ephemeral_ports: RangeInclusive<u16>,
-}
-
-/// A listener as an engine takes it.
-#[derive(Debug)]
-pub struct Listener {
-    /// Listening, non-blocking.
-    pub fd: OwnedFd,
-    /// Its family, and so that of the sockets it accepts.
-    pub family: Family,
-    /// Options of accepted sockets.
-    pub options: Arc<OptionPlan>,
-}
-
 /// The readiness engine. See the module's documentation.
 #[derive(Debug)]
 pub struct Epoll {
     poll: Poll,
     ready: Events,
     listeners: Vec<Listener>,
-    conns: Slots<Conn>,
-    kit: Kit,
-    origin: Instant,
-    now: Time,
-    busy_poll: Duration,
-    ephemeral_ports: RangeInclusive<u16>,
+    conns: Conns<Leg>,
+    common: Common,
     /// Of listeners that are closed already.
     accept_overflows: u64,
-}
-
-/// A connection accepted and not yet adopted.
-#[derive(Debug)]
-pub struct Incoming {
-    fd: OwnedFd,
-    family: Family,
-}
-
-/// The descriptors and stores of one session.
-#[derive(Debug, Default)]
-struct Conn {
-    generation: u32,
-    legs: [Leg; 2],
-    stores: [Store; 2],
-    /// Whoever looks at what its lanes read.
-    tap: Option<Box<Feed>>,
 }
 
 #[derive(Debug, Default)]
@@ -114,8 +59,18 @@ struct Leg {
     exhaustive: bool,
     /// Its write side was shut down.
     shut: bool,
-    /// See [`dial::may_self_connect`].
+    /// See [`Dialled::suspect`].
     suspect: bool,
+}
+
+impl common::Leg for Leg {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
 }
 
 impl Epoll {
@@ -134,21 +89,8 @@ impl Epoll {
             poll,
             ready: Events::with_capacity(EVENTS_PER_WAIT),
             listeners,
-            conns: Slots::new(),
-            kit: Kit {
-                scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
-                chunks: Chunks::default(),
-                pipes: PipePool::new(setup.pipe_size),
-                held: 0,
-                held_limit: setup.buffer_limit,
-                pipes_used: 0,
-                splice_refused: 0,
-                options_refused: 0,
-            },
-            origin,
-            now: Time::from_micros(origin.elapsed().as_micros() as u64),
-            busy_poll: setup.busy_poll,
-            ephemeral_ports: setup.ephemeral_ports.clone(),
+            conns: Conns::new(),
+            common: Common::new(setup, origin),
             accept_overflows: 0,
         })
     }
@@ -166,17 +108,13 @@ impl Epoll {
         }
     }
 
-    fn read_clock(&mut self) {
-        self.now = Time::from_micros(self.origin.elapsed().as_micros() as u64);
-    }
-
     /// Spins for events instead of sleeping, for `busy_poll` at the most. The
     /// clock is read in here because nothing else would end it.
     fn spin(&mut self, until: Time) -> io::Result<bool> {
-        let spin_end = (self.now + self.busy_poll).min(until);
-        while self.now < spin_end {
+        let spin_end = (self.now() + self.common.busy_poll).min(until);
+        while self.now() < spin_end {
             self.poll(Some(Duration::ZERO))?;
-            self.read_clock();
+            self.common.clock.read();
             if !self.ready.is_empty() {
                 return Ok(true);
             }
@@ -196,21 +134,9 @@ impl Epoll {
             .map_err(|error| Failure::of_io(Operation::Open, &error))
     }
 
-    fn conn(&self, key: SessionKey) -> Option<&Conn> {
-        self.conns
-            .get(key.slot)
-            .filter(|conn| conn.generation == key.generation)
-    }
-
-    fn conn_mut(&mut self, key: SessionKey) -> Option<&mut Conn> {
-        self.conns
-            .get_mut(key.slot)
-            .filter(|conn| conn.generation == key.generation)
-    }
-
     /// What an epoll event on a leg means, appended to `events`.
     fn interpret(
-        conn: &mut Conn,
+        conn: &mut Conn<Leg>,
         key: SessionKey,
         side: Side,
         event: &mio::event::Event,
@@ -221,14 +147,8 @@ impl Epoll {
         let failed = event.is_error();
         let writable = event.is_writable();
         if leg.connecting {
-            // SO_ERROR alone says how the connect ended; an error or hang-up
-            // without one, and without writability, says nothing yet.
-            let outcome = match dial::pending_error(fd.as_fd(), Operation::Connect) {
-                Some(failure) => Err(Cause::from(failure)),
-                None if leg.suspect && dial::is_self_connect(fd.as_fd()) => Err(Cause::SelfConnect),
-                None if writable => Ok(()),
-                None => return,
-            };
+            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, writable);
+            let Some(outcome) = outcome else { return };
             leg.connecting = false;
             match outcome {
                 Ok(()) => events.push(Event::Connected(key)),
@@ -258,24 +178,23 @@ impl Engine for Epoll {
     type Incoming = Incoming;
 
     fn now(&self) -> Time {
-        self.now
+        self.common.clock.now()
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
-        let found = !self.busy_poll.is_zero() && self.now < until && self.spin(until)?;
+        let spins = !self.common.busy_poll.is_zero() && self.now() < until;
+        let found = spins && self.spin(until)?;
         if !found {
-            let timeout = (until != Time::NEVER).then(|| until.since(self.now));
+            let timeout = (until != Time::NEVER).then(|| until.since(self.now()));
             self.poll(timeout)?;
-            self.read_clock();
+            self.common.clock.read();
         }
         for event in &self.ready {
             match Token::decode(event.token().0 as u64) {
                 Token::Waker => events.push(Event::Woken),
                 Token::Listener(index) => events.push(Event::Acceptable(ListenerId(index))),
                 Token::Side(key, side) => {
-                    if let Some(conn) = self.conns.get_mut(key.slot)
-                        && conn.generation == key.generation
-                    {
+                    if let Some(conn) = self.conns.get_mut(key) {
                         Self::interpret(conn, key, side, event, events);
                     }
                 }
@@ -307,52 +226,17 @@ impl Engine for Epoll {
         incoming: Incoming,
         listener: ListenerId,
     ) -> Result<(), Cause> {
-        let Incoming { fd, family } = incoming;
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
-            // A refusal was reported at start-up already and is no reason to
-            // turn a client away.
-            if let Err(refusal) = listener.options.apply(fd.as_fd(), Stage::Accepted, family) {
-                self.kit.options_refused += u64::from(refusal.count);
-            }
+            self.common.apply_accepted(&listener.options, &incoming);
         }
+        let Incoming { fd, family } = incoming;
         self.register(key, Side::Client, fd.as_raw_fd())?;
-        let conn = self.conns.touch(key.slot);
-        *conn = Conn {
-            generation: key.generation,
-            ..Conn::default()
-        };
-        conn.legs[0] = Leg {
+        self.conns.open(key).legs[Side::Client.index()] = Leg {
             fd: Some(fd),
             exhaustive: family == Family::Unix,
             ..Leg::default()
         };
         Ok(())
-    }
-
-    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
-        // Whatever comes after this is an edge of its own.
-        self.client(key)
-            .map_or(Peeked::Ended, |fd| parley::peek(fd, buffer))
-    }
-
-    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
-        let conn = self.conns.get(key.slot);
-        let conn = conn.filter(|conn| conn.generation == key.generation);
-        let fd = conn.and_then(|conn| conn.legs[0].fd.as_ref());
-        fd.map_or(Err(Cause::Stopped), |fd| {
-            parley::take(fd.as_fd(), len, &mut self.kit.scratch)
-        })
-    }
-
-    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
-        self.client(key)
-            .map_or(Err(Cause::Stopped), |fd| parley::say(fd, bytes))
-    }
-
-    fn conclude(&mut self, key: SessionKey) {
-        if let Some(fd) = self.client(key) {
-            parley::conclude(fd);
-        }
     }
 
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
@@ -363,57 +247,32 @@ impl Engine for Epoll {
     }
 
     fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
-        *self.conns.touch(key.slot) = Conn {
-            generation: key.generation,
-            ..Conn::default()
-        };
+        self.conns.open(key);
         self.connect(key, target)
     }
 
-    fn is_fresh(&self, key: SessionKey) -> bool {
-        let fd = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref());
-        fd.is_some_and(|fd| dial::is_fresh(fd.as_fd()))
-    }
-
     fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool {
-        let Some(leg) = self
-            .conn_mut(from)
-            .map(|conn| std::mem::take(&mut conn.legs[1]))
-        else {
+        let Some(leg) = self.conns.leg_mut(from, Side::Upstream) else {
             return false;
         };
+        let leg = std::mem::take(leg);
         let Some(fd) = &leg.fd else { return false };
         // Told of again by the kernel: a change of the registration renews the edge
         // of whatever the socket is ready for.
         let token = mio_token(Token::Side(to, Side::Upstream));
         let registry = self.poll.registry();
         let moved = registry.reregister(&mut SourceFd(&fd.as_raw_fd()), token, INTEREST);
-        match self.conn_mut(to) {
-            Some(conn) if moved.is_ok() => {
-                conn.legs[1] = leg;
+        match self.conns.leg_mut(to, Side::Upstream) {
+            Some(absent) if moved.is_ok() => {
+                *absent = leg;
                 true
             }
             _ => false,
         }
     }
 
-    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
-        let family = Family::of(target.endpoint);
-        let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
-            return;
-        };
-        let stage = Stage::AfterConnect;
-        if let Err(refusal) = target.options.apply(fd.as_fd(), stage, family) {
-            self.kit.options_refused += u64::from(refusal.count);
-        }
-    }
-
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
-        let Some(conn) = self
-            .conns
-            .get_mut(key.slot)
-            .filter(|conn| conn.generation == key.generation)
-        else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
         let (source, sink) = (direction.source().index(), direction.sink().index());
@@ -429,75 +288,44 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let pumped = self.kit.pump(
+        let pumped = self.common.kit.pump(
             ends,
             &mut conn.stores[direction.index()],
             conn.tap.as_deref_mut(),
             lane,
         );
-        if lane.progress() == crate::relay::lane::Progress::Finished {
+        if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;
         }
         pumped
     }
 
-    fn tap(&mut self, key: SessionKey, mut feed: Box<Feed>) {
-        if let Some(conn) = self.conn_mut(key) {
-            let client = conn.legs[0].fd.as_ref().map(AsFd::as_fd);
-            if let Some(local) = client.and_then(listener::local_address) {
-                feed.set_local(local);
-            }
-            conn.tap = Some(feed);
+    fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.set_tap(feed);
         }
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        self.conn_mut(key)?.tap.take()
+        self.conns.get_mut(key)?.tap.take()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
-        if let Some(conn) = self
-            .conns
-            .get_mut(key.slot)
-            .filter(|conn| conn.generation == key.generation)
-        {
-            self.kit.drop_held(&mut conn.stores[direction.index()]);
+        if let Some(conn) = self.conns.get_mut(key) {
+            let store = &mut conn.stores[direction.index()];
+            self.common.kit.drop_held(store);
         }
     }
 
-    fn unsent(&self, key: SessionKey) -> [u32; 2] {
-        let Some(conn) = self.conn(key) else {
-            return [0; 2];
-        };
-        conn.legs.each_ref().map(|leg| {
-            leg.fd
-                .as_ref()
-                .and_then(|fd| tcp_info::unsent(fd.as_fd()).ok())
-                .unwrap_or(0)
-        })
-    }
-
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
-        if let Some(conn) = self.conn_mut(key)
-            && let Some(fd) = std::mem::take(&mut conn.legs[side.index()]).fd
+        if let Some(leg) = self.conns.leg_mut(key, side)
+            && let Some(fd) = std::mem::take(leg).fd
             && how == Close::Reset
         {
             // Best effort: a socket that refuses SO_LINGER is closed in order.
             let _ = plan::set_abort_on_close(fd.as_fd());
         }
         Start::Done(())
-    }
-
-    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo> {
-        let fd = self.conn(key)?.legs[side.index()].fd.as_ref()?;
-        TcpInfo::read(fd.as_fd()).ok()
-    }
-
-    fn owe_no_ack(&mut self, key: SessionKey) {
-        if let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) {
-            // Only ever a matter of 200 ms; a socket that failed says so itself.
-            let _ = plan::send_delayed_ack(fd.as_fd());
-        }
     }
 
     fn close_listeners(&mut self) {
@@ -521,103 +349,54 @@ impl Engine for Epoll {
     }
 
     fn release_spares(&mut self) {
-        self.kit.pipes.clear();
+        self.common.kit.pipes.clear();
     }
 
     fn holdings(&self) -> Holdings {
-        Holdings {
-            held_bytes: self.kit.held,
-            pipes: self.kit.pipes_used,
-            pipes_pooled: self.kit.pipes.len() as u32,
-            splice_refused: self.kit.splice_refused,
-            options_refused: self.kit.options_refused,
-        }
+        self.common.holdings()
+    }
+
+    fn count_refused(&mut self, options: u32) {
+        self.common.kit.options_refused += u64::from(options);
+    }
+
+    fn fd(&self, key: SessionKey, side: Side) -> Option<BorrowedFd<'_>> {
+        self.conns.fd(key, side)
     }
 }
 
 impl Epoll {
-    fn client(&self, key: SessionKey) -> Option<BorrowedFd<'_>> {
-        let fd = self.conn(key)?.legs[Side::Client.index()].fd.as_ref()?;
-        Some(fd.as_fd())
-    }
-
     fn try_connect(
         &mut self,
         key: SessionKey,
         target: Target<'_>,
     ) -> Result<Start<Result<(), Cause>>, Failure> {
-        let client = self.conn(key).and_then(|conn| conn.legs[0].fd.as_ref());
-        let early = if target.options.fast_open {
-            Early::of(client.map(AsFd::as_fd))
-        } else {
-            Early::Nothing
-        };
-        let Target {
-            endpoint,
-            options,
-            local,
-        } = target;
-        let opened = dial::open_for_connect_from(local, endpoint, options, early)?;
-        if let Some(refusal) = opened.refusal {
-            self.kit.options_refused += u64::from(refusal.count);
-        }
-        let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
+        let client = self.conns.fd(key, Side::Client);
+        let Dialled {
+            fd,
+            connecting,
+            suspect,
+        } = self.common.dial(client, target)?;
         // Registered after the connect: before it, epoll reports a hang-up.
-        self.register(key, Side::Upstream, opened.fd.as_raw_fd())?;
-        let leg = Leg {
-            fd: Some(opened.fd),
+        self.register(key, Side::Upstream, fd.as_raw_fd())?;
+        let Some(leg) = self.conns.leg_mut(key, Side::Upstream) else {
+            return Ok(Start::Done(Err(Cause::Stopped)));
+        };
+        *leg = Leg {
+            fd: Some(fd),
+            connecting,
             exhaustive: matches!(target.endpoint, Endpoint::Unix(_)),
-            suspect: dial::may_self_connect(target.endpoint, &self.ephemeral_ports),
+            suspect,
             ..Leg::default()
         };
-        Ok(self.install(key, leg, connecting))
-    }
-
-    fn install(
-        &mut self,
-        key: SessionKey,
-        mut leg: Leg,
-        connecting: Connecting,
-    ) -> Start<Result<(), Cause>> {
-        leg.connecting = connecting == Connecting::InProgress;
-        let start = if leg.connecting {
+        Ok(if connecting {
             Start::Pending
         } else {
             Start::Done(Ok(()))
-        };
-        let Some(conn) = self.conn_mut(key) else {
-            return Start::Done(Err(Cause::Stopped));
-        };
-        conn.legs[1] = leg;
-        start
+        })
     }
 }
 
 const fn mio_token(token: Token) -> mio::Token {
     mio::Token(token.encode() as usize)
-}
-
-impl From<Failure> for Cause {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Reset => Self::Reset,
-            Failure::BrokenPipe => Self::BrokenPipe,
-            Failure::Refused => Self::Refused,
-            Failure::Unreachable(Obstacle::Source | Obstacle::Interface) => Self::NoSource,
-            Failure::Unreachable(_) => Self::Unreachable,
-            Failure::TimedOut => Self::PeerTimeout,
-            Failure::Exhausted(Resource::Ports) => Self::PortsExhausted,
-            Failure::Exhausted(Resource::Backlog) => Self::Refused,
-            Failure::Exhausted(Resource::ProcessDescriptors | Resource::SystemDescriptors) => {
-                Self::NoDescriptors
-            }
-            Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
-                Self::NoMemory
-            }
-            Failure::Unsupported => Self::Errno(libc::EINVAL),
-            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
-            Failure::ConnectionLost => Self::Reset,
-            Failure::Other(errno) => Self::Errno(errno),
-        }
-    }
 }

@@ -18,12 +18,19 @@
 //!    until the lane parks; a pump that answers `more` is called again without
 //!    waiting for an event.
 //! 7. Bytes come out in order, each once; an end only after the last of them.
-//! 8. [`Engine::peek`], [`Engine::take`] and [`Engine::say`] are for a client whose
+//! 8. [`Engine::peek`], [`Engine::take`] and [`Engine::say`] are for a side whose
 //!    lanes have not started. A peek that finds nothing, and a say that is cut short,
-//!    is followed by an event of the client's side once there is more to do.
+//!    is followed by an event of that side once there is more to do.
+//!
+//! # What an engine has to write itself
+//! How it waits, what it waits for, and how it moves bytes. The rest is done to a
+//! descriptor in the same way by all ([`Engine::fd`]) and is provided. What two real
+//! engines need besides stands in `common`; the simulator, which has no descriptors,
+//! overrides what is provided.
 
 pub mod choice;
 pub mod chunks;
+mod common;
 pub mod epoll;
 pub mod key;
 pub mod parley;
@@ -35,12 +42,14 @@ pub mod uring;
 pub mod wheel;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use crate::net::address::Endpoint;
-use crate::net::dial::Local;
+use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
-use crate::net::options::OptionPlan;
-use crate::net::tcp_info::TcpInfo;
+use crate::net::options::plan::{self, Stage};
+use crate::net::options::{Family, OptionPlan};
+use crate::net::tcp_info::{self, TcpInfo};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
@@ -48,6 +57,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+pub use common::{Incoming, Listener, Setup};
 pub use key::SessionKey;
 pub use parley::Peeked;
 
@@ -152,6 +162,13 @@ pub trait Engine {
     /// when nobody can be let in.
     fn has_waiting(&self, listener: ListenerId) -> bool;
 
+    /// Closes the listeners. Connections still in their accept queues are reset
+    /// by the kernel: take them first.
+    fn close_listeners(&mut self);
+
+    /// Connections the kernel dropped so far because an accept queue was full.
+    fn accept_overflows(&self) -> u64;
+
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
     fn adopt(
@@ -160,22 +177,6 @@ pub trait Engine {
         incoming: Self::Incoming,
         listener: ListenerId,
     ) -> Result<(), Cause>;
-
-    /// Looks at what the client has sent, without taking it. Only before a lane of the
-    /// session is pumped.
-    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked;
-
-    /// Takes exactly so many bytes off the client's side, no more than were seen; they
-    /// are nobody's payload.
-    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause>;
-
-    /// Writes to the client, before a lane of the session does; returns how many bytes
-    /// the kernel took.
-    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause>;
-
-    /// Ends the client's side for writing, after what was said. The session has no
-    /// upstream, and what the client still sends is discarded by its lane.
-    fn conclude(&mut self, key: SessionKey);
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
@@ -186,22 +187,17 @@ pub trait Engine {
     /// side, and an engine need not notice that the peer ends ([`Engine::is_fresh`]).
     fn connect_ahead(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;
 
-    /// Whether a connection made ahead is established and its peer has not ended it.
-    /// Bytes that wait in it do no harm. Costs a system call.
-    fn is_fresh(&self, key: SessionKey) -> bool;
-
     /// Gives the connection that was made ahead under `from` to the session `to` as
     /// its upstream side, which is absent; nothing is left under `from`. What had
     /// arrived on it is reported as if it came now. `false`, with nothing changed but
     /// the connection closed, when the kernel refuses.
     fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool;
 
-    /// Sets what can only be set on a connected upstream; called once it is, and
-    /// only if there is anything to set.
-    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>);
-
     /// Moves bytes of one lane until it parks or the budget ends.
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped;
+
+    /// Drops the bytes held for a lane.
+    fn drop_held(&mut self, key: SessionKey, direction: Direction);
 
     /// From now on shows what the lanes of this session read, and their ends, to a
     /// tap. Whoever calls this also taps the lanes: what is spliced is not seen.
@@ -210,32 +206,90 @@ pub trait Engine {
     /// Takes the tap back, if there is one. Works until the slot is used again.
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>>;
 
-    /// Drops the bytes held for a lane.
-    fn drop_held(&mut self, key: SessionKey, direction: Direction);
-
-    /// Bytes the kernel has still to deliver to each side; 0 for an absent one.
-    fn unsent(&self, key: SessionKey) -> [u32; 2];
-
     /// Closes a side; one that is absent is `Done`.
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()>;
-
-    /// The kernel's view of a side, while it is open and TCP.
-    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo>;
-
-    /// The handshake's last ACK waits for data to ride on; there is none yet, so
-    /// send it now. An upstream that speaks first would wait for it.
-    fn owe_no_ack(&mut self, key: SessionKey);
-
-    /// Closes the listeners. Connections still in their accept queues are reset
-    /// by the kernel: take them first.
-    fn close_listeners(&mut self);
-
-    /// Connections the kernel dropped so far because an accept queue was full.
-    fn accept_overflows(&self) -> u64;
 
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);
 
     /// What it holds now.
     fn holdings(&self) -> Holdings;
+
+    /// So many socket options were refused by the kernel; see
+    /// [`Holdings::options_refused`].
+    fn count_refused(&mut self, options: u32);
+
+    /// The descriptor of a side that is open; what is provided below goes by it.
+    fn fd(&self, key: SessionKey, side: Side) -> Option<BorrowedFd<'_>>;
+
+    // Provided.
+
+    /// Looks at what a side has sent, without taking it. Only before a lane of the
+    /// session is pumped.
+    fn peek(&mut self, key: SessionKey, side: Side, buffer: &mut [u8]) -> Peeked {
+        self.fd(key, side)
+            .map_or(Peeked::Ended, |fd| parley::peek(fd, buffer))
+    }
+
+    /// Takes exactly so many bytes off a side, no more than were seen; they are
+    /// nobody's payload.
+    fn take(&mut self, key: SessionKey, side: Side, len: usize) -> Result<(), Cause> {
+        self.fd(key, side)
+            .map_or(Err(Cause::Stopped), |fd| parley::take(fd, len))
+    }
+
+    /// Writes to a side, before a lane of the session does; returns how many bytes
+    /// the kernel took.
+    fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        self.fd(key, side)
+            .map_or(Err(Cause::Stopped), |fd| parley::say(fd, bytes))
+    }
+
+    /// Ends a side for writing, after what was said. The session has no other side,
+    /// and what this one still sends is discarded by its lane.
+    fn conclude(&mut self, key: SessionKey, side: Side) {
+        if let Some(fd) = self.fd(key, side) {
+            parley::conclude(fd);
+        }
+    }
+
+    /// Whether a connection made ahead is established and its peer has not ended it.
+    /// Bytes that wait in it do no harm. Costs a system call.
+    fn is_fresh(&self, key: SessionKey) -> bool {
+        self.fd(key, Side::Upstream).is_some_and(dial::is_fresh)
+    }
+
+    /// Sets what can only be set on a connected upstream; called once it is, and
+    /// only if there is anything to set.
+    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
+        let Some(fd) = self.fd(key, Side::Upstream) else {
+            return;
+        };
+        let family = Family::of(target.endpoint);
+        if let Err(refusal) = target.options.apply(fd, Stage::AfterConnect, family) {
+            self.count_refused(refusal.count);
+        }
+    }
+
+    /// The handshake's last ACK waits for data to ride on; there is none yet, so
+    /// send it now. An upstream that speaks first would wait for it.
+    fn owe_no_ack(&mut self, key: SessionKey) {
+        if let Some(fd) = self.fd(key, Side::Upstream) {
+            // Only ever a matter of 200 ms; a socket that failed says so itself.
+            let _ = plan::send_delayed_ack(fd);
+        }
+    }
+
+    /// Bytes the kernel has still to deliver to each side; 0 for an absent one.
+    fn unsent(&self, key: SessionKey) -> [u32; 2] {
+        Side::BOTH.map(|side| {
+            let queued = self.fd(key, side).map(tcp_info::unsent);
+            queued.and_then(Result::ok).unwrap_or(0)
+        })
+    }
+
+    /// The kernel's view of a side, while it is open and TCP.
+    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo> {
+        TcpInfo::read(self.fd(key, side)?).ok()
+    }
 }

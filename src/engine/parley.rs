@@ -1,7 +1,7 @@
-//! What a session and its client say to each other before a lane starts: the only
-//! bytes that cross from an engine to whoever drives it, a header and an answer.
+//! What a session and a peer say to each other before a lane starts: the only bytes
+//! that cross from an engine to whoever drives it, a header and an answer.
 //!
-//! A header is peeked at, and exactly its bytes are taken: what the client sent behind
+//! A header is peeked at, and exactly its bytes are taken: what the peer sent behind
 //! it stays in the socket, where the lanes find it, copied or spliced. Whatever was
 //! seen and is not the last of the header is taken at once. So a header that drips is
 //! read once and not over and over, and neither an edge nor a poll tells twice of the
@@ -16,14 +16,14 @@ use super::pump::transmit;
 use crate::net::errno::{Failure, Operation};
 use crate::relay::ending::Cause;
 
-/// What a client has sent so far and nobody has taken.
+/// What a side has sent so far and nobody has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peeked {
     /// So many bytes are there, copied to the front of the buffer.
     Bytes(usize),
     /// None; an event follows when there are.
     Empty,
-    /// None will come: the client has ended its side.
+    /// None will come: the peer has ended its side.
     Ended,
     /// The connection has failed.
     Failed(Cause),
@@ -46,11 +46,13 @@ pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Peeked {
 }
 
 /// Takes exactly `len` bytes, which were seen before and so are there.
-pub(super) fn take(fd: BorrowedFd<'_>, len: usize, scratch: &mut [u8]) -> Result<(), Cause> {
+pub(super) fn take(fd: BorrowedFd<'_>, len: usize) -> Result<(), Cause> {
+    // Most headers are shorter; of a long one each part costs a system call.
+    let mut dropped = [0; 2048];
     let mut left = len;
     while left > 0 {
-        let max = left.min(scratch.len());
-        match recv(fd.as_raw_fd(), &mut scratch[..max], MsgFlags::empty()) {
+        let max = left.min(dropped.len());
+        match recv(fd.as_raw_fd(), &mut dropped[..max], MsgFlags::empty()) {
             // Seen and gone: only a reset takes bytes back.
             Ok(0) => return Err(Cause::Reset),
             // Fewer than are there: urgent data stands in between.

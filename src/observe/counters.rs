@@ -1,148 +1,137 @@
-//! Counters: one set a reactor, written by it alone, read by anyone.
+//! The tables of metrics: what each reactor counts, and what is told of the process and
+//! of each server. A row here is all it takes; docs/operations.md says what each means.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::observe::metrics::metrics;
+use crate::observe::metrics::table::{Table, Value};
 
-/// A number with one writer. Adding is a load and a store, not a locked
-/// instruction: nobody else writes it.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+metrics! {
+    /// The counters of one reactor, written by it alone. Cache-line aligned: two
+    /// reactors never write to the same line.
+    pub cells Counters;
+    /// Counters at one moment; adds up over reactors.
+    pub snapshot Snapshot;
 
-impl Counter {
-    /// Adds `n`. Only ever called by the one writer.
-    pub fn add(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(n),
-            Ordering::Relaxed,
-        );
-    }
-
-    /// Replaces the value: for gauges.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    /// The value now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// The counters of one reactor. Cache-line aligned: two reactors never
-        /// write to the same line.
-        #[derive(Debug, Default)]
-        #[repr(align(128))]
-        pub struct Counters {
-            $($(#[doc = $doc])+ pub $name: Counter,)+
-        }
-
-        /// Counters at one moment; adds up over reactors.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct Snapshot {
-            $($(#[doc = $doc])+ pub $name: u64,)+
-        }
-
-        impl Counters {
-            /// The values now.
-            pub fn snapshot(&self) -> Snapshot {
-                Snapshot { $($name: self.$name.get(),)+ }
-            }
-        }
-
-        impl Snapshot {
-            /// The sum with another reactor's.
-            #[must_use]
-            pub fn plus(self, other: Self) -> Self {
-                Self { $($name: self.$name + other.$name,)+ }
-            }
-
-            /// Every counter by name, in the order of their declaration.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name),)+].into_iter()
-            }
-        }
-    };
-}
-
-counters! {
     /// Connections accepted from clients.
-    accepted,
+    counter "accepted" { accepted }
     /// Sessions that ended, well or not.
-    ended,
+    counter "ended" { ended }
     /// Sessions in which both sides ended in good order.
-    ended_well,
+    counter "ended_well" { ended_well }
     /// Connections that the kernel lost before they could be accepted.
-    accept_lost,
+    counter "accept_lost" { accept_lost }
     /// Pauses of accepting for want of descriptors or memory.
-    accept_pauses,
+    counter "accept_pauses" { accept_pauses }
     /// Pauses of accepting because `max_connections` was reached.
-    limit_pauses,
+    counter "limit_pauses" { limit_pauses }
     /// Connections turned away after the accept (registering them failed).
-    refused,
+    counter "refused" { refused }
     /// Attempts to connect upstream.
-    connects,
+    counter "connects" { connects }
     /// Attempts that failed, timed out ones included.
-    connect_failures,
+    counter "connect_failures" { connect_failures }
     /// Attempts that failed for want of a local port, descriptor or memory here.
-    connect_shortages,
+    counter "connect_shortages" { connect_shortages }
     /// Sessions that waited for a server with room.
-    queued,
+    counter "queued" { queued }
     /// Sessions that were turned away because too many waited already.
-    queue_full,
-    /// Requests of http-connect forwards that were answered 200: tunnels.
-    http_connect_200,
-    /// Malformed requests.
-    http_connect_400,
-    /// Requests that the access list turned down.
-    http_connect_403,
-    /// Requests of another method than CONNECT.
-    http_connect_405,
-    /// Requests without valid credentials.
-    http_connect_407,
-    /// Requests that were not complete in time.
-    http_connect_408,
-    /// Requests with too large a header.
-    http_connect_431,
-    /// Targets that could not be reached or resolved.
-    http_connect_502,
-    /// Requests that were turned away for want of something here.
-    http_connect_503,
-    /// Targets or name servers that did not answer in time.
-    http_connect_504,
-    /// Gauge: socket options that the kernel refused at run time, so far.
-    options_refused,
+    counter "queue_full" { queue_full }
+    /// Requests of http-connect forwards, by the status that answered them; 200 is a
+    /// tunnel.
+    counter "http_connect" by status {
+        http_connect_200 = "200",
+        http_connect_400 = "400",
+        http_connect_403 = "403",
+        http_connect_405 = "405",
+        http_connect_407 = "407",
+        http_connect_408 = "408",
+        http_connect_431 = "431",
+        http_connect_502 = "502",
+        http_connect_503 = "503",
+        http_connect_504 = "504",
+    }
+    /// Socket options that the kernel refused at run time.
+    counter "options_refused" { options_refused }
     /// Bytes read, from clients and upstreams: those written, lost and held.
-    bytes_read,
-    /// Bytes written to upstreams.
-    bytes_up,
-    /// Bytes written to clients.
-    bytes_down,
+    counter "read" [Bytes] { bytes_read }
+    /// Bytes written, up to upstreams and down to clients.
+    counter "written" [Bytes] by direction { bytes_up = "up", bytes_down = "down" }
     /// Bytes read and never written because the receiver failed.
-    bytes_lost,
+    counter "lost" [Bytes] { bytes_lost }
     /// Sessions with a lane that spliced.
-    sessions_spliced,
+    counter "sessions_spliced" { sessions_spliced }
     /// Lanes that wanted to splice and had to copy.
-    splice_fallbacks,
+    counter "splice_fallbacks" { splice_fallbacks }
     /// Sessions that a tap shows.
-    tap_sessions,
-    /// Gauge: bytes that taps should have shown and that their targets did not get,
-    /// so far.
-    tap_dropped_bytes,
+    counter "tap_sessions" { tap_sessions }
+    /// Bytes that taps should have shown and that their targets did not get.
+    counter "tap_dropped" [Bytes] { tap_dropped_bytes }
     /// Events of sessions that were gone already.
-    stale_events,
+    counter "stale_events" { stale_events }
     /// Pumps that ended with their budget and were queued again.
-    budget_ends,
+    counter "budget_ends" { budget_ends }
     /// Turns of the loop.
-    turns,
+    counter "turns" { turns }
     /// Timers that fired.
-    timers_fired,
-    /// Gauge: sessions now.
-    live,
-    /// Gauge: bytes of tails and pipes now.
-    held_bytes,
-    /// Gauge: pipes that lanes hold now.
-    pipes,
-    /// Gauge: connections the kernel dropped because an accept queue was full.
-    accept_overflows,
+    counter "timers_fired" { timers_fired }
+    /// Sessions now.
+    gauge "live_sessions" { live }
+    /// Bytes of tails and pipes now.
+    gauge "held" [Bytes] { held_bytes }
+    /// Pipes that lanes hold now.
+    gauge "pipes" { pipes }
+    /// Connections the kernel dropped because an accept queue was full.
+    counter "accept_overflows" { accept_overflows }
+}
+
+metrics! {
+    /// What is told of the process as a whole.
+    pub snapshot ProcessSnapshot;
+
+    /// Entries of the log that were lost, because its target was too slow or failed.
+    counter "log_dropped" { log_dropped }
+}
+
+metrics! {
+    /// What is told of a server, summed over reactors.
+    pub snapshot ServerSnapshot;
+
+    /// Whether a server is used, and if not, why.
+    states "server_state" ["up", "marked", "down", "drain", "maintenance"] { state }
+    /// Sessions on a server now, and those being connected to it.
+    gauge "server_active_sessions" { active }
+    /// Attempts to connect to a server.
+    counter "server_connects" { connects }
+    /// Those that failed, and resets right after one, by cause.
+    counter "server_failures" by cause {
+        failures_refused = "refused",
+        failures_unreachable = "unreachable",
+        failures_timeout = "timeout",
+        failures_reset = "reset",
+        failures_other = "other",
+    }
+    /// Bytes of sessions that ended, up to a server and down from it.
+    counter "server_written" [Bytes] by direction { bytes_up = "up", bytes_down = "down" }
+    /// Connections made ahead that were handed to clients.
+    counter "server_warm_used" { warm_used }
+    /// Connections made ahead that were thrown away: ended by the server, or too old.
+    counter "server_warm_stale" { warm_stale }
+    /// Time that connects to a server took.
+    histogram<26> "server_connect" [Seconds] { connect }
+}
+
+impl Snapshot {
+    /// Every counter and gauge by its name in the log, in the order of the table.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let members = Self::FAMILIES.iter().flat_map(|family| family.members);
+        let keys: Vec<&'static str> = members.map(|member| member.key).collect();
+        let numbers: Vec<u64> = self.values().into_iter().filter_map(number).collect();
+        keys.into_iter().zip(numbers)
+    }
+}
+
+fn number(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Number(number) => Some(number),
+        Value::Distribution { .. } | Value::State(_) => None,
+    }
 }

@@ -4,5 +4,6 @@
 
 pub mod counters;
 pub mod log;
+pub mod metrics;
 pub mod record;
 pub mod tap;

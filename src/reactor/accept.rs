@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::proxying::Proxying;
-use super::{Complaint, Entry, ListenerSetup, Reactor};
+use super::{Complaint, Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
 use crate::engine::{AcceptError, Engine, ListenerId};
@@ -140,7 +140,7 @@ pub(super) struct Doors {
 
 #[derive(Debug)]
 struct Door {
-    setup: ListenerSetup,
+    setup: Arc<Listener>,
     /// Somebody may be waiting.
     knocked: bool,
     /// This forward is full; look again then.
@@ -148,7 +148,7 @@ struct Door {
 }
 
 impl Doors {
-    pub(super) fn new(listeners: Vec<ListenerSetup>, gate: Arc<Gate>) -> Self {
+    pub(super) fn new(listeners: Vec<Arc<Listener>>, gate: Arc<Gate>) -> Self {
         let door = |setup| Door {
             setup,
             knocked: false,
@@ -218,7 +218,7 @@ impl<E: Engine> Reactor<E> {
         if self.draining {
             return;
         }
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         for index in 0..self.doors.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 let door = &self.doors.listeners[index];
@@ -231,18 +231,18 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn accept_one(&mut self, index: usize, now: Time) {
-        let forward = self.doors.listeners[index].setup.forward;
-        if let Err(full) = self.enter(forward) {
+        let at = self.doors.listeners[index].setup.clone();
+        if let Err(full) = self.enter(&at.forward) {
             return self.pause_at_limit(index, full, now);
         }
         let listener = ListenerId(index as u32);
-        match self.engine.accept(listener) {
+        match self.ctx.engine.accept(listener) {
             Ok((incoming, client)) => {
                 self.doors.listeners[index].full_until = Time::ZERO;
-                self.start(listener, forward, incoming, client);
+                self.start(listener, at, incoming, client);
             }
             Err(error) => {
-                self.leave(forward);
+                self.leave(&at.forward);
                 self.accept_failed(index, error, now);
             }
         }
@@ -251,7 +251,7 @@ impl<E: Engine> Reactor<E> {
     /// Nobody is let in; whether somebody waits decides whether that is worth
     /// another look, a line, and a count (one for each time the limit is hit).
     fn pause_at_limit(&mut self, index: usize, full: Full, now: Time) {
-        if !self.engine.has_waiting(ListenerId(index as u32)) {
+        if !self.ctx.engine.has_waiting(ListenerId(index as u32)) {
             // The next to come is an event of its own.
             self.doors.listeners[index].knocked = false;
             return;
@@ -261,10 +261,9 @@ impl<E: Engine> Reactor<E> {
         door.full_until = now + LIMIT_RETRY;
         self.doors.gate.review();
         if first {
-            self.counters.limit_pauses.add(1);
-            let forward = usize::from(self.doors.listeners[index].setup.forward);
-            let name = self.forwards[forward].name.clone();
-            self.complain(Complaint::Accept, || match full {
+            self.ctx.counters.limit_pauses.add(1);
+            let name = self.doors.listeners[index].setup.forward.name.clone();
+            self.ctx.complain(Complaint::Accept, || match full {
                 Full::Forward { live, max } => format!(
                     "forward {name}: {live} connections, its max_connections is {max}; new ones wait"
                 ),
@@ -278,13 +277,13 @@ impl<E: Engine> Reactor<E> {
     fn accept_failed(&mut self, index: usize, error: AcceptError, now: Time) {
         match error {
             AcceptError::Empty => self.doors.listeners[index].knocked = false,
-            AcceptError::Lost => self.counters.accept_lost.add(1),
+            AcceptError::Lost => self.ctx.counters.accept_lost.add(1),
             AcceptError::Exhausted(cause) => {
                 if probe::mutated(Mutation::LostWakeUpAfterExhaustion) {
                     self.doors.listeners[index].knocked = false;
                 }
                 self.starve(now);
-                self.complain(Complaint::Accept, || {
+                self.ctx.complain(Complaint::Accept, || {
                     format!(
                         "accepting pauses: {}; connections wait in the accept queue",
                         cause.name()
@@ -294,7 +293,7 @@ impl<E: Engine> Reactor<E> {
             AcceptError::Broken(errno) => {
                 self.starve(now);
                 let address = self.doors.address(index as u32);
-                self.complain(Complaint::Accept, || {
+                self.ctx.complain(Complaint::Accept, || {
                     format!(
                         "listener {address}: accept failed: {}",
                         std::io::Error::from_raw_os_error(errno)
@@ -306,8 +305,8 @@ impl<E: Engine> Reactor<E> {
 
     /// Out of descriptors or memory: give up what can be spared, pause.
     pub(super) fn starve(&mut self, now: Time) {
-        self.counters.accept_pauses.add(1);
-        self.engine.release_spares();
+        self.ctx.counters.accept_pauses.add(1);
+        self.ctx.engine.release_spares();
         self.drop_spares();
         self.doors.gate.review();
         self.doors.starved_until = now + STARVED_RETRY;
@@ -316,62 +315,58 @@ impl<E: Engine> Reactor<E> {
     fn start(
         &mut self,
         listener: ListenerId,
-        forward: u16,
+        at: Arc<Listener>,
         incoming: E::Incoming,
         client: Endpoint,
     ) {
-        let now = self.engine.now();
-        self.counters.accepted.add(1);
-        let key = self.sessions.reserve();
-        let adopted = key.map(|key| self.engine.adopt(key, incoming, listener));
+        let now = self.ctx.engine.now();
+        self.ctx.counters.accepted.add(1);
+        let key = self.ctx.sessions.reserve();
+        let adopted = key.map(|key| self.ctx.engine.adopt(key, incoming, listener));
         if !matches!(adopted, Some(Ok(()))) {
-            self.counters.refused.add(1);
-            self.counters.ended.add(1);
-            self.leave(forward);
+            self.ctx.counters.refused.add(1);
+            self.ctx.counters.ended.add(1);
+            self.leave(&at.forward);
             self.starve(now);
             return;
         }
         let mut actions = std::mem::take(&mut self.actions);
         actions.clear();
-        let rules = self.forwards[usize::from(forward)].rules;
+        let rules = at.forward.rules;
         let session = Session::new(&rules, now, &mut actions);
         self.sessions_started += 1;
         let entry = Entry {
             session,
             client,
             id: self.sessions_started,
-            listener: listener.0,
-            forward,
             queued: 0,
             unproven: true,
             warm: false,
             admission: Admission::Free,
             server: None,
             dialling: None,
-            proxying: self.forwards[usize::from(forward)]
-                .proxy
-                .as_ref()
-                .map(|_| Box::new(Proxying::new())),
+            proxying: at.forward.proxy.as_ref().map(|_| Box::new(Proxying::new())),
+            listener: at,
             legs: None,
         };
         if self.session_log == SessionLog::All {
             let record = self.record(&entry);
-            self.log.session(record);
+            self.ctx.log.session(record);
         }
-        if let Some(key) = self.sessions.insert(entry) {
+        if let Some(key) = self.ctx.sessions.insert(entry) {
             self.tap(key);
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;
     }
 
-    fn enter(&self, forward: u16) -> Result<(), Full> {
+    fn enter(&self, forward: &Forward) -> Result<(), Full> {
         let process = &self.doors.gate;
         if !process.enter() {
             let (live, max) = (process.live(), process.max());
             return Err(Full::Process { live, max });
         }
-        match &self.forwards[usize::from(forward)].gate {
+        match &forward.gate {
             Some(gate) if !gate.enter() => {
                 process.leave();
                 let (live, max) = (gate.live(), gate.max());
@@ -381,37 +376,36 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn leave(&self, forward: u16) {
+    fn leave(&self, forward: &Forward) {
         self.doors.gate.leave();
-        if let Some(gate) = &self.forwards[usize::from(forward)].gate {
+        if let Some(gate) = &forward.gate {
             gate.leave();
         }
     }
 
     /// A session of this forward has ended; whether it ever had both its sides.
-    pub(super) fn make_room(&mut self, forward: u16, had_both: bool) {
-        let gate = self.forwards[usize::from(forward)].gate.clone();
-        self.doors.make_room(gate.as_deref(), had_both);
+    pub(super) fn make_room(&mut self, forward: &Forward, had_both: bool) {
+        self.doors.make_room(forward.gate.as_deref(), had_both);
     }
 
     pub(super) fn apply_connected(&mut self, key: crate::engine::SessionKey) {
-        let Some(entry) = self.sessions.get(key) else {
+        let Some(entry) = self.ctx.sessions.get(key) else {
             return;
         };
-        let forward = &self.forwards[usize::from(entry.forward)];
-        let upstream = &self.upstreams[usize::from(forward.upstream)];
+        let forward = &entry.listener.forward;
+        let upstream = &self.pools[forward.pool];
         let Some(server) = &entry.server else { return };
         let options = &upstream.setup.options;
         if !options.is_empty(Stage::AfterConnect, Family::of(server.endpoint())) {
             let target = upstream.target(server, Local::Plan);
-            self.engine.apply_connected(key, target);
+            self.ctx.engine.apply_connected(key, target);
         }
     }
 
     /// How long the connect took, of a session whose first server answered and that
     /// did not wait for it: nothing else is in the time since its accept.
     pub(super) fn time_connect(&self, key: crate::engine::SessionKey) {
-        if let Some(entry) = self.sessions.get(key)
+        if let Some(entry) = self.ctx.sessions.get(key)
             && entry.dialling.is_none()
             && !entry.session.has_waited()
             && entry.proxying.is_none()

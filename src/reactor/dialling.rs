@@ -16,15 +16,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Reactor;
+use super::context::{Complaint, Effect};
 use super::races::Heat;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
-use super::{Complaint, Reactor};
 use crate::balance::health::{Admission, Change};
 use crate::config::LogLevel;
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
 use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
@@ -50,9 +52,9 @@ impl Dialling {
 impl<E: Engine> Reactor<E> {
     /// Carries out `Action::Dial`.
     pub(super) fn dial(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let now = self.engine.now();
-        let entry = self.sessions.get_mut(key)?;
-        let index = self.forwards[usize::from(entry.forward)].upstream;
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let index = entry.listener.forward.pool;
         if let Some(proxying) = &mut entry.proxying {
             let servers = proxying.take_servers();
             return self.dial_all(key, index, servers);
@@ -60,8 +62,8 @@ impl<E: Engine> Reactor<E> {
         if self.must_line_up(key, index) {
             return Some(self.enqueue(key, index));
         }
-        let entry = self.sessions.get_mut(key)?;
-        let upstream = &mut self.upstreams[usize::from(index)];
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let upstream = &mut self.pools[index];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let tried: Vec<Arc<Server>> = failures
             .unwrap_or_default()
@@ -83,8 +85,8 @@ impl<E: Engine> Reactor<E> {
             Choice::Nowhere => {
                 let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
                 if last.is_none() {
-                    let name = self.forwards[usize::from(entry.forward)].name.clone();
-                    self.complain(Complaint::Connect, || {
+                    let name = entry.listener.forward.name.clone();
+                    self.ctx.complain(Complaint::Connect, || {
                         format!("forward {name}: no server is up")
                     });
                 }
@@ -96,7 +98,7 @@ impl<E: Engine> Reactor<E> {
     fn go_to(
         &mut self,
         key: SessionKey,
-        upstream: u16,
+        upstream: PoolId,
         server: Arc<Server>,
         admission: Admission,
         rivals: Vec<Arc<Server>>,
@@ -117,7 +119,7 @@ impl<E: Engine> Reactor<E> {
     fn dial_all(
         &mut self,
         key: SessionKey,
-        upstream: u16,
+        upstream: PoolId,
         servers: Vec<Arc<Server>>,
     ) -> Option<SessionEvent> {
         let Some(first) = servers.first().cloned() else {
@@ -135,7 +137,7 @@ impl<E: Engine> Reactor<E> {
     fn connect_alone(
         &mut self,
         key: SessionKey,
-        upstream: u16,
+        upstream: PoolId,
         server: &Arc<Server>,
         admission: Admission,
     ) -> Option<SessionEvent> {
@@ -165,7 +167,7 @@ impl<E: Engine> Reactor<E> {
         admission: Admission,
         warm: bool,
     ) {
-        if let Some(entry) = self.sessions.get_mut(key) {
+        if let Some(entry) = self.ctx.sessions.get_mut(key) {
             entry.server = Some(server);
             entry.admission = admission;
             entry.warm = warm;
@@ -176,22 +178,22 @@ impl<E: Engine> Reactor<E> {
     /// addresses in turn while they have no port left.
     pub(super) fn connect(
         &mut self,
-        upstream: u16,
+        upstream: PoolId,
         server: &Server,
         session: Option<SessionKey>,
         start: impl Fn(&mut E, Target<'_>) -> Start<Result<(), Cause>>,
     ) -> Start<Result<(), Cause>> {
-        self.counters.connects.add(1);
+        self.ctx.counters.connects.add(1);
         add(&server.tally.connects, 1);
-        let client = session.and_then(|key| self.sessions.get(key));
+        let client = session.and_then(|key| self.ctx.sessions.get(key));
         let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
-        let upstream = &mut self.upstreams[usize::from(upstream)];
+        let upstream = &mut self.pools[upstream];
         let mut started = Start::Done(Err(Cause::NoSource));
         for _ in 0..upstream.sources(server.endpoint()) {
             let Some(local) = upstream.local(server.endpoint(), client) else {
                 break;
             };
-            started = start(&mut self.engine, upstream.target(server, local));
+            started = start(&mut self.ctx.engine, upstream.target(server, local));
             let short = |it| started == Start::Done(Err(it));
             if !short(Cause::PortsExhausted) && !short(Cause::NoSource) {
                 break;
@@ -204,7 +206,7 @@ impl<E: Engine> Reactor<E> {
 
     /// The connect of a session failed, by `cause`.
     pub(super) fn connect_failed_at(&mut self, key: SessionKey, cause: Cause) {
-        let Some(entry) = self.sessions.get_mut(key) else {
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
             return;
         };
         let (Some(server), admission) = (entry.server.take(), entry.admission) else {
@@ -223,8 +225,8 @@ impl<E: Engine> Reactor<E> {
         admission: Admission,
         cause: Cause,
     ) {
-        self.counters.connect_failures.add(1);
-        if let Some(entry) = self.sessions.get_mut(key) {
+        self.ctx.counters.connect_failures.add(1);
+        if let Some(entry) = self.ctx.sessions.get_mut(key) {
             let dialling = entry.dialling.get_or_insert_default();
             dialling.failures.push((server.clone(), cause));
         }
@@ -238,14 +240,14 @@ impl<E: Engine> Reactor<E> {
 
     /// A connect failed for want of something here: never the server's fault.
     pub(super) fn short_of(&mut self, cause: Cause, server: &Server, admission: Admission) {
-        let now = self.engine.now();
-        self.counters.connect_shortages.add(1);
+        let now = self.ctx.engine.now();
+        self.ctx.counters.connect_shortages.add(1);
         server.marks.abandoned(admission, now);
         if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
             // Whoever is let in now would be turned away as well.
-            self.starve(now);
+            self.ctx.out.push_back(Effect::Starved);
         }
-        self.complain(Complaint::Shortage, || {
+        self.ctx.complain(Complaint::Shortage, || {
             format!(
                 "cannot connect to {} from here: {}",
                 server.endpoint(),
@@ -256,10 +258,10 @@ impl<E: Engine> Reactor<E> {
 
     /// A server failed: it is marked if that was one failure too many.
     pub(super) fn blame(&mut self, server: &Server, admission: Admission, cause: Cause) {
-        let change = server.failed(admission, self.engine.now());
+        let change = server.failed(admission, self.ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
-            self.log.line(
+            self.ctx.log.line(
                 LogLevel::Warn,
                 format!(
                     "server {} of {} is marked for {:?}: {} (max_fails {})",
@@ -271,7 +273,7 @@ impl<E: Engine> Reactor<E> {
                 ),
             );
         } else {
-            self.complain(Complaint::Connect, || {
+            self.ctx.complain(Complaint::Connect, || {
                 format!(
                     "connecting to {} of {} failed: {}",
                     settings.endpoint,
@@ -285,9 +287,9 @@ impl<E: Engine> Reactor<E> {
     /// A session got through to its server: a mark that it was to try goes.
     pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
         if server.marks.succeeded(admission) == Some(Change::Up) {
-            server.came_back(self.engine.now());
+            server.came_back(self.ctx.engine.now());
             let settings = server.settings();
-            self.log.line(
+            self.ctx.log.line(
                 LogLevel::Info,
                 format!(
                     "server {} of {} is used again: a session got through",

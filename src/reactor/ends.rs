@@ -52,13 +52,13 @@ impl<E: Engine> Reactor<E> {
     /// The one place where a key is freed.
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
-        let Some(entry) = self.sessions.remove(key) else {
+        let Some(entry) = self.ctx.sessions.remove(key) else {
             return;
         };
         self.untap(key, &entry);
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
-        let counters = &self.counters;
+        let counters = &self.ctx.counters;
         counters.ended.add(1);
         counters.bytes_lost.add(up.bytes_lost() + down.bytes_lost());
         counters
@@ -77,13 +77,13 @@ impl<E: Engine> Reactor<E> {
             counters.ended_well.add(1);
         }
         let had_both = session.connect_time().is_some();
-        self.make_room(entry.forward, had_both);
+        self.make_room(&entry.listener.forward, had_both);
         if let Some(server) = &entry.server {
             self.part_from(server, &entry);
         }
         if self.session_log != SessionLog::Off {
             let record = self.record(&entry);
-            self.log.session(record);
+            self.ctx.log.session(record);
         }
     }
 
@@ -97,18 +97,20 @@ impl<E: Engine> Reactor<E> {
         if !entry.unproven {
             return;
         }
-        match verdict(session, self.engine.now()) {
+        match verdict(session, self.ctx.engine.now()) {
             Verdict::Failed(cause) => {
                 tally.failed(cause);
                 self.blame(server, entry.admission, cause);
             }
             Verdict::Passed => self.praise(server, entry.admission),
-            Verdict::None => server.marks.abandoned(entry.admission, self.engine.now()),
+            Verdict::None => server
+                .marks
+                .abandoned(entry.admission, self.ctx.engine.now()),
         }
     }
 
     pub(super) fn record(&self, entry: &Entry) -> SessionRecord {
-        let forward = &self.forwards[usize::from(entry.forward)];
+        let forward = &entry.listener.forward;
         let session = &entry.session;
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let failures = failures.unwrap_or_default();
@@ -118,10 +120,10 @@ impl<E: Engine> Reactor<E> {
         SessionRecord {
             at: SystemTime::now(),
             forward: forward.name.clone(),
-            reactor: self.reactor,
+            reactor: self.ctx.reactor,
             id: entry.id,
             client: entry.client.clone(),
-            listener: self.doors.address(entry.listener),
+            listener: entry.listener.address.clone(),
             target: proxying.and_then(|it| it.target.as_deref().map(str::to_owned)),
             user: proxying.and_then(|it| it.user.as_deref().map(str::to_owned)),
             status: proxying.and_then(|it| it.status).map(Status::code),
@@ -135,7 +137,7 @@ impl<E: Engine> Reactor<E> {
             ending: session.ending(),
             connect: session.connect_time(),
             first_byte: session.first_byte_time(),
-            total: session.total_time(self.engine.now()),
+            total: session.total_time(self.ctx.engine.now()),
             up: session.lane(Direction::Up).into(),
             down: session.lane(Direction::Down).into(),
             client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),

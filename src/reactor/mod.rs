@@ -16,6 +16,7 @@
 //! the clock is read once a turn, by the engine.
 
 mod accept;
+mod context;
 mod dialling;
 mod ends;
 mod proxying;
@@ -27,13 +28,13 @@ mod tapping;
 pub mod upstream;
 mod warm;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use accept::Gate;
 pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
-pub use setup::{ForwardSetup, ListenerSetup, Setup};
+pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
@@ -42,10 +43,9 @@ use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
-use crate::observe::counters::Counters;
-use crate::observe::log::Log;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
+use crate::relay::id::{ForwardId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -53,11 +53,11 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use accept::Doors;
+use context::{Complaint, Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
 use proxying::Proxying;
-use sessions::Sessions;
-use upstream::Upstream;
+use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
 /// How long the last ACK of an upstream handshake may wait for the client's
@@ -72,29 +72,20 @@ const DRAIN_ACCEPT_PASSES: u32 = 256;
 /// A timer fires late by at most this part of the time it was armed for.
 const COARSENESS: u32 = 32;
 
-/// Between lines about the same trouble (no descriptors, no ports …).
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
 pub struct Reactor<E: Engine> {
-    engine: E,
-    sessions: Sessions,
+    ctx: Ctx<E>,
     wheel: Wheel,
-    forwards: Vec<ForwardSetup>,
-    upstreams: Vec<Upstream>,
+    pools: Pools,
     doors: Doors,
     run_queue: VecDeque<(SessionKey, Direction)>,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
-    counters: Arc<Counters>,
-    log: Log,
     session_log: SessionLog,
-    taps: Vec<Option<Source>>,
+    taps: BTreeMap<ForwardId, Source>,
     concierge: Option<Box<dyn Concierge>>,
-    reactor: u16,
     sessions_started: u64,
-    complaints: [Time; 3],
     /// When sessions that wait for a server with room are looked at.
     queue_due: Time,
     /// When spares are looked at.
@@ -115,8 +106,8 @@ struct Entry {
     session: Session,
     client: Endpoint,
     id: u64,
-    listener: u32,
-    forward: u16,
+    /// Where it came in, and the forward that it goes by.
+    listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
     queued: u8,
     /// The server did not get a verdict yet: it has said nothing.
@@ -140,26 +131,16 @@ impl<E: Engine> Reactor<E> {
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
         Self {
-            engine,
-            sessions: Sessions::new(),
+            ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            forwards: setup.forwards,
-            upstreams: setup
-                .upstreams
-                .into_iter()
-                .map(|upstream| Upstream::new(upstream, reactor))
-                .collect(),
+            pools: Pools::new(setup.pools, reactor),
             doors: Doors::new(setup.listeners, setup.gate),
             run_queue: VecDeque::new(),
             acks_owed: VecDeque::new(),
-            counters: setup.counters,
-            log: setup.log,
             session_log: setup.session_log,
             taps: setup.taps,
             concierge: setup.concierge,
-            reactor,
             sessions_started: 0,
-            complaints: [Time::ZERO; 3],
             queue_due: Time::NEVER,
             warm_due: Time::ZERO,
             splice_given_up: false,
@@ -177,8 +158,8 @@ impl<E: Engine> Reactor<E> {
         let until = self.sleep_until();
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        let waited = self.engine.wait(until, &mut events);
-        self.counters.turns.add(1);
+        let waited = self.ctx.engine.wait(until, &mut events);
+        self.ctx.counters.turns.add(1);
         let mut woken = false;
         for event in &events {
             match *event {
@@ -204,23 +185,24 @@ impl<E: Engine> Reactor<E> {
         self.events = events;
         self.run_queued();
         self.serve_queues();
+        self.settle();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
         self.keep_warm();
+        self.settle();
         waited.map(|()| woken)
     }
 
     /// Sessions that live.
     pub const fn live(&self) -> usize {
-        self.sessions.len()
+        self.ctx.sessions.len()
     }
 
-    /// Another set of servers for an upstream, by its index; running sessions stay
-    /// where they are.
-    pub fn replace_servers(&mut self, upstream: u16, set: Arc<ServerSet>) {
-        if let Some(upstream) = self.upstreams.get_mut(usize::from(upstream)) {
-            upstream.replace(set, self.reactor);
+    /// Another set of servers for a pool; running sessions stay where they are.
+    pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.replace(set, self.ctx.reactor);
             self.queue_due = Time::ZERO;
             self.warm_due = Time::ZERO;
         }
@@ -229,13 +211,13 @@ impl<E: Engine> Reactor<E> {
     /// Ends the sessions of a server, because it is down.
     pub fn cut_server(&mut self, server: &Arc<Server>) {
         let of_server = |key: &SessionKey| {
-            let entry = self.sessions.get(*key);
+            let entry = self.ctx.sessions.get(*key);
             let on = entry.and_then(|entry| entry.server.as_ref());
             // Who is still being connected goes to another one if this one fails.
             let dials = entry.is_some_and(|entry| entry.session.is_dialing());
             !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
         };
-        let keys: Vec<SessionKey> = self.sessions.keys().filter(of_server).collect();
+        let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_server).collect();
         for key in keys {
             self.cut(key, Cause::ServerDown);
         }
@@ -243,24 +225,28 @@ impl<E: Engine> Reactor<E> {
 
     /// The engine.
     pub const fn engine(&self) -> &E {
-        &self.engine
+        &self.ctx.engine
     }
 
     /// The engine.
     pub const fn engine_mut(&mut self) -> &mut E {
-        &mut self.engine
+        &mut self.ctx.engine
     }
 
     /// Brings the gauges among the counters up to date.
     pub fn publish(&self) {
-        let holdings = self.engine.holdings();
-        self.counters.live.set(self.sessions.len() as u64);
-        self.counters.held_bytes.set(holdings.held_bytes);
-        self.counters.pipes.set(u64::from(holdings.pipes));
-        self.counters.options_refused.set(holdings.options_refused);
-        self.counters
+        let holdings = self.ctx.engine.holdings();
+        self.ctx.counters.live.set(self.ctx.sessions.len() as u64);
+        self.ctx.counters.held_bytes.set(holdings.held_bytes);
+        self.ctx.counters.pipes.set(u64::from(holdings.pipes));
+        self.ctx
+            .counters
+            .options_refused
+            .follow(holdings.options_refused);
+        self.ctx
+            .counters
             .accept_overflows
-            .set(self.engine.accept_overflows());
+            .follow(self.ctx.engine.accept_overflows());
         self.publish_taps();
     }
 
@@ -270,7 +256,7 @@ impl<E: Engine> Reactor<E> {
         // reset. Bounded, for in a storm the queues never run empty.
         // Bounded by the limits too: who waits for room when the listeners close
         // is reset by the kernel.
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         self.doors.knock_all();
         for _ in 0..DRAIN_ACCEPT_PASSES {
             if self.doors.next_try() > now {
@@ -281,45 +267,45 @@ impl<E: Engine> Reactor<E> {
         self.publish();
         self.draining = true;
         self.drop_spares();
-        self.engine.close_listeners();
+        self.ctx.engine.close_listeners();
     }
 
     /// Ends every session for this reason.
     pub fn cut_all(&mut self, cause: Cause) {
-        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        let keys: Vec<SessionKey> = self.ctx.sessions.keys().collect();
         for key in keys {
             self.cut(key, cause);
         }
     }
 
     fn cut(&mut self, key: SessionKey, cause: Cause) {
-        let unsent = self.engine.unsent(key);
+        let unsent = self.ctx.engine.unsent(key);
         self.deliver(key, SessionEvent::Cut { cause, unsent });
     }
 
     /// Panics when any state is inconsistent. For tests and the simulator.
     pub fn check_invariants(&self) {
-        for key in self.sessions.keys() {
-            let Some(entry) = self.sessions.get(key) else {
+        for key in self.ctx.sessions.keys() {
+            let Some(entry) = self.ctx.sessions.get(key) else {
                 continue;
             };
             entry.session.check_invariants();
-            let due = self.due(entry);
+            let due = due(entry);
             let armed = self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER);
             // The wheel rounds up to a tick and fires at least one tick ahead.
             let ahead = due.since(entry.session.started());
             let slack = Duration::from_millis(2) + ahead / COARSENESS;
             assert!(
-                armed <= due.max(self.engine.now()) + slack,
+                armed <= due.max(self.ctx.engine.now()) + slack,
                 "a deadline without a timer: {due:?}, {armed:?}"
             );
         }
         let queued = self
             .run_queue
             .iter()
-            .filter(|(key, _)| self.sessions.get(*key).is_some());
+            .filter(|(key, _)| self.ctx.sessions.get(*key).is_some());
         assert!(
-            queued.count() <= self.sessions.len() * 2,
+            queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
         );
     }
@@ -343,28 +329,31 @@ impl<E: Engine> Reactor<E> {
         due.min(warm).min(self.queue_due)
     }
 
+    /// Carries out what parts left for others.
+    fn settle(&mut self) {
+        while let Some(effect) = self.ctx.out.pop_front() {
+            match effect {
+                Effect::Arm(key) => self.arm(key),
+                Effect::Starved => self.starve(self.ctx.now()),
+            }
+        }
+    }
+
     // Sessions.
 
     fn is_ahead(&self, key: SessionKey) -> bool {
-        self.sessions.ahead_count() > 0 && self.sessions.ahead(key).is_some()
-    }
-
-    /// When a session or its race wants to be looked at.
-    fn due(&self, entry: &Entry) -> Time {
-        let rules = &self.forwards[usize::from(entry.forward)].rules;
-        let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-        entry.session.deadline(rules).min(race)
+        self.ctx.sessions.ahead_count() > 0 && self.ctx.sessions.ahead(key).is_some()
     }
 
     /// Hands an event to a session and carries out what it asks for, until it
     /// asks for nothing more.
     fn deliver(&mut self, key: SessionKey, event: SessionEvent) {
-        let now = self.engine.now();
-        let Some(entry) = self.sessions.get_mut(key) else {
-            self.counters.stale_events.add(1);
+        let now = self.ctx.engine.now();
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+            self.ctx.counters.stale_events.add(1);
             return;
         };
-        let rules = self.forwards[usize::from(entry.forward)].rules;
+        let rules = entry.listener.forward.rules;
         let mut actions = std::mem::take(&mut self.actions);
         actions.clear();
         entry.session.on(event, now, &rules, &mut actions);
@@ -374,7 +363,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Carries out a session's actions; what comes of them may add more.
     fn carry_out(&mut self, key: SessionKey, actions: &mut Vec<Action>) {
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         let mut next = 0;
         while let Some(action) = actions.get(next).copied() {
             next += 1;
@@ -383,26 +372,26 @@ impl<E: Engine> Reactor<E> {
                 Action::Consult => self.consult(key),
                 Action::Answer => self.answer(key),
                 Action::Conclude => {
-                    self.engine.conclude(key);
+                    self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
                 Action::Dial { .. } => self.dial(key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {
-                    self.engine.drop_held(key, direction);
+                    self.ctx.engine.drop_held(key, direction);
                     None
                 }
                 Action::Look => Some(SessionEvent::Looked {
-                    unsent: self.engine.unsent(key),
+                    unsent: self.ctx.engine.unsent(key),
                 }),
                 Action::Close { side, how } => self.close(key, side, how),
                 Action::End => return self.finish(key),
             };
-            let Some(entry) = self.sessions.get_mut(key) else {
+            let Some(entry) = self.ctx.sessions.get_mut(key) else {
                 return;
             };
             if let Some(event) = event {
-                let rules = &self.forwards[usize::from(entry.forward)].rules;
+                let rules = &entry.listener.forward.rules;
                 entry.session.on(event, now, rules, actions);
             }
         }
@@ -412,10 +401,10 @@ impl<E: Engine> Reactor<E> {
     /// Arms the timer only if it would fire too late: a deadline that moves away
     /// is found out when the timer fires.
     fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.sessions.get(key) else {
+        let Some(entry) = self.ctx.sessions.get(key) else {
             return;
         };
-        let due = coarse(self.due(entry), self.engine.now());
+        let due = coarse(due(entry), self.ctx.engine.now());
         if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
             self.wheel.arm(key.slot, due);
         }
@@ -427,18 +416,18 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn pump(&mut self, key: SessionKey, direction: Direction) -> Option<SessionEvent> {
-        let now = self.engine.now();
-        let entry = self.sessions.get_mut(key)?;
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
         if !entry.session.wants_pump(direction) {
             return None;
         }
         let lane = entry.session.lane_mut(direction);
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
-        let pumped = self.engine.pump(key, direction, lane);
-        self.counters.bytes_read.add(lane.bytes_in() - read);
+        let pumped = self.ctx.engine.pump(key, direction, lane);
+        self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
-            Direction::Up => &self.counters.bytes_up,
-            Direction::Down => &self.counters.bytes_down,
+            Direction::Up => &self.ctx.counters.bytes_up,
+            Direction::Down => &self.ctx.counters.bytes_down,
         };
         // An engine may take back what it reported as written: see `Lane::undrained`.
         bytes.add(lane.bytes_out().wrapping_sub(written));
@@ -446,9 +435,9 @@ impl<E: Engine> Reactor<E> {
             self.splice_given_up = true;
             let text = format!(
                 "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
-                self.reactor
+                self.ctx.reactor
             );
-            self.log.line(LogLevel::Warn, text);
+            self.ctx.log.line(LogLevel::Warn, text);
         }
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
         let listens = direction == Direction::Up
@@ -462,7 +451,7 @@ impl<E: Engine> Reactor<E> {
         if pumped.more && entry.queued & queued == 0 && !dropped {
             entry.queued |= queued;
             self.run_queue.push_back((key, direction));
-            self.counters.budget_ends.add(1);
+            self.ctx.counters.budget_ends.add(1);
         }
         if proves && let Some(server) = entry.server.clone() {
             let admission = entry.admission;
@@ -478,8 +467,8 @@ impl<E: Engine> Reactor<E> {
         how: crate::relay::session::Close,
     ) -> Option<SessionEvent> {
         if self.session_log != SessionLog::Off
-            && let Some(info) = self.engine.tcp_info(key, side)
-            && let Some(entry) = self.sessions.get_mut(key)
+            && let Some(info) = self.ctx.engine.tcp_info(key, side)
+            && let Some(entry) = self.ctx.sessions.get_mut(key)
         {
             // TCP_INFO goes with the descriptor: what the record wants of it is
             // read now.
@@ -488,7 +477,7 @@ impl<E: Engine> Reactor<E> {
         if side == Side::Upstream {
             self.end_race(key);
         }
-        match self.engine.close(key, side, how) {
+        match self.ctx.engine.close(key, side, how) {
             Start::Done(()) => Some(SessionEvent::Closed(side)),
             Start::Pending => None,
         }
@@ -500,7 +489,7 @@ impl<E: Engine> Reactor<E> {
             let Some((key, direction)) = self.run_queue.pop_front() else {
                 return;
             };
-            let Some(entry) = self.sessions.get_mut(key) else {
+            let Some(entry) = self.ctx.sessions.get_mut(key) else {
                 continue;
             };
             entry.queued &= !(1 << direction.index());
@@ -513,26 +502,26 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn fire_timers(&mut self) {
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         let mut fired = std::mem::take(&mut self.fired);
         fired.clear();
         self.wheel.advance(now, &mut fired);
-        self.counters.timers_fired.add(fired.len() as u64);
+        self.ctx.counters.timers_fired.add(fired.len() as u64);
         for slot in &fired {
-            let Some(key) = self.sessions.key_of(*slot) else {
+            let Some(key) = self.ctx.sessions.key_of(*slot) else {
                 continue;
             };
-            let Some(entry) = self.sessions.get(key) else {
+            let Some(entry) = self.ctx.sessions.get(key) else {
                 continue;
             };
-            let rules = &self.forwards[usize::from(entry.forward)].rules;
+            let rules = &entry.listener.forward.rules;
             if entry.session.deadline(rules) <= now {
                 if entry.session.is_dialing() && !self.race_timed_out(key) {
                     self.connect_failed_at(key, Cause::ConnectTimeout);
                 }
-                let unsent = self.engine.unsent(key);
+                let unsent = self.ctx.engine.unsent(key);
                 self.deliver(key, SessionEvent::Looked { unsent });
-            } else if self.due(entry) <= now
+            } else if due(entry) <= now
                 && let Some(event) = self.step_race(key)
             {
                 self.conclude(key, event);
@@ -544,16 +533,16 @@ impl<E: Engine> Reactor<E> {
 
     fn owe_ack(&mut self, key: SessionKey) {
         let sent = |entry: &Entry| entry.session.lane(Direction::Up).bytes_out() > 0;
-        if self.sessions.get(key).is_some_and(|entry| !sent(entry)) {
+        if self.ctx.sessions.get(key).is_some_and(|entry| !sent(entry)) {
             self.acks_owed
-                .push_back((key, self.engine.now() + ACK_PATIENCE));
+                .push_back((key, self.ctx.engine.now() + ACK_PATIENCE));
         }
     }
 
     /// An upstream that speaks first must not wait for the delayed ACK of a
     /// handshake on which no client data came to ride.
     fn send_owed_acks(&mut self) {
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         while let Some((key, _)) = self
             .acks_owed
             .front()
@@ -562,22 +551,13 @@ impl<E: Engine> Reactor<E> {
         {
             self.acks_owed.pop_front();
             if self
+                .ctx
                 .sessions
                 .get(key)
                 .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
             {
-                self.engine.owe_no_ack(key);
+                self.ctx.engine.owe_no_ack(key);
             }
-        }
-    }
-
-    /// Logs trouble at a bounded rate; the counters have all of it.
-    fn complain(&mut self, what: Complaint, text: impl FnOnce() -> String) {
-        let now = self.engine.now();
-        let due = &mut self.complaints[what as usize];
-        if now >= *due {
-            *due = now + COMPLAINT_INTERVAL;
-            self.log.line(LogLevel::Warn, text());
         }
     }
 }
@@ -587,6 +567,13 @@ impl<E: Engine> Reactor<E> {
 fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
     connected.is_some_and(|at| now.since(at) >= RESET_SOON)
+}
+
+/// When a session or its race wants to be looked at.
+fn due(entry: &Entry) -> Time {
+    let rules = &entry.listener.forward.rules;
+    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
+    entry.session.deadline(rules).min(race)
 }
 
 /// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
@@ -601,12 +588,4 @@ fn coarse(due: Time, now: Time) -> Time {
     // these are boundaries of the wheel's buckets, which wake it up anyway.
     let step = 1000 << millis.ilog2();
     Time::from_micros(due.as_micros().div_ceil(step) * step)
-}
-
-/// Kinds of trouble, each with a rate limit of its own.
-#[derive(Debug, Clone, Copy)]
-enum Complaint {
-    Accept = 0,
-    Connect = 1,
-    Shortage = 2,
 }

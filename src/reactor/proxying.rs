@@ -19,10 +19,13 @@ use super::upstream::server::{Server, ServerSettings};
 use crate::config::AdminState;
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::Endpoint;
-use crate::observe::counters::{Counter, Counters};
+use crate::observe::counters::Counters;
+use crate::observe::metrics::cell::Counter;
 use crate::observe::record::escaped;
 use crate::proto::connect::{self, Parse, Refusal, Request, Status};
+use crate::relay::Side;
 use crate::relay::ending::Cause;
+use crate::relay::id::{ForwardId, ServerId};
 use crate::relay::session::{Answered, Event as SessionEvent};
 
 /// Addresses of one target that are dialled. A race opens four of them at a time, and
@@ -42,7 +45,7 @@ pub struct ProxySetup {
 pub trait Concierge: Debug + Send {
     /// Finds out whether and where a request may go, without blocking. The verdict is
     /// handed to [`Reactor::answered`] with this key, later.
-    fn ask(&self, key: SessionKey, forward: u16, request: Request);
+    fn ask(&self, key: SessionKey, forward: ForwardId, request: Request);
 }
 
 /// What a concierge found.
@@ -101,18 +104,15 @@ impl Proxying {
 impl<E: Engine> Reactor<E> {
     /// Carries out `Action::Listen`.
     pub(super) fn listen(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let entry = self.sessions.get_mut(key)?;
-        let max = self.forwards[usize::from(entry.forward)]
-            .proxy
-            .as_ref()?
-            .header_max;
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let max = entry.listener.forward.proxy.as_ref()?.header_max;
         let proxying = entry.proxying.as_mut()?;
         let asking = proxying.asking.as_mut()?;
         // Each round takes something, so there are no more rounds than bytes.
         loop {
             let seen = asking.header.len();
             self.header.resize(max - seen, 0);
-            let len = match self.engine.peek(key, &mut self.header) {
+            let len = match self.ctx.engine.peek(key, Side::Client, &mut self.header) {
                 Peeked::Bytes(len) => len,
                 Peeked::Empty => return None,
                 Peeked::Ended => return Some(SessionEvent::Vanished(Cause::NoRequest)),
@@ -135,7 +135,7 @@ impl<E: Engine> Reactor<E> {
                     return Some(SessionEvent::Rejected(Cause::BadRequest));
                 }
             };
-            if let Err(cause) = self.engine.take(key, taken) {
+            if let Err(cause) = self.ctx.engine.take(key, Side::Client, taken) {
                 return Some(SessionEvent::Vanished(cause));
             }
             if asking.request.is_some() {
@@ -147,11 +147,11 @@ impl<E: Engine> Reactor<E> {
 
     /// Carries out `Action::Consult`.
     pub(super) fn consult(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let entry = self.sessions.get_mut(key)?;
+        let entry = self.ctx.sessions.get_mut(key)?;
         let request = entry.proxying.as_mut()?.asking.as_mut()?.request.take()?;
         match &self.concierge {
             Some(concierge) => {
-                concierge.ask(key, entry.forward, request);
+                concierge.ask(key, entry.listener.forward.id, request);
                 None
             }
             None => Some(SessionEvent::Rejected(Cause::Stopped)),
@@ -161,8 +161,8 @@ impl<E: Engine> Reactor<E> {
     /// The verdict of the concierge about a request. One that comes too late is
     /// dropped.
     pub fn answered(&mut self, key: SessionKey, verdict: Verdict) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            self.counters.stale_events.add(1);
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+            self.ctx.counters.stale_events.add(1);
             return;
         };
         let Some(proxying) = &mut entry.proxying else {
@@ -177,7 +177,7 @@ impl<E: Engine> Reactor<E> {
         proxying.user = verdict.user.map(|user| escaped(user.as_bytes()).into());
         let event = match verdict.outcome {
             Ok(addresses) => {
-                let pool = &self.forwards[usize::from(entry.forward)].name;
+                let pool = &entry.listener.forward.name;
                 let addresses = addresses.into_iter().take(ADDRESSES_MAX);
                 asking.servers = addresses.map(|it| lone_server(it, pool)).collect();
                 SessionEvent::Admitted
@@ -189,8 +189,8 @@ impl<E: Engine> Reactor<E> {
 
     /// Carries out `Action::Answer`.
     pub(super) fn answer(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let entry = self.sessions.get_mut(key)?;
-        let forward = &self.forwards[usize::from(entry.forward)];
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let forward = &entry.listener.forward;
         let (proxying, setup) = (entry.proxying.as_mut()?, forward.proxy.as_ref()?);
         let asking = proxying.asking.as_mut()?;
         if proxying.status.is_none() {
@@ -202,9 +202,9 @@ impl<E: Engine> Reactor<E> {
             };
             proxying.status = Some(status);
             asking.unsaid = connect::answer(status, &setup.realm, why);
-            counter_of(&self.counters, status).add(1);
+            counter_of(&self.ctx.counters, status).add(1);
         }
-        let answered = match self.engine.say(key, &asking.unsaid) {
+        let answered = match self.ctx.engine.say(key, Side::Client, &asking.unsaid) {
             Ok(said) if said == asking.unsaid.len() => {
                 // Nothing is kept of it but what the record says.
                 proxying.asking = None;
@@ -223,7 +223,7 @@ impl<E: Engine> Reactor<E> {
 /// A server of no pool: what one session dials, and nobody else has.
 fn lone_server(address: SocketAddr, pool: &Arc<str>) -> Arc<Server> {
     let server = Server::new(ServerSettings {
-        id: u32::MAX,
+        id: ServerId::new(u32::MAX),
         endpoint: Endpoint::Inet(address),
         host: None,
         pool: pool.clone(),

@@ -46,13 +46,11 @@ impl<E: Engine> Reactor<E> {
         servers: Vec<Arc<Server>>,
         admission: Admission,
     ) -> Option<SessionEvent> {
-        let now = self.engine.now();
-        let entry = self.sessions.get_mut(key)?;
-        let forward = &self.forwards[usize::from(entry.forward)];
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let forward = &entry.listener.forward;
         let rules = RaceRules {
-            attempt_delay: self.upstreams[usize::from(forward.upstream)]
-                .setup
-                .attempt_delay,
+            attempt_delay: self.pools[forward.pool].setup.attempt_delay,
             total: forward.rules.deadlines.connect,
             floor: ATTEMPT_FLOOR,
         };
@@ -68,13 +66,13 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn heat(&mut self, key: SessionKey) -> Option<&mut Heat> {
-        let entry = self.sessions.get_mut(key)?;
+        let entry = self.ctx.sessions.get_mut(key)?;
         entry.dialling.as_mut()?.race.as_mut()
     }
 
     /// Does what the schedule of a race has for now. The event is for the session.
     pub(super) fn step_race(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         loop {
             let heat = self.heat(key)?;
             match heat.race.next(now) {
@@ -106,7 +104,7 @@ impl<E: Engine> Reactor<E> {
     fn rival(&mut self, key: SessionKey, place: u16) -> Option<SessionKey> {
         let rivals = self.heat(key)?.rivals.clone();
         rivals.into_iter().find(|rival| {
-            let ahead = self.sessions.ahead(*rival);
+            let ahead = self.ctx.sessions.ahead(*rival);
             ahead.is_some_and(
                 |it| matches!(it.purpose, Purpose::Rival { index, .. } if index == place),
             )
@@ -114,9 +112,9 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn start_rival(&mut self, key: SessionKey, index: u16) -> Option<SessionEvent> {
-        let now = self.engine.now();
-        let entry = self.sessions.get_mut(key)?;
-        let upstream = self.forwards[usize::from(entry.forward)].upstream;
+        let now = self.ctx.engine.now();
+        let entry = self.ctx.sessions.get_mut(key)?;
+        let upstream = entry.listener.forward.pool;
         let heat = entry.dialling.as_mut()?.race.as_mut()?;
         let server = heat.servers[usize::from(index)].clone();
         // The first was admitted and counted when it was chosen.
@@ -146,7 +144,7 @@ impl<E: Engine> Reactor<E> {
             since: now,
             closing: false,
         };
-        let Some(rival) = self.sessions.insert_ahead(ahead) else {
+        let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
             server.marks.abandoned(admission, now);
             self.release(&server);
             self.heat(key)?.race.failed(index);
@@ -167,7 +165,7 @@ impl<E: Engine> Reactor<E> {
             }
             Start::Done(Err(cause)) => {
                 self.rival_failed(rival, cause);
-                self.sessions.remove_ahead(rival);
+                self.ctx.sessions.remove_ahead(rival);
                 None
             }
         }
@@ -175,29 +173,29 @@ impl<E: Engine> Reactor<E> {
 
     /// A rival connected: its connection becomes the session's, the others are closed.
     pub(super) fn rival_won(&mut self, rival: SessionKey) -> Option<(SessionKey, SessionEvent)> {
-        let ahead = self.sessions.ahead(rival)?;
+        let ahead = self.ctx.sessions.ahead(rival)?;
         let Purpose::Rival { of, admission, .. } = ahead.purpose else {
             return None;
         };
         let (server, since) = (ahead.server.clone(), ahead.since);
-        if !self.engine.hand_over(rival, of) {
+        if !self.ctx.engine.hand_over(rival, of) {
             self.rival_failed(rival, Cause::NoMemory);
-            self.sessions.remove_ahead(rival);
+            self.ctx.sessions.remove_ahead(rival);
             return self.step_race(of).map(|event| (of, event));
         }
-        self.sessions.remove_ahead(rival);
+        self.ctx.sessions.remove_ahead(rival);
         if let Some(heat) = self.heat(of) {
             heat.rivals.retain(|it| *it != rival);
         }
         self.end_race(of);
-        server.tally.connected(self.engine.now().since(since));
+        server.tally.connected(self.ctx.engine.now().since(since));
         self.settle_on(of, server, admission, false);
         Some((of, SessionEvent::Connected))
     }
 
     /// A rival is out: counted, and the next one may start. Its slot is the caller's.
     pub(super) fn rival_failed(&mut self, rival: SessionKey, cause: Cause) -> Option<SessionKey> {
-        let ahead = self.sessions.ahead(rival)?;
+        let ahead = self.ctx.sessions.ahead(rival)?;
         let Purpose::Rival {
             of,
             index,
@@ -218,8 +216,8 @@ impl<E: Engine> Reactor<E> {
 
     /// The race of a session is over, one way or the other: no rival is left.
     pub(super) fn end_race(&mut self, key: SessionKey) {
-        let now = self.engine.now();
-        let Some(entry) = self.sessions.get_mut(key) else {
+        let now = self.ctx.engine.now();
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
             return;
         };
         let Some(dialling) = &mut entry.dialling else {
@@ -232,7 +230,7 @@ impl<E: Engine> Reactor<E> {
         }
         let Some(heat) = race else { return };
         for rival in heat.rivals {
-            if let Some(ahead) = self.sessions.ahead(rival) {
+            if let Some(ahead) = self.ctx.sessions.ahead(rival) {
                 let server = ahead.server.clone();
                 if let Purpose::Rival { admission, .. } = ahead.purpose {
                     server.marks.abandoned(admission, now);
@@ -258,15 +256,15 @@ impl<E: Engine> Reactor<E> {
 
     /// Closes a connection made ahead; its slot is free once nothing is in flight.
     pub(super) fn close_ahead(&mut self, key: SessionKey) {
-        let Some(ahead) = self.sessions.ahead_mut(key) else {
+        let Some(ahead) = self.ctx.sessions.ahead_mut(key) else {
             return;
         };
         if std::mem::replace(&mut ahead.closing, true) {
             return;
         }
         // By a reset: nobody will ever read what the server may have said.
-        if self.engine.close(key, Side::Upstream, Close::Reset) == Start::Done(()) {
-            self.sessions.remove_ahead(key);
+        if self.ctx.engine.close(key, Side::Upstream, Close::Reset) == Start::Done(()) {
+            self.ctx.sessions.remove_ahead(key);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::upstream::server::Server;
 use crate::balance::health::Admission;
 use crate::engine::SessionKey;
 use crate::engine::slab::Slab;
+use crate::relay::id::PoolId;
 use crate::relay::time::Time;
 
 /// A connection without a client: see `Engine::connect_ahead`.
@@ -34,7 +35,7 @@ pub(super) enum Purpose {
     /// For whoever comes next.
     Spare {
         /// Of which pool.
-        upstream: u16,
+        upstream: PoolId,
         connected: bool,
     },
 }

@@ -1,5 +1,6 @@
 //! What a reactor is made with: plain data, prepared by `control` (or a test).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::accept::Gate;
@@ -10,6 +11,7 @@ use crate::net::address::Endpoint;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
 
 /// Everything a reactor needs besides its engine.
@@ -17,12 +19,10 @@ use crate::relay::session::Rules;
 pub struct Setup {
     /// Which reactor this is, from 0.
     pub reactor: u16,
-    /// The forwards, shared or not, in the same order for every reactor.
-    pub forwards: Vec<ForwardSetup>,
-    /// Where the forwards go, in the same order for every reactor.
-    pub upstreams: Vec<UpstreamSetup>,
+    /// Where the forwards go.
+    pub pools: BTreeMap<PoolId, UpstreamSetup>,
     /// The listeners, in the order of the engine's.
-    pub listeners: Vec<ListenerSetup>,
+    pub listeners: Vec<Arc<Listener>>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
     /// Where it counts.
@@ -31,21 +31,24 @@ pub struct Setup {
     pub log: Log,
     /// Which records it logs.
     pub session_log: SessionLog,
-    /// What it shows of its traffic, by forward; may be empty.
-    pub taps: Vec<Option<Source>>,
-    /// Who judges requests; only needed by forwards with a [`ForwardSetup::proxy`].
+    /// What it shows of its traffic; may be empty.
+    pub taps: BTreeMap<ForwardId, Source>,
+    /// Who judges requests; only needed by forwards with a [`Forward::proxy`].
     pub concierge: Option<Box<dyn Concierge>>,
 }
 
-/// A forward.
-#[derive(Debug, Clone)]
-pub struct ForwardSetup {
+/// A forward, as it is configured: immutable. When the configuration changes, another
+/// takes its place for the sessions to come; those that run keep theirs.
+#[derive(Debug)]
+pub struct Forward {
+    /// Its identity.
+    pub id: ForwardId,
     /// Its name.
     pub name: Arc<str>,
     /// What its sessions go by.
     pub rules: Rules,
-    /// Index of where it goes.
-    pub upstream: u16,
+    /// Where it goes.
+    pub pool: PoolId,
     /// Its clients say by an HTTP CONNECT request where to go. Goes with
     /// [`Rules::request`].
     pub proxy: Option<ProxySetup>,
@@ -53,11 +56,14 @@ pub struct ForwardSetup {
     pub gate: Option<Arc<Gate>>,
 }
 
-/// A listener.
-#[derive(Debug, Clone)]
-pub struct ListenerSetup {
-    /// Index of its forward.
-    pub forward: u16,
+/// Where a client came in, and the forward that it came to. A session holds this one
+/// reference: it costs an atomic step at its beginning and one at its end.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its identity.
+    pub id: ListenerId,
     /// Its address.
     pub address: Endpoint,
+    /// Whose it is.
+    pub forward: Arc<Forward>,
 }

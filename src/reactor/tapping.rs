@@ -14,14 +14,13 @@ impl<E: Engine> Reactor<E> {
         if self.taps.is_empty() {
             return;
         }
-        let Some(entry) = self.sessions.get_mut(key) else {
+        let Some(entry) = self.ctx.sessions.get_mut(key) else {
             return;
         };
-        let source = self.taps.get(usize::from(entry.forward));
-        let Some(source) = source.and_then(Option::as_ref) else {
+        let Some(source) = self.taps.get(&entry.listener.forward.id) else {
             return;
         };
-        let listener = self.doors.address(entry.listener);
+        let listener = entry.listener.address.clone();
         let Some(feed) = source.open(entry.id, &entry.client, listener) else {
             return;
         };
@@ -30,8 +29,8 @@ impl<E: Engine> Reactor<E> {
                 entry.session.lane_mut(direction).tap();
             }
         }
-        self.counters.tap_sessions.add(1);
-        self.engine.tap(key, feed);
+        self.ctx.counters.tap_sessions.add(1);
+        self.ctx.engine.tap(key, feed);
     }
 
     /// A session has ended.
@@ -39,7 +38,7 @@ impl<E: Engine> Reactor<E> {
         if self.taps.is_empty() {
             return;
         }
-        if let Some(feed) = self.engine.untap(key) {
+        if let Some(feed) = self.ctx.engine.untap(key) {
             let session = &entry.session;
             feed.close(Closing {
                 ending: session.ending(),
@@ -50,7 +49,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Brings the gauge of what taps lost up to date.
     pub(super) fn publish_taps(&self) {
-        let sources = self.taps.iter().flatten();
+        let sources = self.taps.values();
         let mut lost = 0;
         for (index, source) in sources.clone().enumerate() {
             let counted = sources.clone().take(index);
@@ -58,6 +57,6 @@ impl<E: Engine> Reactor<E> {
                 lost += source.dropped_bytes();
             }
         }
-        self.counters.tap_dropped_bytes.set(lost);
+        self.ctx.counters.tap_dropped_bytes.follow(lost);
     }
 }

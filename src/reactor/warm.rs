@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reactor;
+use super::context::Effect;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, ServerSet, add};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
@@ -128,8 +130,8 @@ impl<E: Engine> Reactor<E> {
 
     /// A connection made ahead stands.
     pub(super) fn ahead_connected(&mut self, key: SessionKey) {
-        let now = self.engine.now();
-        let Some(ahead) = self.sessions.ahead_mut(key).filter(|it| !it.closing) else {
+        let now = self.ctx.engine.now();
+        let Some(ahead) = self.ctx.sessions.ahead_mut(key).filter(|it| !it.closing) else {
             return;
         };
         match &mut ahead.purpose {
@@ -137,7 +139,7 @@ impl<E: Engine> Reactor<E> {
                 let of = *of;
                 match self.rival_won(key) {
                     Some((session, event)) => self.conclude(session, event),
-                    None => self.arm(of),
+                    None => self.ctx.out.push_back(Effect::Arm(of)),
                 }
             }
             Purpose::Spare {
@@ -147,11 +149,11 @@ impl<E: Engine> Reactor<E> {
                 *connected = true;
                 // A server does not learn of the connection before: no client's bytes
                 // come along for the ACK to ride on.
-                self.engine.owe_no_ack(key);
-                let (index, server) = (usize::from(*upstream), ahead.server.clone());
+                self.ctx.engine.owe_no_ack(key);
+                let (index, server) = (*upstream, ahead.server.clone());
                 server.tally.connected(now.since(ahead.since));
                 ahead.since = now;
-                if let Some(list) = self.upstreams[index].spares.list(&server) {
+                if let Some(list) = self.pools[index].spares.list(&server) {
                     list.connecting.retain(|it| *it != key);
                     list.ready.push(key);
                 }
@@ -161,41 +163,41 @@ impl<E: Engine> Reactor<E> {
 
     /// A connection made ahead could not be made.
     pub(super) fn ahead_failed(&mut self, key: SessionKey, cause: Cause) {
-        let Some(ahead) = self.sessions.ahead(key) else {
+        let Some(ahead) = self.ctx.sessions.ahead(key) else {
             return;
         };
         if ahead.closing {
-            self.sessions.remove_ahead(key);
+            self.ctx.sessions.remove_ahead(key);
             return;
         }
         match ahead.purpose {
             Purpose::Rival { .. } => {
                 let session = self.rival_failed(key, cause);
-                self.sessions.remove_ahead(key);
+                self.ctx.sessions.remove_ahead(key);
                 if let Some(session) = session
                     && let Some(event) = self.step_race(session)
                 {
                     self.conclude(session, event);
                 } else if let Some(session) = session {
-                    self.arm(session);
+                    self.ctx.out.push_back(Effect::Arm(session));
                 }
             }
             Purpose::Spare { upstream, .. } => {
                 let server = ahead.server.clone();
-                self.sessions.remove_ahead(key);
-                self.spare_failed(usize::from(upstream), key, &server, cause);
+                self.ctx.sessions.remove_ahead(key);
+                self.spare_failed(upstream, key, &server, cause);
             }
         }
     }
 
     /// A connection made ahead is closed for good.
     pub(super) fn ahead_closed(&mut self, key: SessionKey) {
-        self.sessions.remove_ahead(key);
+        self.ctx.sessions.remove_ahead(key);
     }
 
     /// Something happened on a connection made ahead: its server may have ended it.
     pub(super) fn ahead_ready(&mut self, key: SessionKey) {
-        let Some(ahead) = self.sessions.ahead(key) else {
+        let Some(ahead) = self.ctx.sessions.ahead(key) else {
             return;
         };
         if let Purpose::Spare {
@@ -203,9 +205,9 @@ impl<E: Engine> Reactor<E> {
             connected: true,
         } = ahead.purpose
             && !ahead.closing
-            && !self.engine.is_fresh(key)
+            && !self.ctx.engine.is_fresh(key)
         {
-            self.discard_spare(usize::from(upstream), key);
+            self.discard_spare(upstream, key);
         }
     }
 
@@ -224,15 +226,15 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn take_spare(
         &mut self,
         session: SessionKey,
-        upstream: u16,
+        upstream: PoolId,
         server: &Arc<Server>,
     ) -> bool {
-        let (index, now) = (usize::from(upstream), self.engine.now());
-        if self.upstreams[index].setup.warm == 0 {
+        let (index, now) = (upstream, self.ctx.engine.now());
+        if self.pools[index].setup.warm == 0 {
             return false;
         }
         loop {
-            let list = self.upstreams[index].spares.list(server);
+            let list = self.pools[index].spares.list(server);
             let Some(spare) = list.and_then(|list| list.ready.pop()) else {
                 return false;
             };
@@ -241,10 +243,10 @@ impl<E: Engine> Reactor<E> {
                 self.discard_spare(index, spare);
                 continue;
             }
-            let handed_over = self.engine.hand_over(spare, session);
-            self.sessions.remove_ahead(spare);
+            let handed_over = self.ctx.engine.hand_over(spare, session);
+            self.ctx.sessions.remove_ahead(spare);
             if handed_over {
-                if let Some(list) = self.upstreams[index].spares.list(server) {
+                if let Some(list) = self.pools[index].spares.list(server) {
                     list.pause = PAUSE;
                 }
                 add(&server.tally.warm_used, 1);
@@ -254,22 +256,22 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Too old, or ended by its server.
-    fn is_worn(&self, upstream: usize, spare: SessionKey) -> bool {
-        let max_age = self.upstreams[upstream].setup.warm_max_age;
-        let ahead = self.sessions.ahead(spare);
-        let young = ahead.is_some_and(|it| self.engine.now().since(it.since) < max_age);
-        !young || !self.engine.is_fresh(spare)
+    fn is_worn(&self, upstream: PoolId, spare: SessionKey) -> bool {
+        let max_age = self.pools[upstream].setup.warm_max_age;
+        let ahead = self.ctx.sessions.ahead(spare);
+        let young = ahead.is_some_and(|it| self.ctx.engine.now().since(it.since) < max_age);
+        !young || !self.ctx.engine.is_fresh(spare)
     }
 
     /// A ready spare is of no use any more.
-    fn discard_spare(&mut self, upstream: usize, spare: SessionKey) {
-        let now = self.engine.now();
-        let max_age = self.upstreams[upstream].setup.warm_max_age;
-        self.upstreams[upstream].spares.forget(spare);
-        if let Some(ahead) = self.sessions.ahead(spare) {
+    fn discard_spare(&mut self, upstream: PoolId, spare: SessionKey) {
+        let now = self.ctx.engine.now();
+        let max_age = self.pools[upstream].setup.warm_max_age;
+        self.pools[upstream].spares.forget(spare);
+        if let Some(ahead) = self.ctx.sessions.ahead(spare) {
             let (server, age) = (ahead.server.clone(), now.since(ahead.since));
             add(&server.tally.warm_stale, 1);
-            if let Some(list) = self.upstreams[upstream].spares.list(&server) {
+            if let Some(list) = self.pools[upstream].spares.list(&server) {
                 // Age is no fault of the server's.
                 if age < WORTHWHILE.min(max_age) {
                     list.hold_back(now);
@@ -284,15 +286,15 @@ impl<E: Engine> Reactor<E> {
 
     fn spare_failed(
         &mut self,
-        upstream: usize,
+        upstream: PoolId,
         spare: SessionKey,
         server: &Arc<Server>,
         cause: Cause,
     ) {
-        let now = self.engine.now();
-        self.counters.connect_failures.add(1);
-        self.upstreams[upstream].spares.forget(spare);
-        if let Some(list) = self.upstreams[upstream].spares.list(server) {
+        let now = self.ctx.engine.now();
+        self.ctx.counters.connect_failures.add(1);
+        self.pools[upstream].spares.forget(spare);
+        if let Some(list) = self.pools[upstream].spares.list(server) {
             list.hold_back(now);
         }
         if cause.is_local_shortage() {
@@ -305,7 +307,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Replaces what was taken or has worn out.
     pub(super) fn keep_warm(&mut self) {
-        let now = self.engine.now();
+        let now = self.ctx.engine.now();
         if self.draining || now < self.warm_due {
             return;
         }
@@ -315,23 +317,23 @@ impl<E: Engine> Reactor<E> {
             self.warm_due = now + LOOK;
             return;
         }
-        for index in 0..self.upstreams.len() {
-            if self.upstreams[index].setup.warm > 0 {
+        for index in self.pools.ids() {
+            if self.pools[index].setup.warm > 0 {
                 self.look_at_spares(index, now);
                 self.warm_due = self.warm_due.min(now + LOOK);
             }
         }
     }
 
-    fn look_at_spares(&mut self, upstream: usize, now: Time) {
-        for orphan in std::mem::take(&mut self.upstreams[upstream].spares.orphans) {
+    fn look_at_spares(&mut self, upstream: PoolId, now: Time) {
+        for orphan in std::mem::take(&mut self.pools[upstream].spares.orphans) {
             self.close_ahead(orphan);
         }
-        for at in 0..self.upstreams[upstream].spares.lists.len() {
-            let list = &self.upstreams[upstream].spares.lists[at];
+        for at in 0..self.pools[upstream].spares.lists.len() {
+            let list = &self.pools[upstream].spares.lists[at];
             let (server, ready) = (list.server.clone(), list.ready.clone());
             let late = |key: &SessionKey| {
-                let ahead = self.sessions.ahead(*key);
+                let ahead = self.ctx.sessions.ahead(*key);
                 ahead.is_none_or(|it| now.since(it.since) >= CONNECT_PATIENCE)
             };
             let late: Vec<_> = list.connecting.iter().copied().filter(late).collect();
@@ -352,10 +354,10 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Makes as many spares as are missing.
-    fn fill_up(&mut self, upstream: usize, at: usize, server: &Arc<Server>, now: Time) {
-        let wanted = self.upstreams[upstream].setup.warm as usize;
+    fn fill_up(&mut self, upstream: PoolId, at: usize, server: &Arc<Server>, now: Time) {
+        let wanted = self.pools[upstream].setup.warm as usize;
         for _ in 0..CONNECTS_PER_TURN {
-            let list = &self.upstreams[upstream].spares.lists[at];
+            let list = &self.pools[upstream].spares.lists[at];
             let enough = list.ready.len() + list.connecting.len() >= wanted;
             let usable = server.is_up() && !server.marks.is_marked() && !server.is_full();
             if enough || !usable || now < list.paused_until {
@@ -363,27 +365,25 @@ impl<E: Engine> Reactor<E> {
             }
             let ahead = Ahead {
                 purpose: Purpose::Spare {
-                    upstream: upstream as u16,
+                    upstream,
                     connected: false,
                 },
                 server: server.clone(),
                 since: now,
                 closing: false,
             };
-            let Some(spare) = self.sessions.insert_ahead(ahead) else {
+            let Some(spare) = self.ctx.sessions.insert_ahead(ahead) else {
                 return;
             };
-            self.upstreams[upstream].spares.lists[at]
-                .connecting
-                .push(spare);
-            let start = self.connect(upstream as u16, server, None, |engine, target| {
+            self.pools[upstream].spares.lists[at].connecting.push(spare);
+            let start = self.connect(upstream, server, None, |engine, target| {
                 engine.connect_ahead(spare, target)
             });
             match start {
                 Start::Pending => {}
                 Start::Done(Ok(())) => self.ahead_connected(spare),
                 Start::Done(Err(cause)) => {
-                    self.sessions.remove_ahead(spare);
+                    self.ctx.sessions.remove_ahead(spare);
                     self.spare_failed(upstream, spare, server, cause);
                 }
             }
@@ -394,11 +394,11 @@ impl<E: Engine> Reactor<E> {
 
     /// Closes every spare: their descriptors are wanted, or the end is near.
     pub(super) fn drop_spares(&mut self) {
-        for index in 0..self.upstreams.len() {
-            for spare in self.upstreams[index].spares.take_all() {
+        for index in self.pools.ids() {
+            for spare in self.pools[index].spares.take_all() {
                 self.close_ahead(spare);
             }
         }
-        self.warm_due = self.engine.now() + LOOK;
+        self.warm_due = self.ctx.engine.now() + LOOK;
     }
 }

@@ -277,6 +277,7 @@ impl Ground<'_> {
                 flows: self.terms.flows,
             }),
             exchange,
+            burst: None,
         }
     }
 
@@ -306,6 +307,7 @@ impl Ground<'_> {
         let load = Load::start(LoadPlan {
             target: forwarder.as_ref().map_or(upstream, |it| it.address),
             threads: self.threads(),
+            exchanges_apart: None,
             shape,
             tunnel: None,
             cpus: Vec::new(),

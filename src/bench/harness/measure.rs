@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::Sample;
+use super::result::Sample;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Exchange;
 use crate::bench::load::{Load, LoadPlan, LoadResult};
@@ -115,6 +115,8 @@ fn sample(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot, result: Load
         switches: forwarder.switches as f64 / seconds,
         checked: result.checked,
         latency: result.latency,
+        quiet: None,
+        burst: None,
     }
 }
 

@@ -10,87 +10,27 @@
 //! | one core | client, forwarder and origin share one | the total cost of a path |
 //! | own core | the forwarder has its own, the rest share the others | its ceiling |
 
+mod burst;
 mod measure;
+mod options;
 mod result;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-pub use result::{Cell, IdleCost, LayoutResult, Sample, SubjectFacts};
+pub use options::{BenchOptions, Layout, Step};
+pub use result::{BurstSample, Cell, IdleCost, LayoutResult, Quiet, Sample, SubjectFacts};
 
 use super::interrupt::Interrupt;
 use super::load::shape::Shape;
 use super::load::{self, LoadPlan, idle, pin};
 use super::origin::{Handlers, Origin, OriginOptions, Role};
-use super::path::{Link, PathSpec};
+use super::path::PathSpec;
+use super::precedence::Precedence;
 use super::process;
+use super::subjects::Kind;
 use super::subjects::running::{Running, Stage, Workspace};
-use super::subjects::{Kind, Subject};
 use crate::net::limits;
-
-/// Who runs where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    /// Everything on one CPU.
-    OneCore,
-    /// The forwarder alone on its CPUs, the rest on the others.
-    OwnCore,
-}
-
-impl Layout {
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OneCore => "one-core",
-            Self::OwnCore => "own-core",
-        }
-    }
-}
-
-/// What to measure, and how long.
-#[derive(Debug, Clone)]
-pub struct BenchOptions {
-    /// Whom.
-    pub subjects: Vec<Subject>,
-    /// With which traffic.
-    pub shapes: Vec<Shape>,
-    /// In which layouts.
-    pub layouts: Vec<Layout>,
-    /// How often each.
-    pub rounds: usize,
-    /// Before each measurement.
-    pub warm_up: Duration,
-    /// Each measurement.
-    pub duration: Duration,
-    /// Event loops of each subject.
-    pub workers: usize,
-    /// Threads of the generator and of the origin; `None`: one for each of their CPUs.
-    pub threads: Option<usize>,
-    /// Idle sessions for the memory figure; 0 leaves it out.
-    pub idle_sessions: usize,
-    /// See [`LoadPlan::check_one_in`].
-    pub check_one_in: usize,
-    /// Set on the generator's and the origin's sockets; `None`: the system's.
-    pub congestion: Option<String>,
-    /// The origin is at the far end of this path; generator and subjects are where
-    /// the calling thread is, which must be its near end. `None`: loopback.
-    pub path: Option<Arc<Link>>,
-}
-
-/// What happens now, for a display.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// Measurements done.
-    pub done: usize,
-    /// Measurements in all.
-    pub total: usize,
-    /// The one that begins.
-    pub text: String,
-}
 
 /// Measures everything. `show` is called as each measurement begins.
 ///
@@ -156,6 +96,8 @@ struct Bench<'a> {
     layout: Layout,
     forwarder_cpus: Vec<usize>,
     other_cpus: Vec<usize>,
+    /// Of threads for small messages, where a shape has bulk beside them.
+    precedence: Precedence,
     // Dropped in this order: subjects end before the origin and their files.
     running: Vec<Running>,
     origin: Origin,
@@ -177,7 +119,12 @@ impl<'a> Bench<'a> {
         let (forwarder_cpus, other_cpus) = split(layout, cpus, options.workers)?;
         // Children and threads inherit; subjects are pinned again once they run.
         pin(nix::unistd::Pid::from_raw(0), &other_cpus)?;
-        let origin = start_origin(options, other_cpus.len())?;
+        let precedence = match layout {
+            // There nothing may be run before the subject.
+            Layout::OneCore => Precedence::Ordinary,
+            Layout::OwnCore => Precedence::permitted(),
+        };
+        let origin = start_origin(options, other_cpus.len(), precedence)?;
         let upstream = origin
             .address(Role::Command)
             .ok_or("the origin has no command port")?;
@@ -210,6 +157,7 @@ impl<'a> Bench<'a> {
             layout,
             forwarder_cpus,
             other_cpus,
+            precedence,
             idle: vec![None; running.len()],
             running,
             origin,
@@ -321,10 +269,48 @@ impl<'a> Bench<'a> {
 
     fn measure(&self, round: usize, shape: usize, subject: usize) -> Result<(Sample, u64), String> {
         let subject = &self.running[subject];
-        let process = subject.process();
-        if let Some(root) = process {
+        let shape = &self.options.shapes[shape];
+        if let Some(root) = subject.process() {
             process::pin_tree(root, &self.forwarder_cpus)?;
         }
+        if let Some(burst) = shape.burst {
+            self.settle()?;
+            let sample = burst::measure(subject, burst, round, &self.origin, self.interrupt)?;
+            return Ok((sample, 0));
+        }
+        let Some(quiet) = shape.quiet() else {
+            return self.measure_load(round, shape, subject, None);
+        };
+        let apart = Some(match subject.process() {
+            Some(_) => self.precedence,
+            // Its exchanges would not let its own bulk run.
+            None => Precedence::Ordinary,
+        });
+        // Which of them comes first takes turns, so that neither always has the machine
+        // as the other leaves it.
+        let (alone, (mut sample, cut_short)) = if round.is_multiple_of(2) {
+            let (alone, _) = self.measure_load(round, &quiet, subject, apart)?;
+            (alone, self.measure_load(round, shape, subject, apart)?)
+        } else {
+            let mix = self.measure_load(round, shape, subject, apart)?;
+            (self.measure_load(round, &quiet, subject, apart)?.0, mix)
+        };
+        sample.quiet = Some(Quiet {
+            exchanges: alone.exchanges,
+            forwarder_cpu: alone.forwarder_cpu,
+            latency: alone.latency,
+        });
+        Ok((sample, cut_short))
+    }
+
+    fn measure_load(
+        &self,
+        round: usize,
+        shape: &Shape,
+        subject: &Running,
+        exchanges_apart: Option<Precedence>,
+    ) -> Result<(Sample, u64), String> {
+        let process = subject.process();
         // Nothing of `direct` runs on the forwarder's own CPU.
         let mut cpus = self.other_cpus.clone();
         if process.is_some() && self.layout == Layout::OwnCore {
@@ -337,8 +323,9 @@ impl<'a> Bench<'a> {
             plan: LoadPlan {
                 target: subject.address,
                 tunnel: subject.tunnel,
-                shape: self.options.shapes[shape].clone(),
+                shape: shape.clone(),
                 threads,
+                exchanges_apart,
                 cpus: self.other_cpus.clone(),
                 congestion: self.options.congestion.clone(),
                 options: None,
@@ -368,6 +355,18 @@ impl<'a> Bench<'a> {
     }
 
     fn result(self) -> LayoutResult {
+        let mut notes = Vec::new();
+        if has_mix(self.options)
+            && self.layout == Layout::OwnCore
+            && self.precedence == Precedence::Ordinary
+        {
+            notes.push(
+                "the generator's and the origin's threads for small messages may not run before \
+                 those for bulk (CAP_SYS_NICE): the latency of a mix includes what they wait for \
+                 their CPU"
+                    .to_owned(),
+            );
+        }
         let subjects = self
             .running
             .iter()
@@ -386,14 +385,26 @@ impl<'a> Bench<'a> {
             other_cpus: self.other_cpus,
             subjects,
             cells: self.cells,
+            notes,
         }
     }
 }
 
+/// Whether small messages are measured beside bulk.
+fn has_mix(options: &BenchOptions) -> bool {
+    let mixed = |shape: &Shape| shape.quiet().is_some() || shape.burst.is_some();
+    options.shapes.iter().any(mixed)
+}
+
 /// At the far end of the path, or on loopback.
-fn start_origin(options: &BenchOptions, threads: usize) -> Result<Origin, String> {
+fn start_origin(
+    options: &BenchOptions,
+    threads: usize,
+    precedence: Precedence,
+) -> Result<Origin, String> {
     let mut origin = OriginOptions {
         threads: options.threads.unwrap_or(threads),
+        prompt: has_mix(options).then_some(precedence),
         congestion: options.congestion.clone(),
         ..OriginOptions::default()
     };

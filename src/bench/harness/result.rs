@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Layout;
+use super::options::Layout;
 use crate::bench::subjects::launch::Launch;
 
 /// One measurement.
@@ -36,6 +36,34 @@ pub struct Sample {
     /// Latency of exchanges in the measured time.
     #[serde(skip)]
     pub latency: hdrhistogram::Histogram<u64>,
+    /// Of a mix: its exchanges without the bulk, in the same round.
+    pub quiet: Option<Quiet>,
+    /// Of a burst.
+    pub burst: Option<BurstSample>,
+}
+
+/// The exchanges of a mix without its bulk.
+#[derive(Debug, Clone, Serialize)]
+pub struct Quiet {
+    /// Exchanges a second.
+    pub exchanges: f64,
+    /// CPU seconds a second of the forwarder's process tree.
+    pub forwarder_cpu: f64,
+    /// Latency in the measured time.
+    #[serde(skip)]
+    pub latency: hdrhistogram::Histogram<u64>,
+}
+
+/// How long single bytes waited for bulk that was ready at the same moment, averaged
+/// over the bursts of a round.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct BurstSample {
+    /// Share of the bulk, 0 to 1, that had come to the origin before half of the bytes.
+    pub median: f64,
+    /// Before the last of them.
+    pub last: f64,
+    /// Seconds until all of the bulk had come.
+    pub seconds: f64,
 }
 
 /// Every round of one subject in one shape.
@@ -43,7 +71,7 @@ pub struct Sample {
 pub struct Cell {
     /// Index into [`LayoutResult::subjects`].
     pub subject: usize,
-    /// Index into [`super::BenchOptions::shapes`].
+    /// Index into [`BenchOptions::shapes`](super::options::BenchOptions::shapes).
     pub shape: usize,
     /// One for each round that succeeded.
     pub samples: Vec<Sample>,
@@ -94,4 +122,6 @@ pub struct LayoutResult {
     pub subjects: Vec<SubjectFacts>,
     /// Shape by shape, subject by subject.
     pub cells: Vec<Cell>,
+    /// What to know of how this layout was measured, in words.
+    pub notes: Vec<String>,
 }

@@ -2,12 +2,13 @@
 //!
 //! | direction | on the command port | at the end |
 //! | --- | --- | --- |
-//! | up | `SINK [seed]` | shut down, read `OK bytes` |
-//! | down | `SOURCE - seed` | shut down, read what is under way to the end |
+//! | up | `SINK [seed]`, `SINK discard` | shut down, read `OK bytes` |
+//! | down | `SOURCE - seed [file]` | shut down, read what is under way to the end |
 //! | both | `ECHO` | shut down, read the rest of the echo |
 //!
 //! A sampled flow is compared byte by byte with the pattern: going up by the
-//! origin, coming down here.
+//! origin, coming down here. One that is to cost the harness as little as it can is sent
+//! from memory that the kernel refers to, and discarded in the kernel.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -15,19 +16,30 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::TcpStream;
 
+use super::flow::{Context, Progress, Step, attempt};
 use super::shape::Direction;
-use super::thread::{Context, Progress};
-use crate::bench::pattern;
+use crate::bench::{pattern, socket};
 
 /// Bytes one flow may move before others get their turn.
 const BUDGET: usize = 1024 * 1024;
+
+/// What is done with the bytes of a flow where they arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Read, and compared with what was sent.
+    Compare,
+    /// Read.
+    Read,
+    /// Counted by the kernel, which also sends without copying.
+    Discard,
+}
 
 /// One bulk flow.
 pub(super) struct BulkFlow {
     pub(super) stream: TcpStream,
     direction: Direction,
     seed: u64,
-    checked: bool,
+    care: Care,
     /// What of the command line is not yet sent.
     command: Vec<u8>,
     sent: u64,
@@ -38,18 +50,20 @@ pub(super) struct BulkFlow {
 }
 
 impl BulkFlow {
-    pub(super) fn new(stream: TcpStream, direction: Direction, seed: u64, checked: bool) -> Self {
-        let command = match direction {
-            Direction::Up if checked => format!("SINK {seed}\n"),
-            Direction::Up => "SINK\n".to_owned(),
-            Direction::Down => format!("SOURCE - {seed}\n"),
-            Direction::Both => "ECHO\n".to_owned(),
+    pub(super) fn new(stream: TcpStream, direction: Direction, seed: u64, care: Care) -> Self {
+        let command = match (direction, care) {
+            (Direction::Up, Care::Compare) => format!("SINK {seed}\n"),
+            (Direction::Up, Care::Read) => "SINK\n".to_owned(),
+            (Direction::Up, Care::Discard) => "SINK discard\n".to_owned(),
+            (Direction::Down, Care::Discard) => format!("SOURCE - {seed} file\n"),
+            (Direction::Down, _) => format!("SOURCE - {seed}\n"),
+            (Direction::Both, _) => "ECHO\n".to_owned(),
         };
         Self {
             stream,
             direction,
             seed,
-            checked,
+            care,
             command: command.into_bytes(),
             sent: 0,
             received: 0,
@@ -93,8 +107,14 @@ impl BulkFlow {
         if self.direction == Direction::Down {
             return Ok(Step::Blocked);
         }
-        let bytes = pattern::slice(self.seed + self.sent, pattern::CHUNK_MAX);
-        let step = attempt(|| self.stream.write(bytes))?;
+        let at = self.seed + self.sent;
+        let step = match self.care {
+            Care::Discard => attempt(|| pattern::send(&self.stream, at, BUDGET))?,
+            Care::Compare | Care::Read => {
+                let bytes = pattern::slice(at, pattern::CHUNK_MAX);
+                attempt(|| self.stream.write(bytes))?
+            }
+        };
         self.sent += step.len() as u64;
         context.counters.sent.fetch_add(step.len() as u64, Relaxed);
         Ok(step)
@@ -105,7 +125,13 @@ impl BulkFlow {
             // A sink says nothing before the end, and an early end shows in the write.
             return Ok(Step::Blocked);
         }
-        let step = attempt(|| self.stream.read(context.scratch))?;
+        let step = match self.care {
+            // What the origin says at the end of an upload is read.
+            Care::Discard if self.direction != Direction::Up => {
+                attempt(|| socket::discard(&self.stream, context.scratch))?
+            }
+            _ => attempt(|| self.stream.read(context.scratch))?,
+        };
         match step {
             Step::Moved(0) => {
                 self.end_of_input(context)?;
@@ -117,7 +143,7 @@ impl BulkFlow {
                     .extend_from_slice(&context.scratch[..len.min(room)]);
             }
             Step::Moved(len) => {
-                if self.checked
+                if self.care == Care::Compare
                     && let Err(at) =
                         pattern::check(self.seed + self.received, &context.scratch[..len])
                 {
@@ -128,7 +154,7 @@ impl BulkFlow {
                 }
                 self.received += len as u64;
                 context.counters.received.fetch_add(len as u64, Relaxed);
-                if self.checked {
+                if self.care == Care::Compare {
                     context.counters.checked.fetch_add(len as u64, Relaxed);
                 }
             }
@@ -171,38 +197,9 @@ impl BulkFlow {
         if !whole {
             context.cut_short += 1;
         }
-        if self.checked && self.direction == Direction::Up {
+        if self.care == Care::Compare && self.direction == Direction::Up {
             context.counters.checked.fetch_add(self.sent, Relaxed);
         }
         Ok(())
-    }
-}
-
-/// What one attempt to read or write came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Moved(usize),
-    Blocked,
-    Ended,
-}
-
-impl Step {
-    pub(super) fn len(self) -> usize {
-        match self {
-            Self::Moved(len) => len,
-            Self::Blocked | Self::Ended => 0,
-        }
-    }
-}
-
-/// One system call, again when interrupted.
-pub(super) fn attempt(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Step> {
-    loop {
-        match call() {
-            Ok(len) => return Ok(Step::Moved(len)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Blocked),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

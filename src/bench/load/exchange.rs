@@ -11,11 +11,13 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::bulk::{Step, attempt};
-use super::thread::{Context, Progress};
+use super::flow::{Context, Progress, Step, attempt};
 use crate::bench::pattern;
 
 const COMMAND: &[u8] = b"ECHO\n";
+
+/// Where bulk passes beside it.
+const COMMAND_APART: &[u8] = b"ECHO prompt\n";
 
 /// One flow of exchanges.
 pub(super) struct ExchangeFlow {
@@ -34,12 +36,13 @@ struct Asking {
 }
 
 impl ExchangeFlow {
-    pub(super) fn new(stream: TcpStream, size: usize, seed: u64) -> Self {
+    /// `apart`: the origin answers on a thread that has no bulk.
+    pub(super) fn new(stream: TcpStream, size: usize, seed: u64, apart: bool) -> Self {
         Self {
             stream,
             size,
             position: seed,
-            command_left: COMMAND,
+            command_left: if apart { COMMAND_APART } else { COMMAND },
             asking: None,
         }
     }

@@ -16,6 +16,8 @@ pub struct Shape {
     pub bulk: Option<Bulk>,
     /// Flows that ask and are answered.
     pub exchange: Option<Exchange>,
+    /// Instead of both: bulk and single bytes that are ready at the same moment.
+    pub burst: Option<Burst>,
 }
 
 /// Flows that move as many bytes as they can.
@@ -38,6 +40,18 @@ pub struct Exchange {
     pub flows: usize,
     /// Requests a second over all flows; `None`: the next when the last was answered.
     pub rate: Option<u64>,
+}
+
+/// Bulk and single bytes that are ready when a subject goes on after a pause, from
+/// client to origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst {
+    /// Flows with bulk.
+    pub bulk: usize,
+    /// Bytes of each of them.
+    pub size: usize,
+    /// Flows with one byte, which become ready after the bulk.
+    pub marks: usize,
 }
 
 /// How long a connection of an exchange lives.
@@ -69,6 +83,8 @@ pub enum Figure {
     Requests,
     /// Connections a second.
     Connections,
+    /// The share of a burst's bulk that moves before its single bytes.
+    Share,
     /// With a fixed rate the rate says nothing: the 99th percentile of latency.
     Latency,
 }
@@ -80,6 +96,7 @@ impl Shape {
     /// The figure that decides.
     pub fn figure(&self) -> Figure {
         match self.exchange {
+            None if self.burst.is_some() => Figure::Share,
             None => Figure::Throughput,
             Some(Exchange { rate: Some(_), .. }) => Figure::Latency,
             Some(_) if self.bulk.is_some() => Figure::Latency,
@@ -93,7 +110,17 @@ impl Shape {
 
     /// Connections at a time.
     pub fn connections(&self) -> usize {
-        self.bulk.map_or(0, |bulk| bulk.flows) + self.exchange.map_or(0, |e| e.flows)
+        self.bulk.map_or(0, |bulk| bulk.flows)
+            + self.exchange.map_or(0, |e| e.flows)
+            + self.burst.map_or(0, |burst| burst.bulk + burst.marks)
+    }
+
+    /// Of a mix of bulk and exchanges: the same exchanges alone.
+    pub fn quiet(&self) -> Option<Self> {
+        (self.bulk.is_some() && self.exchange.is_some()).then(|| Self {
+            bulk: None,
+            ..self.clone()
+        })
     }
 }
 
@@ -111,8 +138,8 @@ impl FromStr for Shape {
         let kind = words.next().unwrap_or_default();
         let mut shape = preset(kind).ok_or_else(|| {
             format!(
-                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, ping or mix, \
-                 each with :flows=, :size=, :rate=, :bulk=, :direction="
+                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, ping, mix or \
+                 burst, each with :flows=, :size=, :rate=, :bulk=, :direction="
             )
         })?;
         text.clone_into(&mut shape.name);
@@ -146,6 +173,18 @@ fn preset(kind: &str) -> Option<Shape> {
             exchange(Connection::Kept).map(|ping| Exchange { flows: 1, ..ping }),
         ),
         "crr" => (None, exchange(Connection::Fresh)),
+        "burst" => {
+            return Some(Shape {
+                name: String::new(),
+                bulk: None,
+                exchange: None,
+                burst: Some(Burst {
+                    bulk: 16,
+                    size: 6_000_000,
+                    marks: 8,
+                }),
+            });
+        }
         "mix" => (bulk(Direction::Down, 1), exchange(Connection::Kept)),
         _ => return None,
     };
@@ -153,6 +192,7 @@ fn preset(kind: &str) -> Option<Shape> {
         name: String::new(),
         bulk,
         exchange,
+        burst: None,
     })
 }
 
@@ -163,6 +203,24 @@ fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
         number if number > max => Err(format!("{key} must be at most {max}")),
         number => Ok(number as usize),
     };
+    if let Some(burst) = &mut shape.burst {
+        let (place, number, max) = match key {
+            "bulk" => (
+                &mut burst.bulk,
+                parse_count(value).map_err(text)?,
+                FLOWS_MAX,
+            ),
+            "flows" => (
+                &mut burst.marks,
+                parse_count(value).map_err(text)?,
+                FLOWS_MAX,
+            ),
+            "size" => (&mut burst.size, parse_size(value).map_err(text)?, SIZE_MAX),
+            _ => return Err(format!("`{key}` does not belong to this shape")),
+        };
+        *place = within(number, max)?;
+        return Ok(());
+    }
     match (key, &mut shape.bulk, &mut shape.exchange) {
         ("flows", _, Some(exchange)) => {
             exchange.flows = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
@@ -204,6 +262,19 @@ mod tests {
         assert_eq!(shape.figure(), Figure::Latency);
         let mix: Shape = "mix:bulk=2:direction=up:flows=9".parse().unwrap();
         assert_eq!(mix.connections(), 11);
+        let quiet = mix.quiet().unwrap();
+        assert_eq!((quiet.bulk, quiet.exchange), (None, mix.exchange));
+        assert_eq!(quiet.quiet(), None);
+        let burst: Shape = "burst:bulk=3:size=1MB:flows=2".parse().unwrap();
+        let ready = Burst {
+            bulk: 3,
+            size: 1_000_000,
+            marks: 2,
+        };
+        assert_eq!(
+            (burst.burst, burst.connections(), burst.figure()),
+            (Some(ready), 5, Figure::Share)
+        );
         assert_eq!(
             "crr".parse::<Shape>().unwrap().figure(),
             Figure::Connections
@@ -219,6 +290,7 @@ mod tests {
             ("rr:flows", "not KEY=VALUE"),
             ("rr:rate=x", "not a count"),
             ("rr:size=64k", "did you mean `64KiB`"),
+            ("burst:rate=3", "does not belong"),
             ("mix:direction=left", "up, down or both"),
         ] {
             let error = text.parse::<Shape>().unwrap_err();

@@ -17,6 +17,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::time::TimeSpec;
@@ -25,9 +26,10 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::bulk::BulkFlow;
 use super::exchange::ExchangeFlow;
+use super::flow::{Context, Progress, record};
+use super::plan::{Counters, LoadPlan, ThreadResult, Window, histogram};
 use super::schedule::Schedule;
-use super::shape::Connection;
-use super::{Counters, LoadPlan, ThreadResult, Window};
+use super::shape::{Bulk, Connection, Exchange, Shape};
 
 const SCRATCH: usize = 256 * 1024;
 const WAKE: Token = Token(usize::MAX);
@@ -37,48 +39,6 @@ const TIMER: Token = Token(usize::MAX - 1);
 /// subjects (nginx: 511), so that no SYN is dropped and retried a second later.
 const CONNECTING_MAX: usize = 100;
 
-/// What a pump came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Wait for an event.
-    Wait,
-    /// The budget ended: there is more to do.
-    Again,
-    /// A response is whole.
-    Answered,
-    /// The flow has come to its end.
-    Finished,
-}
-
-/// What a pump borrows from its thread.
-pub(super) struct Context<'a> {
-    pub(super) scratch: &'a mut [u8],
-    pub(super) counters: &'a Counters,
-    pub(super) stopping: bool,
-    pub(super) cut_short: u64,
-    window: Option<Window>,
-    latency: &'a mut Histogram<u64>,
-}
-
-impl Context<'_> {
-    /// Records the answer to a request that was due at `due`, if both lie in the
-    /// measured window.
-    pub(super) fn answered(&mut self, due: Instant) {
-        let now = Instant::now();
-        if let Some(window) = self.window
-            && due >= window.begin
-            && now < window.end
-        {
-            record(self.latency, now.duration_since(due));
-        }
-    }
-}
-
-fn record(latency: &mut Histogram<u64>, took: Duration) {
-    // Saturating: a value above the histogram's ceiling counts as the ceiling.
-    latency.saturating_record(took.as_nanos() as u64);
-}
-
 enum Flow {
     Bulk(BulkFlow),
     Exchange(ExchangeFlow),
@@ -86,16 +46,47 @@ enum Flow {
     Gone,
 }
 
-/// Which part of a shape's flows a thread drives.
+/// Which of a shape's flows a thread drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drives {
+    All,
+    Bulk,
+    Exchanges,
+}
+
+/// Which part of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
+    pub(super) drives: Drives,
     pub(super) index: usize,
     pub(super) of: usize,
 }
 
 impl Share {
+    /// The shares of all threads of a load.
+    pub(super) fn of_plan(plan: &LoadPlan) -> Vec<Self> {
+        let shares = |drives, flows: usize| {
+            let of = plan.threads.clamp(1, flows.max(1));
+            (0..of).map(move |index| Self { drives, index, of })
+        };
+        match (plan.exchanges_apart, plan.shape.bulk, plan.shape.exchange) {
+            (Some(_), Some(bulk), Some(exchange)) => shares(Drives::Bulk, bulk.flows)
+                .chain(shares(Drives::Exchanges, exchange.flows))
+                .collect(),
+            _ => shares(Drives::All, plan.shape.connections()).collect(),
+        }
+    }
+
     fn of_flows(self, flows: usize) -> usize {
         flows / self.of + usize::from(self.index < flows % self.of)
+    }
+
+    fn bulk(self, shape: &Shape) -> Option<Bulk> {
+        shape.bulk.filter(|_| self.drives != Drives::Exchanges)
+    }
+
+    fn exchange(self, shape: &Shape) -> Option<Exchange> {
+        shape.exchange.filter(|_| self.drives != Drives::Bulk)
     }
 }
 
@@ -155,7 +146,7 @@ impl Generator {
             stopping: false,
             live: 0,
             scratch: vec![0; SCRATCH],
-            latency: super::histogram(),
+            latency: histogram(),
             result: ThreadResult::default(),
             seed: (share.index as u64 + 1) * 1_000_003,
             plan,
@@ -196,6 +187,12 @@ impl Generator {
             }
             self.wait(&mut events, Duration::from_millis(100))?;
         };
+        if let Some(precedence) = self.plan.exchanges_apart
+            && self.share.exchange(&self.plan.shape).is_some()
+        {
+            // Whoever asked for it has tried whether it is permitted.
+            precedence.take().map_err(text)?;
+        }
         self.start(window);
         let mut deadline = window.end;
         loop {
@@ -240,7 +237,7 @@ impl Generator {
 
     fn start(&mut self, window: Window) {
         self.window = Some(window);
-        let exchange = self.plan.shape.exchange;
+        let exchange = self.share.exchange(&self.plan.shape);
         let now = Instant::now();
         if let Some(rate) = exchange.and_then(|exchange| exchange.rate) {
             self.schedule = Some(Schedule::new(now, rate, self.share.index, self.share.of));
@@ -317,13 +314,18 @@ impl Generator {
         };
         let stream = self.start_connect(index)?;
         self.seed += 7_919;
-        let mut flow = ExchangeFlow::new(stream, exchange.size, self.seed);
+        let mut flow = self.exchange_flow(stream, exchange);
         flow.begin(due);
         self.flows[index] = Flow::Exchange(flow);
         self.live += 1;
         // On loopback the connection often stands already: the request can go at once.
         self.run_queue.push_back(index);
         Ok(())
+    }
+
+    fn exchange_flow(&self, stream: TcpStream, exchange: Exchange) -> ExchangeFlow {
+        let apart = self.plan.exchanges_apart.is_some();
+        ExchangeFlow::new(stream, exchange.size, self.seed, apart)
     }
 
     fn pump(&mut self, index: usize) {

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use super::handlers::{Action, Conversation, Handlers, Next};
-use super::{Counters, LINE_MAX, PENDING_MAX, Role};
+use super::conversation::{Conversation, Next};
+use super::handlers::{Action, Handlers, Manner};
+use super::options::{Counters, LINE_MAX, PENDING_MAX, Role};
 use crate::bench::{pattern, socket};
 
 /// Bytes one connection may move before others get their turn.
@@ -35,6 +36,8 @@ pub(super) enum Pumped {
     Wait,
     /// The budget ended: there is more to do.
     Again,
+    /// It is to be served on the prompt thread.
+    HandOver,
     /// Finished or broken: drop it.
     Close,
 }
@@ -44,6 +47,7 @@ enum Mode {
     Echo,
     Sink { received: u64, check: Check },
     Source { left: Option<u64>, position: u64 },
+    Mark,
     Conversing(Box<dyn Conversation>),
     Lingering { until: Instant },
 }
@@ -51,6 +55,8 @@ enum Mode {
 /// Whether a sink compares, and what came of it.
 enum Check {
     No,
+    /// Not even copied from the kernel.
+    Unread,
     From(u64),
     Differed(u64),
 }
@@ -61,6 +67,8 @@ pub(super) struct Context<'a> {
     pub(super) handlers: &'a Handlers,
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
+    /// Whether there is a prompt thread, and this is not it.
+    pub(super) hands_over: bool,
 }
 
 pub(super) struct Connection {
@@ -78,6 +86,8 @@ pub(super) struct Connection {
     output_ended: bool,
     /// The client's end was announced, though perhaps not yet read.
     peer_ended: bool,
+    manner: Manner,
+    from_file: bool,
 }
 
 impl Connection {
@@ -104,6 +114,8 @@ impl Connection {
             input_ended: false,
             output_ended: false,
             peer_ended: false,
+            manner: Manner::Ordinary,
+            from_file: false,
         }
     }
 
@@ -157,7 +169,19 @@ impl Connection {
             if self.input_ended {
                 return self.finish();
             }
-            let read = match self.stream.read(context.scratch) {
+            let unread = matches!(
+                self.mode,
+                Mode::Sink {
+                    check: Check::Unread,
+                    ..
+                }
+            );
+            let read = if unread {
+                socket::discard(&self.stream, context.scratch)
+            } else {
+                self.stream.read(context.scratch)
+            };
+            let read = match read {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Wait),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -174,6 +198,9 @@ impl Connection {
             let short = read < scratch.len();
             context.scratch = scratch;
             taken?;
+            if self.manner == Manner::Prompt && context.hands_over {
+                return Ok(Pumped::HandOver);
+            }
             if short && self.awaits_input() {
                 return Ok(Pumped::Wait);
             }
@@ -248,7 +275,12 @@ impl Connection {
             self.mode = Mode::Command;
             return Ok(Some(0));
         }
-        match self.stream.write(pattern::slice(*position, wanted)) {
+        let sent = if self.from_file {
+            pattern::send(&self.stream, *position, wanted)
+        } else {
+            self.stream.write(pattern::slice(*position, wanted))
+        };
+        match sent {
             Ok(sent) => {
                 *position += sent as u64;
                 if let Some(left) = left {
@@ -288,6 +320,14 @@ impl Connection {
                         .counters
                         .received
                         .fetch_add(input.len() as u64, Relaxed);
+                    input.len()
+                }
+                Mode::Mark => {
+                    let counters = context.counters;
+                    for _ in input {
+                        let before = counters.received.fetch_add(1, Relaxed);
+                        self.answer(&before.to_string());
+                    }
                     input.len()
                 }
                 Mode::Source { .. } => {
@@ -358,15 +398,36 @@ impl Connection {
 
     fn begin(&mut self, action: Action) {
         self.mode = match action {
-            Action::Echo => Mode::Echo,
+            Action::Echo(manner) => {
+                self.manner = manner;
+                Mode::Echo
+            }
+            Action::Mark => {
+                self.manner = Manner::Prompt;
+                Mode::Mark
+            }
+            Action::Discard(manner) => {
+                self.manner = manner;
+                Mode::Sink {
+                    received: 0,
+                    check: Check::Unread,
+                }
+            }
             Action::Sink { seed } => Mode::Sink {
                 received: 0,
                 check: seed.map_or(Check::No, Check::From),
             },
-            Action::Source { bytes, seed } => Mode::Source {
-                left: bytes.or(self.peer_ended.then_some(0)),
-                position: seed,
-            },
+            Action::Source {
+                bytes,
+                seed,
+                from_file,
+            } => {
+                self.from_file = from_file;
+                Mode::Source {
+                    left: bytes.or(self.peer_ended.then_some(0)),
+                    position: seed,
+                }
+            }
             Action::Info => {
                 let line = socket::path_info(&self.stream).map_or_else(
                     |error| format!("ERR no TCP_INFO: {error}"),
@@ -389,14 +450,18 @@ impl Connection {
             Mode::Sink { received, check } => {
                 let line = match check {
                     Check::Differed(at) => format!("ERR differs at {at}"),
-                    Check::No | Check::From(_) => format!("OK {received}"),
+                    Check::No | Check::Unread | Check::From(_) => format!("OK {received}"),
                 };
                 // RFC 863: a discard port never answers, but a client that has
                 // ended its side may well want to know; it may also be gone.
                 self.answer(&line);
             }
             Mode::Conversing(conversation) => conversation.end(&mut self.pending),
-            Mode::Command | Mode::Echo | Mode::Source { .. } | Mode::Lingering { .. } => {}
+            Mode::Command
+            | Mode::Echo
+            | Mode::Mark
+            | Mode::Source { .. }
+            | Mode::Lingering { .. } => {}
         }
     }
 

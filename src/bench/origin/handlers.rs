@@ -8,29 +8,48 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::options::LINE_MAX;
 use super::record;
+
+pub use super::conversation::{Conversation, Next, Turn};
 
 /// What a connection does after a command line.
 pub enum Action {
     /// Sends every byte back until the client ends.
-    Echo,
+    Echo(Manner),
+    /// Answers each byte with a line: the payload bytes that have come to this origin
+    /// by then, over all connections. Promptly.
+    Mark,
     /// Swallows every byte until the client ends; checks them against the
     /// pattern from `seed` on when there is one.
     Sink {
         /// Position in the pattern of the first byte.
         seed: Option<u64>,
     },
+    /// Swallows every byte until the client ends, without copying it from the kernel.
+    Discard(Manner),
     /// Sends `bytes` of the pattern (`None`: until the client ends).
     Source {
         /// How many.
         bytes: Option<u64>,
         /// Position in the pattern of the first byte.
         seed: u64,
+        /// From memory that the kernel refers to instead of copying it.
+        from_file: bool,
     },
     /// Answers with one line: this connection's `TCP_INFO`.
     Info,
     /// Anything else.
     Converse(Box<dyn Conversation>),
+}
+
+/// On which thread a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// The one it was dealt to.
+    Ordinary,
+    /// The one that has no bulk, where the origin has such a thread.
+    Prompt,
 }
 
 /// A command line that was not understood.
@@ -40,36 +59,6 @@ pub struct Refusal {
     pub text: String,
     /// Whether the connection is closed after the answer.
     pub closes: bool,
-}
-
-/// What a conversation did with its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
-    /// Bytes of the input that were used.
-    pub used: usize,
-    /// What comes next.
-    pub next: Next,
-}
-
-/// What comes after a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// More input for this conversation.
-    More,
-    /// The conversation is over; the next command line follows.
-    Command,
-    /// Send what was put out, then close.
-    Close,
-}
-
-/// An exchange of bytes with one client. It must use all of its input unless it
-/// is over, keep its own bounds, and never wait.
-pub trait Conversation: Send {
-    /// Takes input, appends its answer to `output`.
-    fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn;
-
-    /// The client has ended its side; a last answer may follow.
-    fn end(&mut self, _output: &mut Vec<u8>) {}
 }
 
 type Factory = Box<dyn Fn(&str) -> Result<Action, String> + Send + Sync>;
@@ -85,7 +74,8 @@ impl Default for Handlers {
         let mut handlers = Self {
             table: BTreeMap::new(),
         };
-        handlers.register("ECHO", |rest| nothing(rest).map(|()| Action::Echo));
+        handlers.register("ECHO", echo);
+        handlers.register("MARK", |rest| nothing(rest).map(|()| Action::Mark));
         handlers.register("SINK", sink);
         handlers.register("SOURCE", source);
         handlers.register("STRING", |rest| {
@@ -166,8 +156,17 @@ fn number(what: &str, text: &str) -> Result<u64, String> {
         .map_err(|_| format!("{what} must be a number, got {:?}", shorten(text)))
 }
 
+fn echo(rest: &str) -> Result<Action, String> {
+    if rest == "prompt" {
+        return Ok(Action::Echo(Manner::Prompt));
+    }
+    nothing(rest).map(|()| Action::Echo(Manner::Ordinary))
+}
+
 fn sink(rest: &str) -> Result<Action, String> {
     let seed = match rest {
+        "discard" => return Ok(Action::Discard(Manner::Ordinary)),
+        "prompt" => return Ok(Action::Discard(Manner::Prompt)),
         "" => None,
         text => Some(number("seed", text)?),
     };
@@ -184,8 +183,17 @@ fn source(rest: &str) -> Result<Action, String> {
         None => 0,
         Some(text) => number("seed", text)?,
     };
+    let from_file = match words.next() {
+        None => false,
+        Some("file") => true,
+        Some(other) => nothing(other).map(|()| false)?,
+    };
     nothing(words.next().unwrap_or(""))?;
-    Ok(Action::Source { bytes, seed })
+    Ok(Action::Source {
+        bytes,
+        seed,
+        from_file,
+    })
 }
 
 /// `STRING`: one line comes back as it is.
@@ -198,9 +206,9 @@ impl Conversation for StringAnswer {
     fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn {
         let end = input.iter().position(|byte| *byte == b'\n');
         let used = end.map_or(input.len(), |at| at + 1);
-        if self.line.len() + used > super::LINE_MAX {
+        if self.line.len() + used > LINE_MAX {
             output.extend_from_slice(
-                format!("ERR the string is longer than {} bytes\n", super::LINE_MAX).as_bytes(),
+                format!("ERR the string is longer than {LINE_MAX} bytes\n").as_bytes(),
             );
             return Turn {
                 used,
@@ -229,12 +237,13 @@ mod tests {
     #[test]
     fn the_table_names_what_it_knows() {
         let handlers = Handlers::default();
-        assert!(matches!(handlers.action("ECHO"), Ok(Action::Echo)));
+        assert!(matches!(handlers.action("ECHO"), Ok(Action::Echo(_))));
         assert!(matches!(
             handlers.action("SOURCE 100 7\r"),
             Ok(Action::Source {
                 bytes: Some(100),
-                seed: 7
+                seed: 7,
+                from_file: false
             })
         ));
         assert!(matches!(

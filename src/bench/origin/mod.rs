@@ -13,9 +13,10 @@
 //!
 //! | line | what happens |
 //! | --- | --- |
-//! | `ECHO` | every further byte comes back; ends when the client ends |
-//! | `SINK [seed]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N` |
-//! | `SOURCE [bytes\|-] [seed]` | the pattern from position `seed` on; then the next command. `-` or nothing: until the client ends |
+//! | `ECHO` | every further byte comes back; ends when the client ends. `ECHO prompt`: on the thread that has no bulk, where there is one |
+//! | `MARK` | each further byte is answered by a line: the payload bytes that have come to this origin by then, over all connections; prompt likewise |
+//! | `SINK [seed]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N`. `SINK discard`: they are not even copied from the kernel; `SINK prompt`: nor on a thread that has other bulk |
+//! | `SOURCE [bytes\|-] [seed] [file]` | the pattern from position `seed` on; then the next command. `-` or nothing: until the client ends. `file`: without copying it |
 //! | `STRING` | one line follows, and comes back as a line |
 //! | `RECORD bytes` | so many bytes of CBOR follow ([`record::Record`]); the answer is `RECORD bytes` and the record as decoded, encoded again |
 //! | `INFO` | one line: this connection's `TCP_INFO` as seen here |
@@ -37,105 +38,26 @@
 //! first and read until the client's end, so that no reset overtakes an answer.
 
 mod connection;
+mod conversation;
 pub mod handlers;
+mod options;
 pub mod record;
 mod thread;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use handlers::Handlers;
+pub use options::{Counters, LINE_MAX, OriginOptions, PENDING_MAX, Role};
 
+use crate::bench::precedence::Precedence;
 use crate::bench::socket;
-use crate::bench::watch::Watch;
-use crate::net::options::OptionPlan;
-
-/// The longest line on the command port, in bytes.
-pub const LINE_MAX: usize = 64 * 1024;
-
-/// Unsent bytes above which nothing more is read from a connection.
-pub const PENDING_MAX: usize = 1024 * 1024;
-
-/// How to run an origin. Addresses with port 0 get a free port from the kernel.
-#[derive(Debug, Clone)]
-pub struct OriginOptions {
-    /// The command port.
-    pub command: Option<SocketAddr>,
-    /// Echo, RFC 862.
-    pub echo: Option<SocketAddr>,
-    /// Discard, RFC 863.
-    pub discard: Option<SocketAddr>,
-    /// An endless source of the pattern.
-    pub source: Option<SocketAddr>,
-    /// Threads that serve; connections are dealt out in turn.
-    pub threads: usize,
-    /// Congestion control of every connection; `None`: the system's.
-    pub congestion: Option<String>,
-    /// What else connections are given: the options of a leg towards clients.
-    pub options: Option<OptionPlan>,
-    /// Whoever wants to look at their sockets meanwhile.
-    pub watch: Option<Arc<Watch>>,
-    /// Connections at the most over all threads.
-    pub connections_max: usize,
-    /// Without a byte for so long a connection is closed.
-    pub idle_timeout: Duration,
-}
-
-impl Default for OriginOptions {
-    fn default() -> Self {
-        Self {
-            command: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-            echo: None,
-            discard: None,
-            source: None,
-            threads: 1,
-            congestion: None,
-            options: None,
-            watch: None,
-            connections_max: 100_000,
-            idle_timeout: Duration::from_secs(600),
-        }
-    }
-}
-
-/// What a port is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The first line says.
-    Command,
-    /// RFC 862.
-    Echo,
-    /// RFC 863.
-    Discard,
-    /// An endless source.
-    Source,
-}
-
-/// What the threads have counted since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Payload bytes received: everything but command lines.
-    pub received: AtomicU64,
-    /// Payload bytes sent.
-    pub sent: AtomicU64,
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Connections open now.
-    pub open: AtomicU64,
-    /// Connections closed at once because there were too many.
-    pub refused: AtomicU64,
-    /// Connections that ended with an error instead of an end of file.
-    pub aborted: AtomicU64,
-    /// Times that accepting paused for want of descriptors.
-    pub starved: AtomicU64,
-    /// Connections whose bytes differed from the pattern.
-    pub differed: AtomicU64,
-}
+use thread::{PeerThread, Server};
 
 /// A running origin. Dropping it stops its threads and closes its connections.
 #[derive(Debug)]
@@ -199,34 +121,45 @@ impl Origin {
         handlers: &Arc<Handlers>,
         listeners: Vec<(Role, mio::net::TcpListener)>,
     ) -> io::Result<()> {
-        let count = options.threads.max(1);
-        let mut servers = Vec::with_capacity(count);
-        let mut peers = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut server = |prompt: Option<PeerThread>| {
             let (sender, receiver) = mpsc::channel();
-            let server = thread::Server::new(
+            let server = Server::new(
                 options,
                 Arc::clone(handlers),
                 Arc::clone(&self.counters),
                 Arc::clone(&self.stop),
                 receiver,
+                prompt,
             )?;
             self.wakers.push(server.waker());
-            peers.push(thread::PeerThread {
+            let peer = PeerThread {
                 connections: sender,
                 waker: server.waker(),
-            });
-            servers.push(server);
+            };
+            Ok::<_, io::Error>((server, peer))
+        };
+        let prompt = options.prompt.map(|_| server(None)).transpose()?;
+        let mut servers = Vec::new();
+        let mut peers = Vec::new();
+        for _ in 0..options.threads.max(1) {
+            let prompt = prompt.as_ref().map(|(_, peer)| peer.clone());
+            let (server, peer) = server(prompt)?;
+            servers.push((server, Precedence::Ordinary));
+            peers.push(peer);
         }
-        servers[0].accept_from(listeners, peers)?;
+        servers[0].0.accept_from(listeners, peers)?;
+        servers.extend(prompt.map(|(server, _)| server).zip(options.prompt));
+        let count = servers.len();
         let (ids, id_of) = mpsc::channel();
-        for (index, server) in servers.into_iter().enumerate() {
+        for (index, (server, precedence)) in servers.into_iter().enumerate() {
             let ids = ids.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("origin-{index}"))
                 .spawn(move || {
                     // The receiver waits below for exactly one id from each thread.
                     let _ = ids.send(nix::unistd::gettid().as_raw());
+                    // Whoever asked for it has tried whether it is permitted.
+                    let _ = precedence.take();
                     server.run();
                 })?;
             self.threads.push(thread);

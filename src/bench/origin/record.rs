@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize as DeserializeDerive, Serialize, Serializer};
 
-use super::handlers::{Conversation, Next, Turn};
+use super::conversation::{Conversation, Next, Turn};
 
 /// The longest encoded record, in bytes.
 pub const RECORD_MAX: u64 = 16 * 1024 * 1024;

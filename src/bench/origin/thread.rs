@@ -13,7 +13,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Context, Pumped};
-use super::{Counters, Handlers, OriginOptions, Role};
+use super::handlers::Handlers;
+use super::options::{Counters, OriginOptions, Role};
 use crate::bench::socket;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
@@ -28,16 +29,34 @@ const WAKE: Token = Token(usize::MAX);
 /// Listeners count down from here.
 const FIRST_LISTENER: usize = usize::MAX - 1;
 
-/// Where the accepting thread sends a connection.
+/// What comes to a thread from another one.
+pub(super) enum Incoming {
+    /// Just accepted.
+    New(Role, TcpStream),
+    /// Its command said that it belongs on the prompt thread.
+    Moved(Connection),
+}
+
+/// Where a thread sends a connection.
+#[derive(Clone)]
 pub(super) struct PeerThread {
-    pub(super) connections: mpsc::Sender<(Role, TcpStream)>,
+    pub(super) connections: mpsc::Sender<Incoming>,
     pub(super) waker: Arc<Waker>,
+}
+
+impl PeerThread {
+    /// False: that thread is stopping.
+    fn send(&self, incoming: Incoming) -> bool {
+        self.connections.send(incoming).is_ok() && self.waker.wake().is_ok()
+    }
 }
 
 pub(super) struct Server {
     poll: Poll,
     waker: Arc<Waker>,
-    incoming: mpsc::Receiver<(Role, TcpStream)>,
+    incoming: mpsc::Receiver<Incoming>,
+    /// The thread without bulk, unless this is it.
+    prompt: Option<PeerThread>,
     listeners: Vec<(Role, TcpListener)>,
     peers: Vec<PeerThread>,
     next_peer: usize,
@@ -62,7 +81,8 @@ impl Server {
         handlers: Arc<Handlers>,
         counters: Arc<Counters>,
         stop: Arc<AtomicBool>,
-        incoming: mpsc::Receiver<(Role, TcpStream)>,
+        incoming: mpsc::Receiver<Incoming>,
+        prompt: Option<PeerThread>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
@@ -70,6 +90,7 @@ impl Server {
             poll,
             waker,
             incoming,
+            prompt,
             listeners: Vec::new(),
             peers: Vec::new(),
             next_peer: 0,
@@ -204,30 +225,39 @@ impl Server {
             self.add(role, stream, now);
             return;
         }
-        let handed = self.peers[peer].connections.send((role, stream)).is_ok()
-            && self.peers[peer].waker.wake().is_ok();
-        if !handed {
+        if !self.peers[peer].send(Incoming::New(role, stream)) {
             // That thread is stopping, and so is this one.
             self.counters.open.fetch_sub(1, Relaxed);
         }
     }
 
     fn adopt(&mut self, now: Instant) {
-        while let Ok((role, stream)) = self.incoming.try_recv() {
-            self.add(role, stream, now);
+        while let Ok(incoming) = self.incoming.try_recv() {
+            match incoming {
+                Incoming::New(role, stream) => self.add(role, stream, now),
+                Incoming::Moved(connection) => self.register(connection),
+            }
         }
     }
 
-    fn add(&mut self, role: Role, mut stream: TcpStream, now: Instant) {
+    fn add(&mut self, role: Role, stream: TcpStream, now: Instant) {
+        if let Some(watch) = &self.watch {
+            watch.show(&stream);
+        }
+        self.register(Connection::new(stream, role, now));
+    }
+
+    /// Its first event comes from the registration itself.
+    fn register(&mut self, mut connection: Connection) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self
-            .poll
-            .registry()
-            .register(&mut stream, Token(index), interest)
+        if let Err(error) =
+            self.poll
+                .registry()
+                .register(&mut connection.stream, Token(index), interest)
         {
             // Out of epoll watches or memory: this connection is given up.
             eprintln!("origin: cannot watch a connection: {error}");
@@ -236,11 +266,7 @@ impl Server {
             self.free.push(index);
             return;
         }
-        if let Some(watch) = &self.watch {
-            watch.show(&stream);
-        }
-        self.connections[index] = Some(Connection::new(stream, role, now));
-        // Its first event comes from the registration itself.
+        self.connections[index] = Some(connection);
     }
 
     fn pump(&mut self, index: usize, now: Instant) {
@@ -253,11 +279,26 @@ impl Server {
             handlers: &self.handlers,
             counters: &self.counters,
             now,
+            hands_over: self.prompt.is_some(),
         };
         match connection.pump(&mut context) {
             Pumped::Wait => connection.shut_if_lingering(),
             Pumped::Again => self.run_queue.push_back(index),
+            Pumped::HandOver => self.hand_over(index),
             Pumped::Close => self.close(index),
+        }
+    }
+
+    fn hand_over(&mut self, index: usize) {
+        let (Some(prompt), Some(mut connection)) = (&self.prompt, self.connections[index].take())
+        else {
+            return;
+        };
+        self.free.push(index);
+        let left = self.poll.registry().deregister(&mut connection.stream);
+        if left.is_err() || !prompt.send(Incoming::Moved(connection)) {
+            // That thread is stopping, and so is this one.
+            self.counters.open.fetch_sub(1, Relaxed);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::svg::{self, Bar, Curve, escape};
-use super::table::{deciding, ratio_text};
+use super::table::{deciding, percent, ratio_text};
 use super::{LayoutReport, Report, Row, ShapeReport};
 use crate::bench::machine::Machine;
 use crate::bench::stats::Interval;
@@ -52,6 +52,9 @@ pub fn render(report: &Report) -> String {
             layout.layout.name(),
             placement(layout)
         );
+        for note in &layout.notes {
+            let _ = writeln!(out, "<p class=\"remark\">Note: {}</p>", escape(note));
+        }
         for shape in &layout.shapes {
             shape_section(layout, shape, &report.baseline, &mut out);
         }
@@ -135,6 +138,7 @@ fn judged_by(shape: &ShapeReport) -> &'static str {
         Figure::Throughput => "throughput",
         Figure::Requests => "requests a second",
         Figure::Connections => "connections a second",
+        Figure::Share => "bulk before a single byte, less is better",
         Figure::Latency => "99th percentile, less is better",
     }
 }
@@ -199,6 +203,11 @@ fn shape_plots(layout: &LayoutReport, shape: &ShapeReport) -> Vec<(&'static str,
         let list = bars(&|row| row.exchanges, &units::rate);
         plots.push(("rate", svg::bars(&title("exchanges a second"), &list)));
     }
+    if shape.is_burst {
+        let list = bars(&|row| row.burst.map(|burst| burst.last), &percent);
+        let title = title("bulk moved before the last single byte, less is better");
+        return vec![("burst", svg::bars(&title, &list))];
+    }
     let unit = cpu_unit(shape);
     let list = bars(&|row| row.path_cpu, &|value| {
         format!("{} {unit}", units::digits(value))
@@ -240,6 +249,13 @@ fn figures(shape: &ShapeReport, baseline: &str, out: &mut String) {
     }
     if shape.has_exchanges {
         head.extend(["exchanges", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned));
+    }
+    if shape.has_bulk && shape.has_exchanges {
+        head.extend(["quiet", "quiet p50<small>p99</small>"].map(str::to_owned));
+        head.push("p50 to quiet<small>p99</small>".to_owned());
+    }
+    if shape.is_burst {
+        head.extend(["bulk before the last byte", "before half", "all moved"].map(str::to_owned));
     }
     head.extend([
         format!("forwarder {unit}"),
@@ -291,6 +307,30 @@ fn cells(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
                 .extend([l.p50, l.p90, l.p99, l.p999, l.max].map(|ns| units::latency(ns as f64))),
             None => cells.extend((0..5).map(|_| none())),
         }
+    }
+    if shape.has_bulk && shape.has_exchanges {
+        match row.quiet {
+            Some(quiet) => cells.extend([
+                spread(Some(quiet.exchanges), &units::rate),
+                format!(
+                    "{}<small>{}</small>",
+                    units::latency(quiet.latency.p50 as f64),
+                    units::latency(quiet.latency.p99 as f64)
+                ),
+                format!(
+                    "{}<small>{}</small>",
+                    ratio_text(quiet.p50),
+                    ratio_text(quiet.p99)
+                ),
+            ]),
+            None => cells.extend((0..3).map(|_| none())),
+        }
+    }
+    if shape.is_burst {
+        cells.push(spread(row.burst.map(|burst| burst.last), &percent));
+        cells.push(spread(row.burst.map(|burst| burst.median), &percent));
+        let took = row.burst.map(|burst| burst.seconds);
+        cells.push(spread(took, &|seconds| units::latency(seconds * 1e9)));
     }
     cells.push(spread(row.cpu.filter(|cpu| cpu.high > 0.0), &units::digits));
     cells.push(spread(row.path_cpu, &units::digits));
@@ -450,6 +490,10 @@ fn reading(out: &mut String) {
          in crr with its connection).</dd>\n\
          <dt>hop</dt><dd>The whole path's figure less the figure of direct: what the forwarder adds. In a \
          closed loop on one core, latency is mostly waiting for the CPU; ping shows the hop alone.</dd>\n\
+         <dt>quiet</dt><dd>The exchanges of a mix without its bulk, in the same rounds; \"to quiet\" is the \
+         ratio of the two, round by round, so that more than 1 is what the bulk costs them.</dd>\n\
+         <dt>burst</dt><dd>The subject is stopped until bulk and single bytes are ready in its sockets, then goes \
+         on: the share of the bulk that came to the origin before the bytes did.</dd>\n\
          <dt>switches</dt><dd>The forwarder's context switches per gigabyte or exchange.</dd>\n\
          <dt>logs</dt><dd>No subject logs connections: nginx's stream log and HAProxy's are off by default, \
          thalweg's session records are switched off.</dd>\n\

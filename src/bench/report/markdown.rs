@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{deciding, ratio_text};
+use super::table::{deciding, percent, ratio_text};
 use super::{LayoutReport, Report, Row, ShapeReport};
 use crate::bench::units;
 
@@ -65,6 +65,27 @@ fn layout_table(layout: &LayoutReport, report: &Report, out: &mut String) {
                     units::latency(l.p50 as f64),
                     units::latency(l.p99 as f64)
                 ))
+            });
+        }
+        if shape.has_bulk && shape.has_exchanges {
+            line("p50 / p99 without the bulk", &|row| {
+                let l = row.quiet?.latency;
+                Some(format!(
+                    "{} / {}",
+                    units::latency(l.p50 as f64),
+                    units::latency(l.p99 as f64)
+                ))
+            });
+            line("p50, ratio to without", &|row| {
+                Some(ratio_text(row.quiet?.p50))
+            });
+            line("p99, ratio to without", &|row| {
+                Some(ratio_text(row.quiet?.p99))
+            });
+        }
+        if shape.is_burst {
+            line("bulk before the last byte", &|row| {
+                Some(percent(row.burst?.last.estimate))
             });
         }
         let unit = if shape.has_exchanges {

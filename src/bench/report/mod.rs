@@ -10,14 +10,15 @@ pub mod table;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::harness::{BenchOptions, Cell, Layout, LayoutResult, Sample, SubjectFacts};
+use super::harness::{
+    BenchOptions, BurstSample, Cell, Layout, LayoutResult, Quiet, Sample, SubjectFacts,
+};
 use super::load;
 use super::load::shape::{Figure, Shape};
 use super::machine::Machine;
 use super::netns::Place;
 use super::path::PathFacts;
 use super::stats::{self, Better, Interval, Verdict};
-use super::units;
 
 /// The generator and the origin together use so much of their CPUs that they, and
 /// not the subject, set the pace.
@@ -64,6 +65,8 @@ pub struct LayoutReport {
     pub subjects: Vec<SubjectFacts>,
     /// One for each shape.
     pub shapes: Vec<ShapeReport>,
+    /// What to know of how it was measured, in words.
+    pub notes: Vec<String>,
 }
 
 /// One shape in one layout.
@@ -78,6 +81,8 @@ pub struct ShapeReport {
     pub has_exchanges: bool,
     /// Whether it has bulk flows.
     pub has_bulk: bool,
+    /// Whether it is a burst of bulk and single bytes.
+    pub is_burst: bool,
     /// One for each subject.
     pub rows: Vec<Row>,
 }
@@ -97,6 +102,10 @@ pub struct Row {
     pub exchanges: Option<Interval>,
     /// Of all rounds together.
     pub latency: Option<Latency>,
+    /// Of a mix: what its exchanges are without the bulk.
+    pub quiet: Option<QuietReport>,
+    /// Of a burst: how long its single bytes waited.
+    pub burst: Option<BurstReport>,
     /// The forwarder's CPU: seconds per gigabyte (10⁹ bytes), or microseconds per
     /// exchange.
     pub cpu: Option<Interval>,
@@ -133,13 +142,40 @@ pub struct Latency {
     pub max: u64,
 }
 
+/// The exchanges of a mix without its bulk, measured in the same rounds, and what the
+/// bulk makes of them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct QuietReport {
+    /// Exchanges a second.
+    pub exchanges: Interval,
+    /// Of all rounds together.
+    pub latency: Latency,
+    /// The forwarder's CPU seconds a second.
+    pub cpu: f64,
+    /// p50 beside bulk divided by p50 without, round by round.
+    pub p50: Interval,
+    /// p99 likewise.
+    pub p99: Interval,
+}
+
+/// How long the single bytes of a burst waited for its bulk.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct BurstReport {
+    /// Share of the bulk, 0 to 1, that moved before half of the bytes.
+    pub median: Interval,
+    /// Before the last of them.
+    pub last: Interval,
+    /// Seconds until all of the bulk had moved.
+    pub seconds: Interval,
+}
+
 /// A comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ratio {
     /// With whom.
     pub against: String,
-    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `cpu` (the forwarder's),
-    /// `path` (CPU of the whole path).
+    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `share` (of a burst), `cpu` (the
+    /// forwarder's), `path` (CPU of the whole path).
     pub of: &'static str,
     /// This subject's figure divided by the other's.
     pub ratio: Interval,
@@ -168,7 +204,7 @@ pub fn layouts(
     results
         .iter()
         .map(|result| {
-            let mut shapes: Vec<ShapeReport> = options
+            let shapes: Vec<ShapeReport> = options
                 .shapes
                 .iter()
                 .enumerate()
@@ -178,42 +214,16 @@ pub fn layouts(
                     shape_report(shape, &cells, result, baseline, seed)
                 })
                 .collect();
-            remark_on_mixes(&options.shapes, &mut shapes);
             LayoutReport {
                 layout: result.layout,
                 forwarder_cpus: result.forwarder_cpus.clone(),
                 other_cpus: result.other_cpus.clone(),
                 subjects: result.subjects.clone(),
                 shapes,
+                notes: result.notes.clone(),
             }
         })
         .collect()
-}
-
-/// What the bulk flows of a mix cost its exchanges: against the same exchanges alone,
-/// where the run has them.
-fn remark_on_mixes(shapes: &[Shape], reports: &mut [ShapeReport]) {
-    for mix in 0..shapes.len() {
-        let Some(quiet) = shapes.iter().position(|shape| {
-            shapes[mix].bulk.is_some()
-                && shape.bulk.is_none()
-                && shape.exchange.is_some()
-                && shape.exchange == shapes[mix].exchange
-        }) else {
-            continue;
-        };
-        for row in 0..reports[mix].rows.len() {
-            let p99 = |shape: usize| reports[shape].rows[row].latency.map(|latency| latency.p99);
-            if let (Some(with), Some(without)) = (p99(mix), p99(quiet)) {
-                let remark = format!(
-                    "bulk beside them makes the exchanges' p99 {} times that of {} alone",
-                    units::digits(with as f64 / without.max(1) as f64),
-                    shapes[quiet]
-                );
-                reports[mix].rows[row].remarks.push(remark);
-            }
-        }
-    }
 }
 
 impl Report {
@@ -271,7 +281,8 @@ fn shape_report(
                 row.ratios
                     .extend(ratios(shape, cell, other, name(other), seed));
             }
-            if let Some(direct) = direct.filter(|direct| direct.subject != cell.subject) {
+            let direct = direct.filter(|it| it.subject != cell.subject && shape.burst.is_none());
+            if let Some(direct) = direct {
                 row.hop = Some(hop(shape, cell, direct));
             }
             row
@@ -282,6 +293,7 @@ fn shape_report(
         figure: shape.figure(),
         has_exchanges: shape.exchange.is_some(),
         has_bulk: shape.bulk.is_some(),
+        is_burst: shape.burst.is_some(),
         rows,
     }
 }
@@ -289,11 +301,12 @@ fn shape_report(
 fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
     let samples = &cell.samples;
     let has_exchanges = shape.exchange.is_some();
+    let has_cpu = shape.burst.is_none();
     let interval = |of: &dyn Fn(&Sample) -> f64| {
         let values: Vec<f64> = samples.iter().map(of).collect();
         stats::mean(&values, seed)
     };
-    let latency = merged(samples);
+    let latency = latency(cell);
     let average = |of: &dyn Fn(&Sample) -> f64| {
         samples.iter().map(of).sum::<f64>() / samples.len().max(1) as f64
     };
@@ -301,11 +314,13 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
         subject: result.subjects[cell.subject].name.clone(),
         failure: cell.failure.clone(),
         rounds: samples.len(),
-        throughput: shape.bulk.and_then(|_| interval(&throughput)),
+        throughput: shape.bulk.and_then(|_| interval(&|s| bulk(shape, s))),
         exchanges: interval(&|s| s.exchanges).filter(|_| has_exchanges),
         latency: summary(&latency),
-        cpu: interval(&|s| per_unit(shape, s, s.forwarder_cpu)),
-        path_cpu: interval(&|s| per_unit(shape, s, path_cpu(s))),
+        quiet: quiet(samples, seed),
+        burst: burst(samples, seed),
+        cpu: interval(&|s| per_unit(shape, s, s.forwarder_cpu)).filter(|_| has_cpu),
+        path_cpu: interval(&|s| per_unit(shape, s, path_cpu(s))).filter(|_| has_cpu),
         ratios: Vec::new(),
         hop: None,
         cpu_shares: [
@@ -369,8 +384,49 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
     remarks
 }
 
+fn quiet(samples: &[Sample], seed: u64) -> Option<QuietReport> {
+    let rounds: Vec<(&Sample, &Quiet)> = samples
+        .iter()
+        .filter_map(|sample| Some((sample, sample.quiet.as_ref()?)))
+        .collect();
+    let ratio = |at: f64| {
+        let beside: Vec<f64> = rounds.iter().map(|(it, _)| quantile(it, at)).collect();
+        let alone = rounds
+            .iter()
+            .map(|(_, it)| it.latency.value_at_quantile(at) as f64);
+        stats::ratio(&beside, &alone.collect::<Vec<f64>>(), seed)
+    };
+    let rates: Vec<f64> = rounds.iter().map(|(_, it)| it.exchanges).collect();
+    let cpu = rounds.iter().map(|(_, it)| it.forwarder_cpu).sum::<f64>();
+    Some(QuietReport {
+        exchanges: stats::mean(&rates, seed)?,
+        latency: summary(&merged(rounds.iter().map(|(_, it)| &it.latency)))?,
+        cpu: cpu / rounds.len() as f64,
+        p50: ratio(0.5)?,
+        p99: ratio(0.99)?,
+    })
+}
+
+fn burst(samples: &[Sample], seed: u64) -> Option<BurstReport> {
+    let rounds: Vec<BurstSample> = samples.iter().filter_map(|sample| sample.burst).collect();
+    let mean = |of: &dyn Fn(&BurstSample) -> f64| {
+        stats::mean(&rounds.iter().map(of).collect::<Vec<f64>>(), seed)
+    };
+    Some(BurstReport {
+        median: mean(&|it| it.median)?,
+        last: mean(&|it| it.last)?,
+        seconds: mean(&|it| it.seconds)?,
+    })
+}
+
 fn throughput(sample: &Sample) -> f64 {
     sample.up + sample.down
+}
+
+/// Without what a mix's exchanges move.
+fn bulk(shape: &Shape, sample: &Sample) -> f64 {
+    let each = shape.exchange.map_or(0, |exchange| 2 * exchange.size);
+    (throughput(sample) - sample.exchanges * each as f64).max(0.0)
 }
 
 fn path_cpu(sample: &Sample) -> f64 {
@@ -394,12 +450,16 @@ fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) ->
     type Of<'a> = (&'static str, Better, Box<dyn Fn(&Sample) -> f64 + 'a>);
     let mut figures: Vec<Of<'_>> = Vec::new();
     if shape.bulk.is_some() {
-        figures.push(("throughput", Better::More, Box::new(throughput)));
+        figures.push(("throughput", Better::More, Box::new(|s| bulk(shape, s))));
     }
     if shape.exchange.is_some() {
         figures.push(("exchanges", Better::More, Box::new(|s| s.exchanges)));
         figures.push(("p50", Better::Less, Box::new(|s| quantile(s, 0.5))));
         figures.push(("p99", Better::Less, Box::new(|s| quantile(s, 0.99))));
+    }
+    if shape.burst.is_some() {
+        let waited = |s: &Sample| s.burst.map_or(f64::NAN, |burst| burst.last);
+        figures.push(("share", Better::Less, Box::new(waited)));
     }
     figures.push((
         "cpu",
@@ -439,7 +499,7 @@ fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
         total / cell.samples.len().max(1) as f64
     };
     let added = |share: f64| {
-        let (with, without) = (merged(&cell.samples), merged(&direct.samples));
+        let (with, without) = (latency(cell), latency(direct));
         (!with.is_empty() && !without.is_empty())
             .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
     };
@@ -450,10 +510,14 @@ fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
     }
 }
 
-fn merged(samples: &[Sample]) -> Histogram<u64> {
+fn latency(cell: &Cell) -> Histogram<u64> {
+    merged(cell.samples.iter().map(|sample| &sample.latency))
+}
+
+fn merged<'a>(rounds: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
     let mut all = load::histogram();
-    for sample in samples {
-        all.add(&sample.latency)
+    for latency in rounds {
+        all.add(latency)
             .expect("every histogram here has the same bounds");
     }
     all

@@ -26,6 +26,9 @@ pub fn render(report: &Report) -> String {
             layout.layout.name(),
             placement(layout)
         );
+        for note in &layout.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
         for shape in &layout.shapes {
             out.push('\n');
             out.push_str(&shape_block(shape, &report.baseline));
@@ -58,6 +61,18 @@ fn list(cpus: &[usize]) -> String {
 
 fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
     let mut head: Vec<String> = vec![shape.name.clone()];
+    if shape.is_burst {
+        head.extend(["bulk before last byte", "before half", "all moved in"].map(str::to_owned));
+        head.extend([format!("vs {baseline}"), "verdict".to_owned()]);
+        let mut lines = vec![head];
+        lines.extend(
+            shape
+                .rows
+                .iter()
+                .map(|row| burst_line(shape, row, baseline)),
+        );
+        return align(&lines) + &remarks(shape);
+    }
     if shape.has_bulk {
         head.push("throughput".to_owned());
     }
@@ -74,6 +89,10 @@ fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
     if shape.has_exchanges {
         head.push("hop p50".to_owned());
     }
+    if shape.has_bulk && shape.has_exchanges {
+        head.push("cpu used".to_owned());
+        head.extend(["quiet rate", "p50", "p99", "p50/quiet", "p99/quiet"].map(str::to_owned));
+    }
     head.push(format!("vs {baseline}"));
     head.push("verdict".to_owned());
     if baseline != "direct" {
@@ -83,7 +102,32 @@ fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
     for row in &shape.rows {
         lines.push(line(shape, row, baseline));
     }
-    let mut out = align(&lines);
+    align(&lines) + &remarks(shape)
+}
+
+fn burst_line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
+    let none = || "–".to_owned();
+    let ratio = deciding(shape, row, baseline);
+    let mut cells = vec![row.subject.clone()];
+    match row.burst {
+        Some(burst) => cells.extend([
+            with_spread(burst.last, percent),
+            with_spread(burst.median, percent),
+            units::latency(burst.seconds.estimate * 1e9),
+        ]),
+        None => cells.extend((0..3).map(|_| none())),
+    }
+    cells.push(ratio.map_or_else(none, |(ratio, _)| ratio_text(ratio)));
+    cells.push(ratio.map_or_else(none, |(_, verdict)| verdict.name().to_owned()));
+    cells
+}
+
+pub(super) fn percent(share: f64) -> String {
+    format!("{} %", units::digits(share * 100.0))
+}
+
+fn remarks(shape: &ShapeReport) -> String {
+    let mut out = String::new();
     for row in &shape.rows {
         if let Some(failure) = &row.failure {
             let _ = writeln!(out, "  {}: NOT COMPARED: {failure}", row.subject);
@@ -131,6 +175,19 @@ fn line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
             )
         }));
     }
+    if shape.has_bulk && shape.has_exchanges {
+        cells.push(percent(row.cpu_shares[0]));
+        match row.quiet {
+            Some(quiet) => cells.extend([
+                units::rate(quiet.exchanges.estimate),
+                units::latency(quiet.latency.p50 as f64),
+                units::latency(quiet.latency.p99 as f64),
+                ratio_text(quiet.p50),
+                ratio_text(quiet.p99),
+            ]),
+            None => cells.extend((0..5).map(|_| none())),
+        }
+    }
     let first = deciding(shape, row, baseline);
     cells.push(first.map_or_else(none, |(ratio, _)| ratio_text(ratio)));
     cells.push(first.map_or_else(none, |(_, verdict)| verdict.name().to_owned()));
@@ -153,6 +210,7 @@ pub(super) fn deciding(
     let of = match shape.figure {
         Figure::Throughput => "throughput",
         Figure::Requests | Figure::Connections => "exchanges",
+        Figure::Share => "share",
         Figure::Latency => "p99",
     };
     row.ratios

@@ -260,7 +260,7 @@ fn any_connect(number: u64, path: &str) -> HttpConnect {
     let rules = rules.map(|text| text.parse().expect("a rule"));
     let some = |skipped| rules.iter().skip(skipped).cloned().collect();
     HttpConnect {
-        access: Access {
+        access: AccessRules {
             allow: some(number as usize % 7),
             deny: some((number >> 8) as usize % 7),
         },

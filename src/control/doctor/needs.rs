@@ -1,6 +1,6 @@
 //! What a configuration needs of the machine, as numbers.
 
-use super::super::prepare::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE};
+use super::super::acquire::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE};
 use crate::config::{Config, DataPath, EngineChoice, Forward, Reactors};
 use crate::net::address::Address;
 use crate::net::limits;

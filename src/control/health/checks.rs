@@ -17,12 +17,13 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::command::Command;
 use super::connection::Connection;
 use super::schedule;
-use super::{CheckId, CheckPlan, Outcome, Verdict};
+use super::{CheckPlan, Outcome, Verdict};
 use crate::balance::Random;
 use crate::balance::health::{Change, Hysteresis};
 use crate::config::LogLevel;
 use crate::net::limits;
 use crate::observe::log::Log;
+use crate::relay::id::ServerId;
 
 /// The token of orders; servers have the numbers below.
 const ORDERS: Token = Token(usize::MAX);
@@ -49,9 +50,9 @@ pub(super) enum Order {
 /// The thread's state.
 pub(super) struct Checks<F> {
     poll: Poll,
-    servers: BTreeMap<CheckId, Server>,
+    servers: BTreeMap<ServerId, Server>,
     /// When each server is looked at next, the soonest first.
-    due: BTreeSet<(Instant, CheckId)>,
+    due: BTreeSet<(Instant, ServerId)>,
     /// Commands that were killed and have not ended yet.
     dying: Vec<Command>,
     inbox: Receiver<Order>,
@@ -104,7 +105,7 @@ impl Means {
     }
 }
 
-impl<F: Fn(CheckId, Verdict)> Checks<F> {
+impl<F: Fn(ServerId, Verdict)> Checks<F> {
     /// Everything that can fail is done here, on the owner's thread.
     pub(super) fn new(
         plans: Vec<CheckPlan>,
@@ -149,7 +150,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
                 // Events of a check that is over find the next one, or none: a look
                 // too many does no harm.
                 if event.token() != ORDERS {
-                    self.advance(CheckId(event.token().0 as u32), now);
+                    self.advance(ServerId::new(event.token().0 as u32), now);
                 }
             }
             self.look(now);
@@ -186,7 +187,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
     }
 
     /// Commands whose end nothing announces.
-    fn unwatched(&self) -> impl Iterator<Item = CheckId> {
+    fn unwatched(&self) -> impl Iterator<Item = ServerId> {
         let servers = self.servers.iter();
         servers.filter_map(|(id, server)| {
             let means = &server.probe.as_ref()?.means;
@@ -204,7 +205,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
 
     fn look(&mut self, now: Instant) {
         self.bury();
-        let unwatched: Vec<CheckId> = self.unwatched().collect();
+        let unwatched: Vec<ServerId> = self.unwatched().collect();
         for id in unwatched {
             self.advance(id, now);
         }
@@ -237,7 +238,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         }
     }
 
-    fn begin(&mut self, id: CheckId, now: Instant) {
+    fn begin(&mut self, id: ServerId, now: Instant) {
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
@@ -257,7 +258,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         };
         let registered = means.descriptor().map_or(Ok(()), |descriptor| {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            let token = Token(id.0 as usize);
+            let token = Token(id.number() as usize);
             let registry = self.poll.registry();
             registry.register(&mut SourceFd(&descriptor), token, interest)
         });
@@ -273,7 +274,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         }
     }
 
-    fn advance(&mut self, id: CheckId, now: Instant) {
+    fn advance(&mut self, id: ServerId, now: Instant) {
         let server = self.servers.get_mut(&id);
         let probe = server.and_then(|server| server.probe.as_mut());
         if let Some(outcome) = probe.and_then(|probe| probe.means.advance()) {
@@ -282,7 +283,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
     }
 
     /// Ends the check on its way.
-    fn conclude(&mut self, id: CheckId, outcome: &Outcome, now: Instant) {
+    fn conclude(&mut self, id: ServerId, outcome: &Outcome, now: Instant) {
         let server = self.servers.get_mut(&id);
         if let Some(probe) = server.and_then(|server| server.probe.take()) {
             let began = probe.began;
@@ -308,7 +309,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
 
     /// Counts an outcome, says so if it changes the server's side, and sets the time
     /// of the next check.
-    fn finish(&mut self, id: CheckId, began: Instant, outcome: &Outcome, now: Instant) {
+    fn finish(&mut self, id: ServerId, began: Instant, outcome: &Outcome, now: Instant) {
         let lot = self.random.draw();
         let Some(server) = self.servers.get_mut(&id) else {
             return;
@@ -342,7 +343,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         }
     }
 
-    fn set_due(&mut self, id: CheckId, due: Instant) {
+    fn set_due(&mut self, id: ServerId, due: Instant) {
         if let Some(server) = self.servers.get_mut(&id) {
             self.due.remove(&(server.due, id));
             server.due = due;
@@ -364,8 +365,8 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
     }
 
     fn adopt(&mut self, plans: Vec<CheckPlan>, now: Instant) {
-        let kept: BTreeSet<CheckId> = plans.iter().map(|plan| plan.id).collect();
-        let gone: Vec<CheckId> = self.servers.keys().copied().collect();
+        let kept: BTreeSet<ServerId> = plans.iter().map(|plan| plan.id).collect();
+        let gone: Vec<ServerId> = self.servers.keys().copied().collect();
         for id in gone.into_iter().filter(|id| !kept.contains(id)) {
             self.release(id);
         }
@@ -413,7 +414,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
     /// A server is checked no more: it counts as up again, as one that never was. If it
     /// were left down, nobody would ever say otherwise, and under the same number it
     /// would begin up here and be down for the owner.
-    fn release(&mut self, id: CheckId) {
+    fn release(&mut self, id: ServerId) {
         let was_down = self.servers.get(&id).is_some_and(|it| !it.health.is_up());
         self.forget(id);
         if was_down {
@@ -425,7 +426,7 @@ impl<F: Fn(CheckId, Verdict)> Checks<F> {
         }
     }
 
-    fn forget(&mut self, id: CheckId) {
+    fn forget(&mut self, id: ServerId) {
         if let Some(server) = self.servers.remove(&id) {
             self.due.remove(&(server.due, id));
             if let Some(probe) = server.probe {

@@ -41,15 +41,12 @@ use crate::config::{Check, CheckKind};
 use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::observe::log::Log;
+use crate::relay::id::ServerId;
 
 use checks::{Checks, Order};
 
 /// How long a checker may take to stop; it is a matter of milliseconds.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Which server a check is about: a number of the owner's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CheckId(pub u32);
 
 /// A server to check, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +55,7 @@ pub struct CheckPlan {
     /// its state is kept as long as plans have this number, whatever else in them
     /// changes. Without a plan it counts as up, which is told if it was down; under
     /// the same number it begins anew later.
-    pub id: CheckId,
+    pub id: ServerId,
     /// What logs call it, such as `10.0.0.1:443 of web`.
     pub label: String,
     /// The host name it was configured by, without a port: what a `tls` check asks
@@ -141,7 +138,7 @@ impl Checker {
     /// Fails when the thread or what it waits with cannot be had.
     pub fn start<F>(plans: Vec<CheckPlan>, log: Log, on_change: F) -> io::Result<Self>
     where
-        F: Fn(CheckId, Verdict) + Send + 'static,
+        F: Fn(ServerId, Verdict) + Send + 'static,
     {
         let (orders, inbox) = channel();
         let (alive, ended) = channel();

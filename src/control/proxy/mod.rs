@@ -15,18 +15,22 @@
 mod users;
 mod verifier;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, HttpConnect, Mode};
+use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::policy::access::Access;
 use crate::proto::connect::{Host, Request, Target};
 use crate::reactor::{Concierge, Verdict};
 use crate::relay::ending::Cause;
+use crate::relay::id::ForwardId;
 
-use super::prepare::StartError;
+use super::error::StartError;
+use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, Resolver};
-use super::thread::{Order, Wire};
+use super::thread::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Job, Verifier};
@@ -34,8 +38,8 @@ use verifier::{Job, Verifier};
 /// Everything that judging requests takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Desk {
-    /// By forward; `None` where clients make no requests.
-    windows: Vec<Option<Window>>,
+    /// Of forwards whose clients make requests.
+    windows: HashMap<ForwardId, Window>,
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
@@ -44,36 +48,30 @@ pub(super) struct Desk {
 /// What one forward goes by.
 #[derive(Debug)]
 struct Window {
-    config: Arc<HttpConnect>,
+    access: Arc<Access>,
     users: Option<Arc<Users>>,
-}
-
-/// Whether any forward's clients say where to go.
-pub(super) fn is_needed(config: &Config) -> bool {
-    let mut forwards = config.forwards.iter();
-    forwards.any(|forward| matches!(forward.mode, Mode::HttpConnect(_)))
 }
 
 impl Desk {
     /// Reads the files of users.
-    pub(super) fn new(config: &Config, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
-        let mut windows = Vec::new();
-        for forward in &config.forwards {
-            let Mode::HttpConnect(connect) = &forward.mode else {
-                windows.push(None);
+    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
+        let mut windows = HashMap::new();
+        for ForwardPlan { id, config, .. } in &plan.forwards {
+            let Mode::HttpConnect(connect) = &config.mode else {
                 continue;
             };
             let users = connect.users.as_deref().map(Users::read).transpose();
             let users = users.map_err(|error| StartError::Users {
-                forward: forward.name.clone(),
+                forward: config.name.clone(),
                 error,
             })?;
-            windows.push(Some(Window {
-                config: connect.clone(),
+            let window = Window {
+                access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
-            }));
+            };
+            windows.insert(*id, window);
         }
-        let mut all = windows.iter().flatten();
+        let mut all = windows.values();
         let verifier = all.any(|window| window.users.is_some());
         let verifier = verifier.then(Verifier::start).transpose();
         Ok(Arc::new(Self {
@@ -84,13 +82,13 @@ impl Desk {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, call: Call, forward: u16, request: Request) {
-        let Some(Some(window)) = self.windows.get(usize::from(forward)) else {
+    fn ask(self: &Arc<Self>, call: Call, forward: ForwardId, request: Request) {
+        let Some(window) = self.windows.get(&forward) else {
             return call.reject(Cause::Stopped);
         };
-        let config = window.config.clone();
+        let access = window.access.clone();
         let Some(users) = &window.users else {
-            return self.route(call, &config, request.target);
+            return self.route(call, &access, request.target);
         };
         let credentials = request.authorization.as_ref();
         let Some(credentials) = credentials.and_then(Credentials::of) else {
@@ -98,7 +96,7 @@ impl Desk {
         };
         let call = call.of(&credentials);
         if users.remembers(&credentials) {
-            return self.route(call, &config, request.target);
+            return self.route(call, &access, request.target);
         }
         let Some(verifier) = &self.verifier else {
             return call.reject(Cause::Stopped);
@@ -109,7 +107,7 @@ impl Desk {
             credentials,
             then: Box::new(move |right| {
                 if right {
-                    desk.route(call, &config, request.target);
+                    desk.route(call, &access, request.target);
                 } else {
                     call.reject(Cause::Unauthorised);
                 }
@@ -120,21 +118,21 @@ impl Desk {
         }
     }
 
-    fn route(&self, call: Call, config: &Arc<HttpConnect>, target: Target) {
+    fn route(&self, call: Call, access: &Arc<Access>, target: Target) {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                call.verdict(allowed(config, None, found));
+                call.verdict(allowed(access, None, found));
             }
-            Host::Name(name) if config.access.is_hopeless(&name, target.port) => {
+            Host::Name(name) if access.is_hopeless(&name, target.port) => {
                 call.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
-                let (config, asked) = (config.clone(), name.clone());
+                let (access, asked) = (access.clone(), name.clone());
                 self.resolver.lookup(&name, target.port, move |found| {
                     call.verdict(match found {
-                        Ok(found) => allowed(&config, Some(&asked), found),
+                        Ok(found) => allowed(&access, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
                 });
@@ -145,11 +143,11 @@ impl Desk {
 
 /// Those of the addresses that may be dialled; never none.
 fn allowed(
-    config: &HttpConnect,
+    access: &Access,
     name: Option<&str>,
     mut found: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, Cause> {
-    found.retain(|address| config.access.admits(name, *address));
+    found.retain(|address| access.admits(name, *address));
     if found.is_empty() {
         Err(Cause::Denied)
     } else {
@@ -193,8 +191,7 @@ impl Call {
 
     fn verdict(self, outcome: Result<Vec<SocketAddr>, Cause>) {
         let user = self.user;
-        self.wire
-            .send(Order::Answer(self.key, Verdict { user, outcome }));
+        self.wire.answer(self.key, Verdict { user, outcome });
     }
 }
 
@@ -212,7 +209,7 @@ impl Post {
 }
 
 impl Concierge for Post {
-    fn ask(&self, key: SessionKey, forward: u16, request: Request) {
+    fn ask(&self, key: SessionKey, forward: ForwardId, request: Request) {
         let call = Call {
             wire: self.wire.clone(),
             key,

@@ -26,8 +26,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Config, Rule};
+    use crate::config::Config;
     use crate::net::address::Address;
+    use crate::policy::access::Rule;
     use crate::proto::connect::Target;
 
     #[test]

@@ -333,7 +333,7 @@ mod tests {
         let log = Log::start(LogLevel::Error, LogFormat::Text, &target);
         let (log, _writer) = log.expect("a log that nobody reads");
         let request = NameRequest {
-            id: super::super::NameId(0),
+            id: crate::relay::id::NameId::new(0),
             name: Name::Host("db.test".to_owned(), 1),
             ttl_min: Duration::from_secs(ttl_min),
             ttl_max: Duration::from_secs(ttl_max),

@@ -33,6 +33,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::relay::id::NameId;
 
 pub use host_name::check_host;
 use host_name::literal;
@@ -72,10 +73,6 @@ pub fn descriptors(names: &[NameRequest]) -> u32 {
 
 /// Descriptors that lookups take beside those.
 pub const LOOKUP_DESCRIPTORS: u32 = SOCKETS_PER_QUESTION * QUESTIONS_MAX as u32;
-
-/// Which kept name an answer belongs to; its meaning is the caller's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameId(pub u32);
 
 /// What is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -16,13 +16,13 @@ mod socket;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Peeked, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
-use crate::net::tcp_info::TcpInfo;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Next};
@@ -669,21 +669,21 @@ impl Engine for Sim {
         true
     }
 
-    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
-        self.peek_at_client(key, buffer)
+    fn peek(&mut self, key: SessionKey, side: Side, buffer: &mut [u8]) -> Peeked {
+        self.peek_at(key, side, buffer)
     }
 
-    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
-        self.take_from_client(key, len);
+    fn take(&mut self, key: SessionKey, side: Side, len: usize) -> Result<(), Cause> {
+        self.take_from(key, side, len);
         Ok(())
     }
 
-    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
-        self.say_to_client(key, bytes)
+    fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        self.say_to(key, side, bytes)
     }
 
-    fn conclude(&mut self, key: SessionKey) {
-        self.conclude_client(key);
+    fn conclude(&mut self, key: SessionKey, side: Side) {
+        self.conclude_side(key, side);
     }
 
     /// Port 0 stands for an address where nobody listens.
@@ -797,11 +797,14 @@ impl Engine for Sim {
         Start::Done(())
     }
 
-    fn tcp_info(&self, _key: SessionKey, _side: Side) -> Option<TcpInfo> {
+    fn owe_no_ack(&mut self, _key: SessionKey) {}
+
+    fn count_refused(&mut self, _options: u32) {}
+
+    /// It has none: everything that goes by one is overridden.
+    fn fd(&self, _key: SessionKey, _side: Side) -> Option<BorrowedFd<'_>> {
         None
     }
-
-    fn owe_no_ack(&mut self, _key: SessionKey) {}
 
     fn close_listeners(&mut self) {
         for backlog in &mut self.backlogs {

@@ -3,22 +3,20 @@
 
 use super::Sim;
 use crate::engine::{Peeked, SessionKey};
+use crate::relay::Side;
 use crate::relay::ending::Cause;
-use crate::relay::{Direction, Side};
-
-const CLIENT: usize = Side::Client.index();
 
 impl Sim {
-    pub(super) fn peek_at_client(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
+    pub(super) fn peek_at(&mut self, key: SessionKey, side: Side, buffer: &mut [u8]) -> Peeked {
         let short = self.dice.percent(self.nastiness.short);
         let part = self.dice.between(1, 64) as usize;
         let Some(conn) = self.conn_mut(key) else {
             panic!("a peek for a stale key")
         };
-        let Some(socket) = conn.sockets[CLIENT].as_mut() else {
+        let Some(socket) = conn.sockets[side.index()].as_mut() else {
             panic!("a peek at a closed socket")
         };
-        let peer = &conn.peers[CLIENT];
+        let peer = &conn.peers[side.index()];
         if peer.inbox > 0 {
             let max = if short { part } else { buffer.len() };
             let max = max.min(buffer.len());
@@ -34,21 +32,26 @@ impl Sim {
         }
     }
 
-    pub(super) fn take_from_client(&mut self, key: SessionKey, len: usize) {
+    pub(super) fn take_from(&mut self, key: SessionKey, side: Side, len: usize) {
         let len = len as u64;
         let Some(conn) = self.conn_mut(key) else {
             panic!("a take for a stale key")
         };
         assert!(!conn.relayed, "taken from under a lane");
-        let peer = &mut conn.peers[CLIENT];
+        let peer = &mut conn.peers[side.index()];
         assert!(len <= peer.inbox, "more is taken than was seen");
         peer.inbox -= len;
         // Read by the forwarder, and nobody's payload.
-        conn.read[Direction::Up.index()] += len;
-        conn.dropped[Direction::Up.index()] += len;
+        conn.read[side.outgoing().index()] += len;
+        conn.dropped[side.outgoing().index()] += len;
     }
 
-    pub(super) fn say_to_client(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
+    pub(super) fn say_to(
+        &mut self,
+        key: SessionKey,
+        side: Side,
+        bytes: &[u8],
+    ) -> Result<usize, Cause> {
         let short = self.dice.percent(self.nastiness.short);
         let part = self.dice.between(1, 20) as usize;
         let max = if short { part } else { bytes.len() };
@@ -56,11 +59,11 @@ impl Sim {
             panic!("a say for a stale key")
         };
         assert!(!conn.relayed, "said into a lane");
-        match conn.write(Side::Client, max.min(bytes.len()) as u32) {
+        match conn.write(side, max.min(bytes.len()) as u32) {
             Ok(taken) => {
-                conn.peers[CLIENT].said += u64::from(taken);
+                conn.peers[side.index()].said += u64::from(taken);
                 if (taken as usize) < bytes.len()
-                    && let Some(socket) = &mut conn.sockets[CLIENT]
+                    && let Some(socket) = &mut conn.sockets[side.index()]
                 {
                     // The next room is an event.
                     socket.no_space = true;
@@ -72,18 +75,19 @@ impl Sim {
         }
     }
 
-    pub(super) fn conclude_client(&mut self, key: SessionKey) {
+    pub(super) fn conclude_side(&mut self, key: SessionKey, side: Side) {
         let Some(conn) = self.conn_mut(key) else {
             panic!("a conclusion for a stale key")
         };
+        let other = side.other().index();
         assert!(
-            conn.sockets[Side::Upstream.index()].is_none() || conn.closing[1].is_some(),
-            "concluded beside an upstream"
+            conn.sockets[other].is_none() || conn.closing[other].is_some(),
+            "concluded beside another side"
         );
-        if let Some(socket) = &mut conn.sockets[CLIENT] {
+        if let Some(socket) = &mut conn.sockets[side.index()] {
             assert!(!socket.shut, "shut twice");
             socket.shut = true;
         }
-        conn.peers[CLIENT].fin_queued = true;
+        conn.peers[side.index()].fin_queued = true;
     }
 }

@@ -8,11 +8,8 @@ use super::leg::Leg;
 use super::op::{At, Op, Tag};
 use super::ring::Completion;
 use super::vigil::list_vigil;
-use super::{POLL_PAUSE, READABLE, Uring, leg_mut, ready};
-use crate::engine::Event;
-use crate::net::dial;
-use crate::net::errno::Operation;
-use crate::relay::ending::Cause;
+use super::{POLL_PAUSE, READABLE, Uring, ready};
+use crate::engine::{Engine, Event, common};
 use crate::relay::session::Readiness;
 
 impl Uring {
@@ -42,7 +39,7 @@ impl Uring {
         }
         if completion.result < 0 {
             self.refused_polls.push(completion.tag);
-            self.polls_due = self.now + POLL_PAUSE;
+            self.polls_due = self.now() + POLL_PAUSE;
         } else {
             self.start_poll(completion.tag);
         }
@@ -59,7 +56,7 @@ impl Uring {
 
     fn landed(&mut self, at: At, op: Op, completion: Completion, events: &mut Vec<Event>) {
         let piece = self.ring.piece(&completion);
-        let Some(leg) = leg_mut(&mut self.conns, at) else {
+        let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
             if let Some(piece) = piece {
                 self.ring.buffers().recycle(piece);
             }
@@ -70,12 +67,12 @@ impl Uring {
         }
         let result = completion.result;
         if op == Op::Send {
-            leg.sent(Err(result), &mut self.ring, &mut self.kit);
+            leg.sent(Err(result), &mut self.ring, &mut self.common.kit);
         } else if op == Op::Recv && !leg.closing {
             self.no_buffer += u64::from(result == -libc::ENOBUFS);
             match piece {
                 Some(piece) if result > 0 => {
-                    leg.take_in(piece, at, &mut self.ring, &mut self.kit);
+                    leg.take_in(piece, at, &mut self.ring, &mut self.common.kit);
                 }
                 Some(piece) => self.ring.buffers().recycle(piece),
                 None => {}
@@ -90,7 +87,7 @@ impl Uring {
         }
         if matches!(op, Op::Recv | Op::WatchIn) {
             // A lane that is parked starts no other: then a vigil tells.
-            list_vigil(&mut self.vigils, leg, at, self.now);
+            list_vigil(&mut self.vigils, leg, at, self.common.clock.now());
         }
         match op {
             Op::WatchIn | Op::Vigil => {
@@ -102,7 +99,7 @@ impl Uring {
                 events.push(ready(at.side, at.key, readiness));
             }
             Op::WatchOut if leg.connecting => self.connect_ended(at, result, events),
-            Op::WatchOut if leg.has_left_over() && !leg.flush(&mut self.kit) => {
+            Op::WatchOut if leg.has_left_over() && !leg.flush(&mut self.common.kit) => {
                 leg.watch(Op::WatchOut, at, &mut self.ring);
             }
             Op::WatchOut => {
@@ -124,11 +121,11 @@ impl Uring {
     /// succeeded.
     pub(super) fn settle_sends(&mut self, events: &mut Vec<Event>) {
         for at in self.sends.drain(..) {
-            let Some(leg) = leg_mut(&mut self.conns, at) else {
+            let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
                 continue;
             };
             if leg.flies(Op::Send) {
-                leg.sent(Ok(()), &mut self.ring, &mut self.kit);
+                leg.sent(Ok(()), &mut self.ring, &mut self.common.kit);
             }
             if leg.closing {
                 leg_closed(leg, at, events);
@@ -147,16 +144,13 @@ impl Uring {
 
     /// A connecting socket is writable or in error: `SO_ERROR` alone says which.
     fn connect_ended(&mut self, at: At, result: i32, events: &mut Vec<Event>) {
-        let Some(leg) = leg_mut(&mut self.conns, at) else {
+        let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
             return;
         };
         let Some(fd) = &leg.fd else { return };
         let writable = result >= 0 && result as i16 & libc::POLLOUT != 0;
-        let outcome = match dial::pending_error(fd.as_fd(), Operation::Connect) {
-            Some(failure) => Err(Cause::from(failure)),
-            None if leg.suspect && dial::is_self_connect(fd.as_fd()) => Err(Cause::SelfConnect),
-            None if writable => Ok(()),
-            None => return leg.watch(Op::WatchOut, at, &mut self.ring),
+        let Some(outcome) = common::connect_outcome(fd.as_fd(), leg.suspect, writable) else {
+            return leg.watch(Op::WatchOut, at, &mut self.ring);
         };
         leg.connecting = false;
         match outcome {

@@ -12,8 +12,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::engine::ListenerId;
-use crate::engine::epoll::Listener;
+use crate::engine::{Listener, ListenerId};
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -24,7 +24,7 @@
 //! by a send for as long as a turn.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -32,6 +32,7 @@ use super::buffers::{Inbox, Piece};
 use super::op::{At, Op, Tag};
 use super::ring::Ring;
 use crate::engine::chunks::Tail;
+use crate::engine::common;
 use crate::engine::pump::{Kit, transmit};
 use crate::net::errno::{Failure, Operation};
 use crate::net::options::plan;
@@ -94,6 +95,16 @@ pub(super) struct Leg {
     /// What a send left over, until the lane takes it back. Goes out before anything
     /// else.
     outbox: Option<Tail>,
+}
+
+impl common::Leg for Leg {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_quiet()
+    }
 }
 
 impl Leg {

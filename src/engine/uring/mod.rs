@@ -25,25 +25,16 @@ mod wake;
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::chunks::Chunks;
-use super::epoll::{Listener, Setup};
+use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
 use super::key::SessionKey;
 use super::parley::{self, Peeked};
-use super::pump::{Kit, Store};
-use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::Failure;
-use crate::net::listener;
-use crate::net::options::Family;
-use crate::net::options::plan::{self, Stage};
-use crate::net::pipe::PipePool;
-use crate::net::tcp_info::{self, TcpInfo};
+use crate::net::{listener, tcp_info};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -71,8 +62,8 @@ pub struct Uring {
     ring: Ring,
     listeners: Vec<Listener>,
     doors: Doors,
-    conns: Slots<Conn>,
-    kit: Kit,
+    conns: Conns<Leg>,
+    common: Common,
     waker: Waker,
     /// Sides that will want a vigil, and when; in order of time.
     vigils: VecDeque<(At, Time)>,
@@ -91,19 +82,8 @@ pub struct Uring {
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
-    origin: Instant,
-    now: Time,
-    busy_poll: Duration,
-    ephemeral_ports: RangeInclusive<u16>,
     /// Of listeners that are closed already.
     accept_overflows: u64,
-}
-
-/// A connection accepted and not yet adopted.
-#[derive(Debug)]
-pub struct Incoming {
-    fd: OwnedFd,
-    family: Family,
 }
 
 /// What an engine had to do without, so many times.
@@ -113,16 +93,6 @@ pub struct Lacks {
     pub buffers: u64,
     /// The kernel had no memory for submissions.
     pub submissions: u64,
-}
-
-/// The two sides of a session, and the bytes its lanes hold.
-#[derive(Debug, Default)]
-struct Conn {
-    generation: u32,
-    legs: [Leg; 2],
-    stores: [Store; 2],
-    /// Whoever looks at what its lanes read.
-    tap: Option<Box<Feed>>,
 }
 
 impl Uring {
@@ -151,17 +121,8 @@ impl Uring {
             ring,
             listeners,
             doors,
-            conns: Slots::new(),
-            kit: Kit {
-                scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
-                chunks: Chunks::default(),
-                pipes: PipePool::new(setup.pipe_size),
-                held: 0,
-                held_limit: setup.buffer_limit,
-                pipes_used: 0,
-                splice_refused: 0,
-                options_refused: 0,
-            },
+            conns: Conns::new(),
+            common: Common::new(setup, origin),
             waker,
             vigils: VecDeque::new(),
             sends: Vec::new(),
@@ -172,10 +133,6 @@ impl Uring {
             polls_due: Time::NEVER,
             queued: Vec::new(),
             completions: Vec::new(),
-            origin,
-            now: Time::from_micros(origin.elapsed().as_micros() as u64),
-            busy_poll: setup.busy_poll,
-            ephemeral_ports: setup.ephemeral_ports.clone(),
             accept_overflows: 0,
         })
     }
@@ -193,19 +150,15 @@ impl Uring {
         self.waker.try_clone()
     }
 
-    fn read_clock(&mut self) {
-        self.now = Time::from_micros(self.origin.elapsed().as_micros() as u64);
-    }
-
     /// Passes submissions on and sleeps until a completion or `until`.
     fn sleep(&mut self, until: Time) -> io::Result<()> {
-        if self.ring.has_completions() || until <= self.now {
+        if self.ring.has_completions() || until <= self.now() {
             return self.ring.enter(0, None);
         }
-        if !self.busy_poll.is_zero() && self.spin(until)? {
+        if !self.common.busy_poll.is_zero() && self.spin(until)? {
             return Ok(());
         }
-        let timeout = (until != Time::NEVER).then(|| until.since(self.now));
+        let timeout = (until != Time::NEVER).then(|| until.since(self.now()));
         self.ring.enter(1, timeout)
     }
 
@@ -214,26 +167,16 @@ impl Uring {
     /// system calls.
     fn spin(&mut self, until: Time) -> io::Result<bool> {
         self.ring.enter(0, None)?;
-        let spin_end = (self.now + self.busy_poll).min(until);
-        while self.now < spin_end {
+        let spin_end = (self.now() + self.common.busy_poll).min(until);
+        while self.now() < spin_end {
             if self.ring.has_news() {
                 self.ring.enter(0, None)?;
                 return Ok(true);
             }
             std::hint::spin_loop();
-            self.read_clock();
+            self.common.clock.read();
         }
         Ok(false)
-    }
-
-    fn conn(&self, key: SessionKey) -> Option<&Conn> {
-        self.conns
-            .get(key.slot)
-            .filter(|conn| conn.generation == key.generation)
-    }
-
-    fn leg(&self, at: At) -> Option<&Leg> {
-        self.conn(at.key).map(|conn| &conn.legs[at.side.index()])
     }
 
     /// Starts the polls again that were refused. What happened meanwhile was not
@@ -246,35 +189,19 @@ impl Uring {
         }
     }
 
-    /// A slot for another session, or for a connection made ahead.
-    fn open_slot(&mut self, key: SessionKey) -> &mut Conn {
-        let conn = self.conns.touch(key.slot);
-        debug_assert!(
-            conn.legs.iter().all(Leg::is_quiet),
-            "a slot is used again with operations in flight"
-        );
-        *conn = Conn {
-            generation: key.generation,
-            ..Conn::default()
-        };
-        conn
-    }
-
     /// The upstream side stands. Of a session: what the client has sent meanwhile is
     /// looked for, what the upstream will send is waited for. Of one without a client,
     /// made ahead: nothing is in flight, so that it can be handed over.
     fn established(&mut self, key: SessionKey) {
-        if !self
-            .conn(key)
-            .is_some_and(|conn| conn.legs[Side::Client.index()].is_open())
-        {
+        let client = self.conns.leg(key, Side::Client);
+        if !client.is_some_and(Leg::is_open) {
             return;
         }
         let at = At {
             key,
             side: Side::Upstream,
         };
-        if let Some(leg) = leg_mut(&mut self.conns, at) {
+        if let Some(leg) = self.conns.leg_mut(key, at.side) {
             leg.watch(Op::WatchIn, at, &mut self.ring);
         }
         self.queued.push(ready(Side::Client, key, READABLE));
@@ -285,33 +212,23 @@ impl Uring {
         key: SessionKey,
         target: Target<'_>,
     ) -> Result<Start<Result<(), Cause>>, Failure> {
-        let client = self.conn(key).and_then(|conn| conn.legs[0].fd.as_ref());
-        let early = if target.options.fast_open {
-            Early::of(client.map(AsFd::as_fd))
-        } else {
-            Early::Nothing
-        };
-        let Target {
-            endpoint,
-            options,
-            local,
-        } = target;
-        let opened = dial::open_for_connect_from(local, endpoint, options, early)?;
-        if let Some(refusal) = opened.refusal {
-            self.kit.options_refused += u64::from(refusal.count);
-        }
-        let connecting = dial::connect(opened.fd.as_fd(), target.endpoint)?;
+        let client = self.conns.fd(key, Side::Client);
+        let Dialled {
+            fd,
+            connecting,
+            suspect,
+        } = self.common.dial(client, target)?;
         let at = At {
             key,
             side: Side::Upstream,
         };
-        let Some(leg) = leg_mut(&mut self.conns, at) else {
+        let Some(leg) = self.conns.leg_mut(key, at.side) else {
             return Ok(Start::Done(Err(Cause::Stopped)));
         };
-        leg.replace(Some(opened.fd));
-        leg.connecting = connecting == Connecting::InProgress;
-        leg.suspect = dial::may_self_connect(target.endpoint, &self.ephemeral_ports);
-        if leg.connecting {
+        leg.replace(Some(fd));
+        leg.connecting = connecting;
+        leg.suspect = suspect;
+        if connecting {
             leg.watch(Op::WatchOut, at, &mut self.ring);
             return Ok(Start::Pending);
         }
@@ -330,26 +247,16 @@ const fn ready(side: Side, key: SessionKey, readiness: Readiness) -> Event {
     Event::Ready(key, side, readiness)
 }
 
-fn conn_mut(conns: &mut Slots<Conn>, key: SessionKey) -> Option<&mut Conn> {
-    conns
-        .get_mut(key.slot)
-        .filter(|conn| conn.generation == key.generation)
-}
-
-fn leg_mut(conns: &mut Slots<Conn>, at: At) -> Option<&mut Leg> {
-    conn_mut(conns, at.key).map(|conn| &mut conn.legs[at.side.index()])
-}
-
 impl Engine for Uring {
     type Incoming = Incoming;
 
     fn now(&self) -> Time {
-        self.now
+        self.common.clock.now()
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         let vigil = self.keep_vigils();
-        if self.polls_due <= self.now {
+        if self.polls_due <= self.now() {
             self.restart_polls();
         }
         events.append(&mut self.queued);
@@ -361,7 +268,7 @@ impl Engine for Uring {
         };
         self.sleep(until)?;
         let settled = self.ring.is_settled();
-        self.read_clock();
+        self.common.clock.read();
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.take(&mut completions);
         let earlier = events.len();
@@ -407,73 +314,50 @@ impl Engine for Uring {
         incoming: Incoming,
         listener: ListenerId,
     ) -> Result<(), Cause> {
-        let Incoming { fd, family } = incoming;
         if key.slot >= SLOTS_MAX {
             return Err(Cause::NoMemory);
         }
         if let Some(listener) = self.listeners.get(listener.0 as usize) {
-            // A refusal was reported at start-up already and is no reason to
-            // turn a client away.
-            if let Err(refusal) = listener.options.apply(fd.as_fd(), Stage::Accepted, family) {
-                self.kit.options_refused += u64::from(refusal.count);
-            }
+            self.common.apply_accepted(&listener.options, &incoming);
         }
-        let conn = self.open_slot(key);
-        conn.legs[0].replace(Some(fd));
+        let conn = self.conns.open(key);
+        conn.legs[0].replace(Some(incoming.fd));
         conn.legs[0].vigil_due = true;
         let at = At {
             key,
             side: Side::Client,
         };
-        self.vigils.push_back((at, self.now + VIGIL_PATIENCE));
+        self.vigils.push_back((at, self.now() + VIGIL_PATIENCE));
         Ok(())
     }
 
-    fn peek(&mut self, key: SessionKey, buffer: &mut [u8]) -> Peeked {
-        let side = Side::Client;
-        let at = At { key, side };
-        let Some(leg) = leg_mut(&mut self.conns, at).filter(|leg| leg.is_open()) else {
+    fn peek(&mut self, key: SessionKey, side: Side, buffer: &mut [u8]) -> Peeked {
+        let Some(leg) = self.conns.leg_mut(key, side) else {
             return Peeked::Ended;
         };
-        let peeked = leg
-            .fd
-            .as_ref()
-            .map_or(Peeked::Ended, |fd| parley::peek(fd.as_fd(), buffer));
+        let Some(fd) = leg.fd.as_ref().filter(|_| leg.is_open()) else {
+            return Peeked::Ended;
+        };
+        let peeked = parley::peek(fd.as_fd(), buffer);
         if peeked == Peeked::Empty {
             // Nothing that was seen is left to be found again: the poll sleeps.
-            leg.watch_request(at, &mut self.ring);
+            leg.watch_request(At { key, side }, &mut self.ring);
         }
         peeked
     }
 
-    fn take(&mut self, key: SessionKey, len: usize) -> Result<(), Cause> {
-        let side = Side::Client;
-        let leg = leg_mut(&mut self.conns, At { key, side });
-        let fd = leg.and_then(|leg| leg.fd.as_ref());
-        fd.map_or(Err(Cause::Stopped), |fd| {
-            parley::take(fd.as_fd(), len, &mut self.kit.scratch)
-        })
-    }
-
-    fn say(&mut self, key: SessionKey, bytes: &[u8]) -> Result<usize, Cause> {
-        let side = Side::Client;
-        let at = At { key, side };
-        let Some(leg) = leg_mut(&mut self.conns, at).filter(|leg| leg.is_open()) else {
+    fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        let Some(leg) = self.conns.leg_mut(key, side) else {
             return Err(Cause::Stopped);
         };
-        let fd = leg.fd.as_ref();
-        let said = fd.map_or(Err(Cause::Stopped), |fd| parley::say(fd.as_fd(), bytes));
+        let Some(fd) = leg.fd.as_ref().filter(|_| leg.is_open()) else {
+            return Err(Cause::Stopped);
+        };
+        let said = parley::say(fd.as_fd(), bytes);
         if said.is_ok_and(|taken| taken < bytes.len()) {
-            leg.watch(Op::WatchOut, at, &mut self.ring);
+            leg.watch(Op::WatchOut, At { key, side }, &mut self.ring);
         }
         said
-    }
-
-    fn conclude(&mut self, key: SessionKey) {
-        let side = Side::Client;
-        if let Some(fd) = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref()) {
-            parley::conclude(fd.as_fd());
-        }
     }
 
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>> {
@@ -487,28 +371,18 @@ impl Engine for Uring {
         if key.slot >= SLOTS_MAX {
             return Start::Done(Err(Cause::NoMemory));
         }
-        self.open_slot(key);
+        self.conns.open(key);
         self.connect(key, target)
     }
 
-    fn is_fresh(&self, key: SessionKey) -> bool {
-        let side = Side::Upstream;
-        let fd = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref());
-        fd.is_some_and(|fd| dial::is_fresh(fd.as_fd()))
-    }
-
     fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool {
-        let at = |key| At {
-            key,
-            side: Side::Upstream,
-        };
-        let Some(leg) = leg_mut(&mut self.conns, at(from)) else {
+        let Some(leg) = self.conns.leg_mut(from, Side::Upstream) else {
             return false;
         };
         debug_assert!(leg.is_quiet(), "handed over with operations in flight");
         let (fd, suspect) = (leg.fd.take(), leg.suspect);
         leg.replace(None);
-        match leg_mut(&mut self.conns, at(to)) {
+        match self.conns.leg_mut(to, Side::Upstream) {
             Some(leg) if fd.is_some() => {
                 leg.replace(fd);
                 leg.suspect = suspect;
@@ -519,19 +393,8 @@ impl Engine for Uring {
         }
     }
 
-    fn apply_connected(&mut self, key: SessionKey, target: Target<'_>) {
-        let family = Family::of(target.endpoint);
-        let Some(fd) = self.conn(key).and_then(|conn| conn.legs[1].fd.as_ref()) else {
-            return;
-        };
-        let stage = Stage::AfterConnect;
-        if let Err(refusal) = target.options.apply(fd.as_fd(), stage, family) {
-            self.kit.options_refused += u64::from(refusal.count);
-        }
-    }
-
     fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
-        let Some(conn) = conn_mut(&mut self.conns, key) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
         let [client, upstream] = &mut conn.legs;
@@ -544,7 +407,7 @@ impl Engine for Uring {
         }
         let mut mover = Mover {
             ring: &mut self.ring,
-            kit: &mut self.kit,
+            kit: &mut self.common.kit,
             source,
             sink,
             store: &mut conn.stores[direction.index()],
@@ -565,57 +428,56 @@ impl Engine for Uring {
             mover.sink.shut = true;
         }
         let side = direction.source();
-        list_vigil(&mut self.vigils, mover.source, At { key, side }, self.now);
+        list_vigil(
+            &mut self.vigils,
+            mover.source,
+            At { key, side },
+            self.common.clock.now(),
+        );
         pumped
     }
 
-    fn tap(&mut self, key: SessionKey, mut feed: Box<Feed>) {
-        if let Some(conn) = conn_mut(&mut self.conns, key) {
-            let client = conn.legs[0].fd.as_ref().map(AsFd::as_fd);
-            if let Some(local) = client.and_then(listener::local_address) {
-                feed.set_local(local);
-            }
-            conn.tap = Some(feed);
+    fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.set_tap(feed);
         }
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        conn_mut(&mut self.conns, key)?.tap.take()
+        self.conns.get_mut(key)?.tap.take()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
-        let Some(conn) = conn_mut(&mut self.conns, key) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        self.kit.drop_held(&mut conn.stores[direction.index()]);
+        self.common
+            .kit
+            .drop_held(&mut conn.stores[direction.index()]);
         let side = direction.source();
         let source = &mut conn.legs[side.index()];
-        source.leave_stream(At { key, side }, &mut self.ring, &mut self.kit);
+        source.leave_stream(At { key, side }, &mut self.ring, &mut self.common.kit);
     }
 
     fn unsent(&self, key: SessionKey) -> [u32; 2] {
-        let Some(conn) = self.conn(key) else {
-            return [0; 2];
-        };
-        conn.legs.each_ref().map(|leg| {
-            let queued = leg
-                .fd
-                .as_ref()
-                .and_then(|fd| tcp_info::unsent(fd.as_fd()).ok());
-            queued.unwrap_or(0) + leg.unsent()
+        Side::BOTH.map(|side| {
+            let leg = self.conns.leg(key, side);
+            let queued = leg.and_then(common::Leg::descriptor).map(tcp_info::unsent);
+            // What was reported as written and is still to be handed to the kernel.
+            queued.and_then(Result::ok).unwrap_or(0) + leg.map_or(0, Leg::unsent)
         })
     }
 
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
         let at = At { key, side };
-        let Some(leg) = leg_mut(&mut self.conns, at) else {
+        let Some(leg) = self.conns.leg_mut(key, side) else {
             return Start::Done(());
         };
         // An orderly end would claim that what a send left over had been sent.
         if how == Close::Reset || leg.has_left_over() {
             leg.abort_on_close();
         }
-        leg.shut_down(at, &mut self.ring, &mut self.kit);
+        leg.shut_down(at, &mut self.ring, &mut self.common.kit);
         if leg.fd.is_none() {
             return Start::Done(());
         }
@@ -626,19 +488,6 @@ impl Engine for Uring {
         leg.closing = true;
         self.hurry |= leg.flies(Op::Send);
         Start::Pending
-    }
-
-    fn tcp_info(&self, key: SessionKey, side: Side) -> Option<TcpInfo> {
-        let fd = self.leg(At { key, side })?.fd.as_ref()?;
-        TcpInfo::read(fd.as_fd()).ok()
-    }
-
-    fn owe_no_ack(&mut self, key: SessionKey) {
-        let side = Side::Upstream;
-        if let Some(fd) = self.leg(At { key, side }).and_then(|leg| leg.fd.as_ref()) {
-            // Only ever a matter of 200 ms; a socket that failed says so itself.
-            let _ = plan::send_delayed_ack(fd.as_fd());
-        }
     }
 
     fn close_listeners(&mut self) {
@@ -656,16 +505,18 @@ impl Engine for Uring {
     }
 
     fn release_spares(&mut self) {
-        self.kit.pipes.clear();
+        self.common.kit.pipes.clear();
     }
 
     fn holdings(&self) -> Holdings {
-        Holdings {
-            held_bytes: self.kit.held,
-            pipes: self.kit.pipes_used,
-            pipes_pooled: self.kit.pipes.len() as u32,
-            splice_refused: self.kit.splice_refused,
-            options_refused: self.kit.options_refused,
-        }
+        self.common.holdings()
+    }
+
+    fn count_refused(&mut self, options: u32) {
+        self.common.kit.options_refused += u64::from(options);
+    }
+
+    fn fd(&self, key: SessionKey, side: Side) -> Option<BorrowedFd<'_>> {
+        self.conns.fd(key, side)
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Uring;
 use super::leg::Leg;
 use super::op::{At, Op};
-use super::{Uring, leg_mut};
+use crate::engine::Engine;
 use crate::relay::time::Time;
 
 /// How long a side from which nothing is read goes unwatched. Short connections
@@ -20,10 +21,11 @@ impl Uring {
     /// so that sessions long over wake nobody.
     pub(super) fn keep_vigils(&mut self) -> Time {
         while let Some(&(at, due)) = self.vigils.front() {
-            let leg = leg_mut(&mut self.conns, at);
+            let now = self.now();
+            let leg = self.conns.leg_mut(at.key, at.side);
             match leg {
                 Some(leg) if wants_vigil(leg) => {
-                    if due > self.now {
+                    if due > now {
                         return due;
                     }
                     leg.vigil_due = false;

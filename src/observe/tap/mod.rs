@@ -61,8 +61,7 @@ pub enum TapError {
 /// Every tap of a configuration, and the threads that write them.
 #[derive(Debug, Default)]
 pub struct Taps {
-    /// By forward.
-    forwards: Vec<Option<Placed>>,
+    forwards: Vec<Placed>,
     queues: Vec<Sender<Item>>,
     /// How far each target has come.
     progress: Vec<Arc<Progress>>,
@@ -96,7 +95,6 @@ impl Taps {
         let mut targets: Vec<TapTarget> = Vec::new();
         for forward in &config.forwards {
             let Some(tap) = &forward.tap else {
-                all.forwards.push(None);
                 continue;
             };
             let known = targets.iter().position(|target| *target == tap.to);
@@ -106,11 +104,11 @@ impl Taps {
                 targets.push(tap.to.clone());
             }
             tell(forward, tap, log);
-            all.forwards.push(Some(Placed {
+            all.forwards.push(Placed {
                 tap: Arc::new(tap.clone()),
                 forward: forward.name.as_str().into(),
                 queue,
-            }));
+            });
         }
         Ok(all)
     }
@@ -130,9 +128,9 @@ impl Taps {
         Ok(())
     }
 
-    /// What a reactor feeds, by forward; empty where nothing is tapped, so that who
-    /// looks for a tap finds none at the price of a comparison.
-    pub fn sources(&self, reactor: u16) -> Vec<Option<Source>> {
+    /// What a reactor feeds, with the names of the forwards that are tapped; empty where
+    /// none is, so that who looks for a tap finds none at the price of a comparison.
+    pub fn sources(&self, reactor: u16) -> Vec<(Arc<str>, Source)> {
         if self.queues.is_empty() {
             return Vec::new();
         }
@@ -143,16 +141,16 @@ impl Taps {
         };
         let budgets: Vec<Arc<Budget>> = self.progress.iter().map(budget).collect();
         let source = |placed: &Placed| {
-            Source::new(
+            let source = Source::new(
                 placed.tap.clone(),
                 placed.forward.clone(),
                 reactor,
                 self.queues[placed.queue].clone(),
                 budgets[placed.queue].clone(),
-            )
+            );
+            (placed.forward.clone(), source)
         };
-        let forwards = self.forwards.iter();
-        forwards.map(|placed| placed.as_ref().map(source)).collect()
+        self.forwards.iter().map(source).collect()
     }
 
     /// Waits until what was fed is written, as long as it goes on: a target that has

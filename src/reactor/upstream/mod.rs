@@ -6,8 +6,9 @@
 
 pub mod server;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
 use crate::net::options::OptionPlan;
+use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
 
 use server::{Member, Server, ServerSet, ServerSettings};
@@ -52,7 +54,7 @@ impl UpstreamSetup {
     /// A single server, everything else by default.
     pub fn single(endpoint: Endpoint, options: OptionPlan) -> Self {
         let server = Server::new(ServerSettings {
-            id: 0,
+            id: ServerId::new(0),
             pool: endpoint.to_string().into(),
             endpoint,
             host: None,
@@ -109,6 +111,46 @@ pub(super) struct Upstream {
     /// ended since.
     pub(super) waiting: VecDeque<SessionKey>,
     pub(super) spares: Spares,
+}
+
+/// The pools of a reactor.
+#[derive(Debug)]
+pub(super) struct Pools(BTreeMap<PoolId, Upstream>);
+
+impl Pools {
+    pub(super) fn new(setups: BTreeMap<PoolId, UpstreamSetup>, reactor: u16) -> Self {
+        let setups = setups.into_iter();
+        Self(
+            setups
+                .map(|(id, it)| (id, Upstream::new(it, reactor)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Upstream> {
+        self.0.get_mut(&id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<PoolId> {
+        self.0.keys().copied().collect()
+    }
+}
+
+impl Index<PoolId> for Pools {
+    type Output = Upstream;
+
+    fn index(&self, id: PoolId) -> &Upstream {
+        self.0
+            .get(&id)
+            .expect("a pool stays for as long as a forward names it")
+    }
+}
+
+impl IndexMut<PoolId> for Pools {
+    fn index_mut(&mut self, id: PoolId) -> &mut Upstream {
+        let pool = self.0.get_mut(&id);
+        pool.expect("a pool stays for as long as a forward names it")
+    }
 }
 
 impl Upstream {

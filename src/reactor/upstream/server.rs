@@ -12,14 +12,16 @@ use crate::balance::health::{self, Admission, Change, PassiveMarks};
 use crate::balance::{Balancer, Policy};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
+use crate::observe::metrics::table::Distribution;
 use crate::relay::ending::Cause;
+use crate::relay::id::ServerId;
 use crate::relay::time::Time;
 
 /// What does not change in the life of a server.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Its number, unique in the process.
-    pub id: u32,
+    /// Its identity.
+    pub id: ServerId,
     /// Where it is.
     pub endpoint: Endpoint,
     /// The host by which it is configured; `None`: by its address.
@@ -166,7 +168,7 @@ impl Server {
 /// Kinds of failure that are told apart in a [`Tally`].
 pub const FAILURES: [&str; 5] = ["refused", "unreachable", "timeout", "reset", "other"];
 
-/// Buckets of the connect times: below 2, 4, 8 … microseconds, the last for all above.
+/// Buckets of the connect times: see [`Distribution`].
 const BUCKETS: usize = 26;
 
 /// What came of dialling a server, over all reactors. On cache lines of its own: it is
@@ -205,27 +207,20 @@ impl Tally {
 
     /// A connect took so long.
     pub fn connected(&self, took: Duration) {
-        let micros = took.as_micros().clamp(1, u128::from(u64::MAX)) as u64;
-        let bucket = (micros.ilog2() as usize).min(BUCKETS - 1);
-        add(&self.connect_times[bucket], 1);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        add(
+            &self.connect_times[Distribution::<BUCKETS>::bucket(micros)],
+            1,
+        );
     }
 
-    /// What `percent` of the connects took at the most, as far as the buckets tell (a
-    /// power of two of microseconds); `None` before the first.
-    pub fn connect_time(&self, percent: u64) -> Option<Duration> {
-        let counts = self
-            .connect_times
-            .each_ref()
-            .map(|count| count.load(Ordering::Relaxed));
-        let total: u64 = counts.iter().sum();
-        let mut left = (total * percent).div_ceil(100).max(1);
-        for (bucket, count) in counts.iter().enumerate() {
-            if *count >= left {
-                return Some(Duration::from_micros(2 << bucket));
-            }
-            left -= count;
+    /// What connects took, in microseconds.
+    pub fn connect_times(&self) -> Distribution<BUCKETS> {
+        let counts = self.connect_times.each_ref();
+        Distribution {
+            counts: counts.map(|count| count.load(Ordering::Relaxed)),
+            sum: None,
         }
-        None
     }
 }
 

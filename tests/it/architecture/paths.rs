@@ -126,7 +126,7 @@ fn root_taken(tokens: &[(usize, Token)], at: usize) -> Reference {
 }
 
 /// Where each item of the group that opens at `at` begins.
-fn items(tokens: &[(usize, Token)], at: usize) -> impl Iterator<Item = usize> + '_ {
+pub(crate) fn items(tokens: &[(usize, Token)], at: usize) -> impl Iterator<Item = usize> + '_ {
     let mut depth = 0;
     let mut fresh = false;
     (at..tokens.len())
@@ -147,14 +147,14 @@ fn follows_separator(tokens: &[(usize, Token)], at: usize) -> bool {
     at > 0 && tokens[at - 1].1 == Token::Separator
 }
 
-fn word(tokens: &[(usize, Token)], at: usize) -> Option<&str> {
+pub(crate) fn word(tokens: &[(usize, Token)], at: usize) -> Option<&str> {
     match tokens.get(at) {
         Some((_, Token::Word(word))) => Some(word),
         _ => None,
     }
 }
 
-fn mark(tokens: &[(usize, Token)], at: usize) -> Option<char> {
+pub(crate) fn mark(tokens: &[(usize, Token)], at: usize) -> Option<char> {
     match tokens.get(at) {
         Some((_, Token::Mark(mark))) => Some(*mark),
         _ => None,

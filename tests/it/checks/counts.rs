@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use thalweg::balance::health::Change;
 use thalweg::config::{CheckKind, LogFormat, LogLevel, LogTarget};
-use thalweg::control::health::{CheckId, CheckPlan};
+use thalweg::control::health::CheckPlan;
 use thalweg::net::address::Endpoint;
 use thalweg::observe::log::Log;
+use thalweg::relay::id::ServerId;
 
 use super::origin::{Closed, Manner, Origin};
 use super::watch::{Watch, plan, with};
@@ -137,7 +138,7 @@ fn many_servers_are_checked_by_one_thread_and_a_silent_one_delays_nobody() {
     let numbered = |number: u32, address| {
         let plan = plan(address, question());
         CheckPlan {
-            id: CheckId(number),
+            id: ServerId::new(number),
             ..with(plan, |it| it.interval = Duration::from_millis(200))
         }
     };
@@ -147,7 +148,7 @@ fn many_servers_are_checked_by_one_thread_and_a_silent_one_delays_nobody() {
     // With an ample time limit: they are on their way all the while.
     plans.extend((100..120).map(|number| numbered(number, silent.address)));
     let watch = Watch::new(plans);
-    let mut down: Vec<u32> = (0..100).map(|_| watch.next().0.0).collect();
+    let mut down: Vec<u32> = (0..100).map(|_| watch.next().0.number()).collect();
     down.sort_unstable();
     assert_eq!(down, (0..100).collect::<Vec<_>>());
 }
@@ -163,12 +164,12 @@ fn what_this_host_lacks_is_no_answer() {
     };
     lacking.options = Arc::new(options.plan(thalweg::net::options::Leg::Upstream));
     let able = CheckPlan {
-        id: CheckId(2),
+        id: ServerId::new(2),
         endpoint: Endpoint::Inet(Closed::new().address),
         ..plan(origin.address, CheckKind::Tcp)
     };
     let watch = Watch::new(vec![lacking, able]);
-    assert_eq!(watch.next().0, CheckId(2));
+    assert_eq!(watch.next().0, ServerId::new(2));
     assert!(watch.is_quiet_for(Duration::from_millis(300)));
     assert_eq!(served.load(Ordering::SeqCst), 0);
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use thalweg::balance::health::Change;
 use thalweg::config::CheckKind;
-use thalweg::control::health::{CheckId, CheckPlan};
+use thalweg::control::health::CheckPlan;
 use thalweg::net::address::Endpoint;
+use thalweg::relay::id::ServerId;
 
 use super::origin::{Closed, Manner, Origin};
 use super::watch::{Watch, plan};
@@ -29,7 +30,7 @@ fn a_server_that_is_gone_is_checked_no_more_and_a_new_one_is() {
     let watch = Watch::new(vec![plan(old.address, CheckKind::Tcp)]);
     wait_until("checks", PATIENCE, || olds.load(Ordering::SeqCst) > 2);
     let next = CheckPlan {
-        id: CheckId(2),
+        id: ServerId::new(2),
         ..plan(new.address, CheckKind::Tcp)
     };
     watch.set_plans(vec![next]);

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use thalweg::balance::health::Change;
 use thalweg::config::{Check, CheckKind, LogFormat, LogLevel, LogTarget, OnDown};
-use thalweg::control::health::{CheckId, CheckPlan, Checker, Verdict};
+use thalweg::control::health::{CheckPlan, Checker, Verdict};
 use thalweg::net::address::Endpoint;
 use thalweg::net::options::{Leg, SocketOptions};
 use thalweg::observe::log::Log;
+use thalweg::relay::id::ServerId;
 
 use super::origin::Closed;
 use crate::kit::PATIENCE;
@@ -26,7 +27,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(150);
 /// success, looked at often.
 pub(crate) fn plan(address: SocketAddr, kind: CheckKind) -> CheckPlan {
     CheckPlan {
-        id: CheckId(1),
+        id: ServerId::new(1),
         label: "tested".into(),
         host: None,
         endpoint: Endpoint::Inet(address),
@@ -53,7 +54,7 @@ pub(crate) fn with(mut plan: CheckPlan, change: impl FnOnce(&mut Check)) -> Chec
 
 pub(crate) struct Watch {
     checker: Checker,
-    verdicts: Receiver<(CheckId, Verdict)>,
+    verdicts: Receiver<(ServerId, Verdict)>,
 }
 
 impl Deref for Watch {
@@ -90,7 +91,7 @@ impl Watch {
     }
 
     #[track_caller]
-    pub(crate) fn next(&self) -> (CheckId, Verdict) {
+    pub(crate) fn next(&self) -> (ServerId, Verdict) {
         self.verdicts.recv_timeout(PATIENCE).expect("a verdict")
     }
 

@@ -255,7 +255,7 @@ fn an_absent_side_closes_at_once_and_a_closed_one_is_silent<W: World>(world: &mu
 fn what_is_peeked_at_stays_until_it_is_taken<W: World>(world: &mut W) {
     let mut rig = Rig::accepted(world, PathPolicy::Auto);
     let mut buffer = [0; 64];
-    let mut peek = |rig: &mut Rig<'_, W>| rig.world.engine().peek(KEY, &mut buffer);
+    let mut peek = |rig: &mut Rig<'_, W>| rig.world.engine().peek(KEY, Side::Client, &mut buffer);
     // So many bytes are there, as soon as an event says so.
     let mut awaits = |rig: &mut Rig<'_, W>, wanted: Peeked| {
         for _ in 0..TURNS {
@@ -276,21 +276,27 @@ fn what_is_peeked_at_stays_until_it_is_taken<W: World>(world: &mut W) {
         }
         panic!("never {wanted:?}");
     };
-    assert_eq!(rig.world.engine().peek(KEY, &mut [0; 8]), Peeked::Empty);
+    assert_eq!(
+        rig.world.engine().peek(KEY, Side::Client, &mut [0; 8]),
+        Peeked::Empty
+    );
     rig.world.sends(KEY, Side::Client, 10);
     awaits(&mut rig, Peeked::Bytes(10));
     awaits(&mut rig, Peeked::Bytes(10));
-    assert_eq!(rig.world.engine().take(KEY, 4), Ok(()));
+    assert_eq!(rig.world.engine().take(KEY, Side::Client, 4), Ok(()));
     awaits(&mut rig, Peeked::Bytes(6));
-    assert_eq!(rig.world.engine().take(KEY, 6), Ok(()));
+    assert_eq!(rig.world.engine().take(KEY, Side::Client, 6), Ok(()));
     awaits(&mut rig, Peeked::Empty);
     rig.world.sends(KEY, Side::Client, 5);
     awaits(&mut rig, Peeked::Bytes(5));
-    assert_eq!(rig.world.engine().take(KEY, 5), Ok(()));
+    assert_eq!(rig.world.engine().take(KEY, Side::Client, 5), Ok(()));
     rig.world.ends(KEY, Side::Client);
     awaits(&mut rig, Peeked::Ended);
-    assert_eq!(rig.world.engine().say(KEY, b"farewell"), Ok(8));
-    rig.world.engine().conclude(KEY);
+    assert_eq!(
+        rig.world.engine().say(KEY, Side::Client, b"farewell"),
+        Ok(8)
+    );
+    rig.world.engine().conclude(KEY, Side::Client);
     rig.close(Side::Client, Close::Orderly);
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thalweg::engine::epoll::{Epoll, Listener, Setup};
-use thalweg::engine::{Engine, Event, SessionKey};
+use thalweg::engine::epoll::Epoll;
+use thalweg::engine::{Engine, Event, Listener, SessionKey, Setup};
 use thalweg::net::address::Endpoint;
 use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};

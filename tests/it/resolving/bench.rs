@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thalweg::config::{LogFormat, LogLevel, LogTarget, NameSources};
-use thalweg::control::resolve::{
-    Answer, LookupError, Name, NameId, NameRequest, Resolved, Resolver,
-};
+use thalweg::control::resolve::{Answer, LookupError, Name, NameRequest, Resolved, Resolver};
 use thalweg::observe::log::{Log, LogWriter};
+use thalweg::relay::id::NameId;
 
 use crate::kit::directory::Directory;
 use crate::kit::{Dns, PATIENCE, poll, wait_until};
@@ -64,7 +63,7 @@ impl Bench {
         let (log, writer) = Log::start(LogLevel::Info, LogFormat::Text, &target).unwrap();
         let told: Arc<Mutex<Vec<(NameId, Answer)>>> = Arc::default();
         let requests = names.iter().zip(0..).map(|(name, id)| NameRequest {
-            id: NameId(id),
+            id: NameId::new(id),
             name: name.clone(),
             ttl_min,
             ttl_max,
@@ -95,7 +94,7 @@ impl Kept {
     /// Every answer that this name was given, in order.
     pub(crate) fn answers(&self, id: u32) -> Vec<Vec<Resolved>> {
         let told = self.told.lock().unwrap();
-        let own = told.iter().filter(|(it, _)| *it == NameId(id));
+        let own = told.iter().filter(|(it, _)| *it == NameId::new(id));
         own.map(|(_, answer)| answer.addresses.clone()).collect()
     }
 

@@ -159,8 +159,8 @@ fn peers_that_are_installed_are_configured_so_that_they_work() {
 fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
     let _alone = alone();
     let scratch = Scratch::new("shapes");
-    let shapes =
-        "bulk-both:flows=2,rr:rate=40:flows=4,crr:flows=4,mix:flows=4,rr:size=200KiB:flows=2";
+    let shapes = "bulk-both:flows=2,rr:rate=40:flows=4,crr:flows=4,mix:flows=4,rr:size=200KiB:flows=2,\
+         mix:bulk=4:direction=up:flows=2,burst:bulk=2:size=200kB:flows=2";
     let mut layouts = vec!["one-core"];
     if thalweg::net::limits::allowed_cpus().len() > 1 {
         layouts.push("own-core");
@@ -184,8 +184,20 @@ fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
             "direct,thalweg:copy",
             "--shapes",
             shapes,
+            "--json",
         ]);
         assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let measured = |shape: usize| &report["layouts"][0]["shapes"][shape]["rows"][1];
+        for mix in [3, 5] {
+            let quiet = &measured(mix)["quiet"];
+            for figure in ["exchanges", "p50", "p99"] {
+                let estimate = quiet[figure]["estimate"].as_f64().unwrap();
+                assert!(estimate > 0.0, "{layout}: {quiet}");
+            }
+        }
+        let share = measured(6)["burst"]["last"]["estimate"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{layout}: {share}");
     }
     scratch.assert_clean();
 }

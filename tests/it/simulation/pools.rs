@@ -2,6 +2,7 @@
 //! list or do not.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
 use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
 use thalweg::reactor::{Reactor, UpstreamSetup};
+use thalweg::relay::id::{PoolId, ServerId};
 
 use super::plan::{Change, Fate, PoolPlan};
 
@@ -31,7 +33,7 @@ impl Pools {
     pub(crate) fn new(plan: &PoolPlan) -> Self {
         let server = |index| {
             Arc::new(Server::new(ServerSettings {
-                id: index as u32,
+                id: ServerId::new(index as u32),
                 endpoint: Sim::server(index),
                 host: None,
                 pool: "sim".into(),
@@ -67,7 +69,7 @@ impl Pools {
         ))
     }
 
-    pub(crate) fn setups(&self) -> Vec<UpstreamSetup> {
+    pub(crate) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
         let setup = |pool| UpstreamSetup {
             set: self.set(pool),
             options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
@@ -79,7 +81,8 @@ impl Pools {
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
         };
-        (0..POOLS.len()).map(setup).collect()
+        let numbered = (0..POOLS.len()).map(|at| (PoolId::new(at as u32), setup(at)));
+        numbered.collect()
     }
 
     pub(crate) fn apply(&self, change: &Change, reactor: &mut Reactor<Sim>) {
@@ -97,7 +100,7 @@ impl Pools {
             Fate::Gone | Fate::Back => {
                 self.listed.borrow_mut()[change.server] = change.what == Fate::Back;
                 for pool in 0..POOLS.len() {
-                    reactor.replace_servers(pool as u16, self.set(pool));
+                    reactor.replace_servers(PoolId::new(pool as u32), self.set(pool));
                 }
             }
         }

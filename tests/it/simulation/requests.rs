@@ -10,6 +10,7 @@ use thalweg::net::address::Endpoint;
 use thalweg::proto::connect::Request;
 use thalweg::reactor::{Concierge, ProxySetup, Reactor, Verdict};
 use thalweg::relay::ending::Cause;
+use thalweg::relay::id::ForwardId;
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ fn verdict(dice: &mut Dice) -> Option<Verdict> {
 }
 
 impl Concierge for Requests {
-    fn ask(&self, key: SessionKey, _forward: u16, _request: Request) {
+    fn ask(&self, key: SessionKey, _forward: ForwardId, _request: Request) {
         self.0.lock().expect("one thread").waiting.push(key);
     }
 }

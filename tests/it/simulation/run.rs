@@ -9,13 +9,14 @@ use thalweg::config::{
     LogFormat, LogLevel, LogTarget, Sample, SessionLog, Tap, TapFilter, TapFormat, TapTarget,
 };
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
-use thalweg::engine::{Engine, ListenerId};
+use thalweg::engine::{self, Engine};
 use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
-use thalweg::reactor::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Reactor, Setup};
+use thalweg::reactor::{Forward, Gate, Listener, ProxySetup, Reactor, Setup};
 use thalweg::relay::ending::Cause;
+use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Deadlines, Rules};
 
@@ -64,31 +65,37 @@ pub(crate) fn reactor(
         attempts_max: 1,
         ..rules
     };
-    let forward = |upstream, proxy: Option<ProxySetup>| ForwardSetup {
-        name: "sim".into(),
-        rules: if proxy.is_some() { asking } else { rules },
-        upstream,
-        gate: None,
-        proxy,
+    let forward = |id, pool, proxy: Option<ProxySetup>| {
+        Arc::new(Forward {
+            id: ForwardId::new(id),
+            name: "sim".into(),
+            rules: if proxy.is_some() { asking } else { rules },
+            pool: PoolId::new(pool),
+            gate: None,
+            proxy,
+        })
     };
-    let listener = |index: usize| ListenerSetup {
-        forward: [0, 1, 1, 2][index],
-        address: Endpoint::Unnamed,
+    let forwards = [
+        forward(0, 0, None),
+        forward(1, 1, None),
+        forward(2, 0, Some(Requests::setup())),
+    ];
+    let listener = |index: usize| {
+        Arc::new(Listener {
+            id: ListenerId::new(index as u32),
+            address: Endpoint::Unnamed,
+            forward: forwards[[0, 1, 1, 2][index]].clone(),
+        })
     };
     let setup = Setup {
         reactor: 0,
-        forwards: vec![
-            forward(0, None),
-            forward(1, None),
-            forward(0, Some(Requests::setup())),
-        ],
-        upstreams: pools.setups(),
+        pools: pools.setups(),
         listeners: (0..LISTENERS).map(listener).collect(),
         gate: Arc::new(Gate::new(sessions_max)),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,
-        taps: vec![Some(Source::to_nobody(tap())), None],
+        taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
         concierge: Some(Box::new(requests.clone())),
     };
     Reactor::new(sim, setup)
@@ -131,7 +138,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         while let Some(client) = clients.next_if(|client| client.turn <= turns) {
             let draining = plan.drain_at.is_some_and(|turn| turns >= turn);
             if !draining {
-                let listener = ListenerId(client.listener);
+                let listener = engine::ListenerId(client.listener);
                 reactor
                     .engine_mut()
                     .client_connects(listener, client.script, client.upstream);

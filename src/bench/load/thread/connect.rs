@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 
-use super::{BulkFlow, CONNECTING_MAX, ExchangeFlow, Flow, Generator, text};
+use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, text};
+use crate::bench::load::bulk::Care;
 use crate::bench::load::shape::{Bulk, Connection, Exchange};
 use crate::bench::socket;
 
@@ -18,8 +19,8 @@ impl Generator {
     /// # Errors
     /// What went wrong first, or that the deadline has passed.
     pub(in crate::bench::load) fn connect(&mut self, deadline: Instant) -> Result<(), String> {
-        let bulk = self.plan.shape.bulk;
-        let exchange = self.plan.shape.exchange;
+        let bulk = self.share.bulk(&self.plan.shape);
+        let exchange = self.share.exchange(&self.plan.shape);
         let bulk_flows = bulk.map_or(0, |bulk| self.share.of_flows(bulk.flows));
         let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
         self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
@@ -45,11 +46,16 @@ impl Generator {
             self.seed += 7_919;
             self.flows[index] = match (bulk, exchange) {
                 (Some(Bulk { direction, .. }), _) if index < bulk_flows => {
-                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, checked))
+                    let care = if checked {
+                        Care::Compare
+                    } else if self.plan.exchanges_apart.is_some() {
+                        Care::Discard
+                    } else {
+                        Care::Read
+                    };
+                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, care))
                 }
-                (_, Some(exchange)) => {
-                    Flow::Exchange(ExchangeFlow::new(stream, exchange.size, self.seed))
-                }
+                (_, Some(exchange)) => Flow::Exchange(self.exchange_flow(stream, exchange)),
                 _ => Flow::Gone,
             };
         }

@@ -1,11 +1,11 @@
 use super::*;
 
 fn access(allow: &[&str], deny: &[&str]) -> Access {
-    let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().expect(text)).collect();
-    Access {
-        allow: rules(allow),
-        deny: rules(deny),
-    }
+    let rules = |texts: &[&str]| -> Vec<Rule> {
+        let rules = texts.iter().map(|text| text.parse().expect(text));
+        rules.collect()
+    };
+    Access::new(&rules(deny), &rules(allow))
 }
 
 fn admits(access: &Access, name: Option<&str>, address: &str) -> bool {
@@ -14,7 +14,7 @@ fn admits(access: &Access, name: Option<&str>, address: &str) -> bool {
 
 #[test]
 fn b57_by_default_public_addresses_at_443_and_nothing_else() {
-    let access = Access::default();
+    let access = AccessRules::default().compile();
     for address in [
         "1.1.1.1:443",
         "[2606:4700::1111]:443",

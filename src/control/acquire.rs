@@ -1,30 +1,34 @@
-//! From a configuration to everything reactors need: limits raised, names looked
-//! up, sockets bound, and a word on each option that the kernel did not grant.
+//! Everything that can fail between a plan and its being at work: limits, sockets, files
+//! of users, threads that ask and check. Nothing that runs is touched: an error leaves
+//! all as it was.
+//!
+//! What is held under an identity already is kept as it is: a listener stays the very
+//! same socket, its queue with it.
 
-use std::io;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
-use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, LogTarget, Mode, Reactors};
+use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, Mode, Reactors};
+use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::engine::epoll;
-use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
-use crate::net::listener::{self, BindError, Bound};
-use crate::net::options::Leg;
+use crate::net::listener::{self, Bound};
+use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
-use crate::observe::tap::{TapError, Taps};
-use crate::reactor::{ForwardSetup, Gate, ListenerSetup, ProxySetup, Setup, UpstreamSetup};
+use crate::observe::tap::{Source, Taps};
+use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 
-use super::proxy::{self, Desk, UsersError};
+use super::error::StartError;
+use super::plan::{ForwardPlan, Plan};
+use super::proxy::Desk;
 use super::resolve::{self, Resolver};
-use super::upstreams::{Layout, Upstreams};
+use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
@@ -35,75 +39,16 @@ pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 /// How long a start waits for the first answers of the names of servers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
-/// Why nothing was started. Exit code 1.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(#[source] io::Error),
-    /// The log cannot be written.
-    #[error("cannot open the log {target}: {error}")]
-    Log {
-        /// Where it should go.
-        target: LogTarget,
-        /// Why not.
-        error: io::Error,
-    },
-    /// A tap cannot be written.
-    #[error("{0}")]
-    Tap(#[from] TapError),
-    /// A listener cannot be bound.
-    #[error("forward {forward}: {error}")]
-    Bind {
-        /// Whose.
-        forward: String,
-        /// Which, why, and what to do.
-        error: BindError,
-    },
-    /// Names cannot be looked up.
-    #[error("cannot start looking names up: {0}")]
-    Resolver(#[source] io::Error),
-    /// The users of a forward cannot be read.
-    #[error("forward {forward}: {error}")]
-    Users {
-        /// Whose.
-        forward: String,
-        /// Where, why, and what to do.
-        error: UsersError,
-    },
-    /// Credentials cannot be verified.
-    #[error("cannot start verifying credentials: {0}")]
-    Verifier(#[source] io::Error),
-    /// Servers cannot be checked.
-    #[error("cannot start checking servers: {0}")]
-    Checker(#[source] io::Error),
-    /// The kernel does not let this process connect from foreign addresses.
-    #[error(
-        "forward {forward}: `transparent` needs CAP_NET_ADMIN: {error}; \
-         run as root, or setcap cap_net_admin+ep on the binary"
-    )]
-    Transparent {
-        /// Whose.
-        forward: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// The engine asked for cannot be had.
-    #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
-    Engine(String),
-    /// A reactor ended by itself.
-    #[error("a reactor stopped by itself; the log says why")]
-    ReactorLost,
-    /// A reactor cannot be started.
-    #[error("cannot start a reactor: {0}")]
-    Reactor(#[source] io::Error),
+/// What a process holds from one configuration to the next.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Unix listeners' paths go when this is dropped.
+    listeners: HashMap<ListenerId, Bound>,
 }
 
-/// Everything reactors need.
-pub(super) struct Prepared {
+/// Everything that it takes to carry out a plan.
+pub(super) struct Acquired {
     pub(super) reactors: Vec<ReactorPlan>,
-    pub(super) sockets: Vec<Bound>,
-    pub(super) drain_timeout: Duration,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
     /// Time zero of every reactor.
@@ -114,8 +59,8 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
-    pub(super) engine: epoll::Setup,
-    pub(super) listeners: Vec<epoll::Listener>,
+    pub(super) engine: engine::Setup,
+    pub(super) listeners: Vec<engine::Listener>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
@@ -123,8 +68,15 @@ pub(super) struct ReactorPlan {
     pub(super) desk: Option<Arc<Desk>>,
 }
 
-impl Prepared {
-    pub(super) fn new(config: &Config, log: &Log, taps: &Taps) -> Result<Self, StartError> {
+impl Acquired {
+    /// Takes all that `plan` needs and `held` does not have.
+    pub(super) fn take(
+        plan: &Plan<'_>,
+        held: &mut Held,
+        log: &Log,
+        taps: &Taps,
+    ) -> Result<Self, StartError> {
+        let config = plan.config;
         let kind = choose_engine(config, log)?;
         let count = match config.global.reactors {
             Reactors::Auto => limits::reactor_count(),
@@ -133,34 +85,26 @@ impl Prepared {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
-        let mut shares: Vec<Share> = (0..count).map(|_| Share::default()).collect();
-        let layout = Layout::new(config);
-        let origin = Instant::now();
-        let mut sockets = Vec::new();
-        let mut forwards = Vec::new();
-        for (index, forward) in config.forwards.iter().enumerate() {
-            report_options(forward, log);
-            if forward.pool.transparent {
-                check_transparent(forward)?;
-            }
-            forwards.push(forward_setup(forward, layout.of_forward[index], config));
-            for address in &forward.listen {
-                let bound = bind(forward, address, index as u16, &mut shares, log)?;
-                sockets.push(bound);
-            }
+        report_options(plan, log);
+        for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
+            check_transparent(forward.config)?;
         }
+        let forwards: Vec<Arc<reactor::Forward>> = plan
+            .forwards
+            .iter()
+            .map(|forward| Arc::new(forward_of(forward, config)))
+            .collect();
+        let shares = listen(plan, &forwards, held, count, log)?;
         // After the sockets: what is wrong with those is known at once.
-        let upstreams = Arc::new(layout.build());
-        let resolver = resolver(config, &layout, &upstreams, log)?;
+        let upstreams = Arc::new(Upstreams::new(plan));
+        let resolver = resolver(plan, &upstreams, log)?;
         let desk = match &resolver {
-            Some(resolver) if proxy::is_needed(config) => {
-                Some(Desk::new(config, resolver.clone())?)
-            }
+            Some(resolver) if plan.has_requests() => Some(Desk::new(plan, resolver.clone())?),
             _ => None,
         };
-        let setups = layout.setups(&upstreams);
+        let pools = upstreams.setups();
         let lookups = desk.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
-        let others = resolve::descriptors(&layout.names()) + lookups + spares(&setups, count);
+        let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.line(
             LogLevel::Info,
@@ -170,6 +114,7 @@ impl Prepared {
                 gate.max()
             ),
         );
+        let origin = Instant::now();
         let reactors = shares
             .into_iter()
             .enumerate()
@@ -179,14 +124,13 @@ impl Prepared {
                 listeners: share.listeners,
                 setup: Setup {
                     reactor: index as u16,
-                    forwards: forwards.clone(),
-                    upstreams: setups.clone(),
-                    listeners: share.setups,
+                    pools: pools.clone(),
+                    listeners: share.at,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
-                    taps: taps.sources(index as u16),
+                    taps: sources(taps, index as u16, &forwards),
                     // Once its reactor stands, and can be told the answers.
                     concierge: None,
                 },
@@ -194,15 +138,8 @@ impl Prepared {
                 origin,
                 desk: desk.clone(),
             });
-        let drain_timeout = config
-            .forwards
-            .iter()
-            .map(|forward| forward.timeouts.drain)
-            .max();
         Ok(Self {
             reactors: reactors.collect(),
-            sockets,
-            drain_timeout: drain_timeout.unwrap_or_default(),
             upstreams,
             resolver,
             origin,
@@ -215,18 +152,17 @@ impl Prepared {
 /// answer or a failure: so a normal start has its servers at once, and one whose names
 /// do not resolve is not held up for long.
 fn resolver(
-    config: &Config,
-    layout: &Layout,
+    plan: &Plan<'_>,
     upstreams: &Arc<Upstreams>,
     log: &Log,
 ) -> Result<Option<Arc<Resolver>>, StartError> {
-    let names = layout.names();
-    if names.is_empty() && !proxy::is_needed(config) {
+    if plan.names.is_empty() && !plan.has_requests() {
         return Ok(None);
     }
     let (told, line) = (upstreams.clone(), log.clone());
     let changed = move |name, answer| told.resolved(name, &answer, &line);
-    let resolver = Resolver::start(&config.global.names, names, log.clone(), changed)
+    let sources = &plan.config.global.names;
+    let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
     Ok(Some(Arc::new(resolver)))
@@ -268,67 +204,127 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<epoll::Listener>,
-    setups: Vec<ListenerSetup>,
+    listeners: Vec<engine::Listener>,
+    at: Vec<Arc<Listener>>,
 }
 
-fn bind(
-    forward: &Forward,
-    address: &Address,
-    index: u16,
-    shares: &mut [Share],
+/// What a reactor shows, by forward.
+fn sources(
+    taps: &Taps,
+    reactor: u16,
+    forwards: &[Arc<reactor::Forward>],
+) -> BTreeMap<ForwardId, Source> {
+    let sources = taps.sources(reactor);
+    if sources.is_empty() {
+        return BTreeMap::new();
+    }
+    let ids: HashMap<&str, ForwardId> = forwards.iter().map(|it| (&*it.name, it.id)).collect();
+    sources
+        .into_iter()
+        .filter_map(|(name, source)| Some((*ids.get(&*name)?, source)))
+        .collect()
+}
+
+/// Listens wherever that is not done yet; what each reactor gets of it.
+fn listen(
+    plan: &Plan<'_>,
+    forwards: &[Arc<reactor::Forward>],
+    held: &mut Held,
+    reactors: usize,
     log: &Log,
-) -> Result<Bound, StartError> {
-    let named = |error| StartError::Bind {
-        forward: forward.name.clone(),
-        error,
-    };
-    let mut bound = listener::bind(address, &forward.client, shares.len()).map_err(named)?;
-    let options = Arc::new(forward.client.plan(Leg::Client));
-    for (reactor, share) in shares.iter_mut().enumerate() {
-        for socket in bound.take_share(reactor) {
-            share.setups.push(ListenerSetup {
-                forward: index,
+) -> Result<Vec<Share>, StartError> {
+    let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
+    // Held back until all could be bound.
+    let mut opened = Vec::new();
+    let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
+    for (forward, at) in plan.forwards.iter().zip(forwards) {
+        let config = forward.config;
+        for (id, address) in &forward.listeners {
+            if held.listeners.contains_key(id) {
+                continue;
+            }
+            let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
+                let forward = config.name.clone();
+                StartError::Bind { forward, error }
+            })?;
+            // Neighbours have the same options more often than not.
+            let plan = match &options {
+                Some((known, plan)) if **known == config.client => plan.clone(),
+                _ => Arc::new(config.client.plan(Leg::Client)),
+            };
+            options = Some((&config.client, plan.clone()));
+            for (reactor, share) in shares.iter_mut().enumerate() {
+                share.add(bound.take_share(reactor), *id, at, &plan);
+            }
+            for local in bound.locals() {
+                let text = format!("listening on {local} forward={}", config.name);
+                log.line(LogLevel::Info, text);
+            }
+            opened.push((*id, bound));
+        }
+    }
+    held.listeners.extend(opened);
+    Ok(shares)
+}
+
+impl Share {
+    fn add(
+        &mut self,
+        sockets: Vec<listener::ListenSocket>,
+        id: ListenerId,
+        forward: &Arc<reactor::Forward>,
+        options: &Arc<OptionPlan>,
+    ) {
+        for socket in sockets {
+            self.at.push(Arc::new(Listener {
+                id,
+                forward: forward.clone(),
                 address: socket.local,
-            });
-            share.listeners.push(epoll::Listener {
+            }));
+            self.listeners.push(engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
             });
         }
     }
-    for local in bound.locals() {
-        log.line(
-            LogLevel::Info,
-            format!("listening on {local} forward={}", forward.name),
-        );
-    }
-    Ok(bound)
 }
 
-/// Says what was asked for and not granted, and what to change.
-fn report_options(forward: &Forward, log: &Log) {
-    for (leg, options) in [
-        (Leg::Client, &forward.client),
-        (Leg::Upstream, &forward.upstream),
-    ] {
+/// Says what was asked for and not granted, and what to change: once for all forwards
+/// that ask for the same.
+fn report_options(plan: &Plan<'_>, log: &Log) {
+    let mut told: Vec<(Leg, &SocketOptions, String, usize)> = Vec::new();
+    for forward in &plan.forwards {
+        let config = forward.config;
+        for (leg, options) in [
+            (Leg::Client, &config.client),
+            (Leg::Upstream, &config.upstream),
+        ] {
+            let same =
+                |it: &&mut (Leg, &SocketOptions, String, usize)| it.0 == leg && it.1 == options;
+            match told.iter_mut().find(same) {
+                Some((.., others)) => *others += 1,
+                None => told.push((leg, options, config.name.clone(), 0)),
+            }
+        }
+    }
+    for (leg, options, forward, others) in told {
+        let whose = match others {
+            0 => format!("forward {forward}"),
+            1 => format!("forward {forward} and another"),
+            others => format!("forward {forward} and {others} others"),
+        };
         for shortfall in options.granted(leg) {
-            log.line(
-                LogLevel::Warn,
-                format!("forward {}, {leg} leg: {shortfall}", forward.name),
-            );
+            log.line(LogLevel::Warn, format!("{whose}, {leg} leg: {shortfall}"));
         }
         for advice in options.advice() {
-            log.line(
-                LogLevel::Warn,
-                format!("forward {}, {leg} leg: {advice}", forward.name),
-            );
+            log.line(LogLevel::Warn, format!("{whose}, {leg} leg: {advice}"));
         }
     }
 }
 
-fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSetup {
+fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
+    let forward = plan.config;
     let proxy = match &forward.mode {
         Mode::Tcp => None,
         Mode::HttpConnect(connect) => Some(connect),
@@ -357,10 +353,11 @@ fn forward_setup(forward: &Forward, upstream: u16, config: &Config) -> ForwardSe
         // The engine reads no more than its scratch buffer or its pipe takes.
         fill_limit: config.global.scratch_buffer.max(config.global.pipe_size),
     };
-    ForwardSetup {
+    reactor::Forward {
+        id: plan.id,
         name: forward.name.as_str().into(),
         rules,
-        upstream,
+        pool: plan.pool,
         proxy: proxy.map(|connect| ProxySetup {
             header_max: connect.header_max as usize,
             realm: connect.realm.as_str().into(),
@@ -395,8 +392,8 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
     gate
 }
 
-fn engine_setup(config: &Config) -> epoll::Setup {
-    epoll::Setup {
+fn engine_setup(config: &Config) -> engine::Setup {
+    engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
         buffer_limit: config.global.buffer_limit,
@@ -406,9 +403,9 @@ fn engine_setup(config: &Config) -> epoll::Setup {
 }
 
 /// Descriptors of the connections that are kept warm.
-fn spares(upstreams: &[UpstreamSetup], reactors: usize) -> u32 {
+fn spares(upstreams: &BTreeMap<PoolId, UpstreamSetup>, reactors: usize) -> u32 {
     let of = |it: &UpstreamSetup| it.warm.saturating_mul(it.set.members().len() as u32);
-    let each = upstreams.iter().map(of).fold(0, u32::saturating_add);
+    let each = upstreams.values().map(of).fold(0, u32::saturating_add);
     each.saturating_mul(reactors as u32)
 }
 

@@ -1,0 +1,96 @@
+//! How an origin is run, its bounds, and what it counts: plain data.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crate::bench::precedence::Precedence;
+use crate::bench::watch::Watch;
+use crate::net::options::OptionPlan;
+
+/// The longest line on the command port, in bytes.
+pub const LINE_MAX: usize = 64 * 1024;
+
+/// Unsent bytes above which nothing more is read from a connection.
+pub const PENDING_MAX: usize = 1024 * 1024;
+
+/// How to run an origin. Addresses with port 0 get a free port from the kernel.
+#[derive(Debug, Clone)]
+pub struct OriginOptions {
+    /// The command port.
+    pub command: Option<SocketAddr>,
+    /// Echo, RFC 862.
+    pub echo: Option<SocketAddr>,
+    /// Discard, RFC 863.
+    pub discard: Option<SocketAddr>,
+    /// An endless source of the pattern.
+    pub source: Option<SocketAddr>,
+    /// Threads that serve; connections are dealt out in turn.
+    pub threads: usize,
+    /// One more thread, to which connections go that ask for prompt answers: bulk does
+    /// not keep them waiting there. `None`: they stay where they were dealt to.
+    pub prompt: Option<Precedence>,
+    /// Congestion control of every connection; `None`: the system's.
+    pub congestion: Option<String>,
+    /// What else connections are given: the options of a leg towards clients.
+    pub options: Option<OptionPlan>,
+    /// Whoever wants to look at their sockets meanwhile.
+    pub watch: Option<Arc<Watch>>,
+    /// Connections at the most over all threads.
+    pub connections_max: usize,
+    /// Without a byte for so long a connection is closed.
+    pub idle_timeout: Duration,
+}
+
+impl Default for OriginOptions {
+    fn default() -> Self {
+        Self {
+            command: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            echo: None,
+            discard: None,
+            source: None,
+            threads: 1,
+            prompt: None,
+            congestion: None,
+            options: None,
+            watch: None,
+            connections_max: 100_000,
+            idle_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The first line says.
+    Command,
+    /// RFC 862.
+    Echo,
+    /// RFC 863.
+    Discard,
+    /// An endless source.
+    Source,
+}
+
+/// What the threads have counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Payload bytes received: everything but command lines.
+    pub received: AtomicU64,
+    /// Payload bytes sent.
+    pub sent: AtomicU64,
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections open now.
+    pub open: AtomicU64,
+    /// Connections closed at once because there were too many.
+    pub refused: AtomicU64,
+    /// Connections that ended with an error instead of an end of file.
+    pub aborted: AtomicU64,
+    /// Times that accepting paused for want of descriptors.
+    pub starved: AtomicU64,
+    /// Connections whose bytes differed from the pattern.
+    pub differed: AtomicU64,
+}

@@ -1,0 +1,74 @@
+//! Why nothing was started.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::proxy::UsersError;
+use crate::config::LogTarget;
+use crate::net::listener::BindError;
+use crate::observe::tap::TapError;
+
+/// Why nothing was started. Exit code 1.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The log cannot be written.
+    #[error("cannot open the log {target}: {error}")]
+    Log {
+        /// Where it should go.
+        target: LogTarget,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A tap cannot be written.
+    #[error("{0}")]
+    Tap(#[from] TapError),
+    /// A listener cannot be bound.
+    #[error("forward {forward}: {error}")]
+    Bind {
+        /// Whose.
+        forward: String,
+        /// Which, why, and what to do.
+        error: BindError,
+    },
+    /// Names cannot be looked up.
+    #[error("cannot start looking names up: {0}")]
+    Resolver(#[source] io::Error),
+    /// The users of a forward cannot be read.
+    #[error("forward {forward}: {error}")]
+    Users {
+        /// Whose.
+        forward: String,
+        /// Where, why, and what to do.
+        error: UsersError,
+    },
+    /// Credentials cannot be verified.
+    #[error("cannot start verifying credentials: {0}")]
+    Verifier(#[source] io::Error),
+    /// Servers cannot be checked.
+    #[error("cannot start checking servers: {0}")]
+    Checker(#[source] io::Error),
+    /// The kernel does not let this process connect from foreign addresses.
+    #[error(
+        "forward {forward}: `transparent` needs CAP_NET_ADMIN: {error}; \
+         run as root, or setcap cap_net_admin+ep on the binary"
+    )]
+    Transparent {
+        /// Whose.
+        forward: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The engine asked for cannot be had.
+    #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
+    Engine(String),
+    /// A reactor ended by itself.
+    #[error("a reactor stopped by itself; the log says why")]
+    ReactorLost,
+    /// A reactor cannot be started.
+    #[error("cannot start a reactor: {0}")]
+    Reactor(#[source] io::Error),
+}

@@ -1,0 +1,208 @@
+//! What a configuration asks for, by identity: pure, made without touching the machine.
+//!
+//! ```text
+//! Config ─► Plan ─► Acquired ─► commit
+//!           pure    may fail    cannot
+//! ```
+//! The same names have the same identities in the plan of the next configuration, so
+//! that what is held under one of them can be kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, Config, Mode};
+use crate::net::address::Address;
+use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::relay::id::{ForwardId, ListenerId, NameId, PoolId};
+
+use super::registry::Registry;
+use super::resolve::{Name, NameRequest};
+
+/// Identities of everything that has a name; kept for the life of the process.
+#[derive(Debug)]
+pub(super) struct Identities {
+    forwards: Registry<String, ForwardId>,
+    /// By address, and for a port that the kernel chooses by whose it is.
+    listeners: Registry<(String, String), ListenerId>,
+    /// By pool, and by which of the sets of options that it is dialled with.
+    pools: Registry<(Arc<str>, usize), PoolId>,
+    names: Registry<(Name, Duration, Duration), NameId>,
+}
+
+impl Default for Identities {
+    fn default() -> Self {
+        Self {
+            forwards: Registry::new(ForwardId::new),
+            listeners: Registry::new(ListenerId::new),
+            pools: Registry::new(PoolId::new),
+            names: Registry::new(NameId::new),
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) config: &'a Config,
+    pub(super) forwards: Vec<ForwardPlan<'a>>,
+    pub(super) pools: Vec<PoolPlan>,
+    /// Names to be kept resolved, each once.
+    pub(super) names: Vec<NameRequest>,
+}
+
+/// A forward.
+#[derive(Debug)]
+pub(super) struct ForwardPlan<'a> {
+    pub(super) id: ForwardId,
+    pub(super) config: &'a config::Forward,
+    pub(super) pool: PoolId,
+    pub(super) listeners: Vec<(ListenerId, &'a Address)>,
+}
+
+/// A pool, for all forwards that use it.
+#[derive(Debug)]
+pub(super) struct PoolPlan {
+    pub(super) config: Arc<config::Pool>,
+    /// What people call it: its name, or that of the forward it is written in.
+    pub(super) label: Arc<str>,
+    /// Forwards that dial with the same options share its spares as well.
+    pub(super) dialled: Vec<(PoolId, SocketOptions)>,
+    /// For each of its servers the name that it is found by, if by any.
+    pub(super) names: Vec<Option<NameId>>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn of(config: &'a Config, ids: &mut Identities) -> Self {
+        let mut plan = Self {
+            config,
+            forwards: Vec::with_capacity(config.forwards.len()),
+            pools: Vec::new(),
+            names: Vec::new(),
+        };
+        let mut known = HashMap::new();
+        for forward in &config.forwards {
+            // Forwards that name the same pool have the very same one.
+            let at = *known.entry(Arc::as_ptr(&forward.pool)).or_insert_with(|| {
+                let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
+                plan.pools.push(PoolPlan::new(&forward.pool, label));
+                plan.pools.len() - 1
+            });
+            let pool = plan.pools[at].dialled_by(forward, ids);
+            let listeners = forward.listen.iter();
+            plan.forwards.push(ForwardPlan {
+                id: ids.forwards.id(forward.name.clone()),
+                config: forward,
+                pool,
+                listeners: listeners
+                    .map(|address| (ids.listeners.id(listener_name(forward, address)), address))
+                    .collect(),
+            });
+        }
+        plan.name_servers(ids);
+        plan
+    }
+
+    /// Whether any forward's clients say where to go.
+    pub(super) fn has_requests(&self) -> bool {
+        let mut forwards = self.forwards.iter();
+        forwards.any(|forward| matches!(forward.config.mode, Mode::HttpConnect(_)))
+    }
+
+    /// Sessions of the forward that is the most patient may take so long to end.
+    pub(super) fn drain_timeout(&self) -> Duration {
+        let each = self.forwards.iter().map(|it| it.config.timeouts.drain);
+        each.max().unwrap_or_default()
+    }
+
+    fn name_servers(&mut self, ids: &mut Identities) {
+        let mut asked = HashMap::new();
+        for pool in &mut self.pools {
+            let (ttl_min, ttl_max) = (pool.config.ttl_min, pool.config.ttl_max);
+            for server in &pool.config.servers {
+                let id = name_of(&server.address).map(|name| {
+                    let id = ids.names.id((name.clone(), ttl_min, ttl_max));
+                    asked.entry(id).or_insert_with(|| {
+                        self.names.push(NameRequest {
+                            id,
+                            name,
+                            ttl_min,
+                            ttl_max,
+                        });
+                    });
+                    id
+                });
+                pool.names.push(id);
+            }
+        }
+    }
+}
+
+/// A listener is its address; of a port that the kernel chooses each forward has one
+/// of its own.
+fn listener_name(forward: &config::Forward, address: &Address) -> (String, String) {
+    let chosen = match address {
+        Address::Any { port } | Address::Name { port, .. } => *port == 0,
+        Address::Inet(address) => address.port() == 0,
+        Address::Unix(_) | Address::Srv(_) => false,
+    };
+    let whose = if chosen {
+        forward.name.clone()
+    } else {
+        String::new()
+    };
+    (address.to_string(), whose)
+}
+
+fn name_of(address: &Address) -> Option<Name> {
+    match address {
+        Address::Name { host, port } => Some(Name::Host(host.clone(), *port)),
+        Address::Srv(service) => Some(Name::Srv(service.clone())),
+        Address::Any { .. } | Address::Inet(_) | Address::Unix(_) => None,
+    }
+}
+
+impl PoolPlan {
+    fn new(config: &Arc<config::Pool>, label: &str) -> Self {
+        Self {
+            config: config.clone(),
+            label: label.into(),
+            dialled: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+
+    /// The identity for a forward: forwards that share a pool share its servers; those
+    /// that connect with the same options too, its spares.
+    fn dialled_by(&mut self, forward: &config::Forward, ids: &mut Identities) -> PoolId {
+        let mut options = forward.upstream.clone();
+        if matches!(forward.mode, Mode::HttpConnect(_)) {
+            // A connect that sends data along succeeds before it is answered, and
+            // so would the answer to the client.
+            options.fastopen_connect = None;
+        }
+        if forward.pool.interface.is_some() {
+            options.interface.clone_from(&forward.pool.interface);
+        }
+        let known = self.dialled.iter().find(|(_, with)| *with == options);
+        if let Some((id, _)) = known {
+            return *id;
+        }
+        let id = ids.pools.id((self.label.clone(), self.dialled.len()));
+        self.dialled.push((id, options));
+        id
+    }
+
+    /// The options that checks connect with: those of its first user, from the first of
+    /// its own local addresses.
+    pub(super) fn check_options(&self) -> Arc<OptionPlan> {
+        let first = self.dialled.first();
+        let mut options = first
+            .map(|(_, options)| options.clone())
+            .unwrap_or_default();
+        if let [source, ..] = self.config.sources.as_slice() {
+            options.source = Some(*source);
+        }
+        Arc::new(options.plan(Leg::Upstream))
+    }
+}

@@ -1,0 +1,301 @@
+//! What both real engines have: how they are made, the clock, the connections in their
+//! slots, and how a socket is dialled.
+//!
+//! Owns what every session of a reactor shares ([`Common`]) and where the two sides of
+//! each stand ([`Conns`]). How an engine waits for the kernel, and what is in flight on
+//! a side, is its own: that is the type parameter of [`Conns`].
+
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::chunks::Chunks;
+use super::key::SessionKey;
+use super::pump::{Kit, Store};
+use super::slab::Slots;
+use super::{Holdings, Target};
+use crate::net::dial::{self, Connecting, Early};
+use crate::net::errno::{Failure, Obstacle, Operation, Resource};
+use crate::net::listener;
+use crate::net::options::plan::Stage;
+use crate::net::options::{Family, OptionPlan};
+use crate::net::pipe::PipePool;
+use crate::observe::tap::Feed;
+use crate::relay::Side;
+use crate::relay::ending::Cause;
+use crate::relay::time::Time;
+
+/// What an engine is made with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Bytes of the scratch buffer.
+    pub scratch_buffer: u32,
+    /// Bytes asked for each pipe.
+    pub pipe_size: u32,
+    /// Bytes of tails and pipes beyond which reads shrink and pipes are refused.
+    pub buffer_limit: u64,
+    /// Spin this long before sleeping.
+    pub busy_poll: Duration,
+    /// Local ports the kernel hands out; see [`dial::may_self_connect`].
+    pub ephemeral_ports: RangeInclusive<u16>,
+}
+
+/// A listener as an engine takes it.
+#[derive(Debug)]
+pub struct Listener {
+    /// Listening, non-blocking.
+    pub fd: OwnedFd,
+    /// Its family, and so that of the sockets it accepts.
+    pub family: Family,
+    /// Options of accepted sockets.
+    pub options: Arc<OptionPlan>,
+}
+
+/// A connection accepted and not yet adopted.
+#[derive(Debug)]
+pub struct Incoming {
+    pub(super) fd: OwnedFd,
+    pub(super) family: Family,
+}
+
+/// The time since an origin, read when it is told to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    origin: Instant,
+    now: Time,
+}
+
+impl Clock {
+    /// `origin` is time zero.
+    fn new(origin: Instant) -> Self {
+        let mut clock = Self {
+            origin,
+            now: Time::ZERO,
+        };
+        clock.read();
+        clock
+    }
+
+    /// Brings it up to date.
+    pub(super) fn read(&mut self) {
+        self.now = Time::from_micros(self.origin.elapsed().as_micros() as u64);
+    }
+
+    /// As it was last read.
+    pub(super) const fn now(&self) -> Time {
+        self.now
+    }
+}
+
+/// What the sessions of a reactor share in its engine.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) kit: Kit,
+    pub(super) clock: Clock,
+    pub(super) busy_poll: Duration,
+    ephemeral_ports: RangeInclusive<u16>,
+}
+
+/// A socket whose connect was started.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) fd: OwnedFd,
+    /// The outcome is still to come.
+    pub(super) connecting: bool,
+    /// See [`dial::may_self_connect`].
+    pub(super) suspect: bool,
+}
+
+impl Common {
+    /// `origin` is time zero.
+    pub(super) fn new(setup: &Setup, origin: Instant) -> Self {
+        Self {
+            kit: Kit {
+                scratch: vec![0; setup.scratch_buffer as usize].into_boxed_slice(),
+                chunks: Chunks::default(),
+                pipes: PipePool::new(setup.pipe_size),
+                held: 0,
+                held_limit: setup.buffer_limit,
+                pipes_used: 0,
+                splice_refused: 0,
+                options_refused: 0,
+            },
+            clock: Clock::new(origin),
+            busy_poll: setup.busy_poll,
+            ephemeral_ports: setup.ephemeral_ports.clone(),
+        }
+    }
+
+    /// Opens a socket and starts to connect it. `client` is the other side, if there is
+    /// one: what waits there may ride on the SYN.
+    pub(super) fn dial(
+        &mut self,
+        client: Option<BorrowedFd<'_>>,
+        target: Target<'_>,
+    ) -> Result<Dialled, Failure> {
+        let Target {
+            endpoint,
+            options,
+            local,
+        } = target;
+        let early = if options.fast_open {
+            Early::of(client)
+        } else {
+            Early::Nothing
+        };
+        let opened = dial::open_for_connect_from(local, endpoint, options, early)?;
+        if let Some(refusal) = opened.refusal {
+            self.kit.options_refused += u64::from(refusal.count);
+        }
+        let connecting = dial::connect(opened.fd.as_fd(), endpoint)?;
+        Ok(Dialled {
+            fd: opened.fd,
+            connecting: connecting == Connecting::InProgress,
+            suspect: dial::may_self_connect(endpoint, &self.ephemeral_ports),
+        })
+    }
+
+    /// Sets what an accepted socket does not inherit from its listener. A refusal was
+    /// reported at start-up already and is no reason to turn a client away.
+    pub(super) fn apply_accepted(&mut self, options: &OptionPlan, incoming: &Incoming) {
+        let applied = options.apply(incoming.fd.as_fd(), Stage::Accepted, incoming.family);
+        if let Err(refusal) = applied {
+            self.kit.options_refused += u64::from(refusal.count);
+        }
+    }
+
+    /// What it holds now.
+    pub(super) const fn holdings(&self) -> Holdings {
+        Holdings {
+            held_bytes: self.kit.held,
+            pipes: self.kit.pipes_used,
+            pipes_pooled: self.kit.pipes.len() as u32,
+            splice_refused: self.kit.splice_refused,
+            options_refused: self.kit.options_refused,
+        }
+    }
+}
+
+/// How a connect ended that was pending, as far as the socket tells; `None`: not yet.
+/// `SO_ERROR` alone says so: an error or hang-up without one, and without writability,
+/// says nothing.
+pub(super) fn connect_outcome(
+    fd: BorrowedFd<'_>,
+    suspect: bool,
+    writable: bool,
+) -> Option<Result<(), Cause>> {
+    match dial::pending_error(fd, Operation::Connect) {
+        Some(failure) => Some(Err(failure.into())),
+        None if suspect && dial::is_self_connect(fd) => Some(Err(Cause::SelfConnect)),
+        None if writable => Some(Ok(())),
+        None => None,
+    }
+}
+
+/// One side of a session, as an engine keeps it.
+pub(super) trait Leg: Default {
+    /// Its descriptor, if it has one.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether nothing that the kernel does for it is under way.
+    fn is_idle(&self) -> bool;
+}
+
+/// The two sides of a session, and the bytes its lanes hold.
+#[derive(Debug, Default)]
+pub(super) struct Conn<L> {
+    generation: u32,
+    pub(super) legs: [L; 2],
+    pub(super) stores: [Store; 2],
+    /// Whoever looks at what its lanes read.
+    pub(super) tap: Option<Box<Feed>>,
+}
+
+impl<L: Leg> Conn<L> {
+    /// Shows what its lanes read to a tap from now on.
+    pub(super) fn set_tap(&mut self, mut feed: Box<Feed>) {
+        let client = self.legs[Side::Client.index()].descriptor();
+        if let Some(local) = client.and_then(listener::local_address) {
+            feed.set_local(local);
+        }
+        self.tap = Some(feed);
+    }
+}
+
+/// Connections by the key of their session. A key of another generation finds nothing.
+#[derive(Debug, Default)]
+pub(super) struct Conns<L: Leg> {
+    slots: Slots<Conn<L>>,
+}
+
+impl<L: Leg> Conns<L> {
+    /// None; allocates nothing.
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: Slots::new(),
+        }
+    }
+
+    /// A slot for another session, or for a connection made ahead.
+    pub(super) fn open(&mut self, key: SessionKey) -> &mut Conn<L> {
+        let conn = self.slots.touch(key.slot);
+        debug_assert!(
+            conn.legs.iter().all(Leg::is_idle),
+            "a slot is used again with operations in flight"
+        );
+        *conn = Conn {
+            generation: key.generation,
+            ..Conn::default()
+        };
+        conn
+    }
+
+    pub(super) fn get(&self, key: SessionKey) -> Option<&Conn<L>> {
+        let conn = self.slots.get(key.slot)?;
+        (conn.generation == key.generation).then_some(conn)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Conn<L>> {
+        let conn = self.slots.get_mut(key.slot)?;
+        (conn.generation == key.generation).then_some(conn)
+    }
+
+    pub(super) fn leg(&self, key: SessionKey, side: Side) -> Option<&L> {
+        Some(&self.get(key)?.legs[side.index()])
+    }
+
+    pub(super) fn leg_mut(&mut self, key: SessionKey, side: Side) -> Option<&mut L> {
+        Some(&mut self.get_mut(key)?.legs[side.index()])
+    }
+
+    /// The descriptor of a side.
+    pub(super) fn fd(&self, key: SessionKey, side: Side) -> Option<BorrowedFd<'_>> {
+        self.leg(key, side)?.descriptor()
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reset => Self::Reset,
+            Failure::BrokenPipe => Self::BrokenPipe,
+            Failure::Refused => Self::Refused,
+            Failure::Unreachable(Obstacle::Source | Obstacle::Interface) => Self::NoSource,
+            Failure::Unreachable(_) => Self::Unreachable,
+            Failure::TimedOut => Self::PeerTimeout,
+            Failure::Exhausted(Resource::Ports) => Self::PortsExhausted,
+            Failure::Exhausted(Resource::Backlog) => Self::Refused,
+            Failure::Exhausted(Resource::ProcessDescriptors | Resource::SystemDescriptors) => {
+                Self::NoDescriptors
+            }
+            Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
+                Self::NoMemory
+            }
+            Failure::Unsupported => Self::Errno(libc::EINVAL),
+            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
+            Failure::ConnectionLost => Self::Reset,
+            Failure::Other(errno) => Self::Errno(errno),
+        }
+    }
+}

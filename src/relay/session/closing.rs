@@ -1,0 +1,222 @@
+//! The last stage of a session: a client that is turned away is told why, both sides
+//! are closed, and when neither is open the session is over.
+//!
+//! ```text
+//!  Refusing ──told──► Parting ──the client ended──► Closing ──no side is open──► End
+//! ```
+//! Invariant: [`Action::End`] is pushed once, here and nowhere else.
+
+use std::time::Duration;
+
+use super::common::{ANSWER_PATIENCE, Common, Context};
+use super::{Action, Answered, Close, Event, Pumped, Stage};
+use crate::relay::ending::Cause;
+use crate::relay::probe;
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+/// How long a client that was turned away may go on sending before it is cut off.
+/// nginx gives `lingering_timeout` 5 s; a client that has read its answer ends at once.
+const PARTING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    phase: Phase,
+    /// Of the phase that is on; `NEVER` for `Closing`: a close that was asked for comes.
+    deadline: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The client is being told why it gets no upstream.
+    Refusing,
+    /// It was told; what it still sends is dropped until it ends: bytes that nobody
+    /// read would make the close a reset, and that may cost the answer.
+    Parting,
+    /// Every side that is open was asked to close.
+    Closing,
+    /// None is.
+    Over,
+}
+
+impl Closing {
+    /// The client is told why not; the reason is known by now.
+    pub(super) fn refuse(from: &'static str, cx: &mut Context<'_>) -> Stage {
+        cx.hang_up(Side::Upstream, Close::Reset);
+        cx.actions.push(Action::Answer);
+        Self::enter(from, Phase::Refusing, cx.now + ANSWER_PATIENCE).stay()
+    }
+
+    /// Closes both sides.
+    pub(super) fn close_all(from: &'static str, how: Close, cx: &mut Context<'_>) -> Stage {
+        for side in Side::BOTH {
+            cx.hang_up(side, how);
+        }
+        for direction in Direction::BOTH {
+            if cx.common.lane(direction).held() > 0 {
+                cx.lose_sink(direction);
+            }
+        }
+        Self::enter(from, Phase::Closing, Time::NEVER)
+            .finish_if_closed(cx)
+            .stay()
+    }
+
+    /// Ends a session that did not end by itself. An orderly end must not claim
+    /// completeness: with bytes still on their way (`unsent`, by side), it is a reset.
+    pub(super) fn cut(
+        from: &'static str,
+        cause: Cause,
+        unsent: [u32; 2],
+        cx: &mut Context<'_>,
+    ) -> Stage {
+        let complete = unsent == [0, 0] && cx.common.lanes.iter().all(|lane| lane.held() == 0);
+        // That a server is down is a failure, and told as one.
+        let orderly = complete && cause != Cause::ServerDown;
+        let how = if orderly {
+            Close::Orderly
+        } else {
+            Close::Reset
+        };
+        Self::close_all(from, how, cx)
+    }
+
+    pub(super) const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    pub(super) const fn pumps(&self, direction: Direction) -> bool {
+        matches!((self.phase, direction), (Phase::Parting, Direction::Up))
+    }
+
+    pub(super) fn check_invariants(&self, common: &Common) {
+        assert!(common.ending.is_some(), "closing without a reason");
+        match self.phase {
+            Phase::Refusing | Phase::Parting => {
+                assert!(common.is_open(Side::Client), "nobody is there to be told");
+            }
+            Phase::Closing => {
+                assert_eq!(
+                    common.hung_up, common.open,
+                    "closing, but a side was left open"
+                );
+            }
+            Phase::Over => assert_eq!(common.open, 0, "over with an open side"),
+        }
+    }
+
+    pub(super) fn on(self, event: Event, cx: &mut Context<'_>) -> Stage {
+        match (event, self.phase) {
+            (Event::Answered(answered), Phase::Refusing) => self.answered(answered, cx),
+            (Event::Ready { side, readiness }, phase) => {
+                cx.common.note(side, readiness);
+                if phase == Phase::Closing || phase == Phase::Over {
+                    return self.stay();
+                }
+                if side == Side::Client && readiness.failed {
+                    return Self::close_all(self.name(), Close::Reset, cx);
+                }
+                if phase == Phase::Parting {
+                    cx.pump(Direction::Up);
+                } else if side == Side::Client && readiness.writable {
+                    cx.actions.push(Action::Answer);
+                }
+                self.stay()
+            }
+            (Event::Pumped { pumped, .. }, Phase::Parting) => self.pumped(pumped, cx),
+            (Event::Looked { .. }, Phase::Refusing) if cx.now >= self.deadline => {
+                Self::close_all(self.name(), Close::Reset, cx)
+            }
+            (Event::Looked { .. }, Phase::Parting) if cx.now >= self.deadline => {
+                Self::close_all(self.name(), Close::Orderly, cx)
+            }
+            (Event::Cut { cause, unsent }, Phase::Refusing | Phase::Parting) => {
+                Self::cut(self.name(), cause, unsent, cx)
+            }
+            (Event::Closed(side), _) => {
+                cx.common.gone(side);
+                self.finish_if_closed(cx).stay()
+            }
+            // It crossed the close that was asked for.
+            (Event::ConnectFailed(_), _) => {
+                cx.common.gone(Side::Upstream);
+                self.finish_if_closed(cx).stay()
+            }
+            (Event::Answered(_), Phase::Parting | Phase::Closing | Phase::Over)
+            | (Event::Pumped { .. }, Phase::Refusing | Phase::Closing | Phase::Over)
+            | (Event::Cut { .. }, Phase::Closing | Phase::Over)
+            | (
+                Event::Looked { .. }
+                | Event::Requested
+                | Event::Vanished(_)
+                | Event::Admitted
+                | Event::Rejected(_)
+                | Event::Connected
+                | Event::Queued
+                | Event::Dequeued
+                | Event::NoServer(_),
+                _,
+            ) => self.stay(),
+        }
+    }
+
+    fn answered(self, answered: Answered, cx: &mut Context<'_>) -> Stage {
+        match answered {
+            Answered::Whole => self.part(cx),
+            // Readiness says when to go on.
+            Answered::Part => self.stay(),
+            Answered::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
+        }
+    }
+
+    /// Ends towards the client, and drops what it still sends.
+    fn part(self, cx: &mut Context<'_>) -> Stage {
+        cx.actions.push(Action::Conclude);
+        let up = cx.common.lane_mut(Direction::Up);
+        up.sink_failed();
+        up.source_ready();
+        cx.pump(Direction::Up);
+        Self::enter(self.name(), Phase::Parting, cx.now + PARTING_PATIENCE).stay()
+    }
+
+    fn pumped(self, pumped: Pumped, cx: &mut Context<'_>) -> Stage {
+        if cx.common.lane(Direction::Up).source_ended() || pumped.failure.is_some() {
+            return Self::close_all(self.name(), Close::Orderly, cx);
+        }
+        self.stay()
+    }
+
+    fn finish_if_closed(self, cx: &mut Context<'_>) -> Self {
+        if self.phase == Phase::Closing && cx.common.open == 0 {
+            cx.actions.push(Action::End);
+            return Self {
+                phase: Phase::Over,
+                ..self
+            };
+        }
+        self
+    }
+
+    fn enter(from: &'static str, phase: Phase, deadline: Time) -> Self {
+        let entered = Self { phase, deadline };
+        probe::visit(from, entered.name());
+        entered
+    }
+
+    const fn stay(self) -> Stage {
+        Stage::Closing(self)
+    }
+
+    const fn name(self) -> &'static str {
+        match self.phase {
+            Phase::Refusing => "Refusing",
+            Phase::Parting => "Parting",
+            Phase::Closing | Phase::Over => "Closing",
+        }
+    }
+}
