@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::kind::{
     Compared, Kind, Optional, Percent, Special, choice, int, reference, text_schema, time,
 };
-use super::raw::{Entry, Node, TableReader, Value};
+use super::raw::{KeyNode, Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::row::{KeyChange, Pairs, Row};
 use super::section::{Section, section};
@@ -290,7 +290,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Check> {
 /// `{ type = "tcp" }`, of which `"tcp"` is short.
 fn table_of_type(word: &Node) -> Node {
     Node {
-        value: Value::Table(vec![Entry {
+        value: Value::Table(vec![KeyNode {
             key: "type".to_owned(),
             key_span: word.span.clone(),
             node: word.clone(),

@@ -1,6 +1,8 @@
 //! Every section of the configuration with its keys, for whoever describes them: the
 //! documentation, the example, the schema.
 
+use std::fmt::Write as _;
+
 use super::check;
 use super::forward::{self, Forward};
 use super::global::Global;
@@ -8,7 +10,7 @@ use super::http_connect::HttpConnect;
 use super::log::Log;
 use super::pool::{self, Pool};
 use super::profile::{self, KeepaliveNumbers};
-use super::row::{Effect, Row};
+use super::row::Row;
 use super::section::Section;
 use super::server::Server;
 use super::tap::{Rotate, Tap, TapFilter};
@@ -73,20 +75,12 @@ pub(super) fn markdown(rows: &[Row]) -> String {
             format!("`{}`", row.key),
             row.words.clone(),
             third,
-            when(row).to_owned(),
+            row.effect.to_string(),
             row.doc.to_owned(),
         ];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
-}
-
-/// How a change takes effect, in a word or two.
-fn when(row: &Row) -> &'static str {
-    match row.effect {
-        Effect::Live => "live",
-        Effect::Rebind => "rebind",
-        Effect::Restart => "restart",
-    }
 }

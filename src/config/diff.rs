@@ -1,6 +1,6 @@
 //! What differs between two configurations, by identity: a forward and a pool are known
 //! by their names, a server and a listener by their addresses. For each difference it is
-//! said what it takes to bring it about in a process that runs ([`Effect`]).
+//! said what it takes to bring it about in a process that runs ([`Applies`]).
 //!
 //! Pure: nothing is looked up, and nothing is changed.
 
@@ -11,7 +11,7 @@ use super::forward::Forward;
 use super::model::Config;
 use super::pool::Pool;
 use super::profile;
-use super::row::{Effect, KeyChange};
+use super::row::{Applies, KeyChange};
 use super::section::Section;
 use super::server::Server;
 use super::tap::TapKey;
@@ -73,7 +73,7 @@ pub struct Difference {
     /// How it differs.
     pub what: What,
     /// What it takes to bring it about.
-    pub effect: Effect,
+    pub effect: Applies,
 }
 
 impl Config {
@@ -82,9 +82,9 @@ impl Config {
     /// Defaults count as values: that a key is written which had this value by default
     /// is no difference.
     pub fn diff(&self, new: &Self) -> Vec<Difference> {
-        let mut found = Found::default();
-        found.section(Subject::Global, &self.global, &new.global);
-        found.section(Subject::Log, &self.log, &new.log);
+        let mut found = Collected::default();
+        found.section(&Subject::Global, &self.global, &new.global);
+        found.section(&Subject::Log, &self.log, &new.log);
         found.profiles(self, new);
         found.forwards(self, new);
         found.pools(self, new);
@@ -93,12 +93,12 @@ impl Config {
 }
 
 #[derive(Default)]
-struct Found {
+struct Collected {
     differences: Vec<Difference>,
 }
 
-impl Found {
-    fn push(&mut self, subject: Subject, what: What, effect: Effect) {
+impl Collected {
+    fn push(&mut self, subject: Subject, what: What, effect: Applies) {
         self.differences.push(Difference {
             subject,
             what,
@@ -118,10 +118,10 @@ impl Found {
         }
     }
 
-    fn section<S: Section>(&mut self, subject: Subject, old: &S, new: &S) {
+    fn section<S: Section>(&mut self, subject: &Subject, old: &S, new: &S) {
         let mut changes = Vec::new();
         old.diff(new, "", &mut changes);
-        self.changes(&subject, changes);
+        self.changes(subject, changes);
     }
 
     /// Tells what is in one of two maps only, and returns what is in both.
@@ -130,7 +130,7 @@ impl Found {
         old: &'m BTreeMap<String, T>,
         new: &'m BTreeMap<String, T>,
         subject: impl Fn(&str) -> Subject,
-        effect: Effect,
+        effect: Applies,
     ) -> Vec<(&'m str, &'m T, &'m T)> {
         let names: BTreeSet<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
         let mut both = Vec::new();
@@ -149,13 +149,13 @@ impl Found {
     fn profiles(&mut self, old: &Config, new: &Config) {
         let subject = |name: &str| Subject::Profile(name.to_owned());
         let (old_ones, new_ones) = (&old.profiles, &new.profiles);
-        for (name, old, options) in self.both(old_ones, new_ones, subject, Effect::Live) {
+        for (name, old, options) in self.both(old_ones, new_ones, subject, Applies::Live) {
             let mut forwards = new.forwards.iter();
             let of_clients = forwards.any(|forward| forward.client_profile == name);
             let mut changes = profile::diff(old, options);
             for change in &mut changes {
                 if !of_clients {
-                    change.effect = Effect::Live;
+                    change.effect = Applies::Live;
                 }
             }
             self.changes(&subject(name), changes);
@@ -169,7 +169,7 @@ impl Found {
         };
         let (old, new) = (by_name(old), by_name(new));
         let subject = |name: &str| Subject::Forward(name.to_owned());
-        for (name, old, new) in self.both(&old, &new, subject, Effect::Rebind) {
+        for (name, old, new) in self.both(&old, &new, subject, Applies::Rebind) {
             self.listeners(old, new);
             let mut changes = Vec::new();
             old.diff(new, "", &mut changes);
@@ -182,36 +182,40 @@ impl Found {
                     old: pool_of(old).as_deref().map(quote),
                     new: pool_of(new).as_deref().map(quote),
                 };
-                self.push(subject(name), what, Effect::Live);
+                self.push(subject(name), what, Applies::Live);
             }
         }
     }
 
     fn listeners(&mut self, old: &Forward, new: &Forward) {
-        let addresses = |forward: &Forward| -> BTreeMap<String, ()> {
-            let listen = forward.listen.iter();
-            listen.map(|address| (address.to_string(), ())).collect()
+        let addresses = |forward: &Forward| -> BTreeSet<String> {
+            forward.listen.iter().map(ToString::to_string).collect()
         };
         let (old, addresses) = (addresses(old), addresses(new));
-        let forward = &new.name;
-        let subject = |address: &str| Subject::Listener {
-            forward: forward.clone(),
-            address: address.to_owned(),
+        let subject = |address: &String| Subject::Listener {
+            forward: new.name.clone(),
+            address: address.clone(),
         };
-        self.both(&old, &addresses, subject, Effect::Rebind);
+        for address in old.difference(&addresses) {
+            self.push(subject(address), What::Removed, Applies::Rebind);
+        }
+        for address in addresses.difference(&old) {
+            self.push(subject(address), What::Added, Applies::Rebind);
+        }
     }
 
     fn pools(&mut self, old: &Config, new: &Config) {
-        let (old, new) = (Pools::of(old), Pools::of(new));
+        let (old, new) = (PoolsByName::of(old), PoolsByName::of(new));
         let subject = |name: &str| Subject::Pool(name.to_owned());
-        for (name, old, new) in self.both(&old.by_name, &new.by_name, subject, Effect::Live) {
-            self.section(subject(name), old.policy, new.policy);
+        for (name, old, new) in self.both(&old.by_name, &new.by_name, subject, Applies::Live) {
+            self.section(&subject(name), old.policy, new.policy);
             let server = |address: &str| Subject::Server {
                 pool: name.to_owned(),
                 address: address.to_owned(),
             };
-            for (address, old, new) in self.both(&old.servers, &new.servers, server, Effect::Live) {
-                self.section(server(address), *old, *new);
+            for (address, old, new) in self.both(&old.servers, &new.servers, server, Applies::Live)
+            {
+                self.section(&server(address), *old, *new);
             }
         }
     }
@@ -228,7 +232,7 @@ fn pool_of(forward: &Forward) -> Option<String> {
 
 /// The pools of a configuration. Those that ranges of ports make from one are one here:
 /// they differ in the ports of their servers alone.
-struct Pools<'c> {
+struct PoolsByName<'c> {
     by_name: BTreeMap<String, OnePool<'c>>,
 }
 
@@ -237,7 +241,7 @@ struct OnePool<'c> {
     servers: BTreeMap<String, &'c Server>,
 }
 
-impl<'c> Pools<'c> {
+impl<'c> PoolsByName<'c> {
     fn of(config: &'c Config) -> Self {
         let mut by_name: BTreeMap<String, OnePool<'c>> = BTreeMap::new();
         let mut seen: BTreeSet<*const Pool> = BTreeSet::new();

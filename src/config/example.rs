@@ -147,7 +147,7 @@ fn without_links(doc: &str) -> String {
         // Writing to a String cannot fail.
         let _ = match to {
             within if within.starts_with('#') => write!(text, "{words}"),
-            to if lead.ends_with('(') || words.ends_with(".md") => write!(text, "docs/{to}"),
+            to if lead.ends_with('(') || words == to => write!(text, "docs/{to}"),
             to => write!(text, "{words} (docs/{to})"),
         };
         rest = behind;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::http_connect::{self, Mode};
 use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema};
 use super::pool::Pool;
-use super::row::{Effect, Row};
+use super::row::{Applies, Row};
 use super::section::section;
 use super::tap::{Tap, TapKey};
 use super::text::quote;
@@ -115,7 +115,7 @@ pub(super) fn own_rows() -> Vec<Row> {
             "name",
             "text",
             "the first address listened on",
-            Effect::Live,
+            Applies::Live,
             "Appears in logs; unique; a range adds the port. Another name is another forward.",
             text_schema(),
         )
@@ -124,7 +124,7 @@ pub(super) fn own_rows() -> Vec<Row> {
             "listen",
             "address or list",
             "required",
-            Effect::Rebind,
+            Applies::Rebind,
             "Where it listens.",
             one_or_list(&text_schema()),
         )
@@ -133,7 +133,7 @@ pub(super) fn own_rows() -> Vec<Row> {
             "upstream",
             "address, list, the name of a pool, or a pool",
             "required, but for `mode = \"http-connect\"`, where it is an error",
-            Effect::Live,
+            Applies::Live,
             "Its servers, and how they are used.",
             upstream,
         )
@@ -149,7 +149,7 @@ pub(super) fn defaults_upstream_row() -> Row {
         "upstream",
         "table",
         "–",
-        Effect::Live,
+        Applies::Live,
         "What pools start from, see [below](#defaultsupstream); in a `[[forward]]` it is where it \
          goes.",
         reference("pool_defaults"),

@@ -16,7 +16,7 @@ use super::kind::{
 };
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::row::{Effect, KeyChange, Pairs, Row};
+use super::row::{Applies, KeyChange, Pairs, Row};
 use super::section::{Section, read_key, section};
 use super::text::{list, quote};
 use super::values;
@@ -56,7 +56,7 @@ section! {
                 "allow",
                 "rule or list",
                 "",
-                Effect::Live,
+                Applies::Live,
                 "Where requests may go: a port for public addresses (`\":443\"`), names \
                  (`\"*.example.com:443\"`), networks (`\"10.0.0.0/8:22\"`); without a port a rule is \
                  for 443.",
@@ -68,7 +68,7 @@ section! {
                 "deny",
                 "rule or list",
                 "",
-                Effect::Live,
+                Applies::Live,
                 "Where they may not, whatever `allow` says; without a port a rule is for every port.",
                 one_or_list(&text_schema()),
             )
@@ -106,12 +106,12 @@ pub(super) fn rows() -> [Row; 2] {
     let mode = choice::<ModeWord>();
     let doc = "http-connect makes it a [forward proxy](http_connect.md): its clients say by an HTTP \
                CONNECT request where to go.";
-    let mode = row_of("mode", &mode, &ModeWord::Tcp, doc, Effect::Live);
+    let mode = row_of("mode", &mode, &ModeWord::Tcp, doc, Applies::Live);
     let mut connect = Row::by_hand(
         "connect",
         "table",
         "",
-        Effect::Live,
+        Applies::Live,
         "Of such a proxy: below.",
         reference("connect"),
     )
@@ -174,7 +174,7 @@ impl Mode {
     pub(super) fn diff(&self, new: &Self, out: &mut Vec<KeyChange>) {
         let change = |key: &str| Compared {
             key: key.to_owned(),
-            effect: Effect::Live,
+            effect: Applies::Live,
         };
         change("mode").texts(Some(self.write()), Some(new.write()), out);
         if let (Self::HttpConnect(old), Self::HttpConnect(new)) = (self, new) {

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::raw::Node;
 use super::report::{Fault, Report};
-use super::row::{Effect, KeyChange, Row};
+use super::row::{Applies, KeyChange, Row};
 use super::text::quote;
 use super::units::{format_duration, format_percent, format_rate, format_size, format_timeout};
 use super::values;
@@ -52,7 +52,7 @@ pub(super) trait Kind {
 /// A key that is compared.
 pub(super) struct Compared {
     pub(super) key: String,
-    pub(super) effect: Effect,
+    pub(super) effect: Applies,
 }
 
 impl Compared {
@@ -76,7 +76,7 @@ pub(super) fn row_of<K: Kind>(
     kind: &K,
     default: &K::Value,
     doc: &'static str,
-    effect: Effect,
+    effect: Applies,
 ) -> Row {
     let default = kind.write(default);
     Row {
@@ -326,13 +326,13 @@ impl Kind for Percent {
 }
 
 /// One of several words.
-pub(super) struct Choice<T>(PhantomData<T>);
+pub(super) struct OneOf<T>(PhantomData<T>);
 
-pub(super) fn choice<T>() -> Choice<T> {
-    Choice(PhantomData)
+pub(super) fn choice<T>() -> OneOf<T> {
+    OneOf(PhantomData)
 }
 
-impl<T: Words> Kind for Choice<T> {
+impl<T: Words> Kind for OneOf<T> {
     type Value = T;
 
     fn read(&self, key: &str, node: &Node, report: &mut Report) -> Option<T> {

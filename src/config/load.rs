@@ -12,7 +12,7 @@ use super::inputs::{FileText, Inputs};
 use super::log::Log;
 use super::model::Config;
 use super::pool::{self, PoolKeys};
-use super::raw::{self, Entry, Node, TableReader, Value};
+use super::raw::{self, KeyNode, Node, TableReader, Value};
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::scope::Scope;
 use super::section::Section;
@@ -153,7 +153,7 @@ fn is_empty_list(node: &Node) -> bool {
 }
 
 /// The entries of `[profile]` or `[upstream]`, whose keys are names.
-fn named_tables<'n>(node: Option<&'n Node>, what: &str, report: &mut Report) -> &'n [Entry] {
+fn named_tables<'n>(node: Option<&'n Node>, what: &str, report: &mut Report) -> &'n [KeyNode] {
     let title = format!("`{what}`");
     let table = node.and_then(|node| TableReader::open(node, title, report));
     let entries = table.map_or(&[][..], |table| table.entries());
@@ -171,7 +171,7 @@ fn named_tables<'n>(node: Option<&'n Node>, what: &str, report: &mut Report) -> 
 
 /// A section of its own, with every default where it is not written.
 fn section<S: Section>(node: Option<&Node>, title: &str, report: &mut Report) -> S {
-    let mut keys = S::Written::default();
+    let mut keys = S::Keys::default();
     if let Some(mut table) = node.and_then(|node| TableReader::open(node, title, report)) {
         keys = S::read(&mut table, report);
         table.close(report, &[]);

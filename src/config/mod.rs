@@ -58,7 +58,7 @@ pub use model::Config;
 pub use names::NameSources;
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use report::{ConfigErrors, Place, Problem};
-pub use row::Effect;
+pub use row::Applies;
 pub use schema::schema;
 pub use server::{AdminState, Server};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};

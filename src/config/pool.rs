@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::check::{Check, CheckKey};
 use super::kind::{
-    Choice, Composite, Kind, Optional, Special, Switch, Timeout, choice, int, one_or_list,
+    Composite, Kind, OneOf, Optional, Special, Switch, Timeout, choice, int, one_or_list,
     reference, text_schema, time,
 };
 use super::profile;
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::row::{Effect, Row};
+use super::row::{Applies, Row};
 use super::section::{Section, section};
 use super::server::{Server, WrittenServer, fail_timeout, max_fails, servers};
 use super::sources;
@@ -110,7 +110,7 @@ pub(super) fn servers_row() -> Row {
         "servers",
         "address, list, or tables as below",
         "required",
-        Effect::Live,
+        Applies::Live,
         "The servers, in order.",
         one_or_list(&server),
     )
@@ -193,7 +193,7 @@ words! {
 }
 
 /// `balance =`, which knows other forwarders' words.
-struct BalanceKey(Choice<Balance>);
+struct BalanceKey(OneOf<Balance>);
 
 impl Kind for BalanceKey {
     type Value = Balance;

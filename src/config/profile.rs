@@ -11,7 +11,7 @@ use super::kind::{
 };
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::row::{Effect, KeyChange, Pairs, Row};
+use super::row::{Applies, KeyChange, Pairs, Row};
 use super::section::{Section, section};
 use super::text::{inline, quote};
 use super::values;
@@ -109,7 +109,7 @@ pub(super) fn rows() -> Vec<Row> {
         "dscp",
         "name or 0 to 63",
         "",
-        Effect::Rebind,
+        Applies::Rebind,
         "Such as `\"ef\"`, `\"af41\"`; instead of `tos`.",
         json!({ "anyOf": [
             { "enum": DSCPS.iter().map(|(name, _)| *name).collect::<Vec<_>>() },
@@ -123,7 +123,7 @@ pub(super) fn rows() -> Vec<Row> {
         "raw",
         "list of tables",
         "",
-        Effect::Rebind,
+        Applies::Rebind,
         "Any option by its numbers: those of setsockopt(2), with an int.",
         json!({ "type": "array", "items": reference("raw") }),
     )
@@ -138,8 +138,8 @@ pub(super) fn rows() -> Vec<Row> {
 /// is in force when it is made.
 fn option_row(option: &'static OptionRow) -> Row {
     let effect = match option.legs {
-        Legs::Connects => Effect::Live,
-        Legs::Listeners | Legs::Both => Effect::Rebind,
+        Legs::Connects => Applies::Live,
+        Legs::Listeners | Legs::Both => Applies::Rebind,
     };
     let kind = kind(option);
     Row {
@@ -408,9 +408,10 @@ impl Kind for KeepaliveKey {
         };
         let mut pairs = Pairs::new();
         numbers.write(&mut pairs);
-        Some(match pairs.is_empty() {
-            true => "true".to_owned(),
-            false => inline(&pairs),
+        Some(if pairs.is_empty() {
+            "true".to_owned()
+        } else {
+            inline(&pairs)
         })
     }
 
@@ -452,7 +453,7 @@ pub(super) fn raw_rows() -> Vec<Row> {
         ("value", "The value, passed as a C `int`.", "1"),
     ];
     keys.map(|(key, doc, example)| {
-        row_of(key, &number, &0, doc, Effect::Rebind)
+        row_of(key, &number, &0, doc, Applies::Rebind)
             .shown("required")
             .example(example)
     })

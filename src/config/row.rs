@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 /// How a changed value takes effect in a process that runs; the greater, the dearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Effect {
+pub enum Applies {
     /// At once, or for each session that begins from then on.
     Live,
     /// With new listeners in place of the old ones: what an accepted connection
@@ -16,7 +16,7 @@ pub enum Effect {
     Restart,
 }
 
-impl fmt::Display for Effect {
+impl fmt::Display for Applies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Live => "live",
@@ -38,7 +38,7 @@ pub(super) struct Row {
     pub(super) has_default: bool,
     /// What it is for, one or more sentences.
     pub(super) doc: &'static str,
-    pub(super) effect: Effect,
+    pub(super) effect: Applies,
     /// A value that shows how it is used, as TOML; the default where there is none.
     /// One behind a `#` cannot stand beside the other examples of its section.
     pub(super) example: Option<&'static str>,
@@ -55,7 +55,7 @@ impl Row {
         key: &'static str,
         words: &str,
         default: &str,
-        effect: Effect,
+        effect: Applies,
         doc: &'static str,
         schema: Json,
     ) -> Self {
@@ -106,5 +106,5 @@ pub(super) struct KeyChange {
     /// The value after.
     pub(super) new: Option<String>,
     /// What the change takes.
-    pub(super) effect: Effect,
+    pub(super) effect: Applies,
 }

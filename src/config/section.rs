@@ -38,19 +38,19 @@ use super::text::inline;
 /// What [`section!`] makes.
 pub(super) trait Section: Sized {
     /// The keys as they are written: `None` for each that is not.
-    type Written: Clone + Default;
+    type Keys: Clone + Default;
 
     /// Its rows, in the order of the documentation.
     fn rows() -> Vec<Row>;
 
     /// Reads every key; what is wrong is reported and left out.
-    fn read(table: &mut TableReader<'_>, report: &mut Report) -> Self::Written;
+    fn read(table: &mut TableReader<'_>, report: &mut Report) -> Self::Keys;
 
     /// What is written in `over`, or else in `base`.
-    fn merge(over: Self::Written, base: &Self::Written) -> Self::Written;
+    fn merge(over: Self::Keys, base: &Self::Keys) -> Self::Keys;
 
     /// With the default of each key that is not written.
-    fn fill(written: Self::Written) -> Self;
+    fn fill(written: Self::Keys) -> Self;
 
     /// Its keys and their values, every default filled in.
     fn write(&self, out: &mut Pairs);
@@ -153,7 +153,7 @@ macro_rules! section {
         #[derive(Debug, Clone, Default)]
         pub(in crate::config) struct $written {
             $( pub(in crate::config) $field: Option<$ty>, )*
-            $($( pub(in crate::config) $part: <$pty as $crate::config::section::Section>::Written, )*)?
+            $($( pub(in crate::config) $part: <$pty as $crate::config::section::Section>::Keys, )*)?
         }
 
         impl Default for $name {
@@ -163,25 +163,25 @@ macro_rules! section {
         }
 
         impl $crate::config::section::Section for $name {
-            type Written = $written;
+            type Keys = $written;
 
             fn rows() -> Vec<$crate::config::row::Row> {
-                #[allow(unused_mut)]
-                let mut rows: Vec<$crate::config::row::Row> = Vec::new();
-                $( rows.extend($hand); )?
-                $( rows.push(
-                    $crate::config::kind::row_of(
-                        section!(@key $field $($key)?),
-                        &$crate::config::section::kind_of::<$ty, _>($kind),
-                        &$default,
-                        concat!($($doc),+).trim_ascii_start(),
-                        $crate::config::row::Effect::$effect,
-                    )
-                    $( .shown($shown) )?
-                    $( .example($example) )?
-                ); )*
-                $($( rows.extend(<$pty as $crate::config::section::Section>::rows()); )*)?
-                rows
+                let groups: Vec<Vec<$crate::config::row::Row>> = vec![
+                    $( $hand, )?
+                    vec![ $(
+                        $crate::config::kind::row_of(
+                            section!(@key $field $($key)?),
+                            &$crate::config::section::kind_of::<$ty, _>($kind),
+                            &$default,
+                            concat!($($doc),+).trim_ascii_start(),
+                            $crate::config::row::Applies::$effect,
+                        )
+                        $( .shown($shown) )?
+                        $( .example($example) )?,
+                    )* ],
+                    $($( <$pty as $crate::config::section::Section>::rows(), )*)?
+                ];
+                groups.into_iter().flatten().collect()
             }
 
             fn read(
@@ -232,7 +232,7 @@ macro_rules! section {
                     let key = section!(@key $field $($key)?);
                     let change = $crate::config::kind::Compared {
                         key: format!("{path}{key}"),
-                        effect: $crate::config::row::Effect::$effect,
+                        effect: $crate::config::row::Applies::$effect,
                     };
                     kind.diff(change, &self.$field, &new.$field, out);
                 } )*

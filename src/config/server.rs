@@ -6,7 +6,7 @@ use super::addresses::{self, Use, Written};
 use super::kind::{Int, Limit, Optional, Switch, Time, choice, int, text_schema, time};
 use super::raw::{Elsewhere, Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::row::{Effect, Row};
+use super::row::{Applies, Row};
 use super::section::{Section, section};
 use super::words::words;
 use crate::net::address::Address;
@@ -25,7 +25,7 @@ section! {
                 "address",
                 "address",
                 "required",
-                Effect::Live,
+                Applies::Live,
                 "Where it is.",
                 text_schema(),
             )

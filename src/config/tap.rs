@@ -15,7 +15,7 @@ use super::kind::{
 };
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report, Span, nearest};
-use super::row::{Effect, KeyChange, Pairs, Row};
+use super::row::{Applies, KeyChange, Pairs, Row};
 use super::section::{Section, section, table};
 use super::text::{inline, list, quote};
 use super::values;
@@ -450,7 +450,7 @@ impl TapKey {
             "tap",
             "table, `\"off\"`",
             "",
-            Effect::Live,
+            Applies::Live,
             "Shows what flows; see below and [tap.md](tap.md).",
             json!({ "anyOf": [{ "enum": ["off", false] }, reference("tap")] }),
         )
@@ -472,7 +472,7 @@ impl TapKey {
         }
         let change = Compared {
             key: "tap".to_owned(),
-            effect: Effect::Live,
+            effect: Applies::Live,
         };
         change.texts(Some(Self::write(old)), Some(Self::write(new)), out);
     }

@@ -3,7 +3,7 @@
 
 use super::check;
 use super::pool::{self, Pool, PoolKeys};
-use super::raw::{Elsewhere, Entry, Node, TableReader};
+use super::raw::{Elsewhere, KeyNode, Node, TableReader};
 use super::report::{Fault, Report, Span};
 use super::section::Section;
 use super::server::{Server, WrittenServer};
@@ -28,7 +28,7 @@ impl WrittenPool {
     }
 
     /// `[upstream.NAME]`.
-    pub(super) fn named(entry: &Entry, base: &PoolKeys, report: &mut Report) -> Self {
+    pub(super) fn named(entry: &KeyNode, base: &PoolKeys, report: &mut Report) -> Self {
         let title = format!("[upstream.{}]", entry.key);
         let mut pool = Self::of(Vec::new(), base);
         if let Some(table) = TableReader::open(&entry.node, &title, report) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Key};
 
-use super::node::{Entry, Node, Value};
+use super::node::{KeyNode, Node, Value};
 use super::toml;
 use crate::config::inputs::{Override, Pair};
 use crate::config::report::{Fault, Report, SourceId, SourceKind, Span, nearest};
@@ -37,7 +37,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
         }
         (None, None) => return,
     };
-    let entry = |key: &str, span: Span, text: &Option<String>| Entry {
+    let entry = |key: &str, span: Span, text: &Option<String>| KeyNode {
         key: key.to_owned(),
         key_span: span.clone(),
         node: Node {
@@ -61,7 +61,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
                     forwards.push(forward);
                 }
             }
-            None => entries.push(Entry {
+            None => entries.push(KeyNode {
                 key: "forward".to_owned(),
                 key_span: span.clone(),
                 node: Node {
@@ -186,7 +186,7 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
         };
         let at = entries.iter().position(|entry| entry.key == *key);
         let at = at.unwrap_or_else(|| {
-            entries.push(Entry {
+            entries.push(KeyNode {
                 key: key.clone(),
                 key_span: key_span.clone(),
                 node: Node {

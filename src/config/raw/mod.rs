@@ -7,6 +7,6 @@ mod table;
 mod toml;
 
 pub(super) use arguments::{add_override, add_pair};
-pub(super) use node::{Entry, Node, Value};
+pub(super) use node::{KeyNode, Node, Value};
 pub(super) use table::{Elsewhere, TableReader};
 pub(super) use toml::parse_file;

@@ -19,12 +19,12 @@ pub(in crate::config) enum Value {
     /// Nothing in a configuration is a date; kept so that the error can say so.
     Date,
     Array(Vec<Node>),
-    Table(Vec<Entry>),
+    Table(Vec<KeyNode>),
 }
 
 /// `key = value`. Keys of a table are unique.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::config) struct Entry {
+pub(in crate::config) struct KeyNode {
     pub(in crate::config) key: String,
     pub(in crate::config) key_span: Span,
     pub(in crate::config) node: Node,
@@ -32,7 +32,7 @@ pub(in crate::config) struct Entry {
 
 impl Node {
     /// The entry of a table; `None` where there is none or this is no table.
-    pub(in crate::config) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(in crate::config) fn entry(&self, key: &str) -> Option<&KeyNode> {
         match &self.value {
             Value::Table(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,

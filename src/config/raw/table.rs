@@ -1,14 +1,14 @@
 //! Reading one table key by key: remembers which keys were asked for, so that what
 //! is left over can be refused with the nearest known name.
 
-use super::node::{Entry, Node, Value};
+use super::node::{KeyNode, Node, Value};
 use crate::config::report::{Fault, Report, nearest};
 
 /// A table being read. Every key it may have is asked for once; [`Self::close`]
 /// refuses the rest.
 pub(in crate::config) struct TableReader<'n> {
     node: &'n Node,
-    entries: &'n [Entry],
+    entries: &'n [KeyNode],
     /// How errors call the table: `[global]`.
     title: String,
     known: Vec<&'static str>,
@@ -83,7 +83,7 @@ impl<'n> TableReader<'n> {
     }
 
     /// Every entry, for tables whose keys are names that the user chose.
-    pub(in crate::config) fn entries(&self) -> &'n [Entry] {
+    pub(in crate::config) fn entries(&self) -> &'n [KeyNode] {
         self.entries
     }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table, TableLike, TomlError};
 
-use super::node::{Entry, Node, Value};
+use super::node::{KeyNode, Node, Value};
 use crate::config::report::{Fault, Report, SourceId, Span};
 
 /// Syntax errors looked for in one file.
@@ -201,7 +201,7 @@ fn table_like(source: SourceId, table: &dyn TableLike, place: &Range<usize>) -> 
         .map(|(name, item)| {
             let key = table.key(name).and_then(toml_edit::Key::span);
             let key = key.unwrap_or(place.clone());
-            Entry {
+            KeyNode {
                 key: name.to_owned(),
                 node: node(source, item, &key),
                 key_span: Span { source, range: key },

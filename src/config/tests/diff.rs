@@ -1,7 +1,7 @@
 //! What two configurations differ in, and what it takes.
 
 use super::good;
-use crate::config::Effect;
+use crate::config::Applies;
 
 /// The differences as lines.
 fn differences(old: &str, new: &str) -> Vec<String> {
@@ -200,5 +200,5 @@ fn a_proxy_is_compared_rule_by_rule() {
 
 #[test]
 fn effects_are_ordered_by_what_they_cost() {
-    assert!(Effect::Live < Effect::Rebind && Effect::Rebind < Effect::Restart);
+    assert!(Applies::Live < Applies::Rebind && Applies::Rebind < Applies::Restart);
 }

@@ -11,7 +11,7 @@ use crate::config::describe::{Described, markdown, sections};
 use crate::config::kind::{Limit, Switch, choice, int, size, time};
 use crate::config::raw::{TableReader, parse_file};
 use crate::config::report::{Report, SourceKind};
-use crate::config::row::{Effect, Pairs};
+use crate::config::row::{Applies, Pairs};
 use crate::config::schema::object;
 use crate::config::section::{Section, section, table};
 use crate::config::words::words;
@@ -130,10 +130,11 @@ fn a_key_of_the_table_is_printed_as_it_is_read() {
     toy.write(&mut pairs);
     let keys: Vec<&str> = pairs.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, KEYS);
-    let text: String = pairs
+    let lines: Vec<String> = pairs
         .iter()
         .map(|(key, value)| format!("{key} = {value}\n"))
         .collect();
+    let text = lines.concat();
     assert_eq!(read(&text), (toy, String::new()));
 }
 
@@ -199,18 +200,18 @@ fn a_key_of_the_table_is_compared() {
     assert_eq!(
         changes,
         [
-            ("toy.pieces_max", Some("12"), Some("3"), Effect::Rebind),
+            ("toy.pieces_max", Some("12"), Some("3"), Applies::Rebind),
             (
                 "toy.carton.lasts",
                 Some("\"1m\""),
                 Some("\"1s\""),
-                Effect::Live
+                Applies::Live
             ),
             (
                 "toy.wheels_turn",
                 Some("true"),
                 Some("false"),
-                Effect::Restart
+                Applies::Restart
             ),
         ]
     );

@@ -116,7 +116,7 @@ fn what_makes_no_tap_is_refused_with_a_remedy() {
         ("{ format = \"hex\", filter = { client = [] } }", "nobody"),
         (
             "{ format = \"hex\", filter = { client = \"10.0.0.1/8\" } }",
-            "\"10.0.0.0/8\"",
+            "write 10.0.0.0/8",
         ),
         (
             "{ format = \"hex\", filter = { client = \"10.0.0.0/33\" } }",
