@@ -24,7 +24,7 @@ use crate::bench::subjects::{self, Subject};
 use crate::bench::{machine, netns, stats};
 use crate::config::units::parse_duration;
 use crate::net::limits;
-use crate::observe::log::timestamp;
+use crate::observe::timestamp::timestamp;
 
 const EXAMPLES: &str = "\
 Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any command
@@ -32,7 +32,8 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   of each session are shown, to /dev/null) thalweg:connect (an HTTP CONNECT proxy)
   thalweg:warm (connections kept ready), joined by +; also KEY=VALUE as for --set;
   nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one; KIND@PATH takes
-  another binary; cmd:COMMAND has {listen} and {upstream} in it
+  another binary; forwards=N and servers=N (thalweg, nginx, haproxy) give it a large
+  configuration, compared with the same subject without; cmd:COMMAND has {listen} and {upstream} in it
 
 Shapes: bulk-up bulk-down bulk-both rr crr ping mix burst, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
@@ -49,6 +50,8 @@ Examples:
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
   thalweg bench --subjects thalweg,nginx --layout own-core --shapes \\
     mix:bulk=50:flows=200:direction=up --check-one-in 50
+  thalweg bench --subjects thalweg,thalweg:forwards=8000,nginx,nginx:forwards=8000 \\
+    --shapes crr,rr --starts 5
   thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
   thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";
 
@@ -93,6 +96,10 @@ pub struct Args {
     /// Threads of the generator and of the origin [default: one for each of their CPUs]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Start every subject so often and say what that costs, 0 for not at all
+    #[arg(long, value_name = "COUNT", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=1000))]
+    starts: u16,
     /// Idle sessions for the memory figure, 0 for none [default: 1000]
     #[arg(long, value_name = "COUNT")]
     idle_sessions: Option<usize>,
@@ -310,6 +317,7 @@ fn options(
         duration,
         workers: usize::from(args.workers),
         threads: args.threads.map(usize::from),
+        starts: usize::from(args.starts),
         // What a session weighs does not depend on the path; opening many over a long
         // one takes minutes.
         idle_sessions: args

@@ -20,7 +20,7 @@ use crate::bench::path::PathSpec;
 use crate::bench::{machine, socket};
 use crate::config::units::parse_duration;
 use crate::net::limits;
-use crate::observe::log::timestamp;
+use crate::observe::timestamp::timestamp;
 use crate::tune::measure::Terms;
 use crate::tune::objective::Objective;
 use crate::tune::report::{self, Occasion, Report};

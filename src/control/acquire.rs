@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, LogLevel, Mode, Reactors};
+use crate::config::{Config, DataPath, EngineChoice, Forward, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::dial;
@@ -18,6 +18,7 @@ use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -106,14 +107,11 @@ impl Acquired {
         let lookups = desk.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
-        log.line(
-            LogLevel::Info,
-            format!(
-                "{count} reactors, engine {}, up to {} sessions",
-                kind.name(),
-                gate.max()
-            ),
-        );
+        log.notice(Notice::Starting {
+            reactors: count,
+            engine: kind.name(),
+            sessions_max: gate.max(),
+        });
         let origin = Instant::now();
         let reactors = shares
             .into_iter()
@@ -187,15 +185,11 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
             .map_err(StartError::Engine),
         EngineChoice::Auto => {
             let found = choice::best();
-            let level = if found.refused {
-                LogLevel::Warn
-            } else {
-                LogLevel::Info
-            };
-            log.line(
-                level,
-                format!("engine {}: {}", found.kind.name(), found.reason),
-            );
+            log.notice(Notice::EngineChosen {
+                engine: found.kind.name(),
+                reason: found.reason,
+                refused: found.refused,
+            });
             Ok(found.kind)
         }
     }
@@ -236,6 +230,7 @@ fn listen(
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
     // Held back until all could be bound.
     let mut opened = Vec::new();
+    let mut told = Vec::new();
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
@@ -256,13 +251,14 @@ fn listen(
             for (reactor, share) in shares.iter_mut().enumerate() {
                 share.add(bound.take_share(reactor), *id, at, &plan);
             }
-            for local in bound.locals() {
-                let text = format!("listening on {local} forward={}", config.name);
-                log.line(LogLevel::Info, text);
-            }
+            told.extend(bound.locals().iter().map(|local| Notice::Listening {
+                listener: local.clone(),
+                forward: config.name.as_str().into(),
+            }));
             opened.push((*id, bound));
         }
     }
+    log.report(told);
     held.listeners.extend(opened);
     Ok(shares)
 }
@@ -309,16 +305,21 @@ fn report_options(plan: &Plan<'_>, log: &Log) {
         }
     }
     for (leg, options, forward, others) in told {
-        let whose = match others {
-            0 => format!("forward {forward}"),
-            1 => format!("forward {forward} and another"),
-            others => format!("forward {forward} and {others} others"),
-        };
         for shortfall in options.granted(leg) {
-            log.line(LogLevel::Warn, format!("{whose}, {leg} leg: {shortfall}"));
+            log.notice(Notice::OptionShort {
+                forward: forward.as_str().into(),
+                others,
+                leg,
+                shortfall,
+            });
         }
         for advice in options.advice() {
-            log.line(LogLevel::Warn, format!("{whose}, {leg} leg: {advice}"));
+            log.notice(Notice::OptionAdvice {
+                forward: forward.as_str().into(),
+                others,
+                leg,
+                advice,
+            });
         }
     }
 }
@@ -380,14 +381,12 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
         .is_some_and(|max| max > gate.max())
     {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
-        log.line(
-            LogLevel::Warn,
-            format!(
-                "max_connections {wanted} needs {needed} descriptors, the hard limit is {descriptors}: \
-                 {} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)",
-                gate.max()
-            ),
-        );
+        log.notice(Notice::DescriptorsShort {
+            wanted,
+            needed,
+            limit: descriptors,
+            sessions_max: gate.max(),
+        });
     }
     gate
 }

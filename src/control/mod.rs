@@ -25,9 +25,10 @@ mod upstreams;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, LogLevel};
+use crate::config::Config;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
 use crate::relay::ending::Cause;
 
@@ -164,10 +165,10 @@ impl Running {
             // Two loads beside a running reactor: an end may be seen before its start.
             .map(|counters| counters.accepted.saturating_sub(counters.ended))
             .sum();
-        self.log.line(
-            LogLevel::Info,
-            format!("draining: {live} sessions, up to {:?}", self.drain_timeout),
-        );
+        self.log.notice(Notice::Draining {
+            sessions: live,
+            timeout: self.drain_timeout,
+        });
         self.order(&Order::Drain);
         let deadline = Instant::now().checked_add(self.drain_timeout);
         let cause = loop {
@@ -231,7 +232,6 @@ impl Running {
             // One that is stuck is reported as it was.
             pending.is_done_by(deadline);
         }
-        report::log_counters(&self.log, &self.snapshots());
-        report::log_servers(&self.log, &self.upstreams.servers());
+        report::tell(&self.log, &self.snapshots(), &self.upstreams.servers());
     }
 }

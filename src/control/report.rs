@@ -1,49 +1,32 @@
-//! The metrics as log lines.
+//! What is told at SIGUSR1 and at the end.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::LogLevel;
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::observe::log::Log;
-use crate::observe::metrics::render;
+use crate::observe::notice::Notice;
 use crate::reactor::upstream::server::Server;
 
-/// Logs the sum over the reactors, then how the connections spread.
-pub(super) fn log_counters(log: &Log, reactors: &[Snapshot]) {
+/// Logs the sum over the reactors, how the connections spread, and of each server its
+/// state and what came of dialling it. All at once: see [`Log::report`].
+pub(super) fn tell(log: &Log, reactors: &[Snapshot], servers: &[Arc<Server>]) {
     let total = reactors
         .iter()
         .copied()
         .fold(Snapshot::default(), Snapshot::plus);
-    let process = ProcessSnapshot {
-        log_dropped: log.dropped(),
+    let counters = Notice::Counters {
+        counters: Box::new(total),
+        process: ProcessSnapshot {
+            log_dropped: log.dropped(),
+        },
     };
-    let mut line = String::from("counters");
-    render::text(&total, &mut line);
-    render::text(&process, &mut line);
-    log.line(LogLevel::Info, line);
-    if reactors.len() > 1 {
-        log.line(LogLevel::Info, spread(reactors));
-    }
-}
-
-/// Logs a line for each server: its state, and what came of dialling it.
-pub(super) fn log_servers(log: &Log, servers: &[Arc<Server>]) {
-    for server in servers {
-        log.line(LogLevel::Info, line_of(server));
-    }
-}
-
-fn line_of(server: &Server) -> String {
-    let settings = server.settings();
-    let mut line = format!(
-        "server {} pool={}",
-        settings.endpoint,
-        settings.pool.escape_debug()
-    );
-    render::text(&figures(server), &mut line);
-    line
+    let spread = (reactors.len() > 1).then(|| spread(reactors));
+    let servers = servers.iter().map(|server| Notice::Server {
+        server: server.name(),
+        figures: Box::new(figures(server)),
+    });
+    log.report([counters].into_iter().chain(spread).chain(servers));
 }
 
 /// What is told of a server.
@@ -70,13 +53,11 @@ fn figures(server: &Server) -> ServerSnapshot {
 
 /// SO_REUSEPORT spreads by a hash of the addresses: with few clients it can be
 /// far from even, and then one core limits the whole.
-fn spread(reactors: &[Snapshot]) -> String {
-    let mut line = String::from("spread of accepted connections over reactors");
-    for (index, counters) in reactors.iter().enumerate() {
-        let _ = write!(line, " {index}={}", counters.accepted);
+fn spread(reactors: &[Snapshot]) -> Notice {
+    Notice::Spread {
+        accepted: reactors.iter().map(|counters| counters.accepted).collect(),
+        busiest_to_mean: unevenness(reactors),
     }
-    let _ = write!(line, " busiest_to_mean={:.2}", unevenness(reactors));
-    line
 }
 
 /// The busiest reactor's share over the mean; 1 is even.
@@ -100,7 +81,7 @@ mod tests {
             accepted,
             ..Snapshot::default()
         };
-        let line = spread(&[reactor(30), reactor(10)]);
+        let line = spread(&[reactor(30), reactor(10)]).to_string();
         assert!(line.ends_with("0=30 1=10 busiest_to_mean=1.50"), "{line}");
         assert!((unevenness(&[reactor(0), reactor(0)]) - 1.0).abs() < f64::EPSILON);
     }

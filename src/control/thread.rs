@@ -14,12 +14,12 @@ use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::proxy::{Desk, Post};
-use crate::config::LogLevel;
 use crate::engine::choice::{self, Waker};
 use crate::engine::{Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{Reactor, Setup, Verdict};
 use crate::relay::ending::Cause;
@@ -173,13 +173,12 @@ fn main(
     if let Some(cpu) = pin
         && let Err(error) = limits::pin_to_cpu(cpu)
     {
-        log.line(
-            LogLevel::Warn,
-            format!(
-                "reactor {}: cannot stay on CPU {cpu}: {error}",
-                setup.reactor
-            ),
-        );
+        let reactor = setup.reactor;
+        log.notice(Notice::NotPinned {
+            reactor,
+            cpu,
+            error,
+        });
     }
     let work = Job {
         setup,
@@ -217,12 +216,14 @@ impl choice::Work for Job<'_> {
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            work(Reactor::new(engine, self.setup), self.inbox, &self.log);
+            let number = self.setup.reactor;
+            let reactor = Reactor::new(engine, self.setup);
+            work(reactor, number, self.inbox, &self.log);
         }
     }
 }
 
-fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Message>, log: &Log) {
+fn work<E: Engine>(mut reactor: Reactor<E>, number: u16, inbox: &Receiver<Message>, log: &Log) {
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
@@ -251,10 +252,10 @@ fn work<E: Engine>(mut reactor: Reactor<E>, inbox: &Receiver<Message>, log: &Log
             }
             Err(error) => {
                 // epoll_wait fails only on misuse; go on would be to spin.
-                log.line(
-                    LogLevel::Error,
-                    format!("a reactor stops: waiting for events failed: {error}"),
-                );
+                log.notice(Notice::ReactorStops {
+                    reactor: number,
+                    error,
+                });
                 return;
             }
         }

@@ -20,6 +20,7 @@ use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
 use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
 use crate::relay::id::{NameId, PoolId, ServerId};
@@ -271,14 +272,10 @@ impl Upstreams {
             }
             if changed {
                 pool.rebuild();
-                log.line(
-                    config::LogLevel::Info,
-                    format!(
-                        "upstream {}: {} servers",
-                        pool.label,
-                        pool.set.members().len()
-                    ),
-                );
+                log.notice(Notice::PoolChanged {
+                    pool: pool.label.clone(),
+                    servers: pool.set.members().len(),
+                });
                 self.tell(pool);
             }
         }
@@ -380,7 +377,7 @@ fn plans(pools: &[Pool]) -> Vec<CheckPlan> {
             }
             plans.push(CheckPlan {
                 id: settings.id,
-                label: format!("{} of {}", settings.endpoint, settings.pool),
+                pool: settings.pool.clone(),
                 host: settings.host.clone(),
                 endpoint: settings.endpoint.clone(),
                 options: options.clone(),

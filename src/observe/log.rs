@@ -12,10 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::ser::{SerializeMap, Serializer};
 
 use crate::config::{LogFormat, LogLevel, LogTarget};
+use crate::observe::notice::Notice;
 use crate::observe::record::SessionRecord;
+use crate::observe::timestamp::timestamp;
 
 /// Entries that may wait to be written: at 10,000 sessions a second a fifth of
 /// a second.
@@ -32,14 +36,21 @@ const BATCHES_IDLE: u32 = 50;
 /// An entry of the log.
 #[derive(Debug)]
 enum Entry {
-    Line {
-        at: SystemTime,
-        level: LogLevel,
-        text: String,
-    },
+    Notice(Said),
+    /// Notices that are said together, and take one place in the queue.
+    Report(Vec<Said>),
     Session(Box<SessionRecord>),
     /// The last entry: write what came before and end.
     Close,
+}
+
+/// A notice, and when it was said.
+#[derive(Debug)]
+struct Said {
+    at: SystemTime,
+    notice: Notice,
+    /// How many like it were not said before it.
+    suppressed: u64,
 }
 
 /// A handle for whoever logs; cheap to clone.
@@ -91,15 +102,34 @@ impl Log {
         level <= self.level
     }
 
-    /// Logs a line, if its level is enabled.
-    pub fn line(&self, level: LogLevel, text: impl Into<String>) {
-        if self.enabled(level) {
-            self.push(Entry::Line {
+    /// Says something, if its level is enabled.
+    pub fn notice(&self, notice: Notice) {
+        self.notice_after(0, notice);
+    }
+
+    /// Says something that a throttle kept back so many times.
+    pub fn notice_after(&self, suppressed: u64, notice: Notice) {
+        if self.enabled(notice.level()) {
+            self.push(Entry::Notice(Said {
                 at: SystemTime::now(),
-                level,
-                text: text.into(),
-            });
+                notice,
+                suppressed,
+            }));
         }
+    }
+
+    /// Says many things at once. However many there are, they take one place in the
+    /// queue: a report of thousands of servers costs no session its record.
+    pub fn report(&self, notices: impl IntoIterator<Item = Notice>) {
+        let at = SystemTime::now();
+        let notices = notices.into_iter();
+        let enabled = notices.filter(|notice| self.enabled(notice.level()));
+        let said = enabled.map(|notice| Said {
+            at,
+            notice,
+            suppressed: 0,
+        });
+        self.push(Entry::Report(said.collect()));
     }
 
     /// Logs the record of a session.
@@ -113,8 +143,13 @@ impl Log {
     }
 
     fn push(&self, entry: Entry) {
+        let lines = match &entry {
+            Entry::Report(notices) => notices.len() as u64,
+            Entry::Notice(_) | Entry::Session(_) => 1,
+            Entry::Close => 0,
+        };
         if self.queue.try_send(entry).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
 }
@@ -168,18 +203,15 @@ impl Writer {
             idle = if batch.entries == 0 { idle + 1 } else { 0 };
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > reported {
-                let text = format!(
-                    "the log lost {} entries ({dropped} in all)",
-                    dropped - reported
-                );
-                self.render(
-                    Entry::Line {
-                        at: SystemTime::now(),
-                        level: LogLevel::Warn,
-                        text,
+                let said = Said {
+                    at: SystemTime::now(),
+                    notice: Notice::LogLost {
+                        lost: dropped - reported,
+                        total: dropped,
                     },
-                    &mut batch.text,
-                );
+                    suppressed: 0,
+                };
+                said.render(self.format, &mut batch.text);
             }
             let lost = self.write(&batch.text);
             if lost == 0 {
@@ -247,14 +279,13 @@ impl Writer {
     fn render(&self, entry: Entry, out: &mut Vec<u8>) {
         // Writing to a Vec cannot fail.
         let _ = match (entry, self.format) {
-            (Entry::Line { at, level, text }, LogFormat::Text) => {
-                writeln!(out, "{} {} {}", timestamp(at), name(level), one_line(&text))
+            (Entry::Notice(said), format) => {
+                said.render(format, out);
+                Ok(())
             }
-            (Entry::Line { at, level, text }, LogFormat::Json) => {
-                let line = serde_json::json!({
-                    "time": timestamp(at), "kind": "line", "level": name(level).to_lowercase(), "message": text,
-                });
-                writeln!(out, "{line}")
+            (Entry::Report(notices), format) => {
+                notices.iter().for_each(|said| said.render(format, out));
+                Ok(())
             }
             (Entry::Session(record), LogFormat::Text) => {
                 writeln!(out, "{} INFO {record}", timestamp(record.at))
@@ -265,12 +296,59 @@ impl Writer {
     }
 }
 
-const fn name(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "ERROR",
-        LogLevel::Warn => "WARN",
-        LogLevel::Info => "INFO",
-        LogLevel::Debug => "DEBUG",
+impl Said {
+    fn render(&self, format: LogFormat, out: &mut Vec<u8>) {
+        match format {
+            LogFormat::Text => self.text(out),
+            LogFormat::Json => self.json(out),
+        }
+    }
+
+    fn text(&self, out: &mut Vec<u8>) {
+        let mut text = self.notice.to_string();
+        for (_, field) in self.notice.fields() {
+            field.text(&mut text);
+        }
+        let level = match self.notice.level() {
+            LogLevel::Error => "ERROR",
+            LogLevel::Warn => "WARN",
+            LogLevel::Info => "INFO",
+            LogLevel::Debug => "DEBUG",
+        };
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{} {level} {}", timestamp(self.at), one_line(&text));
+        let _ = match self.suppressed {
+            0 => writeln!(out),
+            more => writeln!(out, " ({more} more since it was said last)"),
+        };
+    }
+
+    /// Names that every line has, then those of the notice, then the sentence.
+    fn json(&self, out: &mut Vec<u8>) {
+        let mut json = serde_json::Serializer::new(&mut *out);
+        // Strings, numbers and lists of them always serialise, and a Vec takes all.
+        if let Ok(mut object) = json.serialize_map(None) {
+            let _ = object.serialize_entry("time", &timestamp(self.at));
+            let _ = object.serialize_entry("kind", self.notice.kind().name());
+            let level = match self.notice.level() {
+                LogLevel::Error => "error",
+                LogLevel::Warn => "warn",
+                LogLevel::Info => "info",
+                LogLevel::Debug => "debug",
+            };
+            let _ = object.serialize_entry("level", level);
+            for (name, field) in self.notice.fields() {
+                field.json(name, &mut |name, value| {
+                    let _ = object.serialize_entry(name, &value);
+                });
+            }
+            if self.suppressed > 0 {
+                let _ = object.serialize_entry("suppressed", &self.suppressed);
+            }
+            let _ = object.serialize_entry("message", &self.notice.to_string());
+            let _ = object.end();
+        }
+        out.push(b'\n');
     }
 }
 
@@ -288,42 +366,9 @@ fn one_line(text: &str) -> String {
         })
 }
 
-/// RFC 3339 in UTC with milliseconds. Days to a date by the civil calendar
-/// (Hinnant, "chrono-compatible low-level date algorithms").
-pub fn timestamp(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 {
-        month_shifted + 3
-    } else {
-        month_shifted - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timestamps_are_rfc_3339() {
-        let at =
-            |seconds: u64, millis: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
-        assert_eq!(timestamp(at(0, 0)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(at(951_782_399, 999)), "2000-02-28T23:59:59.999Z");
-        assert_eq!(timestamp(at(951_782_400, 0)), "2000-02-29T00:00:00.000Z");
-        assert_eq!(timestamp(at(1_795_159_454, 1)), "2026-11-20T07:24:14.001Z");
-    }
 
     #[test]
     fn b72_control_bytes_cannot_forge_a_line() {
@@ -333,9 +378,11 @@ mod tests {
     #[test]
     fn b71_a_target_that_fails_costs_entries_and_they_are_counted() {
         let target = LogTarget::File("/dev/full".into());
-        let (log, writer) = Log::start(LogLevel::Info, LogFormat::Text, &target).unwrap();
+        let (log, writer) = Log::start(LogLevel::Debug, LogFormat::Text, &target).unwrap();
         for n in 0..10 {
-            log.line(LogLevel::Info, format!("line {n}"));
+            log.notice(Notice::NameUnchanged {
+                name: n.to_string(),
+            });
         }
         writer.finish(Duration::from_secs(5));
         assert_eq!(log.dropped(), 10);

@@ -1,9 +1,13 @@
-//! What a person sees of the forwarder: counters of each reactor ([`counters`]),
-//! the record of each session ([`record`]), and the log that never blocks a
+//! What a person sees of the forwarder: metrics ([`metrics`], with the tables in
+//! [`counters`]), the record of each session ([`record`]), what happens in operation
+//! ([`notice`], no more often than [`throttle`] lets it) and the log that never blocks a
 //! reactor ([`log`]); and, where it is asked for, of the traffic ([`tap`]).
 
 pub mod counters;
 pub mod log;
 pub mod metrics;
+pub mod notice;
 pub mod record;
 pub mod tap;
+pub mod throttle;
+pub mod timestamp;

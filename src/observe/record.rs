@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::timestamp::timestamp;
 use crate::relay::ending::{Cause, Ending};
 use crate::relay::lane::{Fallback, Lane};
 
@@ -179,7 +180,7 @@ impl SessionRecord {
     /// One line of JSON, without the newline.
     pub fn to_json(&self) -> String {
         let json = Json {
-            time: super::log::timestamp(self.at),
+            time: timestamp(self.at),
             kind: self.kind(),
             forward: &self.forward,
             reactor: self.reactor,

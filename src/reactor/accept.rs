@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::proxying::Proxying;
-use super::{Complaint, Entry, Forward, Listener, Reactor};
+use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::config::SessionLog;
 use crate::engine::{AcceptError, Engine, ListenerId};
@@ -19,6 +19,7 @@ use crate::net::dial::Local;
 use crate::net::limits;
 use crate::net::options::Family;
 use crate::net::options::plan::Stage;
+use crate::observe::notice::{Kind, Notice, Subject};
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Event as SessionEvent, Session};
 use crate::relay::time::Time;
@@ -262,15 +263,23 @@ impl<E: Engine> Reactor<E> {
         self.doors.gate.review();
         if first {
             self.ctx.counters.limit_pauses.add(1);
-            let name = self.doors.listeners[index].setup.forward.name.clone();
-            self.ctx.complain(Complaint::Accept, || match full {
-                Full::Forward { live, max } => format!(
-                    "forward {name}: {live} connections, its max_connections is {max}; new ones wait"
-                ),
-                Full::Process { live, max } => format!(
-                    "{live} connections over all forwards, the limit is {max}; new ones wait (forward {name})"
-                ),
-            });
+            let forward = &self.doors.listeners[index].setup.forward;
+            let name = || forward.name.clone();
+            match full {
+                Full::Forward { live, max } => {
+                    let subject = Subject::Forward(forward.id);
+                    self.ctx.complain(Kind::ForwardFull, subject, || {
+                        let forward = name();
+                        Notice::ForwardFull { forward, live, max }
+                    });
+                }
+                Full::Process { live, max } => {
+                    self.ctx.complain(Kind::ProcessFull, Subject::Process, || {
+                        let forward = name();
+                        Notice::ProcessFull { forward, live, max }
+                    });
+                }
+            }
         }
     }
 
@@ -283,21 +292,19 @@ impl<E: Engine> Reactor<E> {
                     self.doors.listeners[index].knocked = false;
                 }
                 self.starve(now);
-                self.ctx.complain(Complaint::Accept, || {
-                    format!(
-                        "accepting pauses: {}; connections wait in the accept queue",
-                        cause.name()
-                    )
+                let reactor = self.ctx.reactor;
+                self.ctx.complain(Kind::AcceptPaused, Subject::Process, || {
+                    Notice::AcceptPaused { reactor, cause }
                 });
             }
             AcceptError::Broken(errno) => {
                 self.starve(now);
-                let address = self.doors.address(index as u32);
-                self.ctx.complain(Complaint::Accept, || {
-                    format!(
-                        "listener {address}: accept failed: {}",
-                        std::io::Error::from_raw_os_error(errno)
-                    )
+                let doors = &self.doors;
+                let subject = Subject::Listener(doors.listeners[index].setup.id);
+                self.ctx.complain(Kind::AcceptFailed, subject, || {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    let listener = doors.address(index as u32);
+                    Notice::AcceptFailed { listener, error }
                 });
             }
         }

@@ -5,17 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::sessions::Sessions;
-use crate::config::LogLevel;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::{Kind, Notice, Subject};
+use crate::observe::throttle::{self, Throttle};
 use crate::relay::time::Time;
-
-/// Between lines about the same trouble (no descriptors, no ports …).
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -28,7 +25,7 @@ pub(super) struct Ctx<E: Engine> {
     pub(super) reactor: u16,
     /// What parts want of others, in order.
     pub(super) out: VecDeque<Effect>,
-    complaints: [Time; 3],
+    throttle: Throttle<Kind, Subject>,
 }
 
 /// What a part wants of the rest of the reactor.
@@ -50,7 +47,7 @@ impl<E: Engine> Ctx<E> {
             log,
             reactor,
             out: VecDeque::new(),
-            complaints: [Time::ZERO; 3],
+            throttle: Throttle::new(throttle::INTERVAL),
         }
     }
 
@@ -59,21 +56,19 @@ impl<E: Engine> Ctx<E> {
         self.engine.now()
     }
 
-    /// Logs trouble at a bounded rate; the counters have all of it.
-    pub(super) fn complain(&mut self, what: Complaint, text: impl FnOnce() -> String) {
+    /// Logs trouble of this kind at a bounded rate for each subject; the counters have
+    /// all of it.
+    pub(super) fn complain(
+        &mut self,
+        kind: Kind,
+        subject: Subject,
+        notice: impl FnOnce() -> Notice,
+    ) {
         let now = self.now();
-        let due = &mut self.complaints[what as usize];
-        if now >= *due {
-            *due = now + COMPLAINT_INTERVAL;
-            self.log.line(LogLevel::Warn, text());
+        if let Some(suppressed) = self.throttle.pass(kind, subject, now) {
+            let notice = notice();
+            debug_assert_eq!(notice.kind(), kind);
+            self.log.notice_after(suppressed, notice);
         }
     }
-}
-
-/// Kinds of trouble, each with a rate limit of its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Complaint {
-    Accept = 0,
-    Connect = 1,
-    Shortage = 2,
 }

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reactor;
-use super::context::{Complaint, Effect};
+use super::context::Effect;
 use super::races::Heat;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
 use crate::balance::health::{Admission, Change};
-use crate::config::LogLevel;
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
+use crate::observe::notice::{Kind, Notice, Subject};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 use crate::relay::session::Event as SessionEvent;
@@ -85,10 +85,12 @@ impl<E: Engine> Reactor<E> {
             Choice::Nowhere => {
                 let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
                 if last.is_none() {
-                    let name = entry.listener.forward.name.clone();
-                    self.ctx.complain(Complaint::Connect, || {
-                        format!("forward {name}: no server is up")
-                    });
+                    let forward = entry.listener.forward.clone();
+                    let subject = Subject::Forward(forward.id);
+                    self.ctx
+                        .complain(Kind::NoServer, subject, || Notice::NoServer {
+                            forward: forward.name.clone(),
+                        });
                 }
                 Some(SessionEvent::NoServer(last.unwrap_or(Cause::NoServer)))
             }
@@ -247,13 +249,12 @@ impl<E: Engine> Reactor<E> {
             // Whoever is let in now would be turned away as well.
             self.ctx.out.push_back(Effect::Starved);
         }
-        self.ctx.complain(Complaint::Shortage, || {
-            format!(
-                "cannot connect to {} from here: {}",
-                server.endpoint(),
-                cause.name()
-            )
-        });
+        let subject = Subject::Server(server.settings().id);
+        self.ctx
+            .complain(Kind::ConnectShortage, subject, || Notice::ConnectShortage {
+                server: server.name(),
+                cause,
+            });
     }
 
     /// A server failed: it is marked if that was one failure too many.
@@ -261,26 +262,19 @@ impl<E: Engine> Reactor<E> {
         let change = server.failed(admission, self.ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
-            self.ctx.log.line(
-                LogLevel::Warn,
-                format!(
-                    "server {} of {} is marked for {:?}: {} (max_fails {})",
-                    settings.endpoint,
-                    settings.pool,
-                    settings.fail_timeout,
-                    cause.name(),
-                    settings.max_fails
-                ),
-            );
-        } else {
-            self.ctx.complain(Complaint::Connect, || {
-                format!(
-                    "connecting to {} of {} failed: {}",
-                    settings.endpoint,
-                    settings.pool,
-                    cause.name()
-                )
+            self.ctx.log.notice(Notice::ServerMarked {
+                server: server.name(),
+                cause,
+                fail_timeout: settings.fail_timeout,
+                max_fails: settings.max_fails,
             });
+        } else {
+            let subject = Subject::Server(settings.id);
+            self.ctx
+                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                    server: server.name(),
+                    cause,
+                });
         }
     }
 
@@ -288,14 +282,9 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
         if server.marks.succeeded(admission) == Some(Change::Up) {
             server.came_back(self.ctx.engine.now());
-            let settings = server.settings();
-            self.ctx.log.line(
-                LogLevel::Info,
-                format!(
-                    "server {} of {} is used again: a session got through",
-                    settings.endpoint, settings.pool
-                ),
-            );
+            self.ctx.log.notice(Notice::ServerUnmarked {
+                server: server.name(),
+            });
         }
     }
 

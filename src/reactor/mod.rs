@@ -38,11 +38,12 @@ pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
-use crate::config::{LogLevel, SessionLog};
+use crate::config::SessionLog;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::observe::notice::Notice;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
@@ -53,7 +54,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use accept::Doors;
-use context::{Complaint, Ctx, Effect};
+use context::{Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
 use proxying::Proxying;
@@ -433,11 +434,8 @@ impl<E: Engine> Reactor<E> {
         bytes.add(lane.bytes_out().wrapping_sub(written));
         if lane.fallback() == Some(Fallback::Unsupported) && !self.splice_given_up {
             self.splice_given_up = true;
-            let text = format!(
-                "reactor {}: the kernel refuses to splice; lanes that it refuses copy instead",
-                self.ctx.reactor
-            );
-            self.ctx.log.line(LogLevel::Warn, text);
+            let reactor = self.ctx.reactor;
+            self.ctx.log.notice(Notice::SpliceRefused { reactor });
         }
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
         let listens = direction == Direction::Up

@@ -26,6 +26,7 @@ use crate::bench::load::{Load, LoadPlan};
 use crate::bench::origin::{Origin, OriginOptions, Role};
 use crate::bench::process::{self, Usage};
 use crate::bench::subjects::running::{self, Running, Workspace};
+use crate::bench::subjects::size::Size;
 use crate::bench::subjects::{Kind, Subject};
 use crate::bench::watch::Watch;
 use crate::net::options::{Leg, OptionName, OptionPlan, SocketOptions};
@@ -336,6 +337,7 @@ impl Ground<'_> {
             .workspace
             .ok_or_else(|| "a forwarder needs a directory for its files".to_owned())?;
         let subject = Subject {
+            size: Size::default(),
             name: "forwarder".to_owned(),
             kind: Kind::Thalweg {
                 program: None,

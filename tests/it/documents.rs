@@ -7,6 +7,7 @@ use std::path::Path;
 
 use thalweg::config::{Config, FileText, Inputs};
 use thalweg::observe::counters::Snapshot;
+use thalweg::observe::notice::Kind;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
@@ -92,6 +93,25 @@ fn every_counter_is_documented_and_no_other() {
     let counted = Snapshot::default();
     let counted = counted.entries().map(|(name, _)| name.to_owned());
     assert_eq!(documented, counted.collect());
+}
+
+#[test]
+fn every_kind_of_line_is_documented_with_its_fields_and_no_other() {
+    let text = read("docs/operations.md");
+    let documented = first_column(&text, "### Kinds of lines");
+    let kinds = Kind::ALL.iter().map(|kind| kind.name().to_owned());
+    assert_eq!(documented, kinds.collect());
+    // Fields that stand for several, of which the document names each.
+    let tables = ["counters", "process", "figures", "shortfall", "advice"];
+    for kind in Kind::ALL {
+        let begin = format!("| `{}` |", kind.name());
+        let row = text.lines().find(|line| line.starts_with(&begin));
+        let row = row.expect("documented");
+        for field in kind.fields().iter().filter(|it| !tables.contains(it)) {
+            let named = [format!("`{field}`"), format!("`{field}_us`")];
+            assert!(named.iter().any(|it| row.contains(it)), "{field}: {row}");
+        }
+    }
 }
 
 #[test]

@@ -28,8 +28,9 @@ use super::origin::{Handlers, Origin, OriginOptions, Role};
 use super::path::PathSpec;
 use super::precedence::Precedence;
 use super::process;
-use super::subjects::Kind;
-use super::subjects::running::{Running, Stage, Workspace};
+use super::subjects::running::{Running, Stage, StartCost, Workspace};
+use super::subjects::size::Size;
+use super::subjects::{Kind, Subject};
 use crate::net::limits;
 
 /// Measures everything. `show` is called as each measurement begins.
@@ -71,7 +72,11 @@ fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
         .iter()
         .max_by_key(|shape| shape.connections());
     let connections = widest.map_or(0, Shape::connections);
-    let needed = connections.max(options.idle_sessions) * 2 + SPARE;
+    let forwards = options.subjects.iter().map(|it| it.size.forwards).max();
+    let sessions = connections.max(options.idle_sessions);
+    // A subject with many forwards has a listener for each on each of its event loops.
+    let listeners = forwards.unwrap_or(1) * options.workers;
+    let needed = sessions * 2 + listeners + SPARE;
     if needed as u64 <= allowed {
         return Ok(());
     }
@@ -103,6 +108,7 @@ struct Bench<'a> {
     origin: Origin,
     _workspace: Workspace,
     idle: Vec<Option<IdleCost>>,
+    starts: Vec<Vec<StartCost>>,
     cells: Vec<Cell>,
 }
 
@@ -127,6 +133,11 @@ impl<'a> Bench<'a> {
         let origin = start_origin(options, other_cpus.len(), precedence)?;
         let upstream = origin
             .address(Role::Command)
+            .map(|address| match &options.path {
+                // It may listen on every address.
+                None => SocketAddr::from(([127, 0, 0, 1], address.port())),
+                Some(_) => address,
+            })
             .ok_or("the origin has no command port")?;
         let workspace = Workspace::new()
             .map_err(|error| format!("cannot make a temporary directory: {error}"))?;
@@ -138,6 +149,20 @@ impl<'a> Bench<'a> {
             workspace: &workspace,
             interrupt,
         };
+        let mut starts = vec![Vec::new(); options.subjects.len()];
+        for round in 0..options.starts {
+            for (subject, starts) in options.subjects.iter().zip(&mut starts) {
+                if subject.kind == Kind::Direct {
+                    continue;
+                }
+                show(&Step {
+                    done,
+                    total,
+                    text: format!("start {} of {subject}", round + 1),
+                });
+                starts.push(Running::start(subject, stage)?.start);
+            }
+        }
         let mut running = Vec::new();
         for subject in &options.subjects {
             show(&Step {
@@ -159,6 +184,7 @@ impl<'a> Bench<'a> {
             other_cpus,
             precedence,
             idle: vec![None; running.len()],
+            starts,
             running,
             origin,
             _workspace: workspace,
@@ -354,6 +380,14 @@ impl<'a> Bench<'a> {
         patience(path.spec(), widest.unwrap_or(0))
     }
 
+    /// The subject of the same kind and the usual size, if this one is larger.
+    fn smaller(&self, subject: &Subject) -> Option<usize> {
+        let usual = Size::default();
+        let is_it = |it: &Running| it.subject.kind == subject.kind && it.subject.size == usual;
+        let found = self.running.iter().position(is_it);
+        found.filter(|_| subject.size != usual)
+    }
+
     fn result(self) -> LayoutResult {
         let mut notes = Vec::new();
         if has_mix(self.options)
@@ -371,12 +405,15 @@ impl<'a> Bench<'a> {
             .running
             .iter()
             .zip(&self.idle)
-            .map(|(running, idle)| SubjectFacts {
+            .zip(&self.starts)
+            .map(|((running, idle), starts)| SubjectFacts {
                 name: running.subject.name.clone(),
                 is_direct: running.subject.kind == Kind::Direct,
                 launch: running.launch.clone(),
                 keeps_half_closed: running.keeps_half_closed,
                 idle: *idle,
+                starts: starts.clone(),
+                smaller: self.smaller(&running.subject),
             })
             .collect();
         LayoutResult {
@@ -408,6 +445,12 @@ fn start_origin(
         congestion: options.congestion.clone(),
         ..OriginOptions::default()
     };
+    if options.subjects.iter().any(|it| it.size.servers > 1) {
+        if options.path.is_some() {
+            return Err("servers=N and --path do not go together".to_owned());
+        }
+        origin.command = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
+    }
     let started = match &options.path {
         None => Origin::start(&origin, Handlers::default()),
         Some(path) => {

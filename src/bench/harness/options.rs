@@ -48,6 +48,8 @@ pub struct BenchOptions {
     pub workers: usize,
     /// Threads of the generator and of the origin; `None`: one for each of their CPUs.
     pub threads: Option<usize>,
+    /// How often every subject is started for the cost of that; 0 leaves it out.
+    pub starts: usize,
     /// Idle sessions for the memory figure; 0 leaves it out.
     pub idle_sessions: usize,
     /// See [`LoadPlan::check_one_in`](crate::bench::load::LoadPlan::check_one_in).

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::options::Layout;
 use crate::bench::subjects::launch::Launch;
+use crate::bench::subjects::running::StartCost;
 
 /// One measurement.
 #[derive(Debug, Clone, Serialize)]
@@ -107,6 +108,11 @@ pub struct SubjectFacts {
     pub keeps_half_closed: bool,
     /// What an idle session costs; not for `direct`.
     pub idle: Option<IdleCost>,
+    /// What each of some starts cost; not for `direct`.
+    pub starts: Vec<StartCost>,
+    /// Index of the subject of the same kind with one forward to one server, if this one
+    /// has more.
+    pub smaller: Option<usize>,
 }
 
 /// Everything measured in one layout.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::svg::{self, Bar, Curve, escape};
-use super::table::{deciding, percent, ratio_text};
+use super::table::{deciding, growth, percent, ratio_text};
 use super::{LayoutReport, Report, Row, ShapeReport};
 use crate::bench::machine::Machine;
 use crate::bench::stats::Interval;
@@ -59,6 +59,7 @@ pub fn render(report: &Report) -> String {
             shape_section(layout, shape, &report.baseline, &mut out);
         }
     }
+    starts(report, &mut out);
     idle(report, &mut out);
     machine(&report.machine, &report.place.congestion, &mut out);
     subjects(report, &mut out);
@@ -161,6 +162,15 @@ fn shape_section(layout: &LayoutReport, shape: &ShapeReport, baseline: &str, out
                 "<p class=\"failed\">{}: not compared: {}</p>",
                 escape(&row.subject),
                 escape(failure)
+            );
+        }
+        if let Some(growth) = growth(layout, row) {
+            let _ = writeln!(
+                out,
+                "<p>{}: CPU {} times that of {}</p>",
+                escape(&row.subject),
+                ratio_text(growth.ratio),
+                escape(&growth.against)
             );
         }
         for remark in &row.remarks {
@@ -372,6 +382,34 @@ fn cells(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
 fn signed(ns: f64) -> String {
     let sign = if ns < 0.0 { '−' } else { '+' };
     format!("{sign}{}", units::latency(ns.abs()))
+}
+
+fn starts(report: &Report, out: &mut String) {
+    let Some(layout) = report.layouts.first().filter(|it| !it.starts.is_empty()) else {
+        return;
+    };
+    out.push_str(
+        "<h2>A start</h2>\n<table><tr><th>subject</th><th>time until an exchange crosses</th>\
+         <th>CPU</th><th>time, to the small one</th><th>CPU, to the small one</th></tr>\n",
+    );
+    for start in &layout.starts {
+        let seconds = |value: Interval| {
+            let text = |value: f64| units::latency(value * 1e9);
+            let (low, high) = (text(value.low), text(value.high));
+            format!("{}<small>{low} to {high}</small>", text(value.estimate))
+        };
+        let ratio = |ratio: Option<Interval>| ratio.map_or_else(|| "–".to_owned(), ratio_text);
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&start.subject),
+            seconds(start.seconds),
+            seconds(start.cpu),
+            ratio(start.seconds_ratio),
+            ratio(start.cpu_ratio),
+        );
+    }
+    out.push_str("</table>\n");
 }
 
 fn idle(report: &Report, out: &mut String) {

@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::netns::Place;
 use super::path::PathFacts;
 use super::stats::{self, Better, Interval, Verdict};
+use super::subjects::running::StartCost;
 
 /// The generator and the origin together use so much of their CPUs that they, and
 /// not the subject, set the pace.
@@ -67,6 +68,23 @@ pub struct LayoutReport {
     pub shapes: Vec<ShapeReport>,
     /// What to know of how it was measured, in words.
     pub notes: Vec<String>,
+    /// What starting each subject takes, where that was measured.
+    pub starts: Vec<StartReport>,
+}
+
+/// What it takes to start a subject, until the first exchange crosses it.
+#[derive(Debug, Clone, Serialize)]
+pub struct StartReport {
+    /// Its name.
+    pub subject: String,
+    /// Seconds.
+    pub seconds: Interval,
+    /// CPU seconds of its process tree.
+    pub cpu: Interval,
+    /// Time against the same subject with a small configuration, start by start.
+    pub seconds_ratio: Option<Interval>,
+    /// CPU likewise.
+    pub cpu_ratio: Option<Interval>,
 }
 
 /// One shape in one layout.
@@ -111,7 +129,8 @@ pub struct Row {
     pub cpu: Option<Interval>,
     /// CPU of generator, forwarder and origin together, in the same unit.
     pub path_cpu: Option<Interval>,
-    /// Against the baseline, and against `direct`.
+    /// Against the baseline, against `direct`, and of a subject with a large configuration
+    /// against the same with a small one.
     pub ratios: Vec<Ratio>,
     /// What the forwarder adds to `direct`.
     pub hop: Option<Hop>,
@@ -221,9 +240,31 @@ pub fn layouts(
                 subjects: result.subjects.clone(),
                 shapes,
                 notes: result.notes.clone(),
+                starts: starts(&result.subjects, seed),
             }
         })
         .collect()
+}
+
+fn starts(subjects: &[SubjectFacts], seed: u64) -> Vec<StartReport> {
+    let values = |subject: &SubjectFacts, of: fn(&StartCost) -> f64| {
+        subject.starts.iter().map(of).collect::<Vec<f64>>()
+    };
+    let report = |subject: &SubjectFacts| {
+        let mean = |of| stats::mean(&values(subject, of), seed);
+        let ratio = |of| {
+            let smaller = &subjects[subject.smaller?];
+            stats::ratio(&values(subject, of), &values(smaller, of), seed)
+        };
+        Some(StartReport {
+            subject: subject.name.clone(),
+            seconds: mean(|it| it.seconds)?,
+            cpu: mean(|it| it.cpu)?,
+            seconds_ratio: ratio(|it| it.seconds),
+            cpu_ratio: ratio(|it| it.cpu),
+        })
+    };
+    subjects.iter().filter_map(report).collect()
 }
 
 impl Report {
@@ -270,7 +311,11 @@ fn shape_report(
                 return row;
             }
             let mut others: Vec<&Cell> = Vec::new();
-            for other in [base, direct].into_iter().flatten() {
+            let smaller = result.subjects[cell.subject].smaller;
+            let smaller = cells
+                .iter()
+                .find(|it| Some(it.subject) == smaller && it.failure.is_none());
+            for other in [base, direct, smaller].into_iter().flatten() {
                 if other.subject != cell.subject
                     && !others.iter().any(|known| known.subject == other.subject)
                 {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{LayoutReport, Report, Row, ShapeReport};
+use super::{LayoutReport, Ratio, Report, Row, ShapeReport};
 use crate::bench::stats::{Interval, Verdict};
 use crate::bench::units;
 
@@ -31,9 +31,10 @@ pub fn render(report: &Report) -> String {
         }
         for shape in &layout.shapes {
             out.push('\n');
-            out.push_str(&shape_block(shape, &report.baseline));
+            out.push_str(&shape_block(layout, shape, &report.baseline));
         }
     }
+    starts(report, &mut out);
     idle(report, &mut out);
     subjects(report, &mut out);
     out
@@ -59,7 +60,7 @@ fn list(cpus: &[usize]) -> String {
     words.join(",")
 }
 
-fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
+fn shape_block(layout: &LayoutReport, shape: &ShapeReport, baseline: &str) -> String {
     let mut head: Vec<String> = vec![shape.name.clone()];
     if shape.is_burst {
         head.extend(["bulk before last byte", "before half", "all moved in"].map(str::to_owned));
@@ -71,7 +72,7 @@ fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
                 .iter()
                 .map(|row| burst_line(shape, row, baseline)),
         );
-        return align(&lines) + &remarks(shape);
+        return align(&lines) + &remarks(layout, shape);
     }
     if shape.has_bulk {
         head.push("throughput".to_owned());
@@ -102,7 +103,16 @@ fn shape_block(shape: &ShapeReport, baseline: &str) -> String {
     for row in &shape.rows {
         lines.push(line(shape, row, baseline));
     }
-    align(&lines) + &remarks(shape)
+    align(&lines) + &remarks(layout, shape)
+}
+
+/// What a large configuration costs: the forwarder's CPU against that of the same subject
+/// with a small one.
+pub(super) fn growth<'a>(layout: &LayoutReport, row: &'a Row) -> Option<&'a Ratio> {
+    let facts = layout.subjects.iter().find(|it| it.name == row.subject)?;
+    let smaller = &layout.subjects[facts.smaller?].name;
+    let is_it = |it: &&Ratio| it.of == "cpu" && it.against == *smaller;
+    row.ratios.iter().find(is_it)
 }
 
 fn burst_line(shape: &ShapeReport, row: &Row, baseline: &str) -> Vec<String> {
@@ -126,9 +136,18 @@ pub(super) fn percent(share: f64) -> String {
     format!("{} %", units::digits(share * 100.0))
 }
 
-fn remarks(shape: &ShapeReport) -> String {
+fn remarks(layout: &LayoutReport, shape: &ShapeReport) -> String {
     let mut out = String::new();
     for row in &shape.rows {
+        if let Some(growth) = growth(layout, row) {
+            let _ = writeln!(
+                out,
+                "  {}: CPU {} times that of {}",
+                row.subject,
+                ratio_text(growth.ratio),
+                growth.against
+            );
+        }
         if let Some(failure) = &row.failure {
             let _ = writeln!(out, "  {}: NOT COMPARED: {failure}", row.subject);
         }
@@ -260,6 +279,35 @@ pub(crate) fn align(lines: &[Vec<String>]) -> String {
         out.push('\n');
     }
     out
+}
+
+fn starts(report: &Report, out: &mut String) {
+    let Some(layout) = report.layouts.first() else {
+        return;
+    };
+    let head = [
+        "a start takes",
+        "time",
+        "CPU",
+        "time to small",
+        "CPU to small",
+    ];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for start in &layout.starts {
+        let seconds = |value: f64| units::latency(value * 1e9);
+        let ratio = |ratio: Option<Interval>| ratio.map_or_else(|| "–".to_owned(), ratio_text);
+        lines.push(vec![
+            start.subject.clone(),
+            with_spread(start.seconds, seconds),
+            with_spread(start.cpu, seconds),
+            ratio(start.seconds_ratio),
+            ratio(start.cpu_ratio),
+        ]);
+    }
+    if lines.len() > 1 {
+        out.push('\n');
+        out.push_str(&align(&lines));
+    }
 }
 
 fn idle(report: &Report, out: &mut String) {

@@ -5,6 +5,7 @@
 //! session records are switched off), and otherwise runs on its own defaults. The
 //! variants `nginx:tuned` and `haproxy:nosplice` change one thing each.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Kind;
+use super::size::Size;
 
 /// What to run.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -37,8 +39,19 @@ pub struct Terms<'a> {
     pub workers: usize,
     /// Sessions at the most.
     pub sessions: usize,
+    /// How large the configuration is.
+    pub size: Size,
     /// For its files.
     pub directory: &'a Path,
+}
+
+impl Terms<'_> {
+    /// Where it listens, the forward that is measured last.
+    fn listens(self) -> impl Iterator<Item = SocketAddr> {
+        self.size
+            .neighbours(self.listen)
+            .chain(std::iter::once(self.listen))
+    }
 }
 
 impl Kind {
@@ -62,6 +75,8 @@ impl Kind {
                 let mut launch = thalweg(program.as_deref(), *engine, *data_path, set, terms)?;
                 if *connect {
                     serve_requests(&mut launch, terms);
+                } else if terms.size != Size::default() {
+                    serve_many(&mut launch, terms);
                 }
                 Ok(launch)
             }
@@ -133,6 +148,27 @@ fn serve_requests(launch: &mut Launch, terms: Terms<'_>) {
             IpAddr::V6(ip) => format!("[{ip}]"),
         },
     );
+    configure(launch, configuration, content);
+}
+
+/// One pool, and as many forwards to it.
+fn serve_many(launch: &mut Launch, terms: Terms<'_>) {
+    let mut content = "[upstream.origin]\nservers = [\n".to_owned();
+    for server in terms.size.servers(terms.upstream) {
+        let _ = writeln!(content, "    \"{server}\",");
+    }
+    content.push_str("]\n");
+    for listen in terms.listens() {
+        let _ = write!(
+            content,
+            "\n[[forward]]\nlisten = \"{listen}\"\nupstream = \"origin\"\n"
+        );
+    }
+    configure(launch, terms.directory.join("many.toml"), content);
+}
+
+/// The forward of the command line gives way to a file.
+fn configure(launch: &mut Launch, configuration: PathBuf, content: String) {
     let pair = launch.argv.iter().position(|word| word == "-l");
     if let Some(at) = pair {
         let file = ["-c".to_owned(), text(&configuration)];
@@ -154,20 +190,35 @@ fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch
     } else {
         ("", "")
     };
-    let content = format!(
+    let mut content = format!(
         "{module}daemon off;\n\
          worker_processes {workers};\n\
          pid {pid};\n\
          error_log stderr crit;\n\
          events {{\n    worker_connections {connections};\n{accept}}}\n\
-         stream {{\n    server {{\n        listen {listen};\n        proxy_pass {upstream};\n{buffer}    }}\n}}\n",
+         stream {{\n",
         workers = terms.workers,
         pid = terms.directory.join("nginx.pid").display(),
-        // Two for each session, and a few for itself.
-        connections = terms.sessions * 2 + 64,
-        listen = terms.listen,
-        upstream = terms.upstream,
+        // Two for each session, one for each listener, and a few for itself.
+        connections = terms.sessions * 2 + terms.size.forwards + 64,
     );
+    let upstream = if terms.size.servers == 1 {
+        terms.upstream.to_string()
+    } else {
+        content.push_str("    upstream origin {\n");
+        for server in terms.size.servers(terms.upstream) {
+            let _ = writeln!(content, "        server {server};");
+        }
+        content.push_str("    }\n");
+        "origin".to_owned()
+    };
+    for listen in terms.listens() {
+        let _ = write!(
+            content,
+            "    server {{\n        listen {listen};\n        proxy_pass {upstream};\n{buffer}    }}\n"
+        );
+    }
+    content.push_str("}\n");
     Ok(Launch {
         argv: vec![
             text(&program),
@@ -217,15 +268,22 @@ fn haproxy(program: Option<&Path>, splice: bool, terms: Terms<'_>) -> Result<Lau
     } else {
         ""
     };
-    let content = format!(
+    let mut content = format!(
         "global\n    nbthread {workers}\n    maxconn {sessions}\n\n\
-         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n{options}\n\
-         listen bench\n    bind {listen}\n    server origin {upstream}\n",
+         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n{options}",
         workers = terms.workers,
         sessions = terms.sessions + 32,
-        listen = terms.listen,
-        upstream = terms.upstream,
     );
+    for (n, listen) in terms.listens().enumerate() {
+        let _ = write!(
+            content,
+            "\nfrontend bench{n}\n    bind {listen}\n    default_backend origin\n"
+        );
+    }
+    content.push_str("\nbackend origin\n");
+    for (n, server) in terms.size.servers(terms.upstream).enumerate() {
+        let _ = writeln!(content, "    server origin{n} {server}");
+    }
     Ok(Launch {
         argv: vec![
             text(&program),

@@ -7,11 +7,13 @@
 
 pub mod launch;
 pub mod running;
+pub mod size;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use launch::find_program;
+use size::Size;
 
 /// One contender.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Subject {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// How large its configuration is.
+    pub size: Size,
 }
 
 /// The kinds of contenders.
@@ -72,6 +76,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    const fn has_sizes(&self) -> bool {
+        matches!(
+            self,
+            Self::Thalweg { connect: false, .. } | Self::Nginx { .. } | Self::Haproxy { .. }
+        )
+    }
+
     /// Whether its clients ask it for a tunnel to the origin.
     pub const fn is_proxy(&self) -> bool {
         matches!(self, Self::Thalweg { connect: true, .. })
@@ -118,7 +129,8 @@ impl std::str::FromStr for Subject {
             Some((kind, program)) => (kind, Some(PathBuf::from(program))),
             None => (kind, None),
         };
-        let variants: Vec<&str> = variants.split('+').filter(|v| !v.is_empty()).collect();
+        let mut variants: Vec<&str> = variants.split('+').filter(|v| !v.is_empty()).collect();
+        let size = Size::take_from(&mut variants).map_err(|error| format!("`{spec}`: {error}"))?;
         let only = |known: &[(&str, bool)], default: bool| match variants.as_slice() {
             [] => Ok(default),
             [one] => known
@@ -157,9 +169,15 @@ impl std::str::FromStr for Subject {
                 ));
             }
         };
+        if size != Size::default() && !kind.has_sizes() {
+            return Err(format!(
+                "`{spec}`: only thalweg, nginx and haproxy take forwards= and servers="
+            ));
+        }
         Ok(Self {
             name: name.to_owned(),
             kind,
+            size,
         })
     }
 }
@@ -175,6 +193,7 @@ fn command(name: &str, template: &str) -> Result<Subject, String> {
         kind: Kind::Command {
             template: template.to_owned(),
         },
+        size: Size::default(),
     })
 }
 
@@ -200,7 +219,7 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
             other => {
                 return Err(format!(
                     "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
-                     warm, tap, connect, KEY=VALUE as for --set)"
+                     warm, tap, connect, forwards=N, servers=N, KEY=VALUE as for --set)"
                 ));
             }
         }
@@ -330,6 +349,8 @@ mod tests {
             ("cmd:nc {listen}", "{upstream} is missing"),
             ("thalweg:quick", "unknown variant `quick`"),
             ("direct,direct", "two subjects"),
+            ("socat:forwards=2", "only thalweg, nginx and haproxy"),
+            ("nginx:servers=0", "a number from 1"),
         ] {
             let error = parse_list(&[text.to_owned()]).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

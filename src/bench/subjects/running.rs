@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 use super::launch::{Launch, Terms};
 use super::{Kind, Subject};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::idle;
 use crate::bench::socket;
-use crate::bench::{pattern, sys};
+use crate::bench::{pattern, process, sys};
 
 /// How long a subject may take until an exchange crosses it.
 const START: Duration = Duration::from_secs(10);
@@ -76,8 +77,19 @@ pub struct Running {
     pub launch: Launch,
     /// Whether a response that follows the client's end arrives whole.
     pub keeps_half_closed: bool,
+    /// What it took until the first exchange crossed it.
+    pub start: StartCost,
     child: Option<Child>,
     log: PathBuf,
+}
+
+/// What a start took, until the first exchange crossed the subject.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct StartCost {
+    /// Seconds since its first process was started.
+    pub seconds: f64,
+    /// CPU seconds of its process tree.
+    pub cpu: f64,
 }
 
 /// What subjects are given besides their own.
@@ -121,12 +133,14 @@ impl Running {
             upstream: stage.upstream,
             workers: stage.workers,
             sessions: stage.sessions,
+            size: subject.size,
             directory: &directory,
         })?;
         for (path, content) in &launch.files {
             fs::write(path, content).map_err(text)?;
         }
         let log = directory.join("output.txt");
+        let began = Instant::now();
         let child = match launch.argv.split_first() {
             Some((program, arguments)) => Some(spawn(program, arguments, &launch, &log)?),
             None => None,
@@ -137,10 +151,17 @@ impl Running {
             tunnel: subject.kind.is_proxy().then_some(stage.upstream),
             launch,
             keeps_half_closed: true,
+            start: StartCost::default(),
             child,
             log,
         };
         running.wait_until_ready(stage.interrupt)?;
+        running.start = StartCost {
+            seconds: began.elapsed().as_secs_f64(),
+            cpu: running
+                .process()
+                .map_or(0.0, |root| process::usage_of_tree(root).cpu_ns as f64 / 1e9),
+        };
         running.keeps_half_closed = half_close(listen, running.tunnel).is_ok();
         Ok(running)
     }
@@ -161,7 +182,7 @@ impl Running {
                     self.printed()
                 ));
             }
-            if interrupt.wait_until(Instant::now() + Duration::from_millis(10)) {
+            if interrupt.wait_until(Instant::now() + Duration::from_millis(2)) {
                 return Err("interrupted".to_owned());
             }
         }

@@ -23,7 +23,10 @@ use crate::balance::health::{Change, Hysteresis};
 use crate::config::LogLevel;
 use crate::net::limits;
 use crate::observe::log::Log;
+use crate::observe::notice::{Kind, Notice};
+use crate::observe::throttle::{self, Throttle};
 use crate::relay::id::ServerId;
+use crate::relay::time::Time;
 
 /// The token of orders; servers have the numbers below.
 const ORDERS: Token = Token(usize::MAX);
@@ -34,9 +37,6 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// How long a stopping checker waits for the commands it killed.
 const REAP_PATIENCE: Duration = Duration::from_millis(500);
-
-/// That checks cannot be made is logged once in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the owner tells the thread.
 #[derive(Debug)]
@@ -60,7 +60,10 @@ pub(super) struct Checks<F> {
     on_change: F,
     random: Random,
     ephemeral_ports: RangeInclusive<u16>,
-    complained: Option<Instant>,
+    /// This host cannot check: in the log, but not for each check.
+    throttle: Throttle<Kind, ServerId>,
+    /// The zero of the throttle's clock.
+    started: Instant,
 }
 
 struct Server {
@@ -113,6 +116,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         log: Log,
         on_change: F,
     ) -> io::Result<(Self, Waker)> {
+        let started = Instant::now();
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ORDERS)?;
         let mut checks = Self {
@@ -125,9 +129,10 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             on_change,
             random: Random::new(seed()),
             ephemeral_ports: limits::ephemeral_ports(),
-            complained: None,
+            throttle: Throttle::new(throttle::INTERVAL),
+            started,
         };
-        checks.adopt(plans, Instant::now());
+        checks.adopt(plans, started);
         Ok((checks, waker))
     }
 
@@ -140,8 +145,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     // Fails only on misuse; going on would be to spin.
-                    let text = format!("checks stop: waiting for events failed: {error}");
-                    self.log.line(LogLevel::Error, text);
+                    self.log.notice(Notice::ChecksStop { error });
                     return;
                 }
             }
@@ -316,8 +320,15 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         };
         let verdict = match outcome {
             Outcome::Unable(reason) => {
-                let text = format!("server {} cannot be checked: {reason}", server.plan.label);
-                self.complain(text, now);
+                let kind = Kind::CheckImpossible;
+                let at = Time::ZERO + now.duration_since(self.started);
+                if let Some(suppressed) = self.throttle.pass(kind, id, at) {
+                    let notice = Notice::CheckImpossible {
+                        server: server.plan.name(),
+                        reason: reason.clone(),
+                    };
+                    self.log.notice_after(suppressed, notice);
+                }
                 None
             }
             outcome => server.count(outcome, &self.log),
@@ -329,17 +340,6 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
                 (self.on_change)(id, verdict);
             }
             self.set_due(id, (began + delay).max(now));
-        }
-    }
-
-    /// This host cannot check: in the log, but not for each check.
-    fn complain(&mut self, text: String, now: Instant) {
-        let quiet = self
-            .complained
-            .is_some_and(|at| now - at < COMPLAINT_INTERVAL);
-        if !quiet {
-            self.complained = Some(now);
-            self.log.line(LogLevel::Warn, text);
         }
     }
 
@@ -446,8 +446,10 @@ impl Server {
             && change.is_none()
             && log.enabled(LogLevel::Debug)
         {
-            let text = format!("a check of server {} failed: {reason}", self.plan.label);
-            log.line(LogLevel::Debug, text);
+            log.notice(Notice::CheckFailed {
+                server: self.plan.name(),
+                reason: reason.clone(),
+            });
         }
         // The answer that changed sides ended the row.
         let in_a_row = before.against() + 1;
@@ -468,12 +470,11 @@ impl Server {
     }
 
     fn announce(&self, verdict: &Verdict, log: &Log) {
-        let (level, side) = match verdict.change {
-            Change::Up => (LogLevel::Info, "up"),
-            Change::Down => (LogLevel::Warn, "down"),
-        };
-        let (label, reason) = (&self.plan.label, &verdict.reason);
-        log.line(level, format!("server {label} is {side}: {reason}"));
+        let (server, reason) = (self.plan.name(), verdict.reason.clone());
+        log.notice(match verdict.change {
+            Change::Up => Notice::ServerUp { server, reason },
+            Change::Down => Notice::ServerDown { server, reason },
+        });
     }
 }
 

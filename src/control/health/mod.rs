@@ -41,6 +41,7 @@ use crate::config::{Check, CheckKind};
 use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::observe::log::Log;
+use crate::observe::notice::ServerName;
 use crate::relay::id::ServerId;
 
 use checks::{Checks, Order};
@@ -56,8 +57,8 @@ pub struct CheckPlan {
     /// changes. Without a plan it counts as up, which is told if it was down; under
     /// the same number it begins anew later.
     pub id: ServerId,
-    /// What logs call it, such as `10.0.0.1:443 of web`.
-    pub label: String,
+    /// Its pool, for the log.
+    pub pool: Arc<str>,
     /// The host name it was configured by, without a port: what a `tls` check asks
     /// for and an `http` check says in `Host`, unless the check has its own. `None`:
     /// it was configured by its address.
@@ -71,6 +72,14 @@ pub struct CheckPlan {
 }
 
 impl CheckPlan {
+    /// What the log calls the server.
+    fn name(&self) -> ServerName {
+        ServerName {
+            endpoint: self.endpoint.clone(),
+            pool: self.pool.clone(),
+        }
+    }
+
     /// What is connected to: the server, on the check's port if it has one.
     fn target(&self) -> Endpoint {
         let mut target = self.endpoint.clone();

@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use super::query::{Families, LookupError, Questions, Target};
 use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
-use crate::config::LogLevel;
 use crate::observe::log::Log;
+use crate::observe::notice::{List, Notice};
 
 /// The shortest time between two questions for one name, whatever its time to live.
 pub(super) const REFRESH_FLOOR: Duration = Duration::from_millis(100);
@@ -35,9 +35,6 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The wait after a first failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-
-/// Addresses that a line of the log names.
-const SHOWN_MAX: usize = 8;
 
 /// A name and what is known of it.
 pub(super) struct Keeper {
@@ -230,12 +227,11 @@ impl Keeper {
         all.sort_unstable();
         let crowded = all.len() > ADDRESSES_MAX;
         if crowded && !self.crowded {
-            let text = format!(
-                "name {}: it has {} addresses; {ADDRESSES_MAX} of them are used",
-                self.request.name,
-                all.len()
-            );
-            self.log.line(LogLevel::Warn, text);
+            self.log.notice(Notice::NameCrowded {
+                name: self.request.name.to_string(),
+                addresses: all.len(),
+                used: ADDRESSES_MAX,
+            });
         }
         self.crowded = crowded;
         all.truncate(ADDRESSES_MAX);
@@ -262,32 +258,24 @@ impl Keeper {
     /// One line when it begins to fail, one when it works again, one for each
     /// change of the addresses.
     fn report(&mut self, failure: Option<&LookupError>, answer: Option<&Answer>, delay: Duration) {
-        let name = &self.request.name;
+        let name = self.request.name.to_string();
         let failed_before = self.failures > 0;
-        let shown = answer.map(|answer| list(&answer.addresses));
-        let (level, text) = match (failure, failed_before, shown) {
-            (Some(error), false, _) => {
-                let known = if self.told.is_empty() {
-                    "it has no address until it can be resolved".to_owned()
-                } else {
-                    format!("what is known is used: {}", list(&self.told))
-                };
-                let seconds = delay.as_secs_f32();
-                let text = format!("name {name}: {error}; {known}; next try in {seconds:.1}s");
-                (LogLevel::Warn, text)
-            }
-            (None, true, shown) => {
-                let list = shown.unwrap_or_else(|| "the same addresses".to_owned());
-                (
-                    LogLevel::Info,
-                    format!("name {name} resolves again: {list}"),
-                )
-            }
-            (_, _, Some(shown)) => (LogLevel::Info, format!("name {name} is {shown}")),
-            (Some(error), true, None) => (LogLevel::Debug, format!("name {name}: {error}")),
-            (None, false, None) => (LogLevel::Debug, format!("name {name}: the same")),
-        };
-        self.log.line(level, text);
+        let addresses = answer.map(|answer| list(&answer.addresses));
+        self.log.notice(match (failure, failed_before, addresses) {
+            (Some(error), false, _) => Notice::NameFailed {
+                name,
+                error: error.to_string(),
+                addresses: list(&self.told),
+                retry: delay,
+            },
+            (None, true, addresses) => Notice::NameRecovered { name, addresses },
+            (_, _, Some(addresses)) => Notice::NameResolved { name, addresses },
+            (Some(error), true, None) => Notice::NameStillFails {
+                name,
+                error: error.to_string(),
+            },
+            (None, false, None) => Notice::NameUnchanged { name },
+        });
         self.failures = match failure {
             Some(_) => self.failures.saturating_add(1),
             None => 0,
@@ -307,15 +295,9 @@ fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
     ordered
 }
 
-fn list(addresses: &[Resolved]) -> String {
-    let first = addresses.iter().take(SHOWN_MAX);
-    let first: Vec<String> = first.map(|it| it.endpoint.to_string()).collect();
-    let more = addresses.len() - first.len();
-    let more = match more {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("{}{more}", first.join(", "))
+fn list(addresses: &[Resolved]) -> List {
+    let shown = addresses.iter().map(|it| it.endpoint.to_string());
+    List(shown.collect())
 }
 
 /// 0 to 99. The standard library's hash keys are random for each instance.
@@ -326,7 +308,7 @@ fn random_percent() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LogFormat, LogTarget, NameSources};
+    use crate::config::{LogFormat, LogLevel, LogTarget, NameSources};
 
     fn keeper(ttl_min: u64, ttl_max: u64) -> Keeper {
         let target = LogTarget::File("/dev/null".into());

@@ -23,8 +23,9 @@ use hickory_resolver::proto::rr::Name;
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 
 use super::QUESTIONS_MAX;
-use crate::config::{LogLevel, NameSources};
+use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::observe::notice::{List, Notice};
 
 /// Bytes of a file that are read: a hosts file with a hundred thousand names.
 const FILE_MAX: u64 = 8 << 20;
@@ -96,16 +97,12 @@ impl System {
             servers = servers_given.map(|server| at_port(*server)).collect();
         }
         if again {
-            let addresses: Vec<String> = servers.iter().map(|it| it.ip.to_string()).collect();
-            self.log.line(
-                LogLevel::Info,
-                format!(
-                    "{} or {} has changed; name servers: {}",
-                    self.sources.resolv_conf.display(),
-                    self.sources.hosts.display(),
-                    addresses.join(", ")
-                ),
-            );
+            let name_servers = servers.iter().map(|it| it.ip.to_string());
+            self.log.notice(Notice::NameServersChanged {
+                resolv_conf: self.sources.resolv_conf.clone(),
+                hosts: self.sources.hosts.clone(),
+                name_servers: List(name_servers.collect()),
+            });
         }
         Ok(Clients {
             rounds: options.attempts.max(1),
@@ -162,12 +159,12 @@ impl System {
         hosts
     }
 
-    fn warn(&self, path: &Path, error: &impl std::fmt::Display, so: &str) {
-        let path = path.display();
-        self.log.line(
-            LogLevel::Warn,
-            format!("cannot read {path}: {error}; {so}, and it is read again when it changes"),
-        );
+    fn warn(&self, path: &Path, error: &impl std::fmt::Display, instead: &'static str) {
+        self.log.notice(Notice::NameFileUnreadable {
+            path: path.to_owned(),
+            error: error.to_string(),
+            instead,
+        });
     }
 }
 

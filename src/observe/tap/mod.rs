@@ -32,8 +32,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::config::{Config, Forward, LogLevel, Tap, TapTarget, units};
+use crate::config::{Config, Forward, Tap, TapTarget};
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 
 pub use feed::{Appetite, Closing, Feed, QUEUE_BYTES, Source, StreamEnd};
 use feed::{Budget, Item, Progress};
@@ -78,13 +79,11 @@ struct Placed {
 
 /// Whoever operates it learns that somebody looks.
 fn tell(forward: &Forward, tap: &Tap, log: &Log) {
-    let text = format!(
-        "forward {}: the first {} of each session are shown to {}",
-        forward.name,
-        units::format_size(tap.max_bytes_per_session),
-        tap.to
-    );
-    log.line(LogLevel::Info, text);
+    log.notice(Notice::Tapped {
+        forward: forward.name.as_str().into(),
+        tap: tap.to.to_string(),
+        bytes: tap.max_bytes_per_session,
+    });
 }
 
 impl Taps {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::SystemTime;
 
 use super::feed::{Close, Opening, SessionNumber, StreamEnd};
-use crate::observe::log::timestamp;
+use crate::observe::timestamp::timestamp;
 use crate::relay::Direction;
 use crate::relay::ending::Ending;
 

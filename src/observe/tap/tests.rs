@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::feed::Progress;
 use super::*;
-use crate::config::{LogFormat, LogTarget, TapFilter, TapFormat};
+use crate::config::{LogFormat, LogLevel, LogTarget, TapFilter, TapFormat};
 use crate::net::address::Endpoint;
 use crate::relay::Direction;
 

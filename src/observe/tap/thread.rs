@@ -13,9 +13,12 @@ use super::output::Output;
 use super::pcapng::Stream;
 use super::text::Lines;
 use super::{hex, http, render};
-use crate::config::{LogLevel, TapFormat};
+use crate::config::TapFormat;
 use crate::observe::log::Log;
+use crate::observe::notice::{Kind, Notice};
+use crate::observe::throttle::{self, Throttle};
 use crate::relay::Direction;
+use crate::relay::time::Time;
 
 /// While entries keep coming the thread sleeps this long between batches instead of
 /// being woken for each: a wake-up would cost the reactor more than the entry.
@@ -26,9 +29,6 @@ const BATCH_ITEMS: u32 = 16_384;
 
 /// Without an entry for so many batches the thread waits to be woken again.
 const BATCHES_IDLE: u32 = 50;
-
-/// Between lines in the log about the same target.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What runs on the thread.
 pub(super) struct Target {
@@ -43,7 +43,9 @@ pub(super) struct Target {
     lost: u64,
     /// Of these, how many no mark in the output tells of yet.
     unmarked: u64,
-    complained: Option<Instant>,
+    throttle: Throttle<Kind, ()>,
+    /// The zero of the throttle's clock.
+    started: Instant,
 }
 
 /// A session that was opened and is not closed yet.
@@ -63,7 +65,7 @@ enum Show {
 }
 
 impl Target {
-    pub(super) const fn new(
+    pub(super) fn new(
         items: Receiver<Item>,
         output: Output,
         progress: Arc<Progress>,
@@ -78,7 +80,8 @@ impl Target {
             unit: Vec::new(),
             lost: 0,
             unmarked: 0,
-            complained: None,
+            throttle: Throttle::new(throttle::INTERVAL),
+            started: Instant::now(),
         }
     }
 
@@ -200,17 +203,14 @@ impl Target {
             self.mark();
         }
         let Some(error) = lost.error else { return };
-        let due = self
-            .complained
-            .is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL);
-        if due {
-            self.complained = Some(Instant::now());
-            let text = format!(
-                "tap {}: {error}; {} bytes are lost so far",
-                self.output.target(),
-                self.lost
-            );
-            self.log.line(LogLevel::Warn, text);
+        let now = Time::ZERO + self.started.elapsed();
+        if let Some(suppressed) = self.throttle.pass(Kind::TapLost, (), now) {
+            let notice = Notice::TapLost {
+                tap: self.output.target().to_string(),
+                error,
+                bytes: self.lost,
+            };
+            self.log.notice_after(suppressed, notice);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::balance::{Balancer, Policy};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
 use crate::observe::metrics::table::Distribution;
+use crate::observe::notice::ServerName;
 use crate::relay::ending::Cause;
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -75,6 +76,14 @@ impl Server {
     /// Where it is.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.settings.endpoint
+    }
+
+    /// What the log calls it.
+    pub fn name(&self) -> ServerName {
+        ServerName {
+            endpoint: self.settings.endpoint.clone(),
+            pool: self.settings.pool.clone(),
+        }
     }
 
     /// Sessions that are on it or being connected, over all reactors.

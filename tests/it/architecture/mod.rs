@@ -67,13 +67,12 @@ const UNSAFE_FILES: [&str; 7] = [
 
 /// Directories whose files still import each other in a circle. Nothing is added here; a
 /// directory without a circle must go.
-const STILL_CIRCULAR: [&str; 7] = [
+const STILL_CIRCULAR: [&str; 6] = [
     "src/bench/load",
     "src/bench/origin",
     "src/config",
     "src/control",
     "src/control/resolve",
-    "src/observe",
     "src/reactor",
 ];
 

@@ -28,7 +28,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(150);
 pub(crate) fn plan(address: SocketAddr, kind: CheckKind) -> CheckPlan {
     CheckPlan {
         id: ServerId::new(1),
-        label: "tested".into(),
+        pool: "tested".into(),
         host: None,
         endpoint: Endpoint::Inet(address),
         options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),

@@ -381,10 +381,10 @@ impl Forwarder {
     /// The counters, by name, asked for now (SIGUSR1).
     #[track_caller]
     pub(crate) fn counters(&self) -> Counters {
-        let before = self.lines_with("counters ").len();
+        let before = self.lines_with("counters").len();
         self.process().signal(Signal::SIGUSR1);
         let line = poll(PATIENCE, || {
-            self.lines_with("counters ").get(before).cloned()
+            self.lines_with("counters").get(before).cloned()
         });
         match line {
             Some(line) => Counters::of_line(&line),

@@ -82,29 +82,31 @@ impl Lines {
     }
 }
 
-/// The counters at one moment.
+/// The figures of a line: counters, or what is told of a server.
 #[derive(Debug, Clone)]
-pub(crate) struct Counters(String);
+pub(crate) struct Counters(Record);
 
 impl Counters {
     /// Those of a line of the log.
     pub(crate) fn of_line(line: &Record) -> Self {
-        Self(line.message().to_owned())
+        Self(line.clone())
     }
 
     /// One of them.
     #[track_caller]
     pub(crate) fn of(&self, name: &str) -> u64 {
-        self.word(name).parse().unwrap()
+        match self.0.number(name) {
+            Some(number) => number,
+            None => panic!("there is no counter {name}: {:?}", self.0),
+        }
     }
 
     /// One whose value is a word.
     #[track_caller]
     pub(crate) fn word(&self, name: &str) -> &str {
-        let mut pairs = self.0.split(' ').filter_map(|pair| pair.split_once('='));
-        match pairs.find(|(key, _)| *key == name) {
-            Some((_, value)) => value,
-            None => panic!("there is no counter {name}: {}", self.0),
+        match self.0.json()[name].as_str() {
+            Some(word) => word,
+            None => panic!("there is no word {name}: {:?}", self.0),
         }
     }
 }

@@ -191,7 +191,7 @@ pub(crate) fn tried(record: &Record) -> Vec<(String, String)> {
 /// What the forwarder says of a server, asked for now (SIGUSR1).
 #[track_caller]
 pub(crate) fn tell(forwarder: &Forwarder, server: SocketAddr) -> Counters {
-    let text = format!("server {server} pool=pool state=");
+    let text = format!("server {server} pool=pool");
     let before = forwarder.lines_with(&text).len();
     forwarder.process().signal(Signal::SIGUSR1);
     let line = poll(PATIENCE, || {

@@ -49,9 +49,9 @@ fn b73_the_wall_clock_jumps_by_an_hour() {
         crowd.clients[0].half_close();
         // The hour of the log's clock.
         let hour = |forwarder: &Forwarder| {
-            let before = forwarder.lines_with("counters ").len();
+            let before = forwarder.lines_with("counters").len();
             forwarder.counters();
-            let line = forwarder.lines_with("counters ").swap_remove(before);
+            let line = forwarder.lines_with("counters").swap_remove(before);
             line.text("time")[..13].to_owned()
         };
         let mut last = hour(&forwarder);

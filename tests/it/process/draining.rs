@@ -40,7 +40,7 @@ fn b65_transfers_finish() {
             forwarder.wait_for_exit(Duration::ZERO)
         });
         assert_eq!(status.and_then(|status| status.code()), Some(0));
-        let total = forwarder.wait_for_line("counters ");
+        let total = forwarder.wait_for_line("counters");
         let counters = Counters::of_line(&total);
         assert_eq!(counters.of("accepted"), counters.of("ended"));
         assert!(counters.of("ended_well") >= flows as u64);

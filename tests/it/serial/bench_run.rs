@@ -203,6 +203,38 @@ fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
 }
 
 #[test]
+fn a_large_configuration_is_compared_with_the_same_subject_without() {
+    let _alone = alone();
+    let scratch = Scratch::new("sizes");
+    let output = bench(
+        &scratch,
+        &[
+            "--subjects",
+            "direct,thalweg:copy,thalweg:copy+forwards=20+servers=30",
+            "--shapes",
+            "crr:flows=4",
+            "--starts",
+            "2",
+            "--json",
+        ],
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layout = &report["layouts"][0];
+    let large = &layout["subjects"][2];
+    let configuration = large["launch"]["files"][0][1].as_str().unwrap();
+    assert_eq!(configuration.matches("[[forward]]").count(), 20);
+    assert_eq!(configuration.matches("127.2.0.").count(), 30);
+    let ratios = layout["shapes"][0]["rows"][2]["ratios"].as_array().unwrap();
+    let growth = |it: &&Value| it["against"] == "thalweg:copy" && it["of"] == "cpu";
+    assert!(ratios.iter().any(|it| growth(&it)), "{ratios:?}");
+    let starts = layout["starts"].as_array().unwrap();
+    assert_eq!(starts.len(), 2);
+    assert!(starts[1]["seconds_ratio"]["estimate"].as_f64().unwrap() > 0.0);
+    scratch.assert_clean();
+}
+
+#[test]
 fn a_subject_that_cannot_start_ends_the_run_and_says_what_it_printed() {
     let _alone = alone();
     let scratch = Scratch::new("no-start");

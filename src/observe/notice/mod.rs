@@ -1,0 +1,321 @@
+//! What the log says in operation: one [`Notice`] for each thing that can be said.
+//!
+//! A row below says all there is to say of a notice: its kind, level, whom it is about,
+//! what else is known, and the sentence for people. The same notice is a line of text or
+//! an object of JSON whose fields need no parsing. Errors in a configuration are no
+//! notices: nothing is in operation then.
+//!
+//! Making one formats nothing; that is done by whoever writes it.
+
+mod shown;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use shown::{List, ServerName, Shown};
+
+use crate::config::LogLevel;
+use crate::net::address::Endpoint;
+use crate::net::options::{Advice, Leg, Shortfall};
+use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
+use crate::relay::ending::Cause;
+use crate::relay::id::{ForwardId, ListenerId, ServerId};
+
+/// Whom trouble is about, for the throttle: a number, so that asking costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The process, or the reactor that says it.
+    Process,
+    /// A forward.
+    Forward(ForwardId),
+    /// A server.
+    Server(ServerId),
+    /// A listener.
+    Listener(ListenerId),
+}
+
+/// ```text
+/// /// When it is said.
+/// Variant "kind" Level [whom it is about] { what else is known }
+///     "sentence with {fields}";
+/// ```
+/// A level and a sentence that depend on the fields are expressions in parentheses.
+macro_rules! notices {
+    ($(
+        $(#[doc = $doc:literal])+
+        $Variant:ident $kind:literal $level:tt [$($whom:ident: $Whom:ty),*]
+            { $($field:ident: $Field:ty),* } $sentence:tt;
+    )+) => {
+        /// Something that is said once, when it happens.
+        #[derive(Debug)]
+        pub enum Notice {
+            $(
+                $(#[doc = $doc])+
+                #[allow(missing_docs, reason = "the sentence says what its fields are")]
+                $Variant { $($whom: $Whom,)* $($field: $Field,)* },
+            )+
+        }
+
+        /// What a notice says, whomever it is about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind {
+            $($(#[doc = $doc])+ $Variant,)+
+        }
+
+        impl Kind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$Variant,)+];
+
+            /// A stable name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$Variant => $kind,)+ }
+            }
+
+            /// The fields of the JSON object, units and those of tables left out.
+            pub const fn fields(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Variant => &[$(stringify!($whom),)* $(stringify!($field),)*],)+
+                }
+            }
+        }
+
+        impl Notice {
+            /// What it says.
+            pub const fn kind(&self) -> Kind {
+                match self { $(Self::$Variant { .. } => Kind::$Variant,)+ }
+            }
+
+            /// How much it matters.
+            #[allow(unused_variables, reason = "few levels depend on the fields")]
+            pub const fn level(&self) -> LogLevel {
+                match self {
+                    $(Self::$Variant { $($whom,)* $($field,)* } => notices!(@level $level),)+
+                }
+            }
+
+            /// Whom it is about, then what else is known.
+            pub fn fields(&self) -> Vec<(&'static str, &dyn Shown)> {
+                match self {
+                    $(Self::$Variant { $($whom,)* $($field,)* } => vec![
+                        $((stringify!($whom), $whom as &dyn Shown),)*
+                        $((stringify!($field), $field as &dyn Shown),)*
+                    ],)+
+                }
+            }
+        }
+
+        impl fmt::Display for Notice {
+            /// The sentence.
+            #[allow(unused_variables, reason = "not every sentence has all fields")]
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$Variant { $($whom,)* $($field,)* } => notices!(@say f $sentence),)+
+                }
+            }
+        }
+    };
+
+    (@level ($level:expr)) => { $level };
+    (@level $level:ident) => { LogLevel::$level };
+    (@say $f:ident (|$to:ident| $say:expr)) => {{ let $to = $f; $say }};
+    (@say $f:ident $sentence:literal) => { write!($f, $sentence) };
+}
+
+notices! {
+    // The process.
+
+    /// At the start: what will run.
+    Starting "starting" Info [] { reactors: usize, engine: &'static str, sessions_max: u32 }
+        "{reactors} reactors, engine {engine}, up to {sessions_max} sessions";
+    /// At the start, with `engine = "auto"`: which it is, and why.
+    EngineChosen "engine_chosen" (if *refused { LogLevel::Warn } else { LogLevel::Info })
+        [] { engine: &'static str, reason: String, refused: bool }
+        "engine {engine}: {reason}";
+    /// At the start: the limit of descriptors is below what `max_connections` takes.
+    DescriptorsShort "descriptors_short" Warn []
+        { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
+        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+         {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
+    /// A listener is open.
+    Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
+        "listening on {listener} forward={forward}";
+    /// The kernel grants a forward, and `others` with the same options, less than they ask for.
+    OptionShort "option_short" Warn [forward: Arc<str>]
+        { others: usize, leg: Leg, shortfall: Shortfall }
+        (|f| write!(f, "{}, {leg} leg: {shortfall}", Whose(forward, *others)));
+    /// An option will slow a forward, and `others` with the same options, down.
+    OptionAdvice "option_advice" Warn [forward: Arc<str>]
+        { others: usize, leg: Leg, advice: Advice }
+        (|f| write!(f, "{}, {leg} leg: {advice}", Whose(forward, *others)));
+    /// Sessions of a forward are shown to a tap.
+    Tapped "tapped" Info [forward: Arc<str>]
+        { tap: String, bytes: u64 }
+        (|f| write!(
+            f,
+            "forward {forward}: the first {} of each session are shown to {tap}",
+            crate::config::units::format_size(*bytes)
+        ));
+    /// The end has begun.
+    Draining "draining" Info [] { sessions: u64, timeout: Duration }
+        "draining: {sessions} sessions, up to {timeout:?}";
+    /// Entries of the log were lost.
+    LogLost "log_lost" Warn [] { lost: u64, total: u64 }
+        "the log lost {lost} entries ({total} in all)";
+    /// What a tap should have shown was lost, because its target failed.
+    TapLost "tap_lost" Warn [tap: String] { error: io::Error, bytes: u64 }
+        "tap {tap}: {error}; {bytes} bytes are lost so far";
+
+    // Reactors.
+
+    /// A reactor runs on any CPU instead of its own.
+    NotPinned "not_pinned" Warn [reactor: u16] { cpu: usize, error: io::Error }
+        "reactor {reactor}: cannot stay on CPU {cpu}: {error}";
+    /// A reactor has failed; the others drain.
+    ReactorStops "reactor_stops" Error [reactor: u16] { error: io::Error }
+        "reactor {reactor} stops: waiting for events failed: {error}";
+    /// Splice does not work here.
+    SpliceRefused "splice_refused" Warn [reactor: u16] {}
+        "reactor {reactor}: the kernel refuses to splice; lanes that it refuses copy instead";
+    /// A reactor is out of descriptors or memory.
+    AcceptPaused "accept_paused" Warn [reactor: u16] { cause: Cause }
+        (|f| write!(f, "accepting pauses: {}; connections wait in the accept queue", cause.name()));
+    /// Accepting fails for another reason.
+    AcceptFailed "accept_failed" Warn [listener: Endpoint] { error: io::Error }
+        "listener {listener}: accept failed: {error}";
+    /// A forward has as many sessions as it may.
+    ForwardFull "forward_full" Warn [forward: Arc<str>] { live: u32, max: u32 }
+        "forward {forward}: {live} connections, its max_connections is {max}; new ones wait";
+    /// All forwards together have as many sessions as they may.
+    ProcessFull "process_full" Warn [] { forward: Arc<str>, live: u32, max: u32 }
+        "{live} connections over all forwards, the limit is {max}; new ones wait (forward {forward})";
+
+    // Servers.
+
+    /// No server of a forward may be picked.
+    NoServer "no_server" Warn [forward: Arc<str>] {}
+        "forward {forward}: no server is up";
+    /// A connect failed, or a server reset right after one.
+    ConnectFailed "connect_failed" Warn [server: ServerName] { cause: Cause }
+        (|f| write!(f, "connecting to {server} failed: {}", cause.name()));
+    /// A connect failed for want of something here.
+    ConnectShortage "connect_shortage" Warn [server: ServerName] { cause: Cause }
+        (|f| write!(f, "cannot connect to {} from here: {}", server.endpoint, cause.name()));
+    /// A server failed once too often, and is left alone for a while.
+    ServerMarked "server_marked" Warn [server: ServerName]
+        { cause: Cause, fail_timeout: Duration, max_fails: u32 }
+        (|f| write!(
+            f,
+            "server {server} is marked for {fail_timeout:?}: {} (max_fails {max_fails})",
+            cause.name()
+        ));
+    /// A marked server has served a session.
+    ServerUnmarked "server_unmarked" Info [server: ServerName] {}
+        "server {server} is used again: a session got through";
+    /// Checks found a server up.
+    ServerUp "server_up" Info [server: ServerName] { reason: String }
+        "server {server} is up: {reason}";
+    /// Checks found a server down.
+    ServerDown "server_down" Warn [server: ServerName] { reason: String }
+        "server {server} is down: {reason}";
+    /// A check failed, which does not change the server's side.
+    CheckFailed "check_failed" Debug [server: ServerName] { reason: String }
+        "a check of server {server} failed: {reason}";
+    /// This host cannot check a server.
+    CheckImpossible "check_impossible" Warn [server: ServerName] { reason: String }
+        "server {server} cannot be checked: {reason}";
+    /// Servers are checked no more.
+    ChecksStop "checks_stop" Error [] { error: io::Error }
+        "checks stop: waiting for events failed: {error}";
+    /// The addresses of a pool's names have changed.
+    PoolChanged "pool_changed" Info [pool: Arc<str>] { servers: usize }
+        "upstream {pool}: {servers} servers";
+
+    // Names.
+
+    /// A name is resolved for the first time, or its addresses have changed.
+    NameResolved "name_resolved" Info [name: String] { addresses: List }
+        "name {name} is {addresses}";
+    /// A name begins to fail.
+    NameFailed "name_failed" Warn [name: String]
+        { error: String, addresses: List, retry: Duration }
+        (|f| {
+            write!(f, "name {name}: {error}; ")?;
+            if addresses.0.is_empty() {
+                f.write_str("it has no address until it can be resolved")?;
+            } else {
+                write!(f, "what is known is used: {addresses}")?;
+            }
+            write!(f, "; next try in {:.1}s", retry.as_secs_f32())
+        });
+    /// A name that failed works again.
+    NameRecovered "name_recovered" Info [name: String] { addresses: Option<List> }
+        (|f| match addresses {
+            Some(addresses) => write!(f, "name {name} resolves again: {addresses}"),
+            None => write!(f, "name {name} resolves again: the same addresses"),
+        });
+    /// A name still fails.
+    NameStillFails "name_still_fails" Debug [name: String] { error: String }
+        "name {name}: {error}";
+    /// A name is what it was.
+    NameUnchanged "name_unchanged" Debug [name: String] {}
+        "name {name}: the same";
+    /// A name has more addresses than are used.
+    NameCrowded "name_crowded" Warn [name: String] { addresses: usize, used: usize }
+        "name {name}: it has {addresses} addresses; {used} of them are used";
+    /// The files that say how names are resolved have changed.
+    NameServersChanged "name_servers_changed" Info []
+        { resolv_conf: PathBuf, hosts: PathBuf, name_servers: List }
+        (|f| write!(
+            f,
+            "{} or {} has changed; name servers: {}",
+            resolv_conf.display(),
+            hosts.display(),
+            name_servers
+        ));
+    /// Such a file cannot be read.
+    NameFileUnreadable "name_file_unreadable" Warn []
+        { path: PathBuf, error: String, instead: &'static str }
+        (|f| write!(
+            f,
+            "cannot read {}: {error}; {instead}, and it is read again when it changes",
+            path.display()
+        ));
+
+    // Reports: at SIGUSR1 and at the end. Their figures follow the sentence.
+
+    /// The counters, summed over reactors.
+    Counters "counters" Info [] { counters: Box<Snapshot>, process: ProcessSnapshot }
+        "counters";
+    /// How connections spread over reactors; 1 is even.
+    Spread "spread" Info [] { accepted: Vec<u64>, busiest_to_mean: f64 }
+        (|f| {
+            f.write_str("spread of accepted connections over reactors")?;
+            for (reactor, accepted) in accepted.iter().enumerate() {
+                write!(f, " {reactor}={accepted}")?;
+            }
+            write!(f, " busiest_to_mean={busiest_to_mean:.2}")
+        });
+    /// A server, and what came of dialling it.
+    Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
+        (|f| write!(f, "server {} pool={}", server.endpoint, server.pool.escape_debug()));
+}
+
+/// A forward, and how many others are like it.
+struct Whose<'a>(&'a str, usize);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(forward, others) = self;
+        match others {
+            0 => write!(f, "forward {forward}"),
+            1 => write!(f, "forward {forward} and another"),
+            others => write!(f, "forward {forward} and {others} others"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
