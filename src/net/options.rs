@@ -3,8 +3,8 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | [`table`] | the table of options, with the struct that it makes |
-//! | [`leg`] | which sockets an option is for |
+//! | `table` | the table of options, with the struct that it makes |
+//! | `leg` | which sockets an option is for |
 //! | [`plan`] | compiles it once into what each socket is given, and replays that |
 //! | [`readback`] | at start: what the kernel granted, and which sysctl to change |
 //! | [`advice`] | what an option costs although the kernel granted it |
