@@ -30,7 +30,7 @@ const RULES: Rules = Rules {
     attempts_max: 1,
     retry: Duration::MAX,
     queue: Duration::from_secs(5),
-    request: None,
+    opening: None,
     path: PathPolicy::Auto,
     fill_limit: FILL,
 };

@@ -193,14 +193,20 @@ fn converse(mut conversation: Box<dyn Conversation>, input: &[u8], piece: usize)
 /// What a client of a proxy sends, whole and in every piece from the front.
 pub(crate) fn connect(data: &[u8]) {
     const MAX: usize = 300;
-    let whole = connect::parse(data, MAX);
+    let reader = || {
+        connect::Reader::new(connect::Settings {
+            header_max: MAX,
+            realm: "realm".into(),
+        })
+    };
+    let whole = reader().read(data);
     match &whole {
         Asked::More => assert!(data.len() < MAX),
         Asked::Found { len, request } => {
             assert!(*len <= data.len().min(MAX) && data[..*len].ends_with(b"\r\n\r\n"));
             // What it means can be asked for again, in so many words.
             let again = format!("CONNECT {} HTTP/1.1\r\n\r\n", request.target);
-            let Asked::Found { request: same, .. } = connect::parse(again.as_bytes(), MAX) else {
+            let Asked::Found { request: same, .. } = reader().read(again.as_bytes()) else {
                 panic!("{again:?} is no request");
             };
             assert_eq!(same.target, request.target);
@@ -218,10 +224,15 @@ pub(crate) fn connect(data: &[u8]) {
             .all(|byte| byte.is_ascii_graphic())
     );
     // Pieces change nothing: first more is needed, then it is what it is.
-    for len in 0..data.len().min(2 * MAX) {
-        match connect::parse(&data[..len], MAX) {
+    let mut dripped = reader();
+    for (at, byte) in data.iter().enumerate() {
+        match dripped.read(&[*byte]) {
             Asked::More => {}
-            early => return assert_eq!(early, whole),
+            Asked::Found { len, request } => {
+                let len = at + len;
+                return assert_eq!(Asked::Found { len, request }, whole);
+            }
+            early @ Asked::Invalid(_) => return assert_eq!(early, whole),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, Mode, Reactors};
+use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::dial;
@@ -20,14 +20,16 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::reactor::{self, Gate, Listener, ProxySetup, Setup, UpstreamSetup};
+use crate::proto::connect;
+use crate::proto::opening::Step;
+use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
-use super::proxy::Desk;
+use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::upstreams::Upstreams;
 
@@ -61,12 +63,12 @@ pub(super) struct Acquired {
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
     pub(super) engine: engine::Setup,
-    pub(super) listeners: Vec<engine::Listener>,
+    pub(super) listeners: Vec<(engine::Listener, Arc<Listener>)>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
     /// Who judges requests, if any forward's clients make them.
-    pub(super) desk: Option<Arc<Desk>>,
+    pub(super) deciders: Option<Arc<Deciders>>,
 }
 
 impl Acquired {
@@ -99,12 +101,12 @@ impl Acquired {
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
         let resolver = resolver(plan, &upstreams, log)?;
-        let desk = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Desk::new(plan, resolver.clone())?),
+        let deciders = match &resolver {
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
             _ => None,
         };
         let pools = upstreams.setups();
-        let lookups = desk.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
+        let lookups = deciders.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.notice(Notice::Starting {
@@ -123,18 +125,17 @@ impl Acquired {
                 setup: Setup {
                     reactor: index as u16,
                     pools: pools.clone(),
-                    listeners: share.at,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
                     taps: sources(taps, index as u16, &forwards),
                     // Once its reactor stands, and can be told the answers.
-                    concierge: None,
+                    decider: None,
                 },
                 pin: pin(config, index, count),
                 origin,
-                desk: desk.clone(),
+                deciders: deciders.clone(),
             });
         Ok(Self {
             reactors: reactors.collect(),
@@ -198,8 +199,7 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<engine::Listener>,
-    at: Vec<Arc<Listener>>,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
 }
 
 /// What a reactor shows, by forward.
@@ -272,16 +272,17 @@ impl Share {
         options: &Arc<OptionPlan>,
     ) {
         for socket in sockets {
-            self.at.push(Arc::new(Listener {
+            let at = Listener {
                 id,
                 forward: forward.clone(),
                 address: socket.local,
-            }));
-            self.listeners.push(engine::Listener {
+            };
+            let socket = engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
-            });
+            };
+            self.listeners.push((socket, Arc::new(at)));
         }
     }
 }
@@ -343,7 +344,7 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
             (Some(_), _) => 1,
             (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
         },
-        request: proxy.map(|connect| connect.header_timeout),
+        opening: proxy.map(|connect| connect.header_timeout),
         retry: forward.pool.retry_timeout,
         queue: forward.pool.queue_timeout,
         path: match forward.data_path {
@@ -359,12 +360,17 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         name: forward.name.as_str().into(),
         rules,
         pool: plan.pool,
-        proxy: proxy.map(|connect| ProxySetup {
-            header_max: connect.header_max as usize,
-            realm: connect.realm.as_str().into(),
-        }),
+        steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
     }
+}
+
+/// What a client says before its payload that makes requests.
+fn step(connect: &HttpConnect) -> Step {
+    Step::HttpConnect(connect::Settings {
+        header_max: connect.header_max as usize,
+        realm: connect.realm.as_str().into(),
+    })
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up
@@ -417,4 +423,58 @@ fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
         && count > 1
         && count == limits::allowed_cpus().len();
     auto.then(|| limits::cpu_of_reactor(index)).flatten()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{LogFormat, LogLevel, LogTarget};
+    use crate::control::plan::Identities;
+
+    #[test]
+    fn a_listener_that_is_held_is_not_bound_again() {
+        let (log, _writer) =
+            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+        let text =
+            "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:9\"\n";
+        let (mut ids, mut held) = (Identities::default(), Held::default());
+        let mut listen_on = |text: &str| {
+            let config = Config::parse(text).unwrap();
+            let plan = Plan::of(&config, &mut ids);
+            let forwards: Vec<_> = plan
+                .forwards
+                .iter()
+                .map(|it| Arc::new(forward_of(it, &config)))
+                .collect();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            shares
+                .iter()
+                .map(|it| it.listeners.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listen_on(text), [1, 1]);
+        assert_eq!(listen_on(text), [0, 0]);
+        let second = text.replace("\"a\"", "\"b\"");
+        assert_eq!(listen_on(&format!("{text}{second}")), [1, 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_changes_nothing() {
+        let (log, _writer) =
+            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let text = format!(
+            "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:{port}\"]\n\
+             upstream = \"127.0.0.1:9\"\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let plan = Plan::of(&config, &mut Identities::default());
+        let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
+        let mut held = Held::default();
+        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        assert!(held.listeners.is_empty());
+    }
 }

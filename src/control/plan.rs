@@ -206,3 +206,7 @@ impl PoolPlan {
         Arc::new(options.plan(Leg::Upstream))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -13,15 +13,15 @@ use std::time::Instant;
 use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
-use super::proxy::{Desk, Post};
+use super::proxy::{Deciders, ReactorDecider};
 use crate::engine::choice::{self, Waker};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{self, Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Reactor, Setup, Verdict};
+use crate::reactor::{Listener, Reactor, Ruling, Setup};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 
@@ -45,7 +45,7 @@ enum Message {
     /// The sender is dropped once the order is carried out.
     Order(Order, SyncSender<()>),
     /// Where the request of a session may go: itself the reply to a question.
-    Answer(SessionKey, Verdict),
+    Decided(SessionKey, Ruling),
 }
 
 /// An order on its way.
@@ -78,8 +78,8 @@ impl Wire {
         Pending(pending)
     }
 
-    pub(super) fn answer(&self, key: SessionKey, verdict: Verdict) {
-        self.post(Message::Answer(key, verdict));
+    pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
+        self.post(Message::Decided(key, ruling));
     }
 
     fn post(&self, message: Message) {
@@ -167,7 +167,7 @@ fn main(
         setup,
         pin,
         origin,
-        desk,
+        deciders,
     } = plan;
     let log = setup.log.clone();
     if let Some(cpu) = pin
@@ -182,13 +182,14 @@ fn main(
     }
     let work = Job {
         setup,
+        listeners,
         inbox,
         messages,
-        desk,
+        deciders,
         ready,
         log,
     };
-    if let Err(error) = choice::run(kind, &engine, listeners, origin, work) {
+    if let Err(error) = choice::run(kind, &engine, origin, work) {
         let _ = ready.send(Err(error));
     }
 }
@@ -196,28 +197,35 @@ fn main(
 /// What a reactor's thread does once its engine stands.
 struct Job<'a> {
     setup: Setup,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
     inbox: &'a Receiver<Message>,
     /// To itself, for answers to what it asks.
     messages: Sender<Message>,
-    desk: Option<Arc<Desk>>,
+    deciders: Option<Arc<Deciders>>,
     ready: &'a Sender<io::Result<Arc<Waker>>>,
     log: Log,
 }
 
 impl choice::Work for Job<'_> {
-    fn work<E: Engine>(mut self, engine: E, waker: Waker) {
+    fn work<E: Engine<Listener = engine::Listener>>(mut self, engine: E, waker: Waker) {
         let waker = Arc::new(waker);
-        if let Some(desk) = self.desk {
+        if let Some(deciders) = self.deciders {
             let wire = Wire {
                 messages: self.messages,
                 waker: waker.clone(),
             };
-            self.setup.concierge = Some(Box::new(Post::new(desk, wire)));
+            self.setup.decider = Some(Box::new(ReactorDecider::new(deciders, wire)));
+        }
+        let number = self.setup.reactor;
+        let mut reactor = Reactor::new(engine, self.setup);
+        for (socket, at) in self.listeners {
+            if let Err(error) = reactor.add_listener(socket, at) {
+                let _ = self.ready.send(Err(error));
+                return;
+            }
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            let number = self.setup.reactor;
-            let reactor = Reactor::new(engine, self.setup);
             work(reactor, number, self.inbox, &self.log);
         }
     }
@@ -233,8 +241,8 @@ fn work<E: Engine>(mut reactor: Reactor<E>, number: u16, inbox: &Receiver<Messag
                     // Dropped behind what it stands for: that is the reply.
                     let (order, _done) = match message {
                         Message::Order(order, done) => (order, done),
-                        Message::Answer(key, verdict) => {
-                            reactor.answered(key, verdict);
+                        Message::Decided(key, ruling) => {
+                            reactor.decided(key, ruling);
                             continue;
                         }
                     };

@@ -8,22 +8,27 @@
 //! before it is asked.
 //!
 //! ```text
-//!   bytes so far ──► parse ─► More      the caller reads on, up to its bounds
-//!                           ─► Found     so many bytes are the header; the rest is payload
-//!                           ─► Invalid   a status, and why; nothing more is parsed
+//!   new bytes ──► Reader::read ─► More      the caller reads on, up to its bounds
+//!                              ─► Found     so many of them end the header; the rest is payload
+//!                              ─► Invalid   a status, and why; nothing more is parsed
 //! ```
+//! Each byte is looked at once, however small the pieces are in which a header drips;
+//! httparse is asked when it is complete.
+//!
 //! `Host` is not looked at: the target alone says where to go, and there is no second
 //! opinion to disagree with.
 
 mod answer;
-mod target;
 
-use std::fmt;
+use std::sync::Arc;
 
 use httparse::{EMPTY_HEADER, Error, Header};
 
 pub use answer::{Status, answer};
-pub use target::{Host, Target};
+
+use super::prelude::{Answer, Authorization, Facts, Prelude, Read};
+use super::target::Target;
+use crate::relay::ending::Cause;
 
 /// Header lines at the most; with more the answer is 431.
 pub const HEADERS_MAX: usize = 64;
@@ -32,12 +37,21 @@ pub const HEADERS_MAX: usize = 64;
 /// host of 254 bytes with its port.
 const TARGET_SHOWN_MAX: usize = 280;
 
+/// What a forward goes by whose clients make requests.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes of a request's header at the most.
+    pub header_max: usize,
+    /// What a 407 says the credentials are for.
+    pub realm: Arc<str>,
+}
+
 /// What the bytes so far are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parse {
     /// They may become a request: more are needed.
     More,
-    /// A request, in the first `len` bytes.
+    /// A request, whose header ends with the first `len` of the bytes that were read last.
     Found {
         /// Bytes of the header; what follows is payload.
         len: usize,
@@ -55,27 +69,6 @@ pub struct Request {
     pub target: Target,
     /// The value of `Proxy-Authorization`, if there is one.
     pub authorization: Option<Authorization>,
-}
-
-/// The value of `Proxy-Authorization`, which no log shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Authorization(Vec<u8>);
-
-impl Authorization {
-    /// What follows the scheme `Basic`, in base64; `None` for any other scheme.
-    pub fn basic(&self) -> Option<&[u8]> {
-        let space = self.0.iter().position(|byte| *byte == b' ')?;
-        let (scheme, rest) = self.0.split_at(space);
-        scheme
-            .eq_ignore_ascii_case(b"basic")
-            .then(|| rest.trim_ascii())
-    }
-}
-
-impl fmt::Debug for Authorization {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authorization(…)")
-    }
 }
 
 /// Why a request is not served.
@@ -105,17 +98,120 @@ const OTHER_METHOD: Refusal = Refusal {
           --proxytunnel for http URLs)",
 };
 
-/// Reads a request off the front of `bytes`; its header may have `max` bytes.
-pub fn parse(bytes: &[u8], max: usize) -> Parse {
-    let within = &bytes[..bytes.len().min(max)];
-    match header_len(within) {
-        Err(refusal) => Parse::Invalid(refusal),
-        Ok(None) if within.len() == max => Parse::Invalid(TOO_LARGE),
-        Ok(None) => Parse::More,
-        Ok(Some(len)) => match request(&bytes[..len]) {
-            Ok(request) => Parse::Found { len, request },
+/// Reads one request, in whatever pieces it comes.
+#[derive(Debug)]
+pub struct Reader {
+    settings: Settings,
+    /// What belongs to the header so far; nothing once that is known.
+    header: Vec<u8>,
+    /// How much of it was looked at, and where its last line begins.
+    scanned: usize,
+    line: usize,
+    refusal: Option<Refusal>,
+}
+
+impl Reader {
+    /// One that has read nothing.
+    pub const fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            header: Vec::new(),
+            scanned: 0,
+            line: 0,
+            refusal: None,
+        }
+    }
+
+    /// Reads on. Not to be asked again once it has answered otherwise than by
+    /// [`Parse::More`].
+    pub fn read(&mut self, bytes: &[u8]) -> Parse {
+        let (before, max) = (self.header.len(), self.settings.header_max);
+        let within = bytes.len().min(max - before);
+        self.header.extend_from_slice(&bytes[..within]);
+        match self.scan() {
             Err(refusal) => Parse::Invalid(refusal),
-        },
+            Ok(None) if self.header.len() == max => Parse::Invalid(TOO_LARGE),
+            Ok(None) => Parse::More,
+            Ok(Some(len)) => match request(&self.header[..len]) {
+                Ok(request) => Parse::Found {
+                    len: len - before,
+                    request,
+                },
+                Err(refusal) => Parse::Invalid(refusal),
+            },
+        }
+    }
+
+    /// Where the header ends, if it does. Refuses what httparse would forgive: bare LF,
+    /// control bytes, lines before the request, and folded ones.
+    fn scan(&mut self) -> Result<Option<usize>, Refusal> {
+        let bytes = &self.header;
+        for at in self.scanned..bytes.len() {
+            match bytes[at] {
+                b'\n' if at == 0 || bytes[at - 1] != b'\r' => {
+                    return Err(bad("a line ends with LF alone"));
+                }
+                b'\n' if at - self.line == 1 && self.line == 0 => {
+                    return Err(bad("an empty line comes before the request"));
+                }
+                b'\n' if at - self.line == 1 => return Ok(Some(at + 1)),
+                b'\n' => self.line = at + 1,
+                b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => {
+                    return Err(bad("a CR stands without its LF"));
+                }
+                b' ' | b'\t' if at == self.line => {
+                    return Err(bad("a line begins with a blank"));
+                }
+                b'\t' if self.line == 0 => {
+                    return Err(bad("a tab stands in the request line"));
+                }
+                b'\t' | b'\r' => {}
+                0..=0x1f | 0x7f => return Err(bad("a control byte stands in the header")),
+                _ => {}
+            }
+        }
+        // A CR at the end is judged with what follows it.
+        let open = usize::from(bytes.last() == Some(&b'\r'));
+        self.scanned = bytes.len() - open;
+        Ok(None)
+    }
+}
+
+impl Prelude for Reader {
+    fn feed(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
+        let read = match self.read(seen) {
+            Parse::More => return Read::More,
+            Parse::Found { len, request } => {
+                facts.asked = Some(request.target.to_string().into_bytes());
+                facts.target = Some(request.target);
+                facts.authorization = request.authorization;
+                Read::Taken(len)
+            }
+            Parse::Invalid(refusal) => {
+                let target = target_of(&self.header);
+                facts.asked = (!target.is_empty()).then(|| target.to_vec());
+                self.refusal = Some(refusal);
+                Read::Invalid(Cause::BadRequest)
+            }
+        };
+        self.header = Vec::new();
+        read
+    }
+
+    fn room(&self) -> usize {
+        self.settings.header_max - self.header.len()
+    }
+
+    fn answer(&self, refused: Option<Cause>) -> Answer {
+        let (status, why) = match (self.refusal, refused) {
+            (Some(refusal), _) => (refusal.status, refusal.why),
+            (None, Some(cause)) => (answer::status_of(cause), answer::why(cause)),
+            (None, None) => (Status::Established, ""),
+        };
+        Answer {
+            status: status.code(),
+            bytes: answer(status, &self.settings.realm, why),
+        }
     }
 }
 
@@ -137,35 +233,6 @@ pub fn target_of(bytes: &[u8]) -> &[u8] {
         .next()
         .unwrap_or_default();
     &target[..target.len().min(TARGET_SHOWN_MAX)]
-}
-
-/// Where the header ends, if it does. Refuses what httparse would forgive: bare LF,
-/// control bytes, lines before the request, and folded ones.
-fn header_len(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-    let mut line = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'\n' if at == 0 || bytes[at - 1] != b'\r' => {
-                return Err(bad("a line ends with LF alone"));
-            }
-            b'\n' if at - line == 1 && line == 0 => {
-                return Err(bad("an empty line comes before the request"));
-            }
-            b'\n' if at - line == 1 => return Ok(Some(at + 1)),
-            b'\n' => line = at + 1,
-            b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => {
-                return Err(bad("a CR stands without its LF"));
-            }
-            b' ' | b'\t' if at == line => {
-                return Err(bad("a line begins with a blank"));
-            }
-            b'\t' if line == 0 => return Err(bad("a tab stands in the request line")),
-            b'\t' | b'\r' => {}
-            0..=0x1f | 0x7f => return Err(bad("a control byte stands in the header")),
-            _ => {}
-        }
-    }
-    Ok(None)
 }
 
 fn request(header: &[u8]) -> Result<Request, Refusal> {
@@ -207,7 +274,7 @@ fn judge(headers: &[Header<'_>]) -> Result<Option<Authorization>, Refusal> {
             return Err(bad("a CONNECT request has no body"));
         }
         if is("proxy-authorization") {
-            let value = Authorization(header.value.to_vec());
+            let value = Authorization::new(header.value);
             if authorization.replace(value).is_some() {
                 return Err(bad("there are two Proxy-Authorization headers"));
             }

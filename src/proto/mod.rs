@@ -2,8 +2,8 @@
 //! directions of a session with them.
 //!
 //! Purpose: name requests, responses, calls and handshakes for people who look at
-//! traffic, and read what a client asks of a proxy ([`connect`], [`host`]). Never
-//! alters a byte, never decides where one goes.
+//! traffic, and read what a client says before its payload ([`opening`], [`connect`],
+//! [`host`]). Never alters a byte, never decides where one goes.
 //!
 //! Pure: no descriptor, no clock, no chance; the only dependencies are parsers
 //! (httparse, loona-hpack).
@@ -21,7 +21,10 @@ pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod notes;
+pub mod opening;
+pub mod prelude;
 pub mod secrets;
+pub mod target;
 pub mod tls;
 
 /// What a parser makes of the bytes so far.

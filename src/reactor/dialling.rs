@@ -2,7 +2,7 @@
 //! failed so far, and the wait for a server that has room.
 //!
 //! ```text
-//! Action::Dial ─► the addresses of a request: connect or race them
+//! Action::Dial ─► decided upon: connect to the destinations, or race them
 //!              └► choose ─┬─► spare at hand ───────────────► Connected
 //!                         ├─► one address: connect ────────► Connected | ConnectFailed
 //!                         ├─► several: race them ──────────► Connected | ConnectFailed
@@ -16,15 +16,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Reactor;
 use super::context::Effect;
+use super::destination::Destination;
 use super::races::Heat;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
+use super::{Forward, Reactor};
 use crate::balance::health::{Admission, Change};
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
-use crate::observe::notice::{Kind, Notice, Subject};
+use crate::observe::notice::{Kind, Notice, ServerName, Subject};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 use crate::relay::session::Event as SessionEvent;
@@ -33,8 +34,8 @@ use crate::relay::time::Time;
 /// What a session remembers of being connected, if it did not go smoothly.
 #[derive(Debug, Default)]
 pub(super) struct Dialling {
-    /// Servers that were tried, and why they could not be had.
-    pub(super) failures: Vec<(Arc<Server>, Cause)>,
+    /// What was tried, and why it could not be had.
+    pub(super) failures: Vec<(Destination, Cause)>,
     pub(super) race: Option<Heat>,
 }
 
@@ -55,9 +56,9 @@ impl<E: Engine> Reactor<E> {
         let now = self.ctx.engine.now();
         let entry = self.ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
-        if let Some(proxying) = &mut entry.proxying {
-            let servers = proxying.take_servers();
-            return self.dial_all(key, index, servers);
+        if let Some(opened) = &mut entry.opening {
+            let destinations = opened.take_destinations().into_vec();
+            return self.dial_all(key, index, destinations);
         }
         if self.must_line_up(key, index) {
             return Some(self.enqueue(key, index));
@@ -68,7 +69,7 @@ impl<E: Engine> Reactor<E> {
         let tried: Vec<Arc<Server>> = failures
             .unwrap_or_default()
             .iter()
-            .map(|(server, _)| server.clone())
+            .filter_map(|(destination, _)| destination.account().cloned())
             .collect();
         match upstream.choose(&entry.client, &tried, now) {
             Choice::Member(at, admission) => {
@@ -106,51 +107,50 @@ impl<E: Engine> Reactor<E> {
         rivals: Vec<Arc<Server>>,
     ) -> Option<SessionEvent> {
         if self.take_spare(key, upstream, &server) {
-            self.settle_on(key, server, admission, true);
+            self.settle_on(key, Destination::Server(server), admission, true);
             self.apply_connected(key);
             return Some(SessionEvent::Connected);
         }
         if rivals.len() > 1 {
+            let rivals = rivals.into_iter().map(Destination::Server).collect();
             return self.start_race(key, rivals, admission);
         }
-        self.connect_alone(key, upstream, &server, admission)
+        self.connect_alone(key, upstream, &Destination::Server(server), admission)
     }
 
-    /// Dials servers that are this session's alone, of which each is an address of the
-    /// same target: the first that connects is taken.
+    /// Dials what was decided upon, of which each is an address of the same target: the
+    /// first that connects is taken.
     fn dial_all(
         &mut self,
         key: SessionKey,
         upstream: PoolId,
-        servers: Vec<Arc<Server>>,
+        destinations: Vec<Destination>,
     ) -> Option<SessionEvent> {
-        let Some(first) = servers.first().cloned() else {
-            return Some(SessionEvent::NoServer(Cause::NoServer));
-        };
-        // Whoever is first counts as chosen.
-        first.enter();
-        if servers.len() > 1 {
-            return self.start_race(key, servers, Admission::Free);
+        match destinations.as_slice() {
+            [] => Some(SessionEvent::NoServer(Cause::NoServer)),
+            [only] => self.connect_alone(key, upstream, only, Admission::Free),
+            _ => self.start_race(key, destinations, Admission::Free),
         }
-        self.connect_alone(key, upstream, &first, Admission::Free)
     }
 
-    /// Connects to one server, without a rival.
+    /// Connects to one destination, without a rival.
     fn connect_alone(
         &mut self,
         key: SessionKey,
         upstream: PoolId,
-        server: &Arc<Server>,
+        destination: &Destination,
         admission: Admission,
     ) -> Option<SessionEvent> {
-        self.settle_on(key, server.clone(), admission, false);
-        let start = self.connect(upstream, server, Some(key), |engine, target| {
+        self.settle_on(key, destination.clone(), admission, false);
+        let start = self.connect(upstream, destination, Some(key), |engine, target| {
             engine.connect(key, target)
         });
         match start {
             Start::Pending => None,
             Start::Done(Ok(())) => {
-                server.tally.connected(Duration::ZERO);
+                if let Some(server) = destination.account() {
+                    server.tally.connected(Duration::ZERO);
+                }
                 self.apply_connected(key);
                 Some(SessionEvent::Connected)
             }
@@ -161,16 +161,16 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// The server that a session is on, and how it was admitted there.
+    /// Where a session is, and how it was admitted there.
     pub(super) fn settle_on(
         &mut self,
         key: SessionKey,
-        server: Arc<Server>,
+        destination: Destination,
         admission: Admission,
         warm: bool,
     ) {
         if let Some(entry) = self.ctx.sessions.get_mut(key) {
-            entry.server = Some(server);
+            entry.destination = Some(destination);
             entry.admission = admission;
             entry.warm = warm;
         }
@@ -181,21 +181,24 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn connect(
         &mut self,
         upstream: PoolId,
-        server: &Server,
+        destination: &Destination,
         session: Option<SessionKey>,
         start: impl Fn(&mut E, Target<'_>) -> Start<Result<(), Cause>>,
     ) -> Start<Result<(), Cause>> {
         self.ctx.counters.connects.add(1);
-        add(&server.tally.connects, 1);
+        if let Some(server) = destination.account() {
+            add(&server.tally.connects, 1);
+        }
+        let endpoint = destination.endpoint();
         let client = session.and_then(|key| self.ctx.sessions.get(key));
         let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
         let upstream = &mut self.pools[upstream];
         let mut started = Start::Done(Err(Cause::NoSource));
-        for _ in 0..upstream.sources(server.endpoint()) {
-            let Some(local) = upstream.local(server.endpoint(), client) else {
+        for _ in 0..upstream.sources(endpoint) {
+            let Some(local) = upstream.local(endpoint, client) else {
                 break;
             };
-            started = start(&mut self.ctx.engine, upstream.target(server, local));
+            started = start(&mut self.ctx.engine, upstream.target(endpoint, local));
             let short = |it| started == Start::Done(Err(it));
             if !short(Cause::PortsExhausted) && !short(Cause::NoSource) {
                 break;
@@ -211,11 +214,11 @@ impl<E: Engine> Reactor<E> {
         let Some(entry) = self.ctx.sessions.get_mut(key) else {
             return;
         };
-        let (Some(server), admission) = (entry.server.take(), entry.admission) else {
+        let (Some(destination), admission) = (entry.destination.take(), entry.admission) else {
             return;
         };
-        self.count_connect_failure(key, &server, admission, cause);
-        self.release(&server);
+        self.count_connect_failure(key, &destination, admission, cause);
+        self.release(&destination);
     }
 
     /// Counts a failed attempt, blames the server unless this machine is short of
@@ -223,36 +226,52 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn count_connect_failure(
         &mut self,
         key: SessionKey,
-        server: &Arc<Server>,
+        destination: &Destination,
         admission: Admission,
         cause: Cause,
     ) {
         self.ctx.counters.connect_failures.add(1);
+        let mut listener = None;
         if let Some(entry) = self.ctx.sessions.get_mut(key) {
             let dialling = entry.dialling.get_or_insert_default();
-            dialling.failures.push((server.clone(), cause));
+            dialling.failures.push((destination.clone(), cause));
+            listener = Some(entry.listener.clone());
         }
+        let forward = listener.as_deref().map(|it| &*it.forward);
         if cause.is_local_shortage() {
-            self.short_of(cause, server, admission);
-        } else {
+            self.short_of(cause, destination, forward, admission);
+        } else if let Some(server) = destination.account() {
             server.tally.failed(cause);
             self.blame(server, admission, cause);
+        } else {
+            let subject = subject(destination, forward);
+            self.ctx
+                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                    server: name(destination, forward),
+                    cause,
+                });
         }
     }
 
     /// A connect failed for want of something here: never the server's fault.
-    pub(super) fn short_of(&mut self, cause: Cause, server: &Server, admission: Admission) {
+    pub(super) fn short_of(
+        &mut self,
+        cause: Cause,
+        destination: &Destination,
+        forward: Option<&Forward>,
+        admission: Admission,
+    ) {
         let now = self.ctx.engine.now();
         self.ctx.counters.connect_shortages.add(1);
-        server.marks.abandoned(admission, now);
+        destination.abandoned(admission, now);
         if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
             // Whoever is let in now would be turned away as well.
             self.ctx.out.push_back(Effect::Starved);
         }
-        let subject = Subject::Server(server.settings().id);
+        let subject = subject(destination, forward);
         self.ctx
             .complain(Kind::ConnectShortage, subject, || Notice::ConnectShortage {
-                server: server.name(),
+                server: name(destination, forward),
                 cause,
             });
     }
@@ -288,11 +307,35 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A session is on this server no more: whoever waits for room is next.
-    pub(super) fn release(&mut self, server: &Server) {
+    /// A session is there no more: whoever waits for room is next.
+    pub(super) fn release(&mut self, destination: &Destination) {
+        let Some(server) = destination.account() else {
+            return;
+        };
         server.leave();
         if server.settings().max_connections.is_some() {
             self.queue_due = Time::ZERO;
         }
+    }
+}
+
+/// Whom trouble with a destination is about: an address without an account is its
+/// forward's.
+fn subject(destination: &Destination, forward: Option<&Forward>) -> Subject {
+    match (destination.account(), forward) {
+        (Some(server), _) => Subject::Server(server.settings().id),
+        (None, Some(forward)) => Subject::Forward(forward.id),
+        (None, None) => Subject::Process,
+    }
+}
+
+/// What a destination is called.
+fn name(destination: &Destination, forward: Option<&Forward>) -> ServerName {
+    match destination.account() {
+        Some(server) => server.name(),
+        None => ServerName {
+            endpoint: destination.endpoint().clone(),
+            pool: forward.map_or_else(|| "".into(), |it| it.name.clone()),
+        },
     }
 }

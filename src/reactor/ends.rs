@@ -3,12 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::destination::Destination;
 use super::upstream::server::{Server, add};
 use super::{Entry, Reactor};
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::record::SessionRecord;
-use crate::proto::connect::Status;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
 use crate::relay::time::Time;
@@ -78,7 +78,10 @@ impl<E: Engine> Reactor<E> {
         }
         let had_both = session.connect_time().is_some();
         self.make_room(&entry.listener.forward, had_both);
-        if let Some(server) = &entry.server {
+        if let Some(destination) = &entry.destination {
+            self.release(destination);
+        }
+        if let Some(server) = entry.destination.as_ref().and_then(Destination::account) {
             self.part_from(server, &entry);
         }
         if self.session_log != SessionLog::Off {
@@ -93,7 +96,6 @@ impl<E: Engine> Reactor<E> {
         let tally = &server.tally;
         add(&tally.bytes_up, session.lane(Direction::Up).bytes_out());
         add(&tally.bytes_down, session.lane(Direction::Down).bytes_out());
-        self.release(server);
         if !entry.unproven {
             return;
         }
@@ -114,9 +116,9 @@ impl<E: Engine> Reactor<E> {
         let session = &entry.session;
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let failures = failures.unwrap_or_default();
-        let last = failures.last().map(|(server, _)| server);
-        let server = entry.server.as_ref().or(last);
-        let proxying = entry.proxying.as_ref();
+        let last = failures.last().map(|(destination, _)| destination);
+        let destination = entry.destination.as_ref().or(last);
+        let opened = entry.opening.as_ref();
         SessionRecord {
             at: SystemTime::now(),
             forward: forward.name.clone(),
@@ -124,13 +126,13 @@ impl<E: Engine> Reactor<E> {
             id: entry.id,
             client: entry.client.clone(),
             listener: entry.listener.address.clone(),
-            target: proxying.and_then(|it| it.target.as_deref().map(str::to_owned)),
-            user: proxying.and_then(|it| it.user.as_deref().map(str::to_owned)),
-            status: proxying.and_then(|it| it.status).map(Status::code),
-            server: server.map(|server| server.endpoint().clone()),
+            target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
+            user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
+            status: opened.and_then(|it| it.status),
+            server: destination.map(|it| it.endpoint().clone()),
             tried: failures
                 .iter()
-                .map(|(server, cause)| (server.endpoint().clone(), *cause))
+                .map(|(tried, cause)| (tried.endpoint().clone(), *cause))
                 .collect(),
             warm: entry.warm,
             attempts: session.attempts(),

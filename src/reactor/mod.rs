@@ -17,9 +17,12 @@
 
 mod accept;
 mod context;
+mod destination;
 mod dialling;
 mod ends;
-mod proxying;
+mod gate;
+mod listen_queue;
+mod openings;
 mod queue;
 mod races;
 mod sessions;
@@ -32,8 +35,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::Gate;
-pub use proxying::{ADDRESSES_MAX, Concierge, ProxySetup, Verdict};
+pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use gate::Gate;
+pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
@@ -46,18 +50,18 @@ use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ForwardId, PoolId};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use accept::Doors;
 use context::{Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
-use proxying::Proxying;
+use listen_queue::ListenQueue;
+use openings::{Opened, Openings};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
@@ -66,9 +70,9 @@ use upstream::server::{Server, ServerSet};
 /// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
-/// Passes over the accept queues before the listeners close: 32 connections a
-/// listener each, more than any backlog that somaxconn's default allows.
-const DRAIN_ACCEPT_PASSES: u32 = 256;
+/// Turns of accepting before the listeners close, besides one for each listener: more
+/// than any backlog that somaxconn's default allows.
+const DRAIN_ACCEPT_TURNS: usize = 256;
 
 /// A timer fires late by at most this part of the time it was armed for.
 const COARSENESS: u32 = 32;
@@ -79,13 +83,13 @@ pub struct Reactor<E: Engine> {
     ctx: Ctx<E>,
     wheel: Wheel,
     pools: Pools,
-    doors: Doors,
+    listen_queue: ListenQueue,
     run_queue: VecDeque<(SessionKey, Direction)>,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
     session_log: SessionLog,
     taps: BTreeMap<ForwardId, Source>,
-    concierge: Option<Box<dyn Concierge>>,
+    openings: Openings,
     sessions_started: u64,
     /// When sessions that wait for a server with room are looked at.
     queue_due: Time,
@@ -98,7 +102,6 @@ pub struct Reactor<E: Engine> {
     events: Vec<Event>,
     actions: Vec<Action>,
     fired: Vec<u32>,
-    header: Vec<u8>,
 }
 
 /// A session and what the reactor knows of it.
@@ -117,12 +120,12 @@ struct Entry {
     warm: bool,
     /// How it was let to the server.
     admission: Admission,
-    /// The server it is on or being connected to; counted there as active.
-    server: Option<Arc<Server>>,
+    /// Where it is or is being connected to; counted there as active.
+    destination: Option<Destination>,
     /// Only if connecting did not go smoothly.
     dialling: Option<Box<Dialling>>,
-    /// Only of a client that says where to go.
-    proxying: Option<Box<Proxying>>,
+    /// Only of a client that says something before its payload.
+    opening: Option<Box<Opened>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -135,12 +138,12 @@ impl<E: Engine> Reactor<E> {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
             pools: Pools::new(setup.pools, reactor),
-            doors: Doors::new(setup.listeners, setup.gate),
+            listen_queue: ListenQueue::new(setup.gate),
             run_queue: VecDeque::new(),
             acks_owed: VecDeque::new(),
             session_log: setup.session_log,
             taps: setup.taps,
-            concierge: setup.concierge,
+            openings: Openings::new(setup.decider),
             sessions_started: 0,
             queue_due: Time::NEVER,
             warm_due: Time::ZERO,
@@ -149,7 +152,6 @@ impl<E: Engine> Reactor<E> {
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
-            header: Vec::new(),
         }
     }
 
@@ -165,7 +167,7 @@ impl<E: Engine> Reactor<E> {
         for event in &events {
             match *event {
                 Event::Woken => woken = true,
-                Event::Acceptable(listener) => self.doors.knock(listener),
+                Event::Acceptable(listener) => self.listen_queue.acceptable(listener),
                 Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
                 Event::Connected(key) => {
                     self.connected(key);
@@ -195,6 +197,17 @@ impl<E: Engine> Reactor<E> {
         waited.map(|()| woken)
     }
 
+    /// Lets clients in at one more socket.
+    pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
+        self.listen_queue.listen(socket, at, &mut self.ctx)
+    }
+
+    /// Lets nobody in at an address any more, and gives its sockets back: dropped, they
+    /// are closed. Sessions that came in there go on.
+    pub fn remove_listener(&mut self, id: ListenerId) -> Vec<E::Listener> {
+        self.listen_queue.unlisten(id, &mut self.ctx)
+    }
+
     /// Sessions that live.
     pub const fn live(&self) -> usize {
         self.ctx.sessions.len()
@@ -213,7 +226,7 @@ impl<E: Engine> Reactor<E> {
     pub fn cut_server(&mut self, server: &Arc<Server>) {
         let of_server = |key: &SessionKey| {
             let entry = self.ctx.sessions.get(*key);
-            let on = entry.and_then(|entry| entry.server.as_ref());
+            let on = entry.and_then(|entry| entry.destination.as_ref()?.account());
             // Who is still being connected goes to another one if this one fails.
             let dials = entry.is_some_and(|entry| entry.session.is_dialing());
             !dials && on.is_some_and(|on| Arc::ptr_eq(on, server))
@@ -221,6 +234,13 @@ impl<E: Engine> Reactor<E> {
         let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_server).collect();
         for key in keys {
             self.cut(key, Cause::ServerDown);
+        }
+    }
+
+    /// Takes the decision about a session that the [`Decider`] was asked about.
+    pub fn decided(&mut self, key: SessionKey, ruling: Ruling) {
+        if let Some(event) = Openings::decided(&mut self.ctx, key, ruling) {
+            self.deliver(key, event);
         }
     }
 
@@ -257,18 +277,20 @@ impl<E: Engine> Reactor<E> {
         // reset. Bounded, for in a storm the queues never run empty.
         // Bounded by the limits too: who waits for room when the listeners close
         // is reset by the kernel.
-        let now = self.ctx.engine.now();
-        self.doors.knock_all();
-        for _ in 0..DRAIN_ACCEPT_PASSES {
-            if self.doors.next_try() > now {
+        self.listen_queue.look_everywhere();
+        for _ in 0..DRAIN_ACCEPT_TURNS + self.listen_queue.ids().len() {
+            if self.listen_queue.next_try() > self.ctx.now() {
                 break;
             }
             self.accept();
+            self.settle();
         }
         self.publish();
         self.draining = true;
         self.drop_spares();
-        self.ctx.engine.close_listeners();
+        for id in self.listen_queue.ids() {
+            drop(self.remove_listener(id));
+        }
     }
 
     /// Ends every session for this reason.
@@ -301,6 +323,7 @@ impl<E: Engine> Reactor<E> {
                 "a deadline without a timer: {due:?}, {armed:?}"
             );
         }
+        self.listen_queue.check_invariants();
         let queued = self
             .run_queue
             .iter()
@@ -319,7 +342,7 @@ impl<E: Engine> Reactor<E> {
         let accept = if self.draining {
             Time::NEVER
         } else {
-            self.doors.next_try()
+            self.listen_queue.next_try()
         };
         let warm = if self.draining {
             Time::NEVER
@@ -369,9 +392,9 @@ impl<E: Engine> Reactor<E> {
         while let Some(action) = actions.get(next).copied() {
             next += 1;
             let event = match action {
-                Action::Listen => self.listen(key),
-                Action::Consult => self.consult(key),
-                Action::Answer => self.answer(key),
+                Action::Read => self.openings.read(&mut self.ctx, key),
+                Action::Decide => self.openings.decide(&mut self.ctx, key),
+                Action::Say => Openings::say(&mut self.ctx, key),
                 Action::Conclude => {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
@@ -451,7 +474,8 @@ impl<E: Engine> Reactor<E> {
             self.run_queue.push_back((key, direction));
             self.ctx.counters.budget_ends.add(1);
         }
-        if proves && let Some(server) = entry.server.clone() {
+        let server = entry.destination.as_ref().and_then(Destination::account);
+        if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
             self.praise(&server, admission);
         }

@@ -5,11 +5,9 @@
 //! Invariants: a rival outlives neither its race nor its session; what it counts at
 //! its server is given back exactly once.
 
-use std::sync::Arc;
-
 use super::Reactor;
+use super::destination::Destination;
 use super::sessions::{Ahead, Purpose};
-use super::upstream::server::Server;
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::Side;
@@ -23,7 +21,7 @@ use crate::relay::time::Time;
 pub(super) struct Heat {
     race: Race,
     /// Its addresses, in order; the first is the one that was chosen and admitted.
-    servers: Vec<Arc<Server>>,
+    destinations: Vec<Destination>,
     admission: Admission,
     /// Connects under way.
     rivals: Vec<SessionKey>,
@@ -43,7 +41,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn start_race(
         &mut self,
         key: SessionKey,
-        servers: Vec<Arc<Server>>,
+        destinations: Vec<Destination>,
         admission: Admission,
     ) -> Option<SessionEvent> {
         let now = self.ctx.engine.now();
@@ -55,8 +53,8 @@ impl<E: Engine> Reactor<E> {
             floor: ATTEMPT_FLOOR,
         };
         entry.dialling.get_or_insert_default().race = Some(Heat {
-            race: Race::new(servers.len() as u16, now, &rules),
-            servers,
+            race: Race::new(destinations.len() as u16, now, &rules),
+            destinations,
             admission,
             rivals: Vec::new(),
             wake: now,
@@ -116,21 +114,15 @@ impl<E: Engine> Reactor<E> {
         let entry = self.ctx.sessions.get_mut(key)?;
         let upstream = entry.listener.forward.pool;
         let heat = entry.dialling.as_mut()?.race.as_mut()?;
-        let server = heat.servers[usize::from(index)].clone();
+        let destination = heat.destinations[usize::from(index)].clone();
         // The first was admitted and counted when it was chosen.
         let admission = if index == 0 {
             std::mem::replace(&mut heat.admission, Admission::Free)
         } else {
-            let admission = server.marks.admit(now);
-            if admission == Admission::Marked {
+            let Some(admission) = destination.admit(now) else {
                 heat.race.failed(index);
                 return None;
-            }
-            if !server.enter() {
-                heat.race.failed(index);
-                server.marks.abandoned(admission, now);
-                return None;
-            }
+            };
             admission
         };
         let purpose = Purpose::Rival {
@@ -140,18 +132,18 @@ impl<E: Engine> Reactor<E> {
         };
         let ahead = Ahead {
             purpose,
-            server: server.clone(),
+            destination: destination.clone(),
             since: now,
             closing: false,
         };
         let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
-            server.marks.abandoned(admission, now);
-            self.release(&server);
+            destination.abandoned(admission, now);
+            self.release(&destination);
             self.heat(key)?.race.failed(index);
             return None;
         };
         self.heat(key)?.rivals.push(rival);
-        let start = self.connect(upstream, &server, Some(key), |engine, target| {
+        let start = self.connect(upstream, &destination, Some(key), |engine, target| {
             engine.connect_ahead(rival, target)
         });
         match start {
@@ -177,7 +169,7 @@ impl<E: Engine> Reactor<E> {
         let Purpose::Rival { of, admission, .. } = ahead.purpose else {
             return None;
         };
-        let (server, since) = (ahead.server.clone(), ahead.since);
+        let (destination, since) = (ahead.destination.clone(), ahead.since);
         if !self.ctx.engine.hand_over(rival, of) {
             self.rival_failed(rival, Cause::NoMemory);
             self.ctx.sessions.remove_ahead(rival);
@@ -188,8 +180,10 @@ impl<E: Engine> Reactor<E> {
             heat.rivals.retain(|it| *it != rival);
         }
         self.end_race(of);
-        server.tally.connected(self.ctx.engine.now().since(since));
-        self.settle_on(of, server, admission, false);
+        if let Some(server) = destination.account() {
+            server.tally.connected(self.ctx.engine.now().since(since));
+        }
+        self.settle_on(of, destination, admission, false);
         Some((of, SessionEvent::Connected))
     }
 
@@ -204,9 +198,9 @@ impl<E: Engine> Reactor<E> {
         else {
             return None;
         };
-        let server = ahead.server.clone();
-        self.count_connect_failure(of, &server, admission, cause);
-        self.release(&server);
+        let destination = ahead.destination.clone();
+        self.count_connect_failure(of, &destination, admission, cause);
+        self.release(&destination);
         let heat = self.heat(of)?;
         heat.race.failed(index);
         heat.rivals.retain(|it| *it != rival);
@@ -231,11 +225,11 @@ impl<E: Engine> Reactor<E> {
         let Some(heat) = race else { return };
         for rival in heat.rivals {
             if let Some(ahead) = self.ctx.sessions.ahead(rival) {
-                let server = ahead.server.clone();
+                let destination = ahead.destination.clone();
                 if let Purpose::Rival { admission, .. } = ahead.purpose {
-                    server.marks.abandoned(admission, now);
+                    destination.abandoned(admission, now);
                 }
-                self.release(&server);
+                self.release(&destination);
             }
             self.close_ahead(rival);
         }

@@ -1,9 +1,7 @@
 //! What the slots of a reactor hold: sessions, and connections made ahead of one.
 
-use std::sync::Arc;
-
 use super::Entry;
-use super::upstream::server::Server;
+use super::destination::Destination;
 use crate::balance::health::Admission;
 use crate::engine::SessionKey;
 use crate::engine::slab::Slab;
@@ -14,7 +12,7 @@ use crate::relay::time::Time;
 #[derive(Debug)]
 pub(super) struct Ahead {
     pub(super) purpose: Purpose,
-    pub(super) server: Arc<Server>,
+    pub(super) destination: Destination,
     /// When it was started.
     pub(super) since: Time,
     /// Its close was asked for.

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::accept::Gate;
-use super::proxying::{Concierge, ProxySetup};
+use super::gate::Gate;
+use super::openings::Decider;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
+use crate::proto::opening::Step;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
 
@@ -21,8 +22,6 @@ pub struct Setup {
     pub reactor: u16,
     /// Where the forwards go.
     pub pools: BTreeMap<PoolId, UpstreamSetup>,
-    /// The listeners, in the order of the engine's.
-    pub listeners: Vec<Arc<Listener>>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
     /// Where it counts.
@@ -33,8 +32,9 @@ pub struct Setup {
     pub session_log: SessionLog,
     /// What it shows of its traffic; may be empty.
     pub taps: BTreeMap<ForwardId, Source>,
-    /// Who judges requests; only needed by forwards with a [`Forward::proxy`].
-    pub concierge: Option<Box<dyn Concierge>>,
+    /// Who decides by what openings found out; only needed by forwards with
+    /// [`Forward::steps`].
+    pub decider: Option<Box<dyn Decider>>,
 }
 
 /// A forward, as it is configured: immutable. When the configuration changes, another
@@ -49,9 +49,9 @@ pub struct Forward {
     pub rules: Rules,
     /// Where it goes.
     pub pool: PoolId,
-    /// Its clients say by an HTTP CONNECT request where to go. Goes with
-    /// [`Rules::request`].
-    pub proxy: Option<ProxySetup>,
+    /// What its clients say before their payload; usually nothing. Goes with
+    /// [`Rules::opening`].
+    pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
 }

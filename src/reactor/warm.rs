@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::Reactor;
 use super::context::Effect;
+use super::destination::Destination;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, ServerSet, add};
 use crate::balance::health::Admission;
@@ -150,7 +151,10 @@ impl<E: Engine> Reactor<E> {
                 // A server does not learn of the connection before: no client's bytes
                 // come along for the ACK to ride on.
                 self.ctx.engine.owe_no_ack(key);
-                let (index, server) = (*upstream, ahead.server.clone());
+                let index = *upstream;
+                let Some(server) = ahead.destination.account().cloned() else {
+                    return;
+                };
                 server.tally.connected(now.since(ahead.since));
                 ahead.since = now;
                 if let Some(list) = self.pools[index].spares.list(&server) {
@@ -183,9 +187,11 @@ impl<E: Engine> Reactor<E> {
                 }
             }
             Purpose::Spare { upstream, .. } => {
-                let server = ahead.server.clone();
+                let server = ahead.destination.account().cloned();
                 self.ctx.sessions.remove_ahead(key);
-                self.spare_failed(upstream, key, &server, cause);
+                if let Some(server) = server {
+                    self.spare_failed(upstream, key, &server, cause);
+                }
             }
         }
     }
@@ -268,8 +274,10 @@ impl<E: Engine> Reactor<E> {
         let now = self.ctx.engine.now();
         let max_age = self.pools[upstream].setup.warm_max_age;
         self.pools[upstream].spares.forget(spare);
-        if let Some(ahead) = self.ctx.sessions.ahead(spare) {
-            let (server, age) = (ahead.server.clone(), now.since(ahead.since));
+        if let Some(ahead) = self.ctx.sessions.ahead(spare)
+            && let Some(server) = ahead.destination.account().cloned()
+        {
+            let age = now.since(ahead.since);
             add(&server.tally.warm_stale, 1);
             if let Some(list) = self.pools[upstream].spares.list(&server) {
                 // Age is no fault of the server's.
@@ -298,7 +306,8 @@ impl<E: Engine> Reactor<E> {
             list.hold_back(now);
         }
         if cause.is_local_shortage() {
-            self.short_of(cause, server, Admission::Free);
+            let destination = Destination::Server(server.clone());
+            self.short_of(cause, &destination, None, Admission::Free);
         } else {
             server.tally.failed(cause);
             self.blame(server, Admission::Free, cause);
@@ -312,7 +321,7 @@ impl<E: Engine> Reactor<E> {
             return;
         }
         self.warm_due = Time::NEVER;
-        if self.doors.is_starved(now) {
+        if self.listen_queue.is_starved(now) {
             // Descriptors are for clients first.
             self.warm_due = now + LOOK;
             return;
@@ -368,7 +377,7 @@ impl<E: Engine> Reactor<E> {
                     upstream,
                     connected: false,
                 },
-                server: server.clone(),
+                destination: Destination::Server(server.clone()),
                 since: now,
                 closing: false,
             };
@@ -376,7 +385,8 @@ impl<E: Engine> Reactor<E> {
                 return;
             };
             self.pools[upstream].spares.lists[at].connecting.push(spare);
-            let start = self.connect(upstream, server, None, |engine, target| {
+            let destination = Destination::Server(server.clone());
+            let start = self.connect(upstream, &destination, None, |engine, target| {
                 engine.connect_ahead(spare, target)
             });
             match start {

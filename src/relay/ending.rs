@@ -81,7 +81,7 @@ pub enum Cause {
     NoRequest,
     /// The request was not complete in time.
     RequestTimeout,
-    /// The request is malformed, too large, or of another method.
+    /// The request is malformed, too large, or none that is served here.
     BadRequest,
     /// The access list does not let it pass.
     Denied,

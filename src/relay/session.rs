@@ -16,7 +16,7 @@
 //! ```
 //! | stage | its phases | file |
 //! | --- | --- | --- |
-//! | what a client says first, and what is decided by it | Sniffing, Consulting | `opening.rs` |
+//! | what a client says first, and what is decided by it | Reading, Deciding | `opening.rs` |
 //! | getting a server | Dialing, Redialing, Queued, Greeting | `dialling.rs` |
 //! | bytes flow, or what is left of them | Relaying, Flushing, Lingering | `relaying.rs` |
 //! | the end | Refusing, Parting, Closing | `closing.rs` |
@@ -38,7 +38,9 @@ mod tests;
 
 use std::time::Duration;
 
-pub use events::{Action, Answered, Close, Deadlines, Event, Failure, Pumped, Readiness, Rules};
+pub use events::{
+    Action, Close, Deadlines, Decided, Event, Failure, Pumped, Read, Readiness, Rules, Said,
+};
 
 use super::ending::Ending;
 use super::lane::{Lane, Next};
@@ -78,7 +80,7 @@ impl Session {
             rules,
             actions,
         };
-        let stage = match rules.request {
+        let stage = match rules.opening {
             Some(patience) => Opening::begin(patience, cx),
             None => Dialling::first(cx),
         };
@@ -137,9 +139,9 @@ impl Session {
         matches!(&self.stage, Stage::Dialling(dialling) if dialling.is_connecting())
     }
 
-    /// Whether it waits to be told whether and where its request may go.
-    pub const fn is_consulting(&self) -> bool {
-        matches!(&self.stage, Stage::Opening(opening) if opening.is_consulting())
+    /// Whether it waits to be told what becomes of it.
+    pub const fn is_deciding(&self) -> bool {
+        matches!(&self.stage, Stage::Opening(opening) if opening.is_deciding())
     }
 
     /// Whether it waits for a server that has room.

@@ -1,14 +1,14 @@
-//! Judging CONNECT requests, off the reactors: who asks, and where he may go.
+//! Deciding about CONNECT requests, off the reactors: who asks, and where he may go.
 //!
 //! ```text
-//!  reactor ── Post::ask ─► credentials remembered? ─yes─► route ─► an address: judged
-//!                              │ no                        ▲       a name: the resolver,
-//!                              ▼                           │       then judged
-//!                         verifier thread ── right ────────┘
+//!  reactor ── decide ─► credentials remembered? ─yes─► route ─► an address: held against
+//!                              │ no                      ▲      the access list; a name:
+//!                              ▼                         │      the resolver, then that
+//!                         verifier thread ── right ──────┘
 //!                              └ wrong, or its queue is full
-//!  reactor ◄── Order::Answer ── verdict
+//!  reactor ◄── decided ── ruling
 //! ```
-//! Invariants: a request gets one verdict; what is dialled is an address that the
+//! Invariants: a request gets one ruling; what is dialled is an address that the
 //! access list was held against, never a name; a reactor never waits for a hash or for
 //! DNS.
 
@@ -22,8 +22,9 @@ use std::sync::Arc;
 use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::policy::access::Access;
-use crate::proto::connect::{Host, Request, Target};
-use crate::reactor::{Concierge, Verdict};
+use crate::proto::prelude::Facts;
+use crate::proto::target::{Host, Target};
+use crate::reactor::{Decider, Decision, Ruling};
 use crate::relay::ending::Cause;
 use crate::relay::id::ForwardId;
 
@@ -35,11 +36,11 @@ pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Job, Verifier};
 
-/// Everything that judging requests takes, for all reactors.
+/// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Deciders {
     /// Of forwards whose clients make requests.
-    windows: HashMap<ForwardId, Window>,
+    rules: HashMap<ForwardId, ForwardRules>,
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
@@ -47,15 +48,15 @@ pub(super) struct Desk {
 
 /// What one forward goes by.
 #[derive(Debug)]
-struct Window {
+struct ForwardRules {
     access: Arc<Access>,
     users: Option<Arc<Users>>,
 }
 
-impl Desk {
+impl Deciders {
     /// Reads the files of users.
     pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
-        let mut windows = HashMap::new();
+        let mut rules = HashMap::new();
         for ForwardPlan { id, config, .. } in &plan.forwards {
             let Mode::HttpConnect(connect) = &config.mode else {
                 continue;
@@ -65,51 +66,55 @@ impl Desk {
                 forward: config.name.clone(),
                 error,
             })?;
-            let window = Window {
+            let rule = ForwardRules {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            windows.insert(*id, window);
+            rules.insert(*id, rule);
         }
-        let mut all = windows.values();
-        let verifier = all.any(|window| window.users.is_some());
+        let mut all = rules.values();
+        let verifier = all.any(|rule| rule.users.is_some());
         let verifier = verifier.then(Verifier::start).transpose();
         Ok(Arc::new(Self {
             verifier: verifier.map_err(StartError::Verifier)?,
-            windows,
+            rules,
             resolver,
         }))
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, call: Call, forward: ForwardId, request: Request) {
-        let Some(window) = self.windows.get(&forward) else {
-            return call.reject(Cause::Stopped);
+    fn ask(self: &Arc<Self>, question: Question, forward: ForwardId, facts: Facts) {
+        let Some(rule) = self.rules.get(&forward) else {
+            return question.reject(Cause::Stopped);
         };
-        let access = window.access.clone();
-        let Some(users) = &window.users else {
-            return self.route(call, &access, request.target);
+        // An opening without a target is none that is asked about here.
+        let Some(target) = facts.target else {
+            return question.reject(Cause::BadRequest);
         };
-        let credentials = request.authorization.as_ref();
+        let access = rule.access.clone();
+        let Some(users) = &rule.users else {
+            return self.route(question, &access, target);
+        };
+        let credentials = facts.authorization.as_ref();
         let Some(credentials) = credentials.and_then(Credentials::of) else {
-            return call.reject(Cause::Unauthorised);
+            return question.reject(Cause::Unauthorised);
         };
-        let call = call.of(&credentials);
+        let question = question.of(&credentials);
         if users.remembers(&credentials) {
-            return self.route(call, &access, request.target);
+            return self.route(question, &access, target);
         }
         let Some(verifier) = &self.verifier else {
-            return call.reject(Cause::Stopped);
+            return question.reject(Cause::Stopped);
         };
-        let (desk, late) = (self.clone(), call.clone());
+        let (deciders, late) = (self.clone(), question.clone());
         let submitted = verifier.submit(Job {
             users: users.clone(),
             credentials,
             then: Box::new(move |right| {
                 if right {
-                    desk.route(call, &access, request.target);
+                    deciders.route(question, &access, target);
                 } else {
-                    call.reject(Cause::Unauthorised);
+                    question.reject(Cause::Unauthorised);
                 }
             }),
         });
@@ -118,20 +123,20 @@ impl Desk {
         }
     }
 
-    fn route(&self, call: Call, access: &Arc<Access>, target: Target) {
+    fn route(&self, question: Question, access: &Arc<Access>, target: Target) {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                call.verdict(allowed(access, None, found));
+                question.ruling(allowed(access, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
-                call.reject(Cause::Denied);
+                question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, asked) = (access.clone(), name.clone());
                 self.resolver.lookup(&name, target.port, move |found| {
-                    call.verdict(match found {
+                    question.ruling(match found {
                         Ok(found) => allowed(&access, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
@@ -171,50 +176,51 @@ const fn cause_of(error: &LookupError) -> Cause {
     }
 }
 
-/// A request that waits for its verdict, and the way back.
+/// A request that waits for its ruling, and the way back.
 #[derive(Debug, Clone)]
-struct Call {
+struct Question {
     wire: Wire,
     key: SessionKey,
     user: Option<String>,
 }
 
-impl Call {
+impl Question {
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
     }
 
     fn reject(self, cause: Cause) {
-        self.verdict(Err(cause));
+        self.ruling(Err(cause));
     }
 
-    fn verdict(self, outcome: Result<Vec<SocketAddr>, Cause>) {
+    fn ruling(self, outcome: Result<Vec<SocketAddr>, Cause>) {
         let user = self.user;
-        self.wire.answer(self.key, Verdict { user, outcome });
+        let decision = outcome.map_or_else(Decision::Refuse, Decision::from);
+        self.wire.decided(self.key, Ruling { user, decision });
     }
 }
 
-/// The desk as one reactor sees it.
+/// The deciders as one reactor sees it.
 #[derive(Debug)]
-pub(super) struct Post {
-    desk: Arc<Desk>,
+pub(super) struct ReactorDecider {
+    deciders: Arc<Deciders>,
     wire: Wire,
 }
 
-impl Post {
-    pub(super) fn new(desk: Arc<Desk>, wire: Wire) -> Self {
-        Self { desk, wire }
+impl ReactorDecider {
+    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
+        Self { deciders, wire }
     }
 }
 
-impl Concierge for Post {
-    fn ask(&self, key: SessionKey, forward: ForwardId, request: Request) {
-        let call = Call {
+impl Decider for ReactorDecider {
+    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
+        let question = Question {
             wire: self.wire.clone(),
             key,
             user: None,
         };
-        self.desk.ask(call, forward, request);
+        self.deciders.ask(question, forward, facts);
     }
 }

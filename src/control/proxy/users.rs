@@ -25,7 +25,7 @@ use bcrypt::HashParts;
 use sha_crypt::{PasswordHash, PasswordVerifier, ShaCrypt};
 use thiserror::Error;
 
-use crate::proto::connect::Authorization;
+use crate::proto::prelude::Authorization;
 
 /// Bytes of a file of users.
 const FILE_MAX: u64 = 4 << 20;
@@ -259,7 +259,7 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::connect::{Parse, parse};
+    use crate::proto::connect::{Parse, Reader, Settings};
 
     /// `openssl passwd -6 -salt saltsalt secret`, and `-5`.
     const HASHES: [&str; 2] = [
@@ -334,7 +334,11 @@ mod tests {
     fn credentials_are_a_user_a_colon_and_a_password() {
         let of = |value: &str| {
             let header = format!("CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: {value}\r\n\r\n");
-            let Parse::Found { request, .. } = parse(header.as_bytes(), 4096) else {
+            let mut reader = Reader::new(Settings {
+                header_max: 4096,
+                realm: "x".into(),
+            });
+            let Parse::Found { request, .. } = reader.read(header.as_bytes()) else {
                 panic!("{value}")
             };
             let found = Credentials::of(&request.authorization.expect("a header"));

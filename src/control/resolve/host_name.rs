@@ -29,7 +29,7 @@ mod tests {
     use crate::config::Config;
     use crate::net::address::Address;
     use crate::policy::access::Rule;
-    use crate::proto::connect::Target;
+    use crate::proto::target::Target;
 
     #[test]
     fn literal_addresses_are_known() {

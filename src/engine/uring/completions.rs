@@ -16,10 +16,10 @@ impl Uring {
     pub(super) fn dispatch(&mut self, completion: Completion, events: &mut Vec<Event>) {
         match completion.tag {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
-            Tag::Doors => {
+            Tag::Listeners => {
                 self.poll_again(completion);
-                let knocked = self.doors.knocked();
-                events.extend(knocked.map(Event::Acceptable));
+                self.listen_poll
+                    .acceptable(|key| events.push(Event::Acceptable(key)));
             }
             Tag::Waker => {
                 self.waker.rest();
@@ -47,7 +47,7 @@ impl Uring {
 
     pub(super) fn start_poll(&mut self, tag: Tag) {
         let fd = match tag {
-            Tag::Doors => self.doors.as_fd(),
+            Tag::Listeners => self.listen_poll.as_fd(),
             Tag::Waker => self.waker.as_fd(),
             Tag::Side(..) | Tag::Cancel => return,
         };

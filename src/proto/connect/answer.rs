@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::relay::ending::Cause;
+
 /// A status that a client is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
@@ -92,4 +94,41 @@ pub fn answer(status: Status, realm: &str, why: &str) -> Vec<u8> {
         body.len()
     );
     text.into_bytes()
+}
+
+/// The status that tells a client of a cause (RFC 9110, section 15).
+pub(super) const fn status_of(cause: Cause) -> Status {
+    match cause {
+        Cause::BadRequest | Cause::NoRequest => Status::BadRequest,
+        Cause::Denied => Status::Forbidden,
+        Cause::Unauthorised => Status::AuthenticationRequired,
+        Cause::RequestTimeout => Status::RequestTimeout,
+        Cause::ConnectTimeout | Cause::PeerTimeout | Cause::NameTimeout => Status::GatewayTimeout,
+        cause if cause.is_local_shortage() => Status::Unavailable,
+        Cause::NoServer
+        | Cause::QueueFull
+        | Cause::QueueTimeout
+        | Cause::ServerDown
+        | Cause::DrainTimeout
+        | Cause::Stopped => Status::Unavailable,
+        _ => Status::BadGateway,
+    }
+}
+
+/// A cause in words that a client may know: nothing of the network behind the proxy.
+pub(super) const fn why(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Denied => "this destination is not allowed",
+        Cause::Unauthorised => "credentials are needed, or are wrong",
+        Cause::RequestTimeout => "the request was not complete in time",
+        Cause::ConnectTimeout | Cause::PeerTimeout => "the destination did not answer in time",
+        Cause::NameTimeout => "the name could not be resolved in time",
+        Cause::NameFailed => "the name cannot be resolved",
+        Cause::Refused | Cause::SelfConnect => "the destination refused the connection",
+        Cause::Unreachable => "the destination cannot be reached",
+        Cause::Busy => "too many requests are being looked into; try again",
+        cause if cause.is_local_shortage() => "the proxy is short of resources; try again",
+        Cause::Stopped | Cause::DrainTimeout => "the proxy is ending",
+        _ => "the connection to the destination failed",
+    }
 }

@@ -265,10 +265,10 @@ impl Upstream {
         }
     }
 
-    /// A connect to a server of this pool.
-    pub(super) fn target<'a>(&'a self, server: &'a Server, local: Local) -> Target<'a> {
+    /// A connect with the options of this pool.
+    pub(super) fn target<'a>(&'a self, endpoint: &'a Endpoint, local: Local) -> Target<'a> {
         Target {
-            endpoint: server.endpoint(),
+            endpoint,
             options: &self.setup.options,
             local,
         }

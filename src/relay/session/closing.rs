@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::common::{ANSWER_PATIENCE, Common, Context};
-use super::{Action, Answered, Close, Event, Pumped, Stage};
+use super::{Action, Close, Event, Pumped, Said, Stage};
 use crate::relay::ending::Cause;
 use crate::relay::probe;
 use crate::relay::time::Time;
@@ -44,7 +44,7 @@ impl Closing {
     /// The client is told why not; the reason is known by now.
     pub(super) fn refuse(from: &'static str, cx: &mut Context<'_>) -> Stage {
         cx.hang_up(Side::Upstream, Close::Reset);
-        cx.actions.push(Action::Answer);
+        cx.actions.push(Action::Say);
         Self::enter(from, Phase::Refusing, cx.now + ANSWER_PATIENCE).stay()
     }
 
@@ -112,7 +112,7 @@ impl Closing {
 
     pub(super) fn on(self, event: Event, cx: &mut Context<'_>) -> Stage {
         match (event, self.phase) {
-            (Event::Answered(answered), Phase::Refusing) => self.answered(answered, cx),
+            (Event::Said(said), Phase::Refusing) => self.said(said, cx),
             (Event::Ready { side, readiness }, phase) => {
                 cx.common.note(side, readiness);
                 if phase == Phase::Closing || phase == Phase::Over {
@@ -124,7 +124,7 @@ impl Closing {
                 if phase == Phase::Parting {
                     cx.pump(Direction::Up);
                 } else if side == Side::Client && readiness.writable {
-                    cx.actions.push(Action::Answer);
+                    cx.actions.push(Action::Say);
                 }
                 self.stay()
             }
@@ -147,15 +147,13 @@ impl Closing {
                 cx.common.gone(Side::Upstream);
                 self.finish_if_closed(cx).stay()
             }
-            (Event::Answered(_), Phase::Parting | Phase::Closing | Phase::Over)
+            (Event::Said(_), Phase::Parting | Phase::Closing | Phase::Over)
             | (Event::Pumped { .. }, Phase::Refusing | Phase::Closing | Phase::Over)
             | (Event::Cut { .. }, Phase::Closing | Phase::Over)
             | (
                 Event::Looked { .. }
-                | Event::Requested
-                | Event::Vanished(_)
-                | Event::Admitted
-                | Event::Rejected(_)
+                | Event::Read(_)
+                | Event::Decided(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -165,12 +163,12 @@ impl Closing {
         }
     }
 
-    fn answered(self, answered: Answered, cx: &mut Context<'_>) -> Stage {
-        match answered {
-            Answered::Whole => self.part(cx),
+    fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
+        match said {
+            Said::Whole => self.part(cx),
             // Readiness says when to go on.
-            Answered::Part => self.stay(),
-            Answered::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
+            Said::Part => self.stay(),
+            Said::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
         }
     }
 

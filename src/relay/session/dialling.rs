@@ -12,7 +12,7 @@
 use super::closing::Closing;
 use super::common::{ANSWER_PATIENCE, Context, culprit};
 use super::relaying::Relaying;
-use super::{Action, Answered, Close, Event, Stage};
+use super::{Action, Close, Event, Said, Stage};
 use crate::relay::Side;
 use crate::relay::ending::{self, Cause, Who};
 use crate::relay::probe;
@@ -81,7 +81,7 @@ impl Dialling {
                 self.not_dialled(cx);
                 self.give_up(cause, cx)
             }
-            (Event::Answered(answered), Phase::Greeting) => self.answered(answered, cx),
+            (Event::Said(said), Phase::Greeting) => self.said(said, cx),
             (Event::Ready { side, readiness }, phase) => {
                 cx.common.note(side, readiness);
                 if side == Side::Client && readiness.failed {
@@ -89,7 +89,7 @@ impl Dialling {
                     return Closing::close_all(self.name(), Close::Reset, cx);
                 }
                 if side == Side::Client && readiness.writable && phase == Phase::Greeting {
-                    cx.actions.push(Action::Answer);
+                    cx.actions.push(Action::Say);
                 }
                 self.stay()
             }
@@ -111,15 +111,8 @@ impl Dialling {
                 Phase::Redialing | Phase::Queued | Phase::Greeting,
             )
             | (Event::Dequeued, Phase::Dialing | Phase::Redialing | Phase::Greeting)
-            | (Event::Answered(_), Phase::Dialing | Phase::Redialing | Phase::Queued)
-            | (
-                Event::Requested
-                | Event::Vanished(_)
-                | Event::Admitted
-                | Event::Rejected(_)
-                | Event::Pumped { .. },
-                _,
-            ) => self.stay(),
+            | (Event::Said(_), Phase::Dialing | Phase::Redialing | Phase::Queued)
+            | (Event::Read(_) | Event::Decided(_) | Event::Pumped { .. }, _) => self.stay(),
         }
     }
 
@@ -144,20 +137,20 @@ impl Dialling {
 
     fn connected(self, cx: &mut Context<'_>) -> Stage {
         cx.common.connected = cx.now;
-        if cx.rules.request.is_none() {
+        if cx.rules.opening.is_none() {
             return Relaying::begin(self.name(), cx);
         }
         // The client is told before a byte of the upstream arrives.
-        cx.actions.push(Action::Answer);
+        cx.actions.push(Action::Say);
         self.enter(Phase::Greeting, cx.now + ANSWER_PATIENCE)
     }
 
-    fn answered(self, answered: Answered, cx: &mut Context<'_>) -> Stage {
-        match answered {
-            Answered::Whole => Relaying::begin(self.name(), cx),
+    fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
+        match said {
+            Said::Whole => Relaying::begin(self.name(), cx),
             // Readiness says when to go on.
-            Answered::Part => self.stay(),
-            Answered::Failed(cause) => {
+            Said::Part => self.stay(),
+            Said::Failed(cause) => {
                 self.end(Who::Peer(Side::Client), cause, cx);
                 Closing::close_all(self.name(), Close::Reset, cx)
             }
@@ -228,7 +221,7 @@ impl Dialling {
     /// No server could be had.
     fn give_up(self, cause: Cause, cx: &mut Context<'_>) -> Stage {
         self.end(culprit(cause, Side::Upstream), cause, cx);
-        if cx.rules.request.is_some() {
+        if cx.rules.opening.is_some() {
             Closing::refuse(self.name(), cx)
         } else {
             Closing::close_all(self.name(), Close::Reset, cx)

@@ -31,9 +31,9 @@ pub struct Rules {
     pub retry: Duration,
     /// How long a session waits for a server that has room.
     pub queue: Duration,
-    /// How long the client's request may take that says where to go; `None`: it makes
-    /// none, and is connected at once.
-    pub request: Option<Duration>,
+    /// How long what the client says before its payload may take; `None`: it says
+    /// nothing, and is connected at once.
+    pub opening: Option<Duration>,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
     /// Bytes that one fill may read.
@@ -43,16 +43,12 @@ pub struct Rules {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The client's request is complete.
-    Requested,
-    /// The client ended or failed before its request was complete.
-    Vanished(Cause),
-    /// The request may go on: where it may go to is known.
-    Admitted,
-    /// The request is not served, by this cause.
-    Rejected(Cause),
-    /// What came of [`Action::Answer`].
-    Answered(Answered),
+    /// What came of [`Action::Read`].
+    Read(Read),
+    /// What came of [`Action::Decide`].
+    Decided(Decided),
+    /// What came of [`Action::Say`].
+    Said(Said),
     /// The connect that was asked for last succeeded.
     Connected,
     /// It failed, and nothing of it is left.
@@ -95,9 +91,29 @@ pub enum Event {
     Closed(Side),
 }
 
-/// How much of an answer was written.
+/// What was read of what a client says before its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answered {
+pub enum Read {
+    /// All of it.
+    Whole,
+    /// It is not served, by this cause.
+    Refused(Cause),
+    /// The client ended or failed before it had said all.
+    Ended(Cause),
+}
+
+/// What becomes of a session whose opening was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It is connected; where to is known.
+    Dial,
+    /// It is not, by this cause.
+    Refused(Cause),
+}
+
+/// How much of what a client is owed was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
     /// All of it.
     Whole,
     /// Some; readiness says when to go on.
@@ -149,18 +165,17 @@ pub enum Close {
 /// What is to be done, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Look what the client has sent of its request, and take it; report
-    /// [`Event::Requested`], [`Event::Rejected`] or [`Event::Vanished`] once that is
-    /// known, and nothing while more is needed.
-    Listen,
-    /// Find out whether and where the request may go; report [`Event::Admitted`] or
-    /// [`Event::Rejected`], at once or later.
-    Consult,
-    /// Write the answer to the client, or go on with it: that the tunnel stands, or,
+    /// Look what the client says before its payload, and take it; report
+    /// [`Event::Read`] once it is known, and nothing while more is needed.
+    Read,
+    /// Find out what becomes of the session by what was read; report
+    /// [`Event::Decided`], at once or later.
+    Decide,
+    /// Write what the client is owed, or go on with it: that the upstream stands, or,
     /// once [`Session::ending`](super::Session::ending) is known, why not. Report
-    /// [`Event::Answered`].
-    Answer,
-    /// End the client's side for writing: the answer was the last word.
+    /// [`Event::Said`].
+    Say,
+    /// End the client's side for writing: what was said was the last word.
     Conclude,
     /// Connect to the next server; `attempt` counts from 0.
     Dial {

@@ -2,7 +2,7 @@
 //! read, and what becomes of the session is decided by it.
 //!
 //! ```text
-//!  Sniffing ──read──► Consulting ──may go──► Dialling
+//!  Reading ──read──► Deciding ──may go──► Dialling
 //!     └──────────┬───────┴── not, or not in time ──► Closing: Refusing
 //!                └── the client gave up ───────────► Closing
 //! ```
@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::closing::Closing;
 use super::common::Context;
 use super::dialling::Dialling;
-use super::{Action, Close, Event, Stage};
+use super::{Action, Close, Decided, Event, Read, Stage};
 use crate::relay::Side;
 use crate::relay::ending::{self, Cause, Who};
 use crate::relay::probe;
@@ -22,7 +22,7 @@ use crate::relay::time::Time;
 
 /// How long a decision may take: the resolver has a deadline of ten seconds of its own,
 /// and says by then which it is.
-const CONSULT_PATIENCE: Duration = Duration::from_secs(12);
+const DECISION_PATIENCE: Duration = Duration::from_secs(12);
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +34,18 @@ pub(super) struct Opening {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// What the client says first is awaited.
-    Sniffing,
+    Reading,
     /// What becomes of it is being found out.
-    Consulting,
+    Deciding,
 }
 
 impl Opening {
     /// Waits for what the client says first, `patience` in all.
     pub(super) fn begin(patience: Duration, cx: &mut Context<'_>) -> Stage {
         // It may have come with the connection.
-        cx.actions.push(Action::Listen);
+        cx.actions.push(Action::Read);
         Stage::Opening(Self {
-            phase: Phase::Sniffing,
+            phase: Phase::Reading,
             deadline: cx.now + patience,
         })
     }
@@ -54,27 +54,23 @@ impl Opening {
         self.deadline
     }
 
-    pub(super) const fn is_consulting(&self) -> bool {
-        matches!(self.phase, Phase::Consulting)
+    pub(super) const fn is_deciding(&self) -> bool {
+        matches!(self.phase, Phase::Deciding)
     }
 
     pub(super) fn on(self, event: Event, cx: &mut Context<'_>) -> Stage {
         match (event, self.phase) {
-            (Event::Requested, Phase::Sniffing) => self.read(cx),
-            (Event::Vanished(cause), Phase::Sniffing) => {
-                self.end(Who::Peer(Side::Client), cause, cx);
-                Closing::close_all(self.name(), Close::Orderly, cx)
-            }
-            (Event::Admitted, Phase::Consulting) => Dialling::decided(self.name(), cx),
-            (Event::Rejected(cause), _) => self.reject(cause, cx),
+            (Event::Read(read), Phase::Reading) => self.read(read, cx),
+            (Event::Decided(Decided::Dial), Phase::Deciding) => Dialling::decided(self.name(), cx),
+            (Event::Decided(Decided::Refused(cause)), Phase::Deciding) => self.refuse(cause, cx),
             (Event::Ready { side, readiness }, phase) => {
                 cx.common.note(side, readiness);
                 if side == Side::Client && readiness.failed {
                     self.end(Who::Peer(Side::Client), Cause::Reset, cx);
                     return Closing::close_all(self.name(), Close::Reset, cx);
                 }
-                if side == Side::Client && readiness.readable && phase == Phase::Sniffing {
-                    cx.actions.push(Action::Listen);
+                if side == Side::Client && readiness.readable && phase == Phase::Reading {
+                    cx.actions.push(Action::Read);
                 }
                 self.stay()
             }
@@ -91,10 +87,10 @@ impl Opening {
                 unreachable!("a connect failed that was not being made")
             }
             // An answer to what is asked no more.
-            (Event::Requested | Event::Vanished(_), Phase::Consulting)
-            | (Event::Admitted, Phase::Sniffing)
+            (Event::Read(_), Phase::Deciding)
+            | (Event::Decided(_), Phase::Reading)
             | (
-                Event::Answered(_)
+                Event::Said(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -105,17 +101,26 @@ impl Opening {
         }
     }
 
-    fn read(self, cx: &mut Context<'_>) -> Stage {
-        let next = Self {
-            phase: Phase::Consulting,
-            deadline: cx.now + CONSULT_PATIENCE,
-        };
-        probe::visit(self.name(), next.name());
-        cx.actions.push(Action::Consult);
-        next.stay()
+    fn read(self, read: Read, cx: &mut Context<'_>) -> Stage {
+        match read {
+            Read::Whole => {
+                let next = Self {
+                    phase: Phase::Deciding,
+                    deadline: cx.now + DECISION_PATIENCE,
+                };
+                probe::visit(self.name(), next.name());
+                cx.actions.push(Action::Decide);
+                next.stay()
+            }
+            Read::Refused(cause) => self.refuse(cause, cx),
+            Read::Ended(cause) => {
+                self.end(Who::Peer(Side::Client), cause, cx);
+                Closing::close_all(self.name(), Close::Orderly, cx)
+            }
+        }
     }
 
-    fn reject(self, cause: Cause, cx: &mut Context<'_>) -> Stage {
+    fn refuse(self, cause: Cause, cx: &mut Context<'_>) -> Stage {
         let who = match cause {
             Cause::NameFailed | Cause::NameTimeout => Who::Peer(Side::Upstream),
             _ => Who::Forwarder,
@@ -129,16 +134,16 @@ impl Opening {
             return self.stay();
         }
         match self.phase {
-            Phase::Sniffing => self.end(Who::Peer(Side::Client), Cause::RequestTimeout, cx),
-            Phase::Consulting => self.end(Who::Peer(Side::Upstream), Cause::NameTimeout, cx),
+            Phase::Reading => self.end(Who::Peer(Side::Client), Cause::RequestTimeout, cx),
+            Phase::Deciding => self.end(Who::Peer(Side::Upstream), Cause::NameTimeout, cx),
         }
         Closing::refuse(self.name(), cx)
     }
 
     fn end(self, who: Who, cause: Cause, cx: &mut Context<'_>) {
         let stage = match self.phase {
-            Phase::Sniffing => ending::Stage::Request,
-            Phase::Consulting => ending::Stage::Connect,
+            Phase::Reading => ending::Stage::Request,
+            Phase::Deciding => ending::Stage::Connect,
         };
         cx.common.end(stage, who, cause);
     }
@@ -149,8 +154,8 @@ impl Opening {
 
     const fn name(self) -> &'static str {
         match self.phase {
-            Phase::Sniffing => "Sniffing",
-            Phase::Consulting => "Consulting",
+            Phase::Reading => "Reading",
+            Phase::Deciding => "Deciding",
         }
     }
 }

@@ -129,11 +129,9 @@ impl Relaying {
             }
             Event::ConnectFailed(_) => unreachable!("a connect failed that was not being made"),
             // Answers to what an earlier stage asked.
-            Event::Requested
-            | Event::Vanished(_)
-            | Event::Admitted
-            | Event::Rejected(_)
-            | Event::Answered(_)
+            Event::Read(_)
+            | Event::Decided(_)
+            | Event::Said(_)
             | Event::Connected
             | Event::Queued
             | Event::Dequeued

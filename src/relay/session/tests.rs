@@ -11,7 +11,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);
 const HALF_CLOSE: Duration = Duration::from_secs(10);
 const QUEUE: Duration = Duration::from_secs(3);
-const REQUEST: Duration = Duration::from_secs(7);
+const OPENING: Duration = Duration::from_secs(7);
 
 const PLAIN: Rules = Rules {
     deadlines: Deadlines {
@@ -23,14 +23,14 @@ const PLAIN: Rules = Rules {
     attempts_max: 3,
     retry: Duration::from_secs(30),
     queue: QUEUE,
-    request: None,
+    opening: None,
     path: PathPolicy::Copy,
     fill_limit: 1 << 16,
 };
 
 /// Of a session whose client says something first.
 const ASKING: Rules = Rules {
-    request: Some(REQUEST),
+    opening: Some(OPENING),
     ..PLAIN
 };
 
@@ -130,33 +130,36 @@ fn a_session_is_small() {
 #[test]
 fn what_the_client_says_first_is_read_decided_upon_and_answered() {
     let (mut life, actions) = Life::new(ASKING);
-    assert_eq!(actions, [Action::Listen]);
-    assert_eq!(life.deadline(), life.now + REQUEST);
-    assert_eq!(life.on(Event::Requested), [Action::Consult]);
-    assert!(life.session.is_consulting());
-    assert_eq!(life.on(Event::Admitted), [Action::Dial { attempt: 0 }]);
-    assert_eq!(life.on(Event::Connected), [Action::Answer]);
-    assert_eq!(life.on(Event::Answered(Answered::Part)), []);
+    assert_eq!(actions, [Action::Read]);
+    assert_eq!(life.deadline(), life.now + OPENING);
+    assert_eq!(life.on(Event::Read(Read::Whole)), [Action::Decide]);
+    assert!(life.session.is_deciding());
+    assert_eq!(
+        life.on(Event::Decided(Decided::Dial)),
+        [Action::Dial { attempt: 0 }]
+    );
+    assert_eq!(life.on(Event::Connected), [Action::Say]);
+    assert_eq!(life.on(Event::Said(Said::Part)), []);
     assert!(!life.session.wants_pump(Direction::Up));
-    assert_eq!(life.on(Event::Answered(Answered::Whole)), []);
+    assert_eq!(life.on(Event::Said(Said::Whole)), []);
     assert_eq!(life.deadline(), life.now + IDLE / 2, "it relays");
 }
 
 #[test]
 fn a_client_that_says_nothing_is_told_so_and_left() {
     let (mut life, _) = Life::new(ASKING);
-    life.pass(REQUEST);
-    assert_eq!(life.on(looked()), [Action::Answer]);
+    life.pass(OPENING);
+    assert_eq!(life.on(looked()), [Action::Say]);
     life.ended(
         Who::Peer(Side::Client),
         ending::Stage::Request,
         Cause::RequestTimeout,
     );
     // What was on its way comes too late.
-    assert_eq!(life.on(Event::Requested), []);
-    assert_eq!(life.on(Event::Admitted), []);
+    assert_eq!(life.on(Event::Read(Read::Whole)), []);
+    assert_eq!(life.on(Event::Decided(Decided::Dial)), []);
     let parting = [Action::Conclude, Action::Pump(Direction::Up)];
-    assert_eq!(life.on(Event::Answered(Answered::Whole)), parting);
+    assert_eq!(life.on(Event::Said(Said::Whole)), parting);
     assert!(life.session.wants_pump(Direction::Up));
     life.pass(Duration::from_secs(2));
     let orderly = close(Side::Client, Close::Orderly);
@@ -168,7 +171,10 @@ fn a_client_that_says_nothing_is_told_so_and_left() {
 fn a_client_that_goes_before_it_has_said_all_is_let_go() {
     let (mut life, _) = Life::new(ASKING);
     let orderly = close(Side::Client, Close::Orderly);
-    assert_eq!(life.on(Event::Vanished(Cause::NoRequest)), [orderly]);
+    assert_eq!(
+        life.on(Event::Read(Read::Ended(Cause::NoRequest))),
+        [orderly]
+    );
     life.ended(
         Who::Peer(Side::Client),
         ending::Stage::Request,
@@ -188,8 +194,11 @@ fn who_may_not_go_on_is_told_why() {
         ),
     ] {
         let (mut life, _) = Life::new(ASKING);
-        life.on(Event::Requested);
-        assert_eq!(life.on(Event::Rejected(cause)), [Action::Answer]);
+        life.on(Event::Read(Read::Whole));
+        assert_eq!(
+            life.on(Event::Decided(Decided::Refused(cause))),
+            [Action::Say]
+        );
         life.ended(who, stage, cause);
         // A client that takes nothing of it is cut off.
         life.pass(Duration::from_secs(5));
@@ -355,9 +364,9 @@ impl Owed {
         for action in actions {
             assert!(!self.ended, "{action:?} after the end");
             match *action {
-                Action::Listen => self.read = true,
-                Action::Consult => self.decision = true,
-                Action::Answer => self.answer = true,
+                Action::Read => self.read = true,
+                Action::Decide => self.decision = true,
+                Action::Say => self.answer = true,
                 Action::Dial { .. } => {
                     assert!(!self.connect, "two connects at a time");
                     self.connect = true;
@@ -427,18 +436,18 @@ fn event(life: &mut Life, owed: &mut Owed, what: u8, dice: u8) -> Event {
     let some = dice.is_multiple_of(2);
     match what % 12 {
         0 if std::mem::take(&mut owed.read) => match dice % 4 {
-            0 => Event::Vanished(Cause::NoRequest),
-            1 => Event::Rejected(Cause::BadRequest),
-            _ => Event::Requested,
+            0 => Event::Read(Read::Ended(Cause::NoRequest)),
+            1 => Event::Read(Read::Refused(Cause::BadRequest)),
+            _ => Event::Read(Read::Whole),
         },
         1 if std::mem::take(&mut owed.decision) => match dice % 3 {
-            0 => Event::Rejected(Cause::Denied),
-            _ => Event::Admitted,
+            0 => Event::Decided(Decided::Refused(Cause::Denied)),
+            _ => Event::Decided(Decided::Dial),
         },
         2 if std::mem::take(&mut owed.answer) => match dice % 4 {
-            0 => Event::Answered(Answered::Failed(Cause::BrokenPipe)),
-            1 => Event::Answered(Answered::Part),
-            _ => Event::Answered(Answered::Whole),
+            0 => Event::Said(Said::Failed(Cause::BrokenPipe)),
+            1 => Event::Said(Said::Part),
+            _ => Event::Said(Said::Whole),
         },
         3 if std::mem::take(&mut owed.connect) => match dice % 5 {
             0 => Event::ConnectFailed(Cause::Refused),

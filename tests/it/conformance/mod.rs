@@ -2,6 +2,7 @@
 //! and a [`World`] for each engine that plays the peers.
 
 mod ahead;
+mod listening;
 mod rig;
 mod simulated;
 mod sockets;
@@ -379,6 +380,24 @@ macro_rules! suite {
             fn what_is_peeked_at_stays_until_it_is_taken() {
                 let Some(mut world) = $world else { return };
                 super::what_is_peeked_at_stays_until_it_is_taken(&mut world);
+            }
+
+            #[test]
+            fn a_listener_is_removed_and_comes_back() {
+                let Some(mut world) = $world else { return };
+                listening::a_listener_is_removed_and_comes_back(&mut world);
+            }
+
+            #[test]
+            fn what_was_pending_for_a_removed_listener_is_nobody_elses() {
+                let Some(mut world) = $world else { return };
+                listening::what_was_pending_for_a_removed_listener_is_nobody_elses(&mut world);
+            }
+
+            #[test]
+            fn many_listeners_come_and_go() {
+                let Some(mut world) = $world else { return };
+                listening::many_listeners_come_and_go(&mut world);
             }
 
             #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thalweg::engine::Engine;
 use thalweg::engine::sim::peer::{Finale, Script};
 use thalweg::engine::sim::{Nastiness, SERVERS, Sim};
-use thalweg::engine::{Engine, ListenerId};
 use thalweg::observe::counters::Counters;
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::PathPolicy;
@@ -49,12 +49,12 @@ fn ten_classic_bugs_are_caught() {
 
 /// Transitions of a session's phase that there are, no more and no fewer.
 const TRANSITIONS: [(&str, &str); 28] = [
-    ("Sniffing", "Consulting"),
-    ("Sniffing", "Refusing"),
-    ("Sniffing", "Closing"),
-    ("Consulting", "Dialing"),
-    ("Consulting", "Refusing"),
-    ("Consulting", "Closing"),
+    ("Reading", "Deciding"),
+    ("Reading", "Refusing"),
+    ("Reading", "Closing"),
+    ("Deciding", "Dialing"),
+    ("Deciding", "Refusing"),
+    ("Deciding", "Closing"),
     ("Dialing", "Greeting"),
     ("Dialing", "Refusing"),
     ("Greeting", "Relaying"),
@@ -109,7 +109,7 @@ fn cut_while_the_next_server_waits_for_a_close() {
     for cut_after in 1..10 {
         let mut sim = Sim::with(1, nastiness);
         (0..SERVERS).for_each(|server| sim.mute_server(server));
-        sim.client_connects(ListenerId(0), script, script);
+        sim.client_connects(0, script, script);
         let pools = Pools::new(&PoolPlan::PLAIN);
         let counters = Arc::new(Counters::default());
         let requests = Requests::default();

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use thalweg::engine::SessionKey;
 use thalweg::engine::sim::{Dice, SERVERS, Sim};
 use thalweg::net::address::Endpoint;
-use thalweg::proto::connect::Request;
-use thalweg::reactor::{Concierge, ProxySetup, Reactor, Verdict};
+use thalweg::proto::connect;
+use thalweg::proto::opening::Step;
+use thalweg::proto::prelude::Facts;
+use thalweg::reactor::{Decider, Decision, Reactor, Ruling};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::ForwardId;
 
@@ -37,16 +39,16 @@ impl Requests {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    pub(crate) fn setup() -> ProxySetup {
-        ProxySetup {
+    pub(crate) fn step() -> Step {
+        Step::HttpConnect(connect::Settings {
             // Some of the requests that clients make are longer.
             header_max: 550,
             realm: "sim".into(),
-        }
+        })
     }
 
-    /// Gives some of the verdicts that are due, to sessions that may be gone.
-    pub(crate) fn judge_some(&self, reactor: &mut Reactor<Sim>) {
+    /// Gives some of the rulings that are due, to sessions that may be gone.
+    pub(crate) fn decide_some(&self, reactor: &mut Reactor<Sim>) {
         loop {
             let mut state = self.0.lock().expect("one thread");
             if state.waiting.is_empty() || !state.dice.percent(30) {
@@ -55,38 +57,38 @@ impl Requests {
             let last = state.waiting.len() as u64 - 1;
             let pick = state.dice.between(0, last) as usize;
             let key = state.waiting.swap_remove(pick);
-            let verdict = verdict(&mut state.dice);
+            let ruling = ruling(&mut state.dice);
             drop(state);
             // A few are forgotten, as by a resolver that is stuck.
-            if let Some(verdict) = verdict {
-                reactor.answered(key, verdict);
+            if let Some(ruling) = ruling {
+                reactor.decided(key, ruling);
             }
         }
     }
 }
 
-fn verdict(dice: &mut Dice) -> Option<Verdict> {
+fn ruling(dice: &mut Dice) -> Option<Ruling> {
     let servers = dice.between(1, SERVERS as u64) as usize;
     let addresses = (0..servers).filter_map(|index| match Sim::server(index) {
         Endpoint::Inet(address) => Some(address),
         _ => None,
     });
     let addresses: Vec<SocketAddr> = addresses.collect();
-    let outcome = match dice.between(0, 19) {
+    let decision = match dice.between(0, 19) {
         0 => return None,
-        1 => Err(Cause::Denied),
-        2 => Err(Cause::NameFailed),
-        3 => Err(Cause::Unauthorised),
-        _ => Ok(addresses),
+        1 => Decision::Refuse(Cause::Denied),
+        2 => Decision::Refuse(Cause::NameFailed),
+        3 => Decision::Refuse(Cause::Unauthorised),
+        _ => Decision::from(addresses),
     };
-    Some(Verdict {
+    Some(Ruling {
         user: None,
-        outcome,
+        decision,
     })
 }
 
-impl Concierge for Requests {
-    fn ask(&self, key: SessionKey, _forward: ForwardId, _request: Request) {
+impl Decider for Requests {
+    fn decide(&self, key: SessionKey, _forward: ForwardId, _facts: Facts) {
         self.0.lock().expect("one thread").waiting.push(key);
     }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use thalweg::config::{
     LogFormat, LogLevel, LogTarget, Sample, SessionLog, Tap, TapFilter, TapFormat, TapTarget,
 };
+use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
-use thalweg::engine::{self, Engine};
 use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
-use thalweg::reactor::{Forward, Gate, Listener, ProxySetup, Reactor, Setup};
+use thalweg::proto::opening::Step;
+use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
@@ -54,31 +55,32 @@ pub(crate) fn reactor(
         attempts_max: 3,
         retry: Duration::from_secs(30),
         queue: Duration::from_secs(3),
-        request: None,
+        opening: None,
         path,
         fill_limit: 256 * 1024,
     };
     // Two forwards that share servers, and one whose clients say where to go; two
     // listeners are of the second.
     let asking = Rules {
-        request: Some(Duration::from_secs(3)),
+        opening: Some(Duration::from_secs(3)),
         attempts_max: 1,
         ..rules
     };
-    let forward = |id, pool, proxy: Option<ProxySetup>| {
+    let forward = |id, pool, steps: &[Step]| {
         Arc::new(Forward {
             id: ForwardId::new(id),
             name: "sim".into(),
-            rules: if proxy.is_some() { asking } else { rules },
+            rules: if steps.is_empty() { rules } else { asking },
             pool: PoolId::new(pool),
-            gate: None,
-            proxy,
+            // One forward has a limit of its own.
+            gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
+            steps: steps.into(),
         })
     };
     let forwards = [
-        forward(0, 0, None),
-        forward(1, 1, None),
-        forward(2, 0, Some(Requests::setup())),
+        forward(0, 0, &[]),
+        forward(1, 1, &[]),
+        forward(2, 0, &[Requests::step()]),
     ];
     let listener = |index: usize| {
         Arc::new(Listener {
@@ -90,15 +92,20 @@ pub(crate) fn reactor(
     let setup = Setup {
         reactor: 0,
         pools: pools.setups(),
-        listeners: (0..LISTENERS).map(listener).collect(),
         gate: Arc::new(Gate::new(sessions_max)),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,
         taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
-        concierge: Some(Box::new(requests.clone())),
+        decider: Some(Box::new(requests.clone())),
     };
-    Reactor::new(sim, setup)
+    let sockets: Vec<_> = (0..LISTENERS).map(|at| sim.listener(at)).collect();
+    let mut reactor = Reactor::new(sim, setup);
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let listening = reactor.add_listener(socket, listener(index));
+        listening.expect("simulated sockets listen");
+    }
+    reactor
 }
 
 /// Half of the sessions of the first forward are looked at, for their first bytes:
@@ -138,7 +145,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         while let Some(client) = clients.next_if(|client| client.turn <= turns) {
             let draining = plan.drain_at.is_some_and(|turn| turns >= turn);
             if !draining {
-                let listener = engine::ListenerId(client.listener);
+                let listener = client.listener as usize;
                 reactor
                     .engine_mut()
                     .client_connects(listener, client.script, client.upstream);
@@ -148,7 +155,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             pools.apply(change, &mut reactor);
         }
         reactor.turn().expect("simulated waits succeed");
-        requests.judge_some(&mut reactor);
+        requests.decide_some(&mut reactor);
         reactor.check_invariants();
         reactor.engine().check_invariants();
         pools.check(reactor.live());

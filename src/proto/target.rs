@@ -1,4 +1,4 @@
-//! The target of a CONNECT request: a host and a port, and nothing else.
+//! Where a client wants to go: a host and a port, and nothing else.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;

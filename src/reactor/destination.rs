@@ -1,0 +1,88 @@
+//! Where a session is connected to: a server of a pool, or an address of none.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::upstream::server::Server;
+use crate::balance::health::Admission;
+use crate::net::address::Endpoint;
+use crate::relay::time::Time;
+
+/// Addresses of one target that are dialled. A race opens four of them at a time, and
+/// a client must not make the forwarder work through hundreds.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Where a session may be connected to; two words, cheap to hand on. The options of the
+/// connect are those of the pool that its forward has, for either kind.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// A server of a pool: what comes of dialling it is counted there, and it is praised
+    /// or blamed for it.
+    Server(Arc<Server>),
+    /// An address that a client asked for. Nobody keeps an account of it.
+    Address(Arc<Endpoint>),
+}
+
+impl Destination {
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Server(server) => server.endpoint(),
+            Self::Address(endpoint) => endpoint,
+        }
+    }
+
+    /// Who is counted with, praised and blamed; `None`: nobody.
+    pub const fn account(&self) -> Option<&Arc<Server>> {
+        match self {
+            Self::Server(server) => Some(server),
+            Self::Address(_) => None,
+        }
+    }
+
+    /// Whether a session may try it now, and how; counted there as active if it may.
+    pub(super) fn admit(&self, now: Time) -> Option<Admission> {
+        let Some(server) = self.account() else {
+            return Some(Admission::Free);
+        };
+        let admission = server.marks.admit(now);
+        if admission == Admission::Marked {
+            return None;
+        }
+        let entered = server.enter();
+        if !entered {
+            self.abandoned(admission, now);
+        }
+        entered.then_some(admission)
+    }
+
+    /// Nothing came of an admission, for no fault of its own.
+    pub(super) fn abandoned(&self, admission: Admission, now: Time) {
+        if let Some(server) = self.account() {
+            server.marks.abandoned(admission, now);
+        }
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(Arc::new(Endpoint::Inet(address)))
+    }
+}
+
+/// Those of one target, in the order in which they are dialled; at most
+/// [`ADDRESSES_MAX`].
+#[derive(Debug, Clone, Default)]
+pub struct Destinations(Vec<Destination>);
+
+impl Destinations {
+    pub(super) fn into_vec(self) -> Vec<Destination> {
+        self.0
+    }
+}
+
+impl FromIterator<Destination> for Destinations {
+    fn from_iter<I: IntoIterator<Item = Destination>>(destinations: I) -> Self {
+        Self(destinations.into_iter().take(ADDRESSES_MAX).collect())
+    }
+}
