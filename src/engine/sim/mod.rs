@@ -26,7 +26,8 @@ use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Lane, Next};
+use crate::relay::lane::Lane;
+use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -500,6 +501,15 @@ impl Sim {
             u64::from(client.is_satisfied_by(upstream) && upstream.is_satisfied_by(client));
     }
 
+    /// A bug: readiness of an earlier session is taken for that of its successor.
+    fn honour(&self, event: &mut Event) {
+        if let Event::Ready(key, ..) = event
+            && let Some(conn) = self.conns.get(key.slot)
+        {
+            key.generation = conn.generation;
+        }
+    }
+
     fn noise(&mut self, events: &mut Vec<Event>) {
         let both = Readiness {
             readable: true,
@@ -570,6 +580,11 @@ impl Engine for Sim {
         }
         events.extend(late);
         self.noise(events);
+        if probe::mutated(Mutation::StaleKeyHonoured) {
+            for event in events.iter_mut() {
+                self.honour(event);
+            }
+        }
         Ok(())
     }
 
@@ -730,13 +745,13 @@ impl Engine for Sim {
         let mut pumped = Pumped::default();
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
-            if matches!(lane.next(), Next::Park | Next::Done) {
+            if !Self::can_move(lane) {
                 break;
             }
             self.move_once(key, direction, lane, &mut pumped);
         }
         self.return_pipe(key, direction, lane);
-        pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
+        pumped.more = Self::can_move(lane);
         pumped
     }
 
