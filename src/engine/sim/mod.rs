@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
+use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::observe::tap::Feed;
@@ -37,22 +38,19 @@ use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
 
-/// A small generator (splitmix64): the same seed, the same run, on any machine.
+/// Chance as scripts want it: the same seed, the same run, on any machine.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     /// From a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     /// The next 64 bits.
     pub const fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     /// A number from `low` to `high`, both included.
