@@ -21,7 +21,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::super::report::Fault;
-use crate::policy::access::{Access, DEFAULT_PORT, Destination, Rule};
+use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope};
 use crate::proto::host;
 
 /// The two lists.
@@ -37,7 +37,7 @@ impl Default for AccessRules {
     fn default() -> Self {
         Self {
             allow: vec![Rule {
-                destination: Destination::Anywhere,
+                scope: Scope::Anywhere,
                 ports: Some(DEFAULT_PORT..=DEFAULT_PORT),
             }],
             deny: Vec::new(),
@@ -79,7 +79,7 @@ impl FromStr for Rule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        let (destination, ports) = match text.strip_prefix('[') {
+        let (scope, ports) = match text.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
                 Some((inner, "")) => (inner, None),
                 Some((inner, rest)) if rest.starts_with(':') => (inner, Some(&rest[1..])),
@@ -87,23 +87,23 @@ impl FromStr for Rule {
             },
             None if text.matches(':').count() > 1 => (text, None),
             None => match text.rsplit_once(':') {
-                Some((destination, ports)) => (destination, Some(ports)),
+                Some((scope, ports)) => (scope, Some(ports)),
                 None => (text, None),
             },
         };
-        if destination.is_empty() && ports.is_none() {
+        if scope.is_empty() && ports.is_none() {
             return wrong("an entry cannot be empty", FORMS);
         }
         Ok(Self {
-            destination: destination_of(destination)?,
+            scope: scope_of(scope)?,
             ports: ports.map(ports_of).transpose()?,
         })
     }
 }
 
-fn destination_of(text: &str) -> Result<Destination, RuleError> {
+fn scope_of(text: &str) -> Result<Scope, RuleError> {
     if text.is_empty() {
-        return Ok(Destination::Anywhere);
+        return Ok(Scope::Anywhere);
     }
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -126,13 +126,13 @@ fn destination_of(text: &str) -> Result<Destination, RuleError> {
     }
     let name = host::parse(name).or_else(|error| wrong(error.to_string(), error.remedy()))?;
     Ok(if below {
-        Destination::Below(name)
+        Scope::Below(name)
     } else {
-        Destination::Name(name)
+        Scope::Name(name)
     })
 }
 
-fn network(ip: IpAddr, prefix: Option<&str>) -> Result<Destination, RuleError> {
+fn network(ip: IpAddr, prefix: Option<&str>) -> Result<Scope, RuleError> {
     if ip.to_canonical() != ip {
         let remedy = format!("write it as IPv4: {}", ip.to_canonical());
         return wrong("an IPv4-mapped address counts as IPv4", remedy);
@@ -155,7 +155,7 @@ fn network(ip: IpAddr, prefix: Option<&str>) -> Result<Destination, RuleError> {
             format!("write {}, or the address alone", network.trunc()),
         );
     }
-    Ok(Destination::Network(network))
+    Ok(Scope::Network(network))
 }
 
 fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {
@@ -181,12 +181,12 @@ fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {
 impl fmt::Display for Rule {
     /// As it can be read again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.destination {
-            Destination::Anywhere => {}
-            Destination::Name(name) => f.write_str(name)?,
-            Destination::Below(name) => write!(f, "*.{name}")?,
-            Destination::Network(IpNet::V4(network)) => write!(f, "{network}")?,
-            Destination::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
+        match &self.scope {
+            Scope::Anywhere => {}
+            Scope::Name(name) => f.write_str(name)?,
+            Scope::Below(name) => write!(f, "*.{name}")?,
+            Scope::Network(IpNet::V4(network)) => write!(f, "{network}")?,
+            Scope::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
         }
         match &self.ports {
             None => Ok(()),
