@@ -16,7 +16,7 @@ use thalweg::engine::slab::Slab;
 use thalweg::engine::wheel::Wheel;
 use thalweg::net::pipe::PipePool;
 use thalweg::policy::networks::{NetworkRule, Networks};
-use thalweg::relay::lane::{FillBlock, Lane, Next, PathPolicy};
+use thalweg::relay::lane::{Lane, Next, PathPolicy};
 use thalweg::relay::session::{Action, Deadlines, Event, Pumped, Readiness, Rules, Session};
 use thalweg::relay::time::Time;
 use thalweg::relay::{Direction, Side};
@@ -43,7 +43,7 @@ fn message(lane: &mut Lane) {
     lane.source_ready();
     while let Next::Fill { .. } = black_box(lane.next()) {
         lane.filled(64);
-        lane.fill_blocked(FillBlock::Empty);
+        lane.fill_blocked();
         lane.drained(64);
     }
 }

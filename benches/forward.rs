@@ -267,14 +267,15 @@ impl Forwarder {
         };
         let (log, log_writer) = Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr)
             .expect("a thread for the log");
-        let setup = setup(server, address, path, &options, log);
+        let (setup, at) = setup(server, address, path, &options, log);
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, (ready, started)) = (stopping.clone(), channel());
         let thread = std::thread::spawn(move || {
-            let engine = Epoll::new(&engine_setup(), vec![listener], Instant::now());
+            let engine = Epoll::new(&engine_setup(), Instant::now());
             let engine = engine.expect("an engine");
             let waker = engine.waker().expect("a waker");
             let mut reactor = Reactor::new(engine, setup);
+            reactor.add_listener(listener, at).expect("a listener");
             ready.send(waker).expect("somebody waits for it");
             while !stop.load(Ordering::Relaxed) {
                 reactor.turn().expect("epoll_wait works");
@@ -315,7 +316,7 @@ fn setup(
     path: PathPolicy,
     options: &SocketOptions,
     log: Log,
-) -> Setup {
+) -> (Setup, Arc<Listener>) {
     let rules = Rules {
         deadlines: Deadlines {
             connect: PATIENCE,
@@ -340,21 +341,22 @@ fn setup(
         steps: [].into(),
     };
     let plan = options.plan(Leg::Upstream);
-    Setup {
+    let listener = Listener {
+        id: ListenerId::new(0),
+        address: Endpoint::Inet(address),
+        forward: Arc::new(forward),
+    };
+    let setup = Setup {
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
-        listeners: vec![Arc::new(Listener {
-            id: ListenerId::new(0),
-            address: Endpoint::Inet(address),
-            forward: Arc::new(forward),
-        })],
         gate: Arc::new(Gate::new(1000)),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
         taps: BTreeMap::new(),
         decider: None,
-    }
+    };
+    (setup, Arc::new(listener))
 }
 
 criterion_group!(forward, bulk, request_response, connection);

@@ -63,7 +63,7 @@ pub(super) struct Acquired {
 pub(super) struct ReactorPlan {
     pub(super) kind: Kind,
     pub(super) engine: engine::Setup,
-    pub(super) listeners: Vec<engine::Listener>,
+    pub(super) listeners: Vec<(engine::Listener, Arc<Listener>)>,
     pub(super) setup: Setup,
     pub(super) pin: Option<usize>,
     pub(super) origin: Instant,
@@ -125,7 +125,6 @@ impl Acquired {
                 setup: Setup {
                     reactor: index as u16,
                     pools: pools.clone(),
-                    listeners: share.at,
                     gate: gate.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
@@ -200,8 +199,7 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
 /// A reactor's part of the listeners.
 #[derive(Debug, Default)]
 struct Share {
-    listeners: Vec<engine::Listener>,
-    at: Vec<Arc<Listener>>,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
 }
 
 /// What a reactor shows, by forward.
@@ -274,16 +272,17 @@ impl Share {
         options: &Arc<OptionPlan>,
     ) {
         for socket in sockets {
-            self.at.push(Arc::new(Listener {
+            let at = Listener {
                 id,
                 forward: forward.clone(),
                 address: socket.local,
-            }));
-            self.listeners.push(engine::Listener {
+            };
+            let socket = engine::Listener {
                 fd: socket.fd,
                 family: socket.family,
                 options: options.clone(),
-            });
+            };
+            self.listeners.push((socket, Arc::new(at)));
         }
     }
 }

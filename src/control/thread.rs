@@ -15,13 +15,13 @@ use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::proxy::{Deciders, ReactorDecider};
 use crate::engine::choice::{self, Waker};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{self, Engine, SessionKey};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Reactor, Ruling, Setup};
+use crate::reactor::{Listener, Reactor, Ruling, Setup};
 use crate::relay::ending::Cause;
 use crate::relay::id::PoolId;
 
@@ -182,13 +182,14 @@ fn main(
     }
     let work = Job {
         setup,
+        listeners,
         inbox,
         messages,
         deciders,
         ready,
         log,
     };
-    if let Err(error) = choice::run(kind, &engine, listeners, origin, work) {
+    if let Err(error) = choice::run(kind, &engine, origin, work) {
         let _ = ready.send(Err(error));
     }
 }
@@ -196,6 +197,7 @@ fn main(
 /// What a reactor's thread does once its engine stands.
 struct Job<'a> {
     setup: Setup,
+    listeners: Vec<(engine::Listener, Arc<Listener>)>,
     inbox: &'a Receiver<Message>,
     /// To itself, for answers to what it asks.
     messages: Sender<Message>,
@@ -205,7 +207,7 @@ struct Job<'a> {
 }
 
 impl choice::Work for Job<'_> {
-    fn work<E: Engine>(mut self, engine: E, waker: Waker) {
+    fn work<E: Engine<Listener = engine::Listener>>(mut self, engine: E, waker: Waker) {
         let waker = Arc::new(waker);
         if let Some(deciders) = self.deciders {
             let wire = Wire {
@@ -214,10 +216,16 @@ impl choice::Work for Job<'_> {
             };
             self.setup.decider = Some(Box::new(ReactorDecider::new(deciders, wire)));
         }
+        let number = self.setup.reactor;
+        let mut reactor = Reactor::new(engine, self.setup);
+        for (socket, at) in self.listeners {
+            if let Err(error) = reactor.add_listener(socket, at) {
+                let _ = self.ready.send(Err(error));
+                return;
+            }
+        }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            let number = self.setup.reactor;
-            let reactor = Reactor::new(engine, self.setup);
             work(reactor, number, self.inbox, &self.log);
         }
     }

@@ -102,29 +102,23 @@ impl Waker {
 /// What a thread does with its engine.
 pub trait Work {
     /// Works until there is nothing more to do.
-    fn work<E: Engine>(self, engine: E, waker: Waker);
+    fn work<E: Engine<Listener = Listener>>(self, engine: E, waker: Waker);
 }
 
 /// Makes an engine for the calling thread and works with it; `origin` is time zero.
 /// An error is that of making it, before any work.
-pub fn run(
-    kind: Kind,
-    setup: &Setup,
-    listeners: Vec<Listener>,
-    origin: Instant,
-    work: impl Work,
-) -> io::Result<()> {
+pub fn run(kind: Kind, setup: &Setup, origin: Instant, work: impl Work) -> io::Result<()> {
     match kind {
         #[cfg(feature = "uring")]
         Kind::IoUring => {
-            let engine = super::uring::Uring::new(setup, listeners, origin)?;
+            let engine = super::uring::Uring::new(setup, origin)?;
             let waker = engine.waker()?;
             work.work(engine, Waker::IoUring(waker));
         }
         #[cfg(not(feature = "uring"))]
         Kind::IoUring => return Err(io::Error::from_raw_os_error(libc::ENOSYS)),
         Kind::Epoll => {
-            let engine = Epoll::new(setup, listeners, origin)?;
+            let engine = Epoll::new(setup, origin)?;
             let waker = engine.waker()?;
             work.work(engine, Waker::Epoll(waker));
         }

@@ -16,12 +16,12 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
 use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
-use super::key::{SessionKey, Token};
+use super::key::{ListenerKey, SessionKey, Token};
+use super::listeners::Listeners;
 use super::pump::Ends;
-use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
+use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
-use crate::net::listener;
 use crate::net::options::{Family, plan};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -44,11 +44,9 @@ const INTEREST: Interest = Interest::READABLE
 pub struct Epoll {
     poll: Poll,
     ready: Events,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     conns: Conns<Leg>,
     common: Common,
-    /// Of listeners that are closed already.
-    accept_overflows: u64,
 }
 
 #[derive(Debug, Default)]
@@ -74,24 +72,14 @@ impl common::Leg for Leg {
 }
 
 impl Epoll {
-    /// An engine with its listeners registered. `origin` is time zero.
-    pub fn new(setup: &Setup, listeners: Vec<Listener>, origin: Instant) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        for (index, listener) in listeners.iter().enumerate() {
-            let token = mio_token(Token::Listener(index as u32));
-            poll.registry().register(
-                &mut SourceFd(&listener.fd.as_raw_fd()),
-                token,
-                Interest::READABLE,
-            )?;
-        }
+    /// An engine without listeners. `origin` is time zero.
+    pub fn new(setup: &Setup, origin: Instant) -> io::Result<Self> {
         Ok(Self {
-            poll,
+            poll: Poll::new()?,
             ready: Events::with_capacity(EVENTS_PER_WAIT),
-            listeners,
+            listeners: Listeners::default(),
             conns: Conns::new(),
             common: Common::new(setup, origin),
-            accept_overflows: 0,
         })
     }
 
@@ -175,6 +163,7 @@ impl Epoll {
 }
 
 impl Engine for Epoll {
+    type Listener = Listener;
     type Incoming = Incoming;
 
     fn now(&self) -> Time {
@@ -192,7 +181,7 @@ impl Engine for Epoll {
         for event in &self.ready {
             match Token::decode(event.token().0 as u64) {
                 Token::Waker => events.push(Event::Woken),
-                Token::Listener(index) => events.push(Event::Acceptable(ListenerId(index))),
+                Token::Listener(key) => events.push(Event::Acceptable(key)),
                 Token::Side(key, side) => {
                     if let Some(conn) = self.conns.get_mut(key) {
                         Self::interpret(conn, key, side, event, events);
@@ -203,32 +192,45 @@ impl Engine for Epoll {
         Ok(())
     }
 
-    fn accept(&mut self, listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
-        let Some(listener) = self.listeners.get(listener.0 as usize) else {
-            return Err(AcceptError::Empty);
-        };
-        let accepted = listener::accept(listener.fd.as_fd())?;
-        let incoming = Incoming {
-            fd: accepted.fd,
-            family: listener.family,
-        };
-        Ok((incoming, accepted.peer))
-    }
-
-    fn has_waiting(&self, listener: ListenerId) -> bool {
-        let listener = self.listeners.get(listener.0 as usize);
-        listener.is_some_and(|listener| listener::has_waiting(listener.fd.as_fd()))
-    }
-
-    fn adopt(
-        &mut self,
-        key: SessionKey,
-        incoming: Incoming,
-        listener: ListenerId,
-    ) -> Result<(), Cause> {
-        if let Some(listener) = self.listeners.get(listener.0 as usize) {
-            self.common.apply_accepted(&listener.options, &incoming);
+    fn listen(&mut self, listener: Listener) -> io::Result<ListenerKey> {
+        let key = self.listeners.add(listener)?;
+        let fd = self.listeners.fd(key).map(|fd| fd.as_raw_fd());
+        let token = mio_token(Token::Listener(key));
+        let registry = self.poll.registry();
+        let registered = fd.map_or(Ok(()), |fd| {
+            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+        });
+        if let Err(error) = registered {
+            self.listeners.remove(key);
+            return Err(error);
         }
+        Ok(key)
+    }
+
+    fn unlisten(&mut self, key: ListenerKey) -> Option<Listener> {
+        let listener = self.listeners.remove(key)?;
+        // The socket of a unix listener is shared by reactors: closing its descriptor
+        // alone would leave it registered.
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
+        Some(listener)
+    }
+
+    fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
+        self.listeners.accept(key, &mut self.common)
+    }
+
+    fn has_waiting(&self, key: ListenerKey) -> bool {
+        self.listeners.has_waiting(key)
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        self.listeners.overflows()
+    }
+
+    fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {
         let Incoming { fd, family } = incoming;
         self.register(key, Side::Client, fd.as_raw_fd())?;
         self.conns.open(key).legs[Side::Client.index()] = Leg {
@@ -326,26 +328,6 @@ impl Engine for Epoll {
             let _ = plan::set_abort_on_close(fd.as_fd());
         }
         Start::Done(())
-    }
-
-    fn close_listeners(&mut self) {
-        self.accept_overflows = Engine::accept_overflows(self);
-        for listener in self.listeners.drain(..) {
-            // The socket of a unix listener is shared by reactors: closing this
-            // descriptor alone would leave it registered.
-            let _ = self
-                .poll
-                .registry()
-                .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
-        }
-    }
-
-    fn accept_overflows(&self) -> u64 {
-        let drops = self
-            .listeners
-            .iter()
-            .map(|listener| listener::drops(listener.fd.as_fd()));
-        self.accept_overflows + drops.map(|drops| drops.map_or(0, u64::from)).sum::<u64>()
     }
 
     fn release_spares(&mut self) {

@@ -15,13 +15,61 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
+/// A listener of an engine: its slot, and how often that slot was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerKey {
+    /// Below [`SessionKey::SLOTS_MAX`]. One that is freed is used again first, so it
+    /// stays near the number of listeners.
+    pub slot: u32,
+    /// Bumped when the slot is freed.
+    pub generation: u32,
+}
+
+/// A slot and its generation, whatever is in the slot.
+pub trait Key: Copy {
+    /// The key of a slot.
+    fn new(slot: u32, generation: u32) -> Self;
+    /// The slot.
+    fn slot(self) -> u32;
+    /// How often it was used before.
+    fn generation(self) -> u32;
+}
+
+impl Key for SessionKey {
+    fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+
+    fn slot(self) -> u32 {
+        self.slot
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+impl Key for ListenerKey {
+    fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+
+    fn slot(self) -> u32 {
+        self.slot
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
 /// What a 64-bit token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
     /// A side of a session.
     Side(SessionKey, Side),
-    /// A listener, by index.
-    Listener(u32),
+    /// A listener.
+    Listener(ListenerKey),
     /// The waker.
     Waker,
 }
@@ -41,7 +89,7 @@ impl Token {
             Self::Side(key, side) => {
                 (key.slot as u64) << 33 | (key.generation as u64) << 1 | side as u64
             }
-            Self::Listener(index) => KIND_BIT | index as u64,
+            Self::Listener(key) => KIND_BIT | (key.slot as u64) << 32 | key.generation as u64,
             Self::Waker => WAKER,
         }
     }
@@ -51,7 +99,10 @@ impl Token {
         if bits == WAKER {
             Self::Waker
         } else if bits & KIND_BIT != 0 {
-            Self::Listener(bits as u32)
+            Self::Listener(ListenerKey {
+                slot: ((bits & !KIND_BIT) >> 32) as u32,
+                generation: bits as u32,
+            })
         } else {
             let side = if bits & 1 == 0 {
                 Side::Client
@@ -83,8 +134,12 @@ mod tests {
                 }
             }
         }
-        for token in [Token::Listener(0), Token::Listener(1 << 20), Token::Waker] {
-            assert_eq!(Token::decode(token.encode()), token);
+        for slot in [0, 1 << 20, SessionKey::SLOTS_MAX - 1] {
+            for generation in [0, 1, u32::MAX] {
+                let token = Token::Listener(ListenerKey { slot, generation });
+                assert_eq!(Token::decode(token.encode()), token);
+            }
         }
+        assert_eq!(Token::decode(Token::Waker.encode()), Token::Waker);
     }
 }

@@ -22,6 +22,9 @@
 //!    lanes have not started. A peek that finds nothing, and a say that is cut short,
 //!    is followed by an event of that side once there is more to do.
 //!
+//! 9. Listeners come and go while an engine runs. An event of one that was removed may
+//!    still be on its way; its key finds nothing, whoever has the slot by then.
+//!
 //! # What an engine has to write itself
 //! How it waits, what it waits for, and how it moves bytes. The rest is done to a
 //! descriptor in the same way by all ([`Engine::fd`]) and is provided. What two real
@@ -33,6 +36,7 @@ pub mod chunks;
 mod common;
 pub mod epoll;
 pub mod key;
+mod listeners;
 pub mod parley;
 mod pump;
 pub mod sim;
@@ -58,18 +62,14 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 pub use common::{Incoming, Listener, Setup};
-pub use key::SessionKey;
+pub use key::{ListenerKey, SessionKey};
 pub use parley::Peeked;
-
-/// A listener of a reactor, by its place in the reactor's list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ListenerId(pub u32);
 
 /// What an engine reports from [`Engine::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Connections wait at a listener: call [`Engine::accept`] until it is empty.
-    Acceptable(ListenerId),
+    Acceptable(ListenerKey),
     /// A connect that was pending succeeded.
     Connected(SessionKey),
     /// A connect that was pending failed; nothing of it is left.
@@ -144,6 +144,9 @@ pub struct Holdings {
 
 /// Waits for the kernel and moves bytes. See the module's documentation.
 pub trait Engine {
+    /// A listener as this engine takes it.
+    type Listener;
+
     /// An accepted connection that no session owns yet.
     type Incoming;
 
@@ -155,28 +158,30 @@ pub trait Engine {
     /// passed does not sleep.
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// Takes one waiting connection off a listener.
-    fn accept(&mut self, listener: ListenerId) -> Result<(Self::Incoming, Endpoint), AcceptError>;
+    /// Looks after a listener from now on. [`Event::Acceptable`] follows for whoever
+    /// waits there already.
+    fn listen(&mut self, listener: Self::Listener) -> io::Result<ListenerKey>;
+
+    /// Looks after it no more, and gives it back; `None` if the key is stale. Whoever
+    /// drops it closes the socket: connections still in its accept queue are then reset
+    /// by the kernel, unless another descriptor refers to it.
+    fn unlisten(&mut self, key: ListenerKey) -> Option<Self::Listener>;
+
+    /// Takes one waiting connection off a listener; of one that was removed there is
+    /// none.
+    fn accept(&mut self, key: ListenerKey) -> Result<(Self::Incoming, Endpoint), AcceptError>;
 
     /// Whether a connection waits at a listener. Costs a system call; asked only
     /// when nobody can be let in.
-    fn has_waiting(&self, listener: ListenerId) -> bool;
+    fn has_waiting(&self, key: ListenerKey) -> bool;
 
-    /// Closes the listeners. Connections still in their accept queues are reset
-    /// by the kernel: take them first.
-    fn close_listeners(&mut self);
-
-    /// Connections the kernel dropped so far because an accept queue was full.
+    /// Connections the kernel dropped so far because an accept queue was full. Asks
+    /// each listener.
     fn accept_overflows(&self) -> u64;
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
-    fn adopt(
-        &mut self,
-        key: SessionKey,
-        incoming: Self::Incoming,
-        listener: ListenerId,
-    ) -> Result<(), Cause>;
+    fn adopt(&mut self, key: SessionKey, incoming: Self::Incoming) -> Result<(), Cause>;
 
     /// Starts to connect the upstream side.
     fn connect(&mut self, key: SessionKey, target: Target<'_>) -> Start<Result<(), Cause>>;

@@ -5,8 +5,9 @@
 //! stalls a reactor with a copy, and what an idle session costs is what it holds.
 //! Freed slots are used again, the latest first: it is still in the cache.
 
-use super::key::SessionKey;
-use crate::relay::probe::{self, Mutation};
+use std::marker::PhantomData;
+
+use super::key::{Key, SessionKey};
 
 /// Slots to a page: large enough that the page table is small, small enough
 /// that the last page wastes little.
@@ -14,12 +15,13 @@ const PAGE: usize = 64;
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// Values by [`SessionKey`].
+/// Values by key.
 #[derive(Debug)]
-pub struct Slab<T> {
+pub struct Slab<T, K = SessionKey> {
     pages: Vec<Box<[Entry<T>]>>,
     free: u32,
     len: u32,
+    keys: PhantomData<K>,
 }
 
 #[derive(Debug)]
@@ -30,18 +32,19 @@ struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    fn is_of(&self, key: SessionKey) -> bool {
-        self.generation == key.generation || probe::mutated(Mutation::StaleKeyHonoured)
+    fn is_of(&self, key: impl Key) -> bool {
+        self.generation == key.generation()
     }
 }
 
-impl<T> Slab<T> {
+impl<T, K: Key> Slab<T, K> {
     /// An empty slab; allocates nothing.
     pub const fn new() -> Self {
         Self {
             pages: Vec::new(),
             free: NO_SLOT,
             len: 0,
+            keys: PhantomData,
         }
     }
 
@@ -56,21 +59,18 @@ impl<T> Slab<T> {
     }
 
     /// The key that the next [`Slab::insert`] returns; `None` when full.
-    pub fn reserve(&mut self) -> Option<SessionKey> {
+    pub fn reserve(&mut self) -> Option<K> {
         if self.free == NO_SLOT {
             self.grow()?;
         }
         let slot = self.free;
-        Some(SessionKey {
-            slot,
-            generation: self.entry(slot).generation,
-        })
+        Some(K::new(slot, self.entry(slot).generation))
     }
 
     /// Stores a value; `None` (and the value dropped) when a billion are stored.
-    pub fn insert(&mut self, value: T) -> Option<SessionKey> {
+    pub fn insert(&mut self, value: T) -> Option<K> {
         let key = self.reserve()?;
-        let entry = self.entry_mut(key.slot);
+        let entry = self.entry_mut(key.slot());
         let next = entry.next_free;
         entry.value = Some(value);
         self.free = next;
@@ -79,11 +79,11 @@ impl<T> Slab<T> {
     }
 
     /// The value of a key, unless it is stale.
-    pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
         let entry = self
             .pages
-            .get_mut(key.slot as usize / PAGE)?
-            .get_mut(key.slot as usize % PAGE)?;
+            .get_mut(key.slot() as usize / PAGE)?
+            .get_mut(key.slot() as usize % PAGE)?;
         if entry.is_of(key) {
             entry.value.as_mut()
         } else {
@@ -92,11 +92,11 @@ impl<T> Slab<T> {
     }
 
     /// The value of a key, unless it is stale.
-    pub fn get(&self, key: SessionKey) -> Option<&T> {
+    pub fn get(&self, key: K) -> Option<&T> {
         let entry = self
             .pages
-            .get(key.slot as usize / PAGE)?
-            .get(key.slot as usize % PAGE)?;
+            .get(key.slot() as usize / PAGE)?
+            .get(key.slot() as usize % PAGE)?;
         if entry.is_of(key) {
             entry.value.as_ref()
         } else {
@@ -105,32 +105,30 @@ impl<T> Slab<T> {
     }
 
     /// The key that now lives in a slot.
-    pub fn key_of(&self, slot: u32) -> Option<SessionKey> {
+    pub fn key_of(&self, slot: u32) -> Option<K> {
         let entry = self
             .pages
             .get(slot as usize / PAGE)?
             .get(slot as usize % PAGE)?;
-        entry.value.as_ref().map(|_| SessionKey {
-            slot,
-            generation: entry.generation,
-        })
+        let key = || K::new(slot, entry.generation);
+        entry.value.as_ref().map(|_| key())
     }
 
     /// Takes a value out and makes its key stale.
-    pub fn remove(&mut self, key: SessionKey) -> Option<T> {
+    pub fn remove(&mut self, key: K) -> Option<T> {
         self.get(key)?;
         let free = self.free;
-        let entry = self.entry_mut(key.slot);
+        let entry = self.entry_mut(key.slot());
         let value = entry.value.take();
         entry.generation = entry.generation.wrapping_add(1);
         entry.next_free = free;
-        self.free = key.slot;
+        self.free = key.slot();
         self.len -= 1;
         value
     }
 
     /// Every live key, in slot order.
-    pub fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
         let slots = 0..(self.pages.len() * PAGE) as u32;
         slots.filter_map(|slot| self.key_of(slot))
     }
@@ -160,7 +158,7 @@ impl<T> Slab<T> {
     }
 }
 
-impl<T> Default for Slab<T> {
+impl<T, K: Key> Default for Slab<T, K> {
     fn default() -> Self {
         Self::new()
     }
@@ -214,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_freed_slot_is_used_again_and_its_old_key_is_stale() {
-        let mut slab = Slab::new();
+        let mut slab: Slab<_> = Slab::new();
         let first = slab.insert("first").unwrap();
         assert_eq!(slab.remove(first), Some("first"));
         let second = slab.insert("second").unwrap();
@@ -226,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_reserved_key_is_the_one_inserted_next() {
-        let mut slab = Slab::new();
+        let mut slab: Slab<_> = Slab::new();
         for n in 0..200 {
             let reserved = slab.reserve().unwrap();
             assert_eq!(slab.insert(n), Some(reserved));

@@ -20,6 +20,8 @@ mod context;
 mod destination;
 mod dialling;
 mod ends;
+mod gate;
+mod listen_queue;
 mod openings;
 mod queue;
 mod races;
@@ -33,8 +35,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::Gate;
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use gate::Gate;
 pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
@@ -48,17 +50,17 @@ use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ForwardId, PoolId};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use accept::Doors;
 use context::{Ctx, Effect};
 use dialling::Dialling;
 use ends::RESET_SOON;
+use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
@@ -68,9 +70,9 @@ use upstream::server::{Server, ServerSet};
 /// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
-/// Passes over the accept queues before the listeners close: 32 connections a
-/// listener each, more than any backlog that somaxconn's default allows.
-const DRAIN_ACCEPT_PASSES: u32 = 256;
+/// Turns of accepting before the listeners close, besides one for each listener: more
+/// than any backlog that somaxconn's default allows.
+const DRAIN_ACCEPT_TURNS: usize = 256;
 
 /// A timer fires late by at most this part of the time it was armed for.
 const COARSENESS: u32 = 32;
@@ -81,7 +83,7 @@ pub struct Reactor<E: Engine> {
     ctx: Ctx<E>,
     wheel: Wheel,
     pools: Pools,
-    doors: Doors,
+    listen_queue: ListenQueue,
     run_queue: VecDeque<(SessionKey, Direction)>,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
@@ -136,7 +138,7 @@ impl<E: Engine> Reactor<E> {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
             pools: Pools::new(setup.pools, reactor),
-            doors: Doors::new(setup.listeners, setup.gate),
+            listen_queue: ListenQueue::new(setup.gate),
             run_queue: VecDeque::new(),
             acks_owed: VecDeque::new(),
             session_log: setup.session_log,
@@ -165,7 +167,7 @@ impl<E: Engine> Reactor<E> {
         for event in &events {
             match *event {
                 Event::Woken => woken = true,
-                Event::Acceptable(listener) => self.doors.knock(listener),
+                Event::Acceptable(listener) => self.listen_queue.acceptable(listener),
                 Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
                 Event::Connected(key) => {
                     self.connected(key);
@@ -195,6 +197,17 @@ impl<E: Engine> Reactor<E> {
         waited.map(|()| woken)
     }
 
+    /// Lets clients in at one more socket.
+    pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
+        self.listen_queue.listen(socket, at, &mut self.ctx)
+    }
+
+    /// Lets nobody in at an address any more, and gives its sockets back: dropped, they
+    /// are closed. Sessions that came in there go on.
+    pub fn remove_listener(&mut self, id: ListenerId) -> Vec<E::Listener> {
+        self.listen_queue.unlisten(id, &mut self.ctx)
+    }
+
     /// Sessions that live.
     pub const fn live(&self) -> usize {
         self.ctx.sessions.len()
@@ -203,7 +216,7 @@ impl<E: Engine> Reactor<E> {
     /// Another set of servers for a pool; running sessions stay where they are.
     pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.replace(set, self.ctx.reactor);
+            pool.replace(set);
             self.queue_due = Time::ZERO;
             self.warm_due = Time::ZERO;
         }
@@ -264,18 +277,20 @@ impl<E: Engine> Reactor<E> {
         // reset. Bounded, for in a storm the queues never run empty.
         // Bounded by the limits too: who waits for room when the listeners close
         // is reset by the kernel.
-        let now = self.ctx.engine.now();
-        self.doors.knock_all();
-        for _ in 0..DRAIN_ACCEPT_PASSES {
-            if self.doors.next_try() > now {
+        self.listen_queue.look_everywhere();
+        for _ in 0..DRAIN_ACCEPT_TURNS + self.listen_queue.ids().len() {
+            if self.listen_queue.next_try() > self.ctx.now() {
                 break;
             }
             self.accept();
+            self.settle();
         }
         self.publish();
         self.draining = true;
         self.drop_spares();
-        self.ctx.engine.close_listeners();
+        for id in self.listen_queue.ids() {
+            drop(self.remove_listener(id));
+        }
     }
 
     /// Ends every session for this reason.
@@ -308,6 +323,7 @@ impl<E: Engine> Reactor<E> {
                 "a deadline without a timer: {due:?}, {armed:?}"
             );
         }
+        self.listen_queue.check_invariants();
         let queued = self
             .run_queue
             .iter()
@@ -316,6 +332,7 @@ impl<E: Engine> Reactor<E> {
             queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
         );
+        self.pools.check_invariants(self.ctx.engine.now());
     }
 
     fn sleep_until(&self) -> Time {
@@ -326,7 +343,7 @@ impl<E: Engine> Reactor<E> {
         let accept = if self.draining {
             Time::NEVER
         } else {
-            self.doors.next_try()
+            self.listen_queue.next_try()
         };
         let warm = if self.draining {
             Time::NEVER

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::accept::Gate;
+use super::gate::Gate;
 use super::openings::Decider;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
@@ -22,8 +22,6 @@ pub struct Setup {
     pub reactor: u16,
     /// Where the forwards go.
     pub pools: BTreeMap<PoolId, UpstreamSetup>,
-    /// The listeners, in the order of the engine's.
-    pub listeners: Vec<Arc<Listener>>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
     /// Where it counts.

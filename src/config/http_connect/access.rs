@@ -20,7 +20,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::super::report::Fault;
+use crate::config::report::Fault;
+use crate::net::network;
 use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope};
 use crate::proto::host;
 
@@ -105,14 +106,13 @@ fn scope_of(text: &str) -> Result<Scope, RuleError> {
     if text.is_empty() {
         return Ok(Scope::Anywhere);
     }
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    if let Ok(ip) = address.parse::<IpAddr>() {
-        return network(ip, prefix);
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    if address.parse::<IpAddr>().is_ok() {
+        return network::parse(text)
+            .map(Scope::Network)
+            .or_else(|error| wrong(error.problem, error.remedy));
     }
-    if prefix.is_some() {
+    if text.contains('/') {
         return wrong("there is no address before the slash", FORMS);
     }
     let (name, below) = match text.strip_prefix("*.") {
@@ -130,32 +130,6 @@ fn scope_of(text: &str) -> Result<Scope, RuleError> {
     } else {
         Scope::Name(name)
     })
-}
-
-fn network(ip: IpAddr, prefix: Option<&str>) -> Result<Scope, RuleError> {
-    if ip.to_canonical() != ip {
-        let remedy = format!("write it as IPv4: {}", ip.to_canonical());
-        return wrong("an IPv4-mapped address counts as IPv4", remedy);
-    }
-    let max = if ip.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix.map(str::parse::<u8>) {
-        None => max,
-        Some(Ok(prefix)) if prefix <= max => prefix,
-        Some(_) => {
-            return wrong(
-                "the length of the prefix is out of range",
-                format!("write a number from 0 to {max} behind the slash"),
-            );
-        }
-    };
-    let network = IpNet::new_assert(ip, prefix);
-    if network.trunc() != network {
-        return wrong(
-            "the address has bits behind its prefix",
-            format!("write {}, or the address alone", network.trunc()),
-        );
-    }
-    Ok(Scope::Network(network))
 }
 
 fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {

@@ -9,47 +9,48 @@
 //! Deliberately not here: payload. A byte is a count: what the relay decides
 //! never depends on content, and real engines are checked by hash elsewhere.
 
+mod listening;
 mod parley;
 pub mod peer;
 mod pump;
 mod socket;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::slab::Slots;
-use super::{AcceptError, Engine, Event, Holdings, ListenerId, Peeked, SessionKey, Start, Target};
+use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
+use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Lane, Next};
+use crate::relay::lane::Lane;
+use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+pub use listening::Listener;
+use listening::{Backlog, Listeners};
 use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
 
-/// A small generator (splitmix64): the same seed, the same run, on any machine.
+/// Chance as scripts want it: the same seed, the same run, on any machine.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     /// From a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     /// The next 64 bits.
     pub const fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     /// A number from `low` to `high`, both included.
@@ -63,7 +64,7 @@ impl Dice {
     }
 }
 
-/// Listeners of a simulated engine.
+/// Addresses of a simulated world at which one can listen.
 pub const LISTENERS: usize = 4;
 
 /// Servers of a simulated world.
@@ -123,7 +124,8 @@ pub struct Sim {
     now: Time,
     conns: Slots<Conn>,
     live: Vec<SessionKey>,
-    backlogs: [VecDeque<(Script, Script)>; LISTENERS],
+    backlogs: [Backlog; LISTENERS],
+    listeners: Listeners,
     servers: [Server; SERVERS],
     queue: Vec<Event>,
     /// Events that the next wait brings.
@@ -176,7 +178,7 @@ struct Conn {
 }
 
 /// An accepted connection that no session owns yet.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Incoming {
     client: Script,
     upstream: Script,
@@ -194,6 +196,7 @@ impl Sim {
             conns: Slots::new(),
             live: Vec::new(),
             backlogs: Default::default(),
+            listeners: Listeners::default(),
             servers: [Server::Up; SERVERS],
             queue: Vec::new(),
             late: Vec::new(),
@@ -205,13 +208,6 @@ impl Sim {
             idle_steps: 0,
             lenient: false,
         }
-    }
-
-    /// A client connects; both peers will do as scripted.
-    pub fn client_connects(&mut self, listener: ListenerId, client: Script, upstream: Script) {
-        self.tally.connections += 1;
-        self.backlogs[listener.0 as usize].push_back((client, upstream));
-        self.queue.push(Event::Acceptable(listener));
     }
 
     /// The address of a server, by index below [`SERVERS`].
@@ -232,7 +228,7 @@ impl Sim {
     /// Nobody is connected or waits to be.
     pub fn is_quiet(&self) -> bool {
         let ahead = |key: &SessionKey| self.conn(*key).is_some_and(|conn| conn.ahead);
-        self.live.iter().all(ahead) && self.backlogs.iter().all(VecDeque::is_empty)
+        self.live.iter().all(ahead) && self.backlogs.iter().all(Backlog::is_empty)
     }
 
     /// A kernel as nasty as told; [`Nastiness::default`] is one without surprises.
@@ -505,6 +501,15 @@ impl Sim {
             u64::from(client.is_satisfied_by(upstream) && upstream.is_satisfied_by(client));
     }
 
+    /// A bug: readiness of an earlier session is taken for that of its successor.
+    fn honour(&self, event: &mut Event) {
+        if let Event::Ready(key, ..) = event
+            && let Some(conn) = self.conns.get(key.slot)
+        {
+            key.generation = conn.generation;
+        }
+    }
+
     fn noise(&mut self, events: &mut Vec<Event>) {
         let both = Readiness {
             readable: true,
@@ -517,6 +522,11 @@ impl Sim {
             if self.conn(key).is_some_and(|conn| conn.sockets[0].is_some()) {
                 events.push(Event::Ready(key, Side::Client, both));
             }
+        }
+        if self.dice.percent(self.nastiness.spurious)
+            && let Some(key) = self.listeners.removed()
+        {
+            events.push(Event::Acceptable(key));
         }
         if self.dice.percent(self.nastiness.spurious) && !self.released.is_empty() {
             let pick = self.dice.between(0, self.released.len() as u64 - 1) as usize;
@@ -536,6 +546,7 @@ impl Sim {
 }
 
 impl Engine for Sim {
+    type Listener = Listener;
     type Incoming = Incoming;
 
     fn now(&self) -> Time {
@@ -569,32 +580,35 @@ impl Engine for Sim {
         }
         events.extend(late);
         self.noise(events);
+        if probe::mutated(Mutation::StaleKeyHonoured) {
+            for event in events.iter_mut() {
+                self.honour(event);
+            }
+        }
         Ok(())
     }
 
-    fn accept(&mut self, listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
-        let backlog = &mut self.backlogs[listener.0 as usize];
-        if !backlog.is_empty() && self.dice.percent(self.nastiness.accept_failure) {
-            return Err(if self.dice.percent(50) {
-                AcceptError::Exhausted(Cause::NoDescriptors)
-            } else {
-                AcceptError::Lost
-            });
-        }
-        let (client, upstream) = backlog.pop_front().ok_or(AcceptError::Empty)?;
-        Ok((Incoming { client, upstream }, Endpoint::Unnamed))
+    fn listen(&mut self, listener: Listener) -> io::Result<ListenerKey> {
+        Ok(self.add_listener(listener))
     }
 
-    fn has_waiting(&self, listener: ListenerId) -> bool {
-        !self.backlogs[listener.0 as usize].is_empty()
+    fn unlisten(&mut self, key: ListenerKey) -> Option<Listener> {
+        self.listeners.remove(key)
     }
 
-    fn adopt(
-        &mut self,
-        key: SessionKey,
-        incoming: Incoming,
-        _listener: ListenerId,
-    ) -> Result<(), Cause> {
+    fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
+        self.accept_at(key)
+    }
+
+    fn has_waiting(&self, key: ListenerKey) -> bool {
+        self.listeners.has_waiting(key)
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        0
+    }
+
+    fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {
         let conn = self.conns.touch(key.slot);
         assert!(
             conn.sockets.iter().all(Option::is_none),
@@ -731,13 +745,13 @@ impl Engine for Sim {
         let mut pumped = Pumped::default();
         let budget = self.dice.between(1, 12);
         for _ in 0..budget {
-            if matches!(lane.next(), Next::Park | Next::Done) {
+            if !Self::can_move(lane) {
                 break;
             }
             self.move_once(key, direction, lane, &mut pumped);
         }
         self.return_pipe(key, direction, lane);
-        pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
+        pumped.more = Self::can_move(lane);
         pumped
     }
 
@@ -804,16 +818,6 @@ impl Engine for Sim {
     /// It has none: everything that goes by one is overridden.
     fn fd(&self, _key: SessionKey, _side: Side) -> Option<BorrowedFd<'_>> {
         None
-    }
-
-    fn close_listeners(&mut self) {
-        for backlog in &mut self.backlogs {
-            backlog.clear();
-        }
-    }
-
-    fn accept_overflows(&self) -> u64 {
-        0
     }
 
     fn release_spares(&mut self) {}

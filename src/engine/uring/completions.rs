@@ -10,16 +10,17 @@ use super::ring::Completion;
 use super::vigil::list_vigil;
 use super::{POLL_PAUSE, READABLE, Uring, ready};
 use crate::engine::{Engine, Event, common};
+use crate::relay::probe;
 use crate::relay::session::Readiness;
 
 impl Uring {
     pub(super) fn dispatch(&mut self, completion: Completion, events: &mut Vec<Event>) {
         match completion.tag {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
-            Tag::Doors => {
+            Tag::Listeners => {
                 self.poll_again(completion);
-                let knocked = self.doors.knocked();
-                events.extend(knocked.map(Event::Acceptable));
+                self.listen_poll
+                    .acceptable(|key| events.push(Event::Acceptable(key)));
             }
             Tag::Waker => {
                 self.waker.rest();
@@ -47,7 +48,7 @@ impl Uring {
 
     pub(super) fn start_poll(&mut self, tag: Tag) {
         let fd = match tag {
-            Tag::Doors => self.doors.as_fd(),
+            Tag::Listeners => self.listen_poll.as_fd(),
             Tag::Waker => self.waker.as_fd(),
             Tag::Side(..) | Tag::Cancel => return,
         };
@@ -69,7 +70,9 @@ impl Uring {
         if op == Op::Send {
             leg.sent(Err(result), &mut self.ring, &mut self.common.kit);
         } else if op == Op::Recv && !leg.closing {
-            self.no_buffer += u64::from(result == -libc::ENOBUFS);
+            if result == -libc::ENOBUFS {
+                probe::visit("receive", "no buffer");
+            }
             match piece {
                 Some(piece) if result > 0 => {
                     leg.take_in(piece, at, &mut self.ring, &mut self.common.kit);

@@ -14,9 +14,9 @@
 
 mod buffers;
 mod completions;
-mod doors;
 mod lanes;
 mod leg;
+mod listening;
 mod op;
 mod probe;
 mod ring;
@@ -29,12 +29,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
-use super::key::SessionKey;
+use super::key::{ListenerKey, SessionKey};
+use super::listeners::Listeners;
 use super::parley::{self, Peeked};
-use super::{AcceptError, Engine, Event, Holdings, ListenerId, Start, Target};
+use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
-use crate::net::{listener, tcp_info};
+use crate::net::tcp_info;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -42,9 +43,9 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
-use doors::Doors;
 use lanes::Mover;
 use leg::Leg;
+use listening::ListenPoll;
 use op::{At, Op, SLOTS_MAX, Tag};
 pub use probe::probe;
 pub use ring::Sizes;
@@ -60,8 +61,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 pub struct Uring {
     // First, for it is dropped first: nothing else may go while operations fly.
     ring: Ring,
-    listeners: Vec<Listener>,
-    doors: Doors,
+    listeners: Listeners,
+    listen_poll: ListenPoll,
     conns: Conns<Leg>,
     common: Common,
     waker: Waker,
@@ -73,8 +74,6 @@ pub struct Uring {
     hurry: bool,
     /// Sends whose buffers may stay out while the reactor sleeps.
     sends_asleep: usize,
-    /// Receives that found no buffer.
-    no_buffer: u64,
     /// Polls of the listeners and of the waker that were refused, and when they are
     /// started again.
     refused_polls: Vec<Tag>,
@@ -82,45 +81,28 @@ pub struct Uring {
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
-    /// Of listeners that are closed already.
-    accept_overflows: u64,
-}
-
-/// What an engine had to do without, so many times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lacks {
-    /// A receive found no provided buffer.
-    pub buffers: u64,
-    /// The kernel had no memory for submissions.
-    pub submissions: u64,
 }
 
 impl Uring {
-    /// An engine for the calling thread, its listeners registered. `origin` is time
-    /// zero.
-    pub fn new(setup: &Setup, listeners: Vec<Listener>, origin: Instant) -> io::Result<Self> {
-        Self::with_sizes(setup, listeners, origin, Sizes::default())
+    /// An engine for the calling thread, without listeners. `origin` is time zero.
+    pub fn new(setup: &Setup, origin: Instant) -> io::Result<Self> {
+        Self::with_sizes(setup, origin, Sizes::default())
     }
 
     /// As [`Uring::new`], with queues of other sizes.
-    pub fn with_sizes(
-        setup: &Setup,
-        listeners: Vec<Listener>,
-        origin: Instant,
-        sizes: Sizes,
-    ) -> io::Result<Self> {
+    pub fn with_sizes(setup: &Setup, origin: Instant, sizes: Sizes) -> io::Result<Self> {
         let mut ring = Ring::new(sizes)?;
         let waker = Waker::new()?;
         if !setup.busy_poll.is_zero() {
             ring.busy_poll_cards(setup.busy_poll);
         }
         ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
-        let doors = Doors::new(&listeners)?;
-        ring.poll_on(doors.as_fd(), libc::POLLIN, Tag::Doors);
+        let listen_poll = ListenPoll::new()?;
+        ring.poll_on(listen_poll.as_fd(), libc::POLLIN, Tag::Listeners);
         Ok(Self {
             ring,
-            listeners,
-            doors,
+            listeners: Listeners::default(),
+            listen_poll,
             conns: Conns::new(),
             common: Common::new(setup, origin),
             waker,
@@ -128,21 +110,11 @@ impl Uring {
             sends: Vec::new(),
             hurry: false,
             sends_asleep: usize::from(sizes.buffers) / 4,
-            no_buffer: 0,
             refused_polls: Vec::new(),
             polls_due: Time::NEVER,
             queued: Vec::new(),
             completions: Vec::new(),
-            accept_overflows: 0,
         })
-    }
-
-    /// What it had to do without so far.
-    pub const fn lacks(&self) -> Lacks {
-        Lacks {
-            buffers: self.no_buffer,
-            submissions: self.ring.shortages(),
-        }
     }
 
     /// A waker for other threads; [`Event::Woken`] follows its use.
@@ -248,6 +220,7 @@ const fn ready(side: Side, key: SessionKey, readiness: Readiness) -> Event {
 }
 
 impl Engine for Uring {
+    type Listener = Listener;
     type Incoming = Incoming;
 
     fn now(&self) -> Time {
@@ -291,34 +264,38 @@ impl Engine for Uring {
         Ok(())
     }
 
-    fn accept(&mut self, listener: ListenerId) -> Result<(Incoming, Endpoint), AcceptError> {
-        let Some(listener) = self.listeners.get(listener.0 as usize) else {
-            return Err(AcceptError::Empty);
-        };
-        let accepted = listener::accept(listener.fd.as_fd())?;
-        let incoming = Incoming {
-            fd: accepted.fd,
-            family: listener.family,
-        };
-        Ok((incoming, accepted.peer))
+    fn listen(&mut self, listener: Listener) -> io::Result<ListenerKey> {
+        let key = self.listeners.add(listener)?;
+        let fd = self.listeners.fd(key);
+        let added = fd.map_or(Ok(()), |fd| self.listen_poll.add(key, fd));
+        if let Err(error) = added {
+            self.listeners.remove(key);
+            return Err(error);
+        }
+        Ok(key)
     }
 
-    fn has_waiting(&self, listener: ListenerId) -> bool {
-        let listener = self.listeners.get(listener.0 as usize);
-        listener.is_some_and(|listener| listener::has_waiting(listener.fd.as_fd()))
+    fn unlisten(&mut self, key: ListenerKey) -> Option<Listener> {
+        let listener = self.listeners.remove(key)?;
+        self.listen_poll.remove(listener.fd.as_fd());
+        Some(listener)
     }
 
-    fn adopt(
-        &mut self,
-        key: SessionKey,
-        incoming: Incoming,
-        listener: ListenerId,
-    ) -> Result<(), Cause> {
+    fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
+        self.listeners.accept(key, &mut self.common)
+    }
+
+    fn has_waiting(&self, key: ListenerKey) -> bool {
+        self.listeners.has_waiting(key)
+    }
+
+    fn accept_overflows(&self) -> u64 {
+        self.listeners.overflows()
+    }
+
+    fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {
         if key.slot >= SLOTS_MAX {
             return Err(Cause::NoMemory);
-        }
-        if let Some(listener) = self.listeners.get(listener.0 as usize) {
-            self.common.apply_accepted(&listener.options, &incoming);
         }
         let conn = self.conns.open(key);
         conn.legs[0].replace(Some(incoming.fd));
@@ -488,20 +465,6 @@ impl Engine for Uring {
         leg.closing = true;
         self.hurry |= leg.flies(Op::Send);
         Start::Pending
-    }
-
-    fn close_listeners(&mut self) {
-        self.accept_overflows = Engine::accept_overflows(self);
-        self.doors.close(&self.listeners);
-        self.listeners.clear();
-    }
-
-    fn accept_overflows(&self) -> u64 {
-        let drops = self
-            .listeners
-            .iter()
-            .map(|listener| listener::drops(listener.fd.as_fd()));
-        self.accept_overflows + drops.map(|drops| drops.map_or(0, u64::from)).sum::<u64>()
     }
 
     fn release_spares(&mut self) {

@@ -18,7 +18,7 @@ pub(super) const SLOTS_MAX: u32 = 1 << 26;
 const OTHER_BIT: u64 = 1 << 63;
 const WAKER: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
-const DOORS: u64 = u64::MAX - 2;
+const LISTENERS: u64 = u64::MAX - 2;
 
 /// An operation on a side of a session. At most one of each is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(super) enum Tag {
     /// An operation on a side.
     Side(At, Op),
     /// The poll of the listeners.
-    Doors,
+    Listeners,
     /// The poll of the waker.
     Waker,
     /// A cancellation that found nothing. Nobody waits for it.
@@ -88,7 +88,7 @@ impl Tag {
                     | (at.side as u64) << 3
                     | op as u64
             }
-            Self::Doors => DOORS,
+            Self::Listeners => LISTENERS,
             Self::Waker => WAKER,
             Self::Cancel => CANCEL,
         }
@@ -110,7 +110,7 @@ impl Tag {
         }
         match bits {
             WAKER => Self::Waker,
-            DOORS => Self::Doors,
+            LISTENERS => Self::Listeners,
             _ => Self::Cancel,
         }
     }
@@ -133,7 +133,7 @@ mod tests {
                 }
             }
         }
-        for tag in [Tag::Doors, Tag::Waker, Tag::Cancel] {
+        for tag in [Tag::Listeners, Tag::Waker, Tag::Cancel] {
             assert_eq!(Tag::decode(tag.encode()), tag);
         }
     }

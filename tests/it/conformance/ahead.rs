@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "uring")]
 use thalweg::engine::uring::Sizes;
-use thalweg::engine::{Engine, Event, SessionKey, Start};
+use thalweg::engine::{Engine, Event, Listener, SessionKey, Start};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::Side;
 use thalweg::relay::lane::{PathPolicy, Progress};
@@ -172,7 +172,7 @@ fn a_slot_used_again_is_clean<W: World>(world: &mut W) {
 
 // On real sockets.
 
-fn what_a_server_said_first_comes_after_the_hand_over<E: Engine>(
+fn what_a_server_said_first_comes_after_the_hand_over<E: Engine<Listener = Listener>>(
     world: &mut Sockets<E>,
     policy: PathPolicy,
 ) {
@@ -211,7 +211,9 @@ fn what_a_server_said_first_comes_after_the_hand_over<E: Engine>(
     }
 }
 
-fn one_that_was_ended_or_reset_is_not_fresh<E: Engine>(world: &mut Sockets<E>) {
+fn one_that_was_ended_or_reset_is_not_fresh<E: Engine<Listener = Listener>>(
+    world: &mut Sockets<E>,
+) {
     let mut rig = Rig::accepted(world, PathPolicy::Auto);
     let gone = |world: &mut Sockets<E>, n| !world.engine().is_fresh(ahead(n));
     for (generation, bytes) in [(1, 0), (2, 100)] {
@@ -231,7 +233,9 @@ fn one_that_was_ended_or_reset_is_not_fresh<E: Engine>(world: &mut Sockets<E>) {
 }
 
 /// The server was faster than the caller, who had just looked.
-fn a_reset_before_the_hand_over_is_told_after_it<E: Engine>(world: &mut Sockets<E>) {
+fn a_reset_before_the_hand_over_is_told_after_it<E: Engine<Listener = Listener>>(
+    world: &mut Sockets<E>,
+) {
     let mut rig = Rig::accepted(world, PathPolicy::Auto);
     rig.stands_ahead(ahead(1));
     rig.world.resets(ahead(1), Side::Upstream);
@@ -246,7 +250,9 @@ fn a_reset_before_the_hand_over_is_told_after_it<E: Engine>(world: &mut Sockets<
     rig.close_both();
 }
 
-fn closing_one_that_still_connects_leaves_nothing<E: Engine>(world: &mut Sockets<E>) {
+fn closing_one_that_still_connects_leaves_nothing<E: Engine<Listener = Listener>>(
+    world: &mut Sockets<E>,
+) {
     let mute = sockets::Mute::new();
     let endpoint = mute.endpoint();
     let mut rig = Rig::accepted(world, PathPolicy::Auto);
@@ -276,7 +282,7 @@ fn closing_one_that_still_connects_leaves_nothing<E: Engine>(world: &mut Sockets
 }
 
 /// Its server learns of it, so its descriptor is closed.
-fn a_closed_one_is_closed_at_its_server<E: Engine>(world: &mut Sockets<E>) {
+fn a_closed_one_is_closed_at_its_server<E: Engine<Listener = Listener>>(world: &mut Sockets<E>) {
     let mut rig = Rig::accepted(world, PathPolicy::Auto);
     rig.stands_ahead(ahead(1));
     rig.close_ahead(ahead(1));

@@ -2,6 +2,7 @@
 //! and a [`World`] for each engine that plays the peers.
 
 mod ahead;
+mod listening;
 mod rig;
 mod simulated;
 mod sockets;
@@ -382,6 +383,24 @@ macro_rules! suite {
             }
 
             #[test]
+            fn a_listener_is_removed_and_comes_back() {
+                let Some(mut world) = $world else { return };
+                listening::a_listener_is_removed_and_comes_back(&mut world);
+            }
+
+            #[test]
+            fn what_was_pending_for_a_removed_listener_is_nobody_elses() {
+                let Some(mut world) = $world else { return };
+                listening::what_was_pending_for_a_removed_listener_is_nobody_elses(&mut world);
+            }
+
+            #[test]
+            fn many_listeners_come_and_go() {
+                let Some(mut world) = $world else { return };
+                listening::many_listeners_come_and_go(&mut world);
+            }
+
+            #[test]
             fn time_goes_on_only_in_wait() {
                 let Some(mut world) = $world else { return };
                 super::time_goes_on_only_in_wait(&mut world);
@@ -404,7 +423,7 @@ suite!(
     })
 );
 /// Or the suite on the engine above would prove little.
-#[cfg(feature = "uring")]
+#[cfg(all(feature = "uring", feature = "probes"))]
 #[test]
 fn the_cramped_engine_runs_out_of_buffers() {
     let sizes = Sizes {
@@ -415,8 +434,9 @@ fn the_cramped_engine_runs_out_of_buffers() {
     let Some(mut world) = sockets::io_uring(sizes) else {
         return;
     };
+    thalweg::relay::probe::take_visited();
     a_dialogue_goes_on_around_bursts_and_an_end(&mut world, PathPolicy::Copy);
-    assert!(world.engine().lacks().buffers > 0);
+    assert!(thalweg::relay::probe::take_visited().contains(&("receive", "no buffer")));
 }
 
 suite!(simulator, Some(simulated::world()));

@@ -1,6 +1,6 @@
 //! A session without the relay, and the world that it lives in.
 
-use thalweg::engine::{Engine, Event, SessionKey, Start, Target};
+use thalweg::engine::{Engine, Event, ListenerKey, SessionKey, Start, Target};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::ending::Cause;
 use thalweg::relay::lane::{Lane, Next, PathPolicy};
@@ -12,8 +12,10 @@ pub(crate) trait World {
     type Engine: Engine;
 
     fn engine(&mut self) -> &mut Self::Engine;
-    /// A client connects; the engine's listener 0 has it next.
+    /// A client connects to the address at which the engine listens from the start.
     fn client_connects(&mut self);
+    /// A listener at another address, to which nobody connects.
+    fn other_listener(&mut self) -> <Self::Engine as Engine>::Listener;
     /// A server that accepts.
     fn server(&mut self) -> Endpoint;
     /// An address where nobody listens.
@@ -39,6 +41,22 @@ pub(crate) const KEY: SessionKey = SessionKey {
 };
 pub(crate) const TURNS: usize = 4000;
 
+/// Turns until somebody waits at a listener.
+pub(crate) fn acceptable<W: World>(world: &mut W) -> ListenerKey {
+    for _ in 0..TURNS {
+        let mut events = Vec::new();
+        world.turn(&mut events);
+        let waits = events.iter().find_map(|event| match event {
+            Event::Acceptable(key) => Some(*key),
+            _ => None,
+        });
+        if let Some(key) = waits {
+            return key;
+        }
+    }
+    panic!("nobody came");
+}
+
 /// A session without the relay: both lanes, pumped on every event.
 pub(crate) struct Rig<'w, W: World> {
     pub(crate) world: &'w mut W,
@@ -50,21 +68,11 @@ pub(crate) struct Rig<'w, W: World> {
 impl<'w, W: World> Rig<'w, W> {
     pub(crate) fn accepted(world: &'w mut W, policy: PathPolicy) -> Self {
         world.client_connects();
-        let mut events = Vec::new();
-        for _ in 0..TURNS {
-            world.turn(&mut events);
-            if events
-                .iter()
-                .any(|event| matches!(event, Event::Acceptable(_)))
-            {
-                break;
-            }
-        }
-        let listener = thalweg::engine::ListenerId(0);
+        let listener = acceptable(world);
         let (incoming, _) = world.engine().accept(listener).expect("a client waits");
         world
             .engine()
-            .adopt(KEY, incoming, listener)
+            .adopt(KEY, incoming)
             .expect("it can be adopted");
         let lanes = [Lane::new(policy, 256 * 1024), Lane::new(policy, 256 * 1024)];
         Self {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thalweg::engine::sim::peer::{Deed, Finale, Script};
-use thalweg::engine::sim::{Nastiness, Sim};
-use thalweg::engine::{Engine, Event, ListenerId, SessionKey};
+use thalweg::engine::sim::{Listener, Nastiness, Sim};
+use thalweg::engine::{Engine, Event, SessionKey};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::Side;
 
@@ -28,9 +28,10 @@ pub(crate) struct Simulated {
 }
 
 pub(crate) fn world() -> Simulated {
-    Simulated {
-        sim: Sim::with(1, Nastiness::default()),
-    }
+    let mut sim = Sim::with(1, Nastiness::default());
+    let entrance = sim.listener(0);
+    sim.listen(entrance).expect("simulated sockets listen");
+    Simulated { sim }
 }
 
 impl World for Simulated {
@@ -41,7 +42,11 @@ impl World for Simulated {
     }
 
     fn client_connects(&mut self) {
-        self.sim.client_connects(ListenerId(0), PUPPET, PUPPET);
+        self.sim.client_connects(0, PUPPET, PUPPET);
+    }
+
+    fn other_listener(&mut self) -> Listener {
+        self.sim.listener(1)
     }
 
     fn server(&mut self) -> Endpoint {

@@ -18,7 +18,7 @@ use super::rig::World;
 
 pub(crate) struct Sockets<E> {
     engine: E,
-    entrance: SocketAddr,
+    entrance: TcpListener,
     origin: TcpListener,
     peers: [Option<Peer>; 2],
     /// Bound and not listening, so that nobody else gets their ports.
@@ -34,9 +34,7 @@ struct Peer {
 }
 
 pub(crate) fn epoll() -> Sockets<Epoll> {
-    world(|setup, listeners| {
-        Epoll::new(&setup, listeners, Instant::now()).expect("an epoll engine")
-    })
+    world(|setup| Epoll::new(&setup, Instant::now()).expect("an epoll engine"))
 }
 
 /// `None`, said aloud, where the kernel permits no io_uring.
@@ -49,15 +47,12 @@ pub(crate) fn io_uring(
         println!("skipped: {reason}");
         return None;
     }
-    Some(world(|setup, listeners| {
-        Uring::with_sizes(&setup, listeners, Instant::now(), sizes).expect("an io_uring engine")
+    Some(world(|setup| {
+        Uring::with_sizes(&setup, Instant::now(), sizes).expect("an io_uring engine")
     }))
 }
 
-fn world<E>(make: impl FnOnce(Setup, Vec<Listener>) -> E) -> Sockets<E> {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.set_nonblocking(true).expect("non-blocking");
-    let entrance = listener.local_addr().expect("an address");
+fn world<E: Engine<Listener = Listener>>(make: impl FnOnce(Setup) -> E) -> Sockets<E> {
     let setup = Setup {
         scratch_buffer: 256 * 1024,
         pipe_size: 1 << 20,
@@ -65,19 +60,28 @@ fn world<E>(make: impl FnOnce(Setup, Vec<Listener>) -> E) -> Sockets<E> {
         busy_poll: Duration::ZERO,
         ephemeral_ports: limits::ephemeral_ports(),
     };
-    let options = Arc::new(SocketOptions::default().plan(Leg::Client));
-    let listener = Listener {
-        fd: OwnedFd::from(listener),
-        family: Family::V4,
-        options,
-    };
+    let entrance = TcpListener::bind("127.0.0.1:0").expect("a port");
     let origin = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut engine = make(setup);
+    // As with the socket of a unix listener, another descriptor refers to it: it is
+    // not gone from the kernel's lists with the engine's.
+    let listener = listener(&entrance);
+    engine.listen(listener).expect("the engine listens");
     Sockets {
-        engine: make(setup, vec![listener]),
+        engine,
         entrance,
         origin,
         peers: [None, None],
         unlistened: Vec::new(),
+    }
+}
+
+fn listener(socket: &TcpListener) -> Listener {
+    socket.set_nonblocking(true).expect("non-blocking");
+    Listener {
+        fd: OwnedFd::from(socket.try_clone().expect("a descriptor")),
+        family: Family::V4,
+        options: Arc::new(SocketOptions::default().plan(Leg::Client)),
     }
 }
 
@@ -194,7 +198,7 @@ impl Mute {
     }
 }
 
-impl<E: Engine> World for Sockets<E> {
+impl<E: Engine<Listener = Listener>> World for Sockets<E> {
     type Engine = E;
 
     fn engine(&mut self) -> &mut E {
@@ -202,8 +206,13 @@ impl<E: Engine> World for Sockets<E> {
     }
 
     fn client_connects(&mut self) {
-        let stream = TcpStream::connect(self.entrance).expect("the engine listens");
+        let address = self.entrance.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).expect("the engine listens");
         self.peers[0] = Some(Peer::new(stream));
+    }
+
+    fn other_listener(&mut self) -> Listener {
+        listener(&TcpListener::bind("127.0.0.1:0").expect("a port"))
     }
 
     fn server(&mut self) -> Endpoint {

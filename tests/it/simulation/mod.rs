@@ -14,9 +14,9 @@ mod run;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use thalweg::engine::Engine;
 use thalweg::engine::sim::peer::{Finale, Script};
 use thalweg::engine::sim::{Sim, Tally};
-use thalweg::engine::{Engine, ListenerId};
 use thalweg::observe::counters::Counters;
 use thalweg::reactor::Reactor;
 use thalweg::relay::lane::PathPolicy;
@@ -100,7 +100,7 @@ fn fresh_seeds() {
 fn one(seed: u64, client: Script, upstream: Script) -> Reactor<Sim> {
     let counters = Arc::new(Counters::default());
     let mut sim = Sim::new(seed);
-    sim.client_connects(ListenerId(0), client, upstream);
+    sim.client_connects(0, client, upstream);
     let pools = Pools::new(&PoolPlan::PLAIN);
     let requests = Requests::default();
     let mut reactor = reactor(sim, PathPolicy::Auto, 10, &pools, &requests, &counters);

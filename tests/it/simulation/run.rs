@@ -8,8 +8,8 @@ use std::time::Duration;
 use thalweg::config::{
     LogFormat, LogLevel, LogTarget, Sample, SessionLog, Tap, TapFilter, TapFormat, TapTarget,
 };
+use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
-use thalweg::engine::{self, Engine};
 use thalweg::net::address::Endpoint;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
@@ -72,7 +72,8 @@ pub(crate) fn reactor(
             name: "sim".into(),
             rules: if steps.is_empty() { rules } else { asking },
             pool: PoolId::new(pool),
-            gate: None,
+            // One forward has a limit of its own.
+            gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
             steps: steps.into(),
         })
     };
@@ -91,7 +92,6 @@ pub(crate) fn reactor(
     let setup = Setup {
         reactor: 0,
         pools: pools.setups(),
-        listeners: (0..LISTENERS).map(listener).collect(),
         gate: Arc::new(Gate::new(sessions_max)),
         counters: counters.clone(),
         log,
@@ -99,7 +99,13 @@ pub(crate) fn reactor(
         taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
         decider: Some(Box::new(requests.clone())),
     };
-    Reactor::new(sim, setup)
+    let sockets: Vec<_> = (0..LISTENERS).map(|at| sim.listener(at)).collect();
+    let mut reactor = Reactor::new(sim, setup);
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let listening = reactor.add_listener(socket, listener(index));
+        listening.expect("simulated sockets listen");
+    }
+    reactor
 }
 
 /// Half of the sessions of the first forward are looked at, for their first bytes:
@@ -139,7 +145,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         while let Some(client) = clients.next_if(|client| client.turn <= turns) {
             let draining = plan.drain_at.is_some_and(|turn| turns >= turn);
             if !draining {
-                let listener = engine::ListenerId(client.listener);
+                let listener = client.listener as usize;
                 reactor
                     .engine_mut()
                     .client_connects(listener, client.script, client.upstream);
