@@ -61,7 +61,9 @@ impl Pending {
     }
 
     /// Nothing depends on when it is carried out.
-    pub(super) fn forget(self) {}
+    pub(super) fn forget(self) {
+        drop(self);
+    }
 }
 
 /// The way to a reactor, for other threads.
