@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Line, Shown, Table, Tone, Value};
+use super::model::{Shown, Table, TableRow, Tone, Value};
 use super::svg::escape;
 use crate::bench::stats::Interval;
 
@@ -169,7 +169,7 @@ fn summary_value(value: &Value) -> String {
 }
 
 /// Notes of all rows, what failed first.
-fn notes(table: &Table) -> impl Iterator<Item = (&Line, &str)> {
+fn notes(table: &Table) -> impl Iterator<Item = (&TableRow, &str)> {
     let each = table.lines.iter();
     each.flat_map(|line| {
         line.notes

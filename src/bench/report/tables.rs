@@ -143,9 +143,13 @@ fn quiet(table: &mut Table, rows: &[Row], of: &dyn Fn(&str) -> String) {
         p50_and_p99(row.quiet.map(|it| it.latency))
     });
     let p50 = Column::new("p50 to quiet").summed_up(of("p50, ratio to without"));
-    table.add(p50, rows, |row| Value::ratio(row.quiet.map(|it| it.p50)));
+    table.add(p50, rows, |row| {
+        Value::ratio(row.quiet.and_then(|it| it.p50))
+    });
     let p99 = Column::new("p99 to quiet").summed_up(of("p99, ratio to without"));
-    table.add(p99, rows, |row| Value::ratio(row.quiet.map(|it| it.p99)));
+    table.add(p99, rows, |row| {
+        Value::ratio(row.quiet.and_then(|it| it.p99))
+    });
 }
 
 fn comparisons(table: &mut Table, layout: &LayoutReport, shape: &ShapeReport, baseline: &str) {
