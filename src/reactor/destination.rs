@@ -45,11 +45,11 @@ impl Destination {
         let Some(server) = self.account() else {
             return Some(Admission::Free);
         };
-        let admission = server.marks.admit(now);
+        let admission = server.standing.admit(now);
         if admission == Admission::Marked {
             return None;
         }
-        let entered = server.enter();
+        let entered = server.standing.enter(now);
         if !entered {
             self.abandoned(admission, now);
         }
@@ -59,7 +59,7 @@ impl Destination {
     /// Nothing came of an admission, for no fault of its own.
     pub(super) fn abandoned(&self, admission: Admission, now: Time) {
         if let Some(server) = self.account() {
-            server.marks.abandoned(admission, now);
+            server.standing.abandoned(admission, now);
         }
     }
 }

@@ -106,7 +106,7 @@ impl<E: Engine> Reactor<E> {
             }
             Verdict::Passed => self.praise(server, entry.admission),
             Verdict::None => server
-                .marks
+                .standing
                 .abandoned(entry.admission, self.ctx.engine.now()),
         }
     }

@@ -216,7 +216,7 @@ impl<E: Engine> Reactor<E> {
     /// Another set of servers for a pool; running sessions stay where they are.
     pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.replace(set, self.ctx.reactor);
+            pool.replace(set);
             self.queue_due = Time::ZERO;
             self.warm_due = Time::ZERO;
         }
@@ -332,6 +332,7 @@ impl<E: Engine> Reactor<E> {
             queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
         );
+        self.pools.check_invariants(self.ctx.engine.now());
     }
 
     fn sleep_until(&self) -> Time {

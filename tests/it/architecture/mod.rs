@@ -28,8 +28,9 @@ use tokens::{Token, tokens};
 const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
 /// Dependencies that a pure room may have: parsers, types of networks and a trie of
-/// them, which are pure themselves.
-const PURE_DEPENDENCIES: [(&str, &str); 4] = [
+/// them, an atomic pointer, which are pure themselves.
+const PURE_DEPENDENCIES: [(&str, &str); 5] = [
+    ("balance", "arc_swap"),
     ("policy", "ipnet"),
     ("policy", "prefix_trie"),
     ("proto", "httparse"),
