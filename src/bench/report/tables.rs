@@ -120,14 +120,10 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     } else {
         Column::new("cpu used").on_page()
     };
-    let share = |at: usize| move |row: &Row| Value::Number(row.cpu_shares[at], Unit::Share);
-    table.add(used, rows, share(0));
+    let part = |at: usize| move |row: &Row| Value::Number(row.cpu_shares[at], Unit::Share);
+    table.add(used, rows, part(0));
     for (at, whose) in [(1, "generator"), (2, "origin")] {
-        table.add(
-            Column::new(format!("by {whose}")).on_page(),
-            rows,
-            share(at),
-        );
+        table.add(Column::new(format!("by {whose}")).on_page(), rows, part(at));
     }
     table.add(Column::new("switches").on_page(), rows, |row| {
         Value::Number(row.switches, Unit::Plain)
