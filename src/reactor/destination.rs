@@ -86,3 +86,28 @@ impl FromIterator<Destination> for Destinations {
         Self(destinations.into_iter().take(ADDRESSES_MAX).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_make_the_forwarder_work_through_hundreds() {
+        let address = |port| Destination::from(SocketAddr::from(([192, 0, 2, 1], port)));
+        let destinations: Destinations = (1..=100).map(address).collect();
+        let dialled = destinations.into_vec();
+        let ports = dialled.iter().map(|it| it.endpoint().to_string());
+        let first: Vec<String> = (1..=16).map(|port| format!("192.0.2.1:{port}")).collect();
+        assert_eq!(ports.collect::<Vec<_>>(), first);
+    }
+
+    #[test]
+    fn an_address_without_an_account_is_always_admitted() {
+        let address = Destination::from(SocketAddr::from(([192, 0, 2, 1], 1)));
+        assert!(address.account().is_none());
+        for _ in 0..3 {
+            assert_eq!(address.admit(Time::ZERO), Some(Admission::Free));
+            address.abandoned(Admission::Free, Time::ZERO);
+        }
+    }
+}

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use crate::config::report::Fault;
 use crate::net::network;
-use crate::policy::access::{Access, DEFAULT_PORT, Destination, Rule};
+use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope};
 use crate::proto::host;
 
 /// The two lists.
@@ -38,7 +38,7 @@ impl Default for AccessRules {
     fn default() -> Self {
         Self {
             allow: vec![Rule {
-                destination: Destination::Anywhere,
+                scope: Scope::Anywhere,
                 ports: Some(DEFAULT_PORT..=DEFAULT_PORT),
             }],
             deny: Vec::new(),
@@ -80,7 +80,7 @@ impl FromStr for Rule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        let (destination, ports) = match text.strip_prefix('[') {
+        let (scope, ports) = match text.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
                 Some((inner, "")) => (inner, None),
                 Some((inner, rest)) if rest.starts_with(':') => (inner, Some(&rest[1..])),
@@ -88,28 +88,28 @@ impl FromStr for Rule {
             },
             None if text.matches(':').count() > 1 => (text, None),
             None => match text.rsplit_once(':') {
-                Some((destination, ports)) => (destination, Some(ports)),
+                Some((scope, ports)) => (scope, Some(ports)),
                 None => (text, None),
             },
         };
-        if destination.is_empty() && ports.is_none() {
+        if scope.is_empty() && ports.is_none() {
             return wrong("an entry cannot be empty", FORMS);
         }
         Ok(Self {
-            destination: destination_of(destination)?,
+            scope: scope_of(scope)?,
             ports: ports.map(ports_of).transpose()?,
         })
     }
 }
 
-fn destination_of(text: &str) -> Result<Destination, RuleError> {
+fn scope_of(text: &str) -> Result<Scope, RuleError> {
     if text.is_empty() {
-        return Ok(Destination::Anywhere);
+        return Ok(Scope::Anywhere);
     }
     let address = text.split_once('/').map_or(text, |(address, _)| address);
     if address.parse::<IpAddr>().is_ok() {
         return network::parse(text)
-            .map(Destination::Network)
+            .map(Scope::Network)
             .or_else(|error| wrong(error.problem, error.remedy));
     }
     if text.contains('/') {
@@ -126,9 +126,9 @@ fn destination_of(text: &str) -> Result<Destination, RuleError> {
     }
     let name = host::parse(name).or_else(|error| wrong(error.to_string(), error.remedy()))?;
     Ok(if below {
-        Destination::Below(name)
+        Scope::Below(name)
     } else {
-        Destination::Name(name)
+        Scope::Name(name)
     })
 }
 
@@ -155,12 +155,12 @@ fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {
 impl fmt::Display for Rule {
     /// As it can be read again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.destination {
-            Destination::Anywhere => {}
-            Destination::Name(name) => f.write_str(name)?,
-            Destination::Below(name) => write!(f, "*.{name}")?,
-            Destination::Network(IpNet::V4(network)) => write!(f, "{network}")?,
-            Destination::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
+        match &self.scope {
+            Scope::Anywhere => {}
+            Scope::Name(name) => f.write_str(name)?,
+            Scope::Below(name) => write!(f, "*.{name}")?,
+            Scope::Network(IpNet::V4(network)) => write!(f, "{network}")?,
+            Scope::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
         }
         match &self.ports {
             None => Ok(()),
