@@ -259,8 +259,8 @@ impl Forwarder {
         let settled = poll(PATIENCE, || {
             let descriptors = process.descriptors();
             let reactors = descriptors.eventfds.max(descriptors.rings);
-            let named = process.threads().into_iter();
-            let threads = named.filter(|name| name.starts_with("reactor-")).count();
+            // One that waits for a processor still has something to open.
+            let threads = process.asleep("reactor-");
             let same = descriptors == self.idle.descriptors;
             still = if same { still + 1 } else { 0 };
             self.idle.descriptors = descriptors;

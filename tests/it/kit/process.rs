@@ -103,6 +103,17 @@ impl Process {
         names.iter().map(|name| name.trim().to_owned()).collect()
     }
 
+    /// How many of the threads whose name begins so are asleep.
+    pub(crate) fn asleep(self, name: &str) -> usize {
+        let stats = self.of_each_thread("stat").into_iter();
+        let asleep = |stat: &String| {
+            let (_, rest) = stat.split_once('(')?;
+            let (its_name, rest) = rest.rsplit_once(") ")?;
+            Some(its_name.starts_with(name) && rest.starts_with('S'))
+        };
+        stats.filter(|stat| asleep(stat) == Some(true)).count()
+    }
+
     fn of_each_thread(self, file: &str) -> Vec<String> {
         let tasks = fs::read_dir(self.path("task")).into_iter().flatten();
         let read = |task: std::io::Result<fs::DirEntry>| {
