@@ -83,38 +83,38 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Question, forward: ForwardId, facts: Facts) {
+    fn ask(self: &Arc<Self>, inquiry: Inquiry, forward: ForwardId, facts: Facts) {
         let Some(rule) = self.rules.get(&forward) else {
-            return question.reject(Cause::Stopped);
+            return inquiry.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
         let Some(target) = facts.target else {
-            return question.reject(Cause::BadRequest);
+            return inquiry.reject(Cause::BadRequest);
         };
         let access = rule.access.clone();
         let Some(users) = &rule.users else {
-            return self.route(question, &access, target);
+            return self.route(inquiry, &access, target);
         };
         let credentials = facts.authorization.as_ref();
         let Some(credentials) = credentials.and_then(Credentials::of) else {
-            return question.reject(Cause::Unauthorised);
+            return inquiry.reject(Cause::Unauthorised);
         };
-        let question = question.of(&credentials);
+        let inquiry = inquiry.of(&credentials);
         if users.remembers(&credentials) {
-            return self.route(question, &access, target);
+            return self.route(inquiry, &access, target);
         }
         let Some(verifier) = &self.verifier else {
-            return question.reject(Cause::Stopped);
+            return inquiry.reject(Cause::Stopped);
         };
-        let (deciders, late) = (self.clone(), question.clone());
+        let (deciders, late) = (self.clone(), inquiry.clone());
         let submitted = verifier.submit(Job {
             users: users.clone(),
             credentials,
             then: Box::new(move |right| {
                 if right {
-                    deciders.route(question, &access, target);
+                    deciders.route(inquiry, &access, target);
                 } else {
-                    question.reject(Cause::Unauthorised);
+                    inquiry.reject(Cause::Unauthorised);
                 }
             }),
         });
@@ -123,20 +123,20 @@ impl Deciders {
         }
     }
 
-    fn route(&self, question: Question, access: &Arc<Access>, target: Target) {
+    fn route(&self, inquiry: Inquiry, access: &Arc<Access>, target: Target) {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                question.ruling(allowed(access, None, found));
+                inquiry.ruling(allowed(access, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
-                question.reject(Cause::Denied);
+                inquiry.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, asked) = (access.clone(), name.clone());
                 self.resolver.lookup(&name, target.port, move |found| {
-                    question.ruling(match found {
+                    inquiry.ruling(match found {
                         Ok(found) => allowed(&access, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
@@ -178,13 +178,13 @@ const fn cause_of(error: &LookupError) -> Cause {
 
 /// A request that waits for its ruling, and the way back.
 #[derive(Debug, Clone)]
-struct Question {
+struct Inquiry {
     wire: Wire,
     key: SessionKey,
     user: Option<String>,
 }
 
-impl Question {
+impl Inquiry {
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -216,11 +216,11 @@ impl ReactorDecider {
 
 impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
-        let question = Question {
+        let inquiry = Inquiry {
             wire: self.wire.clone(),
             key,
             user: None,
         };
-        self.deciders.ask(question, forward, facts);
+        self.deciders.ask(inquiry, forward, facts);
     }
 }
