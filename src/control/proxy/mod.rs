@@ -31,10 +31,10 @@ use crate::relay::id::ForwardId;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, Resolver};
-use super::thread::Wire;
+use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
-use verifier::{Job, Verifier};
+use verifier::{Verification, Verifier};
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
@@ -83,38 +83,38 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, inquiry: Inquiry, forward: ForwardId, facts: Facts) {
+    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
         let Some(rule) = self.rules.get(&forward) else {
-            return inquiry.reject(Cause::Stopped);
+            return question.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
         let Some(target) = facts.target else {
-            return inquiry.reject(Cause::BadRequest);
+            return question.reject(Cause::BadRequest);
         };
         let access = rule.access.clone();
         let Some(users) = &rule.users else {
-            return self.route(inquiry, &access, target);
+            return self.route(question, &access, target);
         };
         let credentials = facts.authorization.as_ref();
         let Some(credentials) = credentials.and_then(Credentials::of) else {
-            return inquiry.reject(Cause::Unauthorised);
+            return question.reject(Cause::Unauthorised);
         };
-        let inquiry = inquiry.of(&credentials);
+        let question = question.of(&credentials);
         if users.remembers(&credentials) {
-            return self.route(inquiry, &access, target);
+            return self.route(question, &access, target);
         }
         let Some(verifier) = &self.verifier else {
-            return inquiry.reject(Cause::Stopped);
+            return question.reject(Cause::Stopped);
         };
-        let (deciders, late) = (self.clone(), inquiry.clone());
-        let submitted = verifier.submit(Job {
+        let (deciders, late) = (self.clone(), question.clone());
+        let submitted = verifier.submit(Verification {
             users: users.clone(),
             credentials,
             then: Box::new(move |right| {
                 if right {
-                    deciders.route(inquiry, &access, target);
+                    deciders.route(question, &access, target);
                 } else {
-                    inquiry.reject(Cause::Unauthorised);
+                    question.reject(Cause::Unauthorised);
                 }
             }),
         });
@@ -123,20 +123,20 @@ impl Deciders {
         }
     }
 
-    fn route(&self, inquiry: Inquiry, access: &Arc<Access>, target: Target) {
+    fn route(&self, question: Asked, access: &Arc<Access>, target: Target) {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                inquiry.ruling(allowed(access, None, found));
+                question.ruling(allowed(access, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
-                inquiry.reject(Cause::Denied);
+                question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, asked) = (access.clone(), name.clone());
                 self.resolver.lookup(&name, target.port, move |found| {
-                    inquiry.ruling(match found {
+                    question.ruling(match found {
                         Ok(found) => allowed(&access, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
@@ -178,13 +178,13 @@ const fn cause_of(error: &LookupError) -> Cause {
 
 /// A request that waits for its ruling, and the way back.
 #[derive(Debug, Clone)]
-struct Inquiry {
+struct Asked {
     wire: Wire,
     key: SessionKey,
     user: Option<String>,
 }
 
-impl Inquiry {
+impl Asked {
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -216,11 +216,11 @@ impl ReactorDecider {
 
 impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
-        let inquiry = Inquiry {
+        let question = Asked {
             wire: self.wire.clone(),
             key,
             user: None,
         };
-        self.deciders.ask(inquiry, forward, facts);
+        self.deciders.ask(question, forward, facts);
     }
 }
