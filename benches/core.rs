@@ -1,19 +1,22 @@
 //! What a reactor does without the kernel, and the pipes it borrows from it: a
-//! lane's decisions, a session's life, timers, slots, pipes. One thread.
+//! lane's decisions, a session's life, timers, slots, pipes, access lists. One thread.
 //!
 //! `cargo bench --bench core` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
 
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
 
 use thalweg::engine::SessionKey;
 use thalweg::engine::slab::Slab;
 use thalweg::engine::wheel::Wheel;
 use thalweg::net::pipe::PipePool;
-use thalweg::relay::lane::{FillBlock, Lane, Next, PathPolicy};
+use thalweg::policy::networks::{NetworkRule, Networks};
+use thalweg::relay::lane::{Lane, Next, PathPolicy};
 use thalweg::relay::session::{Action, Deadlines, Event, Pumped, Readiness, Rules, Session};
 use thalweg::relay::time::Time;
 use thalweg::relay::{Direction, Side};
@@ -40,7 +43,7 @@ fn message(lane: &mut Lane) {
     lane.source_ready();
     while let Next::Fill { .. } = black_box(lane.next()) {
         lane.filled(64);
-        lane.fill_blocked(FillBlock::Empty);
+        lane.fill_blocked();
         lane.drained(64);
     }
 }
@@ -237,5 +240,43 @@ fn pipes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(core, lanes, sessions, timers, slots, pipes);
+/// Networks of both families, of lengths as a table of routes has them.
+fn networks(count: u32) -> impl Iterator<Item = NetworkRule> {
+    (0..count).map(|at| {
+        // Spread over the space, as drawn: an odd factor visits each value once.
+        let drawn = at.wrapping_mul(2_654_435_761);
+        let network = if at % 2 == 0 {
+            IpNet::new_assert(Ipv4Addr::from_bits(drawn).into(), 16 + (at % 9) as u8)
+        } else {
+            let bits = (0x2000 << 112) | (u128::from(drawn) << 80);
+            IpNet::new_assert(Ipv6Addr::from_bits(bits).into(), 32 + (at % 17) as u8)
+        };
+        (network, 443..=443, at)
+    })
+}
+
+fn access(criterion: &mut Criterion) {
+    const MANY: u32 = 100_000;
+    let mut group = criterion.benchmark_group("access");
+    for count in [10, MANY] {
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("look_up_in_{count}"), |bencher| {
+            let networks = Networks::new(networks(count));
+            let mut drawn = 1_u32;
+            bencher.iter(|| {
+                drawn = drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let ip: IpAddr = Ipv4Addr::from_bits(drawn).into();
+                black_box(networks.first(ip, 443))
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(u64::from(MANY)));
+    group.sample_size(10);
+    group.bench_function(format!("load_{MANY}"), |bencher| {
+        bencher.iter(|| Networks::new(black_box(networks(MANY))));
+    });
+    group.finish();
+}
+
+criterion_group!(core, lanes, sessions, timers, slots, pipes, access);
 criterion_main!(core);

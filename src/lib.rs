@@ -13,7 +13,7 @@
 //! | [`proto`] | pure: what a stream is: CONNECT, HTTP/1, HTTP/2, TLS |
 //! | [`net`] | addresses, socket options, listeners, pipes, TCP_INFO, errno |
 //! | [`config`] | text to a validated, immutable configuration |
-//! | [`observe`] | counters, session records, the log that never blocks |
+//! | [`observe`] | metrics, notices, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`reactor`] | the loop of one core |
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |

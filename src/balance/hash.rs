@@ -78,6 +78,11 @@ impl Random {
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.draw() as u128 * bound as u128) >> 64) as u64
     }
+
+    /// A number from 0 up to 1, which it never is: 53 bits of it.
+    pub const fn unit(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::balance::policy::WEIGHT_UNIT;
+use super::rules::WEIGHT_UNIT;
 use crate::relay::time::Time;
 
 /// A server changed sides.
@@ -153,6 +153,20 @@ impl PassiveMarks {
     /// Whether a session could go there now: what a view asks while a policy picks.
     pub fn is_open(&self, now: Time) -> bool {
         self.trial_at.load(Ordering::Relaxed) <= stamp(now)
+    }
+
+    /// When a session may try it: `None` if it is not marked, or one may now.
+    pub fn trial_at(&self, now: Time) -> Option<Time> {
+        let due = self.trial_at.load(Ordering::Relaxed);
+        (due > stamp(now)).then(|| Time::from_micros(due - 1))
+    }
+
+    /// Not marked any more, whatever speaks against it.
+    pub fn clear(&self) {
+        for failure in &self.failures {
+            failure.store(0, Ordering::Relaxed);
+        }
+        self.trial_at.store(0, Ordering::Relaxed);
     }
 
     /// Asks to go there, after the policy picked it. Takes the trial if it is due: so

@@ -29,6 +29,10 @@ const ENTRIES: usize = 65_537;
 /// the pool. With a single one of equals left up, 3 clients in 10,000 need more.
 const WALK: usize = 8;
 
+/// But at no more than this. With one server of a hundred open, 6 clients in 1000 need
+/// more.
+const WALK_MAX: usize = 512;
+
 /// The table of a pool.
 #[derive(Debug)]
 pub(super) struct Maglev {
@@ -54,29 +58,27 @@ impl Maglev {
     }
 
     /// The server for a client: the first one that is open, from the client's entry
-    /// on. Moves no client of a server that stays open, whichever others close.
-    pub(super) fn pick(&self, key: u64, open: impl Fn(u16) -> bool) -> Option<u16> {
-        let entries = self.entries.len();
-        if entries > 0 {
-            let start = (key % entries as u64) as usize;
-            let (before, after) = self.entries.split_at(start);
-            let mut walk = after.iter().chain(before).take(WALK * self.keys.len());
-            if let Some(server) = walk.find(|server| open(**server)) {
-                return Some(*server);
-            }
-        }
-        self.highest(key, open)
+    /// on. Moves no client of a server that stays open, whichever others close. `None`
+    /// after a bounded walk, when nearly every server is closed: then each server has a
+    /// [`Self::lot`] for each client, and the highest wins.
+    pub(super) fn walk(&self, key: u64, open: impl Fn(u16) -> bool) -> Option<u16> {
+        let start = (key % (self.entries.len() as u64).max(1)) as usize;
+        let (before, after) = self.entries.split_at(start);
+        let len = WALK_MAX.min(WALK * self.keys.len());
+        let mut walk = after.iter().chain(before).take(len);
+        walk.find(|server| open(**server)).copied()
     }
 
-    /// When nearly every server is down a walk could be long. Then each server has a
-    /// lot for each client, and the highest wins (rendezvous hashing): as stable as
-    /// the walk, in one pass, but blind to weights.
-    fn highest(&self, key: u64, open: impl Fn(u16) -> bool) -> Option<u16> {
-        let servers = 0..self.keys.len() as u16;
-        servers
-            .filter(|server| open(*server))
-            .max_by_key(|server| mix(key ^ self.keys[usize::from(*server)]))
+    /// What a server has drawn for a client (rendezvous hashing): as stable as the walk,
+    /// but blind to weights.
+    pub(super) fn lot(&self, key: u64, server: u16) -> u64 {
+        mix(key ^ self.keys[usize::from(server)])
     }
+}
+
+/// What a block of servers has drawn for a client, where there are more than 64.
+pub(super) fn lot_of_block(key: u64, level: usize, block: usize) -> u64 {
+    mix(key ^ mix(GOLDEN.wrapping_mul((block as u64) << 8 | level as u64)))
 }
 
 /// A server while the table is filled.

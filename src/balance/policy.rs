@@ -1,260 +1,387 @@
-//! Which server a session goes to: the policies, and one [`Balancer`] for each
-//! pool and reactor.
+//! Which server a session goes to: the policies, and the one [`Balancer`] of a pool that
+//! all reactors share.
 //!
-//! Owns the state of the policies (currents of the round robin, a table, a random
-//! sequence) and nothing about the servers: those are asked through [`View`] at
-//! each pick, because what they are doing is shared by all reactors and changes
-//! meanwhile. Deliberately not here: which servers are healthy, full, or of the
-//! tier in use. The view says so by a weight of 0.
+//! | policy | a pick | servers |
+//! | --- | --- | --- |
+//! | round robin | the next step of one sequence whose server may be picked | O(1) |
+//! | least_conn | the root of a tree of loads | O(log n), at each enter and leave too |
+//! | p2c, random | lots drawn from a tree of weights | O(log n) |
+//! | hash | a look into a table, a bounded walk, then lots by blocks of 64 | O(log n) |
+//! | first | the first of a set of bits | O(1) |
 //!
-//! Invariants: a pick never returns a server of weight 0 or one that was tried,
-//! returns one whenever there is one, allocates nothing, and takes a few passes over
-//! the servers at most ([`Policy::Hash`] usually a single look).
+//! Which servers may be picked is kept by [`Index`](super::index), as they change; what a
+//! session has tried is passed over. Lots and steps that fall on a server which may not be
+//! picked (tried, in a slow start, changed this very moment) are drawn again a bounded
+//! number of times; then the next one that may is taken.
+//!
+//! Invariants: a pick never returns a server that was tried, or that its standing says may
+//! not be picked; returns one whenever there is one and nobody is changing it meanwhile;
+//! allocates nothing, takes no lock.
 
 use std::sync::Arc;
 
+use super::condition::Condition;
 use super::hash::Random;
-use super::maglev::Maglev;
+use super::index::sums::Sums;
+use super::index::turns::Turns;
+use super::index::{Index, MARKED, TIERS, Tier, Way};
+use super::maglev::{self, Maglev};
+use super::rules::{Place, Policy, Rules, WEIGHT_UNIT};
+use super::standing::Standing;
 use super::tried::Tried;
+use crate::relay::time::Time;
 
-/// The weight in a [`View`] that a configured weight of 1 has: so much room there
-/// is below it for a slow start.
-pub const WEIGHT_UNIT: u32 = 256;
+/// Lots drawn, and steps taken, before the next best is good enough. All servers of a
+/// pool in the first moment of their slow start take one turn of 16.
+const DRAWS: usize = 32;
 
-/// A reactor's head start in the round robin goes no further than this, so that a
-/// balancer is made in bounded time.
-const HEAD_START: u32 = 1024;
+/// Beside those that were tried, so many units may turn out to have changed this moment
+/// before a pick gives up.
+const SURPRISES: usize = 8;
 
-/// A current is kept within so many totals of the weights. Constant weights never
-/// get there (1.4 was the most in a search of 20,000 sets), so they have their exact
-/// shares, which is tested. When weights fall from thousands to few, what a server had saved or
-/// owed under the old ones would otherwise be paid back in a burst.
-const CURRENT_TOTALS: i64 = 2;
+/// Something that has a [`Standing`]: whatever else the caller knows of a server.
+pub trait Member {
+    /// Its standing.
+    fn standing(&self) -> &Standing;
+}
 
-/// What a policy may know of the servers of a pool, asked while it picks. A server
-/// is its position in the set.
-pub trait View {
-    /// How many servers there are, whatever their state.
-    fn len(&self) -> usize;
-
-    /// Whether there is none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+impl Member for Standing {
+    fn standing(&self) -> &Standing {
+        self
     }
-
-    /// The weight now: 0 for a server that is not to be picked (down, drained,
-    /// full, of the other tier, weight 0), else in units of [`WEIGHT_UNIT`] for
-    /// each configured 1, less during a slow start.
-    fn weight(&self, server: u16) -> u32;
-
-    /// Sessions on it now, those of all reactors.
-    fn active(&self, server: u16) -> u32;
 }
 
-/// How a pool is balanced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Policy {
-    /// Shares by weight, as smooth as can be: nginx's algorithm.
-    RoundRobin,
-    /// The fewest sessions for its weight; round robin among equals.
-    LeastConn,
-    /// Of two drawn by weight, the one with fewer sessions for its weight.
-    PowerOfTwo,
-    /// Drawn by weight.
-    Random,
-    /// By a hash of the client, the same on every machine: Maglev.
-    Hash,
-    /// The first in the list that may be picked.
-    First,
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The hash of the client ([`super::client_key`]), which only [`Policy::Hash`] looks at.
+    pub key: u64,
+    /// The servers that this session has tried.
+    pub tried: &'a Tried,
+    /// The time by the clock that all reactors share.
+    pub now: Time,
 }
 
-/// Picks servers of one pool, on one reactor.
-#[derive(Debug, Clone)]
+/// Where a session may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// To the server at this position.
+    Server {
+        /// Its position.
+        at: u16,
+        /// It is marked by failures, and nothing else is left.
+        marked: bool,
+    },
+    /// To servers that have as many sessions as they may.
+    Full,
+    /// Nowhere: every server is down or was tried.
+    Nowhere,
+}
+
+/// Picks servers of one pool, for all reactors. See the module's documentation.
+#[derive(Debug)]
 pub struct Balancer {
-    policy: Policy,
-    /// The currents of the smooth round robin, by server.
-    currents: Box<[i64]>,
-    /// The configured weights in units of [`WEIGHT_UNIT`].
-    weights: Arc<[u32]>,
-    /// [`Policy::Hash`] only. Shared: a table takes 128 KiB.
-    table: Option<Arc<Maglev>>,
-    random: Random,
+    rules: Rules,
+    index: Arc<Index>,
+    /// [`Policy::Hash`] only: 128 KiB.
+    table: Option<Maglev>,
 }
 
 impl Balancer {
-    /// For servers of which `servers` has a stable identity (the address as text)
-    /// and the configured weight. Identities need not differ.
+    /// For servers in these places. A server must be given its place
+    /// ([`Self::seat`]) before it is ever picked.
     ///
-    /// `start` tells reactors apart: each begins the round robin so many picks
-    /// later, so that few sessions over many reactors still spread. `seed` is that
-    /// of the random policies, and should differ as well.
-    ///
-    /// [`Policy::Hash`] builds a table here, which takes milliseconds: off the
-    /// reactors, and once for all of them ([`Balancer::for_reactor`]).
-    pub fn new(policy: Policy, servers: &[(&str, u32)], start: u32, seed: u64) -> Self {
+    /// Takes milliseconds for [`Policy::Hash`], and for unlike weights with a large sum:
+    /// off the reactors.
+    pub fn new(rules: Rules, places: &[Place<'_>]) -> Self {
         // Positions are u16; what lies beyond is never picked.
-        let servers = &servers[..servers.len().min(usize::from(u16::MAX))];
-        let balancer = Self {
-            policy,
-            currents: vec![0; servers.len()].into(),
-            weights: servers
-                .iter()
-                .map(|(_, weight)| weight.saturating_mul(WEIGHT_UNIT))
-                .collect(),
-            table: (policy == Policy::Hash).then(|| Arc::new(Maglev::new(servers))),
-            random: Random::new(seed),
+        let places = &places[..places.len().min(usize::from(u16::MAX))];
+        let weighed = || {
+            let weighed = places.iter().map(|place| (place.name, place.weight));
+            Maglev::new(&weighed.collect::<Vec<_>>())
         };
-        balancer.for_reactor(start, seed)
+        Self {
+            table: (rules.policy == Policy::Hash).then(weighed),
+            index: Arc::new(Index::new(&rules, places)),
+            rules,
+        }
     }
 
-    /// One for another reactor, which shares the table of this one.
-    pub fn for_reactor(&self, start: u32, seed: u64) -> Self {
-        let mut balancer = Self {
-            currents: vec![0; self.currents.len()].into(),
-            random: Random::new(seed),
-            ..self.clone()
-        };
-        let idle = Idle(&self.weights);
-        for _ in 0..start % HEAD_START {
-            balancer.smooth(&idle, |_, _| true);
+    /// Takes the servers in, in the order of their places.
+    pub fn seat<M: Member>(&self, members: &[M], now: Time) {
+        for (at, member) in members.iter().enumerate().take(self.index.len()) {
+            // From here on it tells of changes; what it is now is looked at after.
+            member.standing().take_place(&self.index, at as u16);
+            self.index.look_at(at as u16, member.standing(), now);
         }
-        balancer
+    }
+
+    /// Goes on where `earlier` is now, whose place it takes: no server that stays is
+    /// picked earlier or later than it would have been by more than a turn. `known` says
+    /// where a server stood before. Comes before [`Self::seat`].
+    pub fn follow(&self, earlier: &Self, known: impl Fn(u16) -> Option<u16>) {
+        self.index.follow(&earlier.index, known);
     }
 
     /// The policy it was made for.
     pub const fn policy(&self) -> Policy {
-        self.policy
+        self.rules.policy
     }
 
-    /// The server for a session; `None` if every weight is 0 or was tried.
-    ///
-    /// `key` is the hash of the client ([`super::hash::client_key`]), which only
-    /// [`Policy::Hash`] looks at; `tried` the servers this session tried already.
-    pub fn pick(&mut self, view: &impl View, key: u64, tried: &Tried) -> Option<u16> {
-        // The weight of a server that may be picked, or 0.
-        let open = |server: u16| {
-            if tried.contains(server) {
-                0
-            } else {
-                view.weight(server)
-            }
+    /// The server for a session, among the `members` that it was seated with. Backups
+    /// are used only while no other server that was not tried can be, full or not; those
+    /// that are marked only while nothing else is left, because a mark is a guess from
+    /// the past, and no server at all is worse.
+    pub fn pick<M: Member>(&self, members: &[M], ask: &Ask<'_>, random: &mut Random) -> Choice {
+        self.look_at_due(members, ask.now);
+        let pick = Pick {
+            balancer: self,
+            members,
+            ask,
         };
-        match self.policy {
-            Policy::RoundRobin => self.smooth(view, |server, _| !tried.contains(server)),
-            Policy::LeastConn => self.least_conn(view, tried),
-            Policy::PowerOfTwo => self.power_of_two(view, open),
-            Policy::Random => self.draw(view, open),
-            Policy::Hash => {
-                let servers = self.servers(view);
-                let table = self.table.as_ref()?;
-                table.pick(key, |server| server < servers && open(server) > 0)
+        for tier in 0..MARKED {
+            if self.is_in_use(tier, ask.tried) {
+                let at = pick.in_tier(tier, random);
+                return at.map_or(Choice::Full, |at| Choice::Server { at, marked: false });
             }
-            Policy::First => (0..self.servers(view)).find(|server| open(*server) > 0),
         }
+        let at = (MARKED..TIERS).find_map(|tier| pick.in_tier(tier, random));
+        at.map_or(Choice::Nowhere, |at| Choice::Server { at, marked: true })
     }
 
-    /// How many servers there are to look at.
-    fn servers(&self, view: &impl View) -> u16 {
-        // At most u16::MAX currents, see `new`.
-        view.len().min(self.currents.len()) as u16
+    /// Whether sessions that wait should ask again: a server has room, or none may be
+    /// picked any more and there is nothing to wait for.
+    pub fn is_worth_a_try<M: Member>(&self, members: &[M], now: Time) -> bool {
+        self.look_at_due(members, now);
+        let nobody = Tried::default();
+        let tier = (0..MARKED).find(|tier| self.is_in_use(*tier, &nobody));
+        let tier = tier.and_then(|tier| self.index.tier(tier));
+        tier.is_none_or(|tier| !tier.open.is_empty())
     }
 
-    /// Smooth weighted round robin, as nginx has it: everyone's current grows by
-    /// its weight, the highest is picked and pays the total. After as many picks as
-    /// the weights' sum everyone had its share exactly and all currents are 0.
-    ///
-    /// `takes_part` is asked of servers with a weight, which it is given. Who takes no
-    /// part in this pick keeps its current; who has no weight in the view loses it, so
-    /// that a server returns without debts or savings.
-    fn smooth(&mut self, view: &impl View, takes_part: impl Fn(u16, u32) -> bool) -> Option<u16> {
-        let (mut stakes, mut total, mut widest) = (0, 0, 0);
-        let mut best = None;
-        for server in 0..self.servers(view) {
-            let weight = view.weight(server);
-            let current = &mut self.currents[usize::from(server)];
-            if weight == 0 {
-                *current = 0;
-                continue;
+    /// Panics if what is kept of the servers is not what their standings say. For tests
+    /// and the simulator, while no other thread changes them.
+    pub fn check_invariants<M: Member>(&self, members: &[M], now: Time) {
+        self.index.check(conditions(members), now);
+    }
+
+    /// Whether a server of this tier that was not tried can be used, full or not.
+    fn is_in_use(&self, tier: usize, tried: &Tried) -> bool {
+        let of_tier = |at: &u16| self.index.is_of(*at, tier);
+        let left = self.index.usable(tier);
+        left > 0 && (tried.is_empty() || left > tried.iter().filter(of_tier).count() as i32)
+    }
+
+    fn look_at_due<M: Member>(&self, members: &[M], now: Time) {
+        self.index.look_at_due(conditions(members), now);
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.index.retire();
+    }
+}
+
+fn conditions<'a, M: Member>(members: &'a [M]) -> impl Fn(u16) -> Option<&'a Condition> {
+    move |at| members.get(usize::from(at)).map(|it| &**it.standing())
+}
+
+/// One pick.
+struct Pick<'a, M> {
+    balancer: &'a Balancer,
+    members: &'a [M],
+    ask: &'a Ask<'a>,
+}
+
+impl<M: Member> Pick<'_, M> {
+    fn in_tier(&self, number: usize, random: &mut Random) -> Option<u16> {
+        let tier = self.balancer.index.tier(number)?;
+        match &tier.way {
+            Way::Plain => match &self.balancer.table {
+                Some(table) => self.by_hash(number, tier, table),
+                None => self.any_from(number, tier, 0, None),
+            },
+            Way::Turns(turns) => self.in_turn(number, tier, turns),
+            Way::Least(tree, _) => {
+                let index = &self.balancer.index;
+                let key = index.key(number);
+                for _ in 0..DRAWS {
+                    // The winner first: only if he cannot be had the tree is searched.
+                    let open = |unit: usize| self.open_in(unit, number).is_some();
+                    let unit = tree.best(&key, &open)?;
+                    let at = self.open_in(unit, number);
+                    if at.is_some() && index.take_turn(unit, number) {
+                        return at;
+                    }
+                }
+                self.any_from(number, tier, 0, None)
             }
-            total += i64::from(weight);
-            if takes_part(server, weight) {
-                stakes += i64::from(weight);
-                *current += i64::from(weight);
-                if best.is_none_or(|(_, highest)| *current > highest) {
-                    best = Some((server, *current));
+            Way::Sums(sums) => {
+                let one = self.by_lot(number, tier, sums, None, random)?;
+                if self.balancer.rules.policy != Policy::PowerOfTwo {
+                    return Some(one);
+                }
+                let unit = self.balancer.index.unit_of(one);
+                match self.by_lot(number, tier, sums, Some(unit), random) {
+                    Some(other) if self.load(other).is_below(self.load(one)) => Some(other),
+                    _ => Some(one),
                 }
             }
-            widest = current.abs().max(widest);
         }
-        let (server, highest) = best?;
-        let paid = highest - stakes;
-        self.currents[usize::from(server)] = paid;
-        let bound = CURRENT_TOTALS * total;
-        if widest.max(paid.abs()) > bound {
-            for current in &mut self.currents {
-                *current = (*current).clamp(-bound, bound);
-            }
-        }
-        Some(server)
     }
 
-    fn least_conn(&mut self, view: &impl View, tried: &Tried) -> Option<u16> {
-        let load = |server: u16, weight| Load::of(view.active(server), weight);
-        let mut least: Option<Load> = None;
-        for server in (0..self.servers(view)).filter(|server| !tried.contains(*server)) {
-            if let Some(load) = load(server, view.weight(server))
-                && least.is_none_or(|least| load.is_below(least))
+    /// The server of a unit that is used: the first that may be.
+    fn open_in(&self, unit: usize, tier: usize) -> Option<u16> {
+        let index = &self.balancer.index;
+        index.servers(unit).find(|at| {
+            if !index.is_open(*at, tier) || self.ask.tried.contains(*at) {
+                return false;
+            }
+            let Some(member) = self.members.get(usize::from(*at)) else {
+                return false;
+            };
+            // What is known of it may be a moment old.
+            let standing = member.standing();
+            let is_true = index.is_true(*at, standing, self.ask.now);
+            if !is_true {
+                index.look_at(*at, standing, self.ask.now);
+            }
+            is_true
+        })
+    }
+
+    /// The first unit that may be picked, from this one on and round again.
+    fn any_from(
+        &self,
+        number: usize,
+        tier: &Tier,
+        from: usize,
+        without: Option<usize>,
+    ) -> Option<u16> {
+        let mut from = from;
+        for _ in 0..=self.ask.tried.len() + SURPRISES {
+            let unit = tier.open.next_around(from)?;
+            if Some(unit) != without
+                && let Some(at) = self.open_in(unit, number)
             {
-                least = Some(load);
+                return Some(at);
+            }
+            from = unit + 1;
+        }
+        None
+    }
+
+    fn in_turn(&self, number: usize, tier: &Tier, turns: &Turns) -> Option<u16> {
+        let mut last = 0;
+        for _ in 0..DRAWS {
+            last = turns.take(&tier.open)?;
+            if let Some(at) = self.open_in(last, number)
+                && self.takes_turn(at)
+            {
+                return Some(at);
             }
         }
-        let least = least?;
-        // Sessions come and go on other reactors meanwhile. Whoever is below the least
-        // by now belongs to the best, too; if everyone is above it, all take part.
-        let among_best = |server, weight| {
-            let load = load(server, weight);
-            !tried.contains(server) && load.is_some_and(|load| !least.is_below(load))
-        };
-        self.smooth(view, among_best)
-            .or_else(|| self.smooth(view, |server, _| !tried.contains(server)))
+        self.any_from(number, tier, last + 1, None)
     }
 
-    fn power_of_two(&mut self, view: &impl View, open: impl Fn(u16) -> u32) -> Option<u16> {
-        let one = self.draw(view, &open)?;
-        let others = |server: u16| if server == one { 0 } else { open(server) };
-        let Some(other) = self.draw(view, others) else {
-            return Some(one);
-        };
-        let load = |server: u16| Load::of(view.active(server), open(server));
-        match (load(one), load(other)) {
-            (Some(first), Some(second)) if second.is_below(first) => Some(other),
-            (None, Some(_)) => Some(other),
-            _ => Some(one),
+    fn by_lot(
+        &self,
+        number: usize,
+        tier: &Tier,
+        sums: &Sums,
+        without: Option<usize>,
+        random: &mut Random,
+    ) -> Option<u16> {
+        let mut last = 0;
+        for _ in 0..DRAWS {
+            let Some(unit) = self.draw(number, tier, sums, without, random) else {
+                break;
+            };
+            last = unit;
+            if let Some(at) = self.open_in(unit, number)
+                && self.has_luck(at, random)
+            {
+                return Some(at);
+            }
         }
+        self.any_from(number, tier, last, without)
     }
 
-    /// One by weight.
-    fn draw(&mut self, view: &impl View, open: impl Fn(u16) -> u32) -> Option<u16> {
-        let servers = self.servers(view);
-        let total: u64 = (0..servers).map(|server| u64::from(open(server))).sum();
+    /// A unit by its weight.
+    fn draw(
+        &self,
+        number: usize,
+        tier: &Tier,
+        sums: &Sums,
+        without: Option<usize>,
+        random: &mut Random,
+    ) -> Option<usize> {
+        let index = &self.balancer.index;
+        // The lots of the one that is not wanted are left out.
+        let without = without.filter(|unit| tier.open.contains(*unit));
+        let gap = without.map_or((u64::MAX, 0), |unit| {
+            (sums.before(unit), u64::from(index.weight(unit, number)))
+        });
+        let total = sums.total().saturating_sub(gap.1);
         if total == 0 {
             return None;
         }
-        let mut lot = self.random.below(total);
-        let mut last = None;
-        for server in 0..servers {
-            let weight = u64::from(open(server));
-            if weight == 0 {
-                continue;
-            }
-            if lot < weight {
-                return Some(server);
-            }
-            lot -= weight;
-            last = Some(server);
+        let lot = random.below(total);
+        let lot = if lot < gap.0 { lot } else { lot + gap.1 };
+        // Behind the last if weights fell between two reads (another reactor).
+        tier.open.next_around(sums.find(lot))
+    }
+
+    /// Whether a server in its slow start takes a turn that has come to it.
+    fn takes_turn(&self, at: u16) -> bool {
+        let slow_start = self.balancer.rules.slow_start;
+        let standing = self.members[usize::from(at)].standing();
+        slow_start.is_zero() || standing.takes_turn(self.ask.now, slow_start)
+    }
+
+    /// Likewise of lots.
+    fn has_luck(&self, at: u16, random: &mut Random) -> bool {
+        let slow_start = self.balancer.rules.slow_start;
+        if slow_start.is_zero() {
+            return true;
         }
-        // Weights fell between the two passes (another reactor): the last will do.
-        last
+        let standing = self.members[usize::from(at)].standing();
+        let share = standing.weight(1, self.ask.now, slow_start);
+        share >= WEIGHT_UNIT || random.below(WEIGHT_UNIT.into()) < u64::from(share)
+    }
+
+    /// The sessions of a server's unit, for its weight.
+    fn load(&self, at: u16) -> Load {
+        let index = &self.balancer.index;
+        let servers = index.servers(index.unit_of(at)).map(usize::from);
+        let standings = servers.filter_map(|at| self.members.get(at).map(Member::standing));
+        let slow_start = self.balancer.rules.slow_start;
+        let standing = self.members[usize::from(at)].standing();
+        let weight = standing.weight(index.weight_of(at), self.ask.now, slow_start);
+        Load {
+            active: standings.map(|it| u64::from(it.active())).sum(),
+            weight: u64::from(weight),
+        }
+    }
+
+    fn by_hash(&self, number: usize, tier: &Tier, table: &Maglev) -> Option<u16> {
+        let index = &self.balancer.index;
+        if tier.open.is_empty() {
+            return None;
+        }
+        let open = |at: u16| {
+            index.is_open(at, number) && self.open_in(index.unit_of(at), number) == Some(at)
+        };
+        if let Some(at) = table.walk(self.ask.key, open) {
+            return Some(at);
+        }
+        let lot = |level, at| match level {
+            0 => table.lot(self.ask.key, index.servers(at).start),
+            _ => maglev::lot_of_block(self.ask.key, level, at),
+        };
+        let unit = tier.open.descend(lot)?;
+        self.any_from(number, tier, unit, None)
     }
 }
 
@@ -266,33 +393,8 @@ struct Load {
 }
 
 impl Load {
-    /// `None` for a server that takes no part.
-    fn of(active: u32, weight: u32) -> Option<Self> {
-        (weight > 0).then_some(Self {
-            active: u64::from(active),
-            weight: u64::from(weight),
-        })
-    }
-
     const fn is_below(self, other: Self) -> bool {
-        self.active * other.weight < other.active * self.weight
-    }
-}
-
-/// The servers as configured, with nothing to do: for a head start.
-struct Idle<'a>(&'a [u32]);
-
-impl View for Idle<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn weight(&self, server: u16) -> u32 {
-        self.0[usize::from(server)]
-    }
-
-    fn active(&self, _server: u16) -> u32 {
-        0
+        self.active as u128 * (other.weight as u128) < other.active as u128 * self.weight as u128
     }
 }
 

@@ -41,6 +41,16 @@ impl Tried {
         bits & bit != 0
     }
 
+    /// The servers in the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        let words = std::iter::once(self.first).chain(self.beyond.iter().copied());
+        let words = words.enumerate().filter(|(_, word)| *word != 0);
+        words.flat_map(|(at, word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| (at * 64 + bit) as u16)
+        })
+    }
+
     /// How many servers are in the set.
     pub const fn len(&self) -> usize {
         self.len as usize
@@ -78,6 +88,7 @@ mod tests {
             }
             let expected: BTreeSet<u16> = servers.into_iter().collect();
             prop_assert_eq!(tried.len(), expected.len());
+            prop_assert!(tried.iter().eq(expected.iter().copied()));
             for server in 0..800 {
                 prop_assert_eq!(tried.contains(server), expected.contains(&server));
             }

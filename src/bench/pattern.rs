@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
+use crate::balance::Random;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::sendfile::sendfile;
 
@@ -78,10 +79,10 @@ pub fn check(position: u64, received: &[u8]) -> Result<(), usize> {
 
 fn block() -> &'static [u8] {
     BLOCK.get_or_init(|| {
-        let mut state = 0x7468_616c_7765_6721_u64;
+        let mut random = Random::new(0x7468_616c_7765_6721);
         let mut bytes: Vec<u8> = Vec::with_capacity(PERIOD + CHUNK_MAX);
         while bytes.len() < PERIOD {
-            bytes.extend_from_slice(&splitmix(&mut state).to_le_bytes());
+            bytes.extend_from_slice(&random.draw().to_le_bytes());
         }
         bytes.truncate(PERIOD);
         for at in 0..CHUNK_MAX {
@@ -89,16 +90,6 @@ fn block() -> &'static [u8] {
         }
         bytes.into_boxed_slice()
     })
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for
-/// payload and for resampling.
-pub(crate) fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

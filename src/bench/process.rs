@@ -253,13 +253,14 @@ mod tests {
     fn this_process_is_seen_to_work() {
         let own = nix::unistd::Pid::this().as_raw();
         let before = usage_of_tree(own);
-        let mut state = 1;
+        let mut random = crate::balance::Random::new(1);
+        let mut drawn = 0_u64;
         let deadline = std::time::Instant::now() + std::time::Duration::from_millis(50);
         while std::time::Instant::now() < deadline {
-            super::super::pattern::splitmix(&mut state);
+            drawn = drawn.wrapping_add(random.draw());
         }
         let used = usage_of_tree(own).since(before);
-        assert!(used.cpu_ns > 10_000_000, "{used:?} after {state}");
+        assert!(used.cpu_ns > 10_000_000, "{used:?} after {drawn}");
         assert!(memory_of_tree(own) > 0);
         assert!(descriptors_of_tree(own).0 > 2);
     }

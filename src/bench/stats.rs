@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 
-use super::pattern::splitmix;
+use crate::balance::Random;
 
 /// Confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
@@ -134,12 +134,12 @@ fn interval(values: &[f64], seed: u64, statistic: impl Fn(&[f64]) -> f64) -> Opt
         return None;
     }
     let estimate = statistic(values);
-    let mut state = seed;
+    let mut random = Random::new(seed);
     let mut sample = vec![0.0; values.len()];
     let mut resampled: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             for slot in &mut sample {
-                *slot = values[(splitmix(&mut state) % values.len() as u64) as usize];
+                *slot = values[random.below(values.len() as u64) as usize];
             }
             statistic(&sample)
         })
@@ -202,10 +202,10 @@ fn normal_cdf(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn noisy(base: f64, spread: f64, rounds: usize, state: &mut u64) -> Vec<f64> {
+    fn noisy(base: f64, spread: f64, rounds: usize, random: &mut Random) -> Vec<f64> {
         (0..rounds)
             .map(|_| {
-                let unit = (splitmix(state) >> 11) as f64 / (1_u64 << 53) as f64;
+                let unit = random.unit();
                 base * (1.0 + spread * (unit * 2.0 - 1.0))
             })
             .collect()
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_clear_difference_is_a_verdict_in_both_directions() {
-        let mut state = 1;
-        let fast = noisy(30.0, 0.02, 7, &mut state);
-        let slow = noisy(10.0, 0.02, 7, &mut state);
+        let mut random = Random::new(1);
+        let fast = noisy(30.0, 0.02, 7, &mut random);
+        let slow = noisy(10.0, 0.02, 7, &mut random);
         let ratio = ratio(&fast, &slow, 42).unwrap();
         assert!((ratio.estimate - 3.0).abs() < 0.1, "{ratio:?}");
         assert_eq!(verdict(ratio, 7, Better::More), Verdict::Faster);
@@ -224,12 +224,12 @@ mod tests {
 
     #[test]
     fn equal_subjects_are_noise_at_about_the_stated_rate() {
-        let mut state = 7;
+        let mut random = Random::new(7);
         let runs = 400;
         let mut wrong = 0;
         for seed in 0..runs {
-            let a = noisy(10.0, 0.1, 5, &mut state);
-            let b = noisy(10.0, 0.1, 5, &mut state);
+            let a = noisy(10.0, 0.1, 5, &mut random);
+            let b = noisy(10.0, 0.1, 5, &mut random);
             if verdict(ratio(&a, &b, seed).unwrap(), 5, Better::More) != Verdict::Noise {
                 wrong += 1;
             }
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn the_cheap_interval_agrees_with_the_bootstrap() {
-        let mut state = 5;
-        let values = noisy(10.0, 0.1, 12, &mut state);
+        let mut random = Random::new(5);
+        let values = noisy(10.0, 0.1, 12, &mut random);
         let (cheap, thorough) = (student(&values).unwrap(), mean(&values, 3).unwrap());
         assert!((cheap.estimate - thorough.estimate).abs() < 1e-9);
         let width = |interval: Interval| interval.high - interval.low;

@@ -21,7 +21,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::load::{self, Load, LoadPlan, LoadResult};
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
 use crate::bench::probe::{ProbeOptions, probe};
-use crate::bench::report::table::align;
+use crate::bench::report::render::align;
 use crate::bench::subjects::running::{Running, Stage, Workspace};
 use crate::bench::{process, units};
 use crate::config::units::parse_duration;

@@ -17,6 +17,7 @@ pub mod origin;
 mod output;
 pub mod probe;
 pub mod run;
+pub mod schema;
 mod sources;
 pub mod tune;
 
@@ -75,6 +76,7 @@ enum Command {
     Tune(tune::Args),
     Origin(origin::Args),
     Probe(probe::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Some(Command::Tune(args)) => tune::run(args),
         Some(Command::Origin(args)) => origin::run(args),
         Some(Command::Probe(args)) => probe::run(args),
+        Some(Command::Schema(args)) => schema::run(args),
         Some(Command::Completions(args)) => completions::run(args),
         Some(Command::Man(args)) => man::run(args),
     }

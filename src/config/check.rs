@@ -1,44 +1,94 @@
 //! `check =` of a pool: how servers are probed between sessions.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::choices;
-use super::raw::{Entry, Node, TableReader, Value};
+use serde_json::{Value as Json, json};
+
+use super::kind::{
+    Compared, Kind, Optional, Percent, Special, choice, int, reference, text_schema, time,
+};
+use super::raw::{KeyNode, Node, TableReader, Value};
 use super::report::{Fault, Report};
+use super::row::{KeyChange, Pairs, Row};
+use super::section::{Section, section};
+use super::text::{inline, quote};
 use super::units::format_duration;
 use super::values;
+use super::words::{Words, words};
 use crate::proto::host;
 
-/// How, and how often, the servers of a pool are checked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Check {
-    /// What is asked of a server.
-    pub kind: CheckKind,
-    /// From the start of one check to the start of the next; 2 s by default (as
-    /// `HAProxy`), 10 ms to a day.
-    pub interval: Duration,
-    /// Instead of `interval` while a server is on its way up or down; `None`, the
-    /// default: the same. Never longer than `interval`.
-    pub fast_interval: Option<Duration>,
-    /// A check that takes longer has failed. 1 s by default, or the shorter of the
-    /// intervals if that is less; never longer than either.
-    pub timeout: Duration,
-    /// Checks in a row that must succeed before a server is up again; 2 by default
-    /// (as `HAProxy`), 1 to 1000.
-    pub rise: u32,
-    /// Checks in a row that must fail before a server is down; 3 by default (as
-    /// `HAProxy`), 1 to 1000.
-    pub fall: u32,
-    /// Percent by which each interval is longer or shorter at random, so that many
-    /// checks do not fall together; 10 by default, at most 50.
-    pub jitter: u8,
-    /// What happens to the sessions of a server that is down.
-    pub on_down: OnDown,
-    /// The port to check instead of the server's own. A unix socket has none.
-    pub port: Option<u16>,
+section! {
+    /// How, and how often, the servers of a pool are checked.
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    pub struct Check, WrittenCheck {
+        fields {
+            /// What is asked of a server.
+            kind: CheckKind = CheckKind::Tcp;
+        }
+        keys {
+            /// From the start of one check to the start of the next.
+            interval: Duration = INTERVAL, time(INTERVALS), Live;
+            /// Instead, while a server is on its way up or down; no longer than `interval`.
+            fast_interval: Option<Duration> = None, Optional(time(INTERVALS)), Live,
+                shown "the interval", example "\"1s\"";
+            /// A check that takes longer has failed; no longer than either interval.
+            timeout: Duration = TIMEOUT, time(INTERVALS), Live,
+                shown "`\"1s\"`, or the shorter interval if that is less", example "\"1s\"";
+            /// Checks in a row that bring a server up.
+            rise: u32 = 2, int(1..=1000), Live;
+            /// Failed ones in a row that take it down.
+            fall: u32 = 3, int(1..=1000), Live;
+            /// By which each interval is longer or shorter at random, so that many checks do not
+            /// fall together.
+            jitter: u8 = 10, Percent(JITTER_MAX), Live;
+            /// Sessions of a server that is down go on, or are reset.
+            on_down: OnDown = OnDown::Keep, choice(), Live;
+            /// Another port to check; a unix socket has none.
+            port: Option<u16> = None, Optional(int(1..=65_535)), Live,
+                shown "the server's", example "8080";
+        }
+    }
 }
+
+section! {
+    /// The type of a check and the keys that not every type has.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(super) struct Question, WrittenQuestion {
+        keys {
+            /// What is asked of a server; the types are below.
+            word as "type": Option<CheckWord> = None, Optional(choice()), Live,
+                shown "required", example "\"http\"";
+            /// exchange: what is sent first.
+            send: Option<Vec<u8>> = None, Optional(special_bytes(bytes)), Live,
+                shown "nothing", example "# \"PING\\r\\n\"";
+            /// exchange: how the answer starts.
+            expect: Option<Vec<u8>> = None, Optional(special_bytes(expected)), Live,
+                shown "required", example "# \"+PONG\"";
+            /// http: the path asked for.
+            path: Option<String> = None, Optional(special_text(path, "text")), Live,
+                shown "`\"/\"`", example "\"/health\"";
+            /// http: the `Host` header.
+            host: Option<String> = None, Optional(special_text(host, "text")), Live,
+                shown "the server's address", example "\"a.example\"";
+            /// http: statuses that are healthy.
+            status: Option<Statuses> = None, Optional(special_statuses()), Live,
+                shown "`\"200-399\"`", example "\"200-399\"";
+            /// tls: the name to ask for (SNI).
+            server_name: Option<String> = None,
+                Optional(special_text(server_name, "host name")), Live,
+                shown "the server's name", example "# \"www.example.com\"";
+            /// command: an absolute path and arguments; no shell is between.
+            command: Option<Vec<String>> = None, Optional(special_command()), Live,
+                shown "required", example "# [\"/usr/local/bin/probe\", \"-q\"]";
+        }
+    }
+}
+
+/// Statuses that are healthy.
+type Statuses = Vec<RangeInclusive<u16>>;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -76,13 +126,14 @@ pub enum CheckKind {
     },
 }
 
-/// `on_down =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OnDown {
-    /// They go on; the default. A check can be wrong about them.
-    Keep,
-    /// They are reset.
-    Close,
+words! {
+    /// `on_down =`.
+    pub enum OnDown {
+        /// They go on; the default. A check can be wrong about them.
+        Keep = "keep",
+        /// They are reset.
+        Close = "close",
+    }
 }
 
 /// Bounds and defaults; the sources are at the fields.
@@ -94,9 +145,7 @@ const EXCHANGE_MAX: usize = 1024;
 const TEXT_MAX: usize = 1024;
 const ARGUMENTS_MAX: usize = 64;
 
-const MICROSECOND: Duration = Duration::from_micros(1);
-
-/// Which kind of check each key belongs to that not every kind has.
+/// Which type of check each key belongs to that not every type has.
 const KEYS: [(&str, CheckWord); 7] = [
     ("send", CheckWord::Exchange),
     ("expect", CheckWord::Exchange),
@@ -107,27 +156,116 @@ const KEYS: [(&str, CheckWord); 7] = [
     ("command", CheckWord::Command),
 ];
 
-/// `type =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CheckWord {
-    Tcp,
-    Exchange,
-    Http,
-    Tls,
-    Command,
+words! {
+    /// `type =`.
+    pub(super) enum CheckWord {
+        Tcp = "tcp",
+        Exchange = "exchange",
+        Http = "http",
+        Tls = "tls",
+        Command = "command",
+    }
 }
 
-impl CheckKind {
-    pub(super) fn word(&self) -> &'static str {
-        let word = match self {
-            Self::Tcp => CheckWord::Tcp,
-            Self::Exchange { .. } => CheckWord::Exchange,
-            Self::Http { .. } => CheckWord::Http,
-            Self::Tls { .. } => CheckWord::Tls,
-            Self::Command { .. } => CheckWord::Command,
-        };
-        choices::word(choices::CHECKS, &word)
+impl Question {
+    /// The keys that ask this.
+    fn of(kind: &CheckKind) -> Self {
+        let mut question = Self::default();
+        question.word = Some(match kind {
+            CheckKind::Tcp => CheckWord::Tcp,
+            CheckKind::Exchange { send, expect } => {
+                question.send = Some(send.clone());
+                question.expect = Some(expect.clone());
+                CheckWord::Exchange
+            }
+            CheckKind::Http {
+                path,
+                host,
+                statuses,
+            } => {
+                question.path = Some(path.clone());
+                question.host.clone_from(host);
+                question.status = Some(statuses.clone());
+                CheckWord::Http
+            }
+            CheckKind::Tls { server_name } => {
+                question.server_name.clone_from(server_name);
+                CheckWord::Tls
+            }
+            CheckKind::Command { argv } => {
+                question.command = Some(argv.clone());
+                CheckWord::Command
+            }
+        });
+        question
     }
+}
+
+/// The names of the keys of a check that every type has.
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names = vec!["type"];
+    names.extend(Check::names());
+    names
+}
+
+/// `check =` of a pool.
+pub(super) struct CheckKey;
+
+impl Kind for CheckKey {
+    type Value = Option<Check>;
+
+    fn read(&self, _key: &str, node: &Node, report: &mut Report) -> Option<Option<Check>> {
+        Some(read(node, report))
+    }
+
+    fn write(&self, check: &Option<Check>) -> Option<String> {
+        let Some(check) = check else {
+            return Some(quote("off"));
+        };
+        let mut pairs = Pairs::new();
+        Question::of(&check.kind).write(&mut pairs);
+        check.write(&mut pairs);
+        Some(inline(&pairs))
+    }
+
+    fn words(&self) -> String {
+        "a type, a table as below, or `\"off\"`".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        let mut words = CheckWord::WORDS
+            .iter()
+            .map(|(word, _)| *word)
+            .collect::<Vec<_>>();
+        words.push("off");
+        json!({ "anyOf": [{ "enum": words }, reference("check")] })
+    }
+
+    fn table(&self) -> Option<&'static str> {
+        Some("check")
+    }
+
+    fn diff(
+        &self,
+        change: Compared,
+        old: &Option<Check>,
+        new: &Option<Check>,
+        out: &mut Vec<KeyChange>,
+    ) {
+        if let (Some(old), Some(new)) = (old, new) {
+            let path = format!("{}.", change.key);
+            Question::of(&old.kind).diff(&Question::of(&new.kind), &path, out);
+            return old.diff(new, &path, out);
+        }
+        change.texts(self.write(old), self.write(new), out);
+    }
+}
+
+/// The rows of a check.
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Question::rows();
+    rows.extend(Check::rows());
+    rows
 }
 
 /// Reads `check =`: a table, or the type alone, or `"off"`. `None` also where it is
@@ -137,7 +275,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Check> {
     match &node.value {
         Value::Table(_) => read_table(node, report),
         Value::String(text) if text == "off" => None,
-        _ => match values::choice(node, choices::CHECKS) {
+        _ => match values::choice(node, CheckWord::WORDS) {
             Ok(_) => read_table(&table_of_type(node), report),
             Err(fault) => {
                 let message = format!("`check`: {}", fault.message);
@@ -152,7 +290,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Check> {
 /// `{ type = "tcp" }`, of which `"tcp"` is short.
 fn table_of_type(word: &Node) -> Node {
     Node {
-        value: Value::Table(vec![Entry {
+        value: Value::Table(vec![KeyNode {
             key: "type".to_owned(),
             key_span: word.span.clone(),
             node: word.clone(),
@@ -161,57 +299,39 @@ fn table_of_type(word: &Node) -> Node {
     }
 }
 
-/// A check with every default.
-fn of_kind(kind: CheckKind) -> Check {
-    Check {
-        kind,
-        interval: INTERVAL,
-        fast_interval: None,
-        timeout: TIMEOUT,
-        rise: 2,
-        fall: 3,
-        jitter: 10,
-        on_down: OnDown::Keep,
-        port: None,
-    }
-}
-
 fn read_table(node: &Node, report: &mut Report) -> Option<Check> {
     let mut table = TableReader::open(node, "`check`", report)?;
     let t = &mut table;
-    let word = t.read("type", report, |n| values::choice(n, choices::CHECKS));
+    let question = Question::read(t, report);
+    let written = Check::read(t, report);
+    let word = question.word.flatten();
     if t.get("type").is_none() {
         let fault = Fault::new("this check has no `type`");
         let remedy =
             "such as check = { type = \"tcp\" }; or \"exchange\", \"http\", \"tls\", \"command\"";
         report.consequence(&node.span, fault.remedy(remedy));
     }
-    let kind = read_kind(t, word, report);
+    let kind = kind_of_check(t, word, question, report);
+    let timeout = written.timeout;
+    let mut check = Check::fill(written);
     // What is wrong has been reported; with any kind the rest is looked at, too.
-    let mut check = of_kind(kind.unwrap_or(CheckKind::Tcp));
-    read_times(t, &mut check, report);
-    let count = |n: &Node| values::integer(n, 1..=1000);
-    check.rise = t.read("rise", report, count).unwrap_or(check.rise);
-    check.fall = t.read("fall", report, count).unwrap_or(check.fall);
-    let jitter = t.read("jitter", report, |n| values::percent(n, JITTER_MAX));
-    check.jitter = jitter.unwrap_or(check.jitter);
-    let on_down = t.read("on_down", report, |n| values::choice(n, choices::ON_DOWNS));
-    check.on_down = on_down.unwrap_or(check.on_down);
-    check.port = t.read("port", report, |n| values::integer(n, 1..=65_535));
+    check.kind = kind.unwrap_or(CheckKind::Tcp);
+    fit_times(t, &mut check, timeout, report);
     table.close(report, &[]);
     Some(check)
 }
 
-/// The kind and its keys; keys of another kind are refused.
-fn read_kind(
+/// The kind that the keys make; keys of another kind are refused.
+fn kind_of_check(
     t: &mut TableReader<'_>,
     word: Option<CheckWord>,
+    question: WrittenQuestion,
     report: &mut Report,
 ) -> Option<CheckKind> {
     for (key, owner) in KEYS {
-        let misplaced = t.get(key).is_some() && word.is_some_and(|word| word != owner);
+        let misplaced = word.is_some_and(|word| word != owner);
         if let (true, Some(entry)) = (misplaced, t.node().entry(key)) {
-            let owner = choices::word(choices::CHECKS, &owner);
+            let owner = owner.word();
             let fault = Fault::new(format!("`{key}` belongs to a check of type \"{owner}\""));
             let remedy = format!("remove it, or write type = \"{owner}\"");
             report.error(&entry.key_span, fault.remedy(remedy));
@@ -220,55 +340,46 @@ fn read_kind(
     match word? {
         CheckWord::Tcp => Some(CheckKind::Tcp),
         CheckWord::Exchange => {
-            let send = t.read("send", report, bytes).unwrap_or_default();
             let form = "{ type = \"exchange\", send = \"PING\\r\\n\", expect = \"+PONG\" }";
-            let expect = required(t, "expect", form, report, expected)?;
-            Some(CheckKind::Exchange { send, expect })
-        }
-        CheckWord::Http => {
-            let path = t.read("path", report, path);
-            Some(CheckKind::Http {
-                path: path.unwrap_or_else(|| "/".to_owned()),
-                host: t.read("host", report, host),
-                statuses: t
-                    .read("status", report, statuses)
-                    .unwrap_or_else(|| vec![200..=399]),
+            require(t, "expect", form, report);
+            Some(CheckKind::Exchange {
+                send: question.send.flatten().unwrap_or_default(),
+                expect: question.expect.flatten()?,
             })
         }
+        CheckWord::Http => Some(CheckKind::Http {
+            path: question.path.flatten().unwrap_or_else(|| "/".to_owned()),
+            host: question.host.flatten(),
+            statuses: question.status.flatten().unwrap_or_else(|| vec![200..=399]),
+        }),
         CheckWord::Tls => Some(CheckKind::Tls {
-            server_name: t.read("server_name", report, server_name),
+            server_name: question.server_name.flatten(),
         }),
         CheckWord::Command => {
             let form = "{ type = \"command\", command = [\"/usr/local/bin/probe\", \"-q\"] }";
-            let argv = required(t, "command", form, report, argv)?;
+            require(t, "command", form, report);
+            let argv = question.command.flatten()?;
             Some(CheckKind::Command { argv })
         }
     }
 }
 
 /// A key without which a check of its type makes no sense.
-fn required<T>(
-    t: &mut TableReader<'_>,
-    key: &'static str,
-    form: &str,
-    report: &mut Report,
-    parse: fn(&Node) -> Result<T, Fault>,
-) -> Option<T> {
+fn require(t: &mut TableReader<'_>, key: &'static str, form: &str, report: &mut Report) {
     if t.get(key).is_none() {
         let fault = Fault::new(format!("this check has no `{key}`"));
         let remedy = format!("such as check = {form}");
         report.consequence(&t.node().span, fault.remedy(remedy));
     }
-    t.read(key, report, parse)
 }
 
-/// `interval`, `fast_interval` and `timeout`, and how they fit together.
-fn read_times(t: &mut TableReader<'_>, check: &mut Check, report: &mut Report) {
-    let time = |n: &Node| values::duration(n, INTERVALS, MICROSECOND);
-    let interval = t.read("interval", report, time);
-    check.interval = interval.unwrap_or(check.interval);
-    check.fast_interval = t.read("fast_interval", report, time);
-    let timeout = t.read("timeout", report, time);
+/// How `interval`, `fast_interval` and `timeout` fit together.
+fn fit_times(
+    t: &mut TableReader<'_>,
+    check: &mut Check,
+    timeout: Option<Duration>,
+    report: &mut Report,
+) {
     let shortest = check.fast_interval.unwrap_or(check.interval);
     let shortest = shortest.min(check.interval);
     check.timeout = timeout.unwrap_or(TIMEOUT.min(shortest));
@@ -303,6 +414,66 @@ fn read_times(t: &mut TableReader<'_>, check: &mut Check, report: &mut Report) {
             format_duration(shortest)
         );
         report.error(&node.span, fault.remedy(remedy));
+    }
+}
+
+fn special_bytes(read: fn(&Node) -> Result<Vec<u8>, Fault>) -> Special<Vec<u8>> {
+    Special {
+        read,
+        write: |bytes| written_bytes(bytes),
+        words: "text or `\"hex:…\"`, up to 1 KiB",
+        schema: text_schema(),
+    }
+}
+
+/// As text where it is text, so that a person can read it.
+fn written_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.starts_with("hex:") => quote(text),
+        _ => {
+            let mut text = String::from("hex:");
+            for byte in bytes {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{byte:02x}");
+            }
+            quote(&text)
+        }
+    }
+}
+
+fn special_text(read: fn(&Node) -> Result<String, Fault>, words: &'static str) -> Special<String> {
+    Special {
+        read,
+        write: |text| quote(text),
+        words,
+        schema: text_schema(),
+    }
+}
+
+fn special_statuses() -> Special<Statuses> {
+    Special {
+        read: statuses,
+        write: |statuses| {
+            let range = |it: &RangeInclusive<u16>| format!("{}-{}", it.start(), it.end());
+            quote(&statuses.iter().map(range).collect::<Vec<_>>().join(","))
+        },
+        words: "`\"200-399\"`, `\"200,204\"`, 200",
+        schema: json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-9 ,-]+$" },
+            { "type": "integer", "minimum": 100, "maximum": 599 },
+        ]}),
+    }
+}
+
+fn special_command() -> Special<Vec<String>> {
+    Special {
+        read: argv,
+        write: |argv| {
+            let words: Vec<String> = argv.iter().map(|word| quote(word)).collect();
+            format!("[{}]", words.join(", "))
+        },
+        words: "list of texts",
+        schema: json!({ "type": "array", "items": text_schema(), "minItems": 1 }),
     }
 }
 

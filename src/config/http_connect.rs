@@ -3,13 +3,24 @@
 
 mod access;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
+use super::kind::{
+    Compared, Optional, Special, choice, one_or_list, reference, row_of, size, text_schema,
+    time_in_steps,
+};
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::{choices, values};
+use super::row::{Applies, KeyChange, Pairs, Row};
+use super::section::{Section, read_key, section};
+use super::text::{list, quote};
+use super::values;
+use super::words::{Words, words};
 
 pub use access::AccessRules;
 
@@ -24,41 +35,64 @@ pub enum Mode {
     HttpConnect(Arc<HttpConnect>),
 }
 
-/// The word of `mode =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ModeWord {
-    Tcp,
-    HttpConnect,
+words! {
+    /// The word of `mode =`.
+    pub(super) enum ModeWord {
+        Tcp = "tcp",
+        HttpConnect = "http-connect",
+    }
 }
 
-/// `[forward.connect]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpConnect {
-    /// Where requests may go.
-    pub access: AccessRules,
-    /// A file of users and hashes of their passwords; `None`, the default: nobody is
-    /// asked who he is.
-    pub users: Option<PathBuf>,
-    /// What a 407 says the credentials are for; `thalweg` by default.
-    pub realm: String,
-    /// For the whole request, from the accept on; 10 s by default, 100 ms to an hour.
-    pub header_timeout: Duration,
-    /// Bytes of the request's header at the most; 8 KiB by default, 256 bytes to
-    /// 64 KiB.
-    pub header_max: u32,
-}
-
-impl Default for HttpConnect {
-    fn default() -> Self {
-        Self {
-            access: AccessRules::default(),
-            users: None,
-            realm: "thalweg".to_owned(),
-            header_timeout: Duration::from_secs(10),
-            header_max: 8 << 10,
+section! {
+    /// `[forward.connect]`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct HttpConnect, ConnectKeys {
+        fields {
+            /// Where requests may go.
+            access: AccessRules = AccessRules::default();
+        }
+        hand vec![
+            Row::by_hand(
+                "allow",
+                "rule or list",
+                "",
+                Applies::Live,
+                "Where requests may go: a port for public addresses (`\":443\"`), names \
+                 (`\"*.example.com:443\"`), networks (`\"10.0.0.0/8:22\"`); without a port a rule is \
+                 for 443.",
+                one_or_list(&text_schema()),
+            )
+            .value("[\":443\"]")
+            .example("[\":443\", \"10.0.0.0/8:22\"]"),
+            Row::by_hand(
+                "deny",
+                "rule or list",
+                "",
+                Applies::Live,
+                "Where they may not, whatever `allow` says; without a port a rule is for every port.",
+                one_or_list(&text_schema()),
+            )
+            .value("[]")
+            .example("[\"*.internal.example\"]"),
+        ];
+        keys {
+            /// A file of `USER:HASH` lines (bcrypt or SHA-crypt); without it nobody is asked who
+            /// he is.
+            users: Option<PathBuf> = None, Optional(users()), Live,
+                shown "–", example "\"/etc/thalweg/users\"";
+            /// What the credentials are said to be for.
+            realm: String = "thalweg".to_owned(), realm_key(), Live;
+            /// For the whole request, from the accept on.
+            header_timeout: Duration = Duration::from_secs(10),
+                time_in_steps(HEADER_TIMEOUTS, Duration::from_millis(1)), Live;
+            /// Bytes of the request's header at the most.
+            header_max: u32 = 8 << 10, size(256..=64 << 10), Live;
         }
     }
 }
+
+const HEADER_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// Rules of one list at the most: more than a list of a continent's networks has. How
 /// many there are does not slow a request down.
@@ -67,9 +101,28 @@ const RULES_MAX: usize = 1 << 17;
 /// Bytes of a realm.
 const REALM_MAX: usize = 200;
 
+/// The rows of `mode` and `connect`.
+pub(super) fn rows() -> [Row; 2] {
+    let mode = choice::<ModeWord>();
+    let doc = "http-connect makes it a [forward proxy](http_connect.md): its clients say by an HTTP \
+               CONNECT request where to go.";
+    let mode = row_of("mode", &mode, &ModeWord::Tcp, doc, Applies::Live);
+    let mut connect = Row::by_hand(
+        "connect",
+        "table",
+        "",
+        Applies::Live,
+        "Of such a proxy: below.",
+        reference("connect"),
+    )
+    .value("{}");
+    connect.table = Some("connect");
+    [mode, connect]
+}
+
 /// Reads `mode` and `connect` of a `[[forward]]`.
 pub(super) fn read(table: &mut TableReader<'_>, report: &mut Report) -> Mode {
-    let word = table.read("mode", report, |node| values::choice(node, choices::MODES));
+    let word = read_key(table, "mode", &choice::<ModeWord>(), report);
     let node = table.get("connect");
     match (word, node) {
         (Some(ModeWord::HttpConnect), Some(node)) => {
@@ -86,31 +139,86 @@ pub(super) fn read(table: &mut TableReader<'_>, report: &mut Report) -> Mode {
 }
 
 fn read_connect(node: &Node, report: &mut Report) -> HttpConnect {
-    let mut connect = HttpConnect::default();
     let Some(mut t) = TableReader::open(node, "[forward.connect]", report) else {
-        return connect;
+        return HttpConnect::default();
     };
+    let mut access = AccessRules::default();
     if let Some(node) = t.get("allow") {
-        connect.access.allow = rules("allow", node, report);
+        access.allow = rules("allow", node, report);
     }
     if let Some(node) = t.get("deny") {
-        connect.access.deny = rules("deny", node, report);
+        access.deny = rules("deny", node, report);
     }
-    connect.users = t.read("users", report, path);
-    if let Some(realm) = t.read("realm", report, realm) {
-        connect.realm = realm;
-    }
-    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let timeout = t.read("header_timeout", report, |node| {
-        values::duration(node, range, Duration::from_millis(1))
-    });
-    connect.header_timeout = timeout.unwrap_or(connect.header_timeout);
-    let size = t.read("header_max", report, |node| {
-        values::size(node, 256..=64 << 10)
-    });
-    connect.header_max = size.unwrap_or(connect.header_max);
+    let keys = HttpConnect::read(&mut t, report);
     t.close(report, &[]);
-    connect
+    HttpConnect {
+        access,
+        ..HttpConnect::fill(keys)
+    }
+}
+
+impl Mode {
+    fn word(&self) -> ModeWord {
+        match self {
+            Self::Tcp => ModeWord::Tcp,
+            Self::HttpConnect(_) => ModeWord::HttpConnect,
+        }
+    }
+
+    /// `mode =`, as TOML.
+    pub(super) fn write(&self) -> String {
+        quote(self.word().word())
+    }
+
+    /// What differs in `mode` and `connect`.
+    pub(super) fn diff(&self, new: &Self, out: &mut Vec<KeyChange>) {
+        let change = |key: &str| Compared {
+            key: key.to_owned(),
+            effect: Applies::Live,
+        };
+        change("mode").texts(Some(self.write()), Some(new.write()), out);
+        if let (Self::HttpConnect(old), Self::HttpConnect(new)) = (self, new) {
+            let ((old_allow, old_deny), (allow, deny)) = (old.lists(), new.lists());
+            change("connect.allow").texts(Some(old_allow), Some(allow), out);
+            change("connect.deny").texts(Some(old_deny), Some(deny), out);
+            Section::diff(&**old, new, "connect.", out);
+        }
+    }
+}
+
+impl HttpConnect {
+    /// `allow` and `deny`, as TOML.
+    fn lists(&self) -> (String, String) {
+        let rules = |rules: &[Rule]| list(rules.iter().map(ToString::to_string));
+        (rules(&self.access.allow), rules(&self.access.deny))
+    }
+
+    /// Every key and its value.
+    pub(super) fn pairs(&self) -> Pairs {
+        let (allow, deny) = self.lists();
+        let mut pairs = vec![("allow", allow), ("deny", deny)];
+        self.write(&mut pairs);
+        pairs
+    }
+}
+
+fn users() -> Special<PathBuf> {
+    Special {
+        read: path,
+        // A path from a configuration is UTF-8.
+        write: |path| quote(&path.to_string_lossy()),
+        words: "path",
+        schema: text_schema(),
+    }
+}
+
+fn realm_key() -> Special<String> {
+    Special {
+        read: realm,
+        write: |realm| quote(realm),
+        words: "text, up to 200 characters",
+        schema: json!({ "type": "string", "maxLength": REALM_MAX }),
+    }
 }
 
 fn rules(key: &str, node: &Node, report: &mut Report) -> Vec<Rule> {
@@ -128,10 +236,7 @@ fn rules(key: &str, node: &Node, report: &mut Report) -> Vec<Rule> {
     for node in nodes {
         match values::string(node).and_then(|text| text.parse::<Rule>().map_err(Fault::from)) {
             Ok(rule) => rules.push(rule),
-            Err(mut fault) => {
-                fault.message = format!("`{key}`: {}", fault.message);
-                report.error(&node.span, fault);
-            }
+            Err(fault) => report.error(&node.span, fault.of_key(key)),
         }
     }
     rules

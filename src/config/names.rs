@@ -3,9 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::NameSources;
-use super::raw::{Node, TableReader, Value};
+use serde_json::json;
+
+use super::kind::{Composite, Special, one_or_list, text_schema};
+use super::raw::{Node, Value};
 use super::report::{Fault, Report};
+use super::section::section;
+use super::text::{list, quote};
 use super::values;
 
 /// Where DNS servers listen (RFC 1035, section 4.2).
@@ -14,17 +18,41 @@ const DNS_PORT: u16 = 53;
 /// Servers at the most: behind so many silent ones no answer comes in time.
 const SERVERS_MAX: usize = 8;
 
-pub(super) fn read(table: &mut TableReader<'_>, names: &mut NameSources, report: &mut Report) {
-    if let Some(node) = table.get("dns_servers") {
-        names.dns_servers = servers(node, report);
-    }
-    for (key, file) in [
-        ("resolv_conf", &mut names.resolv_conf),
-        ("hosts", &mut names.hosts),
-    ] {
-        if let Some(path) = table.read(key, report, path) {
-            *file = path;
+section! {
+    /// Where names are looked up; by default as the system does.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct NameSources, WrittenNames {
+        keys {
+            /// Name servers, asked in this order, port 53 unless given: `["10.0.0.2",
+            /// "127.0.0.1:5353"]`; `[]` is those of `resolv_conf`, whose search list and options
+            /// count either way ([names](names.md)).
+            dns_servers: Vec<SocketAddr> = Vec::new(), dns_servers(), Restart;
+            /// Name servers, search list and options, as resolv.conf(5); read again when it has
+            /// changed.
+            resolv_conf: PathBuf = "/etc/resolv.conf".into(), system_path(), Restart;
+            /// Names with their addresses, as hosts(5), which go before DNS; read again when it
+            /// has changed.
+            hosts: PathBuf = "/etc/hosts".into(), system_path(), Restart;
         }
+    }
+}
+
+fn dns_servers() -> Composite<Vec<SocketAddr>> {
+    Composite {
+        read: |_, node, report| Some(servers(node, report)),
+        write: |servers| Some(list(servers.iter().map(SocketAddr::to_string))),
+        words: "list of addresses",
+        schema: one_or_list(&text_schema()),
+    }
+}
+
+fn system_path() -> Special<PathBuf> {
+    Special {
+        read: path,
+        // Read from a text or a constant, so UTF-8.
+        write: |path| quote(&path.to_string_lossy()),
+        words: "path",
+        schema: json!({ "type": "string", "pattern": "^/" }),
     }
 }
 
@@ -39,7 +67,7 @@ fn servers(node: &Node, report: &mut Report) -> Vec<SocketAddr> {
         let text = match values::string(node) {
             Ok(text) => text,
             Err(fault) => {
-                report.error(&node.span, named(fault));
+                report.error(&node.span, fault.of_key("dns_servers"));
                 continue;
             }
         };
@@ -51,7 +79,7 @@ fn servers(node: &Node, report: &mut Report) -> Vec<SocketAddr> {
                 Ok(server) => found.push(server),
                 Err(fault) => {
                     let span = node.part_span(report, offset + lead, part);
-                    report.error(&span, named(fault));
+                    report.error(&span, fault.of_key("dns_servers"));
                 }
             }
             offset += item.len() + 1;
@@ -59,15 +87,15 @@ fn servers(node: &Node, report: &mut Report) -> Vec<SocketAddr> {
     }
     if found.len() > SERVERS_MAX {
         let fault = Fault::new(format!("these are more than {SERVERS_MAX} servers"));
-        report.error(&node.span, named(fault.remedy("two or three are enough")));
+        report.error(
+            &node.span,
+            fault
+                .remedy("two or three are enough")
+                .of_key("dns_servers"),
+        );
         found.truncate(SERVERS_MAX);
     }
     found
-}
-
-fn named(mut fault: Fault) -> Fault {
-    fault.message = format!("`dns_servers`: {}", fault.message);
-    fault
 }
 
 /// `10.0.0.2`, `10.0.0.2:5353`, `::1`, `[::1]:5353`.

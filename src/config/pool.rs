@@ -1,103 +1,119 @@
-//! A pool: the servers of a forward and how they are used. `[upstream.NAME]`, or
-//! written in the forward as a table or as bare addresses.
+//! A pool: the servers of a forward and how they are used. Where pools are written
+//! (`[upstream.NAME]`, in a forward) is `upstream`'s matter.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::check::{self, Check};
-use super::raw::{Elsewhere, Entry, Node, TableReader, Value};
-use super::report::{Fault, Report, Span};
-use super::resolve::Names;
-use super::server::{Server, WrittenServer, servers};
-use super::units::format_duration;
-use super::{choices, profile, sources, values};
+use serde_json::json;
 
-/// Servers, and how sessions are spread over them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Pool {
-    /// Of `[upstream.NAME]`; `None`: it is written in the forward. Pools that
-    /// ranges of ports make from one share its name.
-    pub name: Option<String>,
-    /// The servers, in order; never empty, never all backups, never all without
-    /// weight.
-    pub servers: Vec<Server>,
-    /// Who is first for a new session.
-    pub balance: Balance,
-    /// Servers tried after the first one of a session; `None`, the default: every
-    /// other one once.
-    pub retries: Option<u8>,
-    /// No further attempt begins later than this after the accept; 30 s by
-    /// default, `Duration::MAX` for "off".
-    pub retry_timeout: Duration,
-    /// Failures within `fail_timeout` that take a server out of use for as long;
-    /// 1 by default (as nginx). 0: failures are not counted.
-    pub max_fails: u32,
-    /// See `max_fails`; 10 s by default (as nginx), 1 ms to a day.
-    pub fail_timeout: Duration,
-    /// A server that is back gets its share little by little over this time; 0,
-    /// the default: at once. At most a day.
-    pub slow_start: Duration,
-    /// Sessions that may wait, per reactor, while every server is at its
-    /// `max_connections`; 1024 by default, 0: none waits.
-    pub queue: u32,
-    /// How long they may; 5 s by default, 1 ms to a day.
-    pub queue_timeout: Duration,
-    /// How servers are probed; `None`, the default: they are not.
-    pub check: Option<Check>,
-    /// Which addresses of a name are servers.
-    pub resolve: Resolve,
-    /// A name is looked up again no sooner than this, whatever its TTL; 1 s by
-    /// default, 10 ms to a day.
-    pub ttl_min: Duration,
-    /// And no later; 5 min by default, never less than `ttl_min`, at most a week.
-    pub ttl_max: Duration,
-    /// Between attempts at the addresses of one name; 250 ms by default, 10 ms to
-    /// 2 s (RFC 8305, section 5).
-    pub attempt_delay: Duration,
-    /// Local addresses of connects, used in turn; empty, the default: the
-    /// profile's, or the kernel's choice. Every server with a literal address has
-    /// one of its family.
-    pub sources: Vec<IpAddr>,
-    /// The interface connects leave by; `None`, the default: the profile's, or
-    /// by the routes.
-    pub interface: Option<String>,
-    /// Connect from the client's own address (`IP_TRANSPARENT`, which needs
-    /// `CAP_NET_ADMIN`); no by default, never together with `sources` or `warm`.
-    pub transparent: bool,
-    /// Connected spares kept for each server and reactor; 0 by default, at most
-    /// 1024.
-    pub warm: u32,
-    /// A spare that is older is replaced; 60 s by default, 100 ms to a day.
-    pub warm_max_age: Duration,
+use super::check::{Check, CheckKey};
+use super::kind::{
+    Composite, Kind, OneOf, Optional, Special, Switch, Timeout, choice, int, one_or_list,
+    reference, text_schema, time,
+};
+use super::profile;
+use super::raw::{Node, TableReader, Value};
+use super::report::{Fault, Report};
+use super::row::{Applies, Row};
+use super::section::{Section, section};
+use super::server::{Server, WrittenServer, fail_timeout, max_fails, servers};
+use super::sources;
+use super::text::{list, quote};
+use super::units::format_duration;
+use super::values;
+use super::words::{Words, words};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+const WARM_MAX: i64 = 1024;
+
+section! {
+    /// Servers, and how sessions are spread over them.
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    pub struct Pool, PoolKeys {
+        fields {
+            /// Of `[upstream.NAME]`; `None`: it is written in the forward. Pools that
+            /// ranges of ports make from one share its name.
+            name: Option<String> = None;
+            /// The servers, in order; never empty, never all backups, never all without
+            /// weight.
+            servers: Vec<Server> = Vec::new();
+        }
+        keys {
+            /// Who is first for a new session; the policies are below.
+            balance: Balance = Balance::RoundRobin, BalanceKey(choice()), Live;
+            /// Servers tried after the first; all is every other one once.
+            retries: Option<u8> = None, retries(), Live;
+            /// No further attempt begins later than this after the accept.
+            retry_timeout: Duration = Duration::from_secs(30), Timeout, Live;
+            /// Failures within `fail_timeout` that take a server out of use for as long (1 as
+            /// nginx); 0 counts none; the only server of a pool always stays.
+            max_fails: u32 = 1, max_fails(), Live;
+            /// See `max_fails`.
+            fail_timeout: Duration = Duration::from_secs(10), fail_timeout(), Live;
+            /// A server that is back gets its share little by little over this time.
+            slow_start: Duration = Duration::ZERO, time(Duration::ZERO..=DAY), Live;
+            /// Sessions that may wait, per reactor, while every server is at its
+            /// `max_connections`.
+            queue: u32 = 1024, int(0..=1_000_000), Live;
+            /// How long they may.
+            queue_timeout: Duration = Duration::from_secs(5), time(MILLISECOND..=DAY), Live;
+            /// How servers are probed between sessions.
+            check: Option<Check> = None, CheckKey, Live;
+            /// Every address of a name is a server, or the name is one, whichever of its
+            /// addresses connects first.
+            resolve: Resolve = Resolve::All, choice(), Live;
+            /// A name is looked up again no sooner, whatever its TTL.
+            ttl_min as "resolve_ttl_min": Duration = Duration::from_secs(1),
+                time(Duration::from_millis(10)..=DAY), Live;
+            /// And no later.
+            ttl_max as "resolve_ttl_max": Duration = Duration::from_secs(300),
+                time(Duration::from_millis(10)..=WEEK), Live;
+            /// Between attempts at the addresses of one name, the first that connects wins
+            /// (RFC 8305).
+            attempt_delay: Duration = Duration::from_millis(250),
+                time(Duration::from_millis(10)..=Duration::from_secs(2)), Live;
+            /// Local addresses of connects, used in turn: each has its own ports; goes before
+            /// the profile's; every server with a literal address needs one of its family.
+            sources as "source": Vec<IpAddr> = Vec::new(), sources(), Live,
+                example "[\"10.0.0.1\", \"2001:db8::1\"]";
+            /// The interface that connects leave by.
+            interface: Option<String> = None, Optional(profile::interface()), Live,
+                shown "the profile's", example "\"eth0\"";
+            /// Connect from the client's own address: `IP_TRANSPARENT`, `CAP_NET_ADMIN`, and
+            /// routes that bring the answers back here; not together with `source` or `warm`.
+            transparent: bool = false, Switch, Live;
+            /// Connected spares kept for each server and reactor.
+            warm: u32 = 0, int(0..=WARM_MAX), Live;
+            /// A spare that is older is replaced.
+            warm_max_age: Duration = Duration::from_secs(60),
+                time(Duration::from_millis(100)..=DAY), Live;
+        }
+    }
 }
 
 impl Pool {
     /// A pool of these servers, everything else by default.
-    pub const fn new(servers: Vec<Server>) -> Self {
+    pub fn new(servers: Vec<Server>) -> Self {
         Self {
-            name: None,
             servers,
-            balance: Balance::RoundRobin,
-            retries: None,
-            retry_timeout: Duration::from_secs(30),
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            slow_start: Duration::ZERO,
-            queue: 1024,
-            queue_timeout: Duration::from_secs(5),
-            check: None,
-            resolve: Resolve::All,
-            ttl_min: Duration::from_secs(1),
-            ttl_max: Duration::from_secs(300),
-            attempt_delay: Duration::from_millis(250),
-            sources: Vec::new(),
-            interface: None,
-            transparent: false,
-            warm: 0,
-            warm_max_age: Duration::from_secs(60),
+            ..Self::default()
         }
     }
+}
+
+/// The row of `servers`, which `[defaults.upstream]` has not.
+pub(super) fn servers_row() -> Row {
+    let server = json!({ "anyOf": [text_schema(), reference("server")] });
+    Row::by_hand(
+        "servers",
+        "address, list, or tables as below",
+        "required",
+        Applies::Live,
+        "The servers, in order.",
+        one_or_list(&server),
+    )
 }
 
 /// `balance =`: which server is first for a new session. Each heeds weights, but
@@ -128,216 +144,146 @@ pub enum HashKey {
     AddressPort,
 }
 
-/// `resolve =`: which addresses of a name are servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Resolve {
-    /// Every one; the default.
-    All,
-    /// One server for the name, whichever of its addresses connects first.
-    First,
+impl Words for Balance {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Self::RoundRobin),
+        ("least_conn", Self::LeastConn),
+        ("p2c", Self::PowerOfTwo),
+        ("random", Self::Random),
+        ("hash_address", Self::Hash(HashKey::Address)),
+        ("hash_address_port", Self::Hash(HashKey::AddressPort)),
+        ("first", Self::First),
+    ];
 }
 
-/// Every key of a pool, for tables in which people look for them.
-pub(super) const KEYS: [&str; 19] = [
-    "servers",
-    "balance",
-    "retries",
-    "retry_timeout",
-    "max_fails",
-    "fail_timeout",
-    "slow_start",
-    "queue",
-    "queue_timeout",
-    "check",
-    "resolve",
-    "resolve_ttl_min",
-    "resolve_ttl_max",
-    "attempt_delay",
-    "source",
-    "interface",
-    "transparent",
-    "warm",
-    "warm_max_age",
+/// What other forwarders call these policies: the name, whose it is, and ours.
+/// nginx's `random` and `HAProxy`'s `first` and `random` are called the same here.
+pub(super) const FOREIGN_BALANCES: &[(&str, &str, &str)] = &[
+    ("random two", "nginx", "p2c"),
+    ("random two least_conn", "nginx", "p2c"),
+    ("least_time", "nginx", "least_conn"),
+    ("ip_hash", "nginx", "hash_address"),
+    ("hash", "nginx", "hash_address"),
+    ("hash $remote_addr", "nginx", "hash_address"),
+    ("hash $remote_addr consistent", "nginx", "hash_address"),
+    ("hash $binary_remote_addr", "nginx", "hash_address"),
+    (
+        "hash $binary_remote_addr consistent",
+        "nginx",
+        "hash_address",
+    ),
+    ("roundrobin", "HAProxy", "round_robin"),
+    ("static-rr", "HAProxy", "round_robin"),
+    ("leastconn", "HAProxy", "least_conn"),
+    ("source", "HAProxy", "hash_address"),
+    ("random(2)", "HAProxy", "p2c"),
+    ("least_request", "Envoy", "p2c"),
+    ("maglev", "Envoy", "hash_address"),
+    ("ring_hash", "Envoy", "hash_address"),
 ];
 
-/// Keys that every pool has for itself.
-const IN_POOLS: Elsewhere<'_> = Elsewhere {
-    keys: &["servers", "name"],
-    owner: "of a pool",
-    remedy: "such as [upstream.web] with servers = [\"10.0.0.1:443\"]",
-};
-
-/// Keys that a pool has not, and where they belong.
-const IN_SERVERS: Elsewhere<'_> = Elsewhere {
-    keys: &["address", "weight", "backup", "max_connections", "state"],
-    owner: "of a server",
-    remedy: "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
-};
-const IN_CHECKS: Elsewhere<'_> = Elsewhere {
-    keys: &[
-        "type",
-        "interval",
-        "fast_interval",
-        "timeout",
-        "rise",
-        "fall",
-        "jitter",
-        "on_down",
-        "port",
-    ],
-    owner: "of a check",
-    remedy: "such as check = { type = \"tcp\", interval = \"2s\", timeout = \"1s\" }",
-};
-
-const MILLISECOND: Duration = Duration::from_millis(1);
-const MICROSECOND: Duration = Duration::from_micros(1);
-const DAY: Duration = Duration::from_secs(86_400);
-const WARM_MAX: i64 = 1024;
-
-/// A pool as it is written: its servers may be ranges of ports.
-#[derive(Debug, Clone)]
-pub(super) struct WrittenPool {
-    pub(super) servers: Vec<WrittenServer>,
-    /// Everything but the servers.
-    rest: Pool,
+words! {
+    /// `resolve =`: which addresses of a name are servers.
+    pub enum Resolve {
+        /// Every one; the default.
+        All = "all",
+        /// One server for the name, whichever of its addresses connects first.
+        First = "first",
+    }
 }
 
-impl WrittenPool {
-    /// `[upstream.NAME]`.
-    pub(super) fn named(entry: &Entry, base: &Pool, report: &mut Report) -> Self {
-        let title = format!("[upstream.{}]", entry.key);
-        let mut pool = Self::of(Vec::new(), base);
-        if let Some(table) = TableReader::open(&entry.node, &title, report) {
-            pool.read(table, &entry.key_span, report);
-        }
-        pool.rest.name = Some(entry.key.clone());
-        pool
+/// `balance =`, which knows other forwarders' words.
+struct BalanceKey(OneOf<Balance>);
+
+impl Kind for BalanceKey {
+    type Value = Balance;
+
+    fn read(&self, key: &str, node: &Node, report: &mut Report) -> Option<Balance> {
+        read_balance(node)
+            .map_err(|fault| report.error(&node.span, fault.of_key(key)))
+            .ok()
     }
 
-    /// `upstream = { servers = … }`; `name` is what `thalweg check` prints of a
-    /// pool that has one.
-    fn inline(node: &Node, names: &Names, report: &mut Report) -> Self {
-        let mut pool = Self::of(Vec::new(), names.base_pool());
-        if let Some(mut table) = TableReader::open(node, "`upstream`", report) {
-            pool.rest.name = table.read("name", report, |node| {
-                let name = values::string(node)?;
-                check_name(name)?;
-                names.check_free(name)?;
-                Ok(name.to_owned())
-            });
-            pool.read(table, &node.span, report);
-        }
-        pool
+    fn write(&self, value: &Balance) -> Option<String> {
+        self.0.write(value)
     }
 
-    fn of(servers: Vec<WrittenServer>, base: &Pool) -> Self {
-        let rest = base.clone();
-        Self { servers, rest }
+    fn words(&self) -> String {
+        "a policy".to_owned()
     }
 
-    /// `[defaults.upstream]`: what pools start from that do not say otherwise.
-    pub(super) fn base(node: &Node, report: &mut Report) -> Pool {
-        let mut pool = Self::of(Vec::new(), &Pool::new(Vec::new()));
-        if let Some(mut table) = TableReader::open(node, "[defaults.upstream]", report) {
-            pool.read_rest(&mut table, report);
-            table.close(report, &[IN_POOLS, IN_SERVERS, IN_CHECKS]);
-        }
-        pool.rest
+    fn schema(&self) -> serde_json::Value {
+        self.0.schema()
     }
+}
 
-    /// The pool that belongs to the n-th port of a range.
-    pub(super) fn at(&self, index: usize) -> Pool {
-        Pool {
-            servers: self.servers.iter().filter_map(|it| it.at(index)).collect(),
-            ..self.rest.clone()
+fn retries() -> Special<Option<u8>> {
+    Special {
+        read: read_retries,
+        write: |retries| retries.map_or_else(|| quote("all"), |it| it.to_string()),
+        words: "0 to 255, or `\"all\"`",
+        schema: json!({ "anyOf": [
+            { "enum": ["all"] },
+            { "type": "integer", "minimum": 0, "maximum": 255 },
+        ]}),
+    }
+}
+
+fn sources() -> Composite<Vec<IpAddr>> {
+    Composite {
+        read: |_, node, report| Some(sources::read(node, report)),
+        write: |sources| Some(list(sources.iter().map(ToString::to_string))),
+        words: "IP address or list",
+        schema: one_or_list(&text_schema()),
+    }
+}
+
+/// A policy by its name here; by another forwarder's name, ours is said.
+fn read_balance(node: &Node) -> Result<Balance, Fault> {
+    if let Value::String(text) = &node.value {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let foreign = FOREIGN_BALANCES
+            .iter()
+            .find(|(name, ..)| *name == words.to_ascii_lowercase());
+        if let Some((name, owner, ours)) = foreign {
+            let fault = Fault::new(format!("\"{name}\" is what {owner} calls it"));
+            return Err(fault.remedy(format!("write \"{ours}\"")));
         }
     }
+    values::choice(node, Balance::WORDS)
+}
 
-    /// What holds for the pool whatever the port.
-    pub(super) fn rest(&self) -> &Pool {
-        &self.rest
-    }
-
-    fn read(&mut self, mut table: TableReader<'_>, place: &Span, report: &mut Report) {
-        let t = &mut table;
-        if let Some(node) = t.get("servers") {
-            self.servers = whole_servers("servers", node, report);
-        } else {
-            let fault = Fault::new(format!("{} has no `servers`", t.title()));
-            let remedy = "such as servers = [\"10.0.0.1:443\", \"10.0.0.2:443\"]";
-            report.consequence(place, fault.remedy(remedy));
+/// A number, or `"all"`: every other server once.
+fn read_retries(node: &Node) -> Result<Option<u8>, Fault> {
+    match &node.value {
+        Value::String(text) if text == "all" => Ok(None),
+        Value::String(text) if text.parse::<u8>().is_err() => {
+            let fault = Fault::new("this must be a number or \"all\"");
+            Err(fault.remedy("\"all\" is every other server once"))
         }
-        self.read_rest(t, report);
-        table.close(report, &[IN_SERVERS, IN_CHECKS]);
-    }
-
-    /// Every key but the servers.
-    fn read_rest(&mut self, t: &mut TableReader<'_>, report: &mut Report) {
-        let pool = &mut self.rest;
-        read_policy(t, pool, report);
-        read_failing(t, pool, report);
-        if let Some(node) = t.get("check") {
-            pool.check = check::read(node, report);
-        }
-        read_names(t, pool, report);
-        read_local(t, pool, &self.servers, report);
+        _ => values::integer(node, 0..=255).map(Some),
     }
 }
 
-/// Sets what is written; what is not, or is wrong, keeps its default.
-fn set<T>(target: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *target = value;
+/// The keys of a pool but its servers, and how they fit together; `servers` are those
+/// that are known already. Errors have been reported.
+pub(super) fn read_keys(
+    t: &mut TableReader<'_>,
+    base: &PoolKeys,
+    servers: &[WrittenServer],
+    report: &mut Report,
+) -> PoolKeys {
+    let keys = Pool::merge(Pool::read(t, report), base);
+    let pool = Pool::fill(keys.clone());
+    refuse_backward_ttl(t, &pool, report);
+    sources::check_families(&pool.sources, servers, report);
+    if pool.transparent {
+        refuse_beside_transparent(t, &pool, report);
     }
+    keys
 }
 
-/// Who is picked, and who waits.
-fn read_policy(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
-    set(&mut pool.balance, t.read("balance", report, balance));
-    let start = |n: &Node| values::duration(n, Duration::ZERO..=DAY, MICROSECOND);
-    set(&mut pool.slow_start, t.read("slow_start", report, start));
-    let queue = |n: &Node| values::integer(n, 0..=1_000_000);
-    set(&mut pool.queue, t.read("queue", report, queue));
-    let wait = |n: &Node| values::duration(n, MILLISECOND..=DAY, MICROSECOND);
-    set(
-        &mut pool.queue_timeout,
-        t.read("queue_timeout", report, wait),
-    );
-}
-
-/// What a failure leads to.
-fn read_failing(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
-    set(&mut pool.retries, t.read("retries", report, retries));
-    let timeout = t.read("retry_timeout", report, values::timeout);
-    set(&mut pool.retry_timeout, timeout);
-    set(&mut pool.max_fails, t.read("max_fails", report, max_fails));
-    let timeout = t.read("fail_timeout", report, fail_timeout);
-    set(&mut pool.fail_timeout, timeout);
-}
-
-pub(super) fn max_fails(node: &Node) -> Result<u32, Fault> {
-    values::integer(node, 0..=i64::from(u32::MAX))
-}
-
-pub(super) fn fail_timeout(node: &Node) -> Result<Duration, Fault> {
-    values::duration(node, MILLISECOND..=DAY, MICROSECOND)
-}
-
-/// Names and their addresses.
-fn read_names(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
-    const WEEK: Duration = Duration::from_secs(7 * 86_400);
-    let resolve = t.read("resolve", report, |n| values::choice(n, choices::RESOLVES));
-    set(&mut pool.resolve, resolve);
-    let time = |most| {
-        let range: RangeInclusive<Duration> = MILLISECOND * 10..=most;
-        move |n: &Node| values::duration(n, range, MICROSECOND)
-    };
-    let (min, max) = (
-        t.read("resolve_ttl_min", report, time(DAY)),
-        t.read("resolve_ttl_max", report, time(WEEK)),
-    );
-    set(&mut pool.ttl_min, min);
-    set(&mut pool.ttl_max, max);
+fn refuse_backward_ttl(t: &mut TableReader<'_>, pool: &Pool, report: &mut Report) {
     let written = t.get("resolve_ttl_max").or(t.get("resolve_ttl_min"));
     if let (true, Some(node)) = (pool.ttl_min > pool.ttl_max, written) {
         let fault = Fault::new(format!(
@@ -347,37 +293,9 @@ fn read_names(t: &mut TableReader<'_>, pool: &mut Pool, report: &mut Report) {
         ));
         report.error(&node.span, fault.remedy("lower the one or raise the other"));
     }
-    let delay = t.read("attempt_delay", report, |n| {
-        values::duration(n, MILLISECOND * 10..=Duration::from_secs(2), MICROSECOND)
-    });
-    set(&mut pool.attempt_delay, delay);
 }
 
-/// The near end of connects, and spares.
-fn read_local(
-    t: &mut TableReader<'_>,
-    pool: &mut Pool,
-    servers: &[WrittenServer],
-    report: &mut Report,
-) {
-    if let Some(node) = t.get("source") {
-        pool.sources = sources::read(node, report);
-    }
-    if let Some(interface) = t.read("interface", report, profile::interface) {
-        pool.interface = Some(interface);
-    }
-    let transparent = t.read("transparent", report, values::boolean);
-    set(&mut pool.transparent, transparent);
-    set(
-        &mut pool.warm,
-        t.read("warm", report, |n| values::integer(n, 0..=WARM_MAX)),
-    );
-    let age = |n: &Node| values::duration(n, MILLISECOND * 100..=DAY, MICROSECOND);
-    set(&mut pool.warm_max_age, t.read("warm_max_age", report, age));
-    sources::check_families(&pool.sources, servers, report);
-    if !pool.transparent {
-        return;
-    }
+fn refuse_beside_transparent(t: &mut TableReader<'_>, pool: &Pool, report: &mut Report) {
     let switch = t.get("transparent");
     let place = t.get("source").or(switch);
     if let (false, Some(node)) = (pool.sources.is_empty(), place) {
@@ -393,38 +311,11 @@ fn read_local(
     }
 }
 
-/// A policy by its name here; by another forwarder's name, ours is said.
-fn balance(node: &Node) -> Result<Balance, Fault> {
-    if let Value::String(text) = &node.value {
-        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let foreign = choices::FOREIGN_BALANCES
-            .iter()
-            .find(|(name, ..)| *name == words.to_ascii_lowercase());
-        if let Some((name, owner, ours)) = foreign {
-            let fault = Fault::new(format!("\"{name}\" is what {owner} calls it"));
-            return Err(fault.remedy(format!("write \"{ours}\"")));
-        }
-    }
-    values::choice(node, choices::BALANCES)
-}
-
-/// A number, or `"all"`: every other server once.
-fn retries(node: &Node) -> Result<Option<u8>, Fault> {
-    match &node.value {
-        Value::String(text) if text == "all" => Ok(None),
-        Value::String(text) if text.parse::<u8>().is_err() => {
-            let fault = Fault::new("this must be a number or \"all\"");
-            Err(fault.remedy("\"all\" is every other server once"))
-        }
-        _ => values::integer(node, 0..=255).map(Some),
-    }
-}
-
 /// The servers of a pool, and what must hold for all of them together. A list of
 /// which a part is wrong is not judged as a whole: that part may be what is missing.
-fn whole_servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+pub(super) fn whole_servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
     let errors = report.count();
-    let servers = servers(key, node, report);
+    let servers = servers(key, node, &Pool::names(), report);
     if servers.is_empty() || report.count() > errors {
         return servers;
     }
@@ -453,27 +344,9 @@ pub(super) fn check_name(name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// `upstream =` of a forward: a pool's name, a pool, or servers. Without servers
-/// where it is wrong, which has been reported.
-pub(super) fn upstream(node: &Node, names: &mut Names, report: &mut Report) -> WrittenPool {
-    match &node.value {
-        Value::String(text) if !text.is_empty() && !text.contains([':', ',']) => {
-            match names.pool(text) {
-                Ok(pool) => pool.clone(),
-                Err(mut fault) => {
-                    fault.message = format!("`upstream`: {}", fault.message);
-                    report.consequence(&node.span, fault);
-                    WrittenPool::of(Vec::new(), names.base_pool())
-                }
-            }
-        }
-        // A single server as a table was read before pools could be.
-        Value::Table(_) if node.entry("address").is_none() => {
-            WrittenPool::inline(node, names, report)
-        }
-        _ => {
-            let servers = whole_servers("upstream", node, report);
-            WrittenPool::of(servers, names.base_pool())
-        }
-    }
+/// Every key of a pool, for tables in which people look for them.
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names = vec!["servers"];
+    names.extend(Pool::names());
+    names
 }

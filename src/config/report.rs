@@ -175,6 +175,12 @@ impl Fault {
         self.remedy = Some(remedy.into());
         self
     }
+
+    /// With the key that has the value in front.
+    pub(super) fn of_key(mut self, key: &str) -> Self {
+        self.message = format!("`{key}`: {}", self.message);
+        self
+    }
 }
 
 /// Whether a source is a file, whose places are lines and columns, or an argument.

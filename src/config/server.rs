@@ -3,58 +3,83 @@
 use std::time::Duration;
 
 use super::addresses::{self, Use, Written};
+use super::kind::{Int, Limit, Optional, Switch, Time, choice, int, text_schema, time};
 use super::raw::{Elsewhere, Node, TableReader, Value};
 use super::report::{Fault, Report};
-use super::values::{self, Limit};
-use super::{choices, pool};
+use super::row::{Applies, Row};
+use super::section::{Section, section};
+use super::words::words;
 use crate::net::address::Address;
 
-/// One server of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Server {
-    /// Where it is; never [`Address::Any`]. A name or SRV records may stand for
-    /// several servers, each of which has what else is said here.
-    pub address: Address,
-    /// Its share of new sessions beside the others' weights; 1 by default, 0 to
-    /// 1000. With 0 it gets none.
-    pub weight: u32,
-    /// Used only while no other server of the pool can be; no by default.
-    pub backup: bool,
-    /// Sessions at the most over all reactors; `None`, the default: no limit of
-    /// its own.
-    pub max_connections: Option<u32>,
-    /// What an operator wants of it.
-    pub state: AdminState,
-    /// Instead of the pool's; `None`: the pool's.
-    pub max_fails: Option<u32>,
-    /// Instead of the pool's; `None`: the pool's.
-    pub fail_timeout: Option<Duration>,
-}
-
-impl Server {
-    /// A server with every default.
-    pub const fn new(address: Address) -> Self {
-        Self {
-            address,
-            weight: 1,
-            backup: false,
-            max_connections: None,
-            state: AdminState::Active,
-            max_fails: None,
-            fail_timeout: None,
+section! {
+    /// One server of a pool.
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    pub struct Server, ServerKeys {
+        fields {
+            /// Where it is; never [`Address::Any`]. A name or SRV records may stand for
+            /// several servers, each of which has what else is said here.
+            address: Address = Address::Any { port: 0 };
+        }
+        hand vec![
+            Row::by_hand(
+                "address",
+                "address",
+                "required",
+                Applies::Live,
+                "Where it is.",
+                text_schema(),
+            )
+            .example("\"10.0.0.2:443\""),
+        ];
+        keys {
+            /// Its share beside the others' weights; with 0 it gets none.
+            weight: u32 = 1, int(0..=WEIGHT_MAX), Live;
+            /// Used only while no other server can be.
+            backup: bool = false, Switch, Live;
+            /// Sessions at the most over all reactors; auto is no limit of its own.
+            max_connections: Option<u32> = None, Limit, Live;
+            /// drain: it keeps its sessions and gets no new ones; maintenance: likewise, and it is
+            /// not checked.
+            state: AdminState = AdminState::Active, choice(), Live;
+            /// As for the pool.
+            max_fails: Option<u32> = None, Optional(max_fails()), Live,
+                shown "the pool's", example "3";
+            /// As for the pool.
+            fail_timeout: Option<Duration> = None, Optional(fail_timeout()), Live,
+                shown "the pool's", example "\"30s\"";
         }
     }
 }
 
-/// `state =`, what an operator wants of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AdminState {
-    /// It takes sessions; the default.
-    Active,
-    /// It keeps the sessions it has, takes no new ones, and is still checked.
-    Drain,
-    /// Likewise, and it is not checked either.
-    Maintenance,
+impl Server {
+    /// A server with every default.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            ..Self::default()
+        }
+    }
+}
+
+words! {
+    /// `state =`, what an operator wants of a server.
+    pub enum AdminState {
+        /// It takes sessions; the default.
+        Active = "active",
+        /// It keeps the sessions it has, takes no new ones, and is still checked.
+        Drain = "drain",
+        /// Likewise, and it is not checked either.
+        Maintenance = "maintenance",
+    }
+}
+
+/// Failures within the time of `fail_timeout`.
+pub(super) fn max_fails() -> Int<u32> {
+    int(0..=i64::from(u32::MAX))
+}
+
+pub(super) fn fail_timeout() -> Time {
+    time(Duration::from_millis(1)..=Duration::from_secs(86_400))
 }
 
 /// The largest weight. Slots of a table of hashes are shared out by weight, and
@@ -91,37 +116,47 @@ impl WrittenServer {
 }
 
 /// Servers: a string, several with commas, a table, or a list of strings and tables.
-pub(super) fn servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+/// `pool_keys` are those of a pool, which people write beside an address.
+pub(super) fn servers(
+    key: &str,
+    node: &Node,
+    pool_keys: &[&str],
+    report: &mut Report,
+) -> Vec<WrittenServer> {
     let mut found = Vec::new();
     match &node.value {
         Value::Array(nodes) => {
             addresses::refuse_empty(key, node, nodes, report);
             for node in nodes {
-                found.extend(one(key, node, report));
+                found.extend(one(key, node, pool_keys, report));
             }
         }
-        _ => found.extend(one(key, node, report)),
+        _ => found.extend(one(key, node, pool_keys, report)),
     }
     found
 }
 
-fn one(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+fn one(key: &str, node: &Node, pool_keys: &[&str], report: &mut Report) -> Vec<WrittenServer> {
     if let Value::Table(_) = &node.value {
-        return server_table(key, node, report);
+        return server_table(key, node, pool_keys, report);
     }
     let found = addresses::text(key, node, Use::Server, report);
     found.into_iter().map(WrittenServer::new).collect()
 }
 
 /// `{ address = "10.0.0.1:443", weight = 2 }`.
-fn server_table(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
+fn server_table(
+    key: &str,
+    node: &Node,
+    pool_keys: &[&str],
+    report: &mut Report,
+) -> Vec<WrittenServer> {
     let title = format!("a server of `{key}`");
     let Some(mut table) = TableReader::open(node, title, report) else {
         return Vec::new();
     };
-    let t = &mut table;
     let mut found = Vec::new();
-    if let Some(node) = t.get("address") {
+    if let Some(node) = table.get("address") {
         let written = addresses::text("address", node, Use::Server, report);
         found.extend(written.into_iter().map(WrittenServer::new));
     } else {
@@ -129,30 +164,17 @@ fn server_table(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServe
         let remedy = "such as { address = \"10.0.0.1:443\" }";
         report.consequence(&node.span, fault.remedy(remedy));
     }
-    let weight = t.read("weight", report, |n| values::integer(n, 0..=WEIGHT_MAX));
-    let backup = t.read("backup", report, values::boolean);
-    let max_connections = t.read("max_connections", report, values::connections);
-    let state = t.read("state", report, |n| {
-        values::choice(n, choices::ADMIN_STATES)
-    });
-    let max_fails = t.read("max_fails", report, pool::max_fails);
-    let fail_timeout = t.read("fail_timeout", report, pool::fail_timeout);
-    for server in found.iter_mut().map(|written| &mut written.server) {
-        server.weight = weight.unwrap_or(server.weight);
-        server.backup = backup.unwrap_or(server.backup);
-        server.max_connections = max_connections.and_then(Limit::count);
-        server.state = state.unwrap_or(server.state);
-        server.max_fails = max_fails;
-        server.fail_timeout = fail_timeout;
+    let keys = Server::read(&mut table, report);
+    for written in &mut found {
+        written.server = Server {
+            address: written.server.address.clone(),
+            ..Server::fill(keys.clone())
+        };
     }
-    let pools: Vec<_> = pool::KEYS
-        .into_iter()
-        .filter(|key| *key != "servers")
-        .collect();
     table.close(
         report,
         &[Elsewhere {
-            keys: &pools,
+            keys: pool_keys,
             owner: "of a pool",
             remedy: "write it beside `servers`, for all of them",
         }],

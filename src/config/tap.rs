@@ -7,43 +7,60 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde_json::{Value as Json, json};
 
-use super::choices::{TAP_DIRECTIONS, TAP_FORMATS};
+use super::kind::{
+    Compared, Composite, Kind, Optional, Special, Switch, choice, int, one_or_list, reference,
+    size, text_schema,
+};
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report, Span, nearest};
+use super::row::{Applies, KeyChange, Pairs, Row};
+use super::section::{Section, section, table};
+use super::text::{inline, list, quote};
 use super::values;
+use super::words::words;
 use crate::net::network;
 use crate::relay::Direction;
 
-/// A tap with every default filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tap {
-    /// How chunks look.
-    pub format: TapFormat,
-    /// Where they go.
-    pub to: TapTarget,
-    /// Bytes shown of each session, both directions together; 64 KiB by default.
-    /// From then on the session may splice again.
-    pub max_bytes_per_session: u64,
-    /// Which sessions, and which of their directions.
-    pub filter: TapFilter,
-    /// When a file is begun anew; `None`: never.
-    pub rotate: Option<Rotate>,
-    /// Whether values of `Authorization`, `Cookie` and their like are shown.
-    pub unmask: bool,
+section! {
+    /// What of a forward's traffic is shown, with every default filled in.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Tap, TapKeys {
+        keys {
+            /// How it looks.
+            format: TapFormat = TapFormat::Hex, choice(), Live,
+                shown "required", example "\"http\"";
+            /// Where it goes; text is appended to a file, packets begin it anew; a path needs a
+            /// slash, packets a file.
+            to: TapTarget = TapTarget::Stderr, tap_target(), Live,
+                example "\"/var/log/thalweg.tap\"";
+            /// Shown of each session, both directions together; from then on it may splice.
+            max_bytes_per_session: u64 = 64 << 10, size(1..=1 << 50), Live;
+            /// Whose sessions, and which way.
+            filter: TapFilter = TapFilter::default(), table("filter"), Live,
+                shown "all of it";
+            /// When a file is begun anew.
+            rotate: Option<Rotate> = None, RotateKey, Live, shown "never";
+            /// Whether `text` and `http` show the values of `Authorization`,
+            /// `Proxy-Authorization`, `Cookie` and `Set-Cookie`.
+            unmask: bool = false, Switch, Live;
+        }
+    }
 }
 
-/// `format =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TapFormat {
-    /// Hexadecimal and ASCII, 16 bytes a line.
-    Hex,
-    /// Lines of text, with what is not printable escaped.
-    Text,
-    /// HTTP/1, HTTP/2, gRPC and TLS records, decoded.
-    Http,
-    /// Packets for Wireshark, made up from the streams.
-    Pcapng,
+words! {
+    /// `format =`.
+    pub enum TapFormat {
+        /// Hexadecimal and ASCII, 16 bytes a line.
+        Hex = "hex",
+        /// Lines of text, with what is not printable escaped.
+        Text = "text",
+        /// HTTP/1, HTTP/2, gRPC and TLS records, decoded.
+        Http = "http",
+        /// Packets for Wireshark, made up from the streams.
+        Pcapng = "pcapng",
+    }
 }
 
 /// `to =`.
@@ -65,37 +82,33 @@ impl fmt::Display for TapTarget {
     }
 }
 
-/// `filter =`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TapFilter {
-    /// Clients whose sessions are tapped, an IPv4-mapped address as IPv4; empty: all
-    /// of them.
-    pub client: Vec<IpNet>,
-    /// Which way.
-    pub direction: TapDirection,
-    /// Of so many sessions, so many.
-    pub sample: Sample,
-}
-
-impl Default for TapFilter {
-    fn default() -> Self {
-        Self {
-            client: Vec::new(),
-            direction: TapDirection::Both,
-            sample: Sample { part: 1, of: 1 },
+section! {
+    /// `filter =`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TapFilter, FilterKeys {
+        keys {
+            /// Clients whose sessions are tapped, an IPv4-mapped address as IPv4; a unix socket
+            /// is in no network.
+            client: Vec<IpNet> = Vec::new(), clients(), Live,
+                shown "everybody", example "[\"10.0.0.0/8\", \"2001:db8::/32\"]";
+            /// From clients, to clients.
+            direction: TapDirection = TapDirection::Both, choice(), Live;
+            /// Of so many sessions of a reactor so many, evenly; always the first.
+            sample: Sample = Sample { part: 1, of: 1 }, sample_key(), Live, example "\"1/100\"";
         }
     }
 }
 
-/// `direction =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TapDirection {
-    /// From clients to upstreams.
-    Up,
-    /// From upstreams to clients.
-    Down,
-    /// Both ways.
-    Both,
+words! {
+    /// `direction =`.
+    pub enum TapDirection {
+        /// From clients to upstreams.
+        Up = "up",
+        /// From upstreams to clients.
+        Down = "down",
+        /// Both ways.
+        Both = "both",
+    }
 }
 
 impl TapDirection {
@@ -133,31 +146,28 @@ impl fmt::Display for Sample {
     }
 }
 
-/// `rotate =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotate {
-    /// A file that has reached this many bytes is renamed, and a new one begun.
-    pub size: u64,
-    /// Renamed files that are kept: `FILE.1` is the latest.
-    pub keep: u16,
+section! {
+    /// `rotate =`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Rotate, RotateKeys {
+        keys {
+            /// No file grows beyond it, but for a chunk that is larger by itself.
+            size: u64 = 1 << 50, size(4 << 10..=1 << 50), Live,
+                shown "required", example "\"100MiB\"";
+            /// Files that are kept: `FILE.1` is the latest.
+            keep: u16 = 5, int(1..=1000), Live;
+        }
+    }
 }
 
-const MAX_BYTES_DEFAULT: u64 = 64 << 10;
-const KEEP_DEFAULT: u16 = 5;
-
-/// A `tap` as written; `None` is not written.
+/// A `tap` as written.
 #[derive(Debug, Clone)]
 pub(super) struct TapSettings {
     off: bool,
     /// Something in it was reported already: what does not fit together may be its
     /// echo.
     broken: bool,
-    format: Option<TapFormat>,
-    to: Option<TapTarget>,
-    max_bytes_per_session: Option<u64>,
-    filter: Option<TapFilter>,
-    rotate: Option<Rotate>,
-    unmask: Option<bool>,
+    keys: TapKeys,
     span: Span,
 }
 
@@ -165,20 +175,15 @@ impl TapSettings {
     /// The `tap` of a table, if it has one.
     pub(super) fn read(t: &mut TableReader<'_>, report: &mut Report) -> Option<Self> {
         let node = t.get("tap")?;
-        let nothing = Self {
+        let off = Self {
             off: true,
             broken: false,
-            format: None,
-            to: None,
-            max_bytes_per_session: None,
-            filter: None,
-            rotate: None,
-            unmask: None,
+            keys: TapKeys::default(),
             span: node.span.clone(),
         };
         match &node.value {
-            Value::Boolean(false) => return Some(nothing),
-            Value::String(text) if text == "off" => return Some(nothing),
+            Value::Boolean(false) => return Some(off),
+            Value::String(text) if text == "off" => return Some(off),
             Value::Table(_) => {}
             _ => {
                 let fault = Fault::new(format!("`tap` must be a table, not {}", node.kind()));
@@ -188,26 +193,16 @@ impl TapSettings {
             }
         }
         let mut table = TableReader::open(node, "`tap`", report)?;
-        let t = &mut table;
-        let format = t.read("format", report, |n| values::choice(n, TAP_FORMATS));
-        let to = t.read("to", report, target);
-        let broken =
-            format.is_none() && t.get("format").is_some() || to.is_none() && t.get("to").is_some();
-        let settings = Self {
+        let keys = Tap::read(&mut table, report);
+        let broken = keys.format.is_none() && table.get("format").is_some()
+            || keys.to.is_none() && table.get("to").is_some();
+        table.close(report, &[]);
+        Some(Self {
             off: false,
             broken,
-            format,
-            to,
-            max_bytes_per_session: t.read("max_bytes_per_session", report, |n| {
-                values::size(n, 1..=1 << 50)
-            }),
-            filter: t.get("filter").and_then(|node| filter(node, report)),
-            rotate: t.get("rotate").and_then(|node| rotate(node, report)),
-            unmask: t.read("unmask", report, values::boolean),
-            ..nothing
-        };
-        table.close(report, &[]);
-        Some(settings)
+            keys,
+            ..off
+        })
     }
 
     /// What is written here, or else in `defaults`.
@@ -218,52 +213,34 @@ impl TapSettings {
         Self {
             off: self.off,
             broken: self.broken || defaults.broken,
-            format: self.format.or(defaults.format),
-            to: self.to.or_else(|| defaults.to.clone()),
-            max_bytes_per_session: self
-                .max_bytes_per_session
-                .or(defaults.max_bytes_per_session),
-            filter: self.filter.or_else(|| defaults.filter.clone()),
-            rotate: self.rotate.or(defaults.rotate),
-            unmask: self.unmask.or(defaults.unmask),
+            keys: Tap::merge(self.keys, &defaults.keys),
             span: self.span,
         }
     }
 
     /// The tap that it is, if all of it fits together.
     fn finish(&self, report: &mut Report) -> Option<Tap> {
-        let Some(format) = self.format else {
+        let tap = Tap::fill(self.keys.clone());
+        if self.keys.format.is_none() {
             let fault = Fault::new("this tap has no `format`");
             let remedy = "write format = \"hex\", \"text\", \"http\" or \"pcapng\"";
             report.consequence(&self.span, fault.remedy(remedy));
             return None;
-        };
-        let to = self.to.clone().unwrap_or(TapTarget::Stderr);
-        if to == TapTarget::Stderr {
-            let fault = match (format, self.rotate) {
+        }
+        if tap.to == TapTarget::Stderr {
+            let fault = match (tap.format, tap.rotate) {
                 (TapFormat::Pcapng, _) => {
                     Fault::new("a tap with format \"pcapng\" is no text: it needs a file")
                         .remedy("add to = \"./tap.pcapng\"")
                 }
                 (_, Some(_)) => Fault::new("standard error cannot be rotated")
                     .remedy("add to = \"./tap.log\", or remove `rotate`"),
-                _ => return Some(self.with(format, to)),
+                _ => return Some(tap),
             };
             report.consequence(&self.span, fault);
             return None;
         }
-        Some(self.with(format, to))
-    }
-
-    fn with(&self, format: TapFormat, to: TapTarget) -> Tap {
-        Tap {
-            format,
-            to,
-            max_bytes_per_session: self.max_bytes_per_session.unwrap_or(MAX_BYTES_DEFAULT),
-            filter: self.filter.clone().unwrap_or_default(),
-            rotate: self.rotate,
-            unmask: self.unmask.unwrap_or(false),
-        }
+        Some(tap)
     }
 }
 
@@ -330,21 +307,39 @@ fn target(node: &Node) -> Result<TapTarget, Fault> {
     }
 }
 
-fn filter(node: &Node, report: &mut Report) -> Option<TapFilter> {
-    let mut table = TableReader::open(node, "`filter`", report)?;
-    let t = &mut table;
-    let default = TapFilter::default();
-    let filter = TapFilter {
-        client: t
-            .get("client")
-            .map_or_else(Vec::new, |node| networks(node, report)),
-        direction: t
-            .read("direction", report, |n| values::choice(n, TAP_DIRECTIONS))
-            .unwrap_or(default.direction),
-        sample: t.read("sample", report, sample).unwrap_or(default.sample),
-    };
-    table.close(report, &[]);
-    Some(filter)
+fn tap_target() -> Special<TapTarget> {
+    Special {
+        read: target,
+        write: |to| match to {
+            TapTarget::Stderr => quote("stderr"),
+            // A path from a configuration is UTF-8.
+            TapTarget::File(path) => quote(&path.to_string_lossy()),
+        },
+        words: "`\"stderr\"`, a path",
+        schema: text_schema(),
+    }
+}
+
+fn clients() -> Composite<Vec<IpNet>> {
+    Composite {
+        read: |_, node, report| Some(networks(node, report)),
+        write: |networks| {
+            let list = list(networks.iter().map(ToString::to_string));
+            // An empty one would tap nobody.
+            (!networks.is_empty()).then_some(list)
+        },
+        words: "network or list, such as `\"10.0.0.0/8\"`",
+        schema: one_or_list(&text_schema()),
+    }
+}
+
+fn sample_key() -> Special<Sample> {
+    Special {
+        read: sample,
+        write: |sample| quote(&sample.to_string()),
+        words: "part, such as `\"1/100\"`",
+        schema: json!({ "type": "string", "pattern": "^[0-9]+/[0-9]+$" }),
+    }
 }
 
 /// One network or a list of them; every wrong one is reported.
@@ -365,10 +360,7 @@ fn networks(node: &Node, report: &mut Report) -> Vec<IpNet> {
     for node in nodes {
         match network(node) {
             Ok(network) => found.push(network),
-            Err(mut fault) => {
-                fault.message = format!("`client`: {}", fault.message);
-                report.error(&node.span, fault);
-            }
+            Err(fault) => report.error(&node.span, fault.of_key("client")),
         }
     }
     found
@@ -402,19 +394,86 @@ fn sample(node: &Node) -> Result<Sample, Fault> {
 /// One session in a million is few enough.
 const SAMPLE_MAX: u32 = 1_000_000;
 
-fn rotate(node: &Node, report: &mut Report) -> Option<Rotate> {
-    let mut table = TableReader::open(node, "`rotate`", report)?;
-    let t = &mut table;
-    let size = t.read("size", report, |n| values::size(n, 4 << 10..=1 << 50));
-    let missing = t.get("size").is_none();
-    let keep = t.read("keep", report, |n| values::integer(n, 1..=1000));
-    table.close(report, &[]);
-    if missing {
-        let fault = Fault::new("`rotate` has no `size`");
-        report.consequence(&node.span, fault.remedy("such as size = \"100MiB\""));
+/// `rotate =`, a table that has no use without its `size`.
+struct RotateKey;
+
+impl Kind for RotateKey {
+    type Value = Option<Rotate>;
+
+    fn read(&self, _key: &str, node: &Node, report: &mut Report) -> Option<Option<Rotate>> {
+        let mut table = TableReader::open(node, "`rotate`", report)?;
+        let keys = Rotate::read(&mut table, report);
+        let missing = table.get("size").is_none();
+        table.close(report, &[]);
+        if missing {
+            let fault = Fault::new("`rotate` has no `size`");
+            report.consequence(&node.span, fault.remedy("such as size = \"100MiB\""));
+        }
+        keys.size?;
+        Some(Some(Rotate::fill(keys)))
     }
-    Some(Rotate {
-        size: size?,
-        keep: keep.unwrap_or(KEEP_DEFAULT),
-    })
+
+    fn write(&self, value: &Option<Rotate>) -> Option<String> {
+        table::<Rotate>("rotate").write(value.as_ref()?)
+    }
+
+    fn words(&self) -> String {
+        "table".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        reference("rotate")
+    }
+
+    fn table(&self) -> Option<&'static str> {
+        Some("rotate")
+    }
+
+    fn diff(
+        &self,
+        change: Compared,
+        old: &Option<Rotate>,
+        new: &Option<Rotate>,
+        out: &mut Vec<KeyChange>,
+    ) {
+        Optional(table::<Rotate>("rotate")).diff(change, old, new, out);
+    }
+}
+
+/// `tap =`: its row, and what differs; it is read by hand, because a forward takes the
+/// keys that it does not write from `[defaults]`.
+pub(super) struct TapKey;
+
+impl TapKey {
+    pub(super) fn row() -> Row {
+        let mut row = Row::by_hand(
+            "tap",
+            "table, `\"off\"`",
+            "",
+            Applies::Live,
+            "Shows what flows; see below and [tap.md](tap.md).",
+            json!({ "anyOf": [{ "enum": ["off", false] }, reference("tap")] }),
+        )
+        .value("\"off\"");
+        row.table = Some("tap");
+        row
+    }
+
+    pub(super) fn write(tap: Option<&Tap>) -> String {
+        let Some(tap) = tap else { return quote("off") };
+        let mut pairs = Pairs::new();
+        tap.write(&mut pairs);
+        inline(&pairs)
+    }
+
+    pub(super) fn diff(old: Option<&Tap>, new: Option<&Tap>, out: &mut Vec<KeyChange>) {
+        if let (Some(old), Some(new)) = (old, new) {
+            return old.diff(new, "tap.", out);
+        }
+        let change = Compared {
+            key: "tap".to_owned(),
+            effect: Applies::Live,
+        };
+        change.texts(Some(Self::write(old)), Some(Self::write(new)), out);
+    }
 }

@@ -201,29 +201,14 @@ pub(super) fn rate(node: &Node) -> Result<u64, Fault> {
     }
 }
 
-/// A limit on connections as written; `"auto"` is none of its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Limit {
-    Auto,
-    Count(u32),
-}
-
-impl Limit {
-    pub(super) fn count(self) -> Option<u32> {
-        match self {
-            Self::Auto => None,
-            Self::Count(count) => Some(count),
-        }
-    }
-}
-
-pub(super) fn connections(node: &Node) -> Result<Limit, Fault> {
+/// A limit on connections; `"auto"` is none of its own.
+pub(super) fn connections(node: &Node) -> Result<Option<u32>, Fault> {
     match &node.value {
-        Value::String(text) if text == "auto" => Ok(Limit::Auto),
+        Value::String(text) if text == "auto" => Ok(None),
         Value::String(text) if text.parse::<u32>().is_err() => {
             Err(Fault::new("this must be a number or \"auto\"").remedy("such as 10000"))
         }
-        _ => integer(node, 1..=i64::from(u32::MAX)).map(Limit::Count),
+        _ => integer(node, 1..=i64::from(u32::MAX)).map(Some),
     }
 }
 

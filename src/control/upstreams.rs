@@ -8,10 +8,10 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::balance::Policy;
@@ -22,7 +22,7 @@ use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::reactor::UpstreamSetup;
-use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
@@ -37,6 +37,8 @@ pub(super) struct Upstreams {
     pools: Mutex<Vec<Pool>>,
     wires: Mutex<Vec<Wire>>,
     checker: Mutex<Option<Checker>>,
+    /// The time zero of the reactors, once they run.
+    origin: OnceLock<Instant>,
 }
 
 /// A pool at work.
@@ -72,13 +74,15 @@ fn weight(configured: u32, record: u16) -> u32 {
 }
 
 fn empty_set(config: &config::Pool) -> Arc<ServerSet> {
-    let set = ServerSet::new(
-        Vec::new(),
-        policy(config),
-        config.resolve,
-        config.slow_start,
-    );
-    Arc::new(set)
+    Arc::new(ServerSet::new(Vec::new(), &rules(config), None, Time::ZERO))
+}
+
+const fn rules(config: &config::Pool) -> SetRules {
+    SetRules {
+        policy: policy(config),
+        resolve: config.resolve,
+        slow_start: config.slow_start,
+    }
 }
 
 const fn policy(config: &config::Pool) -> Policy {
@@ -118,7 +122,7 @@ impl Pool {
                 .collect(),
             check: check.map(|check| (Arc::new(check), plan.check_options())),
         };
-        pool.rebuild();
+        pool.rebuild(Time::ZERO);
         pool
     }
 
@@ -144,7 +148,7 @@ impl Pool {
     }
 
     /// The servers as they are known now.
-    fn rebuild(&mut self) {
+    fn rebuild(&mut self, now: Time) {
         let mut members = Vec::new();
         for (index, configured) in self.config.servers.iter().enumerate() {
             match &self.places[index] {
@@ -178,21 +182,20 @@ impl Pool {
         }
         // One that its name does not list any more is checked no more; nothing is
         // remembered of it once its last session has ended.
-        let listed =
-            |server: &Arc<Server>| members.iter().any(|it| Arc::ptr_eq(&it.server, server));
+        let id = |server: &Server| server.settings().id;
+        let ids: HashSet<ServerId> = members.iter().map(|it| id(&it.server)).collect();
         self.known.retain(|_, server| {
-            let listed = listed(server);
+            let listed = ids.contains(&id(server));
             if !listed {
-                server.unchecked();
+                server.standing.unchecked(now);
             }
             listed || server.active() > 0
         });
         let alone = members.len() == 1;
         for member in &members {
-            member.server.set_alone(alone);
+            member.server.standing.set_alone(alone, now);
         }
-        let (config, policy) = (&self.config, policy(&self.config));
-        let set = ServerSet::new(members, policy, config.resolve, config.slow_start);
+        let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
         self.set = Arc::new(set);
     }
 }
@@ -235,6 +238,7 @@ impl Upstreams {
             pools: Mutex::new(plan.pools.iter().map(Pool::new).collect()),
             wires: Mutex::new(Vec::new()),
             checker: Mutex::new(None),
+            origin: OnceLock::new(),
         }
     }
 
@@ -246,6 +250,12 @@ impl Upstreams {
 
     fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
         lock(&self.pools)
+    }
+
+    /// By the clock of the reactors; its zero before they run.
+    fn now(&self) -> Time {
+        let since = self.origin.get().map(Instant::elapsed);
+        Time::ZERO + since.unwrap_or_default()
     }
 
     /// From now on reactors are told of changes; what they were started with may be
@@ -271,7 +281,7 @@ impl Upstreams {
                 }
             }
             if changed {
-                pool.rebuild();
+                pool.rebuild(self.now());
                 log.notice(Notice::PoolChanged {
                     pool: pool.label.clone(),
                     servers: pool.set.members().len(),
@@ -288,6 +298,7 @@ impl Upstreams {
     /// Starts to check servers, if any pool wants that. `origin` is the time zero of
     /// the reactors.
     pub(super) fn start_checks(self: &Arc<Self>, origin: Instant, log: &Log) -> io::Result<()> {
+        let _ = self.origin.set(origin);
         let pools = self.pools();
         if pools.iter().all(|pool| pool.check.is_none()) {
             return Ok(());
@@ -296,11 +307,7 @@ impl Upstreams {
         let told = Arc::downgrade(self);
         let on_change = move |id: ServerId, verdict: Verdict| {
             if let Some(told) = told.upgrade() {
-                told.checked(
-                    id,
-                    &verdict,
-                    Time::from_micros(origin.elapsed().as_micros() as u64),
-                );
+                told.checked(id, &verdict, told.now());
             }
         };
         let checker = Checker::start(plans(&pools), log.clone(), on_change)?;
@@ -324,7 +331,7 @@ impl Upstreams {
         });
         drop(pools);
         if let Some((server, on_down)) = found {
-            server.checked(verdict.change, now);
+            server.standing.checked(verdict.change, now);
             if verdict.change == Change::Down && on_down == OnDown::Close {
                 self.cut(&server);
             }

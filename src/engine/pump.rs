@@ -14,7 +14,7 @@ use crate::net::errno::{Failure, Operation};
 use crate::net::pipe::{Pipe, PipePool};
 use crate::observe::tap::{Appetite, Feed, StreamEnd};
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
+use crate::relay::lane::{Fallback, Lane, Next, Path};
 use crate::relay::session::{self, Pumped};
 use crate::relay::{Direction, Side};
 
@@ -170,7 +170,7 @@ impl Kit {
         turn.moved(n as u32);
         turn.show(&self.scratch[..n], lane);
         if n < max && !ends.exhaustive {
-            lane.fill_blocked(FillBlock::Empty);
+            lane.fill_blocked();
         }
         let taken = match transmit(ends.sink, &self.scratch[..n]) {
             Ok(taken) => taken,
@@ -389,7 +389,7 @@ impl<'a> Turn<'a> {
 
     pub(super) fn fill_failed(&mut self, direction: Direction, failure: Failure, lane: &mut Lane) {
         match failure {
-            Failure::WouldBlock => lane.fill_blocked(FillBlock::Empty),
+            Failure::WouldBlock => lane.fill_blocked(),
             failure => {
                 lane.source_failed();
                 if let Some(tap) = &mut self.tap {

@@ -212,13 +212,6 @@ impl Failure {
         matches!(self, Self::Reset | Self::BrokenPipe)
     }
 
-    /// This host ran out of something: no server is to blame and trying the
-    /// next one, or again at once, does not help. A full backlog is the
-    /// exception, it is the server's, and counts as its failure.
-    pub fn is_local_exhaustion(self) -> bool {
-        matches!(self, Self::Exhausted(resource) if resource != Resource::Backlog)
-    }
-
     /// A failed connect that says something about the server, so that the next
     /// one is tried and this one's failure counted (behaviours 18 to 20).
     pub fn blames_server(self) -> bool {
@@ -294,7 +287,10 @@ mod tests {
         ] {
             for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
                 let failure = Failure::of(operation, errno);
-                assert!(failure.is_local_exhaustion(), "{operation:?} {errno}");
+                assert!(
+                    matches!(failure, Failure::Exhausted(it) if it != Resource::Backlog),
+                    "{operation:?} {errno}"
+                );
                 assert!(!failure.blames_server(), "{operation:?} {errno}");
             }
         }
@@ -323,14 +319,14 @@ mod tests {
         let failure = Failure::of(Operation::Connect, Errno::EADDRNOTAVAIL);
         assert_eq!(failure, Failure::Exhausted(Resource::Ports));
         assert_eq!(failure.name(), "no_ports");
-        assert!(failure.is_local_exhaustion() && !failure.blames_server());
+        assert!(!failure.blames_server());
     }
 
     #[test]
     fn a_full_unix_backlog_is_the_servers_and_not_would_block() {
         let failure = Failure::of(Operation::Connect, Errno::EAGAIN);
         assert_eq!(failure, Failure::Exhausted(Resource::Backlog));
-        assert!(failure.blames_server() && !failure.is_local_exhaustion());
+        assert!(failure.blames_server());
     }
 
     #[test]

@@ -41,7 +41,6 @@ use crate::net::limits;
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOptions};
 use crate::net::sys;
-use crate::net::tcp_info::TcpInfo;
 
 /// The listening sockets of one configured address. Dropping it removes the path
 /// of a unix listener; the sockets live on with whoever took them.
@@ -319,25 +318,6 @@ pub fn drops(listener: BorrowedFd<'_>) -> Result<u32, Errno> {
     let drops = bytes[..len].get(OFFSET..OFFSET + 4);
     let drops = drops.and_then(|drops| drops.try_into().ok());
     drops.map(u32::from_ne_bytes).ok_or(Errno::ENOPROTOOPT)
-}
-
-/// How full the accept queue of a TCP listener is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backlog {
-    /// Connections that wait to be accepted.
-    pub waiting: u32,
-    /// How many may wait: the backlog that `listen` was granted.
-    pub limit: u32,
-}
-
-/// Reads the accept queue of a TCP listener, which `TCP_INFO` reports in the fields
-/// for unacknowledged and selectively acknowledged segments.
-pub fn backlog(listener: BorrowedFd<'_>) -> Result<Backlog, Errno> {
-    let info = TcpInfo::read(listener)?;
-    Ok(Backlog {
-        waiting: info.unacked,
-        limit: info.sacked,
-    })
 }
 
 #[cfg(test)]

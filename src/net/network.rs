@@ -59,7 +59,7 @@ pub fn parse(text: &str) -> Result<IpNet, NetworkError> {
     };
     if network.trunc() != network {
         let problem = format!("`{shown}` has bits set behind its prefix");
-        let remedy = format!("write \"{}\", or the address alone", network.trunc());
+        let remedy = format!("write {}, or the address alone", network.trunc());
         return error(problem, &remedy);
     }
     Ok(network)

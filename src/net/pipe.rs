@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 use super::errno::{Failure, Operation, Resource};
-use crate::relay::probe::{self, Mutation};
 
 /// Smaller pipes are not worth splicing through: measured, a 64 KiB pipe
 /// already halves the lead over copying. The kernel hands out 8 KiB ones to a
@@ -148,8 +147,7 @@ impl<P: Reservoir> Pool<P> {
 
     /// Takes one back; one with residue is dropped, and so is one too many.
     pub fn give_back(&mut self, reservoir: P) {
-        let clean = reservoir.is_empty() || probe::mutated(Mutation::PipeReusedWithResidue);
-        if clean && self.idle.len() < POOLED_MAX {
+        if reservoir.is_empty() && self.idle.len() < POOLED_MAX {
             self.idle.push(reservoir);
         }
     }

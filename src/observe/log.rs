@@ -1,37 +1,27 @@
-//! The log: lines and session records, written by a thread of its own.
+//! The log: notices and session records, written through an outlet.
 //!
 //! Invariant: nobody who logs ever waits. Entries go through a bounded queue; a
 //! full queue, a stopped reader or a full disk costs entries, and those are
 //! counted and reported as soon as a line gets through again (behaviour 71).
-//! Formatting happens on the writer's side, never on a reactor.
+//! Formatting happens on the outlet's thread, never on a reactor.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::config::{LogFormat, LogLevel, LogTarget};
 use crate::observe::notice::Notice;
+use crate::observe::outlet::{Format, Lost, Order, Outlet, Place, Sink, Target};
 use crate::observe::record::SessionRecord;
 use crate::observe::timestamp::timestamp;
 
 /// Entries that may wait to be written: at 10,000 sessions a second a fifth of
 /// a second.
 const QUEUE: usize = 2048;
-
-/// While entries keep coming the writer sleeps this long between batches
-/// instead of being woken for each: a wake-up would cost the reactor more than
-/// the entry.
-const BATCH: Duration = Duration::from_millis(10);
-
-/// Without an entry for so many batches the writer waits to be woken again.
-const BATCHES_IDLE: u32 = 50;
 
 /// An entry of the log.
 #[derive(Debug)]
@@ -40,8 +30,8 @@ enum Entry {
     /// Notices that are said together, and take one place in the queue.
     Report(Vec<Said>),
     Session(Box<SessionRecord>),
-    /// The last entry: write what came before and end.
-    Close,
+    /// Wakes the thread up.
+    Nothing,
 }
 
 /// A notice, and when it was said.
@@ -57,6 +47,7 @@ struct Said {
 #[derive(Debug, Clone)]
 pub struct Log {
     queue: SyncSender<Entry>,
+    orders: Sender<Order>,
     dropped: Arc<AtomicU64>,
     level: LogLevel,
 }
@@ -68,33 +59,37 @@ impl Log {
         format: LogFormat,
         target: &LogTarget,
     ) -> io::Result<(Self, LogWriter)> {
-        // The descriptors themselves: the standard library's buffer would hide how
-        // much of a batch was written.
-        let output = match target {
-            LogTarget::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            LogTarget::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-            LogTarget::File(path) => OpenOptions::new().create(true).append(true).open(path)?,
-        };
+        let sink = Sink::open(Target {
+            place: match target {
+                LogTarget::Stdout => Place::Stdout,
+                LogTarget::Stderr => Place::Stderr,
+                LogTarget::File(path) => Place::File(path.clone()),
+            },
+            private: false,
+            rotate: None,
+            prologue: Vec::new(),
+        })?;
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer {
-            entries,
             dropped: dropped.clone(),
-            output,
+            reported: 0,
+            telling: 0,
             format,
-            torn: false,
+            line: Vec::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || writer.run())?;
-        Ok((
-            Self {
-                queue: queue.clone(),
-                dropped,
-                level,
-            },
-            LogWriter { thread, queue },
-        ))
+        let outlet = Outlet::spawn("log", entries, writer, sink)?;
+        let log = Self {
+            queue,
+            orders: outlet.orders(),
+            dropped,
+            level,
+        };
+        let writer = LogWriter {
+            outlet,
+            log: log.clone(),
+        };
+        Ok((log, writer))
     }
 
     /// Whether lines of this level are written.
@@ -129,7 +124,10 @@ impl Log {
             notice,
             suppressed: 0,
         });
-        self.push(Entry::Report(said.collect()));
+        let said: Vec<Said> = said.collect();
+        if !said.is_empty() {
+            self.push(Entry::Report(said));
+        }
     }
 
     /// Logs the record of a session.
@@ -142,11 +140,31 @@ impl Log {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Writes what was queued so far, then goes on in the file that has the target's name
+    /// now: after it was renamed, in a new one. Any other target stays what it is. Waits
+    /// for `patience` at the most, so it is nothing for a reactor.
+    ///
+    /// Fails where the file cannot be opened (the old one goes on), and where the target
+    /// takes nothing for so long.
+    pub fn reopen(&self, patience: Duration) -> io::Result<()> {
+        let (order, answer) = Order::reopen();
+        self.order(order);
+        let late = |_| Err(io::ErrorKind::TimedOut.into());
+        answer.recv_timeout(patience).unwrap_or_else(late)
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that has ended needs no orders. One that sleeps is woken; if the
+        // queue is full it does not sleep.
+        let _ = self.orders.send(order);
+        let _ = self.queue.try_send(Entry::Nothing);
+    }
+
     fn push(&self, entry: Entry) {
         let lines = match &entry {
             Entry::Report(notices) => notices.len() as u64,
             Entry::Notice(_) | Entry::Session(_) => 1,
-            Entry::Close => 0,
+            Entry::Nothing => 0,
         };
         if self.queue.try_send(entry).is_err() {
             self.dropped.fetch_add(lines, Ordering::Relaxed);
@@ -157,153 +175,89 @@ impl Log {
 /// The writer's thread, for whoever ends it.
 #[derive(Debug)]
 pub struct LogWriter {
-    thread: JoinHandle<()>,
-    queue: SyncSender<Entry>,
+    outlet: Outlet,
+    log: Log,
 }
 
 impl LogWriter {
     /// Waits until what was queued is written, but no longer than `patience`: a
     /// target that blocks must not keep the process from ending.
     pub fn finish(self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let mut asked = false;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            asked = asked || self.queue.try_send(Entry::Close).is_ok();
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.log.order(Order::Close);
+        self.outlet.ends_by(Instant::now() + patience);
     }
 }
 
+/// What runs on the log's thread.
 struct Writer {
-    entries: Receiver<Entry>,
     dropped: Arc<AtomicU64>,
-    output: File,
+    /// Of these, as many as were told of.
+    reported: u64,
+    /// … and will be, if what is about to be written is.
+    telling: u64,
     format: LogFormat,
-    /// The last thing written was a part of a line.
-    torn: bool,
+    line: Vec<u8>,
 }
 
-/// What one round of taking entries found.
-#[derive(Default)]
-struct Batch {
-    text: Vec<u8>,
-    entries: u64,
-    closed: bool,
+impl Format for Writer {
+    type Item = Entry;
+
+    fn item(&mut self, entry: Entry, sink: &mut Sink) {
+        match entry {
+            Entry::Notice(said) => self.said(&said, 1, sink),
+            Entry::Report(notices) => notices.iter().for_each(|it| self.said(it, 1, sink)),
+            Entry::Session(record) => {
+                self.line.clear();
+                // Writing to a Vec cannot fail.
+                let _ = match self.format {
+                    LogFormat::Text => {
+                        writeln!(self.line, "{} INFO {record}", timestamp(record.at))
+                    }
+                    LogFormat::Json => writeln!(self.line, "{}", record.to_json()),
+                };
+                sink.put(&self.line, 1);
+            }
+            Entry::Nothing => {}
+        }
+    }
+
+    fn before_write(&mut self, sink: &mut Sink) {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        self.telling = dropped;
+        if dropped > self.reported {
+            let said = Said {
+                at: SystemTime::now(),
+                notice: Notice::LogLost {
+                    lost: dropped - self.reported,
+                    total: dropped,
+                },
+                suppressed: 0,
+            };
+            // It is said again where it is lost, and counts for nothing.
+            self.said(&said, 0, sink);
+        }
+    }
+
+    fn after_write(&mut self, whole: bool, lost: Lost, _: &mut Sink) {
+        if whole {
+            self.reported = self.telling;
+        }
+        self.dropped.fetch_add(lost.weight, Ordering::Relaxed);
+    }
 }
 
 impl Writer {
-    fn run(mut self) {
-        let mut reported = 0;
-        let mut batch = Batch::default();
-        let mut idle = 0;
-        while !batch.closed {
-            batch.text.clear();
-            batch.entries = 0;
-            self.take(&mut batch, idle >= BATCHES_IDLE);
-            idle = if batch.entries == 0 { idle + 1 } else { 0 };
-            let dropped = self.dropped.load(Ordering::Relaxed);
-            if dropped > reported {
-                let said = Said {
-                    at: SystemTime::now(),
-                    notice: Notice::LogLost {
-                        lost: dropped - reported,
-                        total: dropped,
-                    },
-                    suppressed: 0,
-                };
-                said.render(self.format, &mut batch.text);
-            }
-            let lost = self.write(&batch.text);
-            if lost == 0 {
-                reported = dropped;
-            } else {
-                // The report of a loss comes last, so it is among what was lost.
-                let lost = lost - u64::from(dropped > reported);
-                self.dropped.fetch_add(lost, Ordering::Relaxed);
-            }
-            if !batch.closed && idle < BATCHES_IDLE {
-                std::thread::sleep(BATCH);
-            }
+    fn said(&mut self, said: &Said, weight: u64, sink: &mut Sink) {
+        self.line.clear();
+        match self.format {
+            LogFormat::Text => said.text(&mut self.line),
+            LogFormat::Json => said.json(&mut self.line),
         }
-    }
-
-    /// Writes lines, as many as the target takes, and returns how many are lost. A
-    /// line that was cut short is lost too; it is ended before the next one begins.
-    fn write(&mut self, lines: &[u8]) -> u64 {
-        if self.torn && !lines.is_empty() {
-            self.torn = self.write_some(b"\n") == 0;
-        }
-        let written = if self.torn { 0 } else { self.write_some(lines) };
-        if written > 0 {
-            self.torn = lines[written - 1] != b'\n';
-        }
-        lines[written..].split_inclusive(|b| *b == b'\n').count() as u64
-    }
-
-    /// Writes until all is written or the target fails; returns how much was.
-    fn write_some(&mut self, bytes: &[u8]) -> usize {
-        let mut written = 0;
-        while written < bytes.len() {
-            match self.output.write(&bytes[written..]) {
-                Ok(n) if n > 0 => written += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => break,
-            }
-        }
-        written
-    }
-
-    /// Takes what waits; only once things are quiet does it block for an entry.
-    fn take(&self, batch: &mut Batch, quiet: bool) {
-        let mut next = if quiet {
-            self.entries.recv().map_err(|_| TryRecvError::Disconnected)
-        } else {
-            self.entries.try_recv()
-        };
-        while batch.entries < QUEUE as u64 {
-            match next {
-                Ok(Entry::Close) | Err(TryRecvError::Disconnected) => {
-                    batch.closed = true;
-                    return;
-                }
-                Ok(entry) => {
-                    self.render(entry, &mut batch.text);
-                    batch.entries += 1;
-                }
-                Err(TryRecvError::Empty) => return,
-            }
-            next = self.entries.try_recv();
-        }
-    }
-
-    fn render(&self, entry: Entry, out: &mut Vec<u8>) {
-        // Writing to a Vec cannot fail.
-        let _ = match (entry, self.format) {
-            (Entry::Notice(said), format) => {
-                said.render(format, out);
-                Ok(())
-            }
-            (Entry::Report(notices), format) => {
-                notices.iter().for_each(|said| said.render(format, out));
-                Ok(())
-            }
-            (Entry::Session(record), LogFormat::Text) => {
-                writeln!(out, "{} INFO {record}", timestamp(record.at))
-            }
-            (Entry::Session(record), LogFormat::Json) => writeln!(out, "{}", record.to_json()),
-            (Entry::Close, _) => Ok(()),
-        };
+        sink.put(&self.line, weight);
     }
 }
 
 impl Said {
-    fn render(&self, format: LogFormat, out: &mut Vec<u8>) {
-        match format {
-            LogFormat::Text => self.text(out),
-            LogFormat::Json => self.json(out),
-        }
-    }
-
     fn text(&self, out: &mut Vec<u8>) {
         let mut text = self.notice.to_string();
         for (_, field) in self.notice.fields() {
@@ -386,5 +340,116 @@ mod tests {
         }
         writer.finish(Duration::from_secs(5));
         assert_eq!(log.dropped(), 10);
+    }
+
+    fn directory(name: &str) -> std::path::PathBuf {
+        let name = format!("thalweg-log-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    fn say(log: &Log, name: &str) {
+        log.notice(Notice::NameUnchanged { name: name.into() });
+    }
+
+    #[test]
+    fn lines_go_to_a_new_file_once_the_old_one_was_renamed_and_the_log_reopened() {
+        let directory = directory("reopen");
+        let path = directory.join("log");
+        let target = LogTarget::File(path.clone());
+        let (log, writer) = Log::start(LogLevel::Debug, LogFormat::Text, &target).unwrap();
+        let patience = Duration::from_secs(30);
+        // The second round finds the thread asleep, the others find it awake.
+        for (round, pause) in [("0", 0), ("1", 700), ("2", 0)] {
+            say(&log, round);
+            std::thread::sleep(Duration::from_millis(pause));
+            std::fs::rename(&path, directory.join(round)).unwrap();
+            // To the old one, for it was queued before.
+            say(&log, "late");
+            log.reopen(patience).unwrap();
+        }
+        // Nothing was renamed.
+        say(&log, "last");
+        log.reopen(patience).unwrap();
+        writer.finish(patience);
+        let words = |name: &str| {
+            let text = std::fs::read_to_string(directory.join(name)).unwrap();
+            let word = |line: &str| line.split(' ').nth(3).unwrap().to_owned();
+            text.lines().map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(words("0"), ["0:", "late:"]);
+        assert_eq!(words("1"), ["1:", "late:"]);
+        assert_eq!(words("2"), ["2:", "late:"]);
+        assert_eq!(words("log"), ["last:"]);
+        assert_eq!(log.dropped(), 0);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_reopening_that_fails_says_so_and_the_old_file_goes_on() {
+        let directory = directory("gone");
+        let path = directory.join("log");
+        let target = LogTarget::File(path.clone());
+        let (log, writer) = Log::start(LogLevel::Debug, LogFormat::Text, &target).unwrap();
+        let kept = directory.with_extension("kept");
+        std::fs::rename(&path, &kept).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let error = log.reopen(Duration::from_secs(30)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        say(&log, "on");
+        writer.finish(Duration::from_secs(30));
+        assert_eq!(std::fs::read_to_string(&kept).unwrap().lines().count(), 1);
+        std::fs::remove_file(kept).unwrap();
+    }
+
+    #[test]
+    fn a_report_of_more_lines_than_the_queue_has_room_for_costs_nothing() {
+        let directory = directory("report");
+        let path = directory.join("log");
+        let target = LogTarget::File(path.clone());
+        let (log, writer) = Log::start(LogLevel::Debug, LogFormat::Json, &target).unwrap();
+        let lines = QUEUE * 3;
+        log.report((0..lines).map(|n| Notice::NameUnchanged {
+            name: n.to_string(),
+        }));
+        writer.finish(Duration::from_secs(60));
+        assert_eq!(log.dropped(), 0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), lines);
+        let last: serde_json::Value =
+            serde_json::from_str(text.lines().next_back().unwrap()).unwrap();
+        assert_eq!(last["kind"], "name_unchanged");
+        assert_eq!(last["level"], "debug");
+        assert_eq!(last["name"], (lines - 1).to_string());
+        assert_eq!(last["message"], format!("name {}: the same", lines - 1));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_was_kept_back_is_told_in_text_and_in_json() {
+        let said = Said {
+            at: SystemTime::UNIX_EPOCH,
+            notice: Notice::NoServer {
+                forward: "a\r\nb".into(),
+            },
+            suppressed: 7,
+        };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        said.text(&mut text);
+        said.json(&mut json);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "1970-01-01T00:00:00.000Z WARN forward a\\r\\nb: no server is up \
+             (7 more since it was said last)\n"
+        );
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            concat!(
+                r#"{"time":"1970-01-01T00:00:00.000Z","kind":"no_server","level":"warn","#,
+                r#""forward":"a\r\nb","suppressed":7,"message":"forward a\r\nb: no server is up"}"#,
+                "\n"
+            )
+        );
     }
 }

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod log;
 pub mod metrics;
 pub mod notice;
+mod outlet;
 pub mod record;
 pub mod tap;
 pub mod throttle;

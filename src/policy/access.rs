@@ -32,7 +32,7 @@ pub const DEFAULT_PORT: u16 = 443;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Whom it is about.
-    pub destination: Destination,
+    pub scope: Scope,
     /// Which ports; `None`: none is written. Then a rule that allows is for
     /// [`DEFAULT_PORT`], and one that denies for all of them.
     pub ports: Option<RangeInclusive<u16>>,
@@ -40,7 +40,7 @@ pub struct Rule {
 
 /// Whom a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub enum Scope {
     /// Only the port counts.
     Anywhere,
     /// Exactly this name, lower case, without a trailing dot.
@@ -84,16 +84,16 @@ impl Access {
                 DEFAULT_PORT..=DEFAULT_PORT
             };
             let ports = rule.ports.clone().unwrap_or(unwritten);
-            match &rule.destination {
-                Destination::Anywhere => anywhere.push((ports, place)),
-                Destination::Name(name) => {
+            match &rule.scope {
+                Scope::Anywhere => anywhere.push((ports, place)),
+                Scope::Name(name) => {
                     names.entry(name.clone()).or_default().push((ports, place));
                 }
-                Destination::Below(parent) => {
+                Scope::Below(parent) => {
                     let below = parents.entry(parent.clone()).or_default();
                     below.push((ports, place));
                 }
-                Destination::Network(network) => {
+                Scope::Network(network) => {
                     if place >= denying {
                         networks_allowed.push((ports.clone(), place));
                     }

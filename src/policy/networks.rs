@@ -20,8 +20,8 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Of rules in any order. An IPv4-mapped address counts as IPv4, here as when it is
-    /// asked for; a network of them would never be found.
+    /// Of rules in any order. An IPv4-mapped address is looked up as IPv4, so that a
+    /// network of such addresses is never found: write it as IPv4.
     pub fn new(rules: impl IntoIterator<Item = NetworkRule>) -> Self {
         let mut gathered: BTreeMap<IpNet, Vec<(RangeInclusive<u16>, Place)>> = BTreeMap::new();
         for (network, ports, place) in rules {
@@ -103,8 +103,8 @@ mod tests {
         assert_eq!(networks.first(mapped, 10), None);
     }
 
-    /// As many as a list of a country's networks has. How long it takes is printed by
-    /// nobody here: the benchmark `policy` in `benches/core.rs` has it.
+    /// As many as a list of a country's networks has. How long it takes is what the
+    /// group `access` of `benches/core.rs` tells.
     #[test]
     fn a_hundred_thousand_networks_are_told_apart() {
         const COUNT: u32 = 100_000;

@@ -23,16 +23,6 @@ pub enum Host {
     Address(IpAddr),
 }
 
-impl Host {
-    /// The name, if it is one.
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::Name(name) => Some(name),
-            Self::Address(_) => None,
-        }
-    }
-}
-
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

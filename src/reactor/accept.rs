@@ -5,7 +5,6 @@ use super::listen_queue::Admitted;
 use super::openings::Opened;
 use super::{Entry, Forward, Reactor};
 use crate::balance::health::Admission;
-use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::net::dial::Local;
 use crate::net::options::Family;
@@ -69,12 +68,8 @@ impl<E: Engine> Reactor<E> {
             listener: at,
             legs: None,
         };
-        if self.session_log == SessionLog::All {
-            let record = self.record(&entry);
-            self.ctx.log.session(record);
-        }
         if let Some(key) = self.ctx.sessions.insert(entry) {
-            self.tap(key);
+            self.outlets.begin(key, &mut self.ctx);
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;

@@ -45,11 +45,11 @@ impl Destination {
         let Some(server) = self.account() else {
             return Some(Admission::Free);
         };
-        let admission = server.marks.admit(now);
+        let admission = server.standing.admit(now);
         if admission == Admission::Marked {
             return None;
         }
-        let entered = server.enter();
+        let entered = server.standing.enter(now);
         if !entered {
             self.abandoned(admission, now);
         }
@@ -59,7 +59,7 @@ impl Destination {
     /// Nothing came of an admission, for no fault of its own.
     pub(super) fn abandoned(&self, admission: Admission, now: Time) {
         if let Some(server) = self.account() {
-            server.marks.abandoned(admission, now);
+            server.standing.abandoned(admission, now);
         }
     }
 }
@@ -84,5 +84,30 @@ impl Destinations {
 impl FromIterator<Destination> for Destinations {
     fn from_iter<I: IntoIterator<Item = Destination>>(destinations: I) -> Self {
         Self(destinations.into_iter().take(ADDRESSES_MAX).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_make_the_forwarder_work_through_hundreds() {
+        let address = |port| Destination::from(SocketAddr::from(([192, 0, 2, 1], port)));
+        let destinations: Destinations = (1..=100).map(address).collect();
+        let dialled = destinations.into_vec();
+        let ports = dialled.iter().map(|it| it.endpoint().to_string());
+        let first: Vec<String> = (1..=16).map(|port| format!("192.0.2.1:{port}")).collect();
+        assert_eq!(ports.collect::<Vec<_>>(), first);
+    }
+
+    #[test]
+    fn an_address_without_an_account_is_always_admitted() {
+        let address = Destination::from(SocketAddr::from(([192, 0, 2, 1], 1)));
+        assert!(address.account().is_none());
+        for _ in 0..3 {
+            assert_eq!(address.admit(Time::ZERO), Some(Admission::Free));
+            address.abandoned(Admission::Free, Time::ZERO);
+        }
     }
 }

@@ -66,11 +66,7 @@ impl<E: Engine> Reactor<E> {
         let entry = self.ctx.sessions.get_mut(key)?;
         let upstream = &mut self.pools[index];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
-        let tried: Vec<Arc<Server>> = failures
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|(destination, _)| destination.account().cloned())
-            .collect();
+        let tried = upstream.tried(failures.unwrap_or_default());
         match upstream.choose(&entry.client, &tried, now) {
             Choice::Member(at, admission) => {
                 let server = upstream.setup.set.members[usize::from(at)].server.clone();
@@ -278,7 +274,7 @@ impl<E: Engine> Reactor<E> {
 
     /// A server failed: it is marked if that was one failure too many.
     pub(super) fn blame(&mut self, server: &Server, admission: Admission, cause: Cause) {
-        let change = server.failed(admission, self.ctx.engine.now());
+        let change = server.standing.failed(admission, self.ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
             self.ctx.log.notice(Notice::ServerMarked {
@@ -299,8 +295,8 @@ impl<E: Engine> Reactor<E> {
 
     /// A session got through to its server: a mark that it was to try goes.
     pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
-        if server.marks.succeeded(admission) == Some(Change::Up) {
-            server.came_back(self.ctx.engine.now());
+        let now = self.ctx.engine.now();
+        if server.standing.succeeded(admission, now) == Some(Change::Up) {
             self.ctx.log.notice(Notice::ServerUnmarked {
                 server: server.name(),
             });
@@ -312,8 +308,8 @@ impl<E: Engine> Reactor<E> {
         let Some(server) = destination.account() else {
             return;
         };
-        server.leave();
-        if server.settings().max_connections.is_some() {
+        server.standing.leave(self.ctx.engine.now());
+        if server.standing.is_limited() {
             self.queue_due = Time::ZERO;
         }
     }

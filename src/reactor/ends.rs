@@ -1,14 +1,11 @@
-//! The end of a session: what it adds to the counters, what it says of its server, and
-//! its record.
+//! The end of a session: what it adds to the counters, and what it says of its server.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::destination::Destination;
 use super::upstream::server::{Server, add};
 use super::{Entry, Reactor};
-use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
-use crate::observe::record::SessionRecord;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
 use crate::relay::time::Time;
@@ -55,7 +52,7 @@ impl<E: Engine> Reactor<E> {
         let Some(entry) = self.ctx.sessions.remove(key) else {
             return;
         };
-        self.untap(key, &entry);
+        self.outlets.untap(key, &entry, &mut self.ctx);
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.ctx.counters;
@@ -84,10 +81,7 @@ impl<E: Engine> Reactor<E> {
         if let Some(server) = entry.destination.as_ref().and_then(Destination::account) {
             self.part_from(server, &entry);
         }
-        if self.session_log != SessionLog::Off {
-            let record = self.record(&entry);
-            self.ctx.log.session(record);
-        }
+        self.outlets.end(&entry, &self.ctx);
     }
 
     /// A session leaves its server: what it moved, and what it says of the server.
@@ -106,44 +100,8 @@ impl<E: Engine> Reactor<E> {
             }
             Verdict::Passed => self.praise(server, entry.admission),
             Verdict::None => server
-                .marks
+                .standing
                 .abandoned(entry.admission, self.ctx.engine.now()),
-        }
-    }
-
-    pub(super) fn record(&self, entry: &Entry) -> SessionRecord {
-        let forward = &entry.listener.forward;
-        let session = &entry.session;
-        let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
-        let failures = failures.unwrap_or_default();
-        let last = failures.last().map(|(destination, _)| destination);
-        let destination = entry.destination.as_ref().or(last);
-        let opened = entry.opening.as_ref();
-        SessionRecord {
-            at: SystemTime::now(),
-            forward: forward.name.clone(),
-            reactor: self.ctx.reactor,
-            id: entry.id,
-            client: entry.client.clone(),
-            listener: entry.listener.address.clone(),
-            target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
-            user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
-            status: opened.and_then(|it| it.status),
-            server: destination.map(|it| it.endpoint().clone()),
-            tried: failures
-                .iter()
-                .map(|(tried, cause)| (tried.endpoint().clone(), *cause))
-                .collect(),
-            warm: entry.warm,
-            attempts: session.attempts(),
-            ending: session.ending(),
-            connect: session.connect_time(),
-            first_byte: session.first_byte_time(),
-            total: session.total_time(self.ctx.engine.now()),
-            up: session.lane(Direction::Up).into(),
-            down: session.lane(Direction::Down).into(),
-            client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
-            upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
         }
     }
 }

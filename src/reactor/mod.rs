@@ -23,16 +23,16 @@ mod ends;
 mod gate;
 mod listen_queue;
 mod openings;
+mod outlets;
 mod queue;
 mod races;
 pub mod run_queue;
 mod sessions;
 mod setup;
-mod tapping;
 pub mod upstream;
 mod warm;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,15 +43,13 @@ pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
-use crate::config::SessionLog;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
-use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ForwardId, ListenerId, PoolId};
+use crate::relay::id::{ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -63,6 +61,7 @@ use dialling::Dialling;
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
+use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
@@ -89,8 +88,7 @@ pub struct Reactor<E: Engine> {
     run_queue: RunQueue,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
-    session_log: SessionLog,
-    taps: BTreeMap<ForwardId, Source>,
+    outlets: Outlets,
     openings: Openings,
     sessions_started: u64,
     /// When sessions that wait for a server with room are looked at.
@@ -143,8 +141,7 @@ impl<E: Engine> Reactor<E> {
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
-            session_log: setup.session_log,
-            taps: setup.taps,
+            outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
             sessions_started: 0,
             queue_due: Time::NEVER,
@@ -218,7 +215,7 @@ impl<E: Engine> Reactor<E> {
     /// Another set of servers for a pool; running sessions stay where they are.
     pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.replace(set, self.ctx.reactor);
+            pool.replace(set);
             self.queue_due = Time::ZERO;
             self.warm_due = Time::ZERO;
         }
@@ -270,7 +267,7 @@ impl<E: Engine> Reactor<E> {
             .counters
             .accept_overflows
             .follow(self.ctx.engine.accept_overflows());
-        self.publish_taps();
+        self.outlets.publish(&self.ctx);
     }
 
     /// Accepts nothing more from now on.
@@ -332,6 +329,7 @@ impl<E: Engine> Reactor<E> {
             queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
         );
+        self.pools.check_invariants(self.ctx.engine.now());
     }
 
     fn sleep_until(&self) -> Time {
@@ -508,14 +506,7 @@ impl<E: Engine> Reactor<E> {
         side: Side,
         how: crate::relay::session::Close,
     ) -> Option<SessionEvent> {
-        if self.session_log != SessionLog::Off
-            && let Some(info) = self.ctx.engine.tcp_info(key, side)
-            && let Some(entry) = self.ctx.sessions.get_mut(key)
-        {
-            // TCP_INFO goes with the descriptor: what the record wants of it is
-            // read now.
-            entry.legs.get_or_insert_default()[side.index()] = Some(info);
-        }
+        self.outlets.leg_closes(key, side, &mut self.ctx);
         if side == Side::Upstream {
             self.end_race(key);
         }

@@ -352,7 +352,7 @@ impl<E: Engine> Reactor<E> {
             }
             // A host that has lost its power ends nothing: what stood before it was
             // found to be down is worth nothing after.
-            let doubtful = !server.is_up() || server.marks.is_marked();
+            let doubtful = !server.standing.is_up() || server.standing.is_marked();
             for spare in ready {
                 if doubtful || self.is_worn(upstream, spare) {
                     self.discard_spare(upstream, spare);
@@ -368,7 +368,9 @@ impl<E: Engine> Reactor<E> {
         for _ in 0..CONNECTS_PER_TURN {
             let list = &self.pools[upstream].spares.lists[at];
             let enough = list.ready.len() + list.connecting.len() >= wanted;
-            let usable = server.is_up() && !server.marks.is_marked() && !server.is_full();
+            let usable = server.standing.is_up()
+                && !server.standing.is_marked()
+                && !server.standing.is_full();
             if enough || !usable || now < list.paused_until {
                 return;
             }

@@ -18,8 +18,6 @@
 //! - the sink is shut only after the source's end and the last held byte;
 //! - `filled == drained + held + lost`.
 
-use super::probe::{self, Mutation};
-
 /// Consecutive fills of at least [`BULK_FILL`] bytes that make a lane bulk.
 /// Four (1 MiB at full reads): long enough that a reply of a few hundred KiB
 /// never pays for a pipe, short enough to be invisible in a transfer.
@@ -98,15 +96,6 @@ pub enum Next {
     Park,
     /// Nothing ever again.
     Done,
-}
-
-/// Why a fill came back empty-handed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FillBlock {
-    /// The source has no bytes now.
-    Empty,
-    /// The engine has no buffer now; it says `source_ready` when it has.
-    NoBuffer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,12 +209,13 @@ impl Lane {
         }
     }
 
+    /// The names of its source's and its sink's state, for whoever watches.
+    pub const fn states(&self) -> (&'static str, &'static str) {
+        (self.source.name(), self.sink.name())
+    }
+
     /// What to do now. Asking changes nothing.
     pub fn next(&self) -> Next {
-        probe::visit(self.source.name(), self.sink.name());
-        if probe::mutated(Mutation::EndBeforeResidue) && self.is_stalled() {
-            return Next::ShutSink;
-        }
         match (self.sink, self.source) {
             (Sink::Failed, Source::Ready) => Next::Discard {
                 max: self.fill_limit,
@@ -255,8 +245,9 @@ impl Lane {
         self.choose_path(n);
     }
 
-    /// The source has no more for now.
-    pub const fn fill_blocked(&mut self, _why: FillBlock) {
+    /// A fill came back empty-handed: the source has no more for now, or the engine no
+    /// buffer; it says [`Lane::source_ready`] when that has changed.
+    pub const fn fill_blocked(&mut self) {
         if matches!(self.source, Source::Ready) {
             self.source = Source::Empty;
         }

@@ -132,11 +132,6 @@ impl Race {
         self.open[..self.open()].iter().copied()
     }
 
-    /// When the whole race is over; [`Time::NEVER`] if it has no deadline.
-    pub const fn deadline(&self) -> Time {
-        self.deadline
-    }
-
     fn open(&self) -> usize {
         usize::from(self.open_count)
     }
@@ -342,7 +337,7 @@ mod tests {
                     failing.retain(|(_, it)| *it != index);
                 }
                 Step::Wait(until) => {
-                    assert!(until > now && until <= race.deadline());
+                    assert!(until > now && until <= race.deadline);
                     failing.sort_unstable();
                     match failing.first().copied() {
                         Some((time, index)) if time <= until => {

@@ -72,8 +72,6 @@ pub struct TuneOptions {
 pub struct Progress {
     /// Since the start.
     pub elapsed: Duration,
-    /// Of so much at the most.
-    pub time: Duration,
     /// In words.
     pub text: String,
 }
@@ -152,7 +150,6 @@ pub fn run(
     let tell = |text: String| {
         show(&Progress {
             elapsed: started.elapsed(),
-            time: options.time,
             text,
         });
     };

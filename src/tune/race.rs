@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use outcome::{Decision, Fate, Leave, RaceOptions, Step};
 
-use crate::bench::pattern::splitmix;
+use crate::balance::Random;
 use crate::bench::stats::{self, Interval};
 
 /// The arm of the kernel's defaults.
@@ -96,7 +96,7 @@ pub struct Race {
     last: Duration,
     spent: Duration,
     runs: u32,
-    state: u64,
+    random: Random,
     asked: bool,
 }
 
@@ -113,7 +113,7 @@ impl Race {
             last: Duration::ZERO,
             spent: Duration::ZERO,
             runs: 0,
-            state: options.seed,
+            random: Random::new(options.seed),
             asked: false,
             options,
         }
@@ -314,7 +314,7 @@ impl Race {
         let mut order: Vec<usize> = (0..self.arms.len())
             .filter(|arm| self.arms[*arm].fate == Fate::Stayed)
             .collect();
-        shuffle(&mut order, &mut self.state);
+        shuffle(&mut order, &mut self.random);
         if now + self.cost().mul_f64(1.2) * order.len() as u32 > self.racing_ends()
             && let Some(at) = order.iter().position(|arm| *arm == DEFAULTS)
         {
@@ -429,9 +429,9 @@ fn exp(logs: Interval) -> Option<Interval> {
 }
 
 /// Fisher and Yates.
-fn shuffle(order: &mut [usize], state: &mut u64) {
+fn shuffle(order: &mut [usize], random: &mut Random) {
     for end in (1..order.len()).rev() {
-        let other = (splitmix(state) % (end as u64 + 1)) as usize;
+        let other = random.below(end as u64 + 1) as usize;
         order.swap(end, other);
     }
 }

@@ -1,12 +1,13 @@
 //! What a search found, as a document: the verdict in words, and all that it rests
-//! on. The outputs are in [`table`], [`html`] and [`profile`]; JSON is the document
-//! itself.
+//! on. The outputs are in [`table`], [`html`] and [`profile`], whose
+//! figures are tables of the model that `bench` reports by; JSON is the document itself.
 
 pub mod html;
 pub mod profile;
 #[cfg(test)]
 mod sample;
 pub mod table;
+mod tables;
 
 use serde::Serialize;
 
@@ -16,7 +17,8 @@ use super::search::{Row, StageResult};
 use super::space::values::{Facts, Skipped};
 use super::{TuneOptions, TuneResult};
 use crate::bench::machine::Machine;
-use crate::bench::stats::{self, Better, Interval, Verdict};
+use crate::bench::report::render::ratio_text;
+use crate::bench::stats::{self, Better, Verdict};
 
 /// Everything that a search found.
 #[derive(Debug, Serialize)]
@@ -180,14 +182,6 @@ impl StageResult {
             &row.name
         }
     }
-}
-
-/// `1.43 [1.38, 1.50]`.
-pub(super) fn ratio_text(ratio: Interval) -> String {
-    format!(
-        "{:.2} [{:.2}, {:.2}]",
-        ratio.estimate, ratio.low, ratio.high
-    )
 }
 
 fn verdict(result: &TuneResult, minimum_effect: f64) -> Vec<String> {

@@ -210,6 +210,32 @@ fn b70_no_text_whatever_panics() {
 }
 
 #[test]
+fn the_keys_are_printed_as_a_schema_an_example_and_tables() {
+    let schema = valid(&["schema"]);
+    assert!(
+        schema.starts_with('{') && schema.contains("\"idle_timeout\""),
+        "{schema}"
+    );
+    let every_key = fs::read_to_string(example("thalweg.toml")).expect("the example");
+    assert_eq!(valid(&["schema", "--format", "toml"]), every_key);
+    assert!(valid(&["schema", "--format", "markdown"]).contains("| `idle_timeout` |"));
+    assert!(refused(&["schema", "--format", "yaml"]).contains("json, toml, markdown"));
+}
+
+#[test]
+fn a_host_that_is_a_number_is_refused_before_anything_is_looked_up() {
+    for host in ["0x7f", "127.1", "2130706433", "0x7f.1"] {
+        let remote = format!("{host}:80");
+        let message = refused(&["check", "-l", ":1", "-r", &remote]);
+        assert!(
+            message.contains("neither a name nor an IPv4 address"),
+            "{message}"
+        );
+    }
+    valid(&["check", "-l", ":1", "-r", "a-.example:80"]);
+}
+
+#[test]
 fn set_goes_before_the_file_and_is_named_when_wrong() {
     let file = example("thalweg.toml");
     let set = |text: &str| valid(&["check", "-c", &file, "--set", text]);

@@ -1,10 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::balance::condition::Terms;
+use crate::balance::health::{Admission, Change};
+
+mod models;
 
 const POLICIES: [Policy; 6] = [
     Policy::RoundRobin,
@@ -15,48 +20,123 @@ const POLICIES: [Policy; 6] = [
     Policy::First,
 ];
 
-/// Servers as a test sets them: weights (in units) and sessions.
-#[derive(Debug, Clone)]
-struct Servers(Vec<(u32, u32)>);
+const SLOW_START: Duration = Duration::from_secs(16);
 
-impl Servers {
-    fn idle(weights: &[u32]) -> Self {
-        let idle = weights.iter().map(|weight| (weight * WEIGHT_UNIT, 0));
-        Self(idle.collect())
-    }
+/// A server of a test: weight, backup, name.
+type Given = (u32, bool, Option<u16>);
+
+/// A pool with everything that a pick takes.
+struct Pool {
+    servers: Vec<Standing>,
+    balancer: Balancer,
+    random: RefCell<Random>,
+    now: Time,
 }
 
-impl View for Servers {
-    fn len(&self) -> usize {
-        self.0.len()
+impl Pool {
+    fn new(policy: Policy, weights: &[u32]) -> Self {
+        let given: Vec<Given> = weights
+            .iter()
+            .map(|weight| (*weight, false, None))
+            .collect();
+        Self::of(policy, &given, None)
     }
 
-    fn weight(&self, server: u16) -> u32 {
-        self.0[usize::from(server)].0
+    fn of(policy: Policy, given: &[Given], max_connections: Option<u32>) -> Self {
+        Self::unseated(policy, given, max_connections).seated()
     }
 
-    fn active(&self, server: u16) -> u32 {
-        self.0[usize::from(server)].1
+    fn unseated(policy: Policy, given: &[Given], max_connections: Option<u32>) -> Self {
+        let standing = |_: &Given| {
+            Standing::new(&Terms {
+                max_connections,
+                active: true,
+                max_fails: 1,
+                fail_timeout: Duration::from_secs(10),
+            })
+        };
+        let servers: Vec<Standing> = given.iter().map(standing).collect();
+        let names: Vec<String> = (0..given.len()).map(|n| format!("s{n}:1")).collect();
+        let places = given
+            .iter()
+            .zip(&names)
+            .map(|((weight, backup, family), name)| Place {
+                name,
+                weight: *weight,
+                backup: *backup,
+                family: *family,
+            });
+        let rules = Rules {
+            policy,
+            name_is_one_server: true,
+            slow_start: SLOW_START,
+        };
+        Self {
+            balancer: Balancer::new(rules, &places.collect::<Vec<_>>()),
+            servers,
+            random: RefCell::new(Random::new(7)),
+            now: Time::from_micros(1),
+        }
     }
-}
 
-fn balancer(policy: Policy, weights: &[u32]) -> Balancer {
-    let names: Vec<String> = (0..weights.len()).map(|n| format!("s{n}:1")).collect();
-    let names = names.iter().map(String::as_str);
-    let servers: Vec<_> = names.zip(weights.iter().copied()).collect();
-    Balancer::new(policy, &servers, 0, 7)
-}
+    fn seated(self) -> Self {
+        self.balancer.seat(&self.servers, self.now);
+        self
+    }
 
-fn pick(balancer: &mut Balancer, view: &impl View) -> Option<u16> {
-    balancer.pick(view, 0, &Tried::default())
-}
+    /// One that takes the place of another, whose servers stand first in it.
+    fn after(earlier: &Self, policy: Policy, weights: &[u32]) -> Self {
+        let given: Vec<Given> = weights
+            .iter()
+            .map(|weight| (*weight, false, None))
+            .collect();
+        let next = Self::unseated(policy, &given, None);
+        let known = |at: u16| (usize::from(at) < earlier.servers.len()).then_some(at);
+        next.balancer.follow(&earlier.balancer, known);
+        next.seated()
+    }
 
-fn picks(balancer: &mut Balancer, view: &impl View, count: usize) -> Vec<u16> {
-    (0..count).map(|_| pick(balancer, view).unwrap()).collect()
+    fn choose(&self, key: u64, tried: &Tried) -> Choice {
+        let now = self.now;
+        let ask = Ask { key, tried, now };
+        self.balancer
+            .pick(&self.servers, &ask, &mut self.random.borrow_mut())
+    }
+
+    fn pick(&self) -> Option<u16> {
+        self.pick_of(0, &Tried::default())
+    }
+
+    fn pick_of(&self, key: u64, tried: &Tried) -> Option<u16> {
+        match self.choose(key, tried) {
+            Choice::Server { at, .. } => Some(at),
+            Choice::Full | Choice::Nowhere => None,
+        }
+    }
+
+    fn picks(&self, count: usize) -> Vec<u16> {
+        (0..count).map(|_| self.pick().unwrap()).collect()
+    }
+
+    /// So many sessions on a server.
+    fn enter(&self, server: usize, sessions: u32) {
+        for _ in 0..sessions {
+            assert!(self.servers[server].enter(self.now));
+        }
+    }
+
+    fn set_up(&self, server: usize, up: bool) {
+        let change = if up { Change::Up } else { Change::Down };
+        self.servers[server].checked(change, self.now);
+    }
+
+    fn later(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
 }
 
 fn counts(picks: &[u16]) -> Vec<usize> {
-    let mut counts = BTreeMap::new();
+    let mut counts = std::collections::BTreeMap::new();
     for server in picks {
         *counts.entry(*server).or_insert(0) += 1;
     }
@@ -74,22 +154,14 @@ fn longest_run(picks: &[u16]) -> usize {
 
 #[test]
 fn b32_round_robin_of_equals_is_15_to_15_in_turns() {
-    let picks = picks(
-        &mut balancer(Policy::RoundRobin, &[1, 1]),
-        &Servers::idle(&[1, 1]),
-        30,
-    );
+    let picks = Pool::new(Policy::RoundRobin, &[1, 1]).picks(30);
     assert_eq!(counts(&picks), [15, 15]);
     assert_eq!(longest_run(&picks), 1);
 }
 
 #[test]
 fn b32_round_robin_of_1_to_2_is_10_to_20_and_smooth() {
-    let picks = picks(
-        &mut balancer(Policy::RoundRobin, &[1, 2]),
-        &Servers::idle(&[1, 2]),
-        30,
-    );
+    let picks = Pool::new(Policy::RoundRobin, &[1, 2]).picks(30);
     assert_eq!(counts(&picks), [10, 20]);
     for turn in picks.chunks(3) {
         assert_eq!(turn, [1, 0, 1], "not in bursts: {picks:?}");
@@ -99,73 +171,108 @@ fn b32_round_robin_of_1_to_2_is_10_to_20_and_smooth() {
 /// The example with which nginx introduced the algorithm.
 #[test]
 fn b32_round_robin_of_5_1_1_is_that_of_nginx() {
-    let weights = [5, 1, 1];
-    let picks = picks(
-        &mut balancer(Policy::RoundRobin, &weights),
-        &Servers::idle(&weights),
-        7,
-    );
+    let picks = Pool::new(Policy::RoundRobin, &[5, 1, 1]).picks(7);
     assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0]);
 }
 
+/// What one may not be picked for, another takes in the order of the rest.
 #[test]
-fn reactors_begin_at_different_servers() {
-    let first = balancer(Policy::RoundRobin, &[1, 1, 1, 1]);
-    let view = Servers::idle(&[1, 1, 1, 1]);
-    let firsts: Vec<u16> = (0..8)
-        .map(|reactor| pick(&mut first.for_reactor(reactor, 0), &view).unwrap())
-        .collect();
-    assert_eq!(firsts, [0, 1, 2, 3, 0, 1, 2, 3]);
+fn b32_the_order_of_the_others_is_kept_while_one_is_down() {
+    let pool = Pool::new(Policy::RoundRobin, &[1, 1, 1, 1]);
+    pool.set_up(2, false);
+    assert_eq!(pool.picks(7), [0, 1, 3, 0, 1, 3, 0]);
+    let pool = Pool::new(Policy::RoundRobin, &[5, 1, 1]);
+    pool.set_up(1, false);
+    assert_eq!(pool.picks(6), [0, 0, 0, 2, 0, 0]);
+}
+
+/// A thousand times more than fits into an order that is written down.
+#[test]
+fn b32_shares_of_thousands_of_unlike_servers_are_exact() {
+    let weights: Vec<u32> = (1..=400).collect();
+    let total: usize = 400 * 401 / 2;
+    let pool = Pool::new(Policy::RoundRobin, &weights);
+    let picks = pool.picks(total);
+    let due: Vec<usize> = weights.iter().map(|weight| *weight as usize).collect();
+    assert_eq!(counts(&picks), due);
+    // Half a round gives half of it, to a few turns.
+    for (server, due) in due.iter().enumerate() {
+        let half = picks[..total / 2].iter();
+        let had = half.filter(|it| usize::from(**it) == server).count();
+        assert!(had.abs_diff(due / 2) <= 5, "{had} of {due}");
+    }
+    // The others share what one leaves.
+    pool.set_up(399, false);
+    let picks = pool.picks(total);
+    assert_eq!(picks.iter().filter(|it| **it == 399).count(), 0);
+    for (had, due) in counts(&picks).iter().zip(&weights) {
+        let due = f64::from(*due) * total as f64 / (total - 400) as f64;
+        assert!((*had as f64 - due).abs() < 4.0, "{had} of {due}");
+    }
 }
 
 #[test]
 fn b32_least_conn_terminates_with_every_server_saturated() {
-    let mut balancer = balancer(Policy::LeastConn, &[1, 2, 3]);
-    let full = Servers(vec![(0, 10), (0, 20), (0, 30)]);
-    assert_eq!(pick(&mut balancer, &full), None);
-    // As many as a counter holds, and room all the same.
-    let busy = Servers(vec![(256, u32::MAX), (256_000, u32::MAX), (1, u32::MAX)]);
-    assert_eq!(pick(&mut balancer, &busy), Some(1));
+    let given = [1, 2, 3].map(|weight| (weight, false, None));
+    let pool = Pool::of(Policy::LeastConn, &given, Some(10));
+    for server in 0..3 {
+        pool.enter(server, 10);
+    }
+    assert_eq!(pool.choose(0, &Tried::default()), Choice::Full);
+    pool.servers[1].leave(pool.now);
+    assert_eq!(pool.pick(), Some(1));
 }
 
 #[test]
 fn least_conn_fills_in_proportion_to_the_weights() {
-    let mut balancer = balancer(Policy::LeastConn, &[1, 2, 3]);
-    let mut view = Servers::idle(&[1, 2, 3]);
+    let pool = Pool::new(Policy::LeastConn, &[1, 2, 3]);
     for _ in 0..60 {
-        let server = pick(&mut balancer, &view).unwrap();
-        view.0[usize::from(server)].1 += 1;
+        let server = pool.pick().unwrap();
+        pool.enter(server.into(), 1);
     }
-    let active: Vec<u32> = view.0.iter().map(|(_, active)| *active).collect();
+    let active: Vec<u32> = pool.servers.iter().map(|it| it.active()).collect();
     assert_eq!(active, [10, 20, 30]);
 }
 
 #[test]
 fn least_conn_among_idle_servers_is_round_robin_by_weight() {
-    let view = Servers::idle(&[1, 2]);
-    let picks = picks(&mut balancer(Policy::LeastConn, &[1, 2]), &view, 30);
+    let picks = Pool::new(Policy::LeastConn, &[1, 2]).picks(30);
     assert_eq!(counts(&picks), [10, 20]);
     assert_eq!(longest_run(&picks), 2);
 }
 
+/// Turns that passed while it was busier are not made up for; it has the next one.
+#[test]
+fn least_conn_saves_up_no_turns_for_a_server_that_was_busy() {
+    let pool = Pool::new(Policy::LeastConn, &[1, 1, 1]);
+    pool.enter(0, 1);
+    assert_eq!(counts(&pool.picks(100)), [50, 50]);
+    pool.servers[0].leave(pool.now);
+    let picks = pool.picks(30);
+    assert_eq!(counts(&picks[1..7]), [2, 2, 2], "{picks:?}");
+}
+
 #[test]
 fn power_of_two_takes_the_less_busy_of_two() {
-    let mut balancer = balancer(Policy::PowerOfTwo, &[1, 1]);
     // Two servers: they are always the two that are drawn.
-    let view = Servers(vec![(256, 5), (256, 4)]);
-    assert_eq!(counts(&picks(&mut balancer, &view, 50)), [50]);
-    assert_eq!(pick(&mut balancer, &view), Some(1));
+    let pool = Pool::new(Policy::PowerOfTwo, &[1, 1]);
+    pool.enter(0, 5);
+    pool.enter(1, 4);
+    assert_eq!(counts(&pool.picks(50)), [50]);
+    assert_eq!(pool.pick(), Some(1));
     // Fewer for its weight, though more in number.
-    let view = Servers(vec![(2560, 5), (256, 4)]);
-    assert_eq!(pick(&mut balancer, &view), Some(0));
-    let alone = Servers(vec![(256, 5), (0, 0)]);
-    assert_eq!(pick(&mut balancer, &alone), Some(0));
+    let pool = Pool::new(Policy::PowerOfTwo, &[10, 1]);
+    pool.enter(0, 5);
+    pool.enter(1, 4);
+    assert_eq!(counts(&pool.picks(50)), [50]);
+    assert_eq!(pool.pick(), Some(0));
+    pool.set_up(0, false);
+    assert_eq!(pool.pick(), Some(1));
 }
 
 #[test]
 fn random_has_shares_by_weight() {
-    let view = Servers::idle(&[1, 2, 0, 7]);
-    let picks = picks(&mut balancer(Policy::Random, &[1, 2, 0, 7]), &view, 100_000);
+    let picks = Pool::new(Policy::Random, &[1, 2, 0, 7]).picks(100_000);
     // A seeded sequence: the same in every run. Five standard deviations.
     for (count, weight) in counts(&picks).into_iter().zip([1.0, 2.0, 7.0]) {
         let share = weight / 10.0_f64;
@@ -177,152 +284,186 @@ fn random_has_shares_by_weight() {
 
 #[test]
 fn first_fills_in_the_order_of_the_list() {
-    let mut balancer = balancer(Policy::First, &[1, 1, 1]);
-    let mut view = Servers::idle(&[1, 1, 1]);
-    assert_eq!(pick(&mut balancer, &view), Some(0));
-    view.0[0].0 = 0;
-    assert_eq!(pick(&mut balancer, &view), Some(1));
-    view.0[0].0 = 256;
-    assert_eq!(pick(&mut balancer, &view), Some(0));
+    let pool = Pool::new(Policy::First, &[1, 1, 1]);
+    assert_eq!(pool.pick(), Some(0));
+    pool.set_up(0, false);
+    assert_eq!(pool.pick(), Some(1));
+    pool.set_up(0, true);
+    assert_eq!(pool.pick(), Some(0));
 }
 
 #[test]
 fn hash_keeps_to_the_server_of_a_key() {
-    let weights = [1; 10];
-    let view = Servers::idle(&weights);
-    let (mut one, mut other) = (
-        balancer(Policy::Hash, &weights),
-        balancer(Policy::Hash, &weights).for_reactor(3, 99),
+    let (one, other) = (
+        Pool::new(Policy::Hash, &[1; 10]),
+        Pool::new(Policy::Hash, &[1; 10]),
     );
     let none = Tried::default();
     for key in (0..1000).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-        let server = one.pick(&view, key, &none);
-        assert_eq!(other.pick(&view, key, &none), server);
+        let server = one.pick_of(key, &none);
+        assert_eq!(other.pick_of(key, &none), server);
         let mut tried = Tried::default();
         tried.insert(server.unwrap());
-        assert_ne!(one.pick(&view, key, &tried), server);
+        assert_ne!(one.pick_of(key, &tried), server);
     }
 }
 
 #[test]
-fn weights_that_fall_are_not_followed_by_a_burst() {
-    let mut balancer = balancer(Policy::RoundRobin, &[1000, 1000]);
-    // Leaves a current of half a total behind.
-    pick(&mut balancer, &Servers::idle(&[1000, 1000]));
-    let picks = picks(&mut balancer, &Servers::idle(&[1, 1]), 100);
-    assert!(longest_run(&picks) <= 5, "{picks:?}");
-    assert_eq!(longest_run(&picks[10..]), 1, "{picks:?}");
+fn b32_one_open_server_of_thousands_is_found_by_every_policy() {
+    for policy in POLICIES {
+        let pool = Pool::new(policy, &vec![1; 5000]);
+        for server in (0..5000).filter(|it| *it != 4321) {
+            pool.set_up(server, false);
+        }
+        let picked: Vec<_> = (0..200)
+            .map(|key| pool.pick_of(key * 77, &Tried::default()))
+            .collect();
+        assert_eq!(picked, [Some(4321); 200], "{policy:?}");
+        pool.set_up(4321, false);
+        assert_eq!(
+            pool.choose(5, &Tried::default()),
+            Choice::Nowhere,
+            "{policy:?}"
+        );
+    }
+}
+
+/// Backups while nobody else may be picked, and marked ones while nobody else is left.
+#[test]
+fn tiers_are_used_in_their_order() {
+    for policy in POLICIES {
+        let given = [(1, false, None), (1, true, None)];
+        let mut pool = Pool::of(policy, &given, Some(1));
+        let server = |at, marked| Choice::Server { at, marked };
+        let none = Tried::default();
+        assert_eq!(pool.choose(0, &none), server(0, false), "{policy:?}");
+        // Not for want of room.
+        pool.enter(0, 1);
+        assert_eq!(pool.choose(0, &none), Choice::Full);
+        pool.servers[0].leave(pool.now);
+        let mark = |pool: &Pool, at: usize| {
+            assert_eq!(
+                pool.servers[at].failed(Admission::Free, pool.now),
+                Some(Change::Down)
+            );
+        };
+        mark(&pool, 0);
+        assert_eq!(pool.choose(0, &none), server(1, false));
+        mark(&pool, 1);
+        assert_eq!(pool.choose(0, &none), server(0, true));
+        let mut tried = Tried::default();
+        tried.insert(0);
+        assert_eq!(pool.choose(0, &tried), server(1, true));
+        tried.insert(1);
+        assert_eq!(pool.choose(0, &tried), Choice::Nowhere);
+        // A mark runs out without anybody doing anything.
+        pool.later(Duration::from_secs(10));
+        assert_eq!(pool.choose(0, &none), server(0, false));
+        assert_eq!(pool.servers[0].admit(pool.now), Admission::Trial);
+        assert_eq!(pool.choose(0, &none), server(1, false));
+        pool.servers[0].succeeded(Admission::Trial, pool.now);
+        assert_eq!(pool.choose(0, &none), server(0, false));
+    }
+}
+
+/// Of a name that is one server the first address that may be is used.
+#[test]
+fn a_name_is_one_server_with_one_share() {
+    let name = |weight| (weight, false, Some(0));
+    for policy in [
+        Policy::RoundRobin,
+        Policy::LeastConn,
+        Policy::Random,
+        Policy::PowerOfTwo,
+    ] {
+        let pool = Pool::of(policy, &[name(1), name(1), name(1), (1, false, None)], None);
+        let shares = counts(&pool.picks(1000));
+        assert_eq!(shares.len(), 2, "{policy:?}");
+        assert!((400..600).contains(&shares[0]), "{policy:?}: {shares:?}");
+        pool.set_up(0, false);
+        let picks = pool.picks(1000);
+        assert!(!picks.contains(&0) && picks.contains(&1) && !picks.contains(&2));
+        let mut tried = Tried::default();
+        tried.insert(1);
+        let picks: Vec<_> = (0..100).map(|_| pool.pick_of(0, &tried).unwrap()).collect();
+        assert!(picks.contains(&2) && picks.contains(&3), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_slow_start_grows_and_its_turns_are_at_even_distances() {
+    let mut pool = Pool::new(Policy::RoundRobin, &[1, 1]);
+    pool.set_up(1, false);
+    pool.set_up(1, true);
+    let share = |pool: &Pool| pool.picks(272).iter().filter(|it| **it == 1).count();
+    // A 16th of the weight of the other.
+    assert_eq!(share(&pool), 16);
+    let picks = pool.picks(340);
+    let turns: Vec<_> = picks.split(|it| *it == 1).map(<[u16]>::len).collect();
+    assert!(
+        turns[1..turns.len() - 1].iter().all(|it| *it == 16),
+        "{turns:?}"
+    );
+    pool.later(SLOW_START / 2);
+    assert!((80..100).contains(&share(&pool)));
+    pool.later(SLOW_START / 2);
+    assert_eq!(share(&pool), 136);
+}
+
+#[test]
+fn least_conn_takes_note_of_a_slow_start_without_a_session() {
+    let mut pool = Pool::new(Policy::LeastConn, &[1, 1]);
+    pool.set_up(1, false);
+    pool.set_up(1, true);
+    pool.enter(0, 3);
+    pool.enter(1, 1);
+    // One session is 16 for its weight.
+    assert_eq!(pool.pick(), Some(0));
+    pool.later(SLOW_START * 3 / 4);
+    assert_eq!(pool.pick(), Some(1));
 }
 
 #[test]
 fn a_server_that_returns_has_neither_debts_nor_savings() {
-    let mut balancer = balancer(Policy::RoundRobin, &[10, 1]);
-    let (both, without) = (Servers::idle(&[10, 1]), Servers::idle(&[10, 0]));
-    // The second is owed a turn, and goes down.
-    picks(&mut balancer, &both, 4);
-    picks(&mut balancer, &without, 1000);
-    let picks = picks(&mut balancer, &both, 110);
+    let mut pool = Pool::new(Policy::RoundRobin, &[10, 1]);
+    pool.picks(4);
+    pool.set_up(1, false);
+    pool.picks(1000);
+    pool.set_up(1, true);
+    pool.later(SLOW_START);
+    let picks = pool.picks(110);
     assert_eq!(counts(&picks[..11])[1..], [1]);
     assert!((9..=11).contains(&counts(&picks)[1]), "{picks:?}");
 }
 
-fn any_policy() -> impl Strategy<Value = Policy> {
-    prop::sample::select(&POLICIES[..])
+/// A set that takes another's place goes on where that one was.
+#[test]
+fn b32_shares_go_on_over_a_change_of_the_set() {
+    let mut pool = Pool::new(Policy::RoundRobin, &[1, 1, 1, 1]);
+    let mut had = [0; 5];
+    // The fifth comes and goes, after three picks each time.
+    for round in 0..200 {
+        for server in pool.picks(3) {
+            had[usize::from(server)] += 1;
+        }
+        pool = Pool::after(&pool, Policy::RoundRobin, &[1; 5][..4 + round % 2]);
+    }
+    for had in &had[..4] {
+        assert!((120..=150).contains(had), "{had} of 600");
+    }
+    let idle = Pool::new(Policy::LeastConn, &[1; 3]);
+    assert_eq!(idle.picks(1), [0]);
+    let next = Pool::after(&idle, Policy::LeastConn, &[1; 3]);
+    assert_eq!(next.picks(3), [1, 2, 0]);
 }
 
-/// Weights in units and sessions, many of them closed.
-fn any_servers() -> impl Strategy<Value = Servers> {
-    let weight = prop_oneof![Just(0), 1..=300_u32, Just(256_000)];
-    let active = prop_oneof![0..5_u32, Just(u32::MAX)];
-    prop::collection::vec((weight, active), 1..100).prop_map(Servers)
-}
-
-proptest! {
-    /// After as many picks as the weights' sum each server had its weight of them.
-    #[test]
-    fn b32_round_robin_shares_are_exact(weights in prop::collection::vec(0..60_u32, 1..24)) {
-        let total: u32 = weights.iter().sum();
-        prop_assume!(total > 0);
-        let mut balancer = balancer(Policy::RoundRobin, &weights);
-        let view = Servers::idle(&weights);
-        let mut had = vec![0; weights.len()];
-        for _ in 0..2 * total {
-            had[usize::from(pick(&mut balancer, &view).unwrap())] += 1;
-        }
-        let due: Vec<u32> = weights.iter().map(|weight| 2 * weight).collect();
-        prop_assert_eq!(had, due);
-        prop_assert!(balancer.currents.iter().all(|current| *current == 0));
-    }
-
-    /// At no time is a server more than two turns from what is due to it.
-    #[test]
-    fn b32_round_robin_is_smooth_at_any_time(weights in prop::collection::vec(1..50_u32, 2..12)) {
-        let total: u32 = weights.iter().sum();
-        let mut balancer = balancer(Policy::RoundRobin, &weights);
-        let view = Servers::idle(&weights);
-        let mut had = vec![0_u32; weights.len()];
-        for turn in 1..=total {
-            had[usize::from(pick(&mut balancer, &view).unwrap())] += 1;
-            for (had, weight) in had.iter().zip(&weights) {
-                let due = f64::from(turn * weight) / f64::from(total);
-                prop_assert!((f64::from(*had) - due).abs() < 2.0, "{} of {}", had, due);
-            }
-        }
-    }
-
-    /// However weights change, nobody saves or owes more than a few totals.
-    #[test]
-    fn currents_stay_bounded_while_weights_change(
-        policy in prop::sample::select(&[Policy::RoundRobin, Policy::LeastConn][..]),
-        turns in prop::collection::vec(prop::collection::vec(0..1000_u32, 6), 1..200),
-    ) {
-        let mut balancer = balancer(policy, &[1; 6]);
-        for weights in turns {
-            let view = Servers(weights.iter().map(|weight| (*weight, weight % 3)).collect());
-            let picked = pick(&mut balancer, &view);
-            let total = i64::from(weights.iter().sum::<u32>());
-            prop_assert_eq!(picked.is_some(), total > 0);
-            for current in &balancer.currents {
-                prop_assert!(current.abs() <= CURRENT_TOTALS * total);
-            }
-        }
-    }
-
-    /// A session that tries on and on visits every open server once, and then ends.
-    #[test]
-    fn b32_every_policy_tries_each_open_server_once_and_terminates(
-        policy in any_policy(),
-        view in any_servers(),
-        key in any::<u64>(),
-        sessions in 1..4,
-    ) {
-        let configured = vec![1; view.len()];
-        let mut balancer = balancer(policy, &configured);
-        let open: Vec<u16> = (0..view.len() as u16).filter(|it| view.weight(*it) > 0).collect();
-        for _ in 0..sessions {
-            let mut tried = Tried::default();
-            let mut order = Vec::new();
-            while let Some(server) = balancer.pick(&view, key, &tried) {
-                prop_assert!(!tried.contains(server));
-                tried.insert(server);
-                order.push(server);
-                prop_assert!(order.len() <= open.len());
-            }
-            order.sort_unstable();
-            prop_assert_eq!(&order, &open);
-        }
-    }
-
-    #[test]
-    fn least_conn_never_passes_over_a_less_busy_server(view in any_servers()) {
-        let mut balancer = balancer(Policy::LeastConn, &vec![1; view.len()]);
-        let Some(picked) = pick(&mut balancer, &view) else {
-            return Ok(());
-        };
-        let load = |server: u16| Load::of(view.active(server), view.weight(server));
-        let picked = load(picked).unwrap();
-        for other in (0..view.len() as u16).filter_map(load) {
-            prop_assert!(!other.is_below(picked));
-        }
+#[test]
+fn an_empty_pool_is_nowhere() {
+    for policy in POLICIES {
+        let pool = Pool::new(policy, &[]);
+        assert_eq!(pool.choose(0, &Tried::default()), Choice::Nowhere);
+        let pool = Pool::new(policy, &[0, 0]);
+        assert_eq!(pool.choose(0, &Tried::default()), Choice::Nowhere);
+        assert!(pool.balancer.is_worth_a_try(&pool.servers, pool.now));
     }
 }

@@ -105,11 +105,6 @@ impl End {
         Ok((end, device))
     }
 
-    /// `near` or `far`.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// This end's address on the path.
     pub fn address(&self) -> Ipv4Addr {
         self.address

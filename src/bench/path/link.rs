@@ -191,7 +191,7 @@ fn carriers(
 ) -> Result<(Carrier, Carrier), PathError> {
     let [near, far] = devices;
     let tolerance = spec.rtt / 200;
-    // Two streams of chance that never meet: splitmix walks all of u64, and half of
+    // Two streams of chance that never meet: the generator walks all of u64, and half of
     // it lies between them.
     let up = Model::new(spec, delay / 2, spec.seed);
     let down = Model::new(spec, delay / 2, spec.seed ^ (1 << 63));

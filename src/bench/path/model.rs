@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use super::spec::{Loss, PathSpec};
-use crate::bench::pattern::splitmix;
+use crate::balance::Random;
 
 const SECOND: u128 = 1_000_000_000;
 
@@ -45,7 +45,7 @@ pub struct Model {
     line_free: u64,
     remainder: u64,
     last_arrival: u64,
-    chance: u64,
+    chance: Random,
 }
 
 impl Model {
@@ -61,7 +61,7 @@ impl Model {
             line_free: 0,
             remainder: 0,
             last_arrival: 0,
-            chance: seed,
+            chance: Random::new(seed),
         }
     }
 
@@ -80,7 +80,7 @@ impl Model {
         self.remainder = (work % rate) as u64;
         // Always two draws, so that one part of a path does not move the chance of
         // the other: the same packets are lost with jitter and without.
-        let (lost, late) = (splitmix(&mut self.chance), splitmix(&mut self.chance));
+        let (lost, late) = (self.chance.draw(), self.chance.draw());
         if self.loss.strikes(lost) {
             return Fate::Lost;
         }

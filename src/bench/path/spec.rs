@@ -92,11 +92,6 @@ impl Loss {
         (billionths < 1_000_000_000).then_some(Self(billionths))
     }
 
-    /// As a probability, 0 to 1.
-    pub fn probability(self) -> f64 {
-        f64::from(self.0) / 1e9
-    }
-
     /// Whether a draw, uniform over all of `u64`, is a loss.
     pub(super) fn strikes(self, draw: u64) -> bool {
         // The upper bits of the product: uniform over 0..10⁹.
@@ -318,7 +313,6 @@ mod tests {
         assert_eq!(spec.rtt, Duration::from_millis(40));
         assert_eq!(spec.rate, 125_000_000);
         assert_eq!(spec.loss, Loss(1_000_000));
-        assert!((spec.loss.probability() - 0.001).abs() < 1e-12);
         assert_eq!((spec.mtu, spec.queue, spec.seed), (1500, 256 * 1024, 7));
         assert_eq!(spec.jitter, Duration::from_millis(1));
         assert_eq!(spec.to_string(), text.replace("gbit", "Gbit"));

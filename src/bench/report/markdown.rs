@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use super::table::{deciding, percent, ratio_text};
-use super::{LayoutReport, Report, Row, ShapeReport};
-use crate::bench::units;
+use super::model::Unit;
+use super::{LayoutReport, Report, render, tables};
+use crate::bench::harness::IdleCost;
 
 /// The tables.
 pub fn render(report: &Report) -> String {
@@ -38,91 +38,19 @@ fn layout_table(layout: &LayoutReport, report: &Report, out: &mut String) {
     let _ = writeln!(out, "| {} | {} |", layout.layout.name(), names.join(" | "));
     let _ = writeln!(out, "| --- |{}", " ---: |".repeat(names.len()));
     for shape in &layout.shapes {
-        let mut line = |what: &str, cell: &dyn Fn(&Row) -> Option<String>| {
-            let cells: Vec<String> = shape
-                .rows
-                .iter()
-                .map(|row| match &row.failure {
-                    Some(_) => "failed".to_owned(),
-                    None => cell(row).unwrap_or_else(|| "–".to_owned()),
-                })
-                .collect();
-            let _ = writeln!(out, "| {}, {what} | {} |", shape.name, cells.join(" | "));
-        };
-        if shape.has_bulk {
-            line("throughput", &|row| {
-                row.throughput.map(|i| units::bit_rate(i.estimate))
-            });
-        }
-        if shape.has_exchanges {
-            line("a second", &|row| {
-                row.exchanges.map(|i| units::rate(i.estimate))
-            });
-            line("p50 / p99", &|row| {
-                let l = row.latency?;
-                Some(format!(
-                    "{} / {}",
-                    units::latency(l.p50 as f64),
-                    units::latency(l.p99 as f64)
-                ))
-            });
-        }
-        if shape.has_bulk && shape.has_exchanges {
-            line("p50 / p99 without the bulk", &|row| {
-                let l = row.quiet?.latency;
-                Some(format!(
-                    "{} / {}",
-                    units::latency(l.p50 as f64),
-                    units::latency(l.p99 as f64)
-                ))
-            });
-            line("p50, ratio to without", &|row| {
-                Some(ratio_text(row.quiet?.p50))
-            });
-            line("p99, ratio to without", &|row| {
-                Some(ratio_text(row.quiet?.p99))
-            });
-        }
-        if shape.is_burst {
-            line("bulk before the last byte", &|row| {
-                Some(percent(row.burst?.last.estimate))
-            });
-        }
-        let unit = if shape.has_exchanges {
-            "µs each"
-        } else {
-            "s/GB"
-        };
-        line(&format!("forwarder's CPU, {unit}"), &|row| {
-            row.cpu
-                .filter(|cpu| cpu.high > 0.0)
-                .map(|cpu| units::digits(cpu.estimate))
-        });
-        line(&format!("ratio to {}", report.baseline), &|row| {
-            ratio(shape, row, &report.baseline)
-        });
+        let table = tables::shape(layout, shape, &report.baseline);
+        out.push_str(&render::summary(&table));
     }
     let idle: Vec<String> = layout
         .subjects
         .iter()
         .map(|subject| {
-            subject
-                .idle
-                .map_or_else(|| "–".to_owned(), |idle| units::size(idle.bytes))
+            let text = |idle: IdleCost| Unit::Bytes.text(idle.bytes);
+            subject.idle.map_or_else(|| "–".to_owned(), text)
         })
         .collect();
     if layout.subjects.iter().any(|subject| subject.idle.is_some()) {
         let _ = writeln!(out, "| memory of an idle session | {} |", idle.join(" | "));
     }
     out.push('\n');
-}
-
-fn ratio(shape: &ShapeReport, row: &Row, baseline: &str) -> Option<String> {
-    use crate::bench::stats::Verdict;
-    let (ratio, verdict) = deciding(shape, row, baseline)?;
-    let text = ratio_text(ratio);
-    Some(match verdict {
-        Verdict::Noise => text,
-        Verdict::Faster | Verdict::Slower => format!("**{text}**"),
-    })
 }

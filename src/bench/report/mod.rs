@@ -1,11 +1,16 @@
 //! From samples to figures: intervals over rounds, ratios, verdicts, the cost of
-//! the hop. Pure; the outputs are in [`table`], [`markdown`], [`html`] and
-//! [`svg`].
+//! the hop. Pure. What is shown of them is in `tables`, in terms of [`model`], which
+//! [`render`] writes; the outputs around it are [`table`], [`markdown`], [`html`] and
+//! [`svg`]. `tune` reports by the same model.
 
 pub mod html;
 pub mod markdown;
+pub mod model;
+pub(crate) mod page;
+pub mod render;
 pub mod svg;
 pub mod table;
+mod tables;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

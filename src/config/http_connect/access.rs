@@ -20,8 +20,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::super::report::Fault;
-use crate::policy::access::{Access, DEFAULT_PORT, Destination, Rule};
+use crate::config::report::Fault;
+use crate::net::network;
+use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope};
 use crate::proto::host;
 
 /// The two lists.
@@ -37,7 +38,7 @@ impl Default for AccessRules {
     fn default() -> Self {
         Self {
             allow: vec![Rule {
-                destination: Destination::Anywhere,
+                scope: Scope::Anywhere,
                 ports: Some(DEFAULT_PORT..=DEFAULT_PORT),
             }],
             deny: Vec::new(),
@@ -79,7 +80,7 @@ impl FromStr for Rule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        let (destination, ports) = match text.strip_prefix('[') {
+        let (scope, ports) = match text.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
                 Some((inner, "")) => (inner, None),
                 Some((inner, rest)) if rest.starts_with(':') => (inner, Some(&rest[1..])),
@@ -87,32 +88,31 @@ impl FromStr for Rule {
             },
             None if text.matches(':').count() > 1 => (text, None),
             None => match text.rsplit_once(':') {
-                Some((destination, ports)) => (destination, Some(ports)),
+                Some((scope, ports)) => (scope, Some(ports)),
                 None => (text, None),
             },
         };
-        if destination.is_empty() && ports.is_none() {
+        if scope.is_empty() && ports.is_none() {
             return wrong("an entry cannot be empty", FORMS);
         }
         Ok(Self {
-            destination: destination_of(destination)?,
+            scope: scope_of(scope)?,
             ports: ports.map(ports_of).transpose()?,
         })
     }
 }
 
-fn destination_of(text: &str) -> Result<Destination, RuleError> {
+fn scope_of(text: &str) -> Result<Scope, RuleError> {
     if text.is_empty() {
-        return Ok(Destination::Anywhere);
+        return Ok(Scope::Anywhere);
     }
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    if let Ok(ip) = address.parse::<IpAddr>() {
-        return network(ip, prefix);
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    if address.parse::<IpAddr>().is_ok() {
+        return network::parse(text)
+            .map(Scope::Network)
+            .or_else(|error| wrong(error.problem, error.remedy));
     }
-    if prefix.is_some() {
+    if text.contains('/') {
         return wrong("there is no address before the slash", FORMS);
     }
     let (name, below) = match text.strip_prefix("*.") {
@@ -126,36 +126,10 @@ fn destination_of(text: &str) -> Result<Destination, RuleError> {
     }
     let name = host::parse(name).or_else(|error| wrong(error.to_string(), error.remedy()))?;
     Ok(if below {
-        Destination::Below(name)
+        Scope::Below(name)
     } else {
-        Destination::Name(name)
+        Scope::Name(name)
     })
-}
-
-fn network(ip: IpAddr, prefix: Option<&str>) -> Result<Destination, RuleError> {
-    if ip.to_canonical() != ip {
-        let remedy = format!("write it as IPv4: {}", ip.to_canonical());
-        return wrong("an IPv4-mapped address counts as IPv4", remedy);
-    }
-    let max = if ip.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix.map(str::parse::<u8>) {
-        None => max,
-        Some(Ok(prefix)) if prefix <= max => prefix,
-        Some(_) => {
-            return wrong(
-                "the length of the prefix is out of range",
-                format!("write a number from 0 to {max} behind the slash"),
-            );
-        }
-    };
-    let network = IpNet::new_assert(ip, prefix);
-    if network.trunc() != network {
-        return wrong(
-            "the address has bits behind its prefix",
-            format!("write {}, or the address alone", network.trunc()),
-        );
-    }
-    Ok(Destination::Network(network))
 }
 
 fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {
@@ -181,12 +155,12 @@ fn ports_of(text: &str) -> Result<RangeInclusive<u16>, RuleError> {
 impl fmt::Display for Rule {
     /// As it can be read again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.destination {
-            Destination::Anywhere => {}
-            Destination::Name(name) => f.write_str(name)?,
-            Destination::Below(name) => write!(f, "*.{name}")?,
-            Destination::Network(IpNet::V4(network)) => write!(f, "{network}")?,
-            Destination::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
+        match &self.scope {
+            Scope::Anywhere => {}
+            Scope::Name(name) => f.write_str(name)?,
+            Scope::Below(name) => write!(f, "*.{name}")?,
+            Scope::Network(IpNet::V4(network)) => write!(f, "{network}")?,
+            Scope::Network(IpNet::V6(network)) => write!(f, "[{network}]")?,
         }
         match &self.ports {
             None => Ok(()),

@@ -7,12 +7,13 @@ use std::ops::Range;
 
 use toml_edit::{Document, Key};
 
-use super::super::report::{Fault, Report, SourceId, SourceKind, Span, nearest};
-use super::super::{Override, Pair};
-use super::{Entry, Node, Value, toml};
+use super::node::{KeyNode, Node, Value};
+use super::toml;
+use crate::config::inputs::{Override, Pair};
+use crate::config::report::{Fault, Report, SourceId, SourceKind, Span, nearest};
 
 /// Adds the forward that `-l LISTEN -r UPSTREAM` means; half a pair is an error.
-pub(in super::super) fn add_pair(report: &mut Report, root: &mut Node, pair: &Pair) {
+pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &Pair) {
     let mut side = |flag: &str, text: &String| {
         let source = report.add_source(SourceKind::Argument, format!("{flag} {text}"), text);
         Span {
@@ -36,7 +37,7 @@ pub(in super::super) fn add_pair(report: &mut Report, root: &mut Node, pair: &Pa
         }
         (None, None) => return,
     };
-    let entry = |key: &str, span: Span, text: &Option<String>| Entry {
+    let entry = |key: &str, span: Span, text: &Option<String>| KeyNode {
         key: key.to_owned(),
         key_span: span.clone(),
         node: Node {
@@ -60,7 +61,7 @@ pub(in super::super) fn add_pair(report: &mut Report, root: &mut Node, pair: &Pa
                     forwards.push(forward);
                 }
             }
-            None => entries.push(Entry {
+            None => entries.push(KeyNode {
                 key: "forward".to_owned(),
                 key_span: span.clone(),
                 node: Node {
@@ -74,7 +75,7 @@ pub(in super::super) fn add_pair(report: &mut Report, root: &mut Node, pair: &Pa
 
 /// Replaces one value in the tree; what is wrong with the key is reported here,
 /// what is wrong with the value later, at the same place.
-pub(in super::super) fn add_override(report: &mut Report, root: &mut Node, change: &Override) {
+pub(in crate::config) fn add_override(report: &mut Report, root: &mut Node, change: &Override) {
     let (flag, text) = (&change.flag, &change.text);
     let source = report.add_source(SourceKind::Argument, format!("{flag} {text}"), text);
     let span = |range: Range<usize>| Span { source, range };
@@ -185,7 +186,7 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
         };
         let at = entries.iter().position(|entry| entry.key == *key);
         let at = at.unwrap_or_else(|| {
-            entries.push(Entry {
+            entries.push(KeyNode {
                 key: key.clone(),
                 key_span: key_span.clone(),
                 node: Node {

@@ -1,82 +1,12 @@
-//! What was written, before any meaning: a tree in which each value knows its place,
-//! whether it came from the file, from `-l`/`-r` or from `--set`.
-//!
-//! It owns reading TOML and merging the sources; which keys exist and what they
-//! mean is decided above (`resolve`).
+//! From text to the tree of what was written ([`Node`]): reading TOML and merging the
+//! sources. Which keys exist and what they mean is decided above.
 
 mod arguments;
+mod node;
 mod table;
 mod toml;
 
-use super::report::{Report, Span};
-
 pub(super) use arguments::{add_override, add_pair};
+pub(super) use node::{KeyNode, Node, Value};
 pub(super) use table::{Elsewhere, TableReader};
 pub(super) use toml::parse_file;
-
-/// A value and its place.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) value: Value,
-    pub(super) span: Span,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    String(String),
-    Integer(i64),
-    Float(f64),
-    Boolean(bool),
-    /// Nothing in a configuration is a date; kept so that the error can say so.
-    Date,
-    Array(Vec<Node>),
-    Table(Vec<Entry>),
-}
-
-/// `key = value`. Keys of a table are unique.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Span,
-    pub(super) node: Node,
-}
-
-impl Node {
-    /// The entry of a table; `None` where there is none or this is no table.
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
-        match &self.value {
-            Value::Table(entries) => entries.iter().find(|entry| entry.key == key),
-            _ => None,
-        }
-    }
-
-    /// What kind of value this is, for an error.
-    pub(super) fn kind(&self) -> &'static str {
-        match &self.value {
-            Value::String(_) => "a string",
-            Value::Integer(_) => "a number",
-            Value::Float(_) => "a fraction",
-            Value::Boolean(_) => "true or false",
-            Value::Date => "a date",
-            Value::Array(_) => "a list",
-            Value::Table(_) => "a table",
-        }
-    }
-
-    /// The place of `part`, which is part of this string; the whole string where
-    /// escapes make that unclear.
-    pub(super) fn part_span(&self, report: &Report, offset: usize, part: &str) -> Span {
-        let text = report.text(&self.span);
-        let quote = usize::from(text.starts_with(['"', '\'']));
-        let start = self.span.range.start + quote + offset;
-        let span = Span {
-            source: self.span.source,
-            range: start..start + part.len(),
-        };
-        if report.text(&span) == part && !part.is_empty() {
-            span
-        } else {
-            self.span.clone()
-        }
-    }
-}

@@ -1,25 +1,25 @@
 //! Reading one table key by key: remembers which keys were asked for, so that what
 //! is left over can be refused with the nearest known name.
 
-use super::super::report::{Fault, Report, nearest};
-use super::{Entry, Node, Value};
+use super::node::{KeyNode, Node, Value};
+use crate::config::report::{Fault, Report, nearest};
 
 /// A table being read. Every key it may have is asked for once; [`Self::close`]
 /// refuses the rest.
-pub(in super::super) struct TableReader<'n> {
+pub(in crate::config) struct TableReader<'n> {
     node: &'n Node,
-    entries: &'n [Entry],
+    entries: &'n [KeyNode],
     /// How errors call the table: `[global]`.
     title: String,
     known: Vec<&'static str>,
 }
 
 /// Keys that people write into the wrong table.
-pub(in super::super) struct Elsewhere<'k> {
-    pub(in super::super) keys: &'k [&'k str],
+pub(in crate::config) struct Elsewhere<'k> {
+    pub(in crate::config) keys: &'k [&'k str],
     /// "of a pool".
-    pub(in super::super) owner: &'k str,
-    pub(in super::super) remedy: &'k str,
+    pub(in crate::config) owner: &'k str,
+    pub(in crate::config) remedy: &'k str,
 }
 
 /// Names other forwarders use for the same thing.
@@ -63,7 +63,7 @@ const SYNONYMS: [(&str, &str); 35] = [
 
 impl<'n> TableReader<'n> {
     /// Starts to read; anything but a table is reported.
-    pub(in super::super) fn open(
+    pub(in crate::config) fn open(
         node: &'n Node,
         title: impl Into<String>,
         report: &mut Report,
@@ -83,20 +83,20 @@ impl<'n> TableReader<'n> {
     }
 
     /// Every entry, for tables whose keys are names that the user chose.
-    pub(in super::super) fn entries(&self) -> &'n [Entry] {
+    pub(in crate::config) fn entries(&self) -> &'n [KeyNode] {
         self.entries
     }
 
-    pub(in super::super) fn node(&self) -> &'n Node {
+    pub(in crate::config) fn node(&self) -> &'n Node {
         self.node
     }
 
-    pub(in super::super) fn title(&self) -> &str {
+    pub(in crate::config) fn title(&self) -> &str {
         &self.title
     }
 
     /// The value of a key, which is thereby known.
-    pub(in super::super) fn get(&mut self, key: &'static str) -> Option<&'n Node> {
+    pub(in crate::config) fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
@@ -106,7 +106,7 @@ impl<'n> TableReader<'n> {
 
     /// The value of a key as `parse` understands it; a fault is reported with the
     /// key's name. `None` when the key is absent or wrong.
-    pub(in super::super) fn read<T>(
+    pub(in crate::config) fn read<T>(
         &mut self,
         key: &'static str,
         report: &mut Report,
@@ -125,7 +125,7 @@ impl<'n> TableReader<'n> {
 
     /// Refuses every key that was not asked for; those that belong to a table
     /// nearby are shown the way there.
-    pub(in super::super) fn close(self, report: &mut Report, nearby: &[Elsewhere<'_>]) {
+    pub(in crate::config) fn close(self, report: &mut Report, nearby: &[Elsewhere<'_>]) {
         for entry in self.entries {
             let key = entry.key.as_str();
             if self.known.contains(&key) {

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table, TableLike, TomlError};
 
-use super::super::report::{Fault, Report, SourceId, Span};
-use super::{Entry, Node, Value};
+use super::node::{KeyNode, Node, Value};
+use crate::config::report::{Fault, Report, SourceId, Span};
 
 /// Syntax errors looked for in one file.
 const ATTEMPTS: usize = 64;
@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 64;
 const BYTES_AGAIN: usize = 16 << 20;
 
 /// Reads a source as TOML. What could not be read is reported and left out.
-pub(in super::super) fn parse_file(report: &mut Report, source: SourceId, text: &str) -> Node {
+pub(in crate::config) fn parse_file(report: &mut Report, source: SourceId, text: &str) -> Node {
     let root = match readable_part(report, source, text) {
         Some(document) => table_value(source, document.as_table(), 0..0),
         None => Value::Table(Vec::new()),
@@ -201,7 +201,7 @@ fn table_like(source: SourceId, table: &dyn TableLike, place: &Range<usize>) -> 
         .map(|(name, item)| {
             let key = table.key(name).and_then(toml_edit::Key::span);
             let key = key.unwrap_or(place.clone());
-            Entry {
+            KeyNode {
                 key: name.to_owned(),
                 node: node(source, item, &key),
                 key_span: Span { source, range: key },

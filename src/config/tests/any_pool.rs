@@ -7,8 +7,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::*;
+use crate::config::*;
+use crate::net::address::Address;
 use crate::net::address::UnixName;
+use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -2,12 +2,19 @@
 
 mod any_pool;
 mod connect;
+mod diff;
 mod pools;
 mod properties;
 mod refused;
+mod tables;
 mod taps;
 
-use super::*;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::*;
+use crate::net::address::Address;
+use crate::net::options::SocketOptions;
 
 const BASE: &str = "[[forward]]\nlisten = \":5000\"\nupstream = \"a:1\"\n";
 

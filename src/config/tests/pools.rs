@@ -4,8 +4,11 @@ mod refused;
 
 use std::net::IpAddr;
 
-use super::super::*;
 use super::{good, load};
+use crate::config::*;
+use crate::net::address::Address;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// One forward to the pool `p`, which has these lines, the first of them line 5.
 fn with_pool(lines: &str) -> String {

@@ -1,15 +1,20 @@
 //! Properties: any text gives a configuration or errors with places, and what is
 //! printed reads back.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::super::*;
 use super::any_pool::any_pool;
 use super::{BASE, load};
+use crate::config::*;
+use crate::net::address::Address;
 use crate::net::address::UnixName;
+use crate::net::options::SocketOptions;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How many errors a text has; checks what must hold for any text on the way.
 pub(super) fn errors_of(text: &str) -> usize {

@@ -1,7 +1,7 @@
 //! What is refused: every fault with its place, its words and its remedy.
 
-use super::super::*;
 use super::{BASE, errors, expect, expect_in_profile, good, load, properties};
+use crate::config::*;
 
 #[test]
 fn a_wrong_override_names_its_argument() {

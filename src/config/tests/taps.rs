@@ -1,7 +1,7 @@
 //! `tap`: what is understood, and what is refused.
 
-use super::super::*;
 use super::{BASE, errors};
+use crate::config::*;
 
 fn forwards(text: &str) -> Vec<Option<Tap>> {
     let config = Config::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
@@ -116,7 +116,7 @@ fn what_makes_no_tap_is_refused_with_a_remedy() {
         ("{ format = \"hex\", filter = { client = [] } }", "nobody"),
         (
             "{ format = \"hex\", filter = { client = \"10.0.0.1/8\" } }",
-            "\"10.0.0.0/8\"",
+            "write 10.0.0.0/8",
         ),
         (
             "{ format = \"hex\", filter = { client = \"10.0.0.0/33\" } }",

@@ -21,11 +21,13 @@ use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
+use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Lane, Next};
+use crate::relay::lane::Lane;
+use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -36,22 +38,19 @@ use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
 
-/// A small generator (splitmix64): the same seed, the same run, on any machine.
+/// Chance as scripts want it: the same seed, the same run, on any machine.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     /// From a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     /// The next 64 bits.
     pub const fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     /// A number from `low` to `high`, both included.
@@ -502,6 +501,15 @@ impl Sim {
             u64::from(client.is_satisfied_by(upstream) && upstream.is_satisfied_by(client));
     }
 
+    /// A bug: readiness of an earlier session is taken for that of its successor.
+    fn honour(&self, event: &mut Event) {
+        if let Event::Ready(key, ..) = event
+            && let Some(conn) = self.conns.get(key.slot)
+        {
+            key.generation = conn.generation;
+        }
+    }
+
     fn noise(&mut self, events: &mut Vec<Event>) {
         let both = Readiness {
             readable: true,
@@ -576,6 +584,11 @@ impl Engine for Sim {
         }
         events.extend(late);
         self.noise(events);
+        if probe::mutated(Mutation::StaleKeyHonoured) {
+            for event in events.iter_mut() {
+                self.honour(event);
+            }
+        }
         Ok(())
     }
 
@@ -747,13 +760,13 @@ impl Engine for Sim {
         let before = lane.bytes_in();
         for _ in 0..moves {
             let read = lane.bytes_in() - before;
-            if matches!(lane.next(), Next::Park | Next::Done) || read >= u64::from(budget) {
+            if !Self::can_move(lane) || read >= u64::from(budget) {
                 break;
             }
             self.move_once(key, direction, lane, budget, &mut pumped);
         }
         self.return_pipe(key, direction, lane);
-        pumped.more = !matches!(lane.next(), Next::Park | Next::Done);
+        pumped.more = Self::can_move(lane);
         pumped
     }
 

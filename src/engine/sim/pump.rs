@@ -7,7 +7,7 @@ use crate::engine::SessionKey;
 use crate::net::pipe::Reservoir;
 use crate::observe::tap::Appetite;
 use crate::relay::ending::Cause;
-use crate::relay::lane::{Fallback, FillBlock, Lane, Next, Path};
+use crate::relay::lane::{Fallback, Lane, Next, Path};
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Failure, Pumped};
 use crate::relay::{Direction, Side};
@@ -18,7 +18,7 @@ pub(super) struct SimPipe(VecDeque<(SessionKey, u32)>);
 
 impl Reservoir for SimPipe {
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_empty() || probe::mutated(Mutation::PipeReusedWithResidue)
     }
 }
 
@@ -44,6 +44,21 @@ impl SimPipe {
 }
 
 impl Sim {
+    /// What the lane says, unless a bug is switched on.
+    fn next_of(lane: &Lane) -> Next {
+        let (source, sink) = lane.states();
+        probe::visit(source, sink);
+        if probe::mutated(Mutation::EndBeforeResidue) && lane.is_stalled() {
+            return Next::ShutSink;
+        }
+        lane.next()
+    }
+
+    /// What can be done for the lane now, if anything.
+    pub(super) fn can_move(lane: &Lane) -> bool {
+        !matches!(Self::next_of(lane), Next::Park | Next::Done)
+    }
+
     /// One read or write.
     pub(super) fn move_once(
         &mut self,
@@ -56,7 +71,7 @@ impl Sim {
         let short = self.dice.percent(self.nastiness.short);
         let part = self.dice.between(1, 64 * 1024) as u32;
         let at_most = |n: u32| if short { n.min(part) } else { n };
-        match lane.next() {
+        match Self::next_of(lane) {
             Next::Fill { max, path } => {
                 let max = at_most(max.min(budget));
                 self.fill(key, direction, lane, max, path, pumped);
@@ -129,11 +144,11 @@ impl Sim {
                 }
                 // A short read proves the socket empty, if nothing follows.
                 if conn.is_drained(direction.source()) && self.dice.percent(50) {
-                    lane.fill_blocked(FillBlock::Empty);
+                    lane.fill_blocked();
                 }
                 pumped.moved = true;
             }
-            Err(None) => lane.fill_blocked(FillBlock::Empty),
+            Err(None) => lane.fill_blocked(),
             Err(Some(cause)) => {
                 lane.source_failed();
                 fail(pumped, direction.source(), cause);
@@ -189,7 +204,7 @@ impl Sim {
                 conn.dropped[direction.index()] += u64::from(n);
                 lane.discarded(n);
             }
-            Err(None) => lane.fill_blocked(FillBlock::Empty),
+            Err(None) => lane.fill_blocked(),
             Err(Some(cause)) => {
                 lane.source_failed();
                 fail(pumped, direction.source(), cause);

@@ -10,6 +10,7 @@ use super::ring::Completion;
 use super::vigil::list_vigil;
 use super::{POLL_PAUSE, READABLE, Uring, ready};
 use crate::engine::{Engine, Event, common};
+use crate::relay::probe;
 use crate::relay::session::Readiness;
 
 impl Uring {
@@ -69,7 +70,9 @@ impl Uring {
         if op == Op::Send {
             leg.sent(Err(result), &mut self.ring, &mut self.common.kit);
         } else if op == Op::Recv && !leg.closing {
-            self.no_buffer += u64::from(result == -libc::ENOBUFS);
+            if result == -libc::ENOBUFS {
+                probe::visit("receive", "no buffer");
+            }
             match piece {
                 Some(piece) if result > 0 => {
                     leg.take_in(piece, at, &mut self.ring, &mut self.common.kit);

@@ -20,7 +20,7 @@ use crate::engine::pump::{Ends, Kit, Store, Turn, transmit};
 use crate::net::errno::{Failure, Operation};
 use crate::observe::tap::Feed;
 use crate::relay::Direction;
-use crate::relay::lane::{FillBlock, Lane, Next, Path};
+use crate::relay::lane::{Lane, Next, Path};
 use crate::relay::session::Pumped;
 
 /// What it takes to move the bytes of a lane.
@@ -80,20 +80,20 @@ impl Mover<'_> {
     fn step(&mut self, next: Next, lane: &mut Lane, turn: &mut Turn<'_>) -> bool {
         match next {
             Next::Fill { .. } if self.source.flies(Op::Recv) && !self.source.has_received() => {
-                lane.fill_blocked(FillBlock::Empty);
+                lane.fill_blocked();
             }
             Next::Fill { .. } | Next::Drain { .. } | Next::ShutSink
                 if self.sink.flies(Op::Send) =>
             {
                 // The outcome is known at the end of this turn, and an event says so.
                 self.sink.sender_waits = true;
-                lane.fill_blocked(FillBlock::Empty);
+                lane.fill_blocked();
                 return false;
             }
             Next::Fill { .. } if self.source.has_received() => self.forward(lane, turn),
             Next::Discard { .. } if self.source.has_received() => self.discard(lane, turn),
             Next::Discard { .. } if self.source.flies(Op::Recv) => {
-                lane.fill_blocked(FillBlock::Empty);
+                lane.fill_blocked();
             }
             _ => {
                 let Some(source) = &self.source.fd else {

@@ -74,8 +74,6 @@ pub struct Uring {
     hurry: bool,
     /// Sends whose buffers may stay out while the reactor sleeps.
     sends_asleep: usize,
-    /// Receives that found no buffer.
-    no_buffer: u64,
     /// Polls of the listeners and of the waker that were refused, and when they are
     /// started again.
     refused_polls: Vec<Tag>,
@@ -83,15 +81,6 @@ pub struct Uring {
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
     completions: Vec<Completion>,
-}
-
-/// What an engine had to do without, so many times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lacks {
-    /// A receive found no provided buffer.
-    pub buffers: u64,
-    /// The kernel had no memory for submissions.
-    pub submissions: u64,
 }
 
 impl Uring {
@@ -121,20 +110,11 @@ impl Uring {
             sends: Vec::new(),
             hurry: false,
             sends_asleep: usize::from(sizes.buffers) / 4,
-            no_buffer: 0,
             refused_polls: Vec::new(),
             polls_due: Time::NEVER,
             queued: Vec::new(),
             completions: Vec::new(),
         })
-    }
-
-    /// What it had to do without so far.
-    pub const fn lacks(&self) -> Lacks {
-        Lacks {
-            buffers: self.no_buffer,
-            submissions: self.ring.shortages(),
-        }
     }
 
     /// A waker for other threads; [`Event::Woken`] follows its use.

@@ -90,8 +90,6 @@ pub(super) struct Ring {
     backlog: Vec<Completion>,
     /// Why it cannot be used any more, until somebody was told.
     broken: Option<io::Error>,
-    /// Times the kernel had no memory for submissions.
-    shortages: u64,
 }
 
 impl Ring {
@@ -123,7 +121,6 @@ impl Ring {
             flying: 0,
             backlog: Vec::new(),
             broken: None,
-            shortages: 0,
         })
     }
 
@@ -271,7 +268,7 @@ impl Ring {
             // Time is up; a signal came; completions have to be taken first.
             Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
             Some(libc::EAGAIN) => {
-                self.shortages += 1;
+                // No memory for submissions.
                 std::thread::sleep(SHORTAGE_REST);
                 Ok(())
             }
@@ -281,11 +278,6 @@ impl Ring {
             )),
             _ => Err(error),
         }
-    }
-
-    /// Times the kernel had no memory for submissions.
-    pub(super) const fn shortages(&self) -> u64 {
-        self.shortages
     }
 
     /// Whether a look at the completions is worth it, without a system call.

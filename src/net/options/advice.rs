@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::readback::bytes;
-use super::{OptionName, SocketOptions};
+use super::table::{OptionName, Setting, SocketOptions, row};
 use crate::net::limits::sysctl;
 
 /// The round trip time of the examples: a continent, or a bad mobile network.
@@ -29,23 +29,20 @@ impl SocketOptions {
     /// transfers over long paths are slow.
     pub fn advice(&self) -> Vec<Advice> {
         let fixed = [
-            (
-                OptionName::ReceiveBuffer,
-                self.receive_buffer,
-                Some("net.core.rmem_max"),
-            ),
-            (
-                OptionName::SendBuffer,
-                self.send_buffer,
-                Some("net.core.wmem_max"),
-            ),
-            (OptionName::WindowClamp, self.window_clamp, None),
+            OptionName::ReceiveBuffer,
+            OptionName::SendBuffer,
+            OptionName::WindowClamp,
         ];
         fixed
             .into_iter()
-            .filter_map(|(option, asked, limit)| {
-                let asked = u64::from(asked?);
-                let limit = limit.and_then(sysctl).and_then(|text| text.parse().ok());
+            .filter_map(row)
+            .filter_map(|row| {
+                let Some(Setting::Number(asked)) = row.get(self) else {
+                    return None;
+                };
+                let limit = row.sysctl.and_then(sysctl);
+                let limit = limit.and_then(|text| text.parse().ok());
+                let option = row.name;
                 let window = limit.map_or(asked, |limit: u64| asked.min(limit));
                 Some(Advice { option, window })
             })

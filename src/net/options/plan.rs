@@ -28,15 +28,14 @@
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET, c_int};
 use nix::errno::Errno;
 
-use super::{Family, Leg, OptionName, SocketOptions};
+use super::leg::{Family, Leg};
+use super::table::{Call, OPTIONS, OptionKind, OptionName, OptionRow, Setting, SocketOptions};
 use crate::net::sys;
-
-/// `SO_MAX_PACING_RATE` of asm-generic/socket.h, which libc lacks.
-pub(super) const SO_MAX_PACING_RATE: c_int = 47;
 
 /// A moment in the life of a socket at which options are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,21 +207,13 @@ impl<'a> Compiler<'a> {
         match (leg, stage, family) {
             (Leg::Client, Stage::Accepted | Stage::Listener, Family::Unix)
             | (Leg::Upstream, Stage::BeforeConnect, Family::Unix) => compiler.unix(),
-            (Leg::Client, Stage::Listener, _) => {
-                compiler.creation();
-                compiler.common();
-                compiler.listener();
+            (Leg::Client, Stage::Listener, _) | (Leg::Upstream, Stage::BeforeConnect, _) => {
+                compiler.before(leg);
                 compiler.raw();
             }
             (Leg::Client, Stage::Accepted, _) => {
-                compiler.priority();
+                compiler.again();
                 compiler.quickack(options.quickack);
-                compiler.raw();
-            }
-            (Leg::Upstream, Stage::BeforeConnect, _) => {
-                compiler.creation();
-                compiler.common();
-                compiler.connect();
                 compiler.raw();
             }
             (Leg::Upstream, Stage::AfterConnect, Family::V4 | Family::V6) => {
@@ -235,93 +226,68 @@ impl<'a> Compiler<'a> {
         compiler.steps.into_boxed_slice()
     }
 
-    /// What routes the socket; first, so that a later `bind` obeys it.
-    fn creation(&mut self) {
-        if let Some(interface) = &self.options.interface {
-            let value = Value::Text(interface.as_bytes().into());
-            self.push(
-                OptionName::Interface,
-                SOL_SOCKET,
-                libc::SO_BINDTODEVICE,
-                value,
-            );
-        }
-        self.socket_int(OptionName::Mark, libc::SO_MARK, self.options.mark);
-        if self.options.free_bind == Some(true) {
-            self.int(OptionName::FreeBind, IPPROTO_IP, libc::IP_FREEBIND, 1);
+    /// Before bind, listen and connect.
+    fn before(&mut self, leg: Leg) {
+        for row in OPTIONS.iter().filter(|row| row.legs.have(leg)) {
+            match row.call {
+                Call::Set(level, name) | Call::SetAgain(level, name) => self.set(row, level, name),
+                Call::OfItsOwn => self.of_its_own(row.name, leg),
+            }
         }
     }
 
-    /// What both legs share, before listen or connect: the window scale is
-    /// settled in the SYN, so buffers come before it (tcp(7)).
-    fn common(&mut self) {
+    /// On an accepted socket: what it does not inherit.
+    fn again(&mut self) {
+        for row in OPTIONS {
+            if let Call::SetAgain(level, name) = row.call {
+                self.set(row, level, name);
+            }
+        }
+    }
+
+    fn set(&mut self, row: &OptionRow, level: c_int, name: c_int) {
+        if let Some(setting) = row.get(self.options) {
+            self.push(row.name, level, name, value(row.kind, setting));
+        }
+    }
+
+    /// An option that is not one call with its value.
+    fn of_its_own(&mut self, option: OptionName, leg: Leg) {
         let options = self.options;
-        self.tcp_int(
-            OptionName::Nodelay,
-            libc::TCP_NODELAY,
-            Some(u32::from(options.nodelay.unwrap_or(true))),
-        );
-        self.socket_int(OptionName::SendBuffer, libc::SO_SNDBUF, options.send_buffer);
-        self.socket_int(
-            OptionName::ReceiveBuffer,
-            libc::SO_RCVBUF,
-            options.receive_buffer,
-        );
-        self.tcp_int(
-            OptionName::Mss,
-            libc::TCP_MAXSEG,
-            options.mss.map(u32::from),
-        );
-        self.tcp_int(
-            OptionName::WindowClamp,
-            libc::TCP_WINDOW_CLAMP,
-            options.window_clamp,
-        );
-        self.tcp_int(
-            OptionName::NotsentLowat,
-            libc::TCP_NOTSENT_LOWAT,
-            options.notsent_lowat,
-        );
-        if let Some(name) = &options.congestion {
-            let value = Value::Text(name.as_bytes().into());
-            self.push(
-                OptionName::Congestion,
-                IPPROTO_TCP,
-                libc::TCP_CONGESTION,
-                value,
-            );
-        }
-        self.tcp_int(
-            OptionName::UserTimeout,
-            libc::TCP_USER_TIMEOUT,
-            options
-                .user_timeout
-                .map(|timeout| clamp(timeout.as_nanos().div_ceil(1_000_000))),
-        );
-        self.keepalive();
-        self.tos();
-        // After tos: IP_TOS sets the priority as well, and an explicit one wins.
-        self.priority();
-        if let Some(rate) = options.max_pacing_rate {
-            let rate = libc::c_ulong::try_from(rate).unwrap_or(libc::c_ulong::MAX);
-            let value = Value::Long(rate);
-            self.push(
-                OptionName::MaxPacingRate,
-                SOL_SOCKET,
-                SO_MAX_PACING_RATE,
-                value,
-            );
-        }
-        self.socket_int(
-            OptionName::BusyPoll,
-            libc::SO_BUSY_POLL,
-            options
-                .busy_poll
-                .map(|spin| clamp(spin.as_nanos().div_ceil(1_000))),
-        );
-        if options.linger.is_some_and(|linger| linger.is_zero()) {
-            let value = Value::Linger(1, 0);
-            self.push(OptionName::Linger, SOL_SOCKET, libc::SO_LINGER, value);
+        match option {
+            OptionName::Interface => {
+                if let Some(name) = &options.interface {
+                    let value = Value::Text(name.as_bytes().into());
+                    self.push(option, SOL_SOCKET, libc::SO_BINDTODEVICE, value);
+                }
+            }
+            OptionName::FreeBind if options.free_bind == Some(true) => {
+                self.int(option, IPPROTO_IP, libc::IP_FREEBIND, 1);
+            }
+            OptionName::Nodelay => {
+                let on = c_int::from(options.nodelay.unwrap_or(true));
+                self.int(option, IPPROTO_TCP, libc::TCP_NODELAY, on);
+            }
+            OptionName::Keepalive => self.keepalive(),
+            OptionName::Tos => self.tos(),
+            OptionName::Linger if options.linger.is_some_and(|linger| linger.is_zero()) => {
+                let value = Value::Linger(1, 0);
+                self.push(option, SOL_SOCKET, libc::SO_LINGER, value);
+            }
+            OptionName::Quickack if leg == Leg::Upstream => {
+                // `true` is the kernel's own start and has to wait for the connection.
+                // MPTCP sockets refuse the option, so there it is not a default.
+                let default = (options.mptcp != Some(true)).then_some(false);
+                let before = options.quickack.or(default);
+                self.quickack(before.filter(|quick| !quick));
+            }
+            OptionName::Source if options.source.is_some() => {
+                // Leaves the port to connect(), which can share it between
+                // destinations (behaviour 30).
+                self.int(option, IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
+            }
+            // Not set, or no option of a socket: what else makes and binds it.
+            _ => {}
         }
     }
 
@@ -329,22 +295,30 @@ impl<'a> Compiler<'a> {
         let Some(keepalive) = self.options.keepalive else {
             return;
         };
-        self.socket_int(OptionName::Keepalive, libc::SO_KEEPALIVE, Some(1));
-        self.tcp_int(
-            OptionName::KeepaliveIdle,
-            libc::TCP_KEEPIDLE,
-            keepalive.idle.map(whole_seconds),
-        );
-        self.tcp_int(
-            OptionName::KeepaliveInterval,
-            libc::TCP_KEEPINTVL,
-            keepalive.interval.map(whole_seconds),
-        );
-        self.tcp_int(
-            OptionName::KeepaliveProbes,
-            libc::TCP_KEEPCNT,
-            keepalive.probes,
-        );
+        self.int(OptionName::Keepalive, SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        let seconds = |time: Duration| units(time, Duration::from_secs(1));
+        let numbers = [
+            (
+                OptionName::KeepaliveIdle,
+                libc::TCP_KEEPIDLE,
+                keepalive.idle.map(seconds),
+            ),
+            (
+                OptionName::KeepaliveInterval,
+                libc::TCP_KEEPINTVL,
+                keepalive.interval.map(seconds),
+            ),
+            (
+                OptionName::KeepaliveProbes,
+                libc::TCP_KEEPCNT,
+                keepalive.probes.map(|probes| quantity(probes.into())),
+            ),
+        ];
+        for (option, name, value) in numbers {
+            if let Some(value) = value {
+                self.int(option, IPPROTO_TCP, name, value);
+            }
+        }
     }
 
     fn tos(&mut self) {
@@ -362,56 +336,10 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn priority(&mut self) {
-        self.socket_int(
-            OptionName::Priority,
-            libc::SO_PRIORITY,
-            self.options.priority,
-        );
-    }
-
     fn quickack(&mut self, quick: Option<bool>) {
-        self.tcp_int(
-            OptionName::Quickack,
-            libc::TCP_QUICKACK,
-            quick.map(u32::from),
-        );
-    }
-
-    fn listener(&mut self) {
-        self.tcp_int(
-            OptionName::FastopenQueue,
-            libc::TCP_FASTOPEN,
-            self.options.fastopen_queue,
-        );
-        self.tcp_int(
-            OptionName::DeferAccept,
-            libc::TCP_DEFER_ACCEPT,
-            self.options.defer_accept.map(whole_seconds),
-        );
-    }
-
-    fn connect(&mut self) {
-        // `true` is the kernel's own start and has to wait for the connection.
-        // MPTCP sockets refuse the option, so there it is not a default.
-        let default = (self.options.mptcp != Some(true)).then_some(false);
-        let before = self.options.quickack.or(default);
-        self.quickack(before.filter(|quick| !quick));
-        self.tcp_int(
-            OptionName::SynRetries,
-            libc::TCP_SYNCNT,
-            self.options.syn_retries.map(u32::from),
-        );
-        self.tcp_int(
-            OptionName::FastopenConnect,
-            libc::TCP_FASTOPEN_CONNECT,
-            self.options.fastopen_connect.map(u32::from),
-        );
-        if self.options.source.is_some() {
-            // Leaves the port to connect(), which can share it between
-            // destinations (behaviour 30).
-            let name = libc::IP_BIND_ADDRESS_NO_PORT;
-            self.int(OptionName::Source, IPPROTO_IP, name, 1);
+        if let Some(quick) = quick {
+            let quick = c_int::from(quick);
+            self.int(OptionName::Quickack, IPPROTO_TCP, libc::TCP_QUICKACK, quick);
         }
     }
 
@@ -419,11 +347,10 @@ impl<'a> Compiler<'a> {
     /// peer's send buffer is), and no timers, headers or routes. Accepted
     /// sockets start from the default, hence this runs for them too.
     fn unix(&mut self) {
-        self.socket_int(
-            OptionName::SendBuffer,
-            libc::SO_SNDBUF,
-            self.options.send_buffer,
-        );
+        if let Some(bytes) = self.options.send_buffer {
+            let bytes = quantity(bytes.into());
+            self.int(OptionName::SendBuffer, SOL_SOCKET, libc::SO_SNDBUF, bytes);
+        }
         self.raw();
     }
 
@@ -432,18 +359,6 @@ impl<'a> Compiler<'a> {
             if self.family != Family::Unix || raw.level == SOL_SOCKET {
                 self.int(OptionName::Raw(*raw), raw.level, raw.name, raw.value);
             }
-        }
-    }
-
-    fn socket_int(&mut self, option: OptionName, name: c_int, value: Option<u32>) {
-        if let Some(value) = value {
-            self.int(option, SOL_SOCKET, name, bits(option, value));
-        }
-    }
-
-    fn tcp_int(&mut self, option: OptionName, name: c_int, value: Option<u32>) {
-        if let Some(value) = value {
-            self.int(option, IPPROTO_TCP, name, bits(option, value));
         }
     }
 
@@ -480,22 +395,31 @@ pub(in crate::net) fn allow_foreign_source(
     }
 }
 
-/// The kernel's `int` for `value`. Marks and the not-sent limit are unsigned in
-/// the kernel and keep their bits; everything else is a quantity, and what does
-/// not fit is as much as can be asked for.
-fn bits(option: OptionName, value: u32) -> c_int {
-    match option {
-        OptionName::Mark | OptionName::NotsentLowat => value as c_int,
-        _ => c_int::try_from(value).unwrap_or(c_int::MAX),
+/// The value of an option as the kernel takes it.
+fn value(kind: OptionKind, setting: Setting) -> Value {
+    match (kind, setting) {
+        (OptionKind::Rate, Setting::Number(rate)) => {
+            Value::Long(libc::c_ulong::try_from(rate).unwrap_or(libc::c_ulong::MAX))
+        }
+        // Unsigned in the kernel: the bits are kept.
+        (kind, Setting::Number(number)) if kind.is_unsigned() => Value::Int(number as c_int),
+        (_, Setting::Number(number)) => Value::Int(quantity(number)),
+        (OptionKind::Time(_, _, unit), Setting::Time(time)) => Value::Int(units(time, unit)),
+        (_, Setting::Switch(on)) => Value::Int(c_int::from(on)),
+        (_, Setting::Text(text)) => Value::Text(text.into_bytes().into()),
+        // No option of these kinds is one call.
+        (_, Setting::Time(_) | Setting::Address(_) | Setting::Keepalive(_)) => Value::Int(0),
     }
 }
 
-/// Seconds, rounded up: an option of less than a second must not turn into 0,
-/// which the kernel refuses or takes as "off".
-fn whole_seconds(duration: std::time::Duration) -> u32 {
-    clamp(duration.as_nanos().div_ceil(1_000_000_000))
+/// A quantity as an `int`; what does not fit is as much as can be asked for.
+fn quantity(number: u64) -> c_int {
+    c_int::try_from(number).unwrap_or(c_int::MAX)
 }
 
-fn clamp(value: u128) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
+/// A duration in the kernel's unit, rounded up: less than one unit must not turn into 0,
+/// which the kernel refuses or takes as "off".
+fn units(time: Duration, unit: Duration) -> c_int {
+    let units = time.as_nanos().div_ceil(unit.as_nanos().max(1));
+    c_int::try_from(units).unwrap_or(c_int::MAX)
 }

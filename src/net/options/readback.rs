@@ -8,13 +8,15 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use libc::c_int;
 use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
 
+use super::leg::{Family, Leg};
 use super::plan::{Stage, Step, Value};
-use super::{Family, Leg, OptionName, SocketOptions};
+use super::table::{OptionKind, OptionName, SocketOptions, row};
 use crate::net::dial::make_socket;
 use crate::net::limits::sysctl;
 use crate::net::sys;
@@ -178,12 +180,7 @@ impl Step {
 
     fn asked(&self) -> Reading {
         match &self.value {
-            // These keep all 32 bits: see `bits` of the plan.
-            Value::Int(value)
-                if matches!(self.option, OptionName::Mark | OptionName::NotsentLowat) =>
-            {
-                Reading::Number(i128::from(*value as u32))
-            }
+            Value::Int(value) if self.is_unsigned() => Reading::Number(i128::from(*value as u32)),
             Value::Int(value) | Value::Linger(_, value) => Reading::Number(i128::from(*value)),
             Value::Long(value) => Reading::Number(i128::from(*value)),
             Value::Text(value) => Reading::Text(String::from_utf8_lossy(value).into_owned()),
@@ -203,7 +200,7 @@ impl Step {
             Value::Int(_) => Reading::Number(match self.option {
                 // socket(7): the kernel doubles the value to allow for bookkeeping.
                 OptionName::SendBuffer | OptionName::ReceiveBuffer => i128::from(int(0) / 2),
-                OptionName::Mark | OptionName::NotsentLowat => i128::from(int(0) as u32),
+                _ if self.is_unsigned() => i128::from(int(0) as u32),
                 _ => i128::from(int(0)),
             }),
             Value::Linger(..) => Reading::Number(i128::from(int(4))),
@@ -232,11 +229,11 @@ impl Step {
         Some(match self.option {
             OptionName::DeferAccept if raised => return None,
             _ if raised => "the kernel allows no less".to_owned(),
-            OptionName::SendBuffer => format!("`sysctl -w net.core.wmem_max={asked}`"),
-            OptionName::ReceiveBuffer => format!("`sysctl -w net.core.rmem_max={asked}`"),
-            OptionName::FastopenQueue => format!("`sysctl -w net.core.somaxconn={asked}`"),
             OptionName::Tos => "the two lowest bits are for ECN, which TCP itself sets".to_owned(),
-            _ => "the kernel allows no more".to_owned(),
+            _ => match row(self.option).and_then(|row| row.sysctl) {
+                Some(limit) => format!("`sysctl -w {limit}={asked}`"),
+                None => "the kernel allows no more".to_owned(),
+            },
         })
     }
 
@@ -291,30 +288,35 @@ impl Step {
             Reading::Text(text) => return text.escape_debug().to_string(),
             Reading::Number(number) => *number,
         };
-        match self.option {
-            OptionName::SendBuffer
-            | OptionName::ReceiveBuffer
-            | OptionName::WindowClamp
-            | OptionName::NotsentLowat => bytes(number),
-            OptionName::MaxPacingRate if number == i128::from(libc::c_ulong::MAX) => {
-                "no limit".to_owned()
+        let seconds = Duration::from_secs(1);
+        let kind = match self.option {
+            OptionName::KeepaliveIdle | OptionName::KeepaliveInterval => {
+                OptionKind::Time(seconds, seconds, seconds)
             }
-            OptionName::MaxPacingRate => format!("{}/s", bytes(number)),
-            OptionName::UserTimeout => format!("{number} ms"),
-            OptionName::BusyPoll => format!("{number} us"),
-            OptionName::KeepaliveIdle
-            | OptionName::KeepaliveInterval
-            | OptionName::DeferAccept
-            | OptionName::Linger => format!("{number} s"),
-            OptionName::Tos | OptionName::Mark => format!("{number:#x}"),
-            OptionName::Nodelay
-            | OptionName::Quickack
-            | OptionName::Keepalive
-            | OptionName::FastopenConnect
-            | OptionName::FreeBind
-            | OptionName::Source => if number == 0 { "off" } else { "on" }.to_owned(),
-            _ => number.to_string(),
+            option => row(option).map_or(OptionKind::Number(0, 0), |row| row.kind),
+        };
+        match kind {
+            OptionKind::Size(..) => bytes(number),
+            OptionKind::Rate if number == i128::from(libc::c_ulong::MAX) => "no limit".to_owned(),
+            OptionKind::Rate => format!("{}/s", bytes(number)),
+            OptionKind::Time(_, _, unit) => match unit.as_nanos() {
+                1_000 => format!("{number} us"),
+                1_000_000 => format!("{number} ms"),
+                _ => format!("{number} s"),
+            },
+            OptionKind::Bits(..) => format!("{number:#x}"),
+            // What is set of an address is that its port is chosen late.
+            OptionKind::Switch | OptionKind::Keepalive | OptionKind::Address => {
+                if number == 0 { "off" } else { "on" }.to_owned()
+            }
+            OptionKind::Number(..) | OptionKind::Congestion | OptionKind::Interface => {
+                number.to_string()
+            }
         }
+    }
+
+    fn is_unsigned(&self) -> bool {
+        row(self.option).is_some_and(|row| row.kind.is_unsigned())
     }
 }
 

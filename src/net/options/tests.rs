@@ -1,3 +1,7 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::net::address::Endpoint;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;

@@ -5,7 +5,7 @@
 //!                 one a session                             format, write, rotate
 //! ```
 //! Purpose: show the first bytes of sessions without altering or delaying them.
-//! Owns: the queues, the threads, the files.
+//! Owns: the queues, what is known of sessions; threads and files are `outlet`'s.
 //!
 //! Invariants: nobody who feeds ever waits. A full queue, a stopped reader or a full
 //! disk costs shown bytes, never forwarded ones; what is missing is counted
@@ -17,7 +17,6 @@ mod addresses;
 mod feed;
 mod hex;
 mod http;
-mod output;
 mod packet;
 mod pcapng;
 mod render;
@@ -27,18 +26,17 @@ mod thread;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::config::{Config, Forward, Tap, TapTarget};
+use crate::config::{Config, Forward, Tap, TapFormat, TapTarget};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::observe::outlet::{self, Outlet, Place, Sink};
 
 pub use feed::{Appetite, Closing, Feed, QUEUE_BYTES, Source, StreamEnd};
 use feed::{Budget, Item, Progress};
-use output::Output;
 use thread::Target;
 
 /// Why a tap cannot be had; nothing is started then.
@@ -66,7 +64,7 @@ pub struct Taps {
     queues: Vec<Sender<Item>>,
     /// How far each target has come.
     progress: Vec<Arc<Progress>>,
-    threads: Vec<JoinHandle<()>>,
+    outlets: Vec<Outlet>,
 }
 
 /// A forward's tap and the place of its target among the queues.
@@ -113,17 +111,15 @@ impl Taps {
     }
 
     fn start_target(&mut self, tap: &Tap, log: &Log) -> Result<(), TapError> {
-        let output = Output::open(tap)?;
+        let sink = open(tap)?;
         let (queue, items) = channel();
         let progress = Arc::<Progress>::default();
-        let target = Target::new(items, output, progress.clone(), log.clone());
-        let thread = std::thread::Builder::new()
-            .name("tap".into())
-            .spawn(move || target.run())
+        let target = Target::new(tap, progress.clone(), log.clone());
+        let outlet = Outlet::spawn("tap", items, target, sink)
             .map_err(|error| TapError::Thread(tap.to.clone(), error))?;
         self.queues.push(queue);
         self.progress.push(progress);
-        self.threads.push(thread);
+        self.outlets.push(outlet);
         Ok(())
     }
 
@@ -158,26 +154,51 @@ impl Taps {
     pub fn finish(self, patience: Duration) {
         let Self {
             queues,
-            threads,
+            outlets,
             progress,
             ..
         } = self;
         // A thread ends when nobody can feed it any more.
         drop(queues);
         let done = || progress.iter().map(|it| it.items()).sum::<u64>();
-        let (mut seen, mut since) = (done(), Instant::now());
-        let end = since + 10 * patience;
-        while threads.iter().any(|thread| !thread.is_finished()) {
-            let now = Instant::now();
-            if done() != seen {
-                (seen, since) = (done(), now);
+        let end = Instant::now() + 10 * patience;
+        let mut seen = done();
+        for outlet in &outlets {
+            while !outlet.ends_by(end.min(Instant::now() + patience)) {
+                let now = done();
+                if now == seen || Instant::now() >= end {
+                    return;
+                }
+                seen = now;
             }
-            if now >= end || now >= since + patience {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Opens the target of a tap.
+fn open(tap: &Tap) -> Result<Sink, TapError> {
+    let place = match &tap.to {
+        TapTarget::Stderr => Place::Stderr,
+        TapTarget::File(path) => Place::File(path.clone()),
+    };
+    let prologue = match tap.format {
+        TapFormat::Pcapng => pcapng::prologue(),
+        TapFormat::Hex | TapFormat::Text | TapFormat::Http => Vec::new(),
+    };
+    let target = outlet::Target {
+        place,
+        private: true,
+        rotate: tap.rotate,
+        prologue,
+    };
+    Sink::open(target).map_err(|error| TapError::Open {
+        target: tap.to.clone(),
+        remedy: match error.raw_os_error() {
+            Some(libc::ENXIO) => "; nobody reads from this pipe: start its reader first",
+            _ => "",
+        },
+        error,
+    })
 }
 
 #[cfg(test)]

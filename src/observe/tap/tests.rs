@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::feed::Progress;
 use super::*;
-use crate::config::{LogFormat, LogLevel, LogTarget, TapFilter, TapFormat};
+use crate::config::{LogFormat, LogLevel, LogTarget, TapFilter};
 use crate::net::address::Endpoint;
 use crate::relay::Direction;
 
@@ -24,10 +24,10 @@ fn sessions_and_bytes_that_found_no_room_are_told_of() {
     let (log, _writer) = Log::start(LogLevel::Error, LogFormat::Text, &null).unwrap();
     let (queue, items) = channel();
     let progress = Arc::<Progress>::default();
-    let output = Output::open(&tap).unwrap();
-    let target = Target::new(items, output, progress.clone(), log);
+    let sink = open(&tap).unwrap();
+    let target = Target::new(&tap, progress.clone(), log);
     let source = Source::new(Arc::new(tap), "web".into(), 0, queue, Arc::default());
-    let open = |id| {
+    let open_session = |id| {
         let feed = source.open(id, &Endpoint::Unnamed, Endpoint::Unnamed);
         feed.expect("nothing filters it out")
     };
@@ -35,28 +35,28 @@ fn sessions_and_bytes_that_found_no_room_are_told_of() {
         ending: None,
         totals: [0; 2],
     };
-    let mut first = open(1);
+    let mut first = open_session(1);
     let mut fed = 0;
     while source.dropped_bytes() == 0 {
         first.chunk(Direction::Up, b"x");
         fed += 1;
     }
-    let mut unseen = open(2);
+    let mut unseen = open_session(2);
     unseen.chunk(Direction::Up, b"x");
     unseen.close(closing());
-    let thread = std::thread::spawn(move || target.run());
     let deadline = Instant::now() + Duration::from_secs(30);
+    let outlet = Outlet::spawn("tap", items, target, sink).unwrap();
     // The opening and what did fit of the first one.
     while progress.items() < fed && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
     first.chunk(Direction::Up, b"x");
     first.close(closing());
-    let mut third = open(3);
+    let mut third = open_session(3);
     third.chunk(Direction::Up, b"x");
     third.close(closing());
     drop(source);
-    thread.join().unwrap();
+    assert!(outlet.ends_by(deadline));
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(file).unwrap();
     let missing = format!(" id=0.1 up missing=1 offset={} ", fed - 1);

@@ -1,39 +1,29 @@
-//! The thread of one target: takes what reactors feed, formats it, writes it.
+//! What one target makes of what reactors feed; runs on its outlet's thread.
 //!
 //! Owns what is known of each session it was told of, from its opening to its close.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::feed::{Chunk, Close, End, Item, OPENING_COST, Opening, Progress, SessionNumber};
-use super::output::Output;
 use super::pcapng::Stream;
 use super::text::Lines;
 use super::{hex, http, render};
-use crate::config::TapFormat;
+use crate::config::{Tap, TapFormat, TapTarget};
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice};
+use crate::observe::outlet::{Format, Lost, Sink};
 use crate::observe::throttle::{self, Throttle};
 use crate::relay::Direction;
 use crate::relay::time::Time;
 
-/// While entries keep coming the thread sleeps this long between batches instead of
-/// being woken for each: a wake-up would cost the reactor more than the entry.
-const BATCH: Duration = Duration::from_millis(10);
-
-/// Entries of a batch at the most: losses are told between batches.
-const BATCH_ITEMS: u32 = 16_384;
-
-/// Without an entry for so many batches the thread waits to be woken again.
-const BATCHES_IDLE: u32 = 50;
-
-/// What runs on the thread.
+/// See the module's documentation.
 pub(super) struct Target {
-    items: Receiver<Item>,
-    output: Output,
+    to: TapTarget,
+    /// It is written in packets and not in lines.
+    packets: bool,
     /// For whoever counts, or waits for it.
     progress: Arc<Progress>,
     log: Log,
@@ -65,15 +55,10 @@ enum Show {
 }
 
 impl Target {
-    pub(super) fn new(
-        items: Receiver<Item>,
-        output: Output,
-        progress: Arc<Progress>,
-        log: Log,
-    ) -> Self {
+    pub(super) fn new(tap: &Tap, progress: Arc<Progress>, log: Log) -> Self {
         Self {
-            items,
-            output,
+            to: tap.to.clone(),
+            packets: tap.format == TapFormat::Pcapng,
             progress,
             log,
             sessions: BTreeMap::new(),
@@ -85,50 +70,7 @@ impl Target {
         }
     }
 
-    /// Until nobody can feed it any more.
-    pub(super) fn run(mut self) {
-        self.output.flush();
-        let mut idle = 0;
-        loop {
-            let quiet = idle >= BATCHES_IDLE;
-            let mut next = if quiet {
-                self.items.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.items.try_recv()
-            };
-            let mut taken = 0;
-            while let Ok(item) = next {
-                self.item(item);
-                taken += 1;
-                if taken == BATCH_ITEMS {
-                    next = Err(TryRecvError::Empty);
-                    break;
-                }
-                next = self.items.try_recv();
-            }
-            self.output.flush();
-            self.tell_losses();
-            if matches!(next, Err(TryRecvError::Disconnected)) {
-                return self.output.flush();
-            }
-            idle = if taken == 0 { idle + 1 } else { 0 };
-            if idle < BATCHES_IDLE {
-                std::thread::sleep(BATCH);
-            }
-        }
-    }
-
-    fn item(&mut self, item: Item) {
-        self.progress.advance();
-        match item {
-            Item::Open(number, opening) => self.open(number, *opening),
-            Item::Chunk(number, chunk) => self.chunk(number, &chunk),
-            Item::End(number, end) => self.end(number, &end),
-            Item::Close(number, close) => self.close(number, &close),
-        }
-    }
-
-    fn open(&mut self, number: SessionNumber, opening: Opening) {
+    fn open(&mut self, number: SessionNumber, opening: Opening, sink: &mut Sink) {
         opening.budget.give_back(OPENING_COST);
         let unseen = opening.sessions_missing;
         let opening = Arc::new(opening);
@@ -157,65 +99,40 @@ impl Target {
             }
             render::open(unit, number, &session.opening);
         }
-        self.output.put(unit, 0);
+        sink.put(unit, 0);
         self.sessions.insert(number, session);
     }
 
-    fn chunk(&mut self, number: SessionNumber, chunk: &Chunk) {
+    fn chunk(&mut self, number: SessionNumber, chunk: &Chunk, sink: &mut Sink) {
         let Some(session) = self.sessions.get_mut(&number) else {
             return;
         };
         session.opening.budget.give_back(chunk.cost());
         self.unit.clear();
         session.chunk(number, chunk, &mut self.unit);
-        self.output.put(&self.unit, chunk.bytes.len() as u64);
+        sink.put(&self.unit, chunk.bytes.len() as u64);
     }
 
-    fn end(&mut self, number: SessionNumber, end: &End) {
+    fn end(&mut self, number: SessionNumber, end: &End, sink: &mut Sink) {
         let Some(session) = self.sessions.get_mut(&number) else {
             return;
         };
         self.unit.clear();
         session.end(number, end, &mut self.unit);
-        self.output.put(&self.unit, 0);
+        sink.put(&self.unit, 0);
     }
 
-    fn close(&mut self, number: SessionNumber, close: &Close) {
+    fn close(&mut self, number: SessionNumber, close: &Close, sink: &mut Sink) {
         let Some(mut session) = self.sessions.remove(&number) else {
             return;
         };
         self.unit.clear();
         session.close(number, close, &mut self.unit);
-        self.output.put(&self.unit, 0);
+        sink.put(&self.unit, 0);
     }
 
-    /// Marks in the output what the target did not take, where it takes something
-    /// again; the log has it too, at a bounded rate.
-    fn tell_losses(&mut self) {
-        let lost = self.output.take_lost();
-        if lost.units == 0 {
-            // The mark of an earlier loss, if there was one, is written.
-            self.unmarked = 0;
-        } else {
-            self.lost += lost.bytes;
-            self.unmarked += lost.bytes;
-            self.progress.fail(lost.bytes);
-            self.mark();
-        }
-        let Some(error) = lost.error else { return };
-        let now = Time::ZERO + self.started.elapsed();
-        if let Some(suppressed) = self.throttle.pass(Kind::TapLost, (), now) {
-            let notice = Notice::TapLost {
-                tap: self.output.target().to_string(),
-                error,
-                bytes: self.lost,
-            };
-            self.log.notice_after(suppressed, notice);
-        }
-    }
-
-    fn mark(&mut self) {
-        if self.output.holds_packets() {
+    fn mark(&mut self, sink: &mut Sink) {
+        if self.packets {
             for session in self.sessions.values_mut() {
                 if let Show::Pcapng(stream) = &mut session.show {
                     stream.lost_before();
@@ -230,7 +147,47 @@ impl Target {
             render::stamp(SystemTime::now()),
             self.unmarked
         );
-        self.output.put(&self.unit, 0);
+        sink.put(&self.unit, 0);
+    }
+}
+
+impl Format for Target {
+    type Item = Item;
+
+    fn item(&mut self, item: Item, sink: &mut Sink) {
+        self.progress.advance();
+        match item {
+            Item::Open(number, opening) => self.open(number, *opening, sink),
+            Item::Chunk(number, chunk) => self.chunk(number, &chunk, sink),
+            Item::End(number, end) => self.end(number, &end, sink),
+            Item::Close(number, close) => self.close(number, &close, sink),
+        }
+    }
+
+    fn before_write(&mut self, _: &mut Sink) {}
+
+    /// Marks in the output what the target did not take, where it takes something
+    /// again; the log has it too, at a bounded rate.
+    fn after_write(&mut self, _: bool, lost: Lost, sink: &mut Sink) {
+        if lost.units == 0 {
+            // The mark of an earlier loss, if there was one, is written.
+            self.unmarked = 0;
+        } else {
+            self.lost += lost.weight;
+            self.unmarked += lost.weight;
+            self.progress.fail(lost.weight);
+            self.mark(sink);
+        }
+        let Some(error) = lost.error else { return };
+        let now = Time::ZERO + self.started.elapsed();
+        if let Some(suppressed) = self.throttle.pass(Kind::TapLost, (), now) {
+            let notice = Notice::TapLost {
+                tap: self.to.to_string(),
+                error,
+                bytes: self.lost,
+            };
+            self.log.notice_after(suppressed, notice);
+        }
     }
 }
 

@@ -10,9 +10,9 @@ fn scan(deny: &[Rule], allow: &[Rule], name: Option<&str>, address: SocketAddr) 
     let (ip, port) = (address.ip().to_canonical(), address.port());
     let within = behind_nat64(ip).map(IpAddr::from);
     let denied = deny.iter().any(|rule| {
-        let about = match &rule.destination {
-            Destination::Anywhere => true,
-            Destination::Network(network) => {
+        let about = match &rule.scope {
+            Scope::Anywhere => true,
+            Scope::Network(network) => {
                 network.contains(&ip) || within.is_some_and(|it| network.contains(&it))
             }
             named => is_named(named, name),
@@ -20,9 +20,9 @@ fn scan(deny: &[Rule], allow: &[Rule], name: Option<&str>, address: SocketAddr) 
         about && rule.ports.as_ref().is_none_or(|it| it.contains(&port))
     });
     let allowed = allow.iter().any(|rule| {
-        let about = match &rule.destination {
-            Destination::Anywhere => is_public(ip),
-            Destination::Network(network) => network.contains(&ip),
+        let about = match &rule.scope {
+            Scope::Anywhere => is_public(ip),
+            Scope::Network(network) => network.contains(&ip),
             named => is_named(named, name) && is_public(ip),
         };
         let ports = rule.ports.clone().unwrap_or(DEFAULT_PORT..=DEFAULT_PORT);
@@ -31,10 +31,10 @@ fn scan(deny: &[Rule], allow: &[Rule], name: Option<&str>, address: SocketAddr) 
     !ip.is_unspecified() && !denied && allowed
 }
 
-fn is_named(destination: &Destination, asked: Option<&str>) -> bool {
-    match (destination, asked) {
-        (Destination::Name(name), Some(asked)) => name == asked,
-        (Destination::Below(parent), Some(asked)) => {
+fn is_named(scope: &Scope, asked: Option<&str>) -> bool {
+    match (scope, asked) {
+        (Scope::Name(name), Some(asked)) => name == asked,
+        (Scope::Below(parent), Some(asked)) => {
             let above = asked.strip_suffix(parent.as_str());
             above.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
         }
@@ -74,17 +74,17 @@ fn name() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-fn destination() -> impl Strategy<Value = Destination> {
+fn scope() -> impl Strategy<Value = Scope> {
     // IPv4-mapped networks are refused where rules are read.
     let network = (address(), 0_u8..=128).prop_map(|(ip, prefix)| {
         let ip = ip.to_canonical();
         let prefix = prefix.min(if ip.is_ipv4() { 32 } else { 128 });
-        Destination::Network(IpNet::new(ip, prefix).expect("a length").trunc())
+        Scope::Network(IpNet::new(ip, prefix).expect("a length").trunc())
     });
     prop_oneof![
-        1 => Just(Destination::Anywhere),
-        2 => name().prop_map(Destination::Name),
-        2 => name().prop_map(Destination::Below),
+        1 => Just(Scope::Anywhere),
+        2 => name().prop_map(Scope::Name),
+        2 => name().prop_map(Scope::Below),
         6 => network,
     ]
 }
@@ -95,8 +95,8 @@ fn port() -> impl Strategy<Value = u16> {
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let ports = prop::option::of((port(), port()).prop_map(|(a, b)| a.min(b)..=a.max(b)));
-    let rule = (destination(), ports);
-    let rule = rule.prop_map(|(destination, ports)| Rule { destination, ports });
+    let rule = (scope(), ports);
+    let rule = rule.prop_map(|(scope, ports)| Rule { scope, ports });
     prop::collection::vec(rule, 0..8)
 }
 
@@ -123,7 +123,7 @@ proptest! {
 #[test]
 fn a_network_of_either_list_decides_whatever_its_length() {
     let rule = |network: &str| Rule {
-        destination: Destination::Network(network.parse().expect("a network")),
+        scope: Scope::Network(network.parse().expect("a network")),
         ports: None,
     };
     let access = Access::new(

@@ -13,17 +13,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::health::Admission;
-use crate::balance::{Balancer, Policy, Tried, View, client_key};
+use crate::balance::{self, Ask, Policy, Random, Tried, client_key};
 use crate::config::{AdminState, HashKey, Pool};
 use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
 use crate::net::options::OptionPlan;
+use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
 
-use server::{Member, Server, ServerSet, ServerSettings};
+use server::{Member, Server, ServerSet, ServerSettings, SetRules};
 
+use super::destination::Destination;
 use super::warm::Spares;
 
 /// A pool, with the options of its connects; plain data, prepared by `control` (or a
@@ -70,12 +72,12 @@ impl UpstreamSetup {
             family: None,
         };
         let defaults = Pool::new(Vec::new());
-        let set = ServerSet::new(
-            vec![member],
-            Policy::RoundRobin,
-            defaults.resolve,
-            defaults.slow_start,
-        );
+        let rules = SetRules {
+            policy: Policy::RoundRobin,
+            resolve: defaults.resolve,
+            slow_start: defaults.slow_start,
+        };
+        let set = ServerSet::new(vec![member], &rules, None, Time::ZERO);
         Self {
             set: Arc::new(set),
             options: Arc::new(options),
@@ -105,7 +107,7 @@ pub(super) enum Choice {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) setup: UpstreamSetup,
-    balancer: Balancer,
+    random: Random,
     next_source: usize,
     /// Sessions that wait for a server with room, in order; may hold some that have
     /// ended since.
@@ -129,6 +131,14 @@ impl Pools {
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Upstream> {
         self.0.get_mut(&id)
+    }
+
+    /// Panics if what is kept of any pool is inconsistent.
+    pub(super) fn check_invariants(&self, now: Time) {
+        for pool in self.0.values() {
+            let set = &pool.setup.set;
+            set.balancer.check_invariants(&set.members, now);
+        }
     }
 
     pub(super) fn ids(&self) -> Vec<PoolId> {
@@ -156,105 +166,87 @@ impl IndexMut<PoolId> for Pools {
 impl Upstream {
     pub(super) fn new(setup: UpstreamSetup, reactor: u16) -> Self {
         let mut upstream = Self {
-            balancer: setup.set.balancer.for_reactor(0, 0),
+            random: Random::new(seed(reactor)),
             next_source: usize::from(reactor),
             waiting: VecDeque::new(),
             spares: Spares::default(),
             setup,
         };
-        upstream.renew(reactor);
+        upstream.renew();
         upstream
     }
 
     /// Another set of servers from now on.
-    pub(super) fn replace(&mut self, set: Arc<ServerSet>, reactor: u16) {
+    pub(super) fn replace(&mut self, set: Arc<ServerSet>) {
         self.setup.set = set;
-        self.renew(reactor);
+        self.renew();
     }
 
-    fn renew(&mut self, reactor: u16) {
-        let set = &self.setup.set;
-        self.balancer = set.balancer.for_reactor(reactor.into(), seed(reactor));
+    fn renew(&mut self) {
         if self.setup.warm > 0 {
-            self.spares.follow(set);
+            self.spares.follow(&self.setup.set);
         }
     }
 
-    /// Chooses among the servers that were not tried. A server whose mark by failures
-    /// has not run out is used only when nothing else is left: a mark is a guess from
-    /// the past, and no server at all is worse.
-    pub(super) fn choose(&mut self, client: &Endpoint, tried: &[Arc<Server>], now: Time) -> Choice {
-        let set = &self.setup.set;
-        let mut seen = Tried::default();
-        for server in tried {
-            if let Some(at) = set.position(server) {
-                seen.insert(at);
-            }
-        }
+    /// Chooses among the servers that were not tried.
+    pub(super) fn choose(&mut self, client: &Endpoint, tried: &Tried, now: Time) -> Choice {
+        // More surprises than there are other reactors are no surprise.
+        const SURPRISES: usize = 64;
         let key = self.key(client);
-        // Each round tries one more server or ends; reactors that are faster, and
-        // marks that run out meanwhile, cost a round each.
-        for _ in 0..=set.members.len() {
-            let Some((at, admitted)) = self.pick(key, &seen, now) else {
-                break;
+        let mut seen = tried.clone();
+        for _ in 0..SURPRISES {
+            let (set, ask) = (
+                &self.setup.set,
+                Ask {
+                    key,
+                    tried: &seen,
+                    now,
+                },
+            );
+            let (at, marked) = match set.balancer.pick(&set.members, &ask, &mut self.random) {
+                balance::Choice::Server { at, marked } => (at, marked),
+                balance::Choice::Full => return Choice::Full,
+                balance::Choice::Nowhere => return Choice::Nowhere,
             };
-            let server = &self.setup.set.members[usize::from(at)].server;
-            let admission = if admitted {
-                server.marks.admit(now)
-            } else {
+            let standing = &set.members[usize::from(at)].server.standing;
+            let admission = if marked {
                 Admission::Free
+            } else {
+                standing.admit(now)
             };
+            // Another reactor may have been faster.
             if admission == Admission::Marked {
                 seen.insert(at);
-            } else if server.enter() {
+            } else if standing.enter(now) {
                 return Choice::Member(at, admission);
             } else {
-                server.marks.abandoned(admission, now);
+                standing.abandoned(admission, now);
             }
         }
-        // Whoever is left and could not be picked is full.
-        match Tier::of(&self.setup.set, &seen, now) {
-            Some(_) => Choice::Full,
-            None => Choice::Nowhere,
-        }
+        Choice::Full
     }
 
-    /// A server by the policy, and whether its marks are to be asked.
-    fn pick(&mut self, key: u64, seen: &Tried, now: Time) -> Option<(u16, bool)> {
-        let set = &self.setup.set;
-        if let Some(tier) = Tier::of(set, seen, now) {
-            let view = tier.view(set, seen, now);
-            return self.balancer.pick(&view, key, seen).map(|at| (at, true));
-        }
-        for backup in [false, true] {
-            let view = SetView {
-                set,
-                seen,
-                now,
-                backup,
-                marks: false,
-            };
-            if let Some(at) = self.balancer.pick(&view, key, seen) {
-                return Some((at, false));
+    /// The positions of servers that were tried.
+    pub(super) fn tried(&self, failures: &[(Destination, Cause)]) -> Tried {
+        let mut tried = Tried::default();
+        for server in failures.iter().filter_map(|(it, _)| it.account()) {
+            if let Some(at) = self.setup.set.position(server) {
+                tried.insert(at);
             }
         }
-        None
+        tried
     }
 
     /// Whether sessions that wait should ask again: a server has room, or none may be
     /// picked any more and there is nothing to wait for.
     pub(super) fn is_worth_a_try(&self, now: Time) -> bool {
-        let (set, nobody) = (&self.setup.set, Tried::default());
-        Tier::of(set, &nobody, now).is_none_or(|tier| {
-            let view = tier.view(set, &nobody, now);
-            let room = |member: &Member| view.is_eligible(member) && !member.server.is_full();
-            set.members.iter().any(room)
-        })
+        let set = &self.setup.set;
+        set.balancer.is_worth_a_try(&set.members, now)
     }
 
     fn key(&self, client: &Endpoint) -> u64 {
         match client {
-            Endpoint::Inet(client) if self.balancer.policy() == Policy::Hash => {
+            Endpoint::Inet(client) if self.setup.set.balancer.policy() == Policy::Hash => {
                 let port = match self.setup.hash {
                     HashKey::Address => None,
                     HashKey::AddressPort => Some(client.port()),
@@ -308,97 +300,6 @@ impl Upstream {
             }
         }
         sources.is_empty().then_some(Local::Plan)
-    }
-}
-
-/// Which servers are in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tier {
-    backup: bool,
-}
-
-impl Tier {
-    /// Backups are used only while no other server that was not tried can be, full or
-    /// not; `None` when not even they can.
-    fn of(set: &ServerSet, seen: &Tried, now: Time) -> Option<Self> {
-        let tiers = [Self { backup: false }, Self { backup: true }];
-        tiers.into_iter().find(|tier| {
-            let view = tier.view(set, seen, now);
-            let mut members = set.members.iter().enumerate();
-            members.any(|(at, member)| view.is_eligible(member) && !seen.contains(at as u16))
-        })
-    }
-
-    const fn view<'a>(self, set: &'a ServerSet, seen: &'a Tried, now: Time) -> SetView<'a> {
-        SetView {
-            set,
-            seen,
-            now,
-            backup: self.backup,
-            marks: true,
-        }
-    }
-}
-
-/// The servers of a set, as a policy sees them.
-#[derive(Debug)]
-struct SetView<'a> {
-    set: &'a ServerSet,
-    /// Those that the session has tried.
-    seen: &'a Tried,
-    now: Time,
-    backup: bool,
-    /// Whether marks by failures count.
-    marks: bool,
-}
-
-impl SetView<'_> {
-    /// Whether sessions may go there, if it has room.
-    fn is_eligible(&self, member: &Member) -> bool {
-        member.backup == self.backup
-            && member.weight > 0
-            && member.server.is_up()
-            && (!self.marks || member.server.marks.is_open(self.now))
-    }
-
-    /// Of a name that is one server, only the first address that can be is picked; a
-    /// race tries the others.
-    fn is_first_of_family(&self, at: usize) -> bool {
-        let members = &self.set.members;
-        let family = members[at].family;
-        if family.is_none() || self.set.resolve == crate::config::Resolve::All {
-            return true;
-        }
-        let before = members[..at].iter().enumerate().rev();
-        !before
-            .take_while(|(_, member)| member.family == family)
-            .filter(|(at, _)| !self.seen.contains(*at as u16))
-            .any(|(_, member)| self.is_eligible(member) && !member.server.is_full())
-    }
-}
-
-impl View for SetView<'_> {
-    fn len(&self) -> usize {
-        self.set.members.len()
-    }
-
-    fn weight(&self, server: u16) -> u32 {
-        let at = usize::from(server);
-        match self.set.members.get(at) {
-            Some(member)
-                if self.is_eligible(member)
-                    && !member.server.is_full()
-                    && self.is_first_of_family(at) =>
-            {
-                self.set.weight(member, self.now)
-            }
-            _ => 0,
-        }
-    }
-
-    fn active(&self, server: u16) -> u32 {
-        let member = self.set.members.get(usize::from(server));
-        member.map_or(0, |member| member.server.active())
     }
 }
 

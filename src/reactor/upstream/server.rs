@@ -5,11 +5,11 @@
 //! and the resolving of names (`control`) change it or put others in its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::balance::health::{self, Admission, Change, PassiveMarks};
-use crate::balance::{Balancer, Policy};
+use crate::balance::rivals::{self, Addresses};
+use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
 use crate::observe::metrics::table::Distribution;
@@ -43,14 +43,8 @@ pub struct ServerSettings {
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
-    /// Marked by failures in passing.
-    pub marks: PassiveMarks,
-    /// Found to be down by checks.
-    checked_down: AtomicBool,
-    /// When it last came up, in microseconds; 0: it was never down.
-    back_since: AtomicU64,
-    /// The only one of its pool: never marked, for there is no other to go to.
-    alone: AtomicBool,
+    /// Whether sessions may go there, and how many are there.
+    pub standing: Standing,
     /// What came of dialling it.
     pub tally: Tally,
 }
@@ -59,11 +53,13 @@ impl Server {
     /// One that is up and has no session.
     pub fn new(settings: ServerSettings) -> Self {
         Self {
-            marks: PassiveMarks::new(settings.max_fails, settings.fail_timeout),
+            standing: Standing::new(&Terms {
+                max_connections: settings.max_connections,
+                active: settings.admin == AdminState::Active,
+                max_fails: settings.max_fails,
+                fail_timeout: settings.fail_timeout,
+            }),
             settings,
-            checked_down: AtomicBool::new(false),
-            back_since: AtomicU64::new(0),
-            alone: AtomicBool::new(false),
             tally: Tally::default(),
         }
     }
@@ -88,67 +84,7 @@ impl Server {
 
     /// Sessions that are on it or being connected, over all reactors.
     pub fn active(&self) -> u32 {
-        self.tally.active.load(Ordering::Relaxed)
-    }
-
-    /// One session more, unless it has as many as it may.
-    pub fn enter(&self) -> bool {
-        let max = self.settings.max_connections.unwrap_or(u32::MAX);
-        let entered = self.tally.active.fetch_add(1, Ordering::Relaxed) < max;
-        if !entered {
-            self.leave();
-        }
-        entered
-    }
-
-    /// One session less.
-    pub fn leave(&self) {
-        self.tally.active.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whether it has as many sessions as it may.
-    pub fn is_full(&self) -> bool {
-        self.settings
-            .max_connections
-            .is_some_and(|max| self.active() >= max)
-    }
-
-    /// Whether operator and checks let sessions go there.
-    pub fn is_up(&self) -> bool {
-        self.settings.admin == AdminState::Active && !self.checked_down.load(Ordering::Relaxed)
-    }
-
-    /// A check found it down, or up again at `now`.
-    pub fn checked(&self, change: Change, now: Time) {
-        if change == Change::Up {
-            self.came_back(now);
-        }
-        self.checked_down
-            .store(change == Change::Down, Ordering::Relaxed);
-    }
-
-    /// It is checked no more: it counts as up.
-    pub fn unchecked(&self) {
-        self.checked_down.store(false, Ordering::Relaxed);
-    }
-
-    /// It is up again: its slow start begins.
-    pub fn came_back(&self, now: Time) {
-        let micros = now.as_micros().max(1);
-        self.back_since.store(micros, Ordering::Relaxed);
-    }
-
-    /// Whether it is the only one of its pool.
-    pub fn set_alone(&self, alone: bool) {
-        self.alone.store(alone, Ordering::Relaxed);
-    }
-
-    /// A session that was admitted failed here. [`Change::Down`] if that marks it.
-    pub fn failed(&self, admission: Admission, now: Time) -> Option<Change> {
-        if self.alone.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.marks.failed(admission, now)
+        self.standing.active()
     }
 
     /// Its state in a word, for people and metrics.
@@ -156,21 +92,10 @@ impl Server {
         match self.settings.admin {
             AdminState::Drain => "drain",
             AdminState::Maintenance => "maintenance",
-            AdminState::Active if self.checked_down.load(Ordering::Relaxed) => "down",
-            AdminState::Active if self.marks.is_marked() => "marked",
+            AdminState::Active if self.standing.is_checked_down() => "down",
+            AdminState::Active if self.standing.is_marked() => "marked",
             AdminState::Active => "up",
         }
-    }
-
-    /// `weight` as it counts now, in units of [`crate::balance::policy::WEIGHT_UNIT`].
-    fn weight(&self, weight: u32, now: Time, slow_start: Duration) -> u32 {
-        let back = self.back_since.load(Ordering::Relaxed);
-        let since = if back == 0 {
-            Duration::MAX
-        } else {
-            now.since(Time::from_micros(back))
-        };
-        health::slow_start(weight, since, slow_start)
     }
 }
 
@@ -185,7 +110,6 @@ const BUCKETS: usize = 26;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Tally {
-    active: AtomicU32,
     /// Connects that were started.
     pub connects: AtomicU64,
     /// Those that failed, and resets right after one, as in [`FAILURES`].
@@ -252,39 +176,79 @@ pub struct Member {
     pub family: Option<u16>,
 }
 
+/// What all servers of a set go by.
+#[derive(Debug, Clone, Copy)]
+pub struct SetRules {
+    /// How they are balanced.
+    pub policy: Policy,
+    /// What several addresses of a name are.
+    pub resolve: Resolve,
+    /// How long a server that has come back takes to get its whole weight.
+    pub slow_start: Duration,
+}
+
+impl balance::Member for Member {
+    fn standing(&self) -> &Standing {
+        &self.server.standing
+    }
+}
+
 /// The servers of a pool at a time. Immutable: when a name changes, another set takes
-/// its place, with the same [`Server`]s where these stay.
+/// its place, with the same [`Server`]s where these stay. All reactors share it, its
+/// balancer included.
 #[derive(Debug)]
 pub struct ServerSet {
     pub(in crate::reactor) members: Box<[Member]>,
     pub(in crate::reactor) resolve: Resolve,
-    slow_start: Duration,
-    /// A reactor's own is made from it.
     pub(in crate::reactor) balancer: Balancer,
+    /// Where each server stands, by its number.
+    positions: Box<[(ServerId, u16)]>,
 }
 
 impl ServerSet {
-    /// A set; may be empty, while no name of the pool has an address.
-    pub fn new(
-        members: Vec<Member>,
-        policy: Policy,
-        resolve: Resolve,
-        slow_start: Duration,
-    ) -> Self {
+    /// A set; may be empty, while no name of the pool has an address. Goes on where
+    /// `earlier` is now, if it takes the place of one. From `now` on its servers tell it
+    /// of every change.
+    pub fn new(members: Vec<Member>, rules: &SetRules, earlier: Option<&Self>, now: Time) -> Self {
         let names: Vec<String> = members
             .iter()
             .map(|member| member.server.endpoint().to_string())
             .collect();
-        let weighed: Vec<(&str, u32)> = names
+        let places: Vec<Place<'_>> = names
             .iter()
             .zip(&members)
-            .map(|(name, member)| (name.as_str(), member.weight))
+            .map(|(name, member)| Place {
+                name,
+                weight: member.weight,
+                backup: member.backup,
+                family: member.family,
+            })
             .collect();
+        let balancer = Balancer::new(
+            Rules {
+                policy: rules.policy,
+                name_is_one_server: rules.resolve == Resolve::First,
+                slow_start: rules.slow_start,
+            },
+            &places,
+        );
+        if let Some(earlier) = earlier {
+            balancer.follow(&earlier.balancer, |at| {
+                earlier.position(&members.get(usize::from(at))?.server)
+            });
+        }
+        balancer.seat(&members, now);
+        let mut positions: Vec<(ServerId, u16)> = members
+            .iter()
+            .zip(0..)
+            .map(|(member, at)| (member.server.settings().id, at))
+            .collect();
+        positions.sort_unstable();
         Self {
-            balancer: Balancer::new(policy, &weighed, 0, 0),
             members: members.into(),
-            resolve,
-            slow_start,
+            resolve: rules.resolve,
+            balancer,
+            positions: positions.into(),
         }
     }
 
@@ -294,51 +258,39 @@ impl ServerSet {
     }
 
     /// The place of a server.
-    pub(in crate::reactor) fn position(&self, server: &Arc<Server>) -> Option<u16> {
-        let same = |member: &Member| Arc::ptr_eq(&member.server, server);
-        self.members.iter().position(same).map(|at| at as u16)
+    pub(in crate::reactor) fn position(&self, server: &Server) -> Option<u16> {
+        let id = server.settings().id;
+        let at = self
+            .positions
+            .binary_search_by_key(&id, |(id, _)| *id)
+            .ok()?;
+        Some(self.positions[at].1)
     }
 
-    pub(in crate::reactor) fn weight(&self, member: &Member, now: Time) -> u32 {
-        member.server.weight(member.weight, now, self.slow_start)
-    }
-
-    /// The members that a connect to `first` races, `first` before all: of a name that
-    /// is one server all its addresses, of one whose addresses are servers by
-    /// themselves one of the other family beside it.
+    /// The members that a connect to `picked` races, it before all, without those that
+    /// were `tried`.
     pub(in crate::reactor) fn rivals(
         &self,
-        first: u16,
-        tried: &[Arc<Server>],
+        picked: u16,
+        tried: &Tried,
         now: Time,
     ) -> Vec<Arc<Server>> {
-        let Some(member) = self.members.get(usize::from(first)) else {
-            return Vec::new();
+        let first = usize::from(picked);
+        let family = self.members[first].family;
+        let same = |member: &&Member| family.is_some() && member.family == family;
+        let before = self.members[..first].iter().rev().take_while(same).count();
+        let from = self.members[first..].iter().take_while(same).count().max(1);
+        let name = (first - before) as u16..(first + from) as u16;
+        let addresses = Dialled {
+            set: self,
+            backup: self.members[first].backup,
+            tried,
+            now,
         };
-        let mut rivals = vec![member.server.clone()];
-        if member.family.is_none() {
-            return rivals;
-        }
-        let v6 = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Inet(it) if it.is_ipv6());
-        // From the first one on and round again, so that equals take turns.
-        let (before, behind) = self.members.split_at(usize::from(first));
-        let around = behind.iter().chain(before).skip(1);
-        let untried = |it: &Arc<Server>| !tried.iter().any(|tried| Arc::ptr_eq(tried, it));
-        let others = around
-            .filter(|other| other.family == member.family && other.backup == member.backup)
-            .map(|other| &other.server)
-            .filter(|other| other.is_up() && other.marks.is_open(now) && !other.is_full())
-            .filter(|other| untried(other));
-        match self.resolve {
-            // In the order in which the resolver left them: families take turns.
-            Resolve::First => rivals.extend(others.cloned()),
-            Resolve::All => {
-                let family = v6(member.server.endpoint());
-                let others = others.filter(|it| v6(it.endpoint()) != family);
-                rivals.extend(others.min_by_key(|it| it.active()).cloned());
-            }
-        }
-        rivals
+        let one_server = self.resolve == Resolve::First;
+        let rivals = rivals::rivals(picked, name, one_server, &addresses);
+        let server = |at: u16| self.members[usize::from(at)].server.clone();
+        rivals.into_iter().map(server).collect()
     }
 
     /// Whether a connect to this member is a race at all.
@@ -346,5 +298,38 @@ impl ServerSet {
         self.members
             .get(usize::from(member))
             .is_some_and(|member| member.family.is_some())
+    }
+}
+
+/// The servers of a set as a race sees them.
+struct Dialled<'a> {
+    set: &'a ServerSet,
+    backup: bool,
+    tried: &'a Tried,
+    now: Time,
+}
+
+impl Dialled<'_> {
+    fn member(&self, at: u16) -> &Member {
+        &self.set.members[usize::from(at)]
+    }
+}
+
+impl Addresses for Dialled<'_> {
+    fn may(&self, at: u16) -> bool {
+        let standing = &self.member(at).server.standing;
+        self.member(at).backup == self.backup
+            && standing.is_up()
+            && standing.is_open(self.now)
+            && !standing.is_full()
+            && !self.tried.contains(at)
+    }
+
+    fn is_v6(&self, at: u16) -> bool {
+        matches!(self.member(at).server.endpoint(), Endpoint::Inet(it) if it.is_ipv6())
+    }
+
+    fn active(&self, at: u16) -> u32 {
+        self.member(at).server.active()
     }
 }

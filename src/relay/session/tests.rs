@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::relay::ending::{self, Cause, Who};
-use crate::relay::lane::{FillBlock, PathPolicy};
+use crate::relay::lane::PathPolicy;
 
 /// Bytes of a session: thousands of idle ones are kept.
 const SESSION_MAX: usize = 200;
@@ -401,7 +401,7 @@ fn pump(lane: &mut Lane, direction: Direction, dice: u8) -> Pumped {
     };
     match (lane.next(), dice % 5) {
         (Next::Fill { .. }, 0) => lane.source_eof(),
-        (Next::Fill { .. }, 1) => lane.fill_blocked(FillBlock::Empty),
+        (Next::Fill { .. }, 1) => lane.fill_blocked(),
         (Next::Fill { .. }, 2) => {
             lane.source_failed();
             pumped.failure = fails(direction.source());
@@ -421,7 +421,7 @@ fn pump(lane: &mut Lane, direction: Direction, dice: u8) -> Pumped {
         }
         (Next::ShutSink, _) => lane.sink_shut(),
         (Next::Discard { .. }, 0) => lane.source_eof(),
-        (Next::Discard { .. }, 1) => lane.fill_blocked(FillBlock::Empty),
+        (Next::Discard { .. }, 1) => lane.fill_blocked(),
         (Next::Discard { max }, _) => {
             lane.discarded((u32::from(dice) + 1).min(max));
             pumped.moved = true;

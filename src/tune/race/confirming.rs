@@ -66,7 +66,7 @@ impl Race {
             return;
         }
         let mut order = arms.clone();
-        shuffle(&mut order, &mut self.state);
+        shuffle(&mut order, &mut self.random);
         self.queue = order.into();
         self.round += 1;
     }

@@ -14,7 +14,7 @@ struct Bench {
     noise: f64,
     cost: Duration,
     now: Duration,
-    state: u64,
+    random: Random,
     ran: Vec<usize>,
 }
 
@@ -25,13 +25,13 @@ impl Bench {
             noise,
             cost,
             now: Duration::ZERO,
-            state: seed.wrapping_mul(7_919) + 1,
+            random: Random::new(seed.wrapping_mul(7_919) + 1),
             ran: Vec::new(),
         }
     }
 
     fn unit(&mut self) -> f64 {
-        (splitmix(&mut self.state) >> 11) as f64 / (1_u64 << 53) as f64
+        self.random.unit()
     }
 
     /// Normal: the sum of twelve uniform variables.

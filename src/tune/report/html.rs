@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::table::fate;
-use super::{Report, ratio_text};
-use crate::bench::report::html::{STYLE, machine};
+use super::{Report, tables};
+use crate::bench::report::model::Tone;
 use crate::bench::report::svg::{self, Bar, Line, escape};
+use crate::bench::report::{page, render};
 use crate::bench::stats::Interval;
 use crate::bench::units;
 use crate::tune::measure::Through;
@@ -15,21 +15,20 @@ use crate::tune::search::{Row, Series, StageResult};
 
 /// The page.
 pub fn render(report: &Report) -> String {
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>thalweg tune</title><style>{STYLE}</style></head><body>\n\
-         <h1>thalweg tune</h1>\n<p>{}<br>{}<br>{}<br><code>{}</code></p>\n<p>{}.<br>{}.<br>{}.</p>\n",
-        escape(&report.when),
-        escape(&report.place),
-        escape(&report.machine.summary()),
-        escape(&report.command),
-        escape(&report.conditions()),
-        escape(&report.path()),
-        escape(&report.method()),
+    let lead = [&report.when, &report.place, &report.machine.summary()];
+    let lead = lead.map(|line| escape(line)).join("<br>");
+    let terms = [report.conditions(), report.path(), report.method()];
+    let terms = terms.map(|sentence| format!("{}.", escape(&sentence)));
+    let command = escape(&report.command);
+    let mut out = page::open(
+        "thalweg tune",
+        &[
+            format!("{lead}<br><code>{command}</code>"),
+            terms.join("<br>"),
+        ],
     );
     for doubt in &report.doubts {
-        let _ = writeln!(out, "<p class=\"failed\">Doubtful: {}</p>", escape(doubt));
+        page::say(&mut out, Tone::Failed, &format!("Doubtful: {doubt}"));
     }
     out.push_str("<h2>The answer</h2>\n");
     for sentence in &report.verdict {
@@ -44,13 +43,9 @@ pub fn render(report: &Report) -> String {
         stage_section(report, stage, &mut out);
     }
     skipped(report, &mut out);
-    machine(&report.machine, &report.facts.congestion, &mut out);
+    page::machine(&report.machine, &report.facts.congestion, &mut out);
     reading(&mut out);
-    let _ = writeln!(
-        out,
-        "<footer>thalweg {}</footer></body></html>",
-        escape(&report.version)
-    );
+    page::close(&mut out, &report.version, "");
     out
 }
 
@@ -60,7 +55,7 @@ fn stage_section(report: &Report, stage: &StageResult, out: &mut String) {
         Through::Forwarder => "The forwarder's settings",
     };
     let _ = writeln!(out, "<h2>{title}</h2>");
-    figures(report, stage, out);
+    out.push_str(&render::html(&tables::stage(report, stage)));
     out.push_str("<h3>Each option</h3>\n");
     for option in options(stage) {
         let throughput = bars(stage, &option, |row| row.throughput, units::bit_rate);
@@ -175,81 +170,6 @@ fn over_time(stage: &StageResult, out: &mut String) {
         &marks,
         units::bit_rate,
     ));
-}
-
-fn figures(report: &Report, stage: &StageResult, out: &mut String) {
-    let latency = report.terms.objective.needs_latency();
-    let _ = writeln!(
-        out,
-        "<div class=\"scroll\"><table><tr><th>candidate</th><th>throughput</th>{}\
-         <th>CPU s/GB</th><th>times the defaults<small>race</small></th>\
-         <th>times the defaults<small>fresh runs</small></th><th>rounds<small>race, fresh</small></th>\
-         <th></th><th>held back by</th></tr>",
-        if latency { "<th>p99</th>" } else { "" },
-    );
-    for (arm, row) in stage.ranked() {
-        let cells = cells(stage, arm, row, latency);
-        let _ = writeln!(out, "<tr><td>{}</td></tr>", cells.join("</td><td>"));
-    }
-    out.push_str("</table></div>\n");
-    for row in &stage.rows {
-        for granted in &row.granted {
-            let _ = writeln!(
-                out,
-                "<p class=\"remark\">{}: {}</p>",
-                escape(&row.name),
-                escape(granted)
-            );
-        }
-    }
-}
-
-/// One row, as HTML.
-fn cells(stage: &StageResult, arm: usize, row: &Row, latency: bool) -> Vec<String> {
-    let none = || "–".to_owned();
-    let spread = |interval: Option<Interval>, show: &dyn Fn(f64) -> String| {
-        interval.map_or_else(none, |it| {
-            format!(
-                "{}<small>{} to {}</small>",
-                show(it.estimate),
-                show(it.low),
-                show(it.high)
-            )
-        })
-    };
-    let fate = fate(row, stage, arm);
-    let class = match fate {
-        "recommended" => "faster",
-        "worse" => "slower",
-        "failed" => "failed",
-        _ => "noise",
-    };
-    let mut cells = vec![
-        format!(
-            "{}{}",
-            escape(stage.name(row)),
-            if row.present {
-                " <small>present settings</small>"
-            } else {
-                ""
-            }
-        ),
-        spread(row.throughput, &units::bit_rate),
-    ];
-    if latency {
-        cells.push(spread(row.p99, &units::latency));
-    }
-    cells.extend([
-        spread(row.cpu, &units::digits),
-        row.ratio.map_or_else(none, ratio_text),
-        row.confirmed.map_or_else(none, ratio_text),
-        format!("{}<small>{}</small>", row.rounds[0], row.rounds[1]),
-        format!("<span class=\"{class}\">{fate}</span>"),
-        row.diagnosis
-            .as_ref()
-            .map_or_else(none, |it| it.limit.name().to_owned()),
-    ]);
-    cells
 }
 
 fn skipped(report: &Report, out: &mut String) {

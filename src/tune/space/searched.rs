@@ -127,7 +127,23 @@ impl Searched {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::net::options::OPTIONS;
+
+    #[test]
+    fn the_options_of_a_leg_are_those_that_their_table_says() {
+        let of_the_table = OPTIONS.iter().filter(|row| row.searched).map(|row| row.key);
+        let here = Searched::ALL
+            .iter()
+            .filter(|option| option.place() == Place::Profile);
+        let here = here.map(|option| option.key());
+        assert_eq!(
+            of_the_table.collect::<BTreeSet<_>>(),
+            here.collect::<BTreeSet<_>>()
+        );
+    }
 
     #[test]
     fn lists_of_options_know_groups_and_name_what_is_wrong() {

@@ -28,8 +28,9 @@ use tokens::{Token, tokens};
 const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
 /// Dependencies that a pure room may have: parsers, types of networks and a trie of
-/// them, which are pure themselves.
-const PURE_DEPENDENCIES: [(&str, &str); 4] = [
+/// them, an atomic pointer, which are pure themselves.
+const PURE_DEPENDENCIES: [(&str, &str); 5] = [
+    ("balance", "arc_swap"),
     ("policy", "ipnet"),
     ("policy", "prefix_trie"),
     ("proto", "httparse"),
@@ -67,20 +68,14 @@ const UNSAFE_FILES: [&str; 7] = [
 
 /// Directories whose files still import each other in a circle. Nothing is added here; a
 /// directory without a circle must go.
-const STILL_CIRCULAR: [&str; 5] = [
-    "src/bench/load",
-    "src/bench/origin",
-    "src/config",
-    "src/control",
-    "src/control/resolve",
-];
+const STILL_CIRCULAR: [&str; 2] = ["src/control", "src/control/resolve"];
 
 /// Rooms in which the name of a type has one meaning.
 const ONE_MEANING: [&str; 3] = ["config", "control", "reactor"];
 
 /// Names that still have several. Nothing is added here; what has one meaning must go.
-const STILL_AMBIGUOUS: [&str; 9] = [
-    "Entry", "Forward", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
+const STILL_AMBIGUOUS: [&str; 8] = [
+    "Forward", "Job", "Order", "Outcome", "Place", "Pool", "Server", "Verdict",
 ];
 
 // The rules on the tree as it is.

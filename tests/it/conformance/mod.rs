@@ -423,7 +423,7 @@ suite!(
     })
 );
 /// Or the suite on the engine above would prove little.
-#[cfg(feature = "uring")]
+#[cfg(all(feature = "uring", feature = "probes"))]
 #[test]
 fn the_cramped_engine_runs_out_of_buffers() {
     let sizes = Sizes {
@@ -434,8 +434,9 @@ fn the_cramped_engine_runs_out_of_buffers() {
     let Some(mut world) = sockets::io_uring(sizes) else {
         return;
     };
+    thalweg::relay::probe::take_visited();
     a_dialogue_goes_on_around_bursts_and_an_end(&mut world, PathPolicy::Copy);
-    assert!(world.engine().lacks().buffers > 0);
+    assert!(thalweg::relay::probe::take_visited().contains(&("receive", "no buffer")));
 }
 
 suite!(simulator, Some(simulated::world()));

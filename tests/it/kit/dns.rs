@@ -16,6 +16,7 @@ use std::time::Duration;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use thalweg::balance::Random;
 
 /// How often a thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -247,14 +248,9 @@ impl State {
     /// Changes a few bytes behind the number of the question, or cuts the answer
     /// short.
     fn damage(&self, answer: &mut Vec<u8>) {
-        let mut seed = self.damage.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut random = |below: usize| {
-            // splitmix64
-            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((mixed ^ (mixed >> 31)) % below as u64) as usize
-        };
+        let seed = self.damage.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut drawn = Random::new(seed);
+        let mut random = |below: usize| drawn.below(below as u64) as usize;
         for _ in 0..=random(4) {
             let at = 2 + random(answer.len() - 2);
             answer[at] = random(256) as u8;

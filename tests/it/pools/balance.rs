@@ -278,20 +278,28 @@ fn b32_slow_start_gives_a_server_that_is_back_a_small_share() {
     });
 }
 
-/// With several reactors shares hold for each, so for all.
+/// Round robin is one sequence, whichever reactor a client comes to.
 #[test]
-fn b32_shares_hold_over_reactors() {
+fn b32_shares_are_exact_over_reactors() {
     on_every_engine(|case| {
         let servers = servers::<3>();
-        let forwarder = Pool::of(&addresses(&servers))
+        let at = addresses(&servers);
+        let forwarder = Pool::of(&at).setup(case).reactors(2).start();
+        let even = visits(&forwarder, &servers, 60);
+        assert_eq!(shares(&even), [20, 20, 20], "{even:?}");
+
+        let forwarder = Pool::default()
+            .server(at[0], "weight = 1")
+            .server(at[1], "weight = 2")
+            .server(at[2], "weight = 3")
             .setup(case)
             .reactors(2)
             .start();
-        let shares: [usize; 3] = shares(&visits(&forwarder, &servers, 60));
-        // Each reactor is at most one short of a share, or ahead of it.
-        assert!(
-            shares.iter().all(|share| (18..=22).contains(share)),
-            "{shares:?}"
-        );
+        let uneven = visits(&forwarder, &servers, 36);
+        assert_eq!(shares(&uneven), [6, 12, 18], "{uneven:?}");
+        // As nginx has it, in every round.
+        for round in uneven.chunks(6) {
+            assert_eq!(round, [2, 1, 0, 2, 1, 2], "{uneven:?}");
+        }
     });
 }

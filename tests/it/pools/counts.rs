@@ -1,5 +1,6 @@
 //! What is told of each server (SIGUSR1) adds up.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::pool::{Pool, Visit, addresses, servers, tell};
@@ -13,7 +14,8 @@ fn the_line_of_each_server_adds_up() {
         let dead = Refusing::new();
         let servers = servers::<2>();
         let at = addresses(&servers);
-        let forwarder = Pool::of(&[dead.address(), at[0], at[1]])
+        // Connect times are those of whoever was dialled first: each once, at least.
+        let forwarder = Pool::of(&[at[0], at[1], dead.address()])
             .key("max_fails", 0)
             .setup(case)
             .reactors(2)
@@ -61,6 +63,60 @@ fn the_line_of_each_server_adds_up() {
         let counters = forwarder.counters();
         assert_eq!(counters.of("connects"), connects + failures);
         assert_eq!(counters.of("connect_failures"), failures);
+        forwarder.check_idle();
+    });
+}
+
+/// More servers than the log's queue has room for: each is told, and nothing else is
+/// lost for it.
+#[test]
+fn a_report_of_thousands_of_servers_is_whole() {
+    const SERVERS: usize = 2_500;
+    let port = |n: usize| ([127, 0, 0, 1], 10_000 + n as u16).into();
+    let at: Vec<SocketAddr> = (0..SERVERS).map(port).collect();
+    let case = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let forwarder = Pool::of(&at).start(case);
+    for report in 1..=2 {
+        assert_eq!(forwarder.counters().of("log_dropped"), 0);
+        let told = || {
+            let mut records = forwarder.records();
+            records.retain(|record| record.text("kind") == "server");
+            records.len()
+        };
+        wait_until("every server was told", PATIENCE, || {
+            told() == report * SERVERS
+        });
+    }
+    assert_eq!(forwarder.counters().of("log_dropped"), 0);
+    assert!(forwarder.terminate().success());
+}
+
+/// Two forwards whose servers refuse: the log says so of both, once.
+#[test]
+fn the_trouble_of_one_server_hides_no_others() {
+    on_every_engine(|case| {
+        let dead = [Refusing::new(), Refusing::new()];
+        let [one, other] = [0, 1].map(|it| dead[it].address());
+        let forwarder = Setup::new(one).and("127.0.0.1:0", other).case(case).start();
+        let at = forwarder.addresses().to_vec();
+        for _ in 0..3 {
+            for address in &at {
+                // It may be reset before the client has looked.
+                let _ = Peer::try_connect(address.parse().unwrap());
+            }
+        }
+        forwarder.wait_for_sessions(6);
+        for server in dead.iter().map(|it| it.address().to_string()) {
+            let mut lines = forwarder.records();
+            lines.retain(|line| line.text("kind") == "connect_failed");
+            lines.retain(|line| line.text("server") == server);
+            assert_eq!(lines.len(), 1, "{server}: {lines:?}");
+            assert_eq!(lines[0].cause(), "refused");
+            assert_eq!(lines[0].text("level"), "warn");
+        }
         forwarder.check_idle();
     });
 }

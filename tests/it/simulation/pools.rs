@@ -11,9 +11,10 @@ use thalweg::config::{AdminState, HashKey, Resolve};
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
-use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings};
+use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
 use thalweg::reactor::{Reactor, UpstreamSetup};
 use thalweg::relay::id::{PoolId, ServerId};
+use thalweg::relay::time::Time;
 
 use super::plan::{Change, Fate, PoolPlan};
 
@@ -26,6 +27,7 @@ pub(crate) struct Pools {
     plan: PoolPlan,
     servers: Vec<Arc<Server>>,
     listed: RefCell<[bool; SERVERS]>,
+    sets: RefCell<[Option<Arc<ServerSet>>; POOLS.len()]>,
     max_connections: Option<u32>,
 }
 
@@ -47,11 +49,13 @@ impl Pools {
             plan: *plan,
             servers: (0..SERVERS).map(server).collect(),
             listed: RefCell::new([true; SERVERS]),
+            sets: RefCell::default(),
             max_connections: plan.max_connections,
         }
     }
 
-    fn set(&self, pool: usize) -> Arc<ServerSet> {
+    /// The servers of a pool as they are listed now, instead of those before.
+    fn set(&self, pool: usize, now: Time) -> Arc<ServerSet> {
         let last = POOLS[pool].end - 1;
         let listed = self.listed.borrow();
         let members = POOLS[pool].clone().filter(|index| listed[*index]);
@@ -61,17 +65,25 @@ impl Pools {
             backup: self.plan.backup && index == last,
             family: self.plan.raced.then_some(0),
         });
-        Arc::new(ServerSet::new(
+        let rules = SetRules {
+            policy: self.plan.policy,
+            resolve: Resolve::First,
+            slow_start: Duration::from_millis(200),
+        };
+        let earlier = &mut self.sets.borrow_mut()[pool];
+        let set = Arc::new(ServerSet::new(
             members.collect(),
-            self.plan.policy,
-            Resolve::First,
-            Duration::from_millis(200),
-        ))
+            &rules,
+            earlier.as_deref(),
+            now,
+        ));
+        *earlier = Some(set.clone());
+        set
     }
 
     pub(crate) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
         let setup = |pool| UpstreamSetup {
-            set: self.set(pool),
+            set: self.set(pool, Time::ZERO),
             options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
             hash: HashKey::Address,
             queue: self.plan.queue,
@@ -89,10 +101,10 @@ impl Pools {
         let server = &self.servers[change.server];
         let now = reactor.engine().now();
         match change.what {
-            Fate::Down => server.checked(health::Change::Down, now),
-            Fate::Up => server.checked(health::Change::Up, now),
+            Fate::Down => server.standing.checked(health::Change::Down, now),
+            Fate::Up => server.standing.checked(health::Change::Up, now),
             Fate::DownAndOut => {
-                server.checked(health::Change::Down, now);
+                server.standing.checked(health::Change::Down, now);
                 // Cut sessions owe their peers nothing.
                 reactor.engine_mut().lenient = true;
                 reactor.cut_server(server);
@@ -100,7 +112,7 @@ impl Pools {
             Fate::Gone | Fate::Back => {
                 self.listed.borrow_mut()[change.server] = change.what == Fate::Back;
                 for pool in 0..POOLS.len() {
-                    reactor.replace_servers(PoolId::new(pool as u32), self.set(pool));
+                    reactor.replace_servers(PoolId::new(pool as u32), self.set(pool, now));
                 }
             }
         }

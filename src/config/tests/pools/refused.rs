@@ -1,8 +1,9 @@
 //! Pools that are refused: every fault with its place, its words and its remedy.
 
-use super::super::super::*;
 use super::super::{errors, good};
 use super::{pool, with_pool};
+use crate::config::Balance;
+use crate::config::words::Words;
 
 /// One error at this line and column, with these words.
 #[track_caller]
@@ -112,8 +113,8 @@ fn an_unknown_policy_is_answered_with_ours() {
         let ours = format!("write \"{ours}\"");
         refused(&format!("balance = \"{foreign}\""), &[owner, &ours]);
     }
-    for (name, owner, ours) in choices::FOREIGN_BALANCES {
-        let known = |word: &str| choices::BALANCES.iter().any(|(known, _)| *known == word);
+    for (name, owner, ours) in crate::config::pool::FOREIGN_BALANCES {
+        let known = |word: &str| Balance::WORDS.iter().any(|(known, _)| *known == word);
         assert!(known(ours) && !known(name), "{owner} {name}");
         assert_eq!(*name, name.to_lowercase());
     }

@@ -1,0 +1,172 @@
+//! What there is to know of a server before it is picked: whether sessions may go there,
+//! and how many are there. Bare atomics; whoever changes them tells of it
+//! ([`Standing`](super::Standing)).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::health::{self, Admission, Change, PassiveMarks};
+use super::rules::WEIGHT_UNIT;
+use crate::relay::time::Time;
+
+/// What a server begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Sessions at the most.
+    pub max_connections: Option<u32>,
+    /// An operator lets sessions go there.
+    pub active: bool,
+    /// Failures within `fail_timeout` that mark it; 0: never.
+    pub max_fails: u32,
+    /// See `max_fails`.
+    pub fail_timeout: Duration,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Condition {
+    max: u32,
+    enabled: bool,
+    marks: PassiveMarks,
+    /// Found to be down by checks.
+    checked_down: AtomicBool,
+    /// When it last came up, in microseconds; 0: it was never down.
+    back_since: AtomicU64,
+    /// The only one of its pool: never marked, for there is no other to go to.
+    alone: AtomicBool,
+    /// What a slow start has saved up for a turn, see [`Condition::takes_turn`].
+    turn: AtomicU32,
+    active: Apart,
+}
+
+/// On a cache line of its own: written by every session, while what stands before it is
+/// read by every choice.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart(AtomicU32);
+
+impl Condition {
+    pub(super) fn new(terms: &Terms) -> Self {
+        Self {
+            max: terms.max_connections.unwrap_or(u32::MAX),
+            enabled: terms.active,
+            marks: PassiveMarks::new(terms.max_fails, terms.fail_timeout),
+            checked_down: AtomicBool::new(false),
+            back_since: AtomicU64::new(0),
+            alone: AtomicBool::new(false),
+            turn: AtomicU32::new(0),
+            active: Apart::default(),
+        }
+    }
+
+    /// Sessions that are there or on their way, over all reactors.
+    pub fn active(&self) -> u32 {
+        self.active.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has as many sessions as it may.
+    pub fn is_full(&self) -> bool {
+        self.active() >= self.max
+    }
+
+    /// Whether there is a bound to its sessions.
+    pub const fn is_limited(&self) -> bool {
+        self.max != u32::MAX
+    }
+
+    /// Whether operator and checks let sessions go there.
+    pub fn is_up(&self) -> bool {
+        self.enabled && !self.is_checked_down()
+    }
+
+    /// Whether checks found it down.
+    pub fn is_checked_down(&self) -> bool {
+        self.checked_down.load(Ordering::Relaxed)
+    }
+
+    /// Whether a session could go there now as far as marks are concerned.
+    pub fn is_open(&self, now: Time) -> bool {
+        self.marks.is_open(now)
+    }
+
+    /// Whether it is marked, a trial on its way or not.
+    pub fn is_marked(&self) -> bool {
+        self.marks.is_marked()
+    }
+
+    /// When a session may try it, if it is marked and that is to come.
+    pub(super) fn trial_at(&self, now: Time) -> Option<Time> {
+        self.marks.trial_at(now)
+    }
+
+    /// `weight` as it counts now, in units of [`WEIGHT_UNIT`].
+    pub fn weight(&self, weight: u32, now: Time, slow_start: Duration) -> u32 {
+        health::slow_start(weight, self.back_for(now), slow_start)
+    }
+
+    /// Since when it is up again; [`Duration::MAX`] if it was never down.
+    pub(super) fn back_for(&self, now: Time) -> Duration {
+        match self.back_since.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            back => now.since(Time::from_micros(back)),
+        }
+    }
+
+    /// Whether it takes a turn that has come to it: during a slow start so many of them
+    /// as its weight has grown, at even distances; else each.
+    pub(super) fn takes_turn(&self, now: Time, slow_start: Duration) -> bool {
+        let share = self.weight(1, now, slow_start);
+        if share >= WEIGHT_UNIT {
+            return true;
+        }
+        let before = self.turn.fetch_add(share, Ordering::Relaxed) % WEIGHT_UNIT;
+        before + share >= WEIGHT_UNIT
+    }
+
+    // Changes, each to be told of.
+
+    /// One session more; `false` if that is one too many, which is then to be left.
+    pub(super) fn enter(&self) -> bool {
+        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max
+    }
+
+    pub(super) fn leave(&self) {
+        self.active.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_checked_down(&self, down: bool) {
+        self.checked_down.store(down, Ordering::Relaxed);
+    }
+
+    /// It is up again: its slow start begins.
+    pub(super) fn came_back(&self, now: Time) {
+        let micros = now.as_micros().max(1);
+        self.back_since.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Relaxed);
+        if alone {
+            self.marks.clear();
+        }
+    }
+
+    pub(super) fn admit(&self, now: Time) -> Admission {
+        self.marks.admit(now)
+    }
+
+    pub(super) fn failed(&self, admission: Admission, now: Time) -> Option<Change> {
+        if self.alone.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.marks.failed(admission, now)
+    }
+
+    pub(super) fn succeeded(&self, admission: Admission) -> Option<Change> {
+        self.marks.succeeded(admission)
+    }
+
+    pub(super) fn abandoned(&self, admission: Admission, now: Time) {
+        self.marks.abandoned(admission, now);
+    }
+}

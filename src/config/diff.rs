@@ -1,0 +1,302 @@
+//! What differs between two configurations, by identity: a forward and a pool are known
+//! by their names, a server and a listener by their addresses. For each difference it is
+//! said what it takes to bring it about in a process that runs ([`Applies`]).
+//!
+//! Pure: nothing is looked up, and nothing is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::forward::Forward;
+use super::model::Config;
+use super::pool::Pool;
+use super::profile;
+use super::row::{Applies, KeyChange};
+use super::section::Section;
+use super::server::Server;
+use super::tap::TapKey;
+use super::text::quote;
+
+/// What a difference is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// `[global]`.
+    Global,
+    /// `[log]`.
+    Log,
+    /// A profile, by its name.
+    Profile(String),
+    /// A forward, by its name.
+    Forward(String),
+    /// A listener of a forward.
+    Listener {
+        /// The forward's name.
+        forward: String,
+        /// The address as it is written.
+        address: String,
+    },
+    /// A pool, by its name; one that is written in its forward by the forward's.
+    Pool(String),
+    /// A server of a pool.
+    Server {
+        /// The pool's name.
+        pool: String,
+        /// The address as it is written; the second of the same address in a pool has
+        /// `#2` behind it.
+        address: String,
+    },
+}
+
+/// How it differs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum What {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// One of its keys has another value.
+    Changed {
+        /// The key, dotted below its section: `check.interval`.
+        key: String,
+        /// The value before, as TOML; `None`: it was not set.
+        old: Option<String>,
+        /// The value after.
+        new: Option<String>,
+    },
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Difference {
+    /// What it is about.
+    pub subject: Subject,
+    /// How it differs.
+    pub what: What,
+    /// What it takes to bring it about.
+    pub effect: Applies,
+}
+
+impl Config {
+    /// What is different in `new`. Empty for equal configurations.
+    ///
+    /// Defaults count as values: that a key is written which had this value by default
+    /// is no difference.
+    pub fn diff(&self, new: &Self) -> Vec<Difference> {
+        let mut found = Collected::default();
+        found.section(&Subject::Global, &self.global, &new.global);
+        found.section(&Subject::Log, &self.log, &new.log);
+        found.profiles(self, new);
+        found.forwards(self, new);
+        found.pools(self, new);
+        found.differences
+    }
+}
+
+#[derive(Default)]
+struct Collected {
+    differences: Vec<Difference>,
+}
+
+impl Collected {
+    fn push(&mut self, subject: Subject, what: What, effect: Applies) {
+        self.differences.push(Difference {
+            subject,
+            what,
+            effect,
+        });
+    }
+
+    fn changes(&mut self, subject: &Subject, changes: Vec<KeyChange>) {
+        for change in changes {
+            let KeyChange {
+                key,
+                old,
+                new,
+                effect,
+            } = change;
+            self.push(subject.clone(), What::Changed { key, old, new }, effect);
+        }
+    }
+
+    fn section<S: Section>(&mut self, subject: &Subject, old: &S, new: &S) {
+        let mut changes = Vec::new();
+        old.diff(new, "", &mut changes);
+        self.changes(subject, changes);
+    }
+
+    /// Tells what is in one of two maps only, and returns what is in both.
+    fn both<'m, T>(
+        &mut self,
+        old: &'m BTreeMap<String, T>,
+        new: &'m BTreeMap<String, T>,
+        subject: impl Fn(&str) -> Subject,
+        effect: Applies,
+    ) -> Vec<(&'m str, &'m T, &'m T)> {
+        let names: BTreeSet<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
+        let mut both = Vec::new();
+        for name in names {
+            match (old.get(name), new.get(name)) {
+                (Some(old), Some(new)) => both.push((name, old, new)),
+                (Some(_), None) => self.push(subject(name), What::Removed, effect),
+                (None, _) => self.push(subject(name), What::Added, effect),
+            }
+        }
+        both
+    }
+
+    /// A profile by itself does nothing: legs have its options. A change takes new
+    /// listeners only where some client leg has the profile.
+    fn profiles(&mut self, old: &Config, new: &Config) {
+        let subject = |name: &str| Subject::Profile(name.to_owned());
+        let (old_ones, new_ones) = (&old.profiles, &new.profiles);
+        for (name, old, options) in self.both(old_ones, new_ones, subject, Applies::Live) {
+            let mut forwards = new.forwards.iter();
+            let of_clients = forwards.any(|forward| forward.client_profile == name);
+            let mut changes = profile::diff(old, options);
+            for change in &mut changes {
+                if !of_clients {
+                    change.effect = Applies::Live;
+                }
+            }
+            self.changes(&subject(name), changes);
+        }
+    }
+
+    fn forwards(&mut self, old: &Config, new: &Config) {
+        let by_name = |config: &Config| -> BTreeMap<String, _> {
+            let forwards = config.forwards.iter();
+            forwards.map(|it| (it.name.clone(), it.clone())).collect()
+        };
+        let (old, new) = (by_name(old), by_name(new));
+        let subject = |name: &str| Subject::Forward(name.to_owned());
+        for (name, old, new) in self.both(&old, &new, subject, Applies::Rebind) {
+            self.listeners(old, new);
+            let mut changes = Vec::new();
+            old.diff(new, "", &mut changes);
+            TapKey::diff(old.tap.as_ref(), new.tap.as_ref(), &mut changes);
+            old.mode.diff(&new.mode, &mut changes);
+            self.changes(&subject(name), changes);
+            if pool_of(old) != pool_of(new) {
+                let what = What::Changed {
+                    key: "upstream".to_owned(),
+                    old: pool_of(old).as_deref().map(quote),
+                    new: pool_of(new).as_deref().map(quote),
+                };
+                self.push(subject(name), what, Applies::Live);
+            }
+        }
+    }
+
+    fn listeners(&mut self, old: &Forward, new: &Forward) {
+        let addresses = |forward: &Forward| -> BTreeSet<String> {
+            forward.listen.iter().map(ToString::to_string).collect()
+        };
+        let (old, addresses) = (addresses(old), addresses(new));
+        let subject = |address: &String| Subject::Listener {
+            forward: new.name.clone(),
+            address: address.clone(),
+        };
+        for address in old.difference(&addresses) {
+            self.push(subject(address), What::Removed, Applies::Rebind);
+        }
+        for address in addresses.difference(&old) {
+            self.push(subject(address), What::Added, Applies::Rebind);
+        }
+    }
+
+    fn pools(&mut self, old: &Config, new: &Config) {
+        let (old, new) = (PoolsByName::of(old), PoolsByName::of(new));
+        let subject = |name: &str| Subject::Pool(name.to_owned());
+        for (name, old, new) in self.both(&old.by_name, &new.by_name, subject, Applies::Live) {
+            self.section(&subject(name), old.policy, new.policy);
+            let server = |address: &str| Subject::Server {
+                pool: name.to_owned(),
+                address: address.to_owned(),
+            };
+            for (address, old, new) in self.both(&old.servers, &new.servers, server, Applies::Live)
+            {
+                self.section(&server(address), *old, *new);
+            }
+        }
+    }
+}
+
+/// The name by which the pool of a forward is known; `None`: it has none.
+fn pool_of(forward: &Forward) -> Option<String> {
+    if forward.pool.servers.is_empty() {
+        return None;
+    }
+    let name = forward.pool.name.as_ref();
+    Some(name.unwrap_or(&forward.name).clone())
+}
+
+/// The pools of a configuration. Those that ranges of ports make from one are one here:
+/// they differ in the ports of their servers alone.
+struct PoolsByName<'c> {
+    by_name: BTreeMap<String, OnePool<'c>>,
+}
+
+struct OnePool<'c> {
+    policy: &'c Pool,
+    servers: BTreeMap<String, &'c Server>,
+}
+
+impl<'c> PoolsByName<'c> {
+    fn of(config: &'c Config) -> Self {
+        let mut by_name: BTreeMap<String, OnePool<'c>> = BTreeMap::new();
+        let mut seen: BTreeSet<*const Pool> = BTreeSet::new();
+        for forward in &config.forwards {
+            let Some(name) = pool_of(forward) else {
+                continue;
+            };
+            // Several forwards share one.
+            if !seen.insert(std::sync::Arc::as_ptr(&forward.pool)) {
+                continue;
+            }
+            let pool = by_name.entry(name).or_insert_with(|| OnePool {
+                policy: &forward.pool,
+                servers: BTreeMap::new(),
+            });
+            for server in &forward.pool.servers {
+                let address = server.address.to_string();
+                let mut key = address.clone();
+                let mut count = 1;
+                while pool.servers.contains_key(&key) {
+                    count += 1;
+                    key = format!("{address}#{count}");
+                }
+                pool.servers.insert(key, server);
+            }
+        }
+        Self { by_name }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("[global]"),
+            Self::Log => f.write_str("[log]"),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            Self::Forward(name) => write!(f, "forward {name}"),
+            Self::Listener { forward, address } => write!(f, "listener {address} of {forward}"),
+            Self::Pool(name) => write!(f, "pool {name}"),
+            Self::Server { pool, address } => write!(f, "server {address} of {pool}"),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unset = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        match &self.what {
+            What::Added => write!(f, "{}: added", self.subject)?,
+            What::Removed => write!(f, "{}: removed", self.subject)?,
+            What::Changed { key, old, new } => {
+                let (old, new) = (unset(old), unset(new));
+                write!(f, "{}: {key}: {old} becomes {new}", self.subject)?;
+            }
+        }
+        write!(f, " ({})", self.effect)
+    }
+}

@@ -1,0 +1,95 @@
+//! `[global]`: what concerns the process as a whole.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::kind::{Limit, Special, choice, size, time};
+use super::names::NameSources;
+use super::raw::{Node, Value};
+use super::report::Fault;
+use super::section::section;
+use super::text::quote;
+use super::values;
+use super::words::words;
+
+section! {
+    /// `[global]`: what concerns the process as a whole.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Global, WrittenGlobal {
+        parts {
+            /// Where names are looked up.
+            names: NameSources;
+        }
+        keys {
+            /// Threads that forward; auto is one for each core this process may use, by CPU
+            /// affinity and cgroup quota, pinned if there are several.
+            reactors: Reactors = Reactors::Auto, reactors(), Restart;
+            /// Who waits for the kernel; auto takes io_uring only where it is built in and
+            /// permitted.
+            engine: EngineChoice = EngineChoice::Auto, choice(), Restart;
+            /// Sessions over all forwards at the most; auto is as many as descriptors allow,
+            /// which also bounds a number.
+            max_connections: Option<u32> = None, Limit, Live;
+            /// The buffer of each reactor that copied bytes pass through, and the most that one
+            /// read takes. More is no faster.
+            scratch_buffer: u32 = 256 << 10, size(4 << 10..=16 << 20), Restart;
+            /// Asked for each pipe; whatever the kernel grants is used, if it is 64KiB or more.
+            pipe_size: u32 = 1 << 20, size(4 << 10..=1 << 30), Restart;
+            /// Bytes that each reactor may hold for slow receivers before reads shrink and pipes
+            /// are refused.
+            buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Restart;
+            /// A reactor spins this long for events before it sleeps: lower latency, a core
+            /// burnt.
+            busy_poll: Duration = Duration::ZERO,
+                time(Duration::ZERO..=Duration::from_secs(1)), Restart;
+        }
+    }
+}
+
+/// Number of reactors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reactors {
+    /// One for each core this process may use: CPU affinity and cgroup quota.
+    Auto,
+    /// Exactly so many, 1 to 1024.
+    Count(u16),
+}
+
+words! {
+    /// `engine =`.
+    pub enum EngineChoice {
+        /// `io_uring` where built in and permitted, otherwise epoll.
+        Auto = "auto",
+        /// Readiness, through mio.
+        Epoll = "epoll",
+        /// Completions; an error at start where it is not built in or not permitted.
+        IoUring = "io_uring",
+    }
+}
+
+fn reactors() -> Special<Reactors> {
+    Special {
+        read: read_reactors,
+        write: |reactors| match reactors {
+            Reactors::Auto => quote("auto"),
+            Reactors::Count(count) => count.to_string(),
+        },
+        words: "number or `\"auto\"`",
+        schema: json!({ "anyOf": [
+            { "enum": ["auto"] },
+            { "type": "integer", "minimum": 1, "maximum": 1024 },
+        ]}),
+    }
+}
+
+fn read_reactors(node: &Node) -> Result<Reactors, Fault> {
+    match &node.value {
+        Value::String(text) if text == "auto" => Ok(Reactors::Auto),
+        Value::String(text) if text.parse::<u16>().is_err() => {
+            Err(Fault::new("this must be a number or \"auto\"")
+                .remedy("\"auto\" is one for each core this process may use"))
+        }
+        _ => values::integer(node, 1..=1024).map(Reactors::Count),
+    }
+}

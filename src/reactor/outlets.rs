@@ -1,0 +1,144 @@
+//! What a reactor tells of its sessions: their records, and those that are shown to a
+//! tap from their first byte to their end.
+//!
+//! A session that is not tapped costs one comparison at its beginning, and one at
+//! its end, where its engine has nothing to give back.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::Entry;
+use super::context::Ctx;
+use crate::config::SessionLog;
+use crate::engine::{Engine, SessionKey};
+use crate::observe::record::SessionRecord;
+use crate::observe::tap::{Closing, Source};
+use crate::relay::id::ForwardId;
+use crate::relay::{Direction, Side};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Outlets {
+    records: SessionLog,
+    taps: BTreeMap<ForwardId, Source>,
+}
+
+impl Outlets {
+    pub(super) const fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
+        Self { records, taps }
+    }
+
+    /// A session has begun and not yet dialled.
+    pub(super) fn begin<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
+        if self.records == SessionLog::All
+            && let Some(entry) = ctx.sessions.get(key)
+        {
+            ctx.log.session(record(entry, ctx));
+        }
+        self.tap(key, ctx);
+    }
+
+    /// A leg of a session is about to be closed. The kernel's view of it goes with the
+    /// descriptor: what the record wants of it is read now.
+    pub(super) fn leg_closes<E: Engine>(&self, key: SessionKey, side: Side, ctx: &mut Ctx<E>) {
+        if self.records != SessionLog::Off
+            && let Some(info) = ctx.engine.tcp_info(key, side)
+            && let Some(entry) = ctx.sessions.get_mut(key)
+        {
+            entry.legs.get_or_insert_default()[side.index()] = Some(info);
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn end<E: Engine>(&self, entry: &Entry, ctx: &Ctx<E>) {
+        if self.records != SessionLog::Off {
+            ctx.log.session(record(entry, ctx));
+        }
+    }
+
+    fn tap<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
+        if self.taps.is_empty() {
+            return;
+        }
+        let Some(entry) = ctx.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(source) = self.taps.get(&entry.listener.forward.id) else {
+            return;
+        };
+        let listener = entry.listener.address.clone();
+        let Some(feed) = source.open(entry.id, &entry.client, listener) else {
+            return;
+        };
+        for direction in Direction::BOTH {
+            if feed.takes(direction) {
+                entry.session.lane_mut(direction).tap();
+            }
+        }
+        ctx.counters.tap_sessions.add(1);
+        ctx.engine.tap(key, feed);
+    }
+
+    /// A session has ended: its tap learns how.
+    pub(super) fn untap<E: Engine>(&self, key: SessionKey, entry: &Entry, ctx: &mut Ctx<E>) {
+        if self.taps.is_empty() {
+            return;
+        }
+        if let Some(feed) = ctx.engine.untap(key) {
+            let session = &entry.session;
+            feed.close(Closing {
+                ending: session.ending(),
+                totals: Direction::BOTH.map(|direction| session.lane(direction).bytes_in()),
+            });
+        }
+    }
+
+    /// Brings the gauge of what taps lost up to date.
+    pub(super) fn publish<E: Engine>(&self, ctx: &Ctx<E>) {
+        let sources = self.taps.values();
+        let mut lost = 0;
+        for (index, source) in sources.clone().enumerate() {
+            let counted = sources.clone().take(index);
+            if !counted.into_iter().any(|other| other.shares_target(source)) {
+                lost += source.dropped_bytes();
+            }
+        }
+        ctx.counters.tap_dropped_bytes.follow(lost);
+    }
+}
+
+fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
+    let forward = &entry.listener.forward;
+    let session = &entry.session;
+    let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
+    let failures = failures.unwrap_or_default();
+    let last = failures.last().map(|(destination, _)| destination);
+    let destination = entry.destination.as_ref().or(last);
+    let opened = entry.opening.as_ref();
+    SessionRecord {
+        at: SystemTime::now(),
+        forward: forward.name.clone(),
+        reactor: ctx.reactor,
+        id: entry.id,
+        client: entry.client.clone(),
+        listener: entry.listener.address.clone(),
+        target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
+        user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
+        status: opened.and_then(|it| it.status),
+        server: destination.map(|it| it.endpoint().clone()),
+        tried: failures
+            .iter()
+            .map(|(tried, cause)| (tried.endpoint().clone(), *cause))
+            .collect(),
+        warm: entry.warm,
+        attempts: session.attempts(),
+        ending: session.ending(),
+        connect: session.connect_time(),
+        first_byte: session.first_byte_time(),
+        total: session.total_time(ctx.engine.now()),
+        up: session.lane(Direction::Up).into(),
+        down: session.lane(Direction::Down).into(),
+        client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
+        upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
+    }
+}
