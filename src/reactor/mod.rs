@@ -7,7 +7,7 @@
 //! Deliberately not here: any decision about a connection (`relay`), any system
 //! call on a connection (`engine`). This is glue.
 //!
-//! A turn: wait, deliver events, one pass over the run queue, sessions that wait for
+//! A turn: wait, deliver events, a share of those with much to move, sessions that wait for
 //! a server, accept a bounded number, fire timers, look after spares. Established sessions come before new ones, so a storm of
 //! connects does not starve them (behaviour 44).
 //!
