@@ -1,8 +1,12 @@
 //! What a reactor does without the kernel, and the pipes it borrows from it: a
-//! lane's decisions, a session's life, timers, slots, pipes, access lists. One thread.
+//! lane's decisions, a session's life, timers, slots, pipes, access lists; and in `sizes` picks of
+//! servers, turns with many listeners, and starting. One thread.
 //!
 //! `cargo bench --bench core` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
+
+#[path = "core/sizes.rs"]
+mod sizes;
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -278,5 +282,16 @@ fn access(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(core, lanes, sessions, timers, slots, pipes, access);
+criterion_group!(
+    core,
+    lanes,
+    sessions,
+    timers,
+    slots,
+    pipes,
+    access,
+    sizes::picks,
+    sizes::listeners,
+    sizes::start
+);
 criterion_main!(core);

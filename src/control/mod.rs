@@ -6,7 +6,7 @@
 //!     ─► one thread a reactor
 //!     ─► wait for signals and for what threads tell ─► drain ─► cut what is left ─► summary
 //! ```
-//! Talks to reactors by messages (`thread::Order`) only.
+//! Talks to reactors by messages (`wire::Order`) only.
 
 mod acquire;
 pub mod doctor;
@@ -21,6 +21,7 @@ pub mod resolve;
 mod signals;
 mod thread;
 mod upstreams;
+mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,8 +40,9 @@ use plan::{Identities, Plan};
 pub use proxy::UsersError;
 use resolve::Resolver;
 use signals::{Signal, Signals};
-use thread::{Order, Pending, ReactorThread};
+use thread::ReactorThread;
 use upstreams::Upstreams;
+use wire::{Order, Pending};
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,94 +1,23 @@
-//! The thread of one reactor, and the wire to it.
-//!
-//! An order has a reply: [`Pending`] is told once the reactor has carried it out, or
-//! that there is no reactor any more. That a thread has ended is told to control's
+//! The thread of one reactor. That a thread has ended is told to control's
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::proxy::{Deciders, ReactorDecider};
+use super::wire::{Message, Order, Pending, Wire};
 use crate::engine::choice::{self, Waker};
-use crate::engine::{self, Engine, SessionKey};
+use crate::engine::{self, Engine};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
-use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Listener, Reactor, Ruling, Setup};
-use crate::relay::ending::Cause;
-use crate::relay::id::PoolId;
-
-/// What control tells a reactor.
-#[derive(Debug, Clone)]
-pub(super) enum Order {
-    /// Accept nothing more; end when the last session has.
-    Drain,
-    /// End every session.
-    Cut(Cause),
-    /// Bring the gauges up to date.
-    Publish,
-    /// These are the servers of a pool from now on.
-    Servers(PoolId, Arc<ServerSet>),
-    /// End the sessions of a server.
-    CutServer(Arc<Server>),
-}
-
-#[derive(Debug)]
-enum Message {
-    /// The sender is dropped once the order is carried out.
-    Order(Order, SyncSender<()>),
-    /// Where the request of a session may go: itself the reply to a question.
-    Decided(SessionKey, Ruling),
-}
-
-/// An order on its way.
-#[derive(Debug)]
-#[must_use = "an order has a reply; `forget` says that nobody waits for it"]
-pub(super) struct Pending(Receiver<()>);
-
-impl Pending {
-    /// Whether it was carried out, or there is nobody left to do so; waits until then.
-    pub(super) fn is_done_by(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.0.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
-    }
-
-    /// Nothing depends on when it is carried out.
-    pub(super) fn forget(self) {}
-}
-
-/// The way to a reactor, for other threads.
-#[derive(Debug, Clone)]
-pub(super) struct Wire {
-    messages: Sender<Message>,
-    waker: Arc<Waker>,
-}
-
-impl Wire {
-    pub(super) fn send(&self, order: Order) -> Pending {
-        let (done, pending) = sync_channel(0);
-        self.post(Message::Order(order, done));
-        Pending(pending)
-    }
-
-    pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
-        self.post(Message::Decided(key, ruling));
-    }
-
-    fn post(&self, message: Message) {
-        // A reactor that has ended needs no orders.
-        if self.messages.send(message).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
-}
+use crate::reactor::{Listener, Reactor, Setup};
 
 /// A running reactor.
 #[derive(Debug)]
@@ -180,7 +109,7 @@ fn main(
             error,
         });
     }
-    let work = Job {
+    let work = ReactorWork {
         setup,
         listeners,
         inbox,
@@ -195,7 +124,7 @@ fn main(
 }
 
 /// What a reactor's thread does once its engine stands.
-struct Job<'a> {
+struct ReactorWork<'a> {
     setup: Setup,
     listeners: Vec<(engine::Listener, Arc<Listener>)>,
     inbox: &'a Receiver<Message>,
@@ -206,7 +135,7 @@ struct Job<'a> {
     log: Log,
 }
 
-impl choice::Work for Job<'_> {
+impl choice::Work for ReactorWork<'_> {
     fn work<E: Engine<Listener = engine::Listener>>(mut self, engine: E, waker: Waker) {
         let waker = Arc::new(waker);
         if let Some(deciders) = self.deciders {

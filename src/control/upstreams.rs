@@ -29,12 +29,12 @@ use crate::relay::time::Time;
 use super::health::{CheckPlan, Checker, Verdict};
 use super::plan::{Plan, PoolPlan};
 use super::resolve::Answer;
-use super::thread::{Order, Wire};
+use super::wire::{Order, Wire};
 
 /// Every pool, and who is told of changes.
 #[derive(Debug)]
 pub(super) struct Upstreams {
-    pools: Mutex<Vec<Pool>>,
+    pools: Mutex<Vec<LivePool>>,
     wires: Mutex<Vec<Wire>>,
     checker: Mutex<Option<Checker>>,
     /// The time zero of the reactors, once they run.
@@ -43,7 +43,7 @@ pub(super) struct Upstreams {
 
 /// A pool at work.
 #[derive(Debug)]
-struct Pool {
+struct LivePool {
     config: Arc<config::Pool>,
     label: Arc<str>,
     /// For each configured server the places it stands for.
@@ -96,7 +96,7 @@ const fn policy(config: &config::Pool) -> Policy {
     }
 }
 
-impl Pool {
+impl LivePool {
     fn new(plan: &PoolPlan) -> Self {
         let servers = plan.config.servers.iter().zip(&plan.names);
         let places = servers.map(|(server, name)| match (&server.address, name) {
@@ -235,7 +235,7 @@ impl Upstreams {
     /// The pools of a plan, without the addresses of names so far.
     pub(super) fn new(plan: &Plan<'_>) -> Self {
         Self {
-            pools: Mutex::new(plan.pools.iter().map(Pool::new).collect()),
+            pools: Mutex::new(plan.pools.iter().map(LivePool::new).collect()),
             wires: Mutex::new(Vec::new()),
             checker: Mutex::new(None),
             origin: OnceLock::new(),
@@ -245,10 +245,10 @@ impl Upstreams {
     /// What each reactor starts with.
     pub(super) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
         let pools = self.pools();
-        pools.iter().flat_map(Pool::setups).collect()
+        pools.iter().flat_map(LivePool::setups).collect()
     }
 
-    fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
+    fn pools(&self) -> MutexGuard<'_, Vec<LivePool>> {
         lock(&self.pools)
     }
 
@@ -338,7 +338,7 @@ impl Upstreams {
         }
     }
 
-    fn tell(&self, pool: &Pool) {
+    fn tell(&self, pool: &LivePool) {
         let wires = lock(&self.wires);
         for wire in &*wires {
             for (id, _) in &pool.dialled {
@@ -371,7 +371,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What is to be checked now.
-fn plans(pools: &[Pool]) -> Vec<CheckPlan> {
+fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
     let mut plans = Vec::new();
     for pool in pools {
         let Some((check, options)) = &pool.check else {

@@ -42,6 +42,7 @@ pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
+use crate::balance::agenda::Agenda;
 use crate::balance::health::Admission;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
@@ -49,7 +50,7 @@ use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ListenerId, PoolId};
+use crate::relay::id::{ListenerId, PoolId, ServerId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -93,8 +94,10 @@ pub struct Reactor<E: Engine> {
     sessions_started: u64,
     /// When sessions that wait for a server with room are looked at.
     queue_due: Time,
-    /// When spares are looked at.
-    warm_due: Time,
+    /// Whose spares are looked at when.
+    warm: Agenda<(PoolId, ServerId)>,
+    /// But none before.
+    warm_pause: Time,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
@@ -114,6 +117,8 @@ struct Entry {
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
     queued: u8,
+    /// It stands in the line of its pool.
+    in_line: bool,
     /// The server did not get a verdict yet: it has said nothing.
     unproven: bool,
     /// Its connection to the server stood before it came.
@@ -134,7 +139,7 @@ impl<E: Engine> Reactor<E> {
     /// A reactor that has done nothing yet.
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
-        Self {
+        let mut new = Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
             pools: Pools::new(setup.pools, reactor),
@@ -145,13 +150,18 @@ impl<E: Engine> Reactor<E> {
             openings: Openings::new(setup.decider),
             sessions_started: 0,
             queue_due: Time::NEVER,
-            warm_due: Time::ZERO,
+            warm: Agenda::new(),
+            warm_pause: Time::ZERO,
             splice_given_up: false,
             draining: false,
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
+        };
+        for pool in new.pools.ids() {
+            new.warm_up(pool);
         }
+        new
     }
 
     /// One turn: waits for something to happen and handles it. `true` if the
@@ -214,11 +224,14 @@ impl<E: Engine> Reactor<E> {
 
     /// Another set of servers for a pool; running sessions stay where they are.
     pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
-        if let Some(pool) = self.pools.get_mut(pool) {
-            pool.replace(set);
-            self.queue_due = Time::ZERO;
-            self.warm_due = Time::ZERO;
+        let Some(replaced) = self.pools.get_mut(pool) else {
+            return;
+        };
+        for spare in replaced.replace(set) {
+            self.close_ahead(spare);
         }
+        self.queue_due = Time::ZERO;
+        self.warm_up(pool);
     }
 
     /// Ends the sessions of a server, because it is down.
@@ -345,7 +358,7 @@ impl<E: Engine> Reactor<E> {
         let warm = if self.draining {
             Time::NEVER
         } else {
-            self.warm_due
+            self.warm_due()
         };
         let due = self.wheel.next().min(ack).min(accept);
         due.min(warm).min(self.queue_due)

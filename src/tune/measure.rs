@@ -21,7 +21,7 @@ use super::objective::{Figures, Objective};
 use super::space::Candidate;
 use super::venue::Venue;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::load::shape::{Bulk, Connection, Direction, Exchange, Shape};
+use crate::bench::load::shape::{Bulk, ConnectionLife, Direction, Exchange, Shape};
 use crate::bench::load::{Load, LoadPlan};
 use crate::bench::origin::{Origin, OriginOptions, Role};
 use crate::bench::process::{self, Usage};
@@ -266,7 +266,7 @@ impl Ground<'_> {
 
     fn shape(&self) -> Shape {
         let exchange = self.terms.objective.needs_latency().then_some(Exchange {
-            connection: Connection::Kept,
+            connection: ConnectionLife::Kept,
             size: EXCHANGE_SIZE,
             flows: EXCHANGES,
             rate: None,

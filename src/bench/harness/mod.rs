@@ -13,19 +13,21 @@
 mod burst;
 mod measure;
 mod options;
+mod place;
 mod result;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-pub use options::{BenchOptions, Layout, Step};
+use place::{cells, has_mix, patience, split, start_origin};
+
+pub use options::{BenchOptions, Layout, Status};
 pub use result::{BurstSample, Cell, IdleCost, LayoutResult, Quiet, Sample, SubjectFacts};
 
 use super::interrupt::Interrupt;
 use super::load::shape::Shape;
 use super::load::{self, LoadPlan, idle, pin};
-use super::origin::{Handlers, Origin, OriginOptions, Role};
-use super::path::PathSpec;
+use super::origin::{Origin, Role};
 use super::precedence::Precedence;
 use super::process;
 use super::subjects::running::{Running, Stage, StartCost, Workspace};
@@ -41,7 +43,7 @@ use crate::net::limits;
 pub fn run(
     options: &BenchOptions,
     interrupt: &Interrupt,
-    show: &dyn Fn(&Step),
+    show: &dyn Fn(&Status),
 ) -> Result<Vec<LayoutResult>, String> {
     check_descriptors(options)?;
     let cpus = limits::allowed_cpus();
@@ -95,7 +97,7 @@ fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
 struct Bench<'a> {
     options: &'a BenchOptions,
     interrupt: &'a Interrupt,
-    show: &'a dyn Fn(&Step),
+    show: &'a dyn Fn(&Status),
     done: usize,
     total: usize,
     layout: Layout,
@@ -118,7 +120,7 @@ impl<'a> Bench<'a> {
         layout: Layout,
         cpus: &[usize],
         interrupt: &'a Interrupt,
-        show: &'a dyn Fn(&Step),
+        show: &'a dyn Fn(&Status),
         done: usize,
         total: usize,
     ) -> Result<Self, String> {
@@ -155,7 +157,7 @@ impl<'a> Bench<'a> {
                 if subject.kind == Kind::Direct {
                     continue;
                 }
-                show(&Step {
+                show(&Status {
                     done,
                     total,
                     text: format!("start {} of {subject}", round + 1),
@@ -165,7 +167,7 @@ impl<'a> Bench<'a> {
         }
         let mut running = Vec::new();
         for subject in &options.subjects {
-            show(&Step {
+            show(&Status {
                 done,
                 total,
                 text: format!("starting {subject}"),
@@ -200,7 +202,7 @@ impl<'a> Bench<'a> {
             let Some(root) = subject.process() else {
                 continue;
             };
-            (self.show)(&Step {
+            (self.show)(&Status {
                 done: self.done,
                 total: self.total,
                 text: format!("{}: {sessions} idle sessions", subject.subject),
@@ -269,7 +271,7 @@ impl<'a> Bench<'a> {
         if self.cells[cell].failure.is_some() {
             return;
         }
-        (self.show)(&Step {
+        (self.show)(&Status {
             done: self.done,
             total: self.total,
             text: format!(
@@ -424,112 +426,5 @@ impl<'a> Bench<'a> {
             cells: self.cells,
             notes,
         }
-    }
-}
-
-/// Whether small messages are measured beside bulk.
-fn has_mix(options: &BenchOptions) -> bool {
-    let mixed = |shape: &Shape| shape.quiet().is_some() || shape.burst.is_some();
-    options.shapes.iter().any(mixed)
-}
-
-/// At the far end of the path, or on loopback.
-fn start_origin(
-    options: &BenchOptions,
-    threads: usize,
-    precedence: Precedence,
-) -> Result<Origin, String> {
-    let mut origin = OriginOptions {
-        threads: options.threads.unwrap_or(threads),
-        prompt: has_mix(options).then_some(precedence),
-        congestion: options.congestion.clone(),
-        ..OriginOptions::default()
-    };
-    if options.subjects.iter().any(|it| it.size.servers > 1) {
-        if options.path.is_some() {
-            return Err("servers=N and --path do not go together".to_owned());
-        }
-        origin.command = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
-    }
-    let started = match &options.path {
-        None => Origin::start(&origin, Handlers::default()),
-        Some(path) => {
-            let far = path.far();
-            origin.command = Some(SocketAddr::from((far.address(), 0)));
-            far.run(|| Origin::start(&origin, Handlers::default()))
-                .map_err(|error| error.to_string())?
-        }
-    };
-    started.map_err(|error| format!("the origin cannot start: {error}"))
-}
-
-/// Until what `flows` may have buffered on either side of a forwarder has crossed the
-/// path: some round trips, and at its rate what autotuned buffers hold at the most.
-fn patience(path: &PathSpec, flows: usize) -> Duration {
-    const BUFFERED: u64 = 16 << 20;
-    const LONGEST: Duration = Duration::from_secs(600);
-    let seconds = (flows as u64 * BUFFERED) as f64 / path.rate as f64;
-    let most = load::PATIENCE + path.rtt * 20 + Duration::from_secs_f64(seconds);
-    most.min(LONGEST)
-}
-
-fn cells(shapes: usize, subjects: usize) -> Vec<Cell> {
-    (0..shapes * subjects)
-        .map(|index| Cell {
-            subject: index % subjects,
-            shape: index / subjects,
-            samples: Vec::new(),
-            failure: None,
-            cut_short: 0,
-        })
-        .collect()
-}
-
-/// The forwarder's CPUs and the others'. The last CPUs go to the forwarder: the
-/// first one gets most of a machine's interrupts.
-fn split(
-    layout: Layout,
-    cpus: &[usize],
-    workers: usize,
-) -> Result<(Vec<usize>, Vec<usize>), String> {
-    match layout {
-        Layout::OneCore => {
-            let last = cpus.last().ok_or("no CPU to run on")?;
-            Ok((vec![*last], vec![*last]))
-        }
-        Layout::OwnCore if cpus.len() > workers => {
-            let (others, forwarder) = cpus.split_at(cpus.len() - workers);
-            Ok((forwarder.to_vec(), others.to_vec()))
-        }
-        Layout::OwnCore => Err(format!(
-            "the layout own-core needs more than {workers} CPUs, there are {}",
-            cpus.len()
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_forwarder_gets_the_last_cpus() {
-        assert_eq!(split(Layout::OneCore, &[2, 5], 1), Ok((vec![5], vec![5])));
-        assert_eq!(
-            split(Layout::OwnCore, &[0, 1, 2, 3], 2),
-            Ok((vec![2, 3], vec![0, 1]))
-        );
-        assert!(split(Layout::OwnCore, &[0], 1).is_err());
-    }
-
-    #[test]
-    fn a_slow_path_gets_more_patience() {
-        let path = |text: &str| text.parse::<PathSpec>().unwrap();
-        let fast = patience(&path("rtt=1ms,rate=10Gbit"), 4);
-        let slow = patience(&path("rtt=100ms,rate=10Mbit"), 4);
-        assert!(fast < Duration::from_secs(4), "{fast:?}");
-        // 64 MiB at 1.25 MB/s.
-        assert!(slow > Duration::from_secs(53), "{slow:?}");
-        assert_eq!(patience(&path("rtt=1s,rate=1kbit"), 4).as_secs(), 600);
     }
 }

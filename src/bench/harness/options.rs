@@ -63,7 +63,7 @@ pub struct BenchOptions {
 
 /// What happens now, for a display.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct Status {
     /// Measurements done.
     pub done: usize,
     /// Measurements in all.

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::TcpStream;
 
-use super::flow::{Context, Progress, Step, attempt};
+use super::flow::{FlowContext, Progress, Step, attempt};
 use super::shape::Direction;
 use crate::bench::{pattern, socket};
 
@@ -73,7 +73,7 @@ impl BulkFlow {
     }
 
     /// Moves bytes until the socket or the budget ends it.
-    pub(super) fn pump(&mut self, context: &mut Context<'_>) -> io::Result<Progress> {
+    pub(super) fn pump(&mut self, context: &mut FlowContext<'_>) -> io::Result<Progress> {
         let mut moved = 0;
         while moved < BUDGET {
             let wrote = self.write(context)?;
@@ -87,7 +87,7 @@ impl BulkFlow {
         Ok(Progress::Again)
     }
 
-    fn write(&mut self, context: &Context<'_>) -> io::Result<Step> {
+    fn write(&mut self, context: &FlowContext<'_>) -> io::Result<Step> {
         if !self.command.is_empty() {
             return match attempt(|| self.stream.write(&self.command))? {
                 Step::Moved(len) => {
@@ -120,7 +120,7 @@ impl BulkFlow {
         Ok(step)
     }
 
-    fn read(&mut self, context: &mut Context<'_>) -> io::Result<Step> {
+    fn read(&mut self, context: &mut FlowContext<'_>) -> io::Result<Step> {
         if self.direction == Direction::Up && !self.shut {
             // A sink says nothing before the end, and an early end shows in the write.
             return Ok(Step::Blocked);
@@ -166,7 +166,7 @@ impl BulkFlow {
     /// An end before this side asked for one is an error; after it, what came is
     /// compared with what went. A subject may end both directions when one ends
     /// (nginx stream does by default): that is counted, not an error.
-    fn end_of_input(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    fn end_of_input(&mut self, context: &mut FlowContext<'_>) -> io::Result<()> {
         if !context.stopping {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::flow::{Context, Progress, Step, attempt};
+use super::flow::{FlowContext, Progress, Step, attempt};
 use crate::bench::pattern;
 
 const COMMAND: &[u8] = b"ECHO\n";
@@ -62,7 +62,7 @@ impl ExchangeFlow {
     }
 
     /// Moves bytes; [`Progress::Answered`] when the response is whole.
-    pub(super) fn pump(&mut self, context: &mut Context<'_>) -> io::Result<Progress> {
+    pub(super) fn pump(&mut self, context: &mut FlowContext<'_>) -> io::Result<Progress> {
         let size = self.size;
         let Some(asking) = &mut self.asking else {
             // An event without a question: the other end has gone.

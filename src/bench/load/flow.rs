@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::plan::{Counters, Window};
+use super::plan::{LoadCounters, Window};
 
 /// What a pump came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +22,16 @@ pub(super) enum Progress {
 }
 
 /// What a pump borrows from its thread.
-pub(super) struct Context<'a> {
+pub(super) struct FlowContext<'a> {
     pub(super) scratch: &'a mut [u8],
-    pub(super) counters: &'a Counters,
+    pub(super) counters: &'a LoadCounters,
     pub(super) stopping: bool,
     pub(super) cut_short: u64,
     pub(super) window: Option<Window>,
     pub(super) latency: &'a mut Histogram<u64>,
 }
 
-impl Context<'_> {
+impl FlowContext<'_> {
     /// Records the answer to a request that was due at `due`, if both lie in the
     /// measured window.
     pub(super) fn answered(&mut self, due: Instant) {

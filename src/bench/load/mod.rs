@@ -25,13 +25,13 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use plan::ThreadResult;
-pub use plan::{Counters, LoadPlan, LoadResult, PATIENCE, Window, histogram};
+pub use plan::{LoadCounters, LoadPlan, LoadResult, PATIENCE, Window, histogram};
 use thread::{Generator, Share};
 
 /// A running load. Dropping it stops its threads.
 #[derive(Debug)]
 pub struct Load {
-    counters: Vec<Arc<Counters>>,
+    counters: Vec<Arc<LoadCounters>>,
     thread_ids: Vec<i32>,
     stop: Arc<AtomicBool>,
     wakers: Vec<Arc<mio::Waker>>,
@@ -80,7 +80,7 @@ impl Load {
         deadline: Instant,
         ready: mpsc::Sender<(i32, Result<(), String>)>,
     ) -> Result<(), String> {
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(LoadCounters::default());
         self.counters.push(Arc::clone(&counters));
         let mut generator =
             Generator::new(Arc::clone(plan), share, counters, Arc::clone(&self.stop))
@@ -127,8 +127,8 @@ impl Load {
     }
 
     /// The sum over the threads so far.
-    pub fn counters(&self) -> Counters {
-        let total = Counters::default();
+    pub fn counters(&self) -> LoadCounters {
+        let total = LoadCounters::default();
         for counters in &self.counters {
             total.sent.fetch_add(counters.sent.load(Relaxed), Relaxed);
             total

@@ -61,7 +61,7 @@ pub struct Window {
 
 /// What the threads count as they go; payload, without command lines.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct LoadCounters {
     /// Bytes handed to the kernel.
     pub sent: AtomicU64,
     /// Bytes read.

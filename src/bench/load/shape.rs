@@ -33,7 +33,7 @@ pub struct Bulk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exchange {
     /// Whether each exchange has its own connection.
-    pub connection: Connection,
+    pub connection: ConnectionLife,
     /// Bytes of a request and of its response.
     pub size: usize,
     /// How many at a time.
@@ -56,7 +56,7 @@ pub struct Burst {
 
 /// How long a connection of an exchange lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionLife {
     /// For the whole measurement.
     Kept,
     /// For one exchange.
@@ -101,7 +101,7 @@ impl Shape {
             Some(Exchange { rate: Some(_), .. }) => Figure::Latency,
             Some(_) if self.bulk.is_some() => Figure::Latency,
             Some(Exchange {
-                connection: Connection::Kept,
+                connection: ConnectionLife::Kept,
                 ..
             }) => Figure::Requests,
             Some(_) => Figure::Connections,
@@ -167,12 +167,12 @@ fn preset(kind: &str) -> Option<Shape> {
         "bulk-up" => (bulk(Direction::Up, 4), None),
         "bulk-down" => (bulk(Direction::Down, 4), None),
         "bulk-both" => (bulk(Direction::Both, 4), None),
-        "rr" => (None, exchange(Connection::Kept)),
+        "rr" => (None, exchange(ConnectionLife::Kept)),
         "ping" => (
             None,
-            exchange(Connection::Kept).map(|ping| Exchange { flows: 1, ..ping }),
+            exchange(ConnectionLife::Kept).map(|ping| Exchange { flows: 1, ..ping }),
         ),
-        "crr" => (None, exchange(Connection::Fresh)),
+        "crr" => (None, exchange(ConnectionLife::Fresh)),
         "burst" => {
             return Some(Shape {
                 name: String::new(),
@@ -185,7 +185,7 @@ fn preset(kind: &str) -> Option<Shape> {
                 }),
             });
         }
-        "mix" => (bulk(Direction::Down, 1), exchange(Connection::Kept)),
+        "mix" => (bulk(Direction::Down, 1), exchange(ConnectionLife::Kept)),
         _ => return None,
     };
     Some(Shape {

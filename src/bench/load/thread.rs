@@ -26,10 +26,10 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::bulk::BulkFlow;
 use super::exchange::ExchangeFlow;
-use super::flow::{Context, Progress, record};
-use super::plan::{Counters, LoadPlan, ThreadResult, Window, histogram};
+use super::flow::{FlowContext, Progress, record};
+use super::plan::{LoadCounters, LoadPlan, ThreadResult, Window, histogram};
 use super::schedule::Schedule;
-use super::shape::{Bulk, Connection, Exchange, Shape};
+use super::shape::{Bulk, ConnectionLife, Exchange, Shape};
 
 const SCRATCH: usize = 256 * 1024;
 const WAKE: Token = Token(usize::MAX);
@@ -96,7 +96,7 @@ pub(super) struct Generator {
     timer: TimerFd,
     plan: Arc<LoadPlan>,
     share: Share,
-    counters: Arc<Counters>,
+    counters: Arc<LoadCounters>,
     stop: Arc<AtomicBool>,
     flows: Vec<Flow>,
     /// Flows that are to be pumped without waiting for an event.
@@ -117,7 +117,7 @@ impl Generator {
     pub(super) fn new(
         plan: Arc<LoadPlan>,
         share: Share,
-        counters: Arc<Counters>,
+        counters: Arc<LoadCounters>,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -332,7 +332,7 @@ impl Generator {
         let Some(flow) = self.flows.get_mut(index) else {
             return;
         };
-        let mut context = Context {
+        let mut context = FlowContext {
             scratch: &mut self.scratch,
             counters: &self.counters,
             stopping: self.stopping,
@@ -367,7 +367,7 @@ impl Generator {
             .plan
             .shape
             .exchange
-            .is_some_and(|exchange| exchange.connection == Connection::Fresh);
+            .is_some_and(|exchange| exchange.connection == ConnectionLife::Fresh);
         if fresh || self.stopping {
             self.end(index);
         }

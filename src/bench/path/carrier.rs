@@ -87,7 +87,7 @@ impl Carrier {
         let wake = Arc::new(wake);
         let tally = Arc::new(Tally::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let line = Line {
+        let line = Transmission {
             source: Arc::clone(source),
             sink: Arc::clone(sink),
             wake: Arc::clone(&wake),
@@ -146,7 +146,7 @@ struct Packet {
 }
 
 /// The state of a direction's thread.
-struct Line {
+struct Transmission {
     source: Arc<File>,
     sink: Arc<File>,
     wake: Arc<EventFd>,
@@ -159,7 +159,7 @@ struct Line {
     scratch: Box<[u8]>,
 }
 
-impl Line {
+impl Transmission {
     fn run(mut self) {
         // A line does not wait for a CPU. Refused without privilege, or where a cgroup
         // has no real-time share: then lateness says what that cost.

@@ -187,7 +187,7 @@ pub struct Note {
 
 /// One row: whose it is, a value for each column, and what to know of them.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct TableRow {
     /// Whose.
     pub name: String,
     /// By column.
@@ -196,7 +196,7 @@ pub struct Line {
     pub notes: Vec<Note>,
 }
 
-impl Line {
+impl TableRow {
     /// Whether there are no figures, and a note says why.
     pub fn is_failed(&self) -> bool {
         self.notes.iter().any(|note| note.tone == Tone::Failed)
@@ -211,13 +211,13 @@ pub struct Table {
     /// The others.
     pub columns: Vec<Column>,
     /// The rows.
-    pub lines: Vec<Line>,
+    pub lines: Vec<TableRow>,
 }
 
 impl Table {
     /// One without columns yet.
     pub fn new(title: impl Into<String>, names: impl IntoIterator<Item = String>) -> Self {
-        let line = |name| Line {
+        let line = |name| TableRow {
             name,
             values: Vec::new(),
             notes: Vec::new(),

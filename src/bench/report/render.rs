@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Line, Shown, Table, Tone, Value};
+use super::model::{Shown, Table, TableRow, Tone, Value};
 use super::svg::escape;
 use crate::bench::stats::Interval;
 
@@ -103,17 +103,20 @@ fn html_value(value: &Value) -> String {
         Value::Pair(first, second) => {
             format!("{}<small>{}</small>", html_value(first), html_value(second))
         }
-        Value::Ratios(ratios) => ratios
-            .iter()
-            .map(|(of, ratio, verdict)| {
-                format!(
+        Value::Ratios(ratios) => {
+            let mut out = String::new();
+            for (of, ratio, verdict) in ratios {
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    out,
                     "<small>{of} {} <span class=\"{}\">{}</span></small>",
                     ratio_text(*ratio),
                     class(Tone::of(*verdict)),
                     verdict.name()
-                )
-            })
-            .collect(),
+                );
+            }
+            out
+        }
         Value::Missing | Value::Number(..) | Value::Difference(..) | Value::Ratio(..) => {
             escape(&text_value(value))
         }
@@ -168,8 +171,8 @@ fn summary_value(value: &Value) -> String {
     }
 }
 
-/// Notes of all rows, what failed first.
-fn notes(table: &Table) -> impl Iterator<Item = (&Line, &str)> {
+/// Notes of all rows, in their order.
+fn notes(table: &Table) -> impl Iterator<Item = (&TableRow, &str)> {
     let each = table.lines.iter();
     each.flat_map(|line| {
         line.notes

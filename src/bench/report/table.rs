@@ -32,11 +32,10 @@ pub fn render(report: &Report) -> String {
             )));
         }
     }
-    for table in [tables::starts(report), tables::idle(report)] {
-        if let Some(table) = table {
-            out.push('\n');
-            out.push_str(&render::text(&table));
-        }
+    let others = [tables::starts(report), tables::idle(report)];
+    for table in others.into_iter().flatten() {
+        out.push('\n');
+        out.push_str(&render::text(&table));
     }
     subjects(report, &mut out);
     out

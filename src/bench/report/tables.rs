@@ -120,14 +120,10 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     } else {
         Column::new("cpu used").on_page()
     };
-    let share = |at: usize| move |row: &Row| Value::Number(row.cpu_shares[at], Unit::Share);
-    table.add(used, rows, share(0));
+    let part = |at: usize| move |row: &Row| Value::Number(row.cpu_shares[at], Unit::Share);
+    table.add(used, rows, part(0));
     for (at, whose) in [(1, "generator"), (2, "origin")] {
-        table.add(
-            Column::new(format!("by {whose}")).on_page(),
-            rows,
-            share(at),
-        );
+        table.add(Column::new(format!("by {whose}")).on_page(), rows, part(at));
     }
     table.add(Column::new("switches").on_page(), rows, |row| {
         Value::Number(row.switches, Unit::Plain)
@@ -143,9 +139,13 @@ fn quiet(table: &mut Table, rows: &[Row], of: &dyn Fn(&str) -> String) {
         p50_and_p99(row.quiet.map(|it| it.latency))
     });
     let p50 = Column::new("p50 to quiet").summed_up(of("p50, ratio to without"));
-    table.add(p50, rows, |row| Value::ratio(row.quiet.map(|it| it.p50)));
+    table.add(p50, rows, |row| {
+        Value::ratio(row.quiet.and_then(|it| it.p50))
+    });
     let p99 = Column::new("p99 to quiet").summed_up(of("p99, ratio to without"));
-    table.add(p99, rows, |row| Value::ratio(row.quiet.map(|it| it.p99)));
+    table.add(p99, rows, |row| {
+        Value::ratio(row.quiet.and_then(|it| it.p99))
+    });
 }
 
 fn comparisons(table: &mut Table, layout: &LayoutReport, shape: &ShapeReport, baseline: &str) {

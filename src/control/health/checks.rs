@@ -40,7 +40,7 @@ const REAP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the owner tells the thread.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum CheckOrder {
     /// Check these and no others.
     Plans(Vec<CheckPlan>),
     /// End.
@@ -50,12 +50,12 @@ pub(super) enum Order {
 /// The thread's state.
 pub(super) struct Checks<F> {
     poll: Poll,
-    servers: BTreeMap<ServerId, Server>,
+    servers: BTreeMap<ServerId, Watched>,
     /// When each server is looked at next, the soonest first.
     due: BTreeSet<(Instant, ServerId)>,
     /// Commands that were killed and have not ended yet.
     dying: Vec<Command>,
-    inbox: Receiver<Order>,
+    inbox: Receiver<CheckOrder>,
     log: Log,
     on_change: F,
     random: Random,
@@ -66,7 +66,7 @@ pub(super) struct Checks<F> {
     started: Instant,
 }
 
-struct Server {
+struct Watched {
     plan: CheckPlan,
     health: Hysteresis,
     /// Its entry in [`Checks::due`].
@@ -112,7 +112,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
     /// Everything that can fail is done here, on the owner's thread.
     pub(super) fn new(
         plans: Vec<CheckPlan>,
-        inbox: Receiver<Order>,
+        inbox: Receiver<CheckOrder>,
         log: Log,
         on_change: F,
     ) -> io::Result<(Self, Waker)> {
@@ -353,12 +353,12 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
 
     /// Follows orders; whether to go on.
     fn obey(&mut self, now: Instant) -> bool {
-        let mut orders: Vec<Order> = self.inbox.try_iter().collect();
-        if orders.iter().any(|order| matches!(order, Order::Stop)) {
+        let mut orders: Vec<CheckOrder> = self.inbox.try_iter().collect();
+        if orders.iter().any(|order| matches!(order, CheckOrder::Stop)) {
             return false;
         }
         // Of several lists only the last one counts.
-        if let Some(Order::Plans(plans)) = orders.pop() {
+        if let Some(CheckOrder::Plans(plans)) = orders.pop() {
             self.adopt(plans, now);
         }
         true
@@ -376,7 +376,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         for (index, plan) in new.into_iter().enumerate() {
             let due = now + schedule::first_delay(&plan.check, index, count);
             let id = plan.id;
-            let server = Server {
+            let server = Watched {
                 health: Hysteresis::new(plan.check.rise, plan.check.fall),
                 plan,
                 due,
@@ -436,7 +436,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
     }
 }
 
-impl Server {
+impl Watched {
     /// Counts an answer; the verdict if it changes sides.
     fn count(&mut self, outcome: &Outcome, log: &Log) -> Option<Verdict> {
         let check = &self.plan.check;

@@ -44,7 +44,7 @@ use crate::observe::log::Log;
 use crate::observe::notice::ServerName;
 use crate::relay::id::ServerId;
 
-use checks::{Checks, Order};
+use checks::{CheckOrder, Checks};
 
 /// How long a checker may take to stop; it is a matter of milliseconds.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ enum Outcome {
 /// the commands that run, and returns within a second.
 #[derive(Debug)]
 pub struct Checker {
-    orders: Sender<Order>,
+    orders: Sender<CheckOrder>,
     waker: Waker,
     /// Nothing is ever sent: it breaks when the thread has ended.
     ended: Receiver<()>,
@@ -169,10 +169,10 @@ impl Checker {
     /// Checks these servers from now on, and no others. Those that are new get their
     /// first check soon; the state of the rest is kept, see [`CheckPlan::id`].
     pub fn set_plans(&self, plans: Vec<CheckPlan>) {
-        self.order(Order::Plans(plans));
+        self.order(CheckOrder::Plans(plans));
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: CheckOrder) {
         // Only a thread that has ended takes none.
         if self.orders.send(order).is_ok() {
             let _ = self.waker.wake();
@@ -182,7 +182,7 @@ impl Checker {
 
 impl Drop for Checker {
     fn drop(&mut self) {
-        self.order(Order::Stop);
+        self.order(CheckOrder::Stop);
         let _ = self.ended.recv_timeout(STOP_PATIENCE);
         if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
             // A panic was printed by the thread itself.

@@ -31,10 +31,10 @@ use crate::relay::id::ForwardId;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, Resolver};
-use super::thread::Wire;
+use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
-use verifier::{Job, Verifier};
+use verifier::{Verification, Verifier};
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Question, forward: ForwardId, facts: Facts) {
+    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
         let Some(rule) = self.rules.get(&forward) else {
             return question.reject(Cause::Stopped);
         };
@@ -107,7 +107,7 @@ impl Deciders {
             return question.reject(Cause::Stopped);
         };
         let (deciders, late) = (self.clone(), question.clone());
-        let submitted = verifier.submit(Job {
+        let submitted = verifier.submit(Verification {
             users: users.clone(),
             credentials,
             then: Box::new(move |right| {
@@ -123,7 +123,7 @@ impl Deciders {
         }
     }
 
-    fn route(&self, question: Question, access: &Arc<Access>, target: Target) {
+    fn route(&self, question: Asked, access: &Arc<Access>, target: Target) {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
@@ -178,13 +178,13 @@ const fn cause_of(error: &LookupError) -> Cause {
 
 /// A request that waits for its ruling, and the way back.
 #[derive(Debug, Clone)]
-struct Question {
+struct Asked {
     wire: Wire,
     key: SessionKey,
     user: Option<String>,
 }
 
-impl Question {
+impl Asked {
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -216,7 +216,7 @@ impl ReactorDecider {
 
 impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
-        let question = Question {
+        let question = Asked {
             wire: self.wire.clone(),
             key,
             user: None,

@@ -13,21 +13,21 @@ use super::users::{Credentials, Users};
 const QUEUE_MAX: usize = 64;
 
 /// Credentials to be verified, and what is done with the outcome.
-pub(super) struct Job {
+pub(super) struct Verification {
     pub(super) users: Arc<Users>,
     pub(super) credentials: Credentials,
     pub(super) then: Box<dyn FnOnce(bool) + Send>,
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Job")
+        f.write_str("Verification")
     }
 }
 
 /// The way to the thread, which ends with the last of these.
 #[derive(Debug)]
-pub(super) struct Verifier(SyncSender<Job>);
+pub(super) struct Verifier(SyncSender<Verification>);
 
 impl Verifier {
     pub(super) fn start() -> io::Result<Self> {
@@ -39,12 +39,12 @@ impl Verifier {
     }
 
     /// `false`: too many wait already.
-    pub(super) fn submit(&self, job: Job) -> bool {
+    pub(super) fn submit(&self, job: Verification) -> bool {
         self.0.try_send(job).is_ok()
     }
 }
 
-fn work(inbox: &Receiver<Job>) {
+fn work(inbox: &Receiver<Verification>) {
     for job in inbox {
         // A client that asks several times at once is verified once.
         let right = job.users.remembers(&job.credentials) || job.users.verify(&job.credentials);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::query::LookupError;
+use super::error::LookupError;
 use crate::proto::host;
 
 /// A literal address, in brackets or without.

@@ -20,7 +20,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::query::{Families, LookupError, Questions, Target};
+use super::error::LookupError;
+use super::query::{Families, Questions, Target};
 use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
 use crate::observe::log::Log;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::query::{LookupError, Questions};
+use super::error::LookupError;
+use super::query::Questions;
 use super::system::System;
 use super::{ADDRESSES_MAX, QUESTIONS_MAX, order};
 
@@ -30,10 +31,10 @@ const TTL_MIN: Duration = Duration::from_secs(1);
 /// How long "there is no such name" is remembered. What failed otherwise is not.
 const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
-type Outcome = Result<Vec<IpAddr>, LookupError>;
+type LookupResult = Result<Vec<IpAddr>, LookupError>;
 
 /// One of the lookups that may be under way.
-pub(super) type Place = OwnedSemaphorePermit;
+pub(super) type Permit = OwnedSemaphorePermit;
 
 /// Lookups and what they found.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) struct Lookups {
     places: Arc<Semaphore>,
     /// For the questions of all of them.
     questions: Arc<Semaphore>,
-    cache: Mutex<HashMap<String, (Instant, Outcome)>>,
+    cache: Mutex<HashMap<String, (Instant, LookupResult)>>,
 }
 
 impl Lookups {
@@ -56,11 +57,11 @@ impl Lookups {
     }
 
     /// A place for one more; `None` if there are enough under way.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<Permit> {
         self.places.clone().try_acquire_owned().ok()
     }
 
-    pub(super) async fn run(self: Arc<Self>, host: String, port: u16, reply: Reply, place: Place) {
+    pub(super) async fn run(self: Arc<Self>, host: String, port: u16, reply: Reply, place: Permit) {
         let host = host.to_ascii_lowercase();
         let outcome = match self.cached(&host) {
             Some(outcome) => outcome,
@@ -74,7 +75,7 @@ impl Lookups {
         reply.send(endpoints);
     }
 
-    async fn ask(&self, host: String) -> Outcome {
+    async fn ask(&self, host: String) -> LookupResult {
         let Ok(clients) = self.system.clients() else {
             return Err(LookupError::Unreachable("out of resources".to_owned()));
         };
@@ -104,13 +105,13 @@ impl Lookups {
         outcome
     }
 
-    fn cached(&self, host: &str) -> Option<Outcome> {
+    fn cached(&self, host: &str) -> Option<LookupResult> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let (until, outcome) = cache.get(host)?;
         (Instant::now() < *until).then(|| outcome.clone())
     }
 
-    fn remember(&self, host: String, ttl: Duration, outcome: Outcome) {
+    fn remember(&self, host: String, ttl: Duration, outcome: LookupResult) {
         let now = Instant::now();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHED_MAX {

@@ -14,6 +14,7 @@
 //! has a deadline; a literal address never leaves the process; what is told is never
 //! empty.
 
+mod error;
 mod host_name;
 mod keep;
 mod lookups;
@@ -35,12 +36,12 @@ use crate::config::NameSources;
 use crate::observe::log::Log;
 use crate::relay::id::NameId;
 
+pub use error::LookupError;
 pub use host_name::check_host;
 use host_name::literal;
 use keep::Keeper;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
-pub use query::LookupError;
 use system::System;
 
 /// Addresses of one name at the most. Further ones are left out, the same ones each
@@ -247,7 +248,7 @@ enum Event {
         host: String,
         port: u16,
         reply: Reply,
-        place: lookups::Place,
+        place: lookups::Permit,
     },
     Stop,
 }

@@ -255,29 +255,31 @@ impl Step {
                     self.show(asked)
                 )
             }
-            (OptionName::Mark, Errno::EPERM) => "it needs CAP_NET_ADMIN or CAP_NET_RAW".to_owned(),
-            (OptionName::Priority, Errno::EPERM) => {
-                "more than 6 needs CAP_NET_ADMIN or CAP_NET_RAW".to_owned()
-            }
-            (OptionName::BusyPoll, Errno::EPERM) => {
-                "more than net.core.busy_read needs CAP_NET_ADMIN".to_owned()
-            }
             (OptionName::Interface, Errno::ENODEV) => {
                 "there is no such interface, `ip link` lists them".to_owned()
             }
-            (OptionName::Interface, Errno::EPERM) => "it needs CAP_NET_RAW".to_owned(),
             (OptionName::FastopenConnect, Errno::EOPNOTSUPP) => {
                 format!("`sysctl -w net.ipv4.tcp_fastopen={}`", fastopen_bits() | 1)
             }
-            (OptionName::Mss, Errno::EINVAL) => "the kernel takes 88 to 32767".to_owned(),
             (OptionName::KeepaliveIdle | OptionName::KeepaliveInterval, Errno::EINVAL) => {
                 "the kernel takes 1 s to 32767 s".to_owned()
             }
-            (OptionName::KeepaliveProbes | OptionName::SynRetries, Errno::EINVAL) => {
-                "the kernel takes 1 to 127".to_owned()
-            }
+            (OptionName::KeepaliveProbes, Errno::EINVAL) => "the kernel takes 1 to 127".to_owned(),
             (_, Errno::ENOPROTOOPT) => "this kernel does not have it".to_owned(),
-            _ => format!("the kernel says: {}", errno.desc()),
+            (option, errno) => {
+                let row = row(option);
+                match (
+                    errno,
+                    row.and_then(|row| row.needs),
+                    row.map(|row| row.kind),
+                ) {
+                    (Errno::EPERM, Some(needs), _) => needs.to_owned(),
+                    (Errno::EINVAL, _, Some(OptionKind::Number(low, high))) => {
+                        format!("the kernel takes {low} to {high}")
+                    }
+                    _ => format!("the kernel says: {}", errno.desc()),
+                }
+            }
         }
     }
 

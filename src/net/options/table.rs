@@ -114,6 +114,8 @@ pub struct OptionRow {
     pub doc: &'static str,
     /// The limit that cuts it, in `/proc/sys`.
     pub sysctl: Option<&'static str>,
+    /// What a process needs that is not permitted to set it.
+    pub needs: Option<&'static str>,
     /// Whether it is worth a search by `thalweg tune`.
     pub searched: bool,
     /// A value as TOML.
@@ -216,7 +218,7 @@ macro_rules! socket_options {
     ($(
         $(#[doc = $doc:literal])+
         $field:ident: $ty:ty = $variant:ident, $called:literal, $kind:expr, $legs:ident, $call:expr,
-            example $example:literal $(, sysctl $sysctl:literal)? $(, searched $searched:literal)?;
+            example $example:literal $(, sysctl $sysctl:literal)? $(, needs $needs:literal)? $(, searched $searched:literal)?;
     )+) => {
         /// The options of one leg. `None` leaves the choice to the kernel.
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -270,6 +272,7 @@ macro_rules! socket_options {
                 legs: Legs::$legs,
                 doc: concat!($($doc),+).trim_ascii(),
                 sysctl: last(&[None $(, Some($sysctl))?]),
+                needs: last(&[None $(, Some($needs))?]),
                 searched: false $( || $searched )?,
                 example: $example,
                 call: $call,
@@ -289,10 +292,12 @@ socket_options! {
 
     /// The interface that packets leave and arrive by.
     interface: String = Interface, "SO_BINDTODEVICE", OptionKind::Interface, Both, Call::OfItsOwn,
-        example "\"lo\"";
+        example "\"lo\"",
+        needs "it needs CAP_NET_RAW";
     /// Needs `CAP_NET_ADMIN` or `CAP_NET_RAW`.
     mark: u32 = Mark, "SO_MARK", OptionKind::Bits(0, u32::MAX as u64), Both,
-        Call::Set(SOL_SOCKET, libc::SO_MARK), example "16";
+        Call::Set(SOL_SOCKET, libc::SO_MARK), example "16",
+        needs "it needs CAP_NET_ADMIN or CAP_NET_RAW";
     /// An address that this host does not have yet.
     free_bind: bool = FreeBind, "IP_FREEBIND", OptionKind::Switch, Both, Call::OfItsOwn,
         example "false";
@@ -339,14 +344,16 @@ socket_options! {
     // After tos: IP_TOS sets the priority as well, and an explicit one wins.
     /// Above 6 needs `CAP_NET_ADMIN`.
     priority: u32 = Priority, "SO_PRIORITY", OptionKind::Number(0, INT_MAX), Both,
-        Call::SetAgain(SOL_SOCKET, libc::SO_PRIORITY), example "4";
+        Call::SetAgain(SOL_SOCKET, libc::SO_PRIORITY), example "4",
+        needs "more than 6 needs CAP_NET_ADMIN or CAP_NET_RAW";
     /// Of each connection.
     max_pacing_rate: u64 = MaxPacingRate, "SO_MAX_PACING_RATE", OptionKind::Rate, Both,
         Call::Set(SOL_SOCKET, SO_MAX_PACING_RATE), example "\"2Gbit\"", searched true;
     /// The kernel polls the device for so long.
     busy_poll: Duration = BusyPoll, "SO_BUSY_POLL",
         OptionKind::Time(Duration::ZERO, SECOND, MICROSECOND), Both,
-        Call::Set(SOL_SOCKET, libc::SO_BUSY_POLL), example "\"50us\"", searched true;
+        Call::Set(SOL_SOCKET, libc::SO_BUSY_POLL), example "\"50us\"",
+        needs "more than net.core.busy_read needs CAP_NET_ADMIN", searched true;
     /// Zero resets at close; more is not set, because close would block the reactor (measured:
     /// 2 s for `l_linger = 2`, even if the socket is non-blocking).
     linger: Duration = Linger, "SO_LINGER",

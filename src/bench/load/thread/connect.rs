@@ -10,7 +10,7 @@ use mio::{Events, Interest, Token};
 
 use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, text};
 use crate::bench::load::bulk::Care;
-use crate::bench::load::shape::{Bulk, Connection, Exchange};
+use crate::bench::load::shape::{Bulk, ConnectionLife, Exchange};
 use crate::bench::socket;
 
 impl Generator {
@@ -24,7 +24,7 @@ impl Generator {
         let bulk_flows = bulk.map_or(0, |bulk| self.share.of_flows(bulk.flows));
         let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
         self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
-        let kept = exchange.is_none_or(|it| it.connection == Connection::Kept);
+        let kept = exchange.is_none_or(|it| it.connection == ConnectionLife::Kept);
         if self.plan.tunnel.is_some() && !kept {
             return Err("exchanges on fresh connections are not made through a proxy".to_owned());
         }
@@ -70,7 +70,7 @@ impl Generator {
         deadline: Instant,
     ) -> Result<Vec<Option<TcpStream>>, String> {
         let wanted = match exchange {
-            Some(exchange) if exchange.connection == Connection::Kept => self.flows.len(),
+            Some(exchange) if exchange.connection == ConnectionLife::Kept => self.flows.len(),
             _ => bulk_flows,
         };
         let mut streams: Vec<Option<TcpStream>> = (0..self.flows.len()).map(|_| None).collect();

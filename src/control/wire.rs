@@ -1,0 +1,82 @@
+//! The wire to a reactor's thread.
+//!
+//! An order has a reply: [`Pending`] is told once the reactor has carried it out, or
+//! that there is no reactor any more.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::time::Instant;
+
+use crate::engine::SessionKey;
+use crate::engine::choice::Waker;
+use crate::reactor::Ruling;
+use crate::reactor::upstream::server::{Server, ServerSet};
+use crate::relay::ending::Cause;
+use crate::relay::id::PoolId;
+
+/// What control tells a reactor.
+#[derive(Debug, Clone)]
+pub(super) enum Order {
+    /// Accept nothing more; end when the last session has.
+    Drain,
+    /// End every session.
+    Cut(Cause),
+    /// Bring the gauges up to date.
+    Publish,
+    /// These are the servers of a pool from now on.
+    Servers(PoolId, Arc<ServerSet>),
+    /// End the sessions of a server.
+    CutServer(Arc<Server>),
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    /// The sender is dropped once the order is carried out.
+    Order(Order, SyncSender<()>),
+    /// Where the request of a session may go: itself the reply to a question.
+    Decided(SessionKey, Ruling),
+}
+
+/// An order on its way.
+#[derive(Debug)]
+#[must_use = "an order has a reply; `forget` says that nobody waits for it"]
+pub(super) struct Pending(Receiver<()>);
+
+impl Pending {
+    /// Whether it was carried out, or there is nobody left to do so; waits until then.
+    pub(super) fn is_done_by(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.0.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Nothing depends on when it is carried out.
+    pub(super) fn forget(self) {
+        drop(self.0);
+    }
+}
+
+/// The way to a reactor, for other threads.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    pub(super) messages: Sender<Message>,
+    pub(super) waker: Arc<Waker>,
+}
+
+impl Wire {
+    pub(super) fn send(&self, order: Order) -> Pending {
+        let (done, pending) = sync_channel(0);
+        self.post(Message::Order(order, done));
+        Pending(pending)
+    }
+
+    pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
+        self.post(Message::Decided(key, ruling));
+    }
+
+    fn post(&self, message: Message) {
+        // A reactor that has ended needs no orders.
+        if self.messages.send(message).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
