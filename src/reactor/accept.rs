@@ -59,6 +59,7 @@ impl<E: Engine> Reactor<E> {
             client,
             id: self.sessions_started,
             queued: 0,
+            in_line: false,
             unproven: true,
             warm: false,
             admission: Admission::Free,
