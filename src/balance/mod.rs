@@ -10,18 +10,24 @@
 //! | [`condition`] | whether sessions may go to a server, and how many are there |
 //! | `maglev` | the table of consistent hashing |
 //! | [`rivals`] | which addresses of a name are dialled beside the picked one |
+//! | [`line`] | who waits for a server with room |
+//! | [`spares`] | how many connections are made ahead, and when not |
+//! | [`agenda`] | what is to be looked at when |
 //! | `hash` | [`client_key`]: hashes that are the same everywhere and for ever; [`Random`] |
 //! | `tried` | [`Tried`]: the servers that a session tried |
 //! | [`health`] | rise and fall, failures in passing, slow start |
 
+pub mod agenda;
 pub mod condition;
 mod hash;
 pub mod health;
 mod index;
+pub mod line;
 mod maglev;
 pub mod policy;
 pub mod rivals;
 pub mod rules;
+pub mod spares;
 pub mod standing;
 mod tried;
 

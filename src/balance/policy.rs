@@ -9,7 +9,7 @@
 //! | hash | a look into a table, a bounded walk, then lots by blocks of 64 | O(log n) |
 //! | first | the first of a set of bits | O(1) |
 //!
-//! Which servers may be picked is kept by [`Index`](super::index), as they change; what a
+//! Which servers may be picked is kept by `Index` (`balance::index`), as they change; what a
 //! session has tried is passed over. Lots and steps that fall on a server which may not be
 //! picked (tried, in a slow start, changed this very moment) are drawn again a bounded
 //! number of times; then the next one that may is taken.

@@ -7,7 +7,7 @@
 //! The same names have the same identities in the plan of the next configuration, so
 //! that what is held under one of them can be kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,20 +116,20 @@ impl<'a> Plan<'a> {
     }
 
     fn name_servers(&mut self, ids: &mut Identities) {
-        let mut asked = HashMap::new();
+        let mut asked = HashSet::new();
         for pool in &mut self.pools {
             let (ttl_min, ttl_max) = (pool.config.ttl_min, pool.config.ttl_max);
             for server in &pool.config.servers {
                 let id = name_of(&server.address).map(|name| {
                     let id = ids.names.id((name.clone(), ttl_min, ttl_max));
-                    asked.entry(id).or_insert_with(|| {
+                    if asked.insert(id) {
                         self.names.push(NameRequest {
                             id,
                             name,
                             ttl_min,
                             ttl_max,
                         });
-                    });
+                    }
                     id
                 });
                 pool.names.push(id);

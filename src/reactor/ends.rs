@@ -53,6 +53,9 @@ impl<E: Engine> Reactor<E> {
             return;
         };
         self.outlets.untap(key, &entry, &mut self.ctx);
+        if entry.in_line {
+            self.pools[entry.listener.forward.pool].line.left();
+        }
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
         let counters = &self.ctx.counters;

@@ -25,7 +25,7 @@ impl<E: Engine> Reactor<E> {
             .get(key)
             .is_some_and(|entry| entry.session.has_waited());
         let upstream = &self.pools[upstream];
-        let overtakes = !waited && !upstream.waiting.is_empty() && upstream.is_worth_a_try(now);
+        let overtakes = !waited && !upstream.line.is_empty() && upstream.is_worth_a_try(now);
         if overtakes {
             // They all have their turn within this one.
             self.queue_due = now;
@@ -35,63 +35,55 @@ impl<E: Engine> Reactor<E> {
 
     pub(super) fn enqueue(&mut self, key: SessionKey, upstream: PoolId) -> SessionEvent {
         let now = self.ctx.engine.now();
-        let sessions = &self.ctx.sessions;
-        let upstream = &mut self.pools[upstream];
-        let max = upstream.setup.queue as usize;
-        if upstream.waiting.len() >= max {
-            let waits =
-                |key: &SessionKey| sessions.get(*key).is_some_and(|it| it.session.is_queued());
-            upstream.waiting.retain(waits);
-        }
-        if upstream.waiting.len() >= max {
+        let sessions = &mut self.ctx.sessions;
+        let pool = &mut self.pools[upstream];
+        let max = pool.setup.queue as usize;
+        let waits = |key: &SessionKey| sessions.get(*key).is_some_and(|it| it.in_line);
+        if !pool.line.join(key, max, waits) {
             self.ctx.counters.queue_full.add(1);
             return SessionEvent::NoServer(Cause::QueueFull);
         }
-        upstream.waiting.push_back(key);
-        let waited = sessions.get(key).is_some_and(|it| it.session.has_waited());
-        self.ctx.counters.queued.add(u64::from(!waited));
+        if let Some(entry) = sessions.get_mut(key) {
+            entry.in_line = true;
+            let waited = entry.session.has_waited();
+            self.ctx.counters.queued.add(u64::from(!waited));
+        }
+        self.pools.with_line.insert(upstream);
         self.queue_due = self.queue_due.min(now + QUEUE_LOOK);
         SessionEvent::Queued
     }
 
-    /// Whoever left the line while it stood still: nobody looks for room for him.
-    fn forget_who_left(&mut self, upstream: PoolId) {
-        let (sessions, upstream) = (&self.ctx.sessions, &mut self.pools[upstream]);
-        while let Some(key) = upstream.waiting.front() {
-            if sessions.get(*key).is_some_and(|it| it.session.is_queued()) {
-                break;
-            }
-            upstream.waiting.pop_front();
-        }
-    }
-
-    /// Lets sessions that wait have servers with room, in order.
+    /// Lets sessions that wait have servers with room, in order. Looks at those pools
+    /// only where somebody waits.
     pub(super) fn serve_queues(&mut self) {
         let now = self.ctx.engine.now();
         if self.queue_due > now {
             return;
         }
         self.queue_due = Time::NEVER;
-        for index in self.pools.ids() {
-            // Who goes back in line, since another reactor was faster or he has tried
-            // the one server with room, stands before those who had no turn.
-            let mut waiting = std::mem::take(&mut self.pools[index].waiting);
-            while self.pools[index].is_worth_a_try(now)
-                && let Some(key) = waiting.pop_front()
-            {
-                let entry = self.ctx.sessions.get(key);
-                if entry.is_some_and(|entry| entry.session.is_queued()) {
-                    self.deliver(key, SessionEvent::Dequeued);
+        for id in std::mem::take(&mut self.pools.with_line) {
+            let mut turn = self.pools[id].line.begin();
+            while self.pools[id].is_worth_a_try(now) {
+                let sessions = &self.ctx.sessions;
+                // Who is leaving is in line until he is gone.
+                let waits = |key: &SessionKey| {
+                    let entry = sessions.get(*key);
+                    entry.is_some_and(|it| it.in_line && it.session.is_queued())
+                };
+                let Some(key) = self.pools[id].line.next(&mut turn, waits) else {
+                    break;
+                };
+                if let Some(entry) = self.ctx.sessions.get_mut(key) {
+                    entry.in_line = false;
                 }
+                // Who goes back in line, since another reactor was faster or he has tried
+                // the one server with room, stands before those who had no turn.
+                self.deliver(key, SessionEvent::Dequeued);
             }
-            let back = &mut self.pools[index].waiting;
-            if back.is_empty() {
-                // Nothing is copied.
-                std::mem::swap(back, &mut waiting);
-            }
-            back.append(&mut waiting);
-            self.forget_who_left(index);
-            if !self.pools[index].waiting.is_empty() {
+            let line = &mut self.pools[id].line;
+            line.end(turn);
+            if !line.is_empty() {
+                self.pools.with_line.insert(id);
                 self.queue_due = self.queue_due.min(now + QUEUE_LOOK);
             }
         }

@@ -12,6 +12,7 @@
 //! not live long pause their replacement, so that a server which ends idle connections
 //! at once is not stormed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,24 +22,18 @@ use super::destination::Destination;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, ServerSet, add};
 use crate::balance::health::Admission;
+use crate::balance::spares::{PER_LOOK, SparePlan};
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::ending::Cause;
-use crate::relay::id::PoolId;
+use crate::relay::id::{PoolId, ServerId};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
 /// Between looks at spares that nobody takes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A spare that its server ends sooner was not worth making.
-const WORTHWHILE: Duration = Duration::from_secs(1);
-
-/// First and longest pause after a spare that failed or did not live long.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Spares of one server that are made in one turn.
-const CONNECTS_PER_TURN: u32 = 16;
+/// Servers whose spares are looked at in one turn.
+const LOOKS_PER_TURN: usize = 64;
 
 /// A spare that has not connected by then is given up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,9 +41,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// The spares of one pool on one reactor.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    lists: Vec<SpareList>,
-    /// Of servers that are in the pool no more: to be closed.
-    orphans: Vec<SessionKey>,
+    lists: BTreeMap<ServerId, SpareList>,
 }
 
 #[derive(Debug)]
@@ -57,57 +50,41 @@ struct SpareList {
     /// Ready ones, the newest last.
     ready: Vec<SessionKey>,
     connecting: Vec<SessionKey>,
-    pause: Duration,
-    /// None is made before.
-    paused_until: Time,
+    plan: SparePlan,
 }
 
 impl Spares {
-    /// Keeps spares for these servers from now on.
-    pub(super) fn follow(&mut self, set: &ServerSet) {
+    /// Keeps spares for these servers from now on. Those of servers that are in the pool
+    /// no more are to be closed.
+    pub(super) fn follow(&mut self, set: &ServerSet) -> Vec<SessionKey> {
         let mut before = std::mem::take(&mut self.lists);
         for member in set.members() {
-            let known = before
-                .iter()
-                .position(|list| Arc::ptr_eq(&list.server, &member.server));
-            let list = match known {
-                Some(at) => before.swap_remove(at),
-                None => SpareList {
-                    server: member.server.clone(),
-                    ready: Vec::new(),
-                    connecting: Vec::new(),
-                    pause: PAUSE,
-                    paused_until: Time::ZERO,
-                },
-            };
-            self.lists.push(list);
+            let id = member.server.settings().id;
+            let list = before.remove(&id).unwrap_or_else(|| SpareList {
+                server: member.server.clone(),
+                ready: Vec::new(),
+                connecting: Vec::new(),
+                plan: SparePlan::new(),
+            });
+            self.lists.insert(id, list);
         }
-        for list in before {
-            self.orphans.extend(list.ready);
-            self.orphans.extend(list.connecting);
-        }
+        let gone = before.into_values();
+        gone.flat_map(|list| list.ready.into_iter().chain(list.connecting))
+            .collect()
     }
 
-    fn list(&mut self, server: &Arc<Server>) -> Option<&mut SpareList> {
-        let same = |list: &&mut SpareList| Arc::ptr_eq(&list.server, server);
-        self.lists.iter_mut().find(same)
+    /// The servers that spares are kept for.
+    pub(super) fn servers(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.lists.keys().copied()
     }
 
-    /// Forgets a spare; whether it was ready.
-    fn forget(&mut self, key: SessionKey) -> bool {
-        let mut was_ready = false;
-        for list in &mut self.lists {
-            list.connecting.retain(|it| *it != key);
-            let before = list.ready.len();
-            list.ready.retain(|it| *it != key);
-            was_ready |= list.ready.len() < before;
-        }
-        was_ready
+    fn list(&mut self, server: &Server) -> Option<&mut SpareList> {
+        self.lists.get_mut(&server.settings().id)
     }
 
     fn take_all(&mut self) -> Vec<SessionKey> {
-        let mut all = std::mem::take(&mut self.orphans);
-        for list in &mut self.lists {
+        let mut all = Vec::new();
+        for list in self.lists.values_mut() {
             all.append(&mut list.ready);
             all.append(&mut list.connecting);
         }
@@ -116,13 +93,10 @@ impl Spares {
 }
 
 impl SpareList {
-    /// Those that were made together fail together, and are one reason to pause.
-    fn hold_back(&mut self, now: Time) {
-        if now < self.paused_until {
-            return;
-        }
-        self.paused_until = now + self.pause;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    /// Forgets a spare.
+    fn forget(&mut self, key: SessionKey) {
+        self.connecting.retain(|it| *it != key);
+        self.ready.retain(|it| *it != key);
     }
 }
 
@@ -244,7 +218,7 @@ impl<E: Engine> Reactor<E> {
             let Some(spare) = list.and_then(|list| list.ready.pop()) else {
                 return false;
             };
-            self.warm_due = now;
+            self.warm.set((index, server.settings().id), now);
             if self.is_worn(index, spare) {
                 self.discard_spare(index, spare);
                 continue;
@@ -253,7 +227,7 @@ impl<E: Engine> Reactor<E> {
             self.ctx.sessions.remove_ahead(spare);
             if handed_over {
                 if let Some(list) = self.pools[index].spares.list(server) {
-                    list.pause = PAUSE;
+                    list.plan.used();
                 }
                 add(&server.tally.warm_used, 1);
                 return true;
@@ -273,23 +247,18 @@ impl<E: Engine> Reactor<E> {
     fn discard_spare(&mut self, upstream: PoolId, spare: SessionKey) {
         let now = self.ctx.engine.now();
         let max_age = self.pools[upstream].setup.warm_max_age;
-        self.pools[upstream].spares.forget(spare);
         if let Some(ahead) = self.ctx.sessions.ahead(spare)
             && let Some(server) = ahead.destination.account().cloned()
         {
             let age = now.since(ahead.since);
             add(&server.tally.warm_stale, 1);
             if let Some(list) = self.pools[upstream].spares.list(&server) {
-                // Age is no fault of the server's.
-                if age < WORTHWHILE.min(max_age) {
-                    list.hold_back(now);
-                } else {
-                    list.pause = PAUSE;
-                }
+                list.forget(spare);
+                list.plan.worn(age, max_age, now);
             }
+            self.warm.set((upstream, server.settings().id), now);
         }
         self.close_ahead(spare);
-        self.warm_due = now;
     }
 
     fn spare_failed(
@@ -301,9 +270,9 @@ impl<E: Engine> Reactor<E> {
     ) {
         let now = self.ctx.engine.now();
         self.ctx.counters.connect_failures.add(1);
-        self.pools[upstream].spares.forget(spare);
         if let Some(list) = self.pools[upstream].spares.list(server) {
-            list.hold_back(now);
+            list.forget(spare);
+            list.plan.failed(now);
         }
         if cause.is_local_shortage() {
             let destination = Destination::Server(server.clone());
@@ -314,69 +283,82 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Replaces what was taken or has worn out.
+    /// Replaces what was taken or has worn out, of those servers whose time has come.
     pub(super) fn keep_warm(&mut self) {
         let now = self.ctx.engine.now();
-        if self.draining || now < self.warm_due {
+        if self.draining || now < self.warm_due() {
             return;
         }
-        self.warm_due = Time::NEVER;
         if self.listen_queue.is_starved(now) {
             // Descriptors are for clients first.
-            self.warm_due = now + LOOK;
+            self.warm_pause = now + LOOK;
             return;
         }
-        for index in self.pools.ids() {
-            if self.pools[index].setup.warm > 0 {
-                self.look_at_spares(index, now);
-                self.warm_due = self.warm_due.min(now + LOOK);
-            }
-        }
-    }
-
-    fn look_at_spares(&mut self, upstream: PoolId, now: Time) {
-        for orphan in std::mem::take(&mut self.pools[upstream].spares.orphans) {
-            self.close_ahead(orphan);
-        }
-        for at in 0..self.pools[upstream].spares.lists.len() {
-            let list = &self.pools[upstream].spares.lists[at];
-            let (server, ready) = (list.server.clone(), list.ready.clone());
-            let late = |key: &SessionKey| {
-                let ahead = self.ctx.sessions.ahead(*key);
-                ahead.is_none_or(|it| now.since(it.since) >= CONNECT_PATIENCE)
-            };
-            let late: Vec<_> = list.connecting.iter().copied().filter(late).collect();
-            for spare in late {
-                self.spare_failed(upstream, spare, &server, Cause::ConnectTimeout);
-                self.close_ahead(spare);
-            }
-            // A host that has lost its power ends nothing: what stood before it was
-            // found to be down is worth nothing after.
-            let doubtful = !server.standing.is_up() || server.standing.is_marked();
-            for spare in ready {
-                if doubtful || self.is_worn(upstream, spare) {
-                    self.discard_spare(upstream, spare);
-                }
-            }
-            self.fill_up(upstream, at, &server, now);
-        }
-    }
-
-    /// Makes as many spares as are missing.
-    fn fill_up(&mut self, upstream: PoolId, at: usize, server: &Arc<Server>, now: Time) {
-        let wanted = self.pools[upstream].setup.warm as usize;
-        for _ in 0..CONNECTS_PER_TURN {
-            let list = &self.pools[upstream].spares.lists[at];
-            let enough = list.ready.len() + list.connecting.len() >= wanted;
-            let usable = server.standing.is_up()
-                && !server.standing.is_marked()
-                && !server.standing.is_full();
-            if enough || !usable || now < list.paused_until {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some((pool, server)) = self.warm.pop(now) else {
                 return;
+            };
+            self.look_at_spares(pool, server, now);
+        }
+    }
+
+    /// When spares are looked at next.
+    pub(super) fn warm_due(&self) -> Time {
+        self.warm.next().max(self.warm_pause)
+    }
+
+    /// The spares of a pool's servers are looked at soon.
+    pub(super) fn warm_up(&mut self, pool: PoolId) {
+        for server in self.pools[pool].spares.servers() {
+            self.warm.set((pool, server), Time::ZERO);
+        }
+    }
+
+    fn look_at_spares(&mut self, pool: PoolId, id: ServerId, now: Time) {
+        // One that is in the pool no more is looked at no more.
+        let Some(list) = self.pools[pool].spares.lists.get(&id) else {
+            return;
+        };
+        let (server, ready) = (list.server.clone(), list.ready.clone());
+        let late = |key: &SessionKey| {
+            let ahead = self.ctx.sessions.ahead(*key);
+            ahead.is_none_or(|it| now.since(it.since) >= CONNECT_PATIENCE)
+        };
+        let late: Vec<_> = list.connecting.iter().copied().filter(late).collect();
+        for spare in late {
+            self.spare_failed(pool, spare, &server, Cause::ConnectTimeout);
+            self.close_ahead(spare);
+        }
+        // A host that has lost its power ends nothing: what stood before it was
+        // found to be down is worth nothing after.
+        let doubtful = !server.standing.is_up() || server.standing.is_marked();
+        for spare in ready {
+            if doubtful || self.is_worn(pool, spare) {
+                self.discard_spare(pool, spare);
+            }
+        }
+        let more = self.fill_up(pool, &server, now);
+        // More are for the next turn: clients wait meanwhile.
+        let next = if more { now } else { now + LOOK };
+        self.warm.put_off((pool, id), next);
+    }
+
+    /// Makes as many spares as are missing, as far as one turn goes; whether more are.
+    fn fill_up(&mut self, pool: PoolId, server: &Arc<Server>, now: Time) -> bool {
+        let wanted = self.pools[pool].setup.warm as usize;
+        for _ in 0..PER_LOOK {
+            let Some(list) = self.pools[pool].spares.list(server) else {
+                return false;
+            };
+            let there_are = list.ready.len() + list.connecting.len();
+            let standing = &server.standing;
+            let usable = standing.is_up() && !standing.is_marked() && !standing.is_full();
+            if !usable || list.plan.missing(wanted, there_are, now) == 0 {
+                return false;
             }
             let ahead = Ahead {
                 purpose: Purpose::Spare {
-                    upstream,
+                    upstream: pool,
                     connected: false,
                 },
                 destination: Destination::Server(server.clone()),
@@ -384,11 +366,11 @@ impl<E: Engine> Reactor<E> {
                 closing: false,
             };
             let Some(spare) = self.ctx.sessions.insert_ahead(ahead) else {
-                return;
+                return false;
             };
-            self.pools[upstream].spares.lists[at].connecting.push(spare);
+            list.connecting.push(spare);
             let destination = Destination::Server(server.clone());
-            let start = self.connect(upstream, &destination, None, |engine, target| {
+            let start = self.connect(pool, &destination, None, |engine, target| {
                 engine.connect_ahead(spare, target)
             });
             match start {
@@ -396,21 +378,20 @@ impl<E: Engine> Reactor<E> {
                 Start::Done(Ok(())) => self.ahead_connected(spare),
                 Start::Done(Err(cause)) => {
                     self.ctx.sessions.remove_ahead(spare);
-                    self.spare_failed(upstream, spare, server, cause);
+                    self.spare_failed(pool, spare, server, cause);
                 }
             }
         }
-        // The rest is for the next turn: clients wait meanwhile.
-        self.warm_due = now;
+        true
     }
 
     /// Closes every spare: their descriptors are wanted, or the end is near.
     pub(super) fn drop_spares(&mut self) {
-        for index in self.pools.ids() {
-            for spare in self.pools[index].spares.take_all() {
+        for id in self.pools.ids() {
+            for spare in self.pools[id].spares.take_all() {
                 self.close_ahead(spare);
             }
         }
-        self.warm_due = self.ctx.engine.now() + LOOK;
+        self.warm_pause = self.ctx.engine.now() + LOOK;
     }
 }

@@ -1,7 +1,7 @@
 //! The life of one forwarded connection, as a pure state machine.
 //!
 //! Purpose: given what happened and when, say what the engine does next.
-//! Owns: what all stages have in common ([`Common`]: the lanes, the clocks of the
+//! Owns: what all stages have in common (`Common`: the lanes, the clocks of the
 //! record, the ending, which sides are open), and the stage that is on, one of four
 //! small machines that are handed on by value: what an earlier one knew is gone with
 //! it. Never a descriptor or a byte.

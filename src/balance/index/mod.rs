@@ -96,8 +96,8 @@ struct Unit {
     len: u16,
     /// As a server, and as a backup: that of the first such of its servers.
     weights: [u32; 2],
-    /// How many of its servers may be picked, 16 bits for each tier.
-    open: AtomicU64,
+    /// How many of its servers may be picked, by tier.
+    open: [AtomicI32; TIERS],
     /// When it is its turn among equals of [`Policy::LeastConn`], in virtual time: each
     /// turn moves it by [`TURN`] for its weight.
     turn: AtomicU64,
@@ -325,31 +325,26 @@ impl Index {
     }
 
     /// One server more or less that may be picked of a unit.
-    fn count(&self, seat: &Seat, number: usize, by: i64) {
+    fn count(&self, seat: &Seat, number: usize, by: i32) {
         let Some(tier) = self.tier(number) else {
             return;
         };
         let unit = &self.units[usize::from(seat.unit)];
-        let one = 1 << (16 * number);
-        let of = |counts: u64| (counts >> (16 * number)) & 0xffff;
-        let before = if by > 0 {
-            unit.open.fetch_add(one, Ordering::SeqCst)
-        } else {
-            unit.open.fetch_sub(one, Ordering::SeqCst)
-        };
-        let after = of(before).wrapping_add_signed(by);
-        if (of(before) == 0) == (after == 0) {
+        let before = unit.open[number].fetch_add(by, Ordering::SeqCst);
+        // Below 0 for a moment, if a thread that came later was faster: whatever the
+        // order, what is added up here ends where the count does.
+        let change = i64::from(before + by > 0) - i64::from(before > 0);
+        if change == 0 {
             return;
         }
-        let weight = i64::from(self.weight(seat.unit.into(), number));
         if let Some(sums) = tier.sums() {
-            // Each thread adds what it has changed itself: additions commute.
-            sums.add(seat.unit.into(), by * weight);
+            let weight = i64::from(self.weight(seat.unit.into(), number));
+            sums.add(seat.unit.into(), change * weight);
         }
         loop {
-            let open = of(unit.open.load(Ordering::SeqCst)) > 0;
+            let open = unit.is_open(number);
             self.show(seat.unit.into(), number, tier, open);
-            if (of(unit.open.load(Ordering::SeqCst)) > 0) == open {
+            if unit.is_open(number) == open {
                 return;
             }
         }
@@ -526,6 +521,12 @@ impl Seat {
     }
 }
 
+impl Unit {
+    fn is_open(&self, tier: usize) -> bool {
+        self.open[tier].load(Ordering::SeqCst) > 0
+    }
+}
+
 impl Tier {
     fn sums(&self) -> Option<&Sums> {
         match &self.way {
@@ -587,7 +588,7 @@ fn units(rules: &Rules, places: &[Place<'_>]) -> Vec<Unit> {
             first,
             len: of_unit.len() as u16,
             weights,
-            open: AtomicU64::new(0),
+            open: [0; TIERS].map(AtomicI32::new),
             // In the middle of what a turn costs, so that unlike weights mix.
             turn: AtomicU64::new(stride(weights[0].max(weights[1])) / 2),
         };

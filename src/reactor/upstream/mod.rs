@@ -6,13 +6,14 @@
 
 pub mod server;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::health::Admission;
+use crate::balance::line::WaitingLine;
 use crate::balance::{self, Ask, Policy, Random, Tried, client_key};
 use crate::config::{AdminState, HashKey, Pool};
 use crate::engine::{SessionKey, Target};
@@ -109,40 +110,44 @@ pub(super) struct Upstream {
     pub(super) setup: UpstreamSetup,
     random: Random,
     next_source: usize,
-    /// Sessions that wait for a server with room, in order; may hold some that have
-    /// ended since.
-    pub(super) waiting: VecDeque<SessionKey>,
+    /// Sessions that wait for a server with room.
+    pub(super) line: WaitingLine<SessionKey>,
     pub(super) spares: Spares,
 }
 
 /// The pools of a reactor.
 #[derive(Debug)]
-pub(super) struct Pools(BTreeMap<PoolId, Upstream>);
+pub(super) struct Pools {
+    pools: BTreeMap<PoolId, Upstream>,
+    /// Those where somebody waits, and maybe some where nobody does any more.
+    pub(super) with_line: BTreeSet<PoolId>,
+}
 
 impl Pools {
     pub(super) fn new(setups: BTreeMap<PoolId, UpstreamSetup>, reactor: u16) -> Self {
         let setups = setups.into_iter();
-        Self(
-            setups
+        Self {
+            pools: setups
                 .map(|(id, it)| (id, Upstream::new(it, reactor)))
                 .collect(),
-        )
+            with_line: BTreeSet::new(),
+        }
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Upstream> {
-        self.0.get_mut(&id)
+        self.pools.get_mut(&id)
     }
 
     /// Panics if what is kept of any pool is inconsistent.
     pub(super) fn check_invariants(&self, now: Time) {
-        for pool in self.0.values() {
+        for pool in self.pools.values() {
             let set = &pool.setup.set;
             set.balancer.check_invariants(&set.members, now);
         }
     }
 
     pub(super) fn ids(&self) -> Vec<PoolId> {
-        self.0.keys().copied().collect()
+        self.pools.keys().copied().collect()
     }
 }
 
@@ -150,7 +155,7 @@ impl Index<PoolId> for Pools {
     type Output = Upstream;
 
     fn index(&self, id: PoolId) -> &Upstream {
-        self.0
+        self.pools
             .get(&id)
             .expect("a pool stays for as long as a forward names it")
     }
@@ -158,7 +163,7 @@ impl Index<PoolId> for Pools {
 
 impl IndexMut<PoolId> for Pools {
     fn index_mut(&mut self, id: PoolId) -> &mut Upstream {
-        let pool = self.0.get_mut(&id);
+        let pool = self.pools.get_mut(&id);
         pool.expect("a pool stays for as long as a forward names it")
     }
 }
@@ -168,7 +173,7 @@ impl Upstream {
         let mut upstream = Self {
             random: Random::new(seed(reactor)),
             next_source: usize::from(reactor),
-            waiting: VecDeque::new(),
+            line: WaitingLine::new(),
             spares: Spares::default(),
             setup,
         };
@@ -176,16 +181,18 @@ impl Upstream {
         upstream
     }
 
-    /// Another set of servers from now on.
-    pub(super) fn replace(&mut self, set: Arc<ServerSet>) {
+    /// Another set of servers from now on. The spares of those that are gone are to be
+    /// closed.
+    pub(super) fn replace(&mut self, set: Arc<ServerSet>) -> Vec<SessionKey> {
         self.setup.set = set;
-        self.renew();
+        self.renew()
     }
 
-    fn renew(&mut self) {
-        if self.setup.warm > 0 {
-            self.spares.follow(&self.setup.set);
+    fn renew(&mut self) -> Vec<SessionKey> {
+        if self.setup.warm == 0 {
+            return Vec::new();
         }
+        self.spares.follow(&self.setup.set)
     }
 
     /// Chooses among the servers that were not tried.
