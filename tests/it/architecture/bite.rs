@@ -265,3 +265,10 @@ fn a_name_with_two_meanings_is_found() {
     ]);
     assert_eq!(ambiguities(&elsewhere, &[]), [""; 0]);
 }
+
+#[test]
+fn a_long_file_is_found() {
+    let of = |lines: usize| [source("src/net/a.rs", &"\n".repeat(lines))];
+    assert_eq!(too_long(&of(LINES_MAX)), [""; 0]);
+    assert_eq!(too_long(&of(LINES_MAX + 1)).len(), 1);
+}

@@ -6,7 +6,8 @@
 //! - `unsafe` stands only in the files that talk to the kernel;
 //! - `cfg(feature = "uring")` stands in one file, besides `mod` declarations;
 //! - files of a room do not import each other in a circle ([`cycles`]);
-//! - a type's name means one thing in the rooms that wire everything together.
+//! - a type's name means one thing in the rooms that wire everything together;
+//! - no file of `src` has more than 700 lines.
 //!
 //! Reads tokens, not lines ([`tokens`]): groups over several lines, paths in the
 //! middle of code and `super::super` count like any `use`; comments and strings
@@ -140,6 +141,14 @@ fn a_type_has_one_meaning_in_the_rooms_that_wire() {
     report(&ambiguities(&sources("src"), &STILL_AMBIGUOUS));
 }
 
+/// A file holds one idea; one that is longer holds several.
+const LINES_MAX: usize = 700;
+
+#[test]
+fn no_file_is_too_long() {
+    report(&too_long(&sources("src")));
+}
+
 // The rules.
 
 /// A source file: its path from the package's root, and its text.
@@ -269,6 +278,13 @@ fn scattered_feature(files: &[Source]) -> Vec<String> {
             )
         })
         .collect()
+}
+
+fn too_long(files: &[Source]) -> Vec<String> {
+    let lines = |file: &Source| file.text.lines().count();
+    let long = files.iter().filter(|file| lines(file) > LINES_MAX);
+    let say = |file: &Source| format!("{}: {} lines, split it by idea", file.path, lines(file));
+    long.map(say).collect()
 }
 
 fn circles(files: &[Source], allowed: &[&str]) -> Vec<String> {
