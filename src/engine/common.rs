@@ -82,6 +82,12 @@ impl Clock {
         self.now = Time::from_micros(self.origin.elapsed().as_micros() as u64);
     }
 
+    /// How long ago it was last read.
+    pub(super) fn since_read(&self) -> Duration {
+        let passed = self.origin.elapsed().as_micros() as u64;
+        Duration::from_micros(passed.saturating_sub(self.now.as_micros()))
+    }
+
     /// As it was last read.
     pub(super) const fn now(&self) -> Time {
         self.now

@@ -170,6 +170,10 @@ impl Engine for Epoll {
         self.common.clock.now()
     }
 
+    fn since_wait(&self) -> Duration {
+        self.common.clock.since_read()
+    }
+
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         let spins = !self.common.busy_poll.is_zero() && self.now() < until;
         let found = spins && self.spin(until)?;
@@ -273,7 +277,13 @@ impl Engine for Epoll {
         }
     }
 
-    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
+    fn pump(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        budget: u32,
+    ) -> Pumped {
         let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
@@ -295,6 +305,7 @@ impl Engine for Epoll {
             &mut conn.stores[direction.index()],
             conn.tap.as_deref_mut(),
             lane,
+            budget,
         );
         if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;

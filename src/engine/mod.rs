@@ -47,6 +47,7 @@ pub mod wheel;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
@@ -153,6 +154,9 @@ pub trait Engine {
     /// The time of the last [`Engine::wait`]; the clock is read once a turn.
     fn now(&self) -> Time;
 
+    /// How long ago the last [`Engine::wait`] returned. Reads the clock.
+    fn since_wait(&self) -> Duration;
+
     /// Appends what happened, sleeping until something does but not beyond
     /// `until`. [`Time::NEVER`] sleeps for as long as it takes, a time that has
     /// passed does not sleep.
@@ -198,8 +202,16 @@ pub trait Engine {
     /// the connection closed, when the kernel refuses.
     fn hand_over(&mut self, from: SessionKey, to: SessionKey) -> bool;
 
-    /// Moves bytes of one lane until it parks or the budget ends.
-    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped;
+    /// Moves bytes of one lane until it parks or the budget ends: no fill is larger than
+    /// `budget` bytes, and none is begun once that many were read. Many small moves end
+    /// it too.
+    fn pump(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        budget: u32,
+    ) -> Pumped;
 
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);

@@ -18,11 +18,6 @@ use crate::relay::lane::{Fallback, Lane, Next, Path};
 use crate::relay::session::{self, Pumped};
 use crate::relay::{Direction, Side};
 
-/// Bytes that one pump may read before others have their turn: half a
-/// millisecond at 4 GB/s. Measured on one core, 4 MiB moved bulk 4 % faster than
-/// 1 MiB at the most, often not at all.
-const BUDGET_BYTES: u32 = 2 * 1024 * 1024;
-
 /// Reads and writes of one pump, for peers that send a byte at a time.
 const BUDGET_MOVES: u32 = 32;
 
@@ -79,8 +74,9 @@ impl Kit {
         store: &mut Store,
         tap: Option<&mut Feed>,
         lane: &mut Lane,
+        budget: u32,
     ) -> Pumped {
-        let mut turn = Turn::start(store, ends.direction, tap);
+        let mut turn = Turn::start(store, ends.direction, tap, budget);
         while let Some(next) = turn.next(lane) {
             self.step(next, ends, store, lane, &mut turn);
         }
@@ -316,6 +312,8 @@ pub(super) struct Turn<'a> {
     /// Whoever looks at the bytes.
     tap: Option<&'a mut Feed>,
     pumped: Pumped,
+    /// Bytes that may be read before others have their turn.
+    budget: u32,
     bytes: u32,
     moves: u32,
     cost_before: u64,
@@ -327,6 +325,7 @@ impl<'a> Turn<'a> {
         store: &Store,
         direction: Direction,
         tap: Option<&'a mut Feed>,
+        budget: u32,
     ) -> Self {
         Self {
             direction,
@@ -336,6 +335,7 @@ impl<'a> Turn<'a> {
                 more: false,
                 failure: None,
             },
+            budget,
             bytes: 0,
             moves: 0,
             cost_before: store.cost(),
@@ -348,12 +348,19 @@ impl<'a> Turn<'a> {
         if matches!(next, Next::Park | Next::Done) {
             return None;
         }
-        if self.bytes >= BUDGET_BYTES || self.moves >= BUDGET_MOVES {
+        if self.bytes >= self.budget || self.moves >= BUDGET_MOVES {
             self.pumped.more = true;
             return None;
         }
         self.moves += 1;
-        Some(next)
+        Some(match next {
+            // No more than once over the budget, whatever a pipe would take.
+            Next::Fill { max, path } => Next::Fill {
+                max: max.min(self.budget),
+                path,
+            },
+            next => next,
+        })
     }
 
     pub(super) const fn moved(&mut self, n: u32) {

@@ -65,7 +65,7 @@ impl<E: Engine> Reactor<E> {
             admission: Admission::Free,
             destination: None,
             dialling: None,
-            opening: Opened::begin(&at.forward),
+            opening: Opened::begin(&at.forward.steps),
             listener: at,
             legs: None,
         };

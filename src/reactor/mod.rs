@@ -7,7 +7,7 @@
 //! Deliberately not here: any decision about a connection (`relay`), any system
 //! call on a connection (`engine`). This is glue.
 //!
-//! A turn: wait, deliver events, one pass over the run queue, sessions that wait for
+//! A turn: wait, deliver events, a share of those with much to move, sessions that wait for
 //! a server, accept a bounded number, fire timers, look after spares. Established sessions come before new ones, so a storm of
 //! connects does not starve them (behaviour 44).
 //!
@@ -26,6 +26,7 @@ mod openings;
 mod outlets;
 mod queue;
 mod races;
+pub mod run_queue;
 mod sessions;
 mod setup;
 pub mod upstream;
@@ -62,6 +63,7 @@ use ends::RESET_SOON;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
+use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
@@ -84,7 +86,7 @@ pub struct Reactor<E: Engine> {
     wheel: Wheel,
     pools: Pools,
     listen_queue: ListenQueue,
-    run_queue: VecDeque<(SessionKey, Direction)>,
+    run_queue: RunQueue,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
@@ -142,7 +144,7 @@ impl<E: Engine> Reactor<E> {
             wheel: Wheel::new(),
             pools: Pools::new(setup.pools, reactor),
             listen_queue: ListenQueue::new(setup.gate),
-            run_queue: VecDeque::new(),
+            run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
@@ -334,10 +336,8 @@ impl<E: Engine> Reactor<E> {
             );
         }
         self.listen_queue.check_invariants();
-        let queued = self
-            .run_queue
-            .iter()
-            .filter(|(key, _)| self.ctx.sessions.get(*key).is_some());
+        let live = |key: &SessionKey| self.ctx.sessions.get(*key).is_some();
+        let queued = self.run_queue.keys().filter(live);
         assert!(
             queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
@@ -456,9 +456,30 @@ impl<E: Engine> Reactor<E> {
         if !entry.session.wants_pump(direction) {
             return None;
         }
+        let queued = 1 << direction.index();
         let lane = entry.session.lane_mut(direction);
+        let has_turn = self.run_queue.takes_turn(key, direction);
+        if !has_turn && (entry.queued & queued != 0 || lane.is_bulk()) {
+            // Those with little to say go first.
+            if entry.queued & queued == 0 {
+                entry.queued |= queued;
+                self.run_queue.push(key, direction);
+            }
+            return None;
+        }
+        let budget = if has_turn {
+            self.run_queue.lane_bytes()
+        } else {
+            self.run_queue.passed_by();
+            EVENT_BYTES
+        };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
-        let pumped = self.ctx.engine.pump(key, direction, lane);
+        let pumped = self.ctx.engine.pump(key, direction, lane, budget);
+        if has_turn {
+            let drained = lane.bytes_out().saturating_sub(written);
+            self.run_queue
+                .has_moved(drained.max(lane.bytes_in() - read));
+        }
         self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.ctx.counters.bytes_up,
@@ -478,11 +499,10 @@ impl<E: Engine> Reactor<E> {
             && is_settled(&entry.session, now);
         let proves = entry.unproven && (arrived || listens);
         entry.unproven &= !proves;
-        let queued = 1 << direction.index();
         let dropped = probe::mutated(Mutation::DroppedEdgeAfterBudget);
         if pumped.more && entry.queued & queued == 0 && !dropped {
             entry.queued |= queued;
-            self.run_queue.push_back((key, direction));
+            self.run_queue.push(key, direction);
             self.ctx.counters.budget_ends.add(1);
         }
         let server = entry.destination.as_ref().and_then(Destination::account);
@@ -510,11 +530,11 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn run_queued(&mut self) {
-        // Each lane once a turn: what is queued again meanwhile waits for the next.
-        for _ in 0..self.run_queue.len() {
-            let Some((key, direction)) = self.run_queue.pop_front() else {
-                return;
-            };
+        if self.run_queue.is_empty() {
+            return;
+        }
+        self.run_queue.start_turn(self.ctx.engine.since_wait());
+        while let Some((key, direction)) = self.run_queue.next(|| self.ctx.engine.since_wait()) {
             let Some(entry) = self.ctx.sessions.get_mut(key) else {
                 continue;
             };
@@ -524,6 +544,7 @@ impl<E: Engine> Reactor<E> {
             actions.push(Action::Pump(direction));
             self.carry_out(key, &mut actions);
             self.actions = actions;
+            self.run_queue.end_of_turn();
         }
     }
 

@@ -11,15 +11,15 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::context::Ctx;
 use super::destination::{Destination, Destinations};
-use super::setup::Forward;
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::record::escaped;
-use crate::proto::opening::Opening;
+use crate::proto::opening::{Opening, Step};
 use crate::proto::prelude::{self, Facts};
 use crate::relay::Side;
 use crate::relay::ending::Cause;
@@ -76,9 +76,9 @@ struct UnderWay {
 
 impl Opened {
     /// Of a new session; `None`: nothing comes before its payload.
-    pub(super) fn begin(forward: &Forward) -> Option<Box<Self>> {
+    pub(super) fn begin(steps: &Arc<[Step]>) -> Option<Box<Self>> {
         let under_way = UnderWay {
-            opening: Opening::begin(&forward.steps)?,
+            opening: Opening::begin(steps)?,
             destinations: Destinations::default(),
             unsaid: Vec::new(),
         };

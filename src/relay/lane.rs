@@ -440,6 +440,15 @@ impl Lane {
         matches!(self.course, Course::Shown)
     }
 
+    /// Whether its last fill was a large one: more of that may wait than others should
+    /// wait for.
+    pub const fn is_bulk(&self) -> bool {
+        match self.course {
+            Course::Splice => self.last_fill >= SHORT_FILL,
+            Course::Copy | Course::Shown => self.last_fill >= BULK_FILL,
+        }
+    }
+
     /// Whether any byte crossed by splice.
     pub const fn has_spliced(&self) -> bool {
         self.spliced

@@ -318,6 +318,10 @@ impl Engine for Sim {
         self.now
     }
 
+    fn since_wait(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         self.now = self.now + Duration::from_micros(1);
         let mut steps = 0;
@@ -501,19 +505,30 @@ impl Engine for Sim {
 
     fn apply_connected(&mut self, _key: SessionKey, _target: Target<'_>) {}
 
-    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
+    fn pump(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        budget: u32,
+    ) -> Pumped {
         let Some(conn) = self.conn_mut(key) else {
             panic!("a pump for a stale key")
         };
         // Not yet of one whose client is turned away.
         conn.relayed |= conn.sockets[1].is_some() && conn.closing[1].is_none();
         let mut pumped = Pumped::default();
-        let budget = self.dice.between(1, 12);
-        for _ in 0..budget {
-            if !Self::can_move(lane) {
+        // A budget of moves, as real engines have one; a friendly kernel needs few.
+        let most = if self.nastiness.short > 0 { 12 } else { 32 };
+        let least = if self.nastiness.short > 0 { 1 } else { most };
+        let moves = self.dice.between(least, most);
+        let before = lane.bytes_in();
+        for _ in 0..moves {
+            let read = lane.bytes_in() - before;
+            if !Self::can_move(lane) || read >= u64::from(budget) {
                 break;
             }
-            self.move_once(key, direction, lane, &mut pumped);
+            self.move_once(key, direction, lane, budget, &mut pumped);
         }
         self.return_pipe(key, direction, lane);
         pumped.more = Self::can_move(lane);

@@ -65,6 +65,7 @@ impl Sim {
         key: SessionKey,
         direction: Direction,
         lane: &mut Lane,
+        budget: u32,
         pumped: &mut Pumped,
     ) {
         let short = self.dice.percent(self.nastiness.short);
@@ -72,7 +73,8 @@ impl Sim {
         let at_most = |n: u32| if short { n.min(part) } else { n };
         match Self::next_of(lane) {
             Next::Fill { max, path } => {
-                self.fill(key, direction, lane, at_most(max), path, pumped);
+                let max = at_most(max.min(budget));
+                self.fill(key, direction, lane, max, path, pumped);
             }
             Next::Drain { len } => self.drain(key, direction, lane, at_most(len), pumped),
             Next::Discard { max } => self.discard(key, direction, lane, max, pumped),

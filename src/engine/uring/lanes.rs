@@ -38,11 +38,11 @@ pub(super) struct Mover<'a> {
 impl Mover<'_> {
     /// Moves until the lane parks or the budget ends, and sees to it that an event
     /// follows when there is something to do again.
-    pub(super) fn pump(&mut self, lane: &mut Lane) -> Pumped {
+    pub(super) fn pump(&mut self, lane: &mut Lane, budget: u32) -> Pumped {
         let read_before = lane.bytes_in();
         let streamed = self.source.flies(Op::Recv) || self.source.has_received();
         let tap = self.tap.take();
-        let mut turn = Turn::start(self.store, self.direction, tap);
+        let mut turn = Turn::start(self.store, self.direction, tap, budget);
         self.take_back(lane, &mut turn);
         while let Some(next) = turn.next(lane) {
             if !self.step(next, lane, &mut turn) {

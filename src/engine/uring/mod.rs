@@ -227,6 +227,10 @@ impl Engine for Uring {
         self.common.clock.now()
     }
 
+    fn since_wait(&self) -> Duration {
+        self.common.clock.since_read()
+    }
+
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
         let vigil = self.keep_vigils();
         if self.polls_due <= self.now() {
@@ -370,7 +374,13 @@ impl Engine for Uring {
         }
     }
 
-    fn pump(&mut self, key: SessionKey, direction: Direction, lane: &mut Lane) -> Pumped {
+    fn pump(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        budget: u32,
+    ) -> Pumped {
         let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
@@ -393,7 +403,7 @@ impl Engine for Uring {
             direction,
         };
         let flew = mover.sink.flies(Op::Send);
-        let pumped = mover.pump(lane);
+        let pumped = mover.pump(lane, budget);
         if mover.sink.flies(Op::Send) {
             self.hurry |= mover.sink.sender_waits;
             if !flew {

@@ -39,6 +39,9 @@ pub(crate) const KEY: SessionKey = SessionKey {
     slot: 3,
     generation: 7,
 };
+/// Bytes that one pump may read.
+const BUDGET: u32 = 1 << 20;
+
 pub(crate) const TURNS: usize = 4000;
 
 /// Turns until somebody waits at a listener.
@@ -143,7 +146,7 @@ impl<'w, W: World> Rig<'w, W> {
 
     pub(crate) fn pump(&mut self, direction: Direction) -> Pumped {
         let lane = &mut self.lanes[direction.index()];
-        let pumped = self.world.engine().pump(KEY, direction, lane);
+        let pumped = self.world.engine().pump(KEY, direction, lane, BUDGET);
         if let Some(failure) = pumped.failure {
             self.failures.push(failure.side);
         }

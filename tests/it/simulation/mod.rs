@@ -4,6 +4,7 @@
 //! A failing run prints its seed, the smallest plan that still fails, and the
 //! command that replays it. `scripts/simulate SECONDS` runs fresh seeds.
 
+mod fair;
 mod plan;
 mod pools;
 #[cfg(feature = "probes")]
