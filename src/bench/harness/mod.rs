@@ -76,8 +76,8 @@ fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
     let connections = widest.map_or(0, Shape::connections);
     let forwards = options.subjects.iter().map(|it| it.size.forwards).max();
     let sessions = connections.max(options.idle_sessions);
-    // A subject with many forwards has a listener for each on each of its event loops.
-    let listeners = forwards.unwrap_or(1) * options.workers;
+    // A subject has a listener for each further forward on each of its event loops.
+    let listeners = (forwards.unwrap_or(1) - 1) * options.workers;
     let needed = sessions * 2 + listeners + SPARE;
     if needed as u64 <= allowed {
         return Ok(());
