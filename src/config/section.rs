@@ -58,10 +58,9 @@ pub(super) trait Section: Sized {
     /// Which keys have another value in `new`; `path` stands before each.
     fn diff(&self, new: &Self, path: &str, out: &mut Vec<KeyChange>);
 
-    /// The names of its keys.
-    fn names() -> Vec<&'static str> {
-        Self::rows().into_iter().map(|row| row.key).collect()
-    }
+    /// The names of its keys. Asked for each table that is read, so the rows, which say
+    /// much more, are made for them once only.
+    fn names() -> &'static [&'static str];
 }
 
 /// A kind for a field of a type; says which, so that kinds can be generic.
@@ -182,6 +181,11 @@ macro_rules! section {
                     $($( <$pty as $crate::config::section::Section>::rows(), )*)?
                 ];
                 groups.into_iter().flatten().collect()
+            }
+
+            fn names() -> &'static [&'static str] {
+                static NAMES: std::sync::OnceLock<Vec<&'static str>> = std::sync::OnceLock::new();
+                NAMES.get_or_init(|| Self::rows().into_iter().map(|row| row.key).collect())
             }
 
             fn read(
