@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::context::Effect;
 use super::destination::Destination;
-use super::races::Heat;
+use super::races::Attempts;
 use super::upstream::Choice;
 use super::upstream::server::{Server, add};
 use super::{Forward, Reactor};
@@ -36,13 +36,13 @@ use crate::relay::time::Time;
 pub(super) struct Dialling {
     /// What was tried, and why it could not be had.
     pub(super) failures: Vec<(Destination, Cause)>,
-    pub(super) race: Option<Heat>,
+    pub(super) race: Option<Attempts>,
 }
 
 impl Dialling {
     /// When a race has its next step.
     pub(super) fn wake(&self) -> Time {
-        self.race.as_ref().map_or(Time::NEVER, Heat::wake)
+        self.race.as_ref().map_or(Time::NEVER, Attempts::wake)
     }
 
     fn last_cause(&self) -> Option<Cause> {

@@ -18,7 +18,7 @@ use crate::relay::time::Time;
 
 /// A race under way.
 #[derive(Debug)]
-pub(super) struct Heat {
+pub(super) struct Attempts {
     race: Race,
     /// Its addresses, in order; the first is the one that was chosen and admitted.
     destinations: Vec<Destination>,
@@ -30,7 +30,7 @@ pub(super) struct Heat {
     last: Cause,
 }
 
-impl Heat {
+impl Attempts {
     /// When the schedule has its next step.
     pub(super) const fn wake(&self) -> Time {
         self.wake
@@ -52,7 +52,7 @@ impl<E: Engine> Reactor<E> {
             total: forward.rules.deadlines.connect,
             floor: ATTEMPT_FLOOR,
         };
-        entry.dialling.get_or_insert_default().race = Some(Heat {
+        entry.dialling.get_or_insert_default().race = Some(Attempts {
             race: Race::new(destinations.len() as u16, now, &rules),
             destinations,
             admission,
@@ -63,7 +63,7 @@ impl<E: Engine> Reactor<E> {
         self.step_race(key)
     }
 
-    fn heat(&mut self, key: SessionKey) -> Option<&mut Heat> {
+    fn attempts(&mut self, key: SessionKey) -> Option<&mut Attempts> {
         let entry = self.ctx.sessions.get_mut(key)?;
         entry.dialling.as_mut()?.race.as_mut()
     }
@@ -72,8 +72,8 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn step_race(&mut self, key: SessionKey) -> Option<SessionEvent> {
         let now = self.ctx.engine.now();
         loop {
-            let heat = self.heat(key)?;
-            match heat.race.next(now) {
+            let attempts = self.attempts(key)?;
+            match attempts.race.next(now) {
                 Step::Start(index) => {
                     if let Some(event) = self.start_rival(key, index) {
                         return Some(event);
@@ -87,11 +87,11 @@ impl<E: Engine> Reactor<E> {
                     }
                 }
                 Step::Wait(until) => {
-                    heat.wake = until;
+                    attempts.wake = until;
                     return None;
                 }
                 Step::Lost => {
-                    let last = heat.last;
+                    let last = attempts.last;
                     self.end_race(key);
                     return Some(SessionEvent::ConnectFailed(last));
                 }
@@ -100,7 +100,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn rival(&mut self, key: SessionKey, place: u16) -> Option<SessionKey> {
-        let rivals = self.heat(key)?.rivals.clone();
+        let rivals = self.attempts(key)?.rivals.clone();
         rivals.into_iter().find(|rival| {
             let ahead = self.ctx.sessions.ahead(*rival);
             ahead.is_some_and(
@@ -113,14 +113,14 @@ impl<E: Engine> Reactor<E> {
         let now = self.ctx.engine.now();
         let entry = self.ctx.sessions.get_mut(key)?;
         let upstream = entry.listener.forward.pool;
-        let heat = entry.dialling.as_mut()?.race.as_mut()?;
-        let destination = heat.destinations[usize::from(index)].clone();
+        let attempts = entry.dialling.as_mut()?.race.as_mut()?;
+        let destination = attempts.destinations[usize::from(index)].clone();
         // The first was admitted and counted when it was chosen.
         let admission = if index == 0 {
-            std::mem::replace(&mut heat.admission, Admission::Free)
+            std::mem::replace(&mut attempts.admission, Admission::Free)
         } else {
             let Some(admission) = destination.admit(now) else {
-                heat.race.failed(index);
+                attempts.race.failed(index);
                 return None;
             };
             admission
@@ -139,10 +139,10 @@ impl<E: Engine> Reactor<E> {
         let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
             destination.abandoned(admission, now);
             self.release(&destination);
-            self.heat(key)?.race.failed(index);
+            self.attempts(key)?.race.failed(index);
             return None;
         };
-        self.heat(key)?.rivals.push(rival);
+        self.attempts(key)?.rivals.push(rival);
         let start = self.connect(upstream, &destination, Some(key), |engine, target| {
             engine.connect_ahead(rival, target)
         });
@@ -176,8 +176,8 @@ impl<E: Engine> Reactor<E> {
             return self.step_race(of).map(|event| (of, event));
         }
         self.ctx.sessions.remove_ahead(rival);
-        if let Some(heat) = self.heat(of) {
-            heat.rivals.retain(|it| *it != rival);
+        if let Some(attempts) = self.attempts(of) {
+            attempts.rivals.retain(|it| *it != rival);
         }
         self.end_race(of);
         if let Some(server) = destination.account() {
@@ -201,10 +201,10 @@ impl<E: Engine> Reactor<E> {
         let destination = ahead.destination.clone();
         self.count_connect_failure(of, &destination, admission, cause);
         self.release(&destination);
-        let heat = self.heat(of)?;
-        heat.race.failed(index);
-        heat.rivals.retain(|it| *it != rival);
-        heat.last = cause;
+        let attempts = self.attempts(of)?;
+        attempts.race.failed(index);
+        attempts.rivals.retain(|it| *it != rival);
+        attempts.last = cause;
         Some(of)
     }
 
@@ -222,8 +222,8 @@ impl<E: Engine> Reactor<E> {
             // All went well: there is nothing to remember.
             entry.dialling = None;
         }
-        let Some(heat) = race else { return };
-        for rival in heat.rivals {
+        let Some(attempts) = race else { return };
+        for rival in attempts.rivals {
             if let Some(ahead) = self.ctx.sessions.ahead(rival) {
                 let destination = ahead.destination.clone();
                 if let Purpose::Rival { admission, .. } = ahead.purpose {
@@ -237,10 +237,10 @@ impl<E: Engine> Reactor<E> {
 
     /// Rivals that have not answered by the end of the session's own patience.
     pub(super) fn race_timed_out(&mut self, key: SessionKey) -> bool {
-        let Some(heat) = self.heat(key) else {
+        let Some(attempts) = self.attempts(key) else {
             return false;
         };
-        for rival in heat.rivals.clone() {
+        for rival in attempts.rivals.clone() {
             self.rival_failed(rival, Cause::ConnectTimeout);
             self.close_ahead(rival);
         }
