@@ -209,7 +209,7 @@ fn close(table: TableReader<'_>, report: &mut Report) {
         remedy: "such as upstream = { servers = [\"a:443\", \"b:443\"], balance = \"least_conn\" }",
     };
     let in_servers = Elsewhere {
-        keys: &Server::names(),
+        keys: Server::names(),
         owner: "of a server",
         remedy: "such as upstream = [{ address = \"a:443\", weight = 2 }, \"b:443\"]",
     };

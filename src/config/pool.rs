@@ -315,7 +315,7 @@ fn refuse_beside_transparent(t: &mut TableReader<'_>, pool: &Pool, report: &mut 
 /// which a part is wrong is not judged as a whole: that part may be what is missing.
 pub(super) fn whole_servers(key: &str, node: &Node, report: &mut Report) -> Vec<WrittenServer> {
     let errors = report.count();
-    let servers = servers(key, node, &Pool::names(), report);
+    let servers = servers(key, node, Pool::names(), report);
     if servers.is_empty() || report.count() > errors {
         return servers;
     }

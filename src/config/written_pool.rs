@@ -81,7 +81,7 @@ fn close(table: TableReader<'_>, is_base: bool, report: &mut Report) {
         remedy: "such as [upstream.web] with servers = [\"10.0.0.1:443\"]",
     };
     let in_servers = Elsewhere {
-        keys: &Server::names(),
+        keys: Server::names(),
         owner: "of a server",
         remedy: "such as servers = [{ address = \"10.0.0.1:443\", weight = 2 }]",
     };

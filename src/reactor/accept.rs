@@ -1,14 +1,10 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
-use super::destination::Destination;
 use super::listen_queue::Admitted;
 use super::openings::Opened;
 use super::{Entry, Forward, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
-use crate::net::dial::Local;
-use crate::net::options::Family;
-use crate::net::options::plan::Stage;
 use crate::relay::session::{Event as SessionEvent, Session};
 use crate::relay::time::Time;
 
@@ -28,7 +24,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn starve(&mut self, now: Time) {
         self.ctx.counters.accept_pauses.add(1);
         self.ctx.engine.release_spares();
-        self.drop_spares();
+        self.dialler.drop_spares(&mut self.ctx);
         self.listen_queue.starve(now);
     }
 
@@ -81,40 +77,10 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.make_room(forward, had_both);
     }
 
-    pub(super) fn apply_connected(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let forward = &entry.listener.forward;
-        let upstream = &self.pools[forward.pool];
-        let Some(destination) = &entry.destination else {
-            return;
-        };
-        let options = &upstream.setup.options;
-        if !options.is_empty(Stage::AfterConnect, Family::of(destination.endpoint())) {
-            let target = upstream.target(destination.endpoint(), Local::Plan);
-            self.ctx.engine.apply_connected(key, target);
-        }
-    }
-
-    /// How long the connect took, of a session whose first server answered and that
-    /// did not wait for it: nothing else is in the time since its accept.
-    pub(super) fn time_connect(&self, key: SessionKey) {
-        if let Some(entry) = self.ctx.sessions.get(key)
-            && entry.dialling.is_none()
-            && !entry.session.has_waited()
-            && entry.opening.is_none()
-            && let Some(server) = entry.destination.as_ref().and_then(Destination::account)
-            && let Some(took) = entry.session.connect_time()
-        {
-            server.tally.connected(took);
-        }
-    }
-
     /// The outcome of a connect, told to its session; the handshake's last ACK
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: SessionKey) {
-        self.apply_connected(key);
+        self.dialler.apply_connected(&mut self.ctx, key);
         self.deliver(key, SessionEvent::Connected);
         self.owe_ack(key);
     }

@@ -12,6 +12,7 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::observe::throttle::{self, Throttle};
+use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
 /// See the module's documentation.
@@ -31,6 +32,8 @@ pub(super) struct Ctx<E: Engine> {
 /// What a part wants of the rest of the reactor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
+    /// Tell a session how its race ended.
+    Concluded(SessionKey, SessionEvent),
     /// The deadline of a session may be nearer than its timer.
     Arm(SessionKey),
     /// Descriptors or memory have run out: nobody is let in for a while, and what can

@@ -11,23 +11,28 @@
 //! ```
 //! Invariants: a session counts as active at one server at the most, and each rival
 //! of its race at that rival's; what was counted is given back exactly once
-//! ([`Reactor::release`]). A rival outlives neither its race nor its session.
+//! ([`Dialler::release`]). A rival outlives neither its race nor its session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Effect;
+use super::Forward;
+use super::context::{Ctx, Effect};
 use super::destination::Destination;
 use super::races::Attempts;
-use super::upstream::Choice;
-use super::upstream::server::{Server, add};
-use super::{Forward, Reactor};
+use super::upstream::server::{Server, ServerSet, add};
+use super::upstream::{Choice, Pools, UpstreamSetup};
+use crate::balance::agenda::Agenda;
 use crate::balance::health::{Admission, Change};
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
+use crate::net::dial::Local;
+use crate::net::options::Family;
+use crate::net::options::plan::Stage;
 use crate::observe::notice::{Kind, Notice, ServerName, Subject};
 use crate::relay::ending::Cause;
-use crate::relay::id::PoolId;
+use crate::relay::id::{PoolId, ServerId};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
@@ -50,20 +55,67 @@ impl Dialling {
     }
 }
 
-impl<E: Engine> Reactor<E> {
+/// The part of a reactor that gets sessions their servers: its pools, who waits for one of
+/// their servers, and the connections that are made ahead.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    pub(super) pools: Pools,
+    /// When sessions that wait for a server with room are looked at.
+    pub(super) queue_due: Time,
+    /// Whose spares are looked at when.
+    pub(super) warm: Agenda<(PoolId, ServerId)>,
+    /// But none before.
+    pub(super) warm_pause: Time,
+}
+
+impl Dialler {
+    pub(super) fn new(pools: BTreeMap<PoolId, UpstreamSetup>, reactor: u16) -> Self {
+        let mut dialler = Self {
+            pools: Pools::new(pools, reactor),
+            queue_due: Time::NEVER,
+            warm: Agenda::new(),
+            warm_pause: Time::ZERO,
+        };
+        for pool in dialler.pools.ids() {
+            dialler.warm_up(pool);
+        }
+        dialler
+    }
+
+    /// Another set of servers for a pool; running sessions stay where they are.
+    pub(super) fn replace_servers<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pool: PoolId,
+        set: Arc<ServerSet>,
+    ) {
+        let Some(replaced) = self.pools.get_mut(pool) else {
+            return;
+        };
+        for spare in replaced.replace(set) {
+            Self::close_ahead(ctx, spare);
+        }
+        self.queue_due = Time::ZERO;
+        self.warm_up(pool);
+    }
+
     /// Carries out `Action::Dial`.
-    pub(super) fn dial(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let now = self.ctx.engine.now();
-        let entry = self.ctx.sessions.get_mut(key)?;
+    pub(super) fn dial<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        key: SessionKey,
+    ) -> Option<SessionEvent> {
+        let now = ctx.engine.now();
+        let entry = ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
         if let Some(opened) = &mut entry.opening {
             let destinations = opened.take_destinations().into_vec();
-            return self.dial_all(key, index, destinations);
+            return self.dial_all(ctx, key, index, destinations);
         }
-        if self.must_line_up(key, index) {
-            return Some(self.enqueue(key, index));
+        if self.must_line_up(ctx, key, index) {
+            return Some(self.enqueue(ctx, key, index));
         }
-        let entry = self.ctx.sessions.get_mut(key)?;
+        let entry = ctx.sessions.get_mut(key)?;
         let upstream = &mut self.pools[index];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let tried = upstream.tried(failures.unwrap_or_default());
@@ -76,69 +128,71 @@ impl<E: Engine> Reactor<E> {
                 } else {
                     Vec::new()
                 };
-                self.go_to(key, index, server, admission, rivals)
+                self.go_to(ctx, key, index, server, admission, rivals)
             }
-            Choice::Full => Some(self.enqueue(key, index)),
+            Choice::Full => Some(self.enqueue(ctx, key, index)),
             Choice::Nowhere => {
                 let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
                 if last.is_none() {
                     let forward = entry.listener.forward.clone();
                     let subject = Subject::Forward(forward.id);
-                    self.ctx
-                        .complain(Kind::NoServer, subject, || Notice::NoServer {
-                            forward: forward.name.clone(),
-                        });
+                    ctx.complain(Kind::NoServer, subject, || Notice::NoServer {
+                        forward: forward.name.clone(),
+                    });
                 }
                 Some(SessionEvent::NoServer(last.unwrap_or(Cause::NoServer)))
             }
         }
     }
 
-    fn go_to(
+    fn go_to<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         upstream: PoolId,
         server: Arc<Server>,
         admission: Admission,
         rivals: Vec<Arc<Server>>,
     ) -> Option<SessionEvent> {
-        if self.take_spare(key, upstream, &server) {
-            self.settle_on(key, Destination::Server(server), admission, true);
-            self.apply_connected(key);
+        if self.take_spare(ctx, key, upstream, &server) {
+            Self::settle_on(ctx, key, Destination::Server(server), admission, true);
+            self.apply_connected(ctx, key);
             return Some(SessionEvent::Connected);
         }
         if rivals.len() > 1 {
             let rivals = rivals.into_iter().map(Destination::Server).collect();
-            return self.start_race(key, rivals, admission);
+            return self.start_race(ctx, key, rivals, admission);
         }
-        self.connect_alone(key, upstream, &Destination::Server(server), admission)
+        self.connect_alone(ctx, key, upstream, &Destination::Server(server), admission)
     }
 
     /// Dials what was decided upon, of which each is an address of the same target: the
     /// first that connects is taken.
-    fn dial_all(
+    fn dial_all<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         upstream: PoolId,
         destinations: Vec<Destination>,
     ) -> Option<SessionEvent> {
         match destinations.as_slice() {
             [] => Some(SessionEvent::NoServer(Cause::NoServer)),
-            [only] => self.connect_alone(key, upstream, only, Admission::Free),
-            _ => self.start_race(key, destinations, Admission::Free),
+            [only] => self.connect_alone(ctx, key, upstream, only, Admission::Free),
+            _ => self.start_race(ctx, key, destinations, Admission::Free),
         }
     }
 
     /// Connects to one destination, without a rival.
-    fn connect_alone(
+    fn connect_alone<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         upstream: PoolId,
         destination: &Destination,
         admission: Admission,
     ) -> Option<SessionEvent> {
-        self.settle_on(key, destination.clone(), admission, false);
-        let start = self.connect(upstream, destination, Some(key), |engine, target| {
+        Self::settle_on(ctx, key, destination.clone(), admission, false);
+        let start = self.connect(ctx, upstream, destination, Some(key), |engine, target| {
             engine.connect(key, target)
         });
         match start {
@@ -147,25 +201,25 @@ impl<E: Engine> Reactor<E> {
                 if let Some(server) = destination.account() {
                     server.tally.connected(Duration::ZERO);
                 }
-                self.apply_connected(key);
+                self.apply_connected(ctx, key);
                 Some(SessionEvent::Connected)
             }
             Start::Done(Err(cause)) => {
-                self.connect_failed_at(key, cause);
+                self.connect_failed_at(ctx, key, cause);
                 Some(SessionEvent::ConnectFailed(cause))
             }
         }
     }
 
     /// Where a session is, and how it was admitted there.
-    pub(super) fn settle_on(
-        &mut self,
+    pub(super) fn settle_on<E: Engine>(
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         destination: Destination,
         admission: Admission,
         warm: bool,
     ) {
-        if let Some(entry) = self.ctx.sessions.get_mut(key) {
+        if let Some(entry) = ctx.sessions.get_mut(key) {
             entry.destination = Some(destination);
             entry.admission = admission;
             entry.warm = warm;
@@ -174,19 +228,20 @@ impl<E: Engine> Reactor<E> {
 
     /// Starts one connect for a client, if it is for any, from each of the local
     /// addresses in turn while they have no port left.
-    pub(super) fn connect(
+    pub(super) fn connect<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         upstream: PoolId,
         destination: &Destination,
         session: Option<SessionKey>,
         start: impl Fn(&mut E, Target<'_>) -> Start<Result<(), Cause>>,
     ) -> Start<Result<(), Cause>> {
-        self.ctx.counters.connects.add(1);
+        ctx.counters.connects.add(1);
         if let Some(server) = destination.account() {
             add(&server.tally.connects, 1);
         }
         let endpoint = destination.endpoint();
-        let client = session.and_then(|key| self.ctx.sessions.get(key));
+        let client = session.and_then(|key| ctx.sessions.get(key));
         let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
         let upstream = &mut self.pools[upstream];
         let mut started = Start::Done(Err(Cause::NoSource));
@@ -194,7 +249,7 @@ impl<E: Engine> Reactor<E> {
             let Some(local) = upstream.local(endpoint, client) else {
                 break;
             };
-            started = start(&mut self.ctx.engine, upstream.target(endpoint, local));
+            started = start(&mut ctx.engine, upstream.target(endpoint, local));
             let short = |it| started == Start::Done(Err(it));
             if !short(Cause::PortsExhausted) && !short(Cause::NoSource) {
                 break;
@@ -203,81 +258,119 @@ impl<E: Engine> Reactor<E> {
         started
     }
 
+    pub(super) fn apply_connected<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) {
+        let Some(entry) = ctx.sessions.get(key) else {
+            return;
+        };
+        let forward = &entry.listener.forward;
+        let upstream = &self.pools[forward.pool];
+        let Some(destination) = &entry.destination else {
+            return;
+        };
+        let options = &upstream.setup.options;
+        if !options.is_empty(Stage::AfterConnect, Family::of(destination.endpoint())) {
+            let target = upstream.target(destination.endpoint(), Local::Plan);
+            ctx.engine.apply_connected(key, target);
+        }
+    }
+
+    /// How long the connect took, of a session whose first server answered and that
+    /// did not wait for it: nothing else is in the time since its accept.
+    pub(super) fn time_connect<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
+        if let Some(entry) = ctx.sessions.get(key)
+            && entry.dialling.is_none()
+            && !entry.session.has_waited()
+            && entry.opening.is_none()
+            && let Some(server) = entry.destination.as_ref().and_then(Destination::account)
+            && let Some(took) = entry.session.connect_time()
+        {
+            server.tally.connected(took);
+        }
+    }
+
     // Failures.
 
     /// The connect of a session failed, by `cause`.
-    pub(super) fn connect_failed_at(&mut self, key: SessionKey, cause: Cause) {
-        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+    pub(super) fn connect_failed_at<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        key: SessionKey,
+        cause: Cause,
+    ) {
+        let Some(entry) = ctx.sessions.get_mut(key) else {
             return;
         };
         let (Some(destination), admission) = (entry.destination.take(), entry.admission) else {
             return;
         };
-        self.count_connect_failure(key, &destination, admission, cause);
-        self.release(&destination);
+        Self::count_connect_failure(ctx, key, &destination, admission, cause);
+        self.release(ctx, &destination);
     }
 
     /// Counts a failed attempt, blames the server unless this machine is short of
     /// something, and remembers it for the session.
-    pub(super) fn count_connect_failure(
-        &mut self,
+    pub(super) fn count_connect_failure<E: Engine>(
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         destination: &Destination,
         admission: Admission,
         cause: Cause,
     ) {
-        self.ctx.counters.connect_failures.add(1);
+        ctx.counters.connect_failures.add(1);
         let mut listener = None;
-        if let Some(entry) = self.ctx.sessions.get_mut(key) {
+        if let Some(entry) = ctx.sessions.get_mut(key) {
             let dialling = entry.dialling.get_or_insert_default();
             dialling.failures.push((destination.clone(), cause));
             listener = Some(entry.listener.clone());
         }
         let forward = listener.as_deref().map(|it| &*it.forward);
         if cause.is_local_shortage() {
-            self.short_of(cause, destination, forward, admission);
+            Self::short_of(ctx, cause, destination, forward, admission);
         } else if let Some(server) = destination.account() {
             server.tally.failed(cause);
-            self.blame(server, admission, cause);
+            Self::blame(ctx, server, admission, cause);
         } else {
             let subject = subject(destination, forward);
-            self.ctx
-                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
-                    server: name(destination, forward),
-                    cause,
-                });
+            ctx.complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                server: name(destination, forward),
+                cause,
+            });
         }
     }
 
     /// A connect failed for want of something here: never the server's fault.
-    pub(super) fn short_of(
-        &mut self,
+    pub(super) fn short_of<E: Engine>(
+        ctx: &mut Ctx<E>,
         cause: Cause,
         destination: &Destination,
         forward: Option<&Forward>,
         admission: Admission,
     ) {
-        let now = self.ctx.engine.now();
-        self.ctx.counters.connect_shortages.add(1);
+        let now = ctx.engine.now();
+        ctx.counters.connect_shortages.add(1);
         destination.abandoned(admission, now);
         if matches!(cause, Cause::NoDescriptors | Cause::NoMemory) {
             // Whoever is let in now would be turned away as well.
-            self.ctx.out.push_back(Effect::Starved);
+            ctx.out.push_back(Effect::Starved);
         }
         let subject = subject(destination, forward);
-        self.ctx
-            .complain(Kind::ConnectShortage, subject, || Notice::ConnectShortage {
-                server: name(destination, forward),
-                cause,
-            });
+        ctx.complain(Kind::ConnectShortage, subject, || Notice::ConnectShortage {
+            server: name(destination, forward),
+            cause,
+        });
     }
 
     /// A server failed: it is marked if that was one failure too many.
-    pub(super) fn blame(&mut self, server: &Server, admission: Admission, cause: Cause) {
-        let change = server.standing.failed(admission, self.ctx.engine.now());
+    pub(super) fn blame<E: Engine>(
+        ctx: &mut Ctx<E>,
+        server: &Server,
+        admission: Admission,
+        cause: Cause,
+    ) {
+        let change = server.standing.failed(admission, ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
-            self.ctx.log.notice(Notice::ServerMarked {
+            ctx.log.notice(Notice::ServerMarked {
                 server: server.name(),
                 cause,
                 fail_timeout: settings.fail_timeout,
@@ -285,30 +378,29 @@ impl<E: Engine> Reactor<E> {
             });
         } else {
             let subject = Subject::Server(settings.id);
-            self.ctx
-                .complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
-                    server: server.name(),
-                    cause,
-                });
+            ctx.complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
+                server: server.name(),
+                cause,
+            });
         }
     }
 
     /// A session got through to its server: a mark that it was to try goes.
-    pub(super) fn praise(&mut self, server: &Server, admission: Admission) {
-        let now = self.ctx.engine.now();
+    pub(super) fn praise<E: Engine>(ctx: &mut Ctx<E>, server: &Server, admission: Admission) {
+        let now = ctx.engine.now();
         if server.standing.succeeded(admission, now) == Some(Change::Up) {
-            self.ctx.log.notice(Notice::ServerUnmarked {
+            ctx.log.notice(Notice::ServerUnmarked {
                 server: server.name(),
             });
         }
     }
 
     /// A session is there no more: whoever waits for room is next.
-    pub(super) fn release(&mut self, destination: &Destination) {
+    pub(super) fn release<E: Engine>(&mut self, ctx: &mut Ctx<E>, destination: &Destination) {
         let Some(server) = destination.account() else {
             return;
         };
-        server.standing.leave(self.ctx.engine.now());
+        server.standing.leave(ctx.engine.now());
         if server.standing.is_limited() {
             self.queue_due = Time::ZERO;
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::destination::Destination;
+use super::dialling::Dialler;
 use super::upstream::server::{Server, add};
 use super::{Entry, Reactor};
 use crate::engine::{Engine, SessionKey};
@@ -54,7 +55,7 @@ impl<E: Engine> Reactor<E> {
         };
         self.outlets.untap(key, &entry, &mut self.ctx);
         if entry.in_line {
-            self.pools[entry.listener.forward.pool].line.left();
+            self.dialler.pools[entry.listener.forward.pool].line.left();
         }
         let session = &entry.session;
         let (up, down) = (session.lane(Direction::Up), session.lane(Direction::Down));
@@ -79,7 +80,7 @@ impl<E: Engine> Reactor<E> {
         let had_both = session.connect_time().is_some();
         self.make_room(&entry.listener.forward, had_both);
         if let Some(destination) = &entry.destination {
-            self.release(destination);
+            self.dialler.release(&mut self.ctx, destination);
         }
         if let Some(server) = entry.destination.as_ref().and_then(Destination::account) {
             self.part_from(server, &entry);
@@ -99,9 +100,9 @@ impl<E: Engine> Reactor<E> {
         match verdict(session, self.ctx.engine.now()) {
             Verdict::Failed(cause) => {
                 tally.failed(cause);
-                self.blame(server, entry.admission, cause);
+                Dialler::blame(&mut self.ctx, server, entry.admission, cause);
             }
-            Verdict::Passed => self.praise(server, entry.admission),
+            Verdict::Passed => Dialler::praise(&mut self.ctx, server, entry.admission),
             Verdict::None => server
                 .standing
                 .abandoned(entry.admission, self.ctx.engine.now()),

@@ -42,7 +42,6 @@ pub use openings::{Decider, Decision, Ruling};
 pub use setup::{Forward, Listener, Setup};
 pub use upstream::UpstreamSetup;
 
-use crate::balance::agenda::Agenda;
 use crate::balance::health::Admission;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Engine, Event, SessionKey, Start};
@@ -50,7 +49,7 @@ use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ListenerId, PoolId, ServerId};
+use crate::relay::id::{ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -58,13 +57,12 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use context::{Ctx, Effect};
-use dialling::Dialling;
+use dialling::{Dialler, Dialling};
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
-use upstream::Pools;
 use upstream::server::{Server, ServerSet};
 
 /// How long the last ACK of an upstream handshake may wait for the client's
@@ -84,7 +82,7 @@ const COARSENESS: u32 = 32;
 pub struct Reactor<E: Engine> {
     ctx: Ctx<E>,
     wheel: Wheel,
-    pools: Pools,
+    dialler: Dialler,
     listen_queue: ListenQueue,
     run_queue: RunQueue,
     /// Upstreams whose handshake ACK waits for data, oldest first.
@@ -92,12 +90,6 @@ pub struct Reactor<E: Engine> {
     outlets: Outlets,
     openings: Openings,
     sessions_started: u64,
-    /// When sessions that wait for a server with room are looked at.
-    queue_due: Time,
-    /// Whose spares are looked at when.
-    warm: Agenda<(PoolId, ServerId)>,
-    /// But none before.
-    warm_pause: Time,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
@@ -139,29 +131,22 @@ impl<E: Engine> Reactor<E> {
     /// A reactor that has done nothing yet.
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
-        let mut new = Self {
+        Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            pools: Pools::new(setup.pools, reactor),
+            dialler: Dialler::new(setup.pools, reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
             sessions_started: 0,
-            queue_due: Time::NEVER,
-            warm: Agenda::new(),
-            warm_pause: Time::ZERO,
             splice_given_up: false,
             draining: false,
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
-        };
-        for pool in new.pools.ids() {
-            new.warm_up(pool);
         }
-        new
     }
 
     /// One turn: waits for something to happen and handles it. `true` if the
@@ -177,20 +162,28 @@ impl<E: Engine> Reactor<E> {
             match *event {
                 Event::Woken => woken = true,
                 Event::Acceptable(listener) => self.listen_queue.acceptable(listener),
-                Event::Connected(key) if self.is_ahead(key) => self.ahead_connected(key),
+                Event::Connected(key) if self.is_ahead(key) => {
+                    self.dialler.ahead_connected(&mut self.ctx, key);
+                    self.settle();
+                }
                 Event::Connected(key) => {
                     self.connected(key);
-                    self.time_connect(key);
+                    Dialler::time_connect(&mut self.ctx, key);
                 }
                 Event::ConnectFailed(key, cause) if self.is_ahead(key) => {
-                    self.ahead_failed(key, cause);
+                    self.dialler.ahead_failed(&mut self.ctx, key, cause);
+                    self.settle();
                 }
                 Event::ConnectFailed(key, cause) => self.connect_failed(key, cause),
-                Event::Ready(key, _, _) if self.is_ahead(key) => self.ahead_ready(key),
+                Event::Ready(key, _, _) if self.is_ahead(key) => {
+                    self.dialler.ahead_ready(&mut self.ctx, key);
+                }
                 Event::Ready(key, side, readiness) => {
                     self.deliver(key, SessionEvent::Ready { side, readiness });
                 }
-                Event::Closed(key, _) if self.is_ahead(key) => self.ahead_closed(key),
+                Event::Closed(key, _) if self.is_ahead(key) => {
+                    Dialler::ahead_closed(&mut self.ctx, key);
+                }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
             }
         }
@@ -224,14 +217,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Another set of servers for a pool; running sessions stay where they are.
     pub fn replace_servers(&mut self, pool: PoolId, set: Arc<ServerSet>) {
-        let Some(replaced) = self.pools.get_mut(pool) else {
-            return;
-        };
-        for spare in replaced.replace(set) {
-            self.close_ahead(spare);
-        }
-        self.queue_due = Time::ZERO;
-        self.warm_up(pool);
+        self.dialler.replace_servers(&mut self.ctx, pool, set);
     }
 
     /// Ends the sessions of a server, because it is down.
@@ -299,7 +285,7 @@ impl<E: Engine> Reactor<E> {
         }
         self.publish();
         self.draining = true;
-        self.drop_spares();
+        self.dialler.drop_spares(&mut self.ctx);
         for id in self.listen_queue.ids() {
             drop(self.remove_listener(id));
         }
@@ -342,7 +328,7 @@ impl<E: Engine> Reactor<E> {
             queued.count() <= self.ctx.sessions.len() * 2,
             "a lane is queued twice"
         );
-        self.pools.check_invariants(self.ctx.engine.now());
+        self.dialler.pools.check_invariants(self.ctx.engine.now());
     }
 
     fn sleep_until(&self) -> Time {
@@ -358,16 +344,18 @@ impl<E: Engine> Reactor<E> {
         let warm = if self.draining {
             Time::NEVER
         } else {
-            self.warm_due()
+            self.dialler.warm_due()
         };
         let due = self.wheel.next().min(ack).min(accept);
-        due.min(warm).min(self.queue_due)
+        due.min(warm).min(self.dialler.queue_due)
     }
 
     /// Carries out what parts left for others.
     fn settle(&mut self) {
         while let Some(effect) = self.ctx.out.pop_front() {
             match effect {
+                Effect::Concluded(key, SessionEvent::Connected) => self.connected(key),
+                Effect::Concluded(key, event) => self.deliver(key, event),
                 Effect::Arm(key) => self.arm(key),
                 Effect::Starved => self.starve(self.ctx.now()),
             }
@@ -410,7 +398,7 @@ impl<E: Engine> Reactor<E> {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
-                Action::Dial { .. } => self.dial(key),
+                Action::Dial { .. } => self.dialler.dial(&mut self.ctx, key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {
                     self.ctx.engine.drop_held(key, direction);
@@ -446,7 +434,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
-        self.connect_failed_at(key, cause);
+        self.dialler.connect_failed_at(&mut self.ctx, key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
     }
 
@@ -508,7 +496,7 @@ impl<E: Engine> Reactor<E> {
         let server = entry.destination.as_ref().and_then(Destination::account);
         if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
-            self.praise(&server, admission);
+            Dialler::praise(&mut self.ctx, &server, admission);
         }
         Some(SessionEvent::Pumped { direction, pumped })
     }
@@ -521,7 +509,7 @@ impl<E: Engine> Reactor<E> {
     ) -> Option<SessionEvent> {
         self.outlets.leg_closes(key, side, &mut self.ctx);
         if side == Side::Upstream {
-            self.end_race(key);
+            self.dialler.end_race(&mut self.ctx, key);
         }
         match self.ctx.engine.close(key, side, how) {
             Start::Done(()) => Some(SessionEvent::Closed(side)),
@@ -548,6 +536,27 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
+    /// Lets sessions that wait have servers with room, in order. Looks at those pools
+    /// only where somebody waits.
+    fn serve_queues(&mut self) {
+        let now = self.ctx.now();
+        for pool in self.dialler.lines_due(now) {
+            let mut turn = self.dialler.begin_line(pool);
+            while let Some(key) = self.dialler.next_in_line(&mut self.ctx, pool, &mut turn) {
+                self.deliver(key, SessionEvent::Dequeued);
+            }
+            self.dialler.end_line(pool, turn, now);
+        }
+    }
+
+    /// Replaces spares that were taken or have worn out.
+    fn keep_warm(&mut self) {
+        if !self.draining {
+            let starved = self.listen_queue.is_starved(self.ctx.now());
+            self.dialler.keep_warm(&mut self.ctx, starved);
+        }
+    }
+
     fn fire_timers(&mut self) {
         let now = self.ctx.engine.now();
         let mut fired = std::mem::take(&mut self.fired);
@@ -563,15 +572,17 @@ impl<E: Engine> Reactor<E> {
             };
             let rules = &entry.listener.forward.rules;
             if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.race_timed_out(key) {
-                    self.connect_failed_at(key, Cause::ConnectTimeout);
+                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
+                    self.dialler
+                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
                 }
                 let unsent = self.ctx.engine.unsent(key);
                 self.deliver(key, SessionEvent::Looked { unsent });
             } else if due(entry) <= now
-                && let Some(event) = self.step_race(key)
+                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
             {
-                self.conclude(key, event);
+                self.ctx.out.push_back(Effect::Concluded(key, event));
+                self.settle();
             }
             self.arm(key);
         }

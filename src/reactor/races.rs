@@ -5,8 +5,9 @@
 //! Invariants: a rival outlives neither its race nor its session; what it counts at
 //! its server is given back exactly once.
 
-use super::Reactor;
+use super::context::Ctx;
 use super::destination::Destination;
+use super::dialling::Dialler;
 use super::sessions::{Ahead, Purpose};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey, Start};
@@ -37,15 +38,16 @@ impl Attempts {
     }
 }
 
-impl<E: Engine> Reactor<E> {
-    pub(super) fn start_race(
+impl Dialler {
+    pub(super) fn start_race<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         key: SessionKey,
         destinations: Vec<Destination>,
         admission: Admission,
     ) -> Option<SessionEvent> {
-        let now = self.ctx.engine.now();
-        let entry = self.ctx.sessions.get_mut(key)?;
+        let now = ctx.engine.now();
+        let entry = ctx.sessions.get_mut(key)?;
         let forward = &entry.listener.forward;
         let rules = RaceRules {
             attempt_delay: self.pools[forward.pool].setup.attempt_delay,
@@ -60,30 +62,34 @@ impl<E: Engine> Reactor<E> {
             wake: now,
             last: Cause::ConnectTimeout,
         });
-        self.step_race(key)
+        self.step_race(ctx, key)
     }
 
-    fn attempts(&mut self, key: SessionKey) -> Option<&mut Attempts> {
-        let entry = self.ctx.sessions.get_mut(key)?;
+    fn attempts<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut Attempts> {
+        let entry = ctx.sessions.get_mut(key)?;
         entry.dialling.as_mut()?.race.as_mut()
     }
 
     /// Does what the schedule of a race has for now. The event is for the session.
-    pub(super) fn step_race(&mut self, key: SessionKey) -> Option<SessionEvent> {
-        let now = self.ctx.engine.now();
+    pub(super) fn step_race<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        key: SessionKey,
+    ) -> Option<SessionEvent> {
+        let now = ctx.engine.now();
         loop {
-            let attempts = self.attempts(key)?;
+            let attempts = Self::attempts(ctx, key)?;
             match attempts.race.next(now) {
                 Step::Start(index) => {
-                    if let Some(event) = self.start_rival(key, index) {
+                    if let Some(event) = self.start_rival(ctx, key, index) {
                         return Some(event);
                     }
                 }
                 Step::Abandon(index) => {
-                    let late = self.rival(key, index);
+                    let late = Self::rival(ctx, key, index);
                     if let Some(late) = late {
-                        self.rival_failed(late, Cause::ConnectTimeout);
-                        self.close_ahead(late);
+                        self.rival_failed(ctx, late, Cause::ConnectTimeout);
+                        Self::close_ahead(ctx, late);
                     }
                 }
                 Step::Wait(until) => {
@@ -92,26 +98,31 @@ impl<E: Engine> Reactor<E> {
                 }
                 Step::Lost => {
                     let last = attempts.last;
-                    self.end_race(key);
+                    self.end_race(ctx, key);
                     return Some(SessionEvent::ConnectFailed(last));
                 }
             }
         }
     }
 
-    fn rival(&mut self, key: SessionKey, place: u16) -> Option<SessionKey> {
-        let rivals = self.attempts(key)?.rivals.clone();
+    fn rival<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey, place: u16) -> Option<SessionKey> {
+        let rivals = Self::attempts(ctx, key)?.rivals.clone();
         rivals.into_iter().find(|rival| {
-            let ahead = self.ctx.sessions.ahead(*rival);
+            let ahead = ctx.sessions.ahead(*rival);
             ahead.is_some_and(
                 |it| matches!(it.purpose, Purpose::Rival { index, .. } if index == place),
             )
         })
     }
 
-    fn start_rival(&mut self, key: SessionKey, index: u16) -> Option<SessionEvent> {
-        let now = self.ctx.engine.now();
-        let entry = self.ctx.sessions.get_mut(key)?;
+    fn start_rival<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        key: SessionKey,
+        index: u16,
+    ) -> Option<SessionEvent> {
+        let now = ctx.engine.now();
+        let entry = ctx.sessions.get_mut(key)?;
         let upstream = entry.listener.forward.pool;
         let attempts = entry.dialling.as_mut()?.race.as_mut()?;
         let destination = attempts.destinations[usize::from(index)].clone();
@@ -136,60 +147,69 @@ impl<E: Engine> Reactor<E> {
             since: now,
             closing: false,
         };
-        let Some(rival) = self.ctx.sessions.insert_ahead(ahead) else {
+        let Some(rival) = ctx.sessions.insert_ahead(ahead) else {
             destination.abandoned(admission, now);
-            self.release(&destination);
-            self.attempts(key)?.race.failed(index);
+            self.release(ctx, &destination);
+            Self::attempts(ctx, key)?.race.failed(index);
             return None;
         };
-        self.attempts(key)?.rivals.push(rival);
-        let start = self.connect(upstream, &destination, Some(key), |engine, target| {
+        Self::attempts(ctx, key)?.rivals.push(rival);
+        let start = self.connect(ctx, upstream, &destination, Some(key), |engine, target| {
             engine.connect_ahead(rival, target)
         });
         match start {
             Start::Pending => None,
             Start::Done(Ok(())) => {
-                let (session, event) = self.rival_won(rival)?;
+                let (session, event) = self.rival_won(ctx, rival)?;
                 if event == SessionEvent::Connected {
-                    self.apply_connected(session);
+                    self.apply_connected(ctx, session);
                 }
                 Some(event)
             }
             Start::Done(Err(cause)) => {
-                self.rival_failed(rival, cause);
-                self.ctx.sessions.remove_ahead(rival);
+                self.rival_failed(ctx, rival, cause);
+                ctx.sessions.remove_ahead(rival);
                 None
             }
         }
     }
 
     /// A rival connected: its connection becomes the session's, the others are closed.
-    pub(super) fn rival_won(&mut self, rival: SessionKey) -> Option<(SessionKey, SessionEvent)> {
-        let ahead = self.ctx.sessions.ahead(rival)?;
+    pub(super) fn rival_won<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        rival: SessionKey,
+    ) -> Option<(SessionKey, SessionEvent)> {
+        let ahead = ctx.sessions.ahead(rival)?;
         let Purpose::Rival { of, admission, .. } = ahead.purpose else {
             return None;
         };
         let (destination, since) = (ahead.destination.clone(), ahead.since);
-        if !self.ctx.engine.hand_over(rival, of) {
-            self.rival_failed(rival, Cause::NoMemory);
-            self.ctx.sessions.remove_ahead(rival);
-            return self.step_race(of).map(|event| (of, event));
+        if !ctx.engine.hand_over(rival, of) {
+            self.rival_failed(ctx, rival, Cause::NoMemory);
+            ctx.sessions.remove_ahead(rival);
+            return self.step_race(ctx, of).map(|event| (of, event));
         }
-        self.ctx.sessions.remove_ahead(rival);
-        if let Some(attempts) = self.attempts(of) {
+        ctx.sessions.remove_ahead(rival);
+        if let Some(attempts) = Self::attempts(ctx, of) {
             attempts.rivals.retain(|it| *it != rival);
         }
-        self.end_race(of);
+        self.end_race(ctx, of);
         if let Some(server) = destination.account() {
-            server.tally.connected(self.ctx.engine.now().since(since));
+            server.tally.connected(ctx.engine.now().since(since));
         }
-        self.settle_on(of, destination, admission, false);
+        Self::settle_on(ctx, of, destination, admission, false);
         Some((of, SessionEvent::Connected))
     }
 
     /// A rival is out: counted, and the next one may start. Its slot is the caller's.
-    pub(super) fn rival_failed(&mut self, rival: SessionKey, cause: Cause) -> Option<SessionKey> {
-        let ahead = self.ctx.sessions.ahead(rival)?;
+    pub(super) fn rival_failed<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        rival: SessionKey,
+        cause: Cause,
+    ) -> Option<SessionKey> {
+        let ahead = ctx.sessions.ahead(rival)?;
         let Purpose::Rival {
             of,
             index,
@@ -199,9 +219,9 @@ impl<E: Engine> Reactor<E> {
             return None;
         };
         let destination = ahead.destination.clone();
-        self.count_connect_failure(of, &destination, admission, cause);
-        self.release(&destination);
-        let attempts = self.attempts(of)?;
+        Self::count_connect_failure(ctx, of, &destination, admission, cause);
+        self.release(ctx, &destination);
+        let attempts = Self::attempts(ctx, of)?;
         attempts.race.failed(index);
         attempts.rivals.retain(|it| *it != rival);
         attempts.last = cause;
@@ -209,9 +229,9 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// The race of a session is over, one way or the other: no rival is left.
-    pub(super) fn end_race(&mut self, key: SessionKey) {
-        let now = self.ctx.engine.now();
-        let Some(entry) = self.ctx.sessions.get_mut(key) else {
+    pub(super) fn end_race<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) {
+        let now = ctx.engine.now();
+        let Some(entry) = ctx.sessions.get_mut(key) else {
             return;
         };
         let Some(dialling) = &mut entry.dialling else {
@@ -224,41 +244,41 @@ impl<E: Engine> Reactor<E> {
         }
         let Some(attempts) = race else { return };
         for rival in attempts.rivals {
-            if let Some(ahead) = self.ctx.sessions.ahead(rival) {
+            if let Some(ahead) = ctx.sessions.ahead(rival) {
                 let destination = ahead.destination.clone();
                 if let Purpose::Rival { admission, .. } = ahead.purpose {
                     destination.abandoned(admission, now);
                 }
-                self.release(&destination);
+                self.release(ctx, &destination);
             }
-            self.close_ahead(rival);
+            Self::close_ahead(ctx, rival);
         }
     }
 
     /// Rivals that have not answered by the end of the session's own patience.
-    pub(super) fn race_timed_out(&mut self, key: SessionKey) -> bool {
-        let Some(attempts) = self.attempts(key) else {
+    pub(super) fn race_timed_out<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) -> bool {
+        let Some(attempts) = Self::attempts(ctx, key) else {
             return false;
         };
         for rival in attempts.rivals.clone() {
-            self.rival_failed(rival, Cause::ConnectTimeout);
-            self.close_ahead(rival);
+            self.rival_failed(ctx, rival, Cause::ConnectTimeout);
+            Self::close_ahead(ctx, rival);
         }
-        self.end_race(key);
+        self.end_race(ctx, key);
         true
     }
 
     /// Closes a connection made ahead; its slot is free once nothing is in flight.
-    pub(super) fn close_ahead(&mut self, key: SessionKey) {
-        let Some(ahead) = self.ctx.sessions.ahead_mut(key) else {
+    pub(super) fn close_ahead<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
+        let Some(ahead) = ctx.sessions.ahead_mut(key) else {
             return;
         };
         if std::mem::replace(&mut ahead.closing, true) {
             return;
         }
         // By a reset: nobody will ever read what the server may have said.
-        if self.ctx.engine.close(key, Side::Upstream, Close::Reset) == Start::Done(()) {
-            self.ctx.sessions.remove_ahead(key);
+        if ctx.engine.close(key, Side::Upstream, Close::Reset) == Start::Done(()) {
+            ctx.sessions.remove_ahead(key);
         }
     }
 }

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Reactor;
-use super::context::Effect;
+use super::context::{Ctx, Effect};
 use super::destination::Destination;
+use super::dialling::Dialler;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, ServerSet, add};
 use crate::balance::health::Admission;
@@ -26,7 +26,6 @@ use crate::balance::spares::{PER_LOOK, SparePlan};
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
-use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
 /// Between looks at spares that nobody takes.
@@ -100,21 +99,21 @@ impl SpareList {
     }
 }
 
-impl<E: Engine> Reactor<E> {
+impl Dialler {
     // Connections made ahead, rivals of a race among them.
 
     /// A connection made ahead stands.
-    pub(super) fn ahead_connected(&mut self, key: SessionKey) {
-        let now = self.ctx.engine.now();
-        let Some(ahead) = self.ctx.sessions.ahead_mut(key).filter(|it| !it.closing) else {
+    pub(super) fn ahead_connected<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) {
+        let now = ctx.engine.now();
+        let Some(ahead) = ctx.sessions.ahead_mut(key).filter(|it| !it.closing) else {
             return;
         };
         match &mut ahead.purpose {
             Purpose::Rival { of, .. } => {
                 let of = *of;
-                match self.rival_won(key) {
-                    Some((session, event)) => self.conclude(session, event),
-                    None => self.ctx.out.push_back(Effect::Arm(of)),
+                match self.rival_won(ctx, key) {
+                    Some((session, event)) => ctx.out.push_back(Effect::Concluded(session, event)),
+                    None => ctx.out.push_back(Effect::Arm(of)),
                 }
             }
             Purpose::Spare {
@@ -124,7 +123,7 @@ impl<E: Engine> Reactor<E> {
                 *connected = true;
                 // A server does not learn of the connection before: no client's bytes
                 // come along for the ACK to ride on.
-                self.ctx.engine.owe_no_ack(key);
+                ctx.engine.owe_no_ack(key);
                 let index = *upstream;
                 let Some(server) = ahead.destination.account().cloned() else {
                     return;
@@ -140,44 +139,49 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// A connection made ahead could not be made.
-    pub(super) fn ahead_failed(&mut self, key: SessionKey, cause: Cause) {
-        let Some(ahead) = self.ctx.sessions.ahead(key) else {
+    pub(super) fn ahead_failed<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        key: SessionKey,
+        cause: Cause,
+    ) {
+        let Some(ahead) = ctx.sessions.ahead(key) else {
             return;
         };
         if ahead.closing {
-            self.ctx.sessions.remove_ahead(key);
+            ctx.sessions.remove_ahead(key);
             return;
         }
         match ahead.purpose {
             Purpose::Rival { .. } => {
-                let session = self.rival_failed(key, cause);
-                self.ctx.sessions.remove_ahead(key);
+                let session = self.rival_failed(ctx, key, cause);
+                ctx.sessions.remove_ahead(key);
                 if let Some(session) = session
-                    && let Some(event) = self.step_race(session)
+                    && let Some(event) = self.step_race(ctx, session)
                 {
-                    self.conclude(session, event);
+                    ctx.out.push_back(Effect::Concluded(session, event));
                 } else if let Some(session) = session {
-                    self.ctx.out.push_back(Effect::Arm(session));
+                    ctx.out.push_back(Effect::Arm(session));
                 }
             }
             Purpose::Spare { upstream, .. } => {
                 let server = ahead.destination.account().cloned();
-                self.ctx.sessions.remove_ahead(key);
+                ctx.sessions.remove_ahead(key);
                 if let Some(server) = server {
-                    self.spare_failed(upstream, key, &server, cause);
+                    self.spare_failed(ctx, upstream, key, &server, cause);
                 }
             }
         }
     }
 
     /// A connection made ahead is closed for good.
-    pub(super) fn ahead_closed(&mut self, key: SessionKey) {
-        self.ctx.sessions.remove_ahead(key);
+    pub(super) fn ahead_closed<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
+        ctx.sessions.remove_ahead(key);
     }
 
     /// Something happened on a connection made ahead: its server may have ended it.
-    pub(super) fn ahead_ready(&mut self, key: SessionKey) {
-        let Some(ahead) = self.ctx.sessions.ahead(key) else {
+    pub(super) fn ahead_ready<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) {
+        let Some(ahead) = ctx.sessions.ahead(key) else {
             return;
         };
         if let Purpose::Spare {
@@ -185,31 +189,23 @@ impl<E: Engine> Reactor<E> {
             connected: true,
         } = ahead.purpose
             && !ahead.closing
-            && !self.ctx.engine.is_fresh(key)
+            && !ctx.engine.is_fresh(key)
         {
-            self.discard_spare(upstream, key);
-        }
-    }
-
-    /// Tells a session how its race ended.
-    pub(super) fn conclude(&mut self, session: SessionKey, event: SessionEvent) {
-        if event == SessionEvent::Connected {
-            self.connected(session);
-        } else {
-            self.deliver(session, event);
+            self.discard_spare(ctx, upstream, key);
         }
     }
 
     // Spares.
 
     /// Gives a session a connection to this server that stands already.
-    pub(super) fn take_spare(
+    pub(super) fn take_spare<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         session: SessionKey,
         upstream: PoolId,
         server: &Arc<Server>,
     ) -> bool {
-        let (index, now) = (upstream, self.ctx.engine.now());
+        let (index, now) = (upstream, ctx.engine.now());
         if self.pools[index].setup.warm == 0 {
             return false;
         }
@@ -219,12 +215,12 @@ impl<E: Engine> Reactor<E> {
                 return false;
             };
             self.warm.set((index, server.settings().id), now);
-            if self.is_worn(index, spare) {
-                self.discard_spare(index, spare);
+            if self.is_worn(ctx, index, spare) {
+                self.discard_spare(ctx, index, spare);
                 continue;
             }
-            let handed_over = self.ctx.engine.hand_over(spare, session);
-            self.ctx.sessions.remove_ahead(spare);
+            let handed_over = ctx.engine.hand_over(spare, session);
+            ctx.sessions.remove_ahead(spare);
             if handed_over {
                 if let Some(list) = self.pools[index].spares.list(server) {
                     list.plan.used();
@@ -236,18 +232,18 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Too old, or ended by its server.
-    fn is_worn(&self, upstream: PoolId, spare: SessionKey) -> bool {
+    fn is_worn<E: Engine>(&self, ctx: &Ctx<E>, upstream: PoolId, spare: SessionKey) -> bool {
         let max_age = self.pools[upstream].setup.warm_max_age;
-        let ahead = self.ctx.sessions.ahead(spare);
-        let young = ahead.is_some_and(|it| self.ctx.engine.now().since(it.since) < max_age);
-        !young || !self.ctx.engine.is_fresh(spare)
+        let ahead = ctx.sessions.ahead(spare);
+        let young = ahead.is_some_and(|it| ctx.engine.now().since(it.since) < max_age);
+        !young || !ctx.engine.is_fresh(spare)
     }
 
     /// A ready spare is of no use any more.
-    fn discard_spare(&mut self, upstream: PoolId, spare: SessionKey) {
-        let now = self.ctx.engine.now();
+    fn discard_spare<E: Engine>(&mut self, ctx: &mut Ctx<E>, upstream: PoolId, spare: SessionKey) {
+        let now = ctx.engine.now();
         let max_age = self.pools[upstream].setup.warm_max_age;
-        if let Some(ahead) = self.ctx.sessions.ahead(spare)
+        if let Some(ahead) = ctx.sessions.ahead(spare)
             && let Some(server) = ahead.destination.account().cloned()
         {
             let age = now.since(ahead.since);
@@ -258,38 +254,39 @@ impl<E: Engine> Reactor<E> {
             }
             self.warm.set((upstream, server.settings().id), now);
         }
-        self.close_ahead(spare);
+        Self::close_ahead(ctx, spare);
     }
 
-    fn spare_failed(
+    fn spare_failed<E: Engine>(
         &mut self,
+        ctx: &mut Ctx<E>,
         upstream: PoolId,
         spare: SessionKey,
         server: &Arc<Server>,
         cause: Cause,
     ) {
-        let now = self.ctx.engine.now();
-        self.ctx.counters.connect_failures.add(1);
+        let now = ctx.engine.now();
+        ctx.counters.connect_failures.add(1);
         if let Some(list) = self.pools[upstream].spares.list(server) {
             list.forget(spare);
             list.plan.failed(now);
         }
         if cause.is_local_shortage() {
             let destination = Destination::Server(server.clone());
-            self.short_of(cause, &destination, None, Admission::Free);
+            Self::short_of(ctx, cause, &destination, None, Admission::Free);
         } else {
             server.tally.failed(cause);
-            self.blame(server, Admission::Free, cause);
+            Self::blame(ctx, server, Admission::Free, cause);
         }
     }
 
     /// Replaces what was taken or has worn out, of those servers whose time has come.
-    pub(super) fn keep_warm(&mut self) {
-        let now = self.ctx.engine.now();
-        if self.draining || now < self.warm_due() {
+    pub(super) fn keep_warm<E: Engine>(&mut self, ctx: &mut Ctx<E>, starved: bool) {
+        let now = ctx.engine.now();
+        if now < self.warm_due() {
             return;
         }
-        if self.listen_queue.is_starved(now) {
+        if starved {
             // Descriptors are for clients first.
             self.warm_pause = now + LOOK;
             return;
@@ -298,7 +295,7 @@ impl<E: Engine> Reactor<E> {
             let Some((pool, server)) = self.warm.pop(now) else {
                 return;
             };
-            self.look_at_spares(pool, server, now);
+            self.look_at_spares(ctx, pool, server, now);
         }
     }
 
@@ -314,37 +311,49 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn look_at_spares(&mut self, pool: PoolId, id: ServerId, now: Time) {
+    fn look_at_spares<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pool: PoolId,
+        id: ServerId,
+        now: Time,
+    ) {
         // One that is in the pool no more is looked at no more.
         let Some(list) = self.pools[pool].spares.lists.get(&id) else {
             return;
         };
         let (server, ready) = (list.server.clone(), list.ready.clone());
         let late = |key: &SessionKey| {
-            let ahead = self.ctx.sessions.ahead(*key);
+            let ahead = ctx.sessions.ahead(*key);
             ahead.is_none_or(|it| now.since(it.since) >= CONNECT_PATIENCE)
         };
         let late: Vec<_> = list.connecting.iter().copied().filter(late).collect();
         for spare in late {
-            self.spare_failed(pool, spare, &server, Cause::ConnectTimeout);
-            self.close_ahead(spare);
+            self.spare_failed(ctx, pool, spare, &server, Cause::ConnectTimeout);
+            Self::close_ahead(ctx, spare);
         }
         // A host that has lost its power ends nothing: what stood before it was
         // found to be down is worth nothing after.
         let doubtful = !server.standing.is_up() || server.standing.is_marked();
         for spare in ready {
-            if doubtful || self.is_worn(pool, spare) {
-                self.discard_spare(pool, spare);
+            if doubtful || self.is_worn(ctx, pool, spare) {
+                self.discard_spare(ctx, pool, spare);
             }
         }
-        let more = self.fill_up(pool, &server, now);
+        let more = self.fill_up(ctx, pool, &server, now);
         // More are for the next turn: clients wait meanwhile.
         let next = if more { now } else { now + LOOK };
         self.warm.put_off((pool, id), next);
     }
 
     /// Makes as many spares as are missing, as far as one turn goes; whether more are.
-    fn fill_up(&mut self, pool: PoolId, server: &Arc<Server>, now: Time) -> bool {
+    fn fill_up<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pool: PoolId,
+        server: &Arc<Server>,
+        now: Time,
+    ) -> bool {
         let wanted = self.pools[pool].setup.warm as usize;
         for _ in 0..PER_LOOK {
             let Some(list) = self.pools[pool].spares.list(server) else {
@@ -365,20 +374,20 @@ impl<E: Engine> Reactor<E> {
                 since: now,
                 closing: false,
             };
-            let Some(spare) = self.ctx.sessions.insert_ahead(ahead) else {
+            let Some(spare) = ctx.sessions.insert_ahead(ahead) else {
                 return false;
             };
             list.connecting.push(spare);
             let destination = Destination::Server(server.clone());
-            let start = self.connect(pool, &destination, None, |engine, target| {
+            let start = self.connect(ctx, pool, &destination, None, |engine, target| {
                 engine.connect_ahead(spare, target)
             });
             match start {
                 Start::Pending => {}
-                Start::Done(Ok(())) => self.ahead_connected(spare),
+                Start::Done(Ok(())) => self.ahead_connected(ctx, spare),
                 Start::Done(Err(cause)) => {
-                    self.ctx.sessions.remove_ahead(spare);
-                    self.spare_failed(pool, spare, server, cause);
+                    ctx.sessions.remove_ahead(spare);
+                    self.spare_failed(ctx, pool, spare, server, cause);
                 }
             }
         }
@@ -386,12 +395,12 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Closes every spare: their descriptors are wanted, or the end is near.
-    pub(super) fn drop_spares(&mut self) {
+    pub(super) fn drop_spares<E: Engine>(&mut self, ctx: &mut Ctx<E>) {
         for id in self.pools.ids() {
             for spare in self.pools[id].spares.take_all() {
-                self.close_ahead(spare);
+                Self::close_ahead(ctx, spare);
             }
         }
-        self.warm_pause = self.ctx.engine.now() + LOOK;
+        self.warm_pause = ctx.engine.now() + LOOK;
     }
 }
