@@ -20,7 +20,6 @@ use std::time::Duration;
 use super::Forward;
 use super::context::{Ctx, Effect};
 use super::destination::Destination;
-use super::races::Attempts;
 use super::upstream::server::{Server, ServerSet, add};
 use super::upstream::{Choice, Pools, UpstreamSetup};
 use crate::balance::agenda::Agenda;
@@ -35,25 +34,6 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
-
-/// What a session remembers of being connected, if it did not go smoothly.
-#[derive(Debug, Default)]
-pub(super) struct Dialling {
-    /// What was tried, and why it could not be had.
-    pub(super) failures: Vec<(Destination, Cause)>,
-    pub(super) race: Option<Attempts>,
-}
-
-impl Dialling {
-    /// When a race has its next step.
-    pub(super) fn wake(&self) -> Time {
-        self.race.as_ref().map_or(Time::NEVER, Attempts::wake)
-    }
-
-    fn last_cause(&self) -> Option<Cause> {
-        self.failures.last().map(|(_, cause)| *cause)
-    }
-}
 
 /// The part of a reactor that gets sessions their servers: its pools, who waits for one of
 /// their servers, and the connections that are made ahead.

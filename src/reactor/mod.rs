@@ -16,6 +16,7 @@
 //! the clock is read once a turn, by the engine.
 
 mod accept;
+mod attempts;
 mod context;
 mod destination;
 mod dialling;
@@ -29,6 +30,7 @@ mod races;
 pub mod run_queue;
 mod sessions;
 mod setup;
+mod spares;
 pub mod upstream;
 mod warm;
 
@@ -56,8 +58,9 @@ use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+use attempts::Dialling;
 use context::{Ctx, Effect};
-use dialling::{Dialler, Dialling};
+use dialling::Dialler;
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};

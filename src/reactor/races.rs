@@ -5,6 +5,7 @@
 //! Invariants: a rival outlives neither its race nor its session; what it counts at
 //! its server is given back exactly once.
 
+use super::attempts::Attempts;
 use super::context::Ctx;
 use super::destination::Destination;
 use super::dialling::Dialler;
@@ -15,28 +16,6 @@ use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::race::{ATTEMPT_FLOOR, Race, RaceRules, Step};
 use crate::relay::session::{Close, Event as SessionEvent};
-use crate::relay::time::Time;
-
-/// A race under way.
-#[derive(Debug)]
-pub(super) struct Attempts {
-    race: Race,
-    /// Its addresses, in order; the first is the one that was chosen and admitted.
-    destinations: Vec<Destination>,
-    admission: Admission,
-    /// Connects under way.
-    rivals: Vec<SessionKey>,
-    /// When the schedule has its next step.
-    wake: Time,
-    last: Cause,
-}
-
-impl Attempts {
-    /// When the schedule has its next step.
-    pub(super) const fn wake(&self) -> Time {
-        self.wake
-    }
-}
 
 impl Dialler {
     pub(super) fn start_race<E: Engine>(

@@ -12,7 +12,6 @@
 //! not live long pause their replacement, so that a server which ends idle connections
 //! at once is not stormed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +19,9 @@ use super::context::{Ctx, Effect};
 use super::destination::Destination;
 use super::dialling::Dialler;
 use super::sessions::{Ahead, Purpose};
-use super::upstream::server::{Server, ServerSet, add};
+use super::upstream::server::{Server, add};
 use crate::balance::health::Admission;
-use crate::balance::spares::{PER_LOOK, SparePlan};
+use crate::balance::spares::PER_LOOK;
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
@@ -36,68 +35,6 @@ const LOOKS_PER_TURN: usize = 64;
 
 /// A spare that has not connected by then is given up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The spares of one pool on one reactor.
-#[derive(Debug, Default)]
-pub(super) struct Spares {
-    lists: BTreeMap<ServerId, SpareList>,
-}
-
-#[derive(Debug)]
-struct SpareList {
-    server: Arc<Server>,
-    /// Ready ones, the newest last.
-    ready: Vec<SessionKey>,
-    connecting: Vec<SessionKey>,
-    plan: SparePlan,
-}
-
-impl Spares {
-    /// Keeps spares for these servers from now on. Those of servers that are in the pool
-    /// no more are to be closed.
-    pub(super) fn follow(&mut self, set: &ServerSet) -> Vec<SessionKey> {
-        let mut before = std::mem::take(&mut self.lists);
-        for member in set.members() {
-            let id = member.server.settings().id;
-            let list = before.remove(&id).unwrap_or_else(|| SpareList {
-                server: member.server.clone(),
-                ready: Vec::new(),
-                connecting: Vec::new(),
-                plan: SparePlan::new(),
-            });
-            self.lists.insert(id, list);
-        }
-        let gone = before.into_values();
-        gone.flat_map(|list| list.ready.into_iter().chain(list.connecting))
-            .collect()
-    }
-
-    /// The servers that spares are kept for.
-    pub(super) fn servers(&self) -> impl Iterator<Item = ServerId> + '_ {
-        self.lists.keys().copied()
-    }
-
-    fn list(&mut self, server: &Server) -> Option<&mut SpareList> {
-        self.lists.get_mut(&server.settings().id)
-    }
-
-    fn take_all(&mut self) -> Vec<SessionKey> {
-        let mut all = Vec::new();
-        for list in self.lists.values_mut() {
-            all.append(&mut list.ready);
-            all.append(&mut list.connecting);
-        }
-        all
-    }
-}
-
-impl SpareList {
-    /// Forgets a spare.
-    fn forget(&mut self, key: SessionKey) {
-        self.connecting.retain(|it| *it != key);
-        self.ready.retain(|it| *it != key);
-    }
-}
 
 impl Dialler {
     // Connections made ahead, rivals of a race among them.

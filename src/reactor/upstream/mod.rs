@@ -27,7 +27,7 @@ use crate::relay::time::Time;
 use server::{Member, Server, ServerSet, ServerSettings, SetRules};
 
 use super::destination::Destination;
-use super::warm::Spares;
+use super::spares::Spares;
 
 /// A pool, with the options of its connects; plain data, prepared by `control` (or a
 /// test).
