@@ -17,6 +17,8 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.start_turn(self.ctx.now());
         while let Some(admitted) = self.listen_queue.next(&mut self.ctx) {
             self.start(admitted);
+            // Who is turned away for want of descriptors is the last of this turn.
+            self.settle();
         }
     }
 
