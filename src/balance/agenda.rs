@@ -78,20 +78,24 @@ mod tests {
         ) {
             let (mut agenda, mut model) = (Agenda::new(), BTreeMap::<u32, u64>::new());
             for (subject, time, what) in events {
-                if what < 2 {
-                    let first = model.iter().map(|(subject, at)| (*at, *subject)).min();
-                    let due = first.filter(|(at, _)| *at <= time).map(|(_, subject)| subject);
-                    prop_assert_eq!(agenda.pop(Time::from_micros(time)), due);
-                    if let Some(due) = due {
-                        model.remove(&due);
+                match what {
+                    0 | 1 => {
+                        let first = model.iter().map(|(subject, at)| (*at, *subject)).min();
+                        let due = first.filter(|(at, _)| *at <= time).map(|(_, subject)| subject);
+                        prop_assert_eq!(agenda.pop(Time::from_micros(time)), due);
+                        if let Some(due) = due {
+                            model.remove(&due);
+                        }
                     }
-                } else if what == 2 {
-                    agenda.put_off(subject, Time::from_micros(time));
-                    model.insert(subject, time);
-                } else {
-                    agenda.set(subject, Time::from_micros(time));
-                    let at = model.entry(subject).or_insert(time);
-                    *at = time.min(*at);
+                    2 => {
+                        agenda.put_off(subject, Time::from_micros(time));
+                        model.insert(subject, time);
+                    }
+                    _ => {
+                        agenda.set(subject, Time::from_micros(time));
+                        let at = model.entry(subject).or_insert(time);
+                        *at = time.min(*at);
+                    }
                 }
                 let next = model.values().min().map_or(Time::NEVER, |at| Time::from_micros(*at));
                 prop_assert_eq!(agenda.next(), next);
