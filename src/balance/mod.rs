@@ -10,7 +10,7 @@
 //! | [`condition`] | whether sessions may go to a server, and how many are there |
 //! | `maglev` | the table of consistent hashing |
 //! | [`rivals`] | which addresses of a name are dialled beside the picked one |
-//! | [`line`] | who waits for a server with room |
+//! | [`mod@line`] | who waits for a server with room |
 //! | [`spares`] | how many connections are made ahead, and when not |
 //! | [`agenda`] | what is to be looked at when |
 //! | `hash` | [`client_key`]: hashes that are the same everywhere and for ever; [`Random`] |

@@ -2,7 +2,7 @@
 //!
 //! What a lane moves at once when an event says that it can is little
 //! ([`EVENT_BYTES`]); bulk moves nothing then, and waits here for its share. After a
-//! share of all of them together ([`TURN_BYTES`], [`TURN_TIME`]) readiness is looked
+//! share of all of them together ([`TURN_BYTES`], `TURN_TIME`) readiness is looked
 //! at again, and whoever has little to say goes first. So a short message waits for one
 //! share of all bulk, however many flows there are, and a lane for one share of each of
 //! those before it. A lane that stands here already ignores further events: its
