@@ -25,8 +25,8 @@ pub struct Terms {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Condition {
-    max: u32,
-    enabled: bool,
+    max: AtomicU32,
+    enabled: AtomicBool,
     marks: PassiveMarks,
     /// Found to be down by checks.
     checked_down: AtomicBool,
@@ -48,8 +48,8 @@ struct Apart(AtomicU32);
 impl Condition {
     pub(super) fn new(terms: &Terms) -> Self {
         Self {
-            max: terms.max_connections.unwrap_or(u32::MAX),
-            enabled: terms.active,
+            max: AtomicU32::new(terms.max_connections.unwrap_or(u32::MAX)),
+            enabled: AtomicBool::new(terms.active),
             marks: PassiveMarks::new(terms.max_fails, terms.fail_timeout),
             checked_down: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
@@ -66,17 +66,23 @@ impl Condition {
 
     /// Whether it has as many sessions as it may.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.max
+        self.active() >= self.max.load(Ordering::Relaxed)
+    }
+
+    /// Sessions at the most, if there is a bound.
+    pub fn max_connections(&self) -> Option<u32> {
+        let max = self.max.load(Ordering::Relaxed);
+        (max != u32::MAX).then_some(max)
     }
 
     /// Whether there is a bound to its sessions.
-    pub const fn is_limited(&self) -> bool {
-        self.max != u32::MAX
+    pub fn is_limited(&self) -> bool {
+        self.max_connections().is_some()
     }
 
     /// Whether operator and checks let sessions go there.
     pub fn is_up(&self) -> bool {
-        self.enabled && !self.is_checked_down()
+        self.enabled.load(Ordering::Relaxed) && !self.is_checked_down()
     }
 
     /// Whether checks found it down.
@@ -127,7 +133,7 @@ impl Condition {
 
     /// One session more; `false` if that is one too many, which is then to be left.
     pub(super) fn enter(&self) -> bool {
-        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max
+        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max.load(Ordering::Relaxed)
     }
 
     pub(super) fn leave(&self) {
@@ -142,6 +148,18 @@ impl Condition {
     pub(super) fn came_back(&self, now: Time) {
         let micros = now.as_micros().max(1);
         self.back_since.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_max_connections(&self, max: Option<u32>) {
+        self.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn clear_marks(&self) {
+        self.marks.clear();
     }
 
     pub(super) fn set_alone(&self, alone: bool) {

@@ -86,6 +86,24 @@ impl Standing {
         self.tell(now);
     }
 
+    /// An operator lets sessions go there, or no more.
+    pub fn set_enabled(&self, enabled: bool, now: Time) {
+        self.condition.set_enabled(enabled);
+        self.tell(now);
+    }
+
+    /// An operator sets another bound to its sessions; those it has beyond stay.
+    pub fn set_max_connections(&self, max: Option<u32>, now: Time) {
+        self.condition.set_max_connections(max);
+        self.tell(now);
+    }
+
+    /// An operator forgives it its failures.
+    pub fn clear_marks(&self, now: Time) {
+        self.condition.clear_marks();
+        self.tell(now);
+    }
+
     // Marks by failures, see [`super::health::PassiveMarks`].
 
     /// Asks to go there, after it was picked: see [`super::health::PassiveMarks::admit`].

@@ -19,6 +19,7 @@ mod registry;
 mod report;
 pub mod resolve;
 mod signals;
+mod steering;
 mod thread;
 mod upstreams;
 mod wire;
@@ -26,6 +27,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::config::Config;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
@@ -40,6 +42,7 @@ use plan::{Identities, Plan};
 pub use proxy::UsersError;
 use resolve::Resolver;
 use signals::{Signal, Signals};
+use steering::Steering;
 use thread::ReactorThread;
 use upstreams::Upstreams;
 use wire::{Order, Pending};
@@ -93,6 +96,9 @@ struct Running {
     /// By number; `None` once it has ended.
     reactors: Vec<Option<ReactorThread>>,
     upstreams: Arc<Upstreams>,
+    /// Answers for as long as it is there.
+    _admin: admin::Server,
+    steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     _resolver: Option<Arc<Resolver>>,
     drain_timeout: Duration,
@@ -112,6 +118,8 @@ impl Running {
             reactors,
             upstreams,
             resolver,
+            admin,
+            steering,
             origin,
         } = acquired;
         let reactors = reactors
@@ -120,6 +128,7 @@ impl Running {
             .collect::<Result<Vec<_>, _>>()?;
         let wires = reactors.iter().flatten().map(ReactorThread::wire).collect();
         upstreams.connect(wires);
+        steering.connect(reactors.iter().flatten().map(ReactorThread::seen));
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
@@ -127,6 +136,8 @@ impl Running {
             ended: vec![Snapshot::default(); reactors.len()],
             reactors,
             upstreams,
+            _admin: admin::Server::start(admin, steering.clone())?,
+            steering,
             _resolver: resolver,
             drain_timeout,
             log,
@@ -148,6 +159,7 @@ impl Running {
                 }
             }
         }
+        self.steering.drains();
         self.upstreams.stop_checks();
         self.drain(inbox);
         self.report();

@@ -3,6 +3,7 @@
 //! ([`notice`], no more often than [`throttle`] lets it) and the log that never blocks a
 //! reactor ([`log`]); and, where it is asked for, of the traffic ([`tap`]).
 
+pub mod books;
 pub mod counters;
 pub mod log;
 pub mod metrics;

@@ -8,6 +8,7 @@ use super::openings::Decider;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
@@ -54,6 +55,8 @@ pub struct Forward {
     pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Where its sessions are counted; the same from one configuration to the next.
+    pub books: Arc<ForwardBooks>,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

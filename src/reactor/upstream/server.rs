@@ -5,7 +5,7 @@
 //! and the resolving of names (`control`) change it or put others in its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::balance::rivals::{self, Addresses};
@@ -31,7 +31,7 @@ pub struct ServerSettings {
     pub pool: Arc<str>,
     /// Sessions at the most.
     pub max_connections: Option<u32>,
-    /// What an operator wants of it.
+    /// What the configuration wants of it.
     pub admin: AdminState,
     /// Failures within `fail_timeout` that mark it; 0: never.
     pub max_fails: u32,
@@ -43,6 +43,8 @@ pub struct ServerSettings {
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
+    /// What an operator wants of it.
+    wanted: Wanted,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -59,6 +61,7 @@ impl Server {
                 max_fails: settings.max_fails,
                 fail_timeout: settings.fail_timeout,
             }),
+            wanted: Wanted::new(&settings),
             settings,
             tally: Tally::default(),
         }
@@ -87,14 +90,94 @@ impl Server {
         self.standing.active()
     }
 
+    /// What an operator wants of it: what the configuration says, until somebody says
+    /// otherwise.
+    pub fn admin(&self) -> AdminState {
+        match self.wanted.state.load(Ordering::Relaxed) {
+            DRAIN => AdminState::Drain,
+            MAINTENANCE => AdminState::Maintenance,
+            _ => AdminState::Active,
+        }
+    }
+
+    /// How often an operator changed it: who changes it can say which of its states that
+    /// is meant for.
+    pub fn version(&self) -> u64 {
+        self.wanted.version.load(Ordering::Relaxed)
+    }
+
+    /// It was changed.
+    pub fn renew_version(&self) {
+        add(&self.wanted.version, 1);
+    }
+
+    /// An operator wants this of it, from the next pick of every reactor on.
+    pub fn set_admin(&self, state: AdminState, now: Time) {
+        self.wanted.state.store(number(state), Ordering::Relaxed);
+        let enabled = state == AdminState::Active;
+        self.standing.set_enabled(enabled, now);
+        self.note_state(now);
+    }
+
+    /// Since when it is in the state that it is in, as far as anybody looked; zero is
+    /// since the start.
+    pub fn state_since(&self) -> Time {
+        Time::from_micros(self.wanted.since.load(Ordering::Relaxed))
+    }
+
+    /// Notes when its state changed. Called by whoever changes it and by whoever looks.
+    pub fn note_state(&self, now: Time) {
+        let state = self.state();
+        let number = STATES.iter().position(|it| *it == state).unwrap_or(0) as u8;
+        if self.wanted.seen.swap(number, Ordering::Relaxed) != number {
+            self.wanted.since.store(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
     /// Its state in a word, for people and metrics.
     pub fn state(&self) -> &'static str {
-        match self.settings.admin {
+        match self.admin() {
             AdminState::Drain => "drain",
             AdminState::Maintenance => "maintenance",
             AdminState::Active if self.standing.is_checked_down() => "down",
             AdminState::Active if self.standing.is_marked() => "marked",
             AdminState::Active => "up",
+        }
+    }
+}
+
+/// What [`Server::state`] may say.
+pub const STATES: [&str; 5] = ["up", "marked", "down", "drain", "maintenance"];
+
+const ACTIVE: u8 = 0;
+const DRAIN: u8 = 1;
+const MAINTENANCE: u8 = 2;
+
+const fn number(state: AdminState) -> u8 {
+    match state {
+        AdminState::Active => ACTIVE,
+        AdminState::Drain => DRAIN,
+        AdminState::Maintenance => MAINTENANCE,
+    }
+}
+
+/// What an operator changed.
+#[derive(Debug)]
+struct Wanted {
+    state: AtomicU8,
+    version: AtomicU64,
+    /// Its state when it was looked at last, as a place in [`STATES`], and since when.
+    seen: AtomicU8,
+    since: AtomicU64,
+}
+
+impl Wanted {
+    fn new(settings: &ServerSettings) -> Self {
+        Self {
+            state: AtomicU8::new(number(settings.admin)),
+            version: AtomicU64::new(0),
+            seen: AtomicU8::new(u8::MAX),
+            since: AtomicU64::new(0),
         }
     }
 }
@@ -123,6 +206,7 @@ pub struct Tally {
     /// Spares that were thrown away: ended by the server, or too old.
     pub warm_stale: AtomicU64,
     connect_times: [AtomicU64; BUCKETS],
+    connect_micros: AtomicU64,
 }
 
 impl Tally {
@@ -145,6 +229,7 @@ impl Tally {
             &self.connect_times[Distribution::<BUCKETS>::bucket(micros)],
             1,
         );
+        add(&self.connect_micros, micros);
     }
 
     /// What connects took, in microseconds.
@@ -152,7 +237,7 @@ impl Tally {
         let counts = self.connect_times.each_ref();
         Distribution {
             counts: counts.map(|count| count.load(Ordering::Relaxed)),
-            sum: None,
+            sum: Some(self.connect_micros.load(Ordering::Relaxed)),
         }
     }
 }
