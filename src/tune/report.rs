@@ -219,9 +219,9 @@ fn decision(stage: &StageResult, minimum_effect: f64) -> String {
                 stage.rows[*arm].name,
                 stage.rows[*arm].rounds[1],
                 ratio_text(*ratio),
-                if ratio.low > 1.0 {
+                if ratio.is_above(1.0) {
                     format!("less than the {least:.0} % that is worth a setting")
-                } else if ratio.high < 1.0 {
+                } else if ratio.is_below(1.0) {
                     "worse".to_owned()
                 } else {
                     "noise".to_owned()
@@ -248,7 +248,9 @@ fn present(stage: &StageResult) -> Option<String> {
     let advice = match stats::verdict(ratio, rounds, Better::More) {
         Verdict::Faster => "better than the defaults",
         Verdict::Slower => "worse than the defaults: leave them out",
-        Verdict::Noise => "no different from the defaults: they can be left out",
+        Verdict::Noise | Verdict::Disturbed => {
+            "no different from the defaults: they can be left out"
+        }
     };
     Some(format!(
         "present settings ({}): {} times as good as the kernel's defaults, {advice}",
