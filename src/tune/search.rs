@@ -425,6 +425,8 @@ fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis
         machine: run.machine,
         receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),
         send_buffer: granted(options.send_buffer, "net.core.wmem_max"),
+        pacing: options.max_pacing_rate,
+        path_rate: ground.venue.rate(),
         bounds: bounds(),
     })
 }
