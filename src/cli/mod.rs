@@ -85,14 +85,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to stdout, which may be closed already: nobody to tell.
-            let _ = error.print();
-            return match error.exit_code() {
-                0 => ExitCode::SUCCESS,
-                _ => ExitCode::from(USAGE),
-            };
-        }
+        Err(error) => return output::usage(&error),
     };
     match cli.command {
         None => run::run(cli.run),
