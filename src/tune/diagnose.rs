@@ -379,14 +379,21 @@ fn limit(this: &Diagnosis, evidence: &Evidence<'_>) -> Limit {
         Limit::ReceiverWindow => Limit::Receiver,
         Limit::CongestionWindow if loopback => Limit::Cpu,
         Limit::CongestionWindow if this.is_paced(evidence) => Limit::Pacing,
-        Limit::CongestionWindow if this.fills(evidence) == Some(true) => Limit::Path,
+        Limit::CongestionWindow if evidence.fills_path() == Some(true) => Limit::Path,
         Limit::CongestionWindow if loses && !this.is_queued() => Limit::Losses,
         Limit::CongestionWindow if this.is_queued() => Limit::Path,
         // Where the path's rate is known and was not reached, the pacing is too slow.
-        Limit::CongestionWindow if this.has_spare_window() && this.fills(evidence).is_none() => {
+        Limit::CongestionWindow if this.has_spare_window() && evidence.fills_path().is_none() => {
             Limit::Path
         }
         other => other,
+    }
+}
+
+impl Evidence<'_> {
+    /// Whether all flows together carried what the path can; `None`: nobody knows.
+    fn fills_path(&self) -> Option<bool> {
+        Some(self.throughput >= self.path_rate? * FILLED)
     }
 }
 
@@ -402,12 +409,6 @@ impl Diagnosis {
     fn is_paced(&self, evidence: &Evidence<'_>) -> bool {
         let pacing = evidence.pacing.map(|rate| rate as f64);
         pacing.is_some_and(|rate| self.rate >= rate * FILLED)
-    }
-
-    /// Whether all flows together carried what the path can; `None`: nobody knows.
-    fn fills(&self, evidence: &Evidence<'_>) -> Option<bool> {
-        let rate = evidence.path_rate?;
-        Some(evidence.throughput >= rate * FILLED)
     }
 
     /// Whether the congestion window was well above what was under way.
