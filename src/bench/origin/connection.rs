@@ -88,6 +88,8 @@ pub(super) struct Connection {
     peer_ended: bool,
     manner: Manner,
     from_file: bool,
+    /// An echo is written in two pieces.
+    halves: bool,
 }
 
 impl Connection {
@@ -116,6 +118,7 @@ impl Connection {
             peer_ended: false,
             manner: Manner::Ordinary,
             from_file: false,
+            halves: false,
         }
     }
 
@@ -305,7 +308,14 @@ impl Connection {
                         .counters
                         .received
                         .fetch_add(input.len() as u64, Relaxed);
-                    self.echo(input, context.counters)?;
+                    let (first, second) = input.split_at(match self.halves {
+                        true => input.len() / 2,
+                        false => 0,
+                    });
+                    if !first.is_empty() {
+                        self.echo(first, context.counters)?;
+                    }
+                    self.echo(second, context.counters)?;
                     input.len()
                 }
                 Mode::Sink { received, check } => {
@@ -400,6 +410,12 @@ impl Connection {
         self.mode = match action {
             Action::Echo(manner) => {
                 self.manner = manner;
+                Mode::Echo
+            }
+            Action::EchoHalves => {
+                // Best effort: without Nagle there are two writes still.
+                let _ = self.stream.set_nodelay(false);
+                self.halves = true;
                 Mode::Echo
             }
             Action::Mark => {
