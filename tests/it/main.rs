@@ -15,6 +15,7 @@
 mod duplex;
 mod kit;
 
+mod acks;
 mod architecture;
 mod bench_origin;
 mod checks;
