@@ -308,10 +308,8 @@ impl Connection {
                         .counters
                         .received
                         .fetch_add(input.len() as u64, Relaxed);
-                    let (first, second) = input.split_at(match self.halves {
-                        true => input.len() / 2,
-                        false => 0,
-                    });
+                    let half = if self.halves { input.len() / 2 } else { 0 };
+                    let (first, second) = input.split_at(half);
                     if !first.is_empty() {
                         self.echo(first, context.counters)?;
                     }
