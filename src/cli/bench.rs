@@ -36,9 +36,9 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   another binary; forwards=N and servers=N (thalweg, nginx, haproxy) give it a large
   configuration, compared with the same subject without; cmd:COMMAND has {listen} and {upstream} in it
 
-Shapes: bulk-up bulk-down bulk-both rr crr ping mix burst, each with :KEY=VALUE
+Shapes: bulk-up bulk-down bulk-both rr crr crr-nagle ping mix burst, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
-  ping is rr with one flow. With a rate, latency counts from when a request was due.
+  ping is rr with one flow. In crr-nagle the origin answers in two writes, with Nagle on. With a rate, latency counts from when a request was due.
   mix is rr beside bulk flows, compared with the same rr alone in each round.
   burst: bulk=16 flows with size=6MB each and flows=8 with one byte become ready while the
   subject stands still; the share of the bulk that moves before the bytes is measured.

@@ -103,6 +103,8 @@ pub(super) struct Connection {
     peer_ended: bool,
     manner: Manner,
     from_file: bool,
+    /// An echo is written in two pieces.
+    halves: bool,
 }
 
 impl Connection {
@@ -131,6 +133,7 @@ impl Connection {
             peer_ended: false,
             manner: Manner::Ordinary,
             from_file: false,
+            halves: false,
         }
     }
 
@@ -321,7 +324,12 @@ impl Connection {
                         .counters
                         .received
                         .fetch_add(input.len() as u64, Relaxed);
-                    self.echo(input, context.counters)?;
+                    let half = if self.halves { input.len() / 2 } else { 0 };
+                    let (first, second) = input.split_at(half);
+                    if !first.is_empty() {
+                        self.echo(first, context.counters)?;
+                    }
+                    self.echo(second, context.counters)?;
                     input.len()
                 }
                 Mode::Sink { received, check } => {
@@ -417,6 +425,12 @@ impl Connection {
         self.mode = match action {
             Action::Echo(manner) => {
                 self.manner = manner;
+                Mode::Echo
+            }
+            Action::EchoHalves => {
+                // Best effort: without Nagle there are two writes still.
+                let _ = self.stream.set_nodelay(false);
+                self.halves = true;
                 Mode::Echo
             }
             Action::Mark => {

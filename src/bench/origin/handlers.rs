@@ -17,6 +17,8 @@ pub use super::conversation::{Conversation, Next, Turn};
 pub enum Action {
     /// Sends every byte back until the client ends.
     Echo(Manner),
+    /// Likewise, with Nagle's algorithm on, and what each read brought in two writes.
+    EchoHalves,
     /// Answers each byte with a line: the payload bytes that have come to this origin
     /// by then, over all connections. Promptly.
     Mark,
@@ -164,6 +166,9 @@ fn echo(rest: &str) -> Result<Action, String> {
     if rest == "prompt" {
         return Ok(Action::Echo(Manner::Prompt));
     }
+    if rest == "halves" {
+        return Ok(Action::EchoHalves);
+    }
     nothing(rest).map(|()| Action::Echo(Manner::Ordinary))
 }
 
@@ -251,6 +256,8 @@ mod tests {
     fn the_table_names_what_it_knows() {
         let handlers = Handlers::default();
         assert!(matches!(handlers.action("ECHO"), Ok(Action::Echo(_))));
+        let halves = handlers.action("ECHO halves");
+        assert!(matches!(halves, Ok(Action::EchoHalves)));
         assert!(matches!(
             handlers.action("SOURCE 100 7\r"),
             Ok(Action::Source {

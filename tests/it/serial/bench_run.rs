@@ -160,7 +160,7 @@ fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
     let _alone = alone();
     let scratch = Scratch::new("shapes");
     let shapes = "bulk-both:flows=2,rr:rate=40:flows=4,crr:flows=4,mix:flows=4,rr:size=200KiB:flows=2,\
-         mix:bulk=4:direction=up:flows=2,burst:bulk=2:size=200kB:flows=2";
+         mix:bulk=4:direction=up:flows=2,burst:bulk=2:size=200kB:flows=2,crr-nagle:flows=4";
     let mut layouts = vec!["one-core"];
     if thalweg::net::limits::allowed_cpus().len() > 1 {
         layouts.push("own-core");
