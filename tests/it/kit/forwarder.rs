@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use super::log::{Counters, Lines, Record};
 use super::process::{Descriptors, Memory, Process};
+use super::directory::Directory;
 use super::{Case, MIB, PATIENCE, Peer, poll};
 
 /// Pipes that a reactor may keep for later.
@@ -45,6 +46,7 @@ pub(crate) struct Setup {
     reactors: u16,
     binary: PathBuf,
     stdout: Option<Arc<File>>,
+    runtime_directory: PathBuf,
 }
 
 impl Setup {
@@ -63,6 +65,9 @@ impl Setup {
             reactors: 1,
             binary: env!("CARGO_BIN_EXE_thalweg").into(),
             stdout: None,
+            // Nowhere: what is not asked for an admin endpoint has none, and none that
+            // others would find.
+            runtime_directory: "/nonexistent/thalweg".into(),
         }
     }
 
@@ -122,6 +127,12 @@ impl Setup {
         self
     }
 
+    /// With an admin endpoint, at `admin.sock` in this directory.
+    pub(crate) fn admin(mut self, directory: &Directory) -> Self {
+        directory.path().clone_into(&mut self.runtime_directory);
+        self
+    }
+
     /// Another copy of the binary, for whoever may not reach the built one.
     pub(crate) fn binary(mut self, path: PathBuf) -> Self {
         self.binary = path;
@@ -143,6 +154,7 @@ impl Setup {
             .map(OsStr::new)
             .chain([self.binary.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(self.binary.as_os_str()));
+        command.env("RUNTIME_DIRECTORY", &self.runtime_directory);
         command.args(words).arg("run");
         for (listen, servers) in &self.pairs {
             command.args(["-l", listen, "-r", servers]);
@@ -259,8 +271,9 @@ impl Forwarder {
         let settled = poll(PATIENCE, || {
             let descriptors = process.descriptors();
             let reactors = descriptors.eventfds.max(descriptors.rings);
-            // One that waits for a processor still has something to open.
-            let threads = process.asleep("reactor-");
+            // A ring or an eventfd may be another's: of the question whether rings are
+            // permitted, of the thread that resolves names.
+            let threads = process.waiting_for_events("reactor-");
             let same = descriptors == self.idle.descriptors;
             still = if same { still + 1 } else { 0 };
             self.idle.descriptors = descriptors;
