@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::guard::Token;
+use super::guard::{Kind, Token};
 use super::reserve::RESERVED;
 use crate::config::{AdminListen, Config};
 use crate::net::address::{Address, Endpoint, UnixName};
@@ -62,17 +62,6 @@ pub enum BindProblem {
     /// The runtime cannot be had.
     #[error("cannot start the admin endpoint: {0}")]
     Runtime(#[source] io::Error),
-}
-
-/// Who may do what at a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Everything: who may connect is the file system's matter.
-    Unix,
-    /// Everything, with a token.
-    Tcp,
-    /// /metrics and the like.
-    Metrics,
 }
 
 /// Everything that can fail, done.

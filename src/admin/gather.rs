@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::subject::Subject;
+use super::subject::{Phase, Subject};
 use crate::observe::counters::Snapshot;
 use crate::reactor::inspect::Inspect;
 
@@ -28,6 +28,28 @@ pub(super) async fn ask<R: Send + 'static>(
         return None;
     }
     timeout(PATIENCE, answer).await.ok()?.ok()
+}
+
+/// Whether every reactor turns; those that do not. One that has ended because all of it is
+/// ending is no fault.
+pub(super) async fn stuck(subject: &dyn Subject) -> Vec<u16> {
+    let mut stuck = Vec::new();
+    for reactor in reactors(subject) {
+        let (reply, answer) = oneshot::channel();
+        let visit = Box::new(move |_: &mut dyn Inspect| {
+            let _ = reply.send(());
+        });
+        let turns = if subject.visit(reactor, visit) {
+            matches!(timeout(PATIENCE, answer).await, Ok(Ok(())))
+        } else {
+            false
+        };
+        // It may have ended with the visitor before its door.
+        if !turns && subject.phase() == Phase::Serving {
+            stuck.push(reactor);
+        }
+    }
+    stuck
 }
 
 /// The numbers of all reactors.

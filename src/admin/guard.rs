@@ -11,8 +11,18 @@ use std::net::IpAddr;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
-use super::bind::Kind;
 use super::problem::Problem;
+
+/// Who may do what at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Everything: who may connect is the file system's matter.
+    Unix,
+    /// Everything, with a token.
+    Tcp,
+    /// /metrics and the like.
+    Metrics,
+}
 
 /// What a request over TCP must bear.
 #[derive(Clone)]
@@ -60,11 +70,6 @@ impl Guard {
     /// Why a request is turned down, if it is.
     pub(super) fn check(&self, kind: Kind, request: &Parts) -> Result<(), Problem> {
         let headers = &request.headers;
-        if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
-            return Err(Problem::bad_request(
-                "there is more than one Content-Length",
-            ));
-        }
         let host = self.host(headers)?;
         if let Some(origin) = headers.get(header::ORIGIN) {
             let ours = origin.to_str().ok().and_then(|it| it.split_once("://"));

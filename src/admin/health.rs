@@ -5,21 +5,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::gather;
-use super::serve::Shared;
+use super::shared::Shared;
 use super::subject::{Phase, Subject};
 
 /// Whether every reactor turns.
 pub(super) async fn healthz(State(shared): State<Shared>) -> Response {
-    let mut faults = Vec::new();
-    for reactor in gather::reactors(&*shared.subject) {
-        if gather::ask(&*shared.subject, reactor, |_| ())
-            .await
-            .is_none()
-        {
-            faults.push(format!("reactor {reactor} does not turn"));
-        }
-    }
-    answer(&faults)
+    answer(&stuck(&*shared.subject).await)
 }
 
 /// Whether clients would be served.
@@ -41,17 +32,20 @@ fn answer(faults: &[String]) -> Response {
     (status, plain, text).into_response()
 }
 
+async fn stuck(subject: &dyn Subject) -> Vec<String> {
+    let stuck = gather::stuck(subject).await.into_iter();
+    stuck
+        .map(|reactor| format!("reactor {reactor} does not turn"))
+        .collect()
+}
+
 /// Why clients would not be served, a line for each reason.
 pub(super) async fn unready(subject: &dyn Subject) -> Vec<String> {
     let mut faults = Vec::new();
     if subject.phase() == Phase::Draining {
         faults.push("it is ending: draining".to_owned());
     }
-    for reactor in gather::reactors(subject) {
-        if gather::ask(subject, reactor, |_| ()).await.is_none() {
-            faults.push(format!("reactor {reactor} does not turn"));
-        }
-    }
+    faults.extend(stuck(subject).await);
     for forward in subject.forwards().iter().filter(|it| it.draining) {
         faults.push(format!("forward {}: draining", forward.forward.name));
     }

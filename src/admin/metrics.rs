@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::gather;
 use super::process::{self, ThreadStat};
-use super::serve::Shared;
+use super::shared::Shared;
 use super::subject::{PoolSeen, Subject};
 use crate::engine::choice;
 use crate::net::address::Endpoint;

@@ -24,6 +24,7 @@ mod problem;
 mod process;
 mod reserve;
 mod serve;
+mod shared;
 mod subject;
 
 pub use bind::{BindProblem, Bound, DESCRIPTORS};

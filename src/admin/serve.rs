@@ -20,11 +20,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tower_service::Service as _;
 
-use super::bind::{BindProblem, Bound, CONNECTIONS_MAX, Kind};
-use super::guard::Guard;
+use super::bind::{BindProblem, Bound, CONNECTIONS_MAX};
+use super::guard::{Guard, Kind};
 use super::patience::{Line, Patient};
 use super::problem::Problem;
 use super::reserve::Reserve;
+use super::shared::Shared;
 use super::subject::Subject;
 use super::{health, metrics};
 use crate::net::address::Endpoint;
@@ -43,12 +44,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
 /// How long what is being answered may take once the endpoint is closed.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
-
-/// What all who answer share.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub(super) subject: Arc<dyn Subject>,
-}
 
 /// The endpoint at work. It ends when this is dropped.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ pub(super) struct Steering {
     log: Log,
     gate: Arc<Gate>,
     upstreams: Arc<Upstreams>,
-    current: ArcSwap<Current>,
+    current: ArcSwap<InForce>,
     reactors: Mutex<Vec<(ReactorSeen, Wire)>>,
     /// Forwards that an operator drains.
     drained: Mutex<HashSet<ForwardId>>,
@@ -40,7 +40,7 @@ pub(super) struct Steering {
 }
 
 /// What is in force.
-struct Current {
+struct InForce {
     configured: Configured,
     forwards: Vec<Arc<Forward>>,
 }
@@ -52,7 +52,7 @@ impl Steering {
         (gate, upstreams): (Arc<Gate>, Arc<Upstreams>),
         log: Log,
     ) -> Self {
-        let current = Current {
+        let current = InForce {
             configured: configured(config, 1),
             forwards,
         };

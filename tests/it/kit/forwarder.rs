@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::directory::Directory;
 use super::log::{Counters, Lines, Record};
 use super::process::{Descriptors, Memory, Process};
-use super::directory::Directory;
 use super::{Case, MIB, PATIENCE, Peer, poll};
 
 /// Pipes that a reactor may keep for later.
