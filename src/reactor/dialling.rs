@@ -79,6 +79,34 @@ impl Dialler {
         self.warm_up(pool);
     }
 
+    /// A pool that is new, or another one in its place: its line and its spares stay.
+    pub(super) fn change_pool<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        id: PoolId,
+        setup: UpstreamSetup,
+    ) {
+        let gone = match self.pools.get_mut(id) {
+            Some(pool) => pool.change(setup),
+            None => {
+                self.pools.insert(id, setup, ctx.reactor);
+                Vec::new()
+            }
+        };
+        for spare in gone {
+            Self::close_ahead(ctx, spare);
+        }
+        self.queue_due = Time::ZERO;
+        self.warm_up(id);
+    }
+
+    /// No forward and no session has any use for a pool any more.
+    pub(super) fn forget_pool<E: Engine>(&mut self, ctx: &mut Ctx<E>, id: PoolId) {
+        for spare in self.pools.remove(id) {
+            Self::close_ahead(ctx, spare);
+        }
+    }
+
     /// Carries out `Action::Dial`.
     pub(super) fn dial<E: Engine>(
         &mut self,
@@ -350,11 +378,12 @@ impl Dialler {
         let change = server.standing.failed(admission, ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
+            let terms = server.terms();
             ctx.log.notice(Notice::ServerMarked {
                 server: server.name(),
                 cause,
-                fail_timeout: settings.fail_timeout,
-                max_fails: settings.max_fails,
+                fail_timeout: terms.fail_timeout,
+                max_fails: terms.max_fails,
             });
         } else {
             let subject = Subject::Server(settings.id);
