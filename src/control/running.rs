@@ -103,7 +103,7 @@ impl Running {
                     break End::Drain;
                 }
                 other => {
-                    if let Some(end) = self.heed(other) {
+                    if let Some(end) = self.heed(&other) {
                         break end;
                     }
                 }
@@ -120,7 +120,7 @@ impl Running {
     }
 
     /// What is heeded at work and while it drains alike; whether that is to be the end.
-    fn heed(&self, told: Told) -> Option<End> {
+    fn heed(&self, told: &Told) -> Option<End> {
         match told {
             // The first one; a second one cuts.
             Told::Signal(Signal::Stop | Signal::Drain) => return Some(End::Drain),
@@ -167,11 +167,8 @@ impl Running {
                 Some(Told::Ended(reactor)) => self.note_the_end(reactor),
                 Some(Told::Signal(Signal::Stop)) => break,
                 Some(Told::Signal(Signal::Drain)) => {}
-                Some(told) => {
-                    if self.heed(told) == Some(End::Cut) {
-                        break;
-                    }
-                }
+                Some(told) if self.heed(&told) == Some(End::Cut) => break,
+                Some(_) => {}
                 None if deadlines.next().is_none() => break,
                 None => {}
             }

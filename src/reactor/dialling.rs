@@ -86,15 +86,12 @@ impl Dialler {
         id: PoolId,
         setup: UpstreamSetup,
     ) {
-        let gone = match self.pools.get_mut(id) {
-            Some(pool) => pool.change(setup),
-            None => {
-                self.pools.insert(id, setup, ctx.reactor);
-                Vec::new()
+        if let Some(pool) = self.pools.get_mut(id) {
+            for spare in pool.change(setup) {
+                Self::close_ahead(ctx, spare);
             }
-        };
-        for spare in gone {
-            Self::close_ahead(ctx, spare);
+        } else {
+            self.pools.insert(id, setup, ctx.reactor);
         }
         self.queue_due = Time::ZERO;
         self.warm_up(id);

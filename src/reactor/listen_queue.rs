@@ -193,8 +193,8 @@ impl ListenQueue {
         for key in self.all() {
             let socket = find(&mut self.sockets, key);
             let leaves =
-                |it: &&mut Socket| it.leaving.is_some() && forwards.contains(&it.at.forward.id);
-            if socket.filter(leaves).is_some() {
+                |it: &mut Socket| it.leaving.is_some() && forwards.contains(&it.at.forward.id);
+            if socket.is_some_and(leaves) {
                 self.close(key, ctx);
             }
         }
