@@ -383,7 +383,10 @@ fn what_is_given_up_keeps_nothing_and_says_so_once() {
     let mut notes = Vec::new();
     conversation.give_up(Stop::Memory, &mut notes);
     conversation.give_up(Stop::Memory, &mut notes);
-    assert_eq!(notes, [Note::Stopped(Stop::Memory), Note::Stopped(Stop::Memory)]);
+    assert_eq!(
+        notes,
+        [Note::Stopped(Stop::Memory), Note::Stopped(Stop::Memory)]
+    );
     assert_eq!(conversation.kept(), size_of::<Conversation>());
     let notes = told(&mut conversation, Down, b"00 OK", 99);
     assert_eq!(notes, [Note::Unfollowed { bytes: 5 }]);
