@@ -235,7 +235,7 @@ impl Conversation {
             Mode::Resniff(first) => (first, true),
             _ => return,
         };
-        let Some(mode) = self.recognise(direction, first, again) else {
+        let Some(mode) = Self::recognise(direction, first, again) else {
             return;
         };
         let first = first.clone();
@@ -247,7 +247,7 @@ impl Conversation {
     }
 
     /// `None`: more bytes are needed.
-    fn recognise(&self, direction: Direction, first: &[u8], again: bool) -> Option<Mode> {
+    fn recognise(direction: Direction, first: &[u8], again: bool) -> Option<Mode> {
         if tls::begins(first)? {
             let client = direction == Direction::Up;
             return Some(Mode::Tls(Box::new(Records::new(client))));

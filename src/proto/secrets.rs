@@ -98,15 +98,12 @@ pub fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
             [high, low, ..] if *first == b'%' => digit(*high).zip(digit(*low)),
             _ => None,
         };
-        match pair {
-            Some((high, low)) => {
-                decoded.push(high << 4 | low);
-                rest = &others[2..];
-            }
-            None => {
-                decoded.push(*first);
-                rest = others;
-            }
+        if let Some((high, low)) = pair {
+            decoded.push(high << 4 | low);
+            rest = &others[2..];
+        } else {
+            decoded.push(*first);
+            rest = others;
         }
     }
     decoded
@@ -161,7 +158,8 @@ impl Url {
             State::User(user) => match byte {
                 b'@' => {
                     self.state = State::Plain(0);
-                    HIDDEN.iter().chain(b"@").for_each(|byte| show(*byte));
+                    hide(show);
+                    show(byte);
                 }
                 _ if ends_url || byte == b'/' || user.len() == USER_MAX => {
                     self.replay(secrets, show);
@@ -186,7 +184,7 @@ impl Url {
                 self.state = State::Plain(0);
                 show(byte);
                 if secret {
-                    HIDDEN.iter().for_each(|byte| show(*byte));
+                    hide(show);
                     self.state = State::Value;
                 }
             }
@@ -239,8 +237,14 @@ impl Url {
     pub fn cut(&mut self, show: &mut dyn FnMut(u8)) {
         if matches!(&self.state, State::User(user) if !user.is_empty()) {
             self.state = State::Cut;
-            HIDDEN.iter().for_each(|byte| show(*byte));
+            hide(show);
         }
+    }
+}
+
+fn hide(show: &mut dyn FnMut(u8)) {
+    for byte in HIDDEN {
+        show(*byte);
     }
 }
 
@@ -256,7 +260,9 @@ pub fn show_request(secrets: &Secrets, line: &[u8], cut: bool, show: &mut dyn Fn
     let method = b"CONNECT ";
     let rest = match line.split_at_checked(method.len()) {
         Some((first, rest)) if first.eq_ignore_ascii_case(method) => {
-            first.iter().for_each(|byte| show(*byte));
+            for byte in first {
+                show(*byte);
+            }
             url.expect_user();
             rest
         }

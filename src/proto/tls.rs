@@ -139,10 +139,21 @@ pub struct Records {
     /// Bytes of the record that are still to come, and whether they are a handshake.
     left: u16,
     handshake: bool,
-    /// The first byte of an alert that is not encrypted: those have two.
-    alert: Option<Option<u8>>,
+    /// Of an alert that is not encrypted: those have two bytes.
+    alert: Alert,
     /// The ClientHello so far; `None`: it is over, or there is none.
     hello: Option<Vec<u8>>,
+}
+
+/// What is known of an alert under way.
+#[derive(Debug, Clone, Copy)]
+enum Alert {
+    /// There is none.
+    No,
+    /// Both bytes are still to come.
+    Begins,
+    /// Its level.
+    Level(u8),
 }
 
 impl Records {
@@ -152,7 +163,7 @@ impl Records {
             header: Vec::new(),
             left: 0,
             handshake: false,
-            alert: None,
+            alert: Alert::No,
             hello: client.then(Vec::new),
         }
     }
@@ -185,7 +196,11 @@ impl Records {
                 length,
             });
             self.handshake = kind == HANDSHAKE;
-            self.alert = (kind == ALERT && length == 2).then_some(None);
+            self.alert = if kind == ALERT && length == 2 {
+                Alert::Begins
+            } else {
+                Alert::No
+            };
             self.left = length;
         }
         None
@@ -197,7 +212,7 @@ impl Records {
         if within {
             self.left -= n as u16;
             self.hello = None;
-            self.alert = None;
+            self.alert = Alert::No;
         }
         within
     }
@@ -208,14 +223,16 @@ impl Records {
     }
 
     fn content(&mut self, bytes: &[u8], notes: &mut Teller<'_>) {
-        if let Some(first) = &mut self.alert {
-            for byte in bytes {
-                if let Some(level) = first.replace(*byte) {
+        for byte in bytes {
+            self.alert = match self.alert {
+                Alert::No => break,
+                Alert::Begins => Alert::Level(*byte),
+                Alert::Level(level) => {
                     let description = *byte;
                     notes.tell(Note::Alert { level, description });
+                    Alert::No
                 }
-            }
-            return;
+            };
         }
         let Some(hello) = &mut self.hello else { return };
         if !self.handshake {

@@ -124,15 +124,14 @@ impl Target {
     }
 
     fn secrets_of(&mut self, tap: &Arc<Tap>) -> Arc<Secrets> {
-        let known = self.secrets.as_ref();
-        match known.filter(|(known, _)| Arc::ptr_eq(known, tap)) {
-            Some((_, secrets)) => secrets.clone(),
-            None => {
-                let secrets = Arc::new(Secrets::new(&tap.mask));
-                self.secrets = Some((tap.clone(), secrets.clone()));
-                secrets
-            }
+        if let Some((known, secrets)) = &self.secrets
+            && Arc::ptr_eq(known, tap)
+        {
+            return secrets.clone();
         }
+        let secrets = Arc::new(Secrets::new(&tap.mask));
+        self.secrets = Some((tap.clone(), secrets.clone()));
+        secrets
     }
 
     fn chunk(&mut self, number: SessionNumber, chunk: &Chunk, sink: &mut Sink) {

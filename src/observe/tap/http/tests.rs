@@ -144,13 +144,13 @@ fn a_message_of_grpc_is_decoded_and_forges_nothing() {
     assert!(text.contains(expected), "{text}");
 }
 
-/// The most that a decoder says of what it is fed: HTTP/2 whose every header refers to one
+/// The most that a decoder says of what it is given: HTTP/2 whose every header refers to one
 /// that is large, from one client.
 #[test]
 fn what_is_shown_is_a_small_multiple_of_what_was_fed_whatever_it_decompresses_to() {
     let (mut decoded, mut out) = (Decoded::default(), Vec::new());
     let secrets = Secrets::default();
-    let mut fed = 0;
+    let mut given = 0;
     let mut longest = 0;
     let mut feed = |bytes: &[u8]| {
         out.clear();
@@ -159,7 +159,7 @@ fn what_is_shown_is_a_small_multiple_of_what_was_fed_whatever_it_decompresses_to
             secrets: Some(&secrets),
         };
         decoded.chunk(&mut words, UP, bytes);
-        fed += bytes.len();
+        given += bytes.len();
         longest = longest.max(out.len());
         out.len()
     };
@@ -170,8 +170,8 @@ fn what_is_shown_is_a_small_multiple_of_what_was_fed_whatever_it_decompresses_to
     for stream in 0..843 {
         told += feed(&frame(1, 5, 2 * stream + 3, &[0xbe; 64]));
     }
-    assert!(fed > 60_000, "{fed}");
-    assert!(told < 24 * fed, "{told} of {fed}");
+    assert!(given > 60_000, "{given}");
+    assert!(told < 24 * given, "{told} of {given}");
     assert!(longest < 256 << 10, "{longest}");
     // It took them for headers, and says that there was more.
     let last = {
