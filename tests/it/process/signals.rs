@@ -148,7 +148,7 @@ fn b61_a_start_that_waits_is_ended_by_a_signal() {
             .unwrap();
         let process = Process(child.id());
         wait_until("it waits for a reader", PATIENCE, || {
-            process.asleep("start") == 1
+            process.threads().iter().any(|name| name == "start")
         });
         process.signal(Signal::SIGUSR2);
         process.signal(signal);

@@ -121,6 +121,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mask: Vec::new(),
         unmask: false,
     }
 }
