@@ -238,9 +238,8 @@ fn a_long_hosts_file_costs_little_memory() {
     };
     let names = Names::new();
     let alive = server(1, 0);
-    let long: String = (0..150_000)
-        .map(|n| format!("192.0.2.{} host{n}.of.a.long.list.test\n", n % 256))
-        .collect();
+    let line = |n| format!("192.0.2.{} host{n}.of.a.long.list.test\n", n % 256);
+    let long = (0..150_000).map(line).collect::<Vec<_>>().concat();
     let long = format!("{long}{} db.test\n", ip(&alive));
     let write = |text: &str| std::fs::write(names.directory.join("hosts"), text).unwrap();
     let name = format!("db.test:{}", alive.address().port());

@@ -181,7 +181,7 @@ async fn receive(
         if ready.is_error() {
             let error = socket.try_io(Interest::ERROR, || {
                 let none = io::Error::from(ErrorKind::WouldBlock);
-                Ok(socket.take_error()?.ok_or(none)?)
+                socket.take_error()?.ok_or(none)
             });
             match error {
                 Ok(error) => return Err(error),

@@ -12,15 +12,15 @@ pub(super) struct Stamp(Option<(i64, i64, u64, u64)>);
 
 impl Stamp {
     pub(super) fn of(path: &Path) -> Self {
-        Self(fs::metadata(path).ok().map(Self::parts))
+        Self(fs::metadata(path).ok().as_ref().map(Self::parts))
     }
 
     /// Of a file that is open, whatever stands at its path by now.
     pub(super) fn of_open(file: &File) -> Self {
-        Self(file.metadata().ok().map(Self::parts))
+        Self(file.metadata().ok().as_ref().map(Self::parts))
     }
 
-    fn parts(it: Metadata) -> (i64, i64, u64, u64) {
+    fn parts(it: &Metadata) -> (i64, i64, u64, u64) {
         (it.mtime(), it.mtime_nsec(), it.ino(), it.len())
     }
 }

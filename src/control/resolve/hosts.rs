@@ -222,7 +222,8 @@ mod tests {
         ) {
             let text: String = lines.iter()
                 .map(|(n, names)| format!("192.0.2.{n} {}\n", names.join(" ")))
-                .collect();
+                .collect::<Vec<_>>()
+                .concat();
             for name in ["a", "b", "ab", "cc"] {
                 let said = lines.iter().filter(|(_, names)| names.iter().any(|it| it.eq_ignore_ascii_case(name)));
                 let said: Vec<String> = said.map(|(n, _)| format!("192.0.2.{n}")).collect();

@@ -242,9 +242,10 @@ impl Keeper {
         let lives = round.ttl.map(|ttl| ttl.max(request.ttl_min));
         let retry = round.failure.is_some().then(|| {
             let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-            let longest = match self.told.is_empty() {
-                true => RETRY_WITHOUT_ADDRESS,
-                false => Duration::MAX,
+            let longest = if self.told.is_empty() {
+                RETRY_WITHOUT_ADDRESS
+            } else {
+                Duration::MAX
             };
             RETRY_FIRST.saturating_mul(doubled).min(longest)
         });

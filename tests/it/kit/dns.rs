@@ -326,7 +326,7 @@ impl State {
             name: name.clone(),
             kind,
             over_tcp,
-            payload: question.edns.as_ref().map(|it| it.max_payload()),
+            payload: question.edns.as_ref().map(Edns::max_payload),
         });
         let extensions = lock(&self.extensions).unwrap_or(Extensions::Known);
         let says = {
