@@ -120,6 +120,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mask: Vec::new(),
         unmask: false,
     }
 }
