@@ -21,6 +21,7 @@ use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::proto::host;
 use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{
     Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
@@ -227,7 +228,7 @@ fn server(
             id: ServerId::new(SERVERS.fetch_add(1, Ordering::Relaxed)),
             endpoint: endpoint.clone(),
             host: match &configured.address {
-                Address::Name { host, .. } => Some(host.clone()),
+                Address::Name { host, .. } => Some(host::without_dot(host).to_owned()),
                 _ => None,
             },
             pool: label.clone(),

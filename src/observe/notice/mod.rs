@@ -278,6 +278,16 @@ notices! {
     /// A name has more addresses than are used.
     NameCrowded "name_crowded" Warn [name: String] { addresses: usize, used: usize }
         "name {name}: it has {addresses} addresses; {used} of them are used";
+    /// A name server begins to answer late.
+    NameServerSlow "name_server_slow" Warn []
+        { name_server: String, took: Duration, allowed: Duration }
+        (|f| write!(
+            f,
+            "the name server {name_server} is slow: an answer took {:.1}s, and resolv.conf \
+             gives it {:.1}s",
+            took.as_secs_f32(),
+            allowed.as_secs_f32()
+        ));
     /// The files that say how names are resolved have changed.
     NameServersChanged "name_servers_changed" Info []
         { resolv_conf: PathBuf, hosts: PathBuf, name_servers: List }
