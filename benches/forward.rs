@@ -262,7 +262,7 @@ impl Forwarder {
             unreachable!("an inet listener has an inet address")
         };
         let listener = engine::Listener {
-            fd: socket.fd,
+            fd: Arc::new(socket.fd),
             options: Arc::new(options.plan(Leg::Client)),
             family: Family::V4,
         };
@@ -341,6 +341,7 @@ fn setup(
         gate: None,
         books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
+        generation: 0,
     };
     let plan = options.plan(Leg::Upstream);
     let listener = Listener {

@@ -13,6 +13,7 @@ use crate::admin;
 use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
+use crate::net::address::Endpoint;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -30,6 +31,7 @@ use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
+use super::awaited::Awaited;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
@@ -49,8 +51,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Unix listeners' paths go when this is dropped.
-    listeners: HashMap<ListenerId, Bound>,
+    /// With the names of their forwards. Unix listeners' paths go when this is dropped.
+    listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
     /// Totals go on from one configuration to the next.
     books: HashMap<ForwardId, Arc<ForwardBooks>>,
 }
@@ -60,6 +62,15 @@ impl Held {
         let books = self.books.entry(forward);
         let new = || Arc::new(ForwardBooks::new(reactors));
         books.or_insert_with(new).clone()
+    }
+
+    /// Where it listens, by forward.
+    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
+        let each = self.listeners.values().flat_map(|(forward, bound)| {
+            let locals = bound.locals().iter();
+            locals.map(|local| (forward.clone(), local.clone()))
+        });
+        each.collect()
     }
 }
 
@@ -95,6 +106,7 @@ impl Acquired {
         held: &mut Held,
         log: &Log,
         taps: &Taps,
+        awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
         let kind = choose_engine(config, log)?;
@@ -114,10 +126,12 @@ impl Acquired {
             .iter()
             .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
             .collect();
-        let shares = listen(plan, &forwards, held, count, log)?;
+        let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
+        awaited.is("waiting for the names of servers");
         let resolver = resolver(plan, &upstreams, log)?;
+        awaited.is("reading the files of users");
         let deciders = match &resolver {
             Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
             _ => None,
@@ -283,6 +297,7 @@ fn listen(
     held: &mut Held,
     reactors: usize,
     log: &Log,
+    awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
     // Held back until all could be bound.
@@ -295,6 +310,7 @@ fn listen(
             if held.listeners.contains_key(id) {
                 continue;
             }
+            awaited.is(format_args!("binding {address} of forward {}", config.name));
             let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -312,7 +328,7 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
-            opened.push((*id, bound));
+            opened.push((*id, (at.name.clone(), bound)));
         }
     }
     log.report(told);
@@ -335,7 +351,7 @@ impl Share {
                 address: socket.local,
             };
             let socket = engine::Listener {
-                fd: socket.fd,
+                fd: Arc::new(socket.fd),
                 family: socket.family,
                 options: options.clone(),
             };
@@ -431,6 +447,7 @@ fn forward_of(
         steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
         books,
+        generation: 0,
     }
 }
 
@@ -516,7 +533,7 @@ mod tests {
                 .iter()
                 .map(|it| Arc::new(forward_of(it, &config, Arc::new(ForwardBooks::new(1)))))
                 .collect();
-            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
             shares
                 .iter()
                 .map(|it| it.listeners.len())
@@ -546,7 +563,7 @@ mod tests {
             Arc::new(ForwardBooks::new(1)),
         ))];
         let mut held = Held::default();
-        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         assert!(held.listeners.is_empty());
     }

@@ -57,6 +57,8 @@ pub struct Forward {
     pub gate: Option<Arc<Gate>>,
     /// Where its sessions are counted; the same from one configuration to the next.
     pub books: Arc<ForwardBooks>,
+    /// Which configuration of this process it came with, from 0.
+    pub generation: u64,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

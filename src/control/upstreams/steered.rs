@@ -40,13 +40,18 @@ impl Upstreams {
             let pool = pool.label.to_string();
             return Err(Refused::LastServer { pool });
         }
+        let was = server.terms();
+        let mut terms = was;
         if let Some(max) = change.max_connections {
-            server.standing.set_max_connections(max, now);
+            terms.max_connections = max;
         }
-        let was = server.admin();
         if let Some(state) = change.state {
-            server.set_admin(state, now);
+            terms.admin = state;
             pool.reasons.insert(id, "an operator".into());
+        }
+        if terms != was {
+            server.set_terms(terms, now);
+            server.note_state(now);
         }
         if let Some(weight) = change.weight {
             pool.weigh(&server, weight);
@@ -54,7 +59,7 @@ impl Upstreams {
             self.tell(pool);
         }
         server.renew_version();
-        if change.state.is_some_and(|state| state != was) {
+        if terms.admin != was.admin {
             self.renew_checks(&pools);
         }
         Ok(())

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::balance::rivals::{self, Addresses};
 use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
 use crate::config::{AdminState, Resolve};
@@ -29,9 +31,16 @@ pub struct ServerSettings {
     pub host: Option<String>,
     /// Of its pool, or of the forward in which it is written.
     pub pool: Arc<str>,
+    /// What it begins with; see [`Server::terms`].
+    pub terms: ServerTerms,
+}
+
+/// What may change in the life of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTerms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
-    /// What the configuration wants of it.
+    /// What an operator wants of it.
     pub admin: AdminState,
     /// Failures within `fail_timeout` that mark it; 0: never.
     pub max_fails: u32,
@@ -39,12 +48,23 @@ pub struct ServerSettings {
     pub fail_timeout: Duration,
 }
 
+impl ServerTerms {
+    fn of_standing(&self) -> Terms {
+        Terms {
+            max_connections: self.max_connections,
+            active: self.admin == AdminState::Active,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+        }
+    }
+}
+
 /// A server. See the module's documentation.
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
-    /// What an operator wants of it.
-    wanted: Wanted,
+    terms: ArcSwap<ServerTerms>,
+    steered: Steered,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -55,13 +75,9 @@ impl Server {
     /// One that is up and has no session.
     pub fn new(settings: ServerSettings) -> Self {
         Self {
-            standing: Standing::new(&Terms {
-                max_connections: settings.max_connections,
-                active: settings.admin == AdminState::Active,
-                max_fails: settings.max_fails,
-                fail_timeout: settings.fail_timeout,
-            }),
-            wanted: Wanted::new(&settings),
+            standing: Standing::new(&settings.terms.of_standing()),
+            terms: ArcSwap::from_pointee(settings.terms),
+            steered: Steered::default(),
             settings,
             tally: Tally::default(),
         }
@@ -70,6 +86,17 @@ impl Server {
     /// What it was made from.
     pub const fn settings(&self) -> &ServerSettings {
         &self.settings
+    }
+
+    /// What is asked of it now.
+    pub fn terms(&self) -> ServerTerms {
+        **self.terms.load()
+    }
+
+    /// Other terms from now on; sessions stay, and so does what is known of it.
+    pub fn set_terms(&self, terms: ServerTerms, now: Time) {
+        self.terms.store(Arc::new(terms));
+        self.standing.set_terms(&terms.of_standing(), now);
     }
 
     /// Where it is.
@@ -90,53 +117,35 @@ impl Server {
         self.standing.active()
     }
 
-    /// What an operator wants of it: what the configuration says, until somebody says
-    /// otherwise.
-    pub fn admin(&self) -> AdminState {
-        match self.wanted.state.load(Ordering::Relaxed) {
-            DRAIN => AdminState::Drain,
-            MAINTENANCE => AdminState::Maintenance,
-            _ => AdminState::Active,
-        }
-    }
-
     /// How often an operator changed it: who changes it can say which of its states that
     /// is meant for.
     pub fn version(&self) -> u64 {
-        self.wanted.version.load(Ordering::Relaxed)
+        self.steered.version.load(Ordering::Relaxed)
     }
 
     /// It was changed.
     pub fn renew_version(&self) {
-        add(&self.wanted.version, 1);
-    }
-
-    /// An operator wants this of it, from the next pick of every reactor on.
-    pub fn set_admin(&self, state: AdminState, now: Time) {
-        self.wanted.state.store(number(state), Ordering::Relaxed);
-        let enabled = state == AdminState::Active;
-        self.standing.set_enabled(enabled, now);
-        self.note_state(now);
+        add(&self.steered.version, 1);
     }
 
     /// Since when it is in the state that it is in, as far as anybody looked; zero is
     /// since the start.
     pub fn state_since(&self) -> Time {
-        Time::from_micros(self.wanted.since.load(Ordering::Relaxed))
+        Time::from_micros(self.steered.since.load(Ordering::Relaxed))
     }
 
     /// Notes when its state changed. Called by whoever changes it and by whoever looks.
     pub fn note_state(&self, now: Time) {
         let state = self.state();
         let number = STATES.iter().position(|it| *it == state).unwrap_or(0) as u8;
-        if self.wanted.seen.swap(number, Ordering::Relaxed) != number {
-            self.wanted.since.store(now.as_micros(), Ordering::Relaxed);
+        if self.steered.seen.swap(number, Ordering::Relaxed) != number {
+            self.steered.since.store(now.as_micros(), Ordering::Relaxed);
         }
     }
 
     /// Its state in a word, for people and metrics.
     pub fn state(&self) -> &'static str {
-        match self.admin() {
+        match self.terms().admin {
             AdminState::Drain => "drain",
             AdminState::Maintenance => "maintenance",
             AdminState::Active if self.standing.is_checked_down() => "down",
@@ -149,37 +158,13 @@ impl Server {
 /// What [`Server::state`] may say.
 pub const STATES: [&str; 5] = ["up", "marked", "down", "drain", "maintenance"];
 
-const ACTIVE: u8 = 0;
-const DRAIN: u8 = 1;
-const MAINTENANCE: u8 = 2;
-
-const fn number(state: AdminState) -> u8 {
-    match state {
-        AdminState::Active => ACTIVE,
-        AdminState::Drain => DRAIN,
-        AdminState::Maintenance => MAINTENANCE,
-    }
-}
-
-/// What an operator changed.
-#[derive(Debug)]
-struct Wanted {
-    state: AtomicU8,
+/// What an operator did to it, and since when it is as it is.
+#[derive(Debug, Default)]
+struct Steered {
     version: AtomicU64,
     /// Its state when it was looked at last, as a place in [`STATES`], and since when.
     seen: AtomicU8,
     since: AtomicU64,
-}
-
-impl Wanted {
-    fn new(settings: &ServerSettings) -> Self {
-        Self {
-            state: AtomicU8::new(number(settings.admin)),
-            version: AtomicU64::new(0),
-            seen: AtomicU8::new(u8::MAX),
-            since: AtomicU64::new(0),
-        }
-    }
 }
 
 /// Kinds of failure that are told apart in a [`Tally`].

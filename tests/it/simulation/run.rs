@@ -77,6 +77,7 @@ pub(crate) fn reactor(
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
             steps: steps.into(),
             books: Arc::new(ForwardBooks::new(1)),
+            generation: 0,
         })
     };
     let forwards = [
@@ -122,6 +123,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mask: Vec::new(),
         unmask: false,
     }
 }
