@@ -119,7 +119,7 @@ fn token_file() -> Special<PathBuf> {
 fn hosts() -> Composite<Vec<String>> {
     Composite {
         read: |key, node, report| Some(read_hosts(key, node, report)),
-        write: |hosts| Some(list(hosts.iter().map(|host| quote(host)))),
+        write: |hosts| Some(list(hosts.iter().cloned())),
         words: "list of host names",
         schema: one_or_list(&text_schema()),
     }
