@@ -16,6 +16,7 @@ use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -48,6 +49,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 pub(super) struct Held {
     /// Unix listeners' paths go when this is dropped.
     listeners: HashMap<ListenerId, Bound>,
+    /// The same, as whoever dials knows them.
+    own: Arc<OwnListeners>,
 }
 
 /// Everything that it takes to carry out a plan.
@@ -103,7 +106,9 @@ impl Acquired {
         let upstreams = Arc::new(Upstreams::new(plan));
         let resolver = resolver(plan, &upstreams, log)?;
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
+            Some(resolver) if plan.has_requests() => {
+                Some(Deciders::new(plan, resolver.clone(), held.own.clone())?)
+            }
             _ => None,
         };
         let pools = upstreams.setups();
@@ -127,6 +132,7 @@ impl Acquired {
                     reactor: index as u16,
                     pools: pools.clone(),
                     gate: gate.clone(),
+                    own: held.own.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
@@ -235,6 +241,10 @@ fn listen(
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
+        let owner = Arc::new(Owner {
+            forward: config.name.as_str().into(),
+            pools: [forward.pool].into(),
+        });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
                 continue;
@@ -256,6 +266,7 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
+            bound.register(&held.own, &owner);
             opened.push((*id, bound));
         }
     }
