@@ -36,6 +36,12 @@ use super::upstreams::Upstreams;
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
 
+/// Descriptors that a reactor cannot do without.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Room for fewer sessions is worth a warning, whatever is configured.
+const SESSIONS_FEW: u32 = 100;
+
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
@@ -88,6 +94,7 @@ impl Acquired {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
+        check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
@@ -165,6 +172,27 @@ fn resolver(
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
     Ok(Some(Arc::new(resolver)))
+}
+
+/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
+/// EMFILE at one of ten thousand ports.
+fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
+    let listeners = plan
+        .forwards
+        .iter()
+        .map(|it| it.listeners.len())
+        .sum::<usize>();
+    let wanted = (listeners * reactors) as u64;
+    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
+    if wanted + own <= limit {
+        return Ok(());
+    }
+    Err(StartError::Descriptors {
+        listeners,
+        reactors,
+        needed: wanted + own,
+        limit,
+    })
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -378,14 +406,11 @@ fn step(connect: &HttpConnect) -> Step {
 fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, taken, spare);
+    let most = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(most, taken, spare);
     gate.review();
-    if config
-        .global
-        .max_connections
-        .is_some_and(|max| max > gate.max())
-    {
+    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
+    if wanted > gate.max() {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.notice(Notice::DescriptorsShort {
             wanted,

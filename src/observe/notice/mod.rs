@@ -137,7 +137,7 @@ notices! {
     /// At the start: the limit of descriptors is below what `max_connections` takes.
     DescriptorsShort "descriptors_short" Warn []
         { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
-        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+        "{wanted} sessions need {needed} descriptors, the hard limit is {limit}: \
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
