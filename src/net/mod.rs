@@ -13,3 +13,4 @@ pub mod options;
 pub mod pipe;
 mod sys;
 pub mod tcp_info;
+pub mod word;

@@ -20,6 +20,7 @@
 mod duplex;
 mod kit;
 
+mod acks;
 mod architecture;
 mod bench_origin;
 mod checks;

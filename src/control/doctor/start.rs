@@ -86,7 +86,7 @@ fn listeners(config: &Config) -> Vec<Trial> {
         count += 1;
         let found = rehearse(address, &forward.client);
         let trial = match found.map_err(|error| error.cause) {
-            Ok(locals) => rehearsed.add(forward, address, locals),
+            Ok(locals) => rehearsed.add(forward, address, &locals),
             Err(cause @ BindCause::PortTaken { port }) => {
                 let holders = holders.get_or_insert_with(Holders::read);
                 Some(taken(forward, address, &cause, port, holders))
@@ -183,7 +183,7 @@ impl Rehearsed {
     ) -> Option<Trial> {
         let interface = forward.client.interface.as_deref();
         let locals: Vec<Address> = match address {
-            Address::Name { .. } => locals.into_iter().filter_map(address_of).collect(),
+            Address::Name { .. } => locals.iter().filter_map(address_of).collect(),
             other => vec![other.clone()],
         };
         for local in locals {
@@ -201,9 +201,9 @@ impl Rehearsed {
     }
 }
 
-fn address_of(endpoint: Endpoint) -> Option<Address> {
+fn address_of(endpoint: &Endpoint) -> Option<Address> {
     match endpoint {
-        Endpoint::Inet(local) => Some(Address::Inet(local)),
+        Endpoint::Inet(local) => Some(Address::Inet(*local)),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     }
 }

@@ -591,7 +591,7 @@ impl Engine for Sim {
         Start::Done(())
     }
 
-    fn owe_no_ack(&mut self, _key: SessionKey) {}
+    fn acknowledge(&mut self, _key: SessionKey) {}
 
     fn count_refused(&mut self, _options: u32) {}
 

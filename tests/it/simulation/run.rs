@@ -57,7 +57,7 @@ pub(crate) fn reactor(
         queue: Duration::from_secs(3),
         opening: None,
         path,
-        fill_limit: 256 * 1024,
+        fill_limits: [256 * 1024; 2],
     };
     // Two forwards that share servers, and one whose clients say where to go; two
     // listeners are of the second.
@@ -120,6 +120,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mask: Vec::new(),
         unmask: false,
     }
 }
