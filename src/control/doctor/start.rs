@@ -175,12 +175,7 @@ struct Rehearsed {
 }
 
 impl Rehearsed {
-    fn add(
-        &mut self,
-        forward: &Forward,
-        address: &Address,
-        locals: Vec<Endpoint>,
-    ) -> Option<Trial> {
+    fn add(&mut self, forward: &Forward, address: &Address, locals: &[Endpoint]) -> Option<Trial> {
         let interface = forward.client.interface.as_deref();
         let locals: Vec<Address> = match address {
             Address::Name { .. } => locals.iter().filter_map(address_of).collect(),
