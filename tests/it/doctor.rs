@@ -134,14 +134,11 @@ fn both_say(arguments: &[String], name: &str, as_user: Option<&Nobody>) {
         let mut line = vec![which.to_owned()];
         line.extend(arguments.iter().cloned());
         line.extend(more.iter().map(|it| (*it).to_owned()));
-        let mut command = match as_user {
-            Some(user) => user.command(&line),
-            None => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
-                command.args(&line);
-                command
-            }
-        };
+        let mut command = as_user.map_or_else(
+            || Command::new(env!("CARGO_BIN_EXE_thalweg")),
+            Nobody::command,
+        );
+        command.args(&line);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -147,11 +147,11 @@ impl Nobody {
         setup.binary(self.binary.clone()).wrapped(&user)
     }
 
-    /// One command of its as such a user.
-    pub(crate) fn command(&self, arguments: &[String]) -> Command {
+    /// One command of its as such a user; its arguments are to follow.
+    pub(crate) fn command(&self) -> Command {
         let user = Self::becomes();
         let mut command = Command::new(&user[0]);
-        command.args(&user[1..]).arg(&self.binary).args(arguments);
+        command.args(&user[1..]).arg(&self.binary);
         command
     }
 
