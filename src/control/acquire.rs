@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
+use crate::net::address::Endpoint;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -28,6 +29,7 @@ use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
+use super::awaited::Awaited;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
@@ -52,8 +54,19 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Unix listeners' paths go when this is dropped.
-    listeners: HashMap<ListenerId, Bound>,
+    /// With the names of their forwards. Unix listeners' paths go when this is dropped.
+    listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
+}
+
+impl Held {
+    /// Where it listens, by forward.
+    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
+        let each = self.listeners.values().flat_map(|(forward, bound)| {
+            let locals = bound.locals().iter();
+            locals.map(|local| (forward.clone(), local.clone()))
+        });
+        each.collect()
+    }
 }
 
 /// Everything that it takes to carry out a plan.
@@ -85,6 +98,7 @@ impl Acquired {
         held: &mut Held,
         log: &Log,
         taps: &Taps,
+        awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
         let kind = choose_engine(config, log)?;
@@ -105,10 +119,12 @@ impl Acquired {
             .iter()
             .map(|forward| Arc::new(forward_of(forward, config)))
             .collect();
-        let shares = listen(plan, &forwards, held, count, log)?;
+        let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
+        awaited.is("waiting for the names of servers");
         let resolver = resolver(plan, &upstreams, log)?;
+        awaited.is("reading the files of users");
         let deciders = match &resolver {
             Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
             _ => None,
@@ -255,6 +271,7 @@ fn listen(
     held: &mut Held,
     reactors: usize,
     log: &Log,
+    awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
     // Held back until all could be bound.
@@ -267,6 +284,7 @@ fn listen(
             if held.listeners.contains_key(id) {
                 continue;
             }
+            awaited.is(format_args!("binding {address} of forward {}", config.name));
             let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -284,7 +302,7 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
-            opened.push((*id, bound));
+            opened.push((*id, (at.name.clone(), bound)));
         }
     }
     log.report(told);
@@ -307,7 +325,7 @@ impl Share {
                 address: socket.local,
             };
             let socket = engine::Listener {
-                fd: socket.fd,
+                fd: Arc::new(socket.fd),
                 family: socket.family,
                 options: options.clone(),
             };
@@ -398,6 +416,7 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         pool: plan.pool,
         steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        generation: 0,
     }
 }
 
@@ -480,7 +499,7 @@ mod tests {
                 .iter()
                 .map(|it| Arc::new(forward_of(it, &config)))
                 .collect();
-            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
             shares
                 .iter()
                 .map(|it| it.listeners.len())
@@ -506,7 +525,7 @@ mod tests {
         let plan = Plan::of(&config, &mut Identities::default());
         let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
         let mut held = Held::default();
-        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         assert!(held.listeners.is_empty());
     }

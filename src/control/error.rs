@@ -80,6 +80,14 @@ pub enum StartError {
     /// The engine asked for cannot be had.
     #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
     Engine(String),
+    /// The start does not come to an end.
+    #[error("the start has not come to an end after {patience:?}: {step}")]
+    Blocked {
+        /// What it was at.
+        step: String,
+        /// How long it had.
+        patience: std::time::Duration,
+    },
     /// A reactor ended by itself.
     #[error("a reactor stopped by itself; the log says why")]
     ReactorLost,

@@ -168,14 +168,14 @@ fn allowed(
 
 const fn cause_of(error: &LookupError) -> Cause {
     match error {
-        LookupError::TimedOut => Cause::NameTimeout,
+        LookupError::TimedOut(_) => Cause::NameTimeout,
         LookupError::Busy => Cause::Busy,
         LookupError::Stopped => Cause::Stopped,
         LookupError::NoSuchName
         | LookupError::NoRecord(_)
         | LookupError::Chain
         | LookupError::NotOffered
-        | LookupError::ServerFailure(_)
+        | LookupError::ServerFailure(..)
         | LookupError::Unreachable(_)
         | LookupError::Answer(_)
         | LookupError::NotAName(_) => Cause::NameFailed,
