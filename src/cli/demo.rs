@@ -164,7 +164,7 @@ fn phase(
         congestion: None,
         options: None,
         watch: None,
-        check_one_in: 1,
+        compare_one_in: Some(1),
         connect_timeout: Duration::from_secs(5),
         patience: load::PATIENCE,
     })?;

@@ -12,6 +12,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod doctor;
+mod failure;
 mod flags;
 pub mod man;
 pub mod origin;

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use super::context::Ctx;
 use super::destination::{Destination, Destinations};
 use crate::engine::{Engine, Peeked, SessionKey};
+use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
-use crate::observe::record::escaped;
 use crate::proto::opening::{Opening, Step};
 use crate::proto::prelude::{self, Facts};
 use crate::relay::Side;
@@ -115,6 +115,11 @@ impl Openings {
         }
     }
 
+    /// Who decides from now on; what was asked before is still answered.
+    pub(super) fn set_decider(&mut self, decider: Option<Box<dyn Decider>>) {
+        self.decider = decider;
+    }
+
     /// Carries out `Action::Read`. The event is for the session.
     pub(super) fn read<E: Engine>(
         &mut self,
@@ -146,7 +151,7 @@ impl Openings {
             }
         };
         let asked = opening.facts.asked.take();
-        opened.target = asked.map(|asked| escaped(&asked).into());
+        opened.target = asked.map(|asked| Word(&asked).to_string().into());
         Some(SessionEvent::Read(read))
     }
 
@@ -182,7 +187,9 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
-        opened.user = ruling.user.map(|user| escaped(user.as_bytes()).into());
+        opened.user = ruling
+            .user
+            .map(|user| Word(user.as_bytes()).to_string().into());
         let decided = match ruling.decision {
             Decision::Direct(destinations) => {
                 opened.under_way.as_mut()?.destinations = destinations;

@@ -316,7 +316,7 @@ impl Ground<'_> {
             congestion: contender.options.congestion.clone().filter(|_| direct),
             options: direct.then(|| contender.near.clone()),
             watch: Some(Arc::clone(&near)),
-            check_one_in: 0,
+            compare_one_in: None,
             patience: Duration::ZERO,
             connect_timeout: self
                 .deadline

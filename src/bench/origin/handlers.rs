@@ -27,6 +27,10 @@ pub enum Action {
     Sink {
         /// Position in the pattern of the first byte.
         seed: Option<u64>,
+        /// Of so many bytes one is compared, in stretches of
+        /// [`STRETCH`](crate::bench::sampling::STRETCH); the rest is not copied from the
+        /// kernel.
+        one_in: u64,
     },
     /// Swallows every byte until the client ends, without copying it from the kernel.
     Discard(Manner),
@@ -169,13 +173,22 @@ fn echo(rest: &str) -> Result<Action, String> {
 }
 
 fn sink(rest: &str) -> Result<Action, String> {
-    let seed = match rest {
+    match rest {
         "discard" => return Ok(Action::Discard(Manner::Ordinary)),
         "prompt" => return Ok(Action::Discard(Manner::Prompt)),
-        "" => None,
-        text => Some(number("seed", text)?),
-    };
-    Ok(Action::Sink { seed })
+        _ => {}
+    }
+    let mut words = rest.split_whitespace();
+    let seed = words.next().map(|text| number("seed", text)).transpose()?;
+    let one_in = words
+        .next()
+        .map(|text| number("one-in", text))
+        .transpose()?;
+    nothing(words.next().unwrap_or(""))?;
+    Ok(Action::Sink {
+        seed,
+        one_in: one_in.unwrap_or(1),
+    })
 }
 
 fn source(rest: &str) -> Result<Action, String> {
@@ -260,7 +273,21 @@ mod tests {
         let error = handlers.action("FROB 1").err().unwrap();
         assert!(error.text.contains("\"FROB\"") && error.text.contains("SINK"));
         assert!(!error.closes);
-        for line in ["SOURCE many", "ECHO please", "RECORD 0", "RECORD 99999999"] {
+        assert!(matches!(
+            handlers.action("SINK 7 32"),
+            Ok(Action::Sink {
+                seed: Some(7),
+                one_in: 32
+            })
+        ));
+        for line in [
+            "SOURCE many",
+            "SINK 7 few",
+            "SINK 7 8 9",
+            "ECHO please",
+            "RECORD 0",
+            "RECORD 99999999",
+        ] {
             assert!(
                 handlers
                     .action(line)

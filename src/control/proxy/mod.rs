@@ -17,6 +17,7 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Mode;
@@ -37,6 +38,11 @@ use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Verification, Verifier};
+
+/// Whether a file of users can be read and means something.
+pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
+    Users::read(path).map(drop)
+}
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
@@ -177,14 +183,14 @@ fn allowed(
 
 const fn cause_of(error: &LookupError) -> Cause {
     match error {
-        LookupError::TimedOut => Cause::NameTimeout,
+        LookupError::TimedOut(_) => Cause::NameTimeout,
         LookupError::Busy => Cause::Busy,
         LookupError::Stopped => Cause::Stopped,
         LookupError::NoSuchName
         | LookupError::NoRecord(_)
         | LookupError::Chain
         | LookupError::NotOffered
-        | LookupError::ServerFailure(_)
+        | LookupError::ServerFailure(..)
         | LookupError::Unreachable(_)
         | LookupError::Answer(_)
         | LookupError::NotAName(_) => Cause::NameFailed,

@@ -20,6 +20,7 @@ pub use shown::{List, ServerName, Shown};
 use crate::config::LogLevel;
 use crate::net::address::Endpoint;
 use crate::net::options::{Advice, Leg, Shortfall};
+use crate::net::word::Text;
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, ServerId};
@@ -137,11 +138,11 @@ notices! {
     /// At the start: the limit of descriptors is below what `max_connections` takes.
     DescriptorsShort "descriptors_short" Warn []
         { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
-        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+        "{wanted} sessions need {needed} descriptors, the hard limit is {limit}: \
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
-        "listening on {listener} forward={forward}";
+        (|f| write!(f, "listening on {listener} forward={}", Text(forward)));
     /// The kernel grants a forward, and `others` with the same options, less than they ask for.
     OptionShort "option_short" Warn [forward: Arc<str>]
         { others: usize, leg: Leg, shortfall: Shortfall }
@@ -159,8 +160,20 @@ notices! {
             crate::config::units::format_size(*bytes)
         ));
     /// The end has begun.
-    Draining "draining" Info [] { sessions: u64, timeout: Duration }
-        "draining: {sessions} sessions, up to {timeout:?}";
+    Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
+        (|f| match timeout {
+            Some(timeout) => write!(f, "draining: {sessions} sessions, up to {timeout:?}"),
+            None => write!(f, "draining: {sessions} sessions, for as long as they take"),
+        });
+    /// A signal came that means nothing here.
+    SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
+        "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";
+    /// The log goes on in the file that has its name now.
+    LogReopened "log_reopened" Info [] {}
+        "the log was opened anew";
+    /// That failed: it goes on where it was.
+    LogNotReopened "log_not_reopened" Warn [] { error: io::Error }
+        "the log cannot be opened anew, and goes on where it is: {error}";
     /// Entries of the log were lost.
     LogLost "log_lost" Warn [] { lost: u64, total: u64 }
         "the log lost {lost} entries ({total} in all)";
@@ -269,6 +282,16 @@ notices! {
     /// A name has more addresses than are used.
     NameCrowded "name_crowded" Warn [name: String] { addresses: usize, used: usize }
         "name {name}: it has {addresses} addresses; {used} of them are used";
+    /// A name server begins to answer late.
+    NameServerSlow "name_server_slow" Warn []
+        { name_server: String, took: Duration, allowed: Duration }
+        (|f| write!(
+            f,
+            "the name server {name_server} is slow: an answer took {:.1}s, and resolv.conf \
+             gives it {:.1}s",
+            took.as_secs_f32(),
+            allowed.as_secs_f32()
+        ));
     /// The files that say how names are resolved have changed.
     NameServersChanged "name_servers_changed" Info []
         { resolv_conf: PathBuf, hosts: PathBuf, name_servers: List }
@@ -304,7 +327,7 @@ notices! {
         });
     /// A server, and what came of dialling it.
     Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
-        (|f| write!(f, "server {} pool={}", server.endpoint, server.pool.escape_debug()));
+        (|f| write!(f, "server {} pool={}", server.endpoint, Text(&server.pool)));
 }
 
 /// A forward, and how many others are like it.
