@@ -18,6 +18,7 @@ use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
 use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
@@ -42,6 +43,12 @@ use super::upstreams::Upstreams;
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
 
+/// Descriptors that a reactor cannot do without.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Room for fewer sessions is worth a warning, whatever is configured.
+const SESSIONS_FEW: u32 = 100;
+
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
@@ -55,6 +62,8 @@ pub(super) struct Held {
     listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
     /// Totals go on from one configuration to the next.
     books: HashMap<ForwardId, Arc<ForwardBooks>>,
+    /// The same, as whoever dials knows them.
+    own: Arc<OwnListeners>,
 }
 
 impl Held {
@@ -117,6 +126,7 @@ impl Acquired {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
+        check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
@@ -133,7 +143,9 @@ impl Acquired {
         let resolver = resolver(plan, &upstreams, log)?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
+            Some(resolver) if plan.has_requests() => {
+                Some(Deciders::new(plan, resolver.clone(), held.own.clone())?)
+            }
             _ => None,
         };
         let pools = upstreams.setups();
@@ -172,6 +184,7 @@ impl Acquired {
                     reactor: index as u16,
                     pools: pools.clone(),
                     gate: gate.clone(),
+                    own: held.own.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
@@ -236,6 +249,27 @@ fn resolver(
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
     Ok(Some(Arc::new(resolver)))
+}
+
+/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
+/// EMFILE at one of ten thousand ports.
+fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
+    let listeners = plan
+        .forwards
+        .iter()
+        .map(|it| it.listeners.len())
+        .sum::<usize>();
+    let wanted = (listeners * reactors) as u64;
+    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
+    if wanted + own <= limit {
+        return Ok(());
+    }
+    Err(StartError::Descriptors {
+        listeners,
+        reactors,
+        needed: wanted + own,
+        limit,
+    })
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -306,6 +340,10 @@ fn listen(
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
+        let owner = Arc::new(Owner {
+            forward: config.name.as_str().into(),
+            pools: [forward.pool].into(),
+        });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
                 continue;
@@ -328,6 +366,7 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
+            bound.register(&held.own, &owner);
             opened.push((*id, (at.name.clone(), bound)));
         }
     }
@@ -464,14 +503,11 @@ fn step(connect: &HttpConnect) -> Step {
 fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, taken, spare);
+    let most = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(most, taken, spare);
     gate.review();
-    if config
-        .global
-        .max_connections
-        .is_some_and(|max| max > gate.max())
-    {
+    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
+    if wanted > gate.max() {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.notice(Notice::DescriptorsShort {
             wanted,

@@ -35,6 +35,21 @@ pub enum StartError {
         /// Which, why, and what to do.
         error: BindError,
     },
+    /// Listeners alone take more descriptors than there are.
+    #[error(
+        "{listeners} listeners on {reactors} reactors need {needed} descriptors, the hard limit is \
+         {limit}: raise it (LimitNOFILE=, `ulimit -Hn`), or give fewer --reactors"
+    )]
+    Descriptors {
+        /// Of each reactor.
+        listeners: usize,
+        /// How many there would be.
+        reactors: usize,
+        /// Without a session.
+        needed: u64,
+        /// `RLIMIT_NOFILE`, hard.
+        limit: u64,
+    },
     /// Names cannot be looked up.
     #[error("cannot start looking names up: {0}")]
     Resolver(#[source] io::Error),

@@ -26,6 +26,7 @@ mod ends;
 mod gate;
 pub mod inspect;
 mod listen_queue;
+mod loops;
 mod openings;
 mod outlets;
 mod queue;
@@ -140,7 +141,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),

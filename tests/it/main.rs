@@ -35,6 +35,7 @@ mod documents;
 mod endings;
 mod faults;
 mod http_connect;
+mod loops;
 mod names;
 mod networks;
 mod options;

@@ -144,7 +144,7 @@ notices! {
     /// At the start: the limit of descriptors is below what `max_connections` takes.
     DescriptorsShort "descriptors_short" Warn []
         { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
-        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+        "{wanted} sessions need {needed} descriptors, the hard limit is {limit}: \
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
@@ -219,6 +219,10 @@ notices! {
     /// A connect failed, or a server reset right after one.
     ConnectFailed "connect_failed" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "connecting to {server} failed: {}", cause.name()));
+    /// A connect would have come back to where it is made.
+    ForwardLoop "forward_loop" Warn [server: ServerName] { forward: Arc<str> }
+        "connecting to {server} would be a loop: forward {forward} listens there, and leads \
+         back; name another server";
     /// A connect failed for want of something here.
     ConnectShortage "connect_shortage" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "cannot connect to {} from here: {}", server.endpoint, cause.name()));
