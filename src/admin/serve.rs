@@ -110,10 +110,9 @@ async fn serve(bound: Bound, subject: Arc<dyn Subject>, stopped: oneshot::Receiv
             places: places[usize::from(kind == Kind::Metrics)].clone(),
             reserve: reserve.clone(),
         };
-        match Listener::new(fd, &at) {
-            Ok(listener) => drop(tokio::spawn(door.keep(listener))),
-            // It listens already: there is nothing about it that can fail.
-            Err(_) => continue,
+        // It listens already: there is nothing about it that can fail.
+        if let Ok(listener) = Listener::new(fd, &at) {
+            tokio::spawn(door.keep(listener));
         }
     }
     // An error is the end of whoever could have told it.

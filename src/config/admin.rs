@@ -58,7 +58,7 @@ fn admin_listen() -> Composite<AdminListen> {
     Composite {
         read: |key, node, report| match &node.value {
             Value::String(text) if text == "auto" => Some(AdminListen::Auto),
-            _ => addresses(key, node, report).map(AdminListen::At),
+            _ => Some(AdminListen::At(addresses(key, node, report))),
         },
         write: |listen| {
             Some(match listen {
@@ -73,7 +73,7 @@ fn admin_listen() -> Composite<AdminListen> {
 
 fn metrics_listen() -> Composite<Vec<Address>> {
     Composite {
-        read: addresses,
+        read: |key, node, report| Some(addresses(key, node, report)),
         write: |addresses| Some(written(addresses)),
         words: "`\"off\"`, addresses",
         schema: one_or_list(&text_schema()),
@@ -88,13 +88,12 @@ fn written(addresses: &[Address]) -> String {
 }
 
 /// `"off"`, or addresses; a range of ports is each of them.
-fn addresses(key: &str, node: &Node, report: &mut Report) -> Option<Vec<Address>> {
+fn addresses(key: &str, node: &Node, report: &mut Report) -> Vec<Address> {
     match &node.value {
-        Value::String(text) if text == "off" => Some(Vec::new()),
+        Value::String(text) if text == "off" => Vec::new(),
         _ => {
             let written = listeners(key, node, report);
-            let addresses = written.iter().flat_map(|it| it.range.expand());
-            Some(addresses.collect())
+            written.iter().flat_map(|it| it.range.expand()).collect()
         }
     }
 }
