@@ -1,6 +1,11 @@
 //! /metrics: its form, its series, its figures (140 to 142).
+#![allow(
+    clippy::float_cmp,
+    reason = "what is counted is whole, and exact as a float up to 2 to the power of 53"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -319,7 +324,7 @@ impl Prometheus {
     pub(super) fn query(&self, expression: &str) -> Option<f64> {
         let mut encoded = String::new();
         for byte in expression.bytes() {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _ = write!(encoded, "%{byte:02X}");
         }
         let stream = std::net::TcpStream::connect(&self.at).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

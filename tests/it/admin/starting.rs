@@ -37,9 +37,9 @@ fn b146_another_instance_has_a_socket_of_its_own() {
 #[test]
 fn b146_what_was_asked_for_and_cannot_be_had_is_an_error() {
     let (server, taken, directory) = (Listener::new(), Listener::new(), Directory::new());
-    let token = directory.join("token");
-    fs::write(&token, "0123456789abcdef0123\n").unwrap();
-    let mode = |mode| fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+    let secret = directory.join("token");
+    fs::write(&secret, "0123456789abcdef0123\n").unwrap();
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
     mode(0o600);
     let refused = |pairs: &[(&str, String)]| {
         let setup = Setup::new(server.address());
@@ -48,7 +48,7 @@ fn b146_what_was_asked_for_and_cannot_be_had_is_an_error() {
             .fold(setup, |setup, (key, value)| setup.set(key, value));
         setup.try_start().unwrap_err()
     };
-    let with_token = ("admin.token_file", token.display().to_string());
+    let with_token = ("admin.token_file", secret.display().to_string());
     let listen = |at: String| ("admin.listen", at);
     let in_use = taken.address().to_string();
     let error = refused(&[listen(in_use.clone()), with_token.clone()]);
