@@ -339,13 +339,14 @@ fn setup(
         pool,
         gate: None,
         steps: [].into(),
+        request: [].into(),
+        announced: false,
+        routing: None,
+        route: None,
     };
     let plan = options.plan(Leg::Upstream);
-    let listener = Listener {
-        id: ListenerId::new(0),
-        address: Endpoint::Inet(address),
-        forward: Arc::new(forward),
-    };
+    let address = Endpoint::Inet(address);
+    let listener = Listener::new(ListenerId::new(0), address, Arc::new(forward));
     let setup = Setup {
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
@@ -356,7 +357,7 @@ fn setup(
         taps: BTreeMap::new(),
         decider: None,
     };
-    (setup, Arc::new(listener))
+    (setup, listener)
 }
 
 criterion_group!(forward, bulk, request_response, connection);

@@ -23,10 +23,16 @@ pub struct SessionRecord {
     pub reactor: u16,
     /// Its number on that reactor, from 1.
     pub id: u64,
-    /// The client's address.
+    /// The client's address; behind a PROXY header, the one that it announced.
     pub client: Endpoint,
+    /// Who sent that header.
+    pub peer: Option<Endpoint>,
     /// The address of the listener.
     pub listener: Endpoint,
+    /// The route by which it went, or was turned away.
+    pub route: Option<Arc<str>>,
+    /// The server that TLS asked for (SNI), [`escaped`].
+    pub sni: Option<String>,
     /// Where the client's request wanted to go, [`escaped`].
     pub target: Option<String>,
     /// Who the client's credentials say it is, [`escaped`].
@@ -107,7 +113,13 @@ struct Json<'a> {
     reactor: u16,
     id: u64,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     listener: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,7 +198,10 @@ impl SessionRecord {
             reactor: self.reactor,
             id: self.id,
             client: self.client.to_string(),
+            peer: self.peer.as_ref().map(ToString::to_string),
             listener: self.listener.to_string(),
+            route: self.route.as_deref(),
+            sni: self.sni.as_deref(),
             target: self.target.as_deref(),
             user: self.user.as_deref(),
             status: self.status,

@@ -191,6 +191,7 @@ impl Prelude for Reader {
                 let target = target_of(&self.header);
                 facts.asked = (!target.is_empty()).then(|| target.to_vec());
                 self.refusal = Some(refusal);
+                facts.wrong = Some(refusal.why);
                 Read::Invalid(Cause::BadRequest)
             }
         };
@@ -202,16 +203,16 @@ impl Prelude for Reader {
         self.settings.header_max - self.header.len()
     }
 
-    fn answer(&self, refused: Option<Cause>) -> Answer {
+    fn answer(&self, refused: Option<Cause>) -> Option<Answer> {
         let (status, why) = match (self.refusal, refused) {
             (Some(refusal), _) => (refusal.status, refusal.why),
             (None, Some(cause)) => (answer::status_of(cause), answer::why(cause)),
             (None, None) => (Status::Established, ""),
         };
-        Answer {
+        Some(Answer {
             status: status.code(),
             bytes: answer(status, &self.settings.realm, why),
-        }
+        })
     }
 }
 

@@ -83,6 +83,16 @@ pub enum Cause {
     RequestTimeout,
     /// The request is malformed, too large, or none that is served here.
     BadRequest,
+    /// Its first bytes are malformed, or too many, and a route was to be found by them.
+    BadHello,
+    /// A route turns it away.
+    Rejected,
+    /// No PROXY header came, and one is required.
+    NoProxyHeader,
+    /// The PROXY header is malformed, or of a version that is not taken.
+    BadProxyHeader,
+    /// A PROXY header is required, and its sender is not trusted with one.
+    UntrustedProxy,
     /// The access list does not let it pass.
     Denied,
     /// Credentials are missing or wrong.
@@ -127,6 +137,11 @@ impl Cause {
             Self::NoRequest => "no_request",
             Self::RequestTimeout => "request_timeout",
             Self::BadRequest => "bad_request",
+            Self::BadHello => "bad_hello",
+            Self::Rejected => "rejected",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::BadProxyHeader => "bad_proxy_header",
+            Self::UntrustedProxy => "untrusted_proxy",
             Self::Denied => "denied",
             Self::Unauthorised => "unauthorised",
             Self::NameFailed => "name_failed",
@@ -152,7 +167,17 @@ impl Cause {
 
     /// Whether a request was turned down for what it is.
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::BadRequest | Self::Denied | Self::Unauthorised)
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::BadHello
+                | Self::Rejected
+                | Self::NoProxyHeader
+                | Self::BadProxyHeader
+                | Self::UntrustedProxy
+                | Self::Denied
+                | Self::Unauthorised
+        )
     }
 
     /// Whether a connection that failed so is over: the kernel answers every

@@ -39,8 +39,8 @@ use verifier::{Verification, Verifier};
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Deciders {
-    /// Of forwards whose clients make requests.
-    rules: HashMap<ForwardId, ForwardRules>,
+    /// Of forwards, and their routes, whose clients make requests.
+    rules: HashMap<(ForwardId, Option<u16>), ForwardRules>,
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
@@ -70,7 +70,7 @@ impl Deciders {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert(*id, rule);
+            rules.insert((*id, None), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
@@ -83,8 +83,8 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
-        let Some(rule) = self.rules.get(&forward) else {
+    fn ask(self: &Arc<Self>, question: Asked, at: (ForwardId, Option<u16>), facts: Facts) {
+        let Some(rule) = self.rules.get(&at) else {
             return question.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
@@ -215,12 +215,12 @@ impl ReactorDecider {
 }
 
 impl Decider for ReactorDecider {
-    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
+    fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
             key,
             user: None,
         };
-        self.deciders.ask(question, forward, facts);
+        self.deciders.ask(question, (forward, route), facts);
     }
 }

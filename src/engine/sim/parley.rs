@@ -32,6 +32,15 @@ impl Sim {
         }
     }
 
+    /// Whether the peer has ended or reset its side.
+    pub(super) fn ended(&self, key: SessionKey, side: Side) -> bool {
+        let conn = self.conns.get(key.slot);
+        conn.is_none_or(|conn| {
+            let peer = &conn.peers[side.index()];
+            peer.fin_sent || peer.has_reset
+        })
+    }
+
     pub(super) fn take_from(&mut self, key: SessionKey, side: Side, len: usize) {
         let len = len as u64;
         let Some(conn) = self.conn_mut(key) else {
