@@ -39,7 +39,7 @@ const RULES: Rules = Rules {
     queue: Duration::from_secs(5),
     opening: None,
     path: PathPolicy::Auto,
-    fill_limit: FILL,
+    fill_limits: [FILL; 2],
 };
 
 /// A short message crosses: asked, filled, drained, parked.

@@ -329,7 +329,7 @@ fn setup(
         queue: PATIENCE,
         opening: None,
         path,
-        fill_limit: SCRATCH,
+        fill_limits: [SCRATCH; 2],
     };
     let pool = PoolId::new(0);
     let forward = Forward {

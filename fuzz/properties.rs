@@ -16,16 +16,18 @@ use thalweg::config::{AccessRules, Config, ConfigErrors, FileText, Inputs, Overr
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
-use thalweg::observe::record::escaped;
+use thalweg::net::word::Word;
 use thalweg::policy::access::{Access, Rule};
 use thalweg::proto::connect::{self, Parse as Asked};
-use thalweg::proto::conversation::Conversation as Session;
+use thalweg::proto::conversation::{Conversation as Session, KEPT_MAX};
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
-use thalweg::proto::http2::{BLOCK_MAX, PREFACE};
+use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
 use thalweg::proto::prelude::{Facts, Prelude as _, Read};
 use thalweg::proto::proxy;
 use thalweg::proto::sniff::{Seen, Sniffer, Wanted};
+use thalweg::proto::steps::HeaderReader;
+use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
 use thalweg::proto::{Parse, tls};
 use thalweg::relay::Direction;
 
@@ -222,9 +224,10 @@ pub(crate) fn connect(data: &[u8]) {
     }
     assert!(connect::target_of(data).len() < MAX);
     assert!(
-        escaped(connect::target_of(data))
+        Word(connect::target_of(data))
+            .to_string()
             .bytes()
-            .all(|byte| byte.is_ascii_graphic())
+            .all(|byte| byte.is_ascii_graphic() && byte != b'=')
     );
     // Pieces change nothing: first more is needed, then it is what it is.
     let mut dripped = reader();
@@ -263,7 +266,7 @@ pub(crate) fn proxy_header(data: &[u8]) {
         let (same, _) = read.expect("whole");
         assert_eq!(same.version, header.version);
     }
-    let mut dripped = proxy::Reader::new(proxy::Settings { v1: true, v2: true });
+    let mut dripped = HeaderReader::new(proxy::Settings { v1: true, v2: true });
     let mut facts = Facts::default();
     for (at, byte) in data.iter().enumerate() {
         assert!(
@@ -395,16 +398,24 @@ fn talk(beginning: &[u8], data: &[u8]) {
     let mut conversation = Session::new();
     let mut notes = Vec::new();
     conversation.feed(Direction::Up, beginning, &mut notes);
+    let mut fed = beginning.len() as u64 + PIECE;
+    let mut told: u64 = notes.iter().map(weight).sum();
     for (index, piece) in data.chunks(cut).enumerate() {
         for direction in Direction::BOTH {
             notes.clear();
             conversation.feed(direction, piece, &mut notes);
             is_counted(&notes, piece.len() as u64 + HEAD_MAX as u64 + 1);
+            fed += piece.len() as u64 + PIECE;
+            told += notes.iter().map(weight).sum::<u64>();
+            assert!(
+                told <= TOLD_MAX * fed + TOLD_FREE,
+                "{told} of {fed}: {notes:?}"
+            );
             if index == usize::from(*gap) {
                 conversation.skip(direction, u64::from(*gap), &mut notes);
             }
         }
-        assert!(conversation.kept() <= 2 * (HEAD_MAX + 2 * BLOCK_MAX) + 1024 * 256);
+        assert!(conversation.kept() <= KEPT_MAX);
     }
     for direction in Direction::BOTH {
         conversation.end(direction, &mut notes);

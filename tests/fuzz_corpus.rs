@@ -1,6 +1,8 @@
 //! The properties of the fuzz targets, on stable: every input of the committed
 //! corpus, inputs near them, and any bytes.
 
+#![allow(clippy::print_stdout, reason = "which input a test that fails had")]
+
 #[path = "../fuzz/properties.rs"]
 mod properties;
 

@@ -83,6 +83,14 @@ impl Random {
     pub const fn unit(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
+
+    /// Puts things into a random order, each order as likely (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for end in (1..things.len()).rev() {
+            let other = self.below(end as u64 + 1) as usize;
+            things.swap(end, other);
+        }
+    }
 }
 
 #[cfg(test)]

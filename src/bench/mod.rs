@@ -6,7 +6,8 @@
 //! | [`origin`] | the server behind a forwarder: echo, sink, source, records |
 //! | [`probe`] | a client of the origin which checks a path and its answers |
 //! | [`load`] | the load generator: bulk, request-response, connection rate |
-//! | [`stats`] | pure: bootstrap intervals of a ratio, verdicts |
+//! | [`sampling`] | pure: which bytes of a bulk flow are compared |
+//! | [`stats`] | pure: intervals of means and ratios, verdicts |
 //! | [`precedence`] | whose threads run before bulk |
 //! | [`watch`] | `TCP_INFO` of a running measurement's sockets |
 //! | [`process`] | CPU time, memory, descriptors and CPU set of a process tree |
@@ -33,6 +34,7 @@ pub mod probe;
 pub mod process;
 pub mod report;
 mod route;
+pub mod sampling;
 pub mod socket;
 pub mod stats;
 pub mod subjects;

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::bench::units;
 use crate::net::address::{Address, AddressError};
+use crate::net::limits::sysctl;
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::TcpInfo;
@@ -178,6 +179,30 @@ fn set_congestion(socket: &Socket, congestion: Option<&str>) -> io::Result<()> {
             format!("congestion control `{name}` is not available here: {error}"),
         )
     })
+}
+
+/// Whether this machine has a congestion control. One that only the administrator may choose
+/// counts: a route can name it.
+///
+/// # Errors
+/// That it has not, and which it has.
+pub fn check_congestion(name: &str) -> Result<(), String> {
+    let known = || sysctl("net.ipv4.tcp_available_congestion_control").unwrap_or_default();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)
+        .map_err(|error| format!("cannot make a socket: {error}"))?;
+    // The kernel would cut a longer name (TCP_CA_NAME_MAX), and may load a module for it.
+    if name.len() < 16 {
+        match socket.set_tcp_congestion(name.as_bytes()) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    Err(format!(
+        "this machine has no congestion control `{name}`; it has {} (net.ipv4.\
+         tcp_available_congestion_control; `modprobe tcp_{name}` may add it)",
+        known().split_whitespace().collect::<Vec<_>>().join(", "),
+    ))
 }
 
 /// The congestion control that a socket really has.

@@ -14,14 +14,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::failure::Failure;
 use super::output;
-use crate::bench::harness::{self, BenchOptions, Layout};
+use crate::bench::harness::{self, BenchOptions, Layout, LayoutResult};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Shape;
 use crate::bench::path::{Link, PathFacts, PathSpec};
 use crate::bench::report::{self, Report};
 use crate::bench::subjects::{self, Subject};
-use crate::bench::{machine, netns, stats};
+use crate::bench::{machine, netns, socket, stats};
 use crate::config::units::parse_duration;
 use crate::net::limits;
 use crate::observe::timestamp::timestamp;
@@ -35,9 +36,9 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   another binary; forwards=N and servers=N (thalweg, nginx, haproxy) give it a large
   configuration, compared with the same subject without; cmd:COMMAND has {listen} and {upstream} in it
 
-Shapes: bulk-up bulk-down bulk-both rr crr ping mix burst, each with :KEY=VALUE
+Shapes: bulk-up bulk-down bulk-both rr crr crr-nagle ping mix burst, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
-  ping is rr with one flow. With a rate, latency counts from when a request was due.
+  ping is rr with one flow. In crr-nagle the origin answers in two writes, with Nagle on. With a rate, latency counts from when a request was due.
   mix is rr beside bulk flows, compared with the same rr alone in each round.
   burst: bulk=16 flows with size=6MB each and flows=8 with one byte become ready while the
   subject stands still; the share of the bulk that moves before the bytes is measured.
@@ -49,7 +50,7 @@ Examples:
   thalweg bench --subjects thalweg,thalweg:tap --shapes bulk-up,bulk-down --against thalweg
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
   thalweg bench --subjects thalweg,nginx --layout own-core --shapes \\
-    mix:bulk=50:flows=200:direction=up --check-one-in 50
+    mix:bulk=50:flows=200:direction=up
   thalweg bench --subjects thalweg,thalweg:forwards=8000,nginx,nginx:forwards=8000 \\
     --shapes crr,rr --starts 5
   thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
@@ -57,8 +58,8 @@ Examples:
 
 /// Measure forwarders side by side: throughput, latency, CPU, memory
 ///
-/// Runs every subject in interleaved rounds (A B C A B C ...) with the same load, and
-/// compares them with bootstrap intervals over the rounds.
+/// Runs every subject in interleaved rounds (A B C, C B A, ...) with the same load, and
+/// compares them with intervals over the rounds. Ctrl-C reports the finished rounds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
@@ -103,8 +104,8 @@ pub struct Args {
     /// Idle sessions for the memory figure, 0 for none [default: 1000]
     #[arg(long, value_name = "COUNT")]
     idle_sessions: Option<usize>,
-    /// Of so many bulk flows, compare one byte by byte with what was sent
-    #[arg(long, value_name = "COUNT", default_value_t = 4,
+    /// Of so many MiB of a bulk flow, compare one with what was sent; 1 compares every byte
+    #[arg(long, value_name = "COUNT", default_value_t = 32,
           value_parser = clap::value_parser!(u16).range(1..))]
     check_one_in: u16,
     /// Measure in a network namespace of its own: auto, yes, or no
@@ -121,7 +122,7 @@ pub struct Args {
     /// Needs root.
     #[arg(long, value_name = "SPEC")]
     path: Option<PathSpec>,
-    /// Makes the intervals repeatable for the same samples
+    /// Decides in which order subjects are measured within the rounds
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// Print everything as JSON instead of the table
@@ -132,34 +133,38 @@ pub struct Args {
     report: Option<PathBuf>,
 }
 
-/// Exit code 1 when something could not be measured.
+/// Exit code 1 when something could not be measured or an interrupt ended it early, 2 when
+/// what was asked for cannot be meant.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "every subcommand has this signature"
 )]
 pub fn run(args: Args) -> ExitCode {
     match measure(&args) {
-        Ok((text, failures)) => {
+        Ok(Outcome { text, failures }) => {
             let printed = output::result(text.as_bytes());
             if failures.is_empty() {
                 return printed;
             }
             for failure in failures {
-                output::complain(&format!("not compared: {failure}"));
+                output::complain(&failure);
             }
             ExitCode::FAILURE
         }
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::FAILURE
-        }
+        Err(failure) => failure.report(),
     }
 }
 
 /// What to print, and what failed.
-fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
-    let subjects = chosen_subjects(args)?;
-    let baseline = baseline(args, &subjects)?;
+struct Outcome {
+    text: String,
+    failures: Vec<String>,
+}
+
+fn measure(args: &Args) -> Result<Outcome, Failure> {
+    let subjects = chosen_subjects(args).map_err(Failure::Usage)?;
+    let baseline = baseline(args, &subjects).map_err(Failure::Usage)?;
+    check(args, &subjects).map_err(Failure::Usage)?;
     if let Some(directory) = &args.report {
         // Before minutes of measuring, not after.
         fs::create_dir_all(directory)
@@ -190,9 +195,12 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
         when: timestamp(SystemTime::now()),
         machine: machine::facts(),
         method: method(&options, &place, started.elapsed()),
+        interrupted: interrupt
+            .is_raised()
+            .then(|| interrupted(&options, &results)),
         place,
         path,
-        layouts: report::layouts(&options, &results, &baseline, args.seed),
+        layouts: report::layouts(&options, &results, &baseline),
         baseline,
         confidence: stats::CONFIDENCE,
     };
@@ -202,8 +210,43 @@ fn measure(args: &Args) -> Result<(String, Vec<String>), String> {
     if let Some(directory) = &args.report {
         write_report(directory, &report, &table, &json)?;
     }
-    let text = if args.json { json + "\n" } else { table };
-    Ok((text, report.failures()))
+    let failures = report.failures().into_iter();
+    let failures = failures.map(|failure| format!("not compared: {failure}"));
+    Ok(Outcome {
+        failures: failures.chain(report.interrupted.clone()).collect(),
+        text: if args.json { json + "\n" } else { table },
+    })
+}
+
+/// What an interrupt left, in words.
+fn interrupted(options: &BenchOptions, results: &[LayoutResult]) -> String {
+    let each = options.layouts.iter().map(|layout| {
+        let result = results.iter().find(|it| it.layout == *layout);
+        let cells = result.into_iter().flat_map(|it| &it.cells);
+        let rounds = cells.map(|it| it.samples.len()).max().unwrap_or(0);
+        format!("{} of {} rounds {}", rounds, options.rounds, layout.name())
+    });
+    let each: Vec<String> = each.collect();
+    format!("interrupted: finished were {}", each.join(", "))
+}
+
+/// What can be said of the arguments before anything starts.
+fn check(args: &Args, subjects: &[Subject]) -> Result<(), String> {
+    if args.duration.is_some_and(|time| time.is_zero()) {
+        return Err("--duration must be more than nothing".to_owned());
+    }
+    if let Some(name) = &args.congestion {
+        socket::check_congestion(name).map_err(|error| format!("--congestion: {error}"))?;
+    }
+    if args.path.is_some() {
+        if args.netns == netns::Choice::No {
+            return Err("--path needs network namespaces: leave --netns no out".to_owned());
+        }
+        if subjects.iter().any(|subject| subject.size.servers > 1) {
+            return Err("servers=N and --path do not go together".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// Where and until when a run measures.
@@ -218,6 +261,7 @@ fn enter(args: &Args) -> Result<Stage, String> {
     let congestion = args.congestion.as_deref().unwrap_or("cubic");
     let Some(spec) = &args.path else {
         let place = netns::enter(args.netns, congestion)?;
+        check_place(args, &place)?;
         // After the namespace: the kernel lets only a process with a single thread make
         // the user namespace which that takes without privileges.
         let interrupt = Interrupt::install();
@@ -227,18 +271,28 @@ fn enter(args: &Args) -> Result<Stage, String> {
             interrupt,
         });
     };
-    if args.netns == netns::Choice::No {
-        return Err("--path needs network namespaces: leave --netns no out".to_owned());
-    }
     // Before the threads of the path, which inherit the mask.
     let interrupt = Interrupt::install();
     let link = Link::start(spec).map_err(|error| format!("--path: {error}"))?;
     let place = netns::enter_path(&link, congestion)?;
+    check_place(args, &place)?;
     Ok(Stage {
         place,
         path: Some(Arc::new(link)),
         interrupt,
     })
+}
+
+/// What was asked for by name is what is measured, or nothing is.
+fn check_place(args: &Args, place: &netns::Place) -> Result<(), String> {
+    match &args.congestion {
+        Some(name) if place.isolated && place.congestion != *name => Err(format!(
+            "--congestion {name}: the legs have {} instead ({})",
+            place.congestion,
+            place.notes.join("; ")
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn chosen_subjects(args: &Args) -> Result<Vec<Subject>, String> {
@@ -304,17 +358,14 @@ fn options(
     } else {
         (7, Duration::from_secs(1), Duration::from_millis(300), 1000)
     };
-    let duration = args.duration.unwrap_or(duration);
-    if duration.is_zero() {
-        return Err("--duration must be more than nothing".to_owned());
-    }
     Ok(BenchOptions {
         subjects,
         shapes,
         layouts,
         rounds: args.rounds.map_or(rounds, usize::from),
+        seed: args.seed,
         warm_up: args.warm_up.unwrap_or(warm_up),
-        duration,
+        duration: args.duration.unwrap_or(duration),
         workers: usize::from(args.workers),
         threads: args.threads.map(usize::from),
         starts: usize::from(args.starts),
@@ -323,7 +374,7 @@ fn options(
         idle_sessions: args
             .idle_sessions
             .unwrap_or(if path.is_some() { 0 } else { idle }),
-        check_one_in: usize::from(args.check_one_in),
+        compare_one_in: usize::from(args.check_one_in),
         // Inside a namespace the default is set for all; outside only on request.
         congestion: args.congestion.clone().filter(|_| !place.isolated),
         path,
@@ -348,9 +399,18 @@ fn method(options: &BenchOptions, place: &netns::Place, took: Duration) -> Strin
         (None, true) => "loopback in a network namespace of its own".to_owned(),
         (None, false) => "loopback in this machine's network namespace".to_owned(),
     };
+    let bulk = if options.shapes.iter().any(|shape| shape.bulk.is_some()) {
+        format!(
+            "bulk is sent by sendfile(2), of {} MiB one is compared, the rest is discarded in the \
+             kernel; ",
+            options.compare_one_in
+        )
+    } else {
+        String::new()
+    };
     format!(
         "{} interleaved rounds of {:.2} s after {:.2} s of warm-up; {} event loop{} for each \
-         subject; {congestion}; {place}; intervals at {:.0} %; took {:.0} s",
+         subject; {bulk}{congestion}; {place}; intervals at {:.0} %; took {:.0} s",
         options.rounds,
         options.duration.as_secs_f64(),
         options.warm_up.as_secs_f64(),

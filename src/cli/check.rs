@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::flags::FlagArgs;
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::Config;
@@ -24,6 +25,8 @@ Exit code: 0 if the configuration is valid, 2 if not.";
 pub struct Args {
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    flags: FlagArgs,
 
     /// Print nothing if it is valid
     #[arg(short, long)]
@@ -32,7 +35,7 @@ pub struct Args {
 
 /// Prints the resolved configuration, or all of its errors.
 pub fn run(args: Args) -> ExitCode {
-    let inputs = match args.sources.inputs(Vec::new()) {
+    let inputs = match args.sources.inputs(args.flags.overrides(false)) {
         Ok(inputs) => inputs,
         Err(message) => {
             output::complain(&message);

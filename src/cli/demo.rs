@@ -102,8 +102,11 @@ fn demonstrate(time: Duration, interrupt: &Interrupt) -> Result<String, String> 
             interrupt,
         },
     )?;
-    eprintln!("origin on {upstream}, forwarder on {}:", forwarder.address);
-    eprintln!("  {}", forwarder.launch.argv.join(" "));
+    output::note(&format!(
+        "origin on {upstream}, forwarder on {}:\n  {}",
+        forwarder.address,
+        forwarder.launch.argv.join(" ")
+    ));
     let checked = probe(&ProbeOptions {
         address: forwarder.address,
         strings: 20,
@@ -111,10 +114,10 @@ fn demonstrate(time: Duration, interrupt: &Interrupt) -> Result<String, String> 
         timeout: Duration::from_secs(5),
     })
     .map_err(|error| format!("through the forwarder: {error}"))?;
-    eprintln!(
+    output::note(&format!(
         "  20 strings and 20 records ({}) came back through it as they were sent",
         units::size(checked.record_bytes as f64)
-    );
+    ));
 
     let each = time.max(Duration::from_secs(1)) / PHASES.len() as u32;
     let mut outcomes = Vec::new();
@@ -161,7 +164,7 @@ fn phase(
         congestion: None,
         options: None,
         watch: None,
-        check_one_in: 1,
+        compare_one_in: Some(1),
         connect_timeout: Duration::from_secs(5),
         patience: load::PATIENCE,
     })?;

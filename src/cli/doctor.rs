@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::flags::{FlagArgs, QuietArgs};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
-use crate::config::Config;
+use crate::config::{Config, Override};
 use crate::control::doctor::{self, Finding, State};
 
 const EXAMPLES: &str = "\
@@ -29,6 +30,10 @@ wrong configuration. Without a configuration nothing is needed.";
 pub struct Args {
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    flags: FlagArgs,
+    #[command(flatten)]
+    quiet: QuietArgs,
 
     /// Print everything as JSON instead of the table
     #[arg(long)]
@@ -47,7 +52,7 @@ struct Report<'a> {
 
 /// Prints what was found; exit code 1 when something falls short.
 pub fn run(args: Args) -> ExitCode {
-    let config = match load(args.sources) {
+    let config = match load(args.sources, args.flags.overrides(args.quiet.quiet)) {
         Ok(config) => config,
         Err(code) => return code,
     };
@@ -78,11 +83,11 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 /// The configuration, if one was given.
-fn load(sources: SourceArgs) -> Result<Option<Config>, ExitCode> {
+fn load(sources: SourceArgs, flags: Vec<Override>) -> Result<Option<Config>, ExitCode> {
     if sources.is_empty() {
         return Ok(None);
     }
-    let inputs = sources.inputs(Vec::new()).map_err(|message| {
+    let inputs = sources.inputs(flags).map_err(|message| {
         output::complain(&message);
         ExitCode::from(USAGE)
     })?;

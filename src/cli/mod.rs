@@ -12,6 +12,8 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod doctor;
+mod failure;
+mod flags;
 pub mod man;
 pub mod origin;
 mod output;
@@ -85,14 +87,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to stdout, which may be closed already: nobody to tell.
-            let _ = error.print();
-            return match error.exit_code() {
-                0 => ExitCode::SUCCESS,
-                _ => ExitCode::from(USAGE),
-            };
-        }
+        Err(error) => return output::usage(&error),
     };
     match cli.command {
         None => run::run(cli.run),
@@ -120,5 +115,27 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         super::definition().debug_assert();
+    }
+
+    /// What can be run can be looked at before.
+    #[test]
+    fn check_and_doctor_take_every_flag_that_run_takes() {
+        let definition = super::definition();
+        let flags = |command: &str| {
+            let command = definition.find_subcommand(command).expect(command);
+            let arguments = command.get_arguments();
+            let flags =
+                arguments.map(|it| (it.get_long(), it.get_short(), it.get_action().clone()));
+            flags
+                .map(|(long, short, action)| format!("{long:?} {short:?} {action:?}"))
+                .collect::<Vec<_>>()
+        };
+        let (check, doctor) = (flags("check"), flags("doctor"));
+        let run = flags("run");
+        assert!(run.len() > 10, "{run:?}");
+        for flag in run {
+            assert!(check.contains(&flag), "check has no {flag}");
+            assert!(doctor.contains(&flag), "doctor has no {flag}");
+        }
     }
 }

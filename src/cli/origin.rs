@@ -5,9 +5,11 @@
     reason = "the comments on arguments are the help text, which is not Markdown"
 )]
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::output;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
 use crate::bench::socket;
@@ -56,14 +58,28 @@ pub fn run(args: Args) -> ExitCode {
     let interrupt = Interrupt::install();
     match serve(&args, &interrupt) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("thalweg origin: {error}");
+        Err(Ended::Failed(error)) => {
+            output::complain(&error);
             ExitCode::FAILURE
         }
+        Err(Ended::Unheard(code)) => code,
     }
 }
 
-fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
+/// Why it ended without being told to.
+enum Ended {
+    Failed(String),
+    /// Where it serves could not be said; with the exit code for that.
+    Unheard(ExitCode),
+}
+
+impl From<String> for Ended {
+    fn from(error: String) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
     limits::raise_descriptor_limit().map_err(|error| error.to_string())?;
     let optional = |text: &Option<String>| text.as_deref().map(socket::resolve).transpose();
     let options = OriginOptions {
@@ -80,6 +96,7 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
         idle_timeout: args.idle_timeout,
     };
     let origin = Origin::start(&options, Handlers::default()).map_err(|error| error.to_string())?;
+    let mut text = String::new();
     for (role, address) in origin.addresses() {
         let name = match role {
             Role::Command => "commands",
@@ -87,8 +104,10 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), String> {
             Role::Discard => "discard",
             Role::Source => "source",
         };
-        println!("{name} on {address}");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name} on {address}");
     }
+    output::say(text.as_bytes()).map_err(Ended::Unheard)?;
     interrupt.wait();
     Ok(())
 }

@@ -1,29 +1,88 @@
-//! Writing to people: stdout and stderr may be closed, full, or no terminal, and
-//! none of that may panic.
+//! Writing to people, for every command: stdout and stderr may be closed, full, slow, or
+//! no terminal, and none of that may panic. `print!` and its kin do; a lint keeps them out.
 
-use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd;
 
 use super::USAGE;
 use crate::config::ConfigErrors;
+use crate::observe::aside::aside;
 
-/// Writes the result of a command. A reader that has seen enough (`| head`) is no
-/// failure; a full disk is.
+/// Writes the result of a command, all of it. A reader that has seen enough (`| head`)
+/// is no failure; a full disk is.
 pub(super) fn result(bytes: &[u8]) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match say(bytes) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(code) => code,
+    }
+}
+
+/// Writes to standard output what is not the end of a command yet. The error is the
+/// exit code to end with: 0, without a word, where nobody reads any more.
+pub(super) fn say(bytes: &[u8]) -> Result<(), ExitCode> {
+    match write_all(bytes) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPIPE) => Err(ExitCode::SUCCESS),
+        Err(errno) => {
+            let error = io::Error::from(errno);
             complain(&format!("cannot write to standard output: {error}"));
-            ExitCode::FAILURE
+            Err(ExitCode::FAILURE)
         }
     }
 }
 
+/// Past std's buffer, which reports an error late or not at all, and which loses bytes
+/// where another process has made the same pipe or terminal non-blocking.
+fn write_all(mut bytes: &[u8]) -> Result<(), Errno> {
+    let stdout = io::stdout();
+    while !bytes.is_empty() {
+        match unistd::write(&stdout, bytes) {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut wanted = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+                match poll(&mut wanted, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// What clap has to say: help and versions are a result, the rest is wrong usage.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let paint = |terminal: bool| {
+        if terminal && colours_welcome() {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        }
+    };
+    if error.use_stderr() {
+        aside(&paint(io::stderr().is_terminal()));
+        return ExitCode::from(USAGE);
+    }
+    result(paint(io::stdout().is_terminal()).as_bytes())
+}
+
+/// A line for whoever watches, on stderr: no result, and no failure.
+pub(super) fn note(text: &str) {
+    aside(&format!("{text}\n"));
+}
+
 /// One line on stderr, where someone may be listening.
 pub(super) fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "thalweg: {message}");
+    aside(&format!("thalweg: {message}\n"));
 }
 
 /// All errors of a configuration on stderr, and the exit code for them.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::output;
 use crate::bench::probe::{ProbeOptions, ProbeReport, probe};
 use crate::bench::{socket, units};
 use crate::config::units::parse_duration;
@@ -44,56 +45,50 @@ pub fn run(args: Args) -> ExitCode {
     });
     match result {
         Ok(report) if args.json => match serde_json::to_string_pretty(&report) {
-            Ok(text) => {
-                println!("{text}");
-                ExitCode::SUCCESS
-            }
+            Ok(text) => output::result((text + "\n").as_bytes()),
             Err(error) => fail(&error.to_string()),
         },
-        Ok(report) => {
-            print(&args.address, &report);
-            ExitCode::SUCCESS
-        }
+        Ok(report) => output::result(table(&args.address, &report).as_bytes()),
         Err(error) => fail(&error),
     }
 }
 
 fn fail(error: &str) -> ExitCode {
-    eprintln!("thalweg probe: {error}");
+    output::complain(error);
     ExitCode::FAILURE
 }
 
-fn print(address: &str, report: &ProbeReport) {
-    println!("{address}: everything came back as it was sent");
-    println!(
-        "  connect        {}",
-        units::latency(report.connect_ns as f64)
-    );
-    println!(
-        "  first answer   {}   (through a forwarder: with its own connect)",
-        units::latency(report.first_answer_ns as f64)
-    );
-    print_times("string", &report.string_ns);
-    print_times("record", &report.record_ns);
-    println!(
-        "  record bytes   {}",
-        units::size(report.record_bytes as f64)
-    );
-    println!("  TCP here       {}", report.info_here);
-    println!("  TCP at origin  {}", report.info_origin);
+fn table(address: &str, report: &ProbeReport) -> String {
+    format!(
+        "{address}: everything came back as it was sent\n  \
+           connect        {}\n  \
+           first answer   {}   (through a forwarder: with its own connect)\n\
+         {}{}  \
+           record bytes   {}\n  \
+           TCP here       {}\n  \
+           TCP at origin  {}\n",
+        units::latency(report.connect_ns as f64),
+        units::latency(report.first_answer_ns as f64),
+        times("string", &report.string_ns),
+        times("record", &report.record_ns),
+        units::size(report.record_bytes as f64),
+        report.info_here,
+        report.info_origin,
+    )
 }
 
-fn print_times(what: &str, times: &[u64]) {
+/// One line, or none where nothing was sent.
+fn times(what: &str, times: &[u64]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
-        return;
+        return String::new();
     };
-    println!(
-        "  {what} × {:<6}min {}, median {}, max {}",
+    format!(
+        "  {what} × {:<6}min {}, median {}, max {}\n",
         sorted.len(),
         units::latency(*least as f64),
         units::latency(sorted[sorted.len() / 2] as f64),
         units::latency(*most as f64),
-    );
+    )
 }

@@ -5,7 +5,6 @@
     reason = "the comments on arguments are the help text, which is not Markdown"
 )]
 
-use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{USAGE, output};
+use super::failure::Failure;
+use super::output;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Direction;
 use crate::bench::path::PathSpec;
@@ -158,18 +158,6 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("`{text}` is not a percentage such as 3%"))
 }
 
-/// Why there is no result, and with which exit code.
-enum Failure {
-    Usage(String),
-    Running(String),
-}
-
-impl<E: fmt::Display> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::Running(error.to_string())
-    }
-}
-
 /// Exit code 1 when the path cannot be measured, 2 when the settings are wrong.
 #[expect(
     clippy::needless_pass_by_value,
@@ -178,14 +166,7 @@ impl<E: fmt::Display> From<E> for Failure {
 pub fn run(args: Args) -> ExitCode {
     match search(&args) {
         Ok(text) => output::result(text.as_bytes()),
-        Err(Failure::Usage(error)) => {
-            output::complain(&error);
-            ExitCode::from(USAGE)
-        }
-        Err(Failure::Running(error)) => {
-            output::complain(&error);
-            ExitCode::FAILURE
-        }
+        Err(failure) => failure.report(),
     }
 }
 
@@ -230,6 +211,10 @@ fn options(args: &Args) -> Result<TuneOptions, Failure> {
         } => Where::Path(spec.clone()),
         _ => Where::Loopback,
     };
+    if let Some(name) = &args.congestion {
+        socket::check_congestion(name)
+            .map_err(|error| Failure::Usage(format!("--congestion: {error}")))?;
+    }
     let searched = match args.options.as_slice() {
         [] => None,
         words => Some(Searched::parse_list(words).map_err(Failure::Usage)?),

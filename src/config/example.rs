@@ -47,7 +47,7 @@ pub fn example() -> String {
     out.table(
         "[profile.wan]",
         "Socket options of a leg, by name. What is left out is left to the kernel, but for \
-         `nodelay`, which is on, and `quickack`, which is off until a connect has finished. The \
+         `nodelay`, which is on, and `quickack`, which is off until the first bytes are written to a server. The \
          profile \"default\" exists without being defined. Nobody needs all of it.",
         "profile",
         &[],

@@ -2,7 +2,6 @@
 //! unique over all forwards.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::addresses::{Written, listeners};
@@ -20,6 +19,7 @@ use super::upstream;
 use super::values;
 use super::written_pool::WrittenPool;
 use crate::net::address::Address;
+use crate::net::listener::Listeners;
 
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
 /// hundred bytes, each listener a descriptor for each reactor.
@@ -67,6 +67,7 @@ pub(super) struct Forwards {
     done: Vec<Arc<Forward>>,
     /// Where each address is listened on.
     listeners: HashMap<Address, Span>,
+    overlaps: Listeners<Span>,
     names: HashMap<String, Span>,
     /// How often a name was given to a forward without one.
     repeats: HashMap<String, usize>,
@@ -81,6 +82,7 @@ impl Forwards {
             defaults,
             done: Vec::new(),
             listeners: HashMap::new(),
+            overlaps: Listeners::default(),
             names: HashMap::new(),
             repeats: HashMap::new(),
             addresses: 0,
@@ -155,7 +157,7 @@ impl Forwards {
         if let Some(node) = upstream_node {
             refuse_two_sources(&pool, &template, node, report);
         }
-        self.check_listeners(&listen, report);
+        self.check_listeners(&listen, template.client.interface.as_deref(), report);
         for (listen_on, pool) in pairs {
             let several = listen_on.len() < listen.iter().map(|l| l.range.len()).sum();
             let forward = Forward {
@@ -185,7 +187,7 @@ impl Forwards {
         if self.addresses > ADDRESSES_MAX {
             return report.error(&first.span, too_many());
         }
-        self.check_listeners(listen, report);
+        self.check_listeners(listen, template.client.interface.as_deref(), report);
         let listen_on: Vec<Address> = listen.iter().flat_map(|l| l.range.expand()).collect();
         let forward = Forward {
             name: self.name(name, false, first, &listen_on[0], report),
@@ -321,46 +323,46 @@ impl Forwards {
         name
     }
 
-    /// Refuses an address that is listened on twice: the kernel would spread
-    /// connections over both without a word.
-    fn check_listeners(&mut self, listen: &[Written], report: &mut Report) {
+    /// Refuses an address that is listened on twice, and one that the kernel would not
+    /// give beside another: the start would fail.
+    fn check_listeners(
+        &mut self,
+        listen: &[Written],
+        interface: Option<&str>,
+        report: &mut Report,
+    ) {
         for written in listen {
             for address in written.range.expand() {
                 // Port 0 is a different port each time.
                 if address.port() == Some(0) {
                     continue;
                 }
-                let earlier = same_sockets(&address)
-                    .iter()
-                    .find_map(|same| self.listeners.get(same));
-                if let Some(earlier) = earlier {
+                let mut refuse = |earlier: &Span, problem: String, remedy: &str| {
                     let place = report.describe(earlier);
-                    let fault = Fault::new(format!("`{address}` is listened on twice ({place})"));
-                    report.error(&written.span, fault.remedy("remove one of the two"));
+                    let fault = Fault::new(format!("{problem} ({place})"));
+                    report.error(&written.span, fault.remedy(remedy));
+                };
+                if let Some(earlier) = self.listeners.get(&address) {
+                    let problem = format!("`{address}` is listened on twice");
+                    refuse(earlier, problem, "remove one of the two");
+                    break;
+                }
+                if let Err((other, earlier)) =
+                    self.overlaps.add(&address, interface, written.span.clone())
+                {
+                    let problem = format!(
+                        "`{address}` and `{other}` are the same port: the kernel gives it to one \
+                         of them"
+                    );
+                    let remedy = "remove one of the two, or name every address that is to be \
+                                  listened on";
+                    refuse(&earlier, problem, remedy);
                     break;
                 }
                 self.listeners.insert(address, written.span.clone());
             }
         }
     }
-}
-
-/// The addresses that bind the same sockets as this one. A single host address
-/// beside `:5000` is none of them: the kernel prefers the more exact one.
-fn same_sockets(address: &Address) -> Vec<Address> {
-    let unspecified = |ip: IpAddr, port| Address::Inet(SocketAddr::new(ip, port));
-    let mut same = vec![address.clone()];
-    match address {
-        Address::Any { port } => {
-            same.push(unspecified(Ipv4Addr::UNSPECIFIED.into(), *port));
-            same.push(unspecified(Ipv6Addr::UNSPECIFIED.into(), *port));
-        }
-        Address::Inet(inet) if inet.ip().is_unspecified() => {
-            same.push(Address::Any { port: inet.port() });
-        }
-        _ => {}
-    }
-    same
 }
 
 /// A forward that dials itself would fill the machine with one connection.

@@ -26,6 +26,7 @@ use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
+use crate::relay::{Direction, Side};
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
@@ -348,8 +349,15 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
             DataPath::Copy => PathPolicy::Copy,
             DataPath::Splice => PathPolicy::Splice,
         },
-        // The engine reads no more than its scratch buffer or its pipe takes.
-        fill_limit: config.global.scratch_buffer.max(config.global.pipe_size),
+        fill_limits: Direction::BOTH.map(|direction| {
+            let sink = match direction.sink() {
+                Side::Client => &forward.client,
+                Side::Upstream => &forward.upstream,
+            };
+            // The engine reads no more than its scratch buffer or its pipe takes.
+            let most = config.global.scratch_buffer.max(config.global.pipe_size);
+            sink.write_max().map_or(most, |max| max.min(most))
+        }),
     };
     reactor::Forward {
         id: plan.id,

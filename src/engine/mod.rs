@@ -328,9 +328,11 @@ pub trait Engine {
         }
     }
 
-    /// The handshake's last ACK waits for data to ride on; there is none yet, so
-    /// send it now. An upstream that speaks first would wait for it.
-    fn owe_no_ack(&mut self, key: SessionKey) {
+    /// What the upstream has sent is acknowledged now and without delay from here on, as
+    /// far as the kernel sees fit. Before the first write this sends the handshake's last
+    /// ACK, which waits for data to ride on: an upstream that speaks first would wait for
+    /// it. Behind that write it ends the delay that the write has begun.
+    fn acknowledge(&mut self, key: SessionKey) {
         if let Some(fd) = self.fd(key, Side::Upstream) {
             // Only ever a matter of 200 ms; a socket that failed says so itself.
             let _ = plan::send_delayed_ack(fd);

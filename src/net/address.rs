@@ -11,6 +11,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::word::Word;
+
 /// An address as configured, before any name is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -56,6 +58,7 @@ pub enum Endpoint {
 }
 
 impl fmt::Display for Endpoint {
+    /// One word, whatever a peer calls itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inet(address) => address.fmt(f),
@@ -66,37 +69,19 @@ impl fmt::Display for Endpoint {
 }
 
 impl fmt::Display for UnixName {
-    /// Control bytes are escaped: the text may go to a log.
+    /// One word, for a log or a list of addresses: a peer chooses its own name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => {
                 let bytes = path.as_os_str().as_encoded_bytes();
                 // A leading `@` would read back as an abstract name.
                 match bytes.strip_prefix(b"@") {
-                    Some(rest) => write!(f, "unix:\\x40{}", Escaped(rest)),
-                    None => write!(f, "unix:{}", Escaped(bytes)),
+                    Some(rest) => write!(f, "unix:\\x40{}", Word(rest)),
+                    None => write!(f, "unix:{}", Word(bytes)),
                 }
             }
-            Self::Abstract(name) => write!(f, "unix:@{}", Escaped(name)),
+            Self::Abstract(name) => write!(f, "unix:@{}", Word(name)),
         }
-    }
-}
-
-/// The bytes of a unix name as a list of addresses reads them: a comma and a space
-/// at the end would belong to the list.
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (bytes, last) = match self.0.strip_suffix(b" ") {
-            Some(bytes) => (bytes, "\\x20"),
-            None => (self.0, ""),
-        };
-        for (index, part) in bytes.split(|byte| *byte == b',').enumerate() {
-            let comma = if index > 0 { "\\x2c" } else { "" };
-            write!(f, "{comma}{}", part.escape_ascii())?;
-        }
-        f.write_str(last)
     }
 }
 

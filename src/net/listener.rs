@@ -22,6 +22,7 @@
 //! instances does (were the option set before `listen`, both would win).
 
 mod bind_error;
+mod overlap;
 mod unix;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -31,6 +32,7 @@ use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
 
 pub use bind_error::{BindCause, BindError};
+pub use overlap::Listeners;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 

@@ -12,3 +12,4 @@ pub mod options;
 pub mod pipe;
 mod sys;
 pub mod tcp_info;
+pub mod word;

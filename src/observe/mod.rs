@@ -2,7 +2,9 @@
 //! [`counters`]), the record of each session ([`record`]), what happens in operation
 //! ([`notice`], no more often than [`throttle`] lets it) and the log that never blocks a
 //! reactor ([`log`]); and, where it is asked for, of the traffic ([`tap`]).
+//! What a command says beside its result goes by [`aside`].
 
+pub mod aside;
 pub mod counters;
 pub mod log;
 pub mod metrics;

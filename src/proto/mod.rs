@@ -11,8 +11,9 @@
 //!
 //! Invariants, fuzzed: any bytes in any pieces are taken without a panic; what is
 //! kept of a session is bounded ([`http1::HEAD_MAX`], [`http2::BLOCK_MAX`],
-//! [`http2::TABLE_MAX`], [`http2::STREAMS_MAX`], [`tls::HELLO_MAX`], [`hello::STREAM_MAX`], [`proxy::V2_MAX`]); what is not
-//! understood is said to be so and followed no further, never guessed.
+//! [`http2::TABLE_MAX`], [`http2::STREAMS_MAX`], [`tls::HELLO_MAX`], [`hello::STREAM_MAX`],
+//! [`proxy::V2_MAX`]), and so is what is told of it ([`tell`]: a small multiple of what was
+//! fed); what is not understood is said to be so and followed no further, never guessed.
 
 pub mod body;
 pub mod connect;
@@ -28,7 +29,9 @@ pub mod prelude;
 pub mod proxy;
 pub mod secrets;
 pub mod sniff;
+pub mod steps;
 pub mod target;
+pub mod tell;
 pub mod tls;
 
 /// What a parser makes of the bytes so far.

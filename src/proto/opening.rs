@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::prelude::{Answer, Facts, Prelude, Read};
 use super::sniff::{Sniffer, Wanted};
+use super::steps::HeaderReader;
 use super::{connect, proxy};
 use crate::policy::trust::Trust;
 use crate::relay::ending::Cause;
@@ -41,7 +42,7 @@ pub enum StepKind {
 impl Step {
     fn begin(&self) -> Box<dyn Prelude> {
         match &self.kind {
-            StepKind::ProxyHeader { settings, .. } => Box::new(proxy::Reader::new(*settings)),
+            StepKind::ProxyHeader { settings, .. } => Box::new(HeaderReader::new(*settings)),
             StepKind::Sniff(wanted) => Box::new(Sniffer::new(*wanted)),
             StepKind::HttpConnect(settings) => Box::new(connect::Reader::new(settings.clone())),
         }

@@ -14,10 +14,8 @@
 //! protocol in which the client speaks first is hardly ever waited for. One in which the
 //! server does is: nobody can tell a silent client from a slow one.
 
-use super::prelude::{Answer, Facts, Prelude, Read};
 use super::{hello, proxy};
 use crate::policy::route::Protocol;
-use crate::relay::ending::Cause;
 
 /// Bytes of a stream that are looked at.
 pub const LOOK_MAX: usize = hello::STREAM_MAX;
@@ -119,20 +117,6 @@ impl Sniffer {
                 Seen::More
             }
             seen => seen,
-        }
-    }
-
-    fn step(&mut self, seen: &[u8], ended: bool, facts: &mut Facts) -> Read {
-        match self.look(seen, ended) {
-            Seen::More => Read::Wait,
-            Seen::Found(sniffed) => {
-                facts.sniffed = Some(Box::new(sniffed));
-                Read::Seen
-            }
-            Seen::Invalid(why) => {
-                facts.wrong = Some(why);
-                Read::Invalid(Cause::BadHello)
-            }
         }
     }
 
@@ -293,26 +277,6 @@ fn host_without_port(text: &[u8]) -> Option<String> {
     };
     let port_is_one = port.is_empty() || port.parse::<u16>().is_ok();
     port_is_one.then(|| hello::host_of(host.as_bytes()))?
-}
-
-/// A look as a step of an opening.
-impl Prelude for Sniffer {
-    fn feed(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
-        self.step(seen, false, facts)
-    }
-
-    fn end(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
-        self.step(seen, true, facts)
-    }
-
-    fn room(&self) -> usize {
-        LOOK_MAX
-    }
-
-    /// Whoever is looked at does not know of it.
-    fn answer(&self, _refused: Option<Cause>) -> Option<Answer> {
-        None
-    }
 }
 
 impl From<Protocol> for Sniffed {

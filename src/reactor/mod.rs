@@ -16,8 +16,10 @@
 //! the clock is read once a turn, by the engine.
 
 mod accept;
+mod acks;
 mod attempts;
 mod context;
+mod decider;
 mod destination;
 mod dialling;
 mod ends;
@@ -40,11 +42,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
-pub use openings::{Decider, Decision, Ruling};
-pub use routing::{Routing, Way};
-pub use setup::{Forward, Listener, Setup};
+pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
@@ -70,11 +71,6 @@ use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::server::{Server, ServerSet};
-
-/// How long the last ACK of an upstream handshake may wait for the client's
-/// first bytes to ride on. Longer than a client on the same host takes to send
-/// them, far shorter than the 200 ms after which the kernel sends it (measured).
-const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Turns of accepting before the listeners close, besides one for each listener: more
 /// than any backlog that somaxconn's default allows.
@@ -493,6 +489,10 @@ impl<E: Engine> Reactor<E> {
             let reactor = self.ctx.reactor;
             self.ctx.log.notice(Notice::SpliceRefused { reactor });
         }
+        let has_begun = match direction {
+            Direction::Up => written == 0 && lane.bytes_out() > 0,
+            Direction::Down => read == 0 && lane.bytes_in() > 0,
+        };
         let arrived = direction == Direction::Down && lane.bytes_in() > 0;
         let listens = direction == Direction::Up
             && lane.bytes_out() > written
@@ -510,6 +510,9 @@ impl<E: Engine> Reactor<E> {
         if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
             Dialler::praise(&mut self.ctx, &server, admission);
+        }
+        if has_begun {
+            self.has_begun(key, direction);
         }
         Some(SessionEvent::Pumped { direction, pumped })
     }
@@ -618,37 +621,6 @@ impl<E: Engine> Reactor<E> {
             self.owe_ack(key);
         }
         event
-    }
-
-    fn owe_ack(&mut self, key: SessionKey) {
-        let sent = |entry: &Entry| entry.session.lane(Direction::Up).bytes_out() > 0;
-        if self.ctx.sessions.get(key).is_some_and(|entry| !sent(entry)) {
-            self.acks_owed
-                .push_back((key, self.ctx.engine.now() + ACK_PATIENCE));
-        }
-    }
-
-    /// An upstream that speaks first must not wait for the delayed ACK of a
-    /// handshake on which no client data came to ride.
-    fn send_owed_acks(&mut self) {
-        let now = self.ctx.engine.now();
-        while let Some((key, _)) = self
-            .acks_owed
-            .front()
-            .copied()
-            .filter(|(_, due)| *due <= now)
-        {
-            self.acks_owed.pop_front();
-            if self
-                .ctx
-                .sessions
-                .get(key)
-                .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
-            {
-                self.dialler.flush(&mut self.ctx, key);
-                self.ctx.engine.owe_no_ack(key);
-            }
-        }
     }
 }
 

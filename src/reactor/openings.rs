@@ -11,56 +11,28 @@
 //! begun once and counted once.
 
 use std::ffi::OsStr;
-use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::context::Ctx;
-use super::destination::{Destination, Destinations};
+use super::decider::{Decider, Decision, Ruling};
+use super::destination::Destinations;
 use super::routing::Routed;
 use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::{Endpoint, UnixName};
+use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::notice::{Kind, Notice, Subject};
-use crate::observe::record::escaped;
 use crate::proto::opening::{Opening, StepKind};
-use crate::proto::prelude::{self, Facts};
+use crate::proto::prelude;
 use crate::proto::proxy::{self, Announced};
 use crate::proto::sniff::Sniffed;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
-use crate::relay::id::ForwardId;
 use crate::relay::session::{Decided, Event as SessionEvent, Read, Said};
-
-/// Decides what becomes of a session by what its opening found out; asked once a
-/// session, by the reactor's thread.
-pub trait Decider: Debug + Send {
-    /// Decides without blocking. What it decides is handed to
-    /// [`Reactor::decided`](super::Reactor::decided) with this key, later. `route`: that
-    /// of the forward by which the client came there, if by any.
-    fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts);
-}
-
-/// What becomes of a session.
-#[derive(Debug, Clone)]
-pub enum Decision {
-    /// It goes to the first of these that answers.
-    Direct(Destinations),
-    /// It goes nowhere, by this cause.
-    Refuse(Cause),
-}
-
-/// What a decider found.
-#[derive(Debug, Clone)]
-pub struct Ruling {
-    /// Who asks, if that was looked at; shown in records.
-    pub user: Option<String>,
-    /// What becomes of the session.
-    pub decision: Decision,
-}
 
 /// What a session has besides, because it had an opening: little, for it is kept as
 /// long as the session.
@@ -73,14 +45,14 @@ pub(super) struct Opened {
     pub(super) user: Option<Box<str>>,
     /// What the client was answered.
     pub(super) status: Option<u16>,
-    told: Option<Box<Told>>,
+    learnt: Option<Box<Learnt>>,
     /// The route that turned it away.
     rejected_by: Option<u16>,
 }
 
 /// What a PROXY header or a look at the first bytes told.
 #[derive(Debug, Default)]
-struct Told {
+struct Learnt {
     /// Who sent the header: the client is another.
     peer: Option<Endpoint>,
     header: Option<Box<proxy::Header>>,
@@ -116,7 +88,7 @@ impl Opened {
             target: None,
             user: None,
             status: None,
-            told: None,
+            learnt: None,
             rejected_by: None,
         }))
     }
@@ -131,7 +103,7 @@ impl Opened {
 
     /// Who sent a PROXY header, where the client is another.
     pub(super) fn peer(&self) -> Option<&Endpoint> {
-        self.told.as_ref()?.peer.as_ref()
+        self.learnt.as_ref()?.peer.as_ref()
     }
 
     /// The route by which it went, or that turned it away.
@@ -149,12 +121,12 @@ impl Opened {
 
     /// The PROXY header that came.
     pub(super) fn header(&self) -> Option<&proxy::Header> {
-        self.told.as_ref()?.header.as_deref()
+        self.learnt.as_ref()?.header.as_deref()
     }
 
     /// What the first bytes are.
     pub(super) fn sniffed(&self) -> Option<&Sniffed> {
-        self.told.as_ref()?.sniffed.as_deref()
+        self.learnt.as_ref()?.sniffed.as_deref()
     }
 
     /// Where the client connected to, as a PROXY header says.
@@ -173,9 +145,9 @@ impl Opened {
         if header.is_none() && sniffed.is_none() {
             return None;
         }
-        let told = self.told.get_or_insert_default();
+        let learnt = self.learnt.get_or_insert_default();
         if sniffed.is_some() {
-            told.sniffed = sniffed;
+            learnt.sniffed = sniffed;
         }
         let announced = match &header.as_ref()?.announced {
             Announced::Inet { source, .. } => {
@@ -185,8 +157,8 @@ impl Opened {
             Announced::Unix { source, .. } => Some(unix(source)),
             Announced::Local | Announced::Unknown => None,
         };
-        told.header = header;
-        told.peer = announced.is_some().then(|| client.clone());
+        learnt.header = header;
+        learnt.peer = announced.is_some().then(|| client.clone());
         announced
     }
 }
@@ -383,7 +355,7 @@ impl Openings {
         }
         let host = opened.sniffed().and_then(|it| it.host.as_deref());
         let asked = asked.as_deref().or(host.map(str::as_bytes));
-        opened.target = asked.map(|asked| escaped(asked).into());
+        opened.target = asked.map(|asked| Word(asked).to_string().into());
         if let Read::Refused(cause) = read {
             let (forward, client) = (entry.listener.forward.clone(), entry.client.clone());
             if let Some(counter) = refused(&ctx.counters, cause) {
@@ -438,7 +410,9 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
-        opened.user = ruling.user.map(|user| escaped(user.as_bytes()).into());
+        opened.user = ruling
+            .user
+            .map(|user| Word(user.as_bytes()).to_string().into());
         let decided = match ruling.decision {
             Decision::Direct(destinations) => {
                 opened.under_way.as_mut()?.destinations = destinations;
@@ -508,13 +482,6 @@ const fn refused(counters: &Counters, cause: Cause) -> Option<&Counter> {
         Cause::Rejected => &counters.opening_rejected,
         _ => return None,
     })
-}
-
-impl From<Vec<SocketAddr>> for Decision {
-    /// The addresses of one target, in order; with none, there is no server.
-    fn from(addresses: Vec<SocketAddr>) -> Self {
-        Self::Direct(addresses.into_iter().map(Destination::from).collect())
-    }
 }
 
 const fn counter_of(counters: &Counters, status: u16) -> Option<&Counter> {

@@ -11,7 +11,8 @@ use super::Entry;
 use super::context::Ctx;
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
-use crate::observe::record::{SessionRecord, escaped};
+use crate::net::word::Word;
+use crate::observe::record::SessionRecord;
 use crate::observe::tap::{Closing, Source};
 use crate::relay::id::ForwardId;
 use crate::relay::{Direction, Side};
@@ -126,7 +127,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         route: opened.and_then(|it| it.route(entry)),
         sni: opened
             .and_then(|it| it.sniffed()?.server_name.as_deref())
-            .map(|name| escaped(name.as_bytes())),
+            .map(|name| Word(name.as_bytes()).to_string()),
         target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
         user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
         status: opened.and_then(|it| it.status),

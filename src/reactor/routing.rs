@@ -6,34 +6,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::{Forward, Listener};
+use super::setup::{Listener, Routing};
 use crate::net::address::Endpoint;
-use crate::policy::route::{Known, Routes};
+use crate::policy::route::Known;
 use crate::proto::sniff::Sniffed;
-
-/// The routes of a forward, and where each leads.
-#[derive(Debug)]
-pub struct Routing {
-    /// Which is taken.
-    pub table: Routes,
-    /// Where to, in the same order.
-    pub ways: Vec<Way>,
-    /// Whether it matters where a client came in.
-    pub by_listener: bool,
-}
-
-/// Where a route leads, and how many went there.
-#[derive(Debug)]
-pub struct Way {
-    /// What it is called, in records and reports.
-    pub name: Arc<str>,
-    /// `None`: nowhere, the client is turned away.
-    pub forward: Option<Arc<Forward>>,
-    /// Sessions that took it; over all reactors.
-    pub taken: AtomicU64,
-}
 
 /// What becomes of a session.
 #[derive(Debug)]

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use super::decider::Decider;
 use super::gate::Gate;
-use super::openings::Decider;
-use super::routing::{Routing, Way};
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
+use crate::policy::route::Routes;
 use crate::proto::opening::Step;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
@@ -64,6 +65,28 @@ pub struct Forward {
     pub route: Option<(u16, Arc<str>)>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+}
+
+/// The routes of a forward, and where each leads.
+#[derive(Debug)]
+pub struct Routing {
+    /// Which is taken.
+    pub table: Routes,
+    /// Where to, in the same order.
+    pub ways: Vec<Way>,
+    /// Whether it matters where a client came in.
+    pub by_listener: bool,
+}
+
+/// Where a route leads, and how many went there.
+#[derive(Debug)]
+pub struct Way {
+    /// What it is called, in records and reports.
+    pub name: Arc<str>,
+    /// `None`: nowhere, the client is turned away.
+    pub forward: Option<Arc<Forward>>,
+    /// Sessions that took it; over all reactors.
+    pub taken: AtomicU64,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

@@ -60,7 +60,7 @@ impl Dialler {
                 *connected = true;
                 // A server does not learn of the connection before: no client's bytes
                 // come along for the ACK to ride on.
-                ctx.engine.owe_no_ack(key);
+                ctx.engine.acknowledge(key);
                 let index = *upstream;
                 let Some(server) = ahead.destination.account().cloned() else {
                     return;

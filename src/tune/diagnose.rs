@@ -7,7 +7,10 @@
 //! a thread of the measurement that used nearly all of a core is the limit, unless the
 //! window explains the rate by itself (window / shortest rtt is what was carried); a window
 //! that was waited for and could carry far more says that the receiver reads too
-//! slowly; and on loopback there is no path that could be full.
+//! slowly; on loopback there is no path that could be full; and a congestion window that is
+//! well above what was under way held nothing back: then the sender was paced, by a
+//! `max_pacing_rate` of the settings, or, as bbr does, at the rate that the path delivers.
+//! A rate that is the path's own is the path, whatever the windows say.
 
 mod words;
 
@@ -42,6 +45,14 @@ const IDLE_SHARE: f64 = 0.1;
 
 /// More retransmitted than this is a path that loses.
 const LOSSY: f64 = 0.0005;
+
+/// A congestion window so many times what is under way holds nothing back (bbr keeps it
+/// at twice that).
+const SPARE: f64 = 1.35;
+
+/// This share of what a path or a pacing rate lets through is all of it: headers, and
+/// what a short measurement misses at its ends, are the rest.
+const FILLED: f64 = 0.9;
 
 /// A round trip so much longer than the shortest has a queue in it.
 const QUEUED: f64 = 1.5;
@@ -101,6 +112,10 @@ pub struct Evidence<'a> {
     pub receive_buffer: Option<u64>,
     /// `send_buffer` of these settings, as granted.
     pub send_buffer: Option<u64>,
+    /// `max_pacing_rate` of these settings, bytes a second for each flow.
+    pub pacing: Option<u64>,
+    /// What the path carries, bytes a second of IP packets, where that is known.
+    pub path_rate: Option<f64>,
     /// See there.
     pub bounds: Bounds,
 }
@@ -115,9 +130,13 @@ pub enum Limit {
     SendBuffer,
     /// The congestion window, cut by losses.
     Losses,
-    /// The congestion window, with a queue at the bottleneck: the path is full.
+    /// The path is full: a queue stands at its bottleneck, or the sender is paced at what it
+    /// delivers, or its rate is known.
     Path,
-    /// The congestion window or pacing, without losses and without a queue.
+    /// `max_pacing_rate` of the settings.
+    Pacing,
+    /// The congestion window, or what else the congestion control allows, without losses and
+    /// without a queue.
     CongestionWindow,
     /// There was nothing to send.
     Application,
@@ -137,6 +156,7 @@ impl Limit {
             Self::SendBuffer => "send buffer",
             Self::Losses => "losses",
             Self::Path => "the path",
+            Self::Pacing => "max_pacing_rate",
             Self::CongestionWindow => "congestion window",
             Self::Application => "the application",
             Self::Receiver => "receiving application",
@@ -192,6 +212,8 @@ pub struct Diagnosis {
     pub finding: String,
     /// What would lift it, where something would.
     pub remedy: Option<String>,
+    /// The option of a profile that the remedy names, if a search over it could tell.
+    pub remedy_option: Option<&'static str>,
 }
 
 /// One flow over the measured time.
@@ -233,6 +255,7 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
         machine: evidence.machine,
         finding: String::new(),
         remedy: None,
+        remedy_option: None,
     };
     if let (Some(first), Some(last)) = (inside.first(), inside.last())
         && last.0 > first.0
@@ -246,6 +269,10 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
     let (finding, remedy) = words::explain(&diagnosis, evidence);
     diagnosis.finding = finding;
     diagnosis.remedy = remedy;
+    diagnosis.remedy_option = match diagnosis.limit {
+        Limit::Losses | Limit::CongestionWindow => Some("congestion"),
+        _ => None,
+    };
     diagnosis
 }
 
@@ -351,9 +378,22 @@ fn limit(this: &Diagnosis, evidence: &Evidence<'_>) -> Limit {
     match longest {
         Limit::ReceiverWindow => Limit::Receiver,
         Limit::CongestionWindow if loopback => Limit::Cpu,
+        Limit::CongestionWindow if this.is_paced(evidence) => Limit::Pacing,
+        Limit::CongestionWindow if evidence.fills_path() == Some(true) => Limit::Path,
         Limit::CongestionWindow if loses && !this.is_queued() => Limit::Losses,
         Limit::CongestionWindow if this.is_queued() => Limit::Path,
+        // Where the path's rate is known and was not reached, the pacing is too slow.
+        Limit::CongestionWindow if this.has_spare_window() && evidence.fills_path().is_none() => {
+            Limit::Path
+        }
         other => other,
+    }
+}
+
+impl Evidence<'_> {
+    /// Whether all flows together carried what the path can; `None`: nobody knows.
+    fn fills_path(&self) -> Option<bool> {
+        Some(self.throughput >= self.path_rate? * FILLED)
     }
 }
 
@@ -363,6 +403,18 @@ impl Diagnosis {
     fn window_explains(&self) -> bool {
         let ceiling = self.window as f64 / self.rtt_min.as_secs_f64().max(1e-6);
         self.window > 0 && ceiling <= self.rate * EXPLAINS
+    }
+
+    /// Whether `max_pacing_rate` is what was carried.
+    fn is_paced(&self, evidence: &Evidence<'_>) -> bool {
+        let pacing = evidence.pacing.map(|rate| rate as f64);
+        pacing.is_some_and(|rate| self.rate >= rate * FILLED)
+    }
+
+    /// Whether the congestion window was well above what was under way.
+    pub fn has_spare_window(&self) -> bool {
+        let under_way = self.rate * self.rtt.as_secs_f64();
+        under_way > 0.0 && self.congestion_window as f64 > under_way * SPARE
     }
 
     /// Whether packets wait somewhere on the way.

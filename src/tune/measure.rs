@@ -21,7 +21,7 @@ use super::objective::{Figures, Objective};
 use super::space::Candidate;
 use super::venue::Venue;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::load::shape::{Bulk, ConnectionLife, Direction, Exchange, Shape};
+use crate::bench::load::shape::{Answer, Bulk, ConnectionLife, Direction, Exchange, Shape};
 use crate::bench::load::{Load, LoadPlan};
 use crate::bench::origin::{Origin, OriginOptions, Role};
 use crate::bench::process::{self, Usage};
@@ -270,6 +270,7 @@ impl Ground<'_> {
             size: EXCHANGE_SIZE,
             flows: EXCHANGES,
             rate: None,
+            answer: Answer::Whole,
         });
         Shape {
             name: "tune".to_owned(),
@@ -315,7 +316,7 @@ impl Ground<'_> {
             congestion: contender.options.congestion.clone().filter(|_| direct),
             options: direct.then(|| contender.near.clone()),
             watch: Some(Arc::clone(&near)),
-            check_one_in: 0,
+            compare_one_in: None,
             patience: Duration::ZERO,
             connect_timeout: self
                 .deadline

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use outcome::{Decision, Fate, Leave, RaceOptions, Step};
 
 use crate::balance::Random;
-use crate::bench::stats::{self, Interval};
+use crate::bench::stats::{self, Estimate};
 
 /// The arm of the kernel's defaults.
 pub const DEFAULTS: usize = 0;
@@ -198,12 +198,14 @@ impl Race {
 
     /// Merit by the defaults' while racing, with its interval where there are
     /// rounds enough for one.
-    pub fn ratio(&self, arm: usize) -> Option<Interval> {
-        exp(stats::student(&self.logs(arm, DEFAULTS))?)
+    pub fn ratio(&self, arm: usize) -> Option<Estimate> {
+        let ratio = stats::student(&self.logs(arm, DEFAULTS))?.map(f64::exp);
+        let tells = ratio.interval.is_some() && ratio.estimate.is_finite();
+        tells.then_some(ratio)
     }
 
     /// Merit by the defaults' in the confirmation; the interval that decides.
-    pub fn confirmed(&self, arm: usize) -> Option<Interval> {
+    pub fn confirmed(&self, arm: usize) -> Option<Estimate> {
         let both = |of: usize| {
             let (arm, base) = (
                 &self.arms[arm].confirmation,
@@ -215,7 +217,7 @@ impl Race {
                 .filter_map(|(a, b)| Some([(*a)?, (*b)?]));
             pairs.map(|pair| pair[of]).collect::<Vec<f64>>()
         };
-        stats::ratio(&both(0), &both(1), self.options.seed)
+        stats::ratio(&both(0), &both(1))
     }
 
     /// Rounds of the race in which this arm was measured, and of the confirmation.
@@ -314,7 +316,7 @@ impl Race {
         let mut order: Vec<usize> = (0..self.arms.len())
             .filter(|arm| self.arms[*arm].fate == Fate::Stayed)
             .collect();
-        shuffle(&mut order, &mut self.random);
+        self.random.shuffle(&mut order);
         if now + self.cost().mul_f64(1.2) * order.len() as u32 > self.racing_ends()
             && let Some(at) = order.iter().position(|arm| *arm == DEFAULTS)
         {
@@ -359,7 +361,7 @@ impl Race {
                 let interval = stats::student(&self.logs(arm, base));
                 rounds >= stats::ROUNDS_MIN
                     && arm != base
-                    && interval.is_some_and(|interval| interval.high < 0.0)
+                    && interval.is_some_and(|interval| interval.is_below(0.0))
             };
             // What only trails the best may be half of the best combination: before
             // those have joined, only what hurts is out.
@@ -412,27 +414,12 @@ impl Race {
         let mut helped: Vec<usize> = (1..self.arms.len())
             .filter(|arm| Some(*arm) != self.options.present)
             .filter(|arm| self.rounds(*arm)[0] >= stats::ROUNDS_MIN)
-            .filter(|arm| stats::student(&self.logs(*arm, DEFAULTS)).is_some_and(|it| it.low > 0.0))
+            .filter(|arm| {
+                stats::student(&self.logs(*arm, DEFAULTS)).is_some_and(|it| it.is_above(0.0))
+            })
             .collect();
         helped.sort_by(|a, b| self.estimate(*b).total_cmp(&self.estimate(*a)));
         helped
-    }
-}
-
-fn exp(logs: Interval) -> Option<Interval> {
-    let interval = Interval {
-        estimate: logs.estimate.exp(),
-        low: logs.low.exp(),
-        high: logs.high.exp(),
-    };
-    interval.estimate.is_finite().then_some(interval)
-}
-
-/// Fisher and Yates.
-fn shuffle(order: &mut [usize], random: &mut Random) {
-    for end in (1..order.len()).rev() {
-        let other = random.below(end as u64 + 1) as usize;
-        order.swap(end, other);
     }
 }
 

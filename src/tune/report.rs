@@ -11,6 +11,7 @@ mod tables;
 
 use serde::Serialize;
 
+use super::diagnose::Diagnosis;
 use super::measure::{Terms, Through};
 use super::race::{DEFAULTS, Decision, Fate, Leave};
 use super::search::{Row, StageResult};
@@ -219,9 +220,9 @@ fn decision(stage: &StageResult, minimum_effect: f64) -> String {
                 stage.rows[*arm].name,
                 stage.rows[*arm].rounds[1],
                 ratio_text(*ratio),
-                if ratio.low > 1.0 {
+                if ratio.is_above(1.0) {
                     format!("less than the {least:.0} % that is worth a setting")
-                } else if ratio.high < 1.0 {
+                } else if ratio.is_below(1.0) {
                     "worse".to_owned()
                 } else {
                     "noise".to_owned()
@@ -248,7 +249,9 @@ fn present(stage: &StageResult) -> Option<String> {
     let advice = match stats::verdict(ratio, rounds, Better::More) {
         Verdict::Faster => "better than the defaults",
         Verdict::Slower => "worse than the defaults: leave them out",
-        Verdict::Noise => "no different from the defaults: they can be left out",
+        Verdict::Noise | Verdict::Disturbed => {
+            "no different from the defaults: they can be left out"
+        }
     };
     Some(format!(
         "present settings ({}): {} times as good as the kernel's defaults, {advice}",
@@ -269,10 +272,89 @@ fn findings(result: &TuneResult) -> Vec<String> {
     let rows = stage.rows.first().into_iter().chain(stage.present());
     for row in rows.chain(recommended.filter(|row| !row.present)) {
         if let Some(diagnosis) = &row.diagnosis {
-            let remedy = diagnosis.remedy.as_ref();
+            let remedy = advice(stage, diagnosis);
             let remedy = remedy.map_or_else(String::new, |text| format!("\n    → {text}"));
             findings.push(format!("{}: {}{remedy}", row.name, diagnosis.finding));
         }
     }
     findings
+}
+
+/// What would lift a limit; not what this search tried, which its answer speaks of.
+fn advice(stage: &StageResult, diagnosis: &Diagnosis) -> Option<String> {
+    let remedy = diagnosis.remedy.clone()?;
+    let Some(option) = diagnosis.remedy_option else {
+        return Some(remedy);
+    };
+    let has = |row: &&Row| {
+        let mut changes = row.candidate.changes.iter();
+        changes.any(|change| change.option() == option)
+    };
+    let measured = |row: &&Row| !row.present && !matches!(row.fate, Fate::Failed { .. });
+    let tried: Vec<&Row> = stage.rows.iter().filter(measured).filter(has).collect();
+    if tried.is_empty() {
+        return Some(remedy);
+    }
+    let recommended = stage.recommended();
+    if recommended.is_some_and(|it| it.changes.iter().any(|change| change.option() == option)) {
+        return Some(format!("`{option}`, as recommended"));
+    }
+    let values = tried.iter().flat_map(|row| &row.candidate.changes);
+    let mut values: Vec<String> = values
+        .filter(|change| change.option() == option)
+        .map(|change| change.shown().to_owned())
+        .collect();
+    values.dedup();
+    Some(format!(
+        "`{option}` was tried ({}), and none was better than what the kernel does",
+        values.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tune::diagnose::{Limit, Shares};
+
+    fn losses() -> Diagnosis {
+        Diagnosis {
+            limit: Limit::Losses,
+            shares: Shares::default(),
+            rtt_min: Duration::ZERO,
+            rtt: Duration::ZERO,
+            retransmitted: 0.01,
+            window: 0,
+            congestion_window: 0,
+            mss: 1448,
+            rate: 1e6,
+            bandwidth_delay: 0,
+            busiest_thread: 0.0,
+            machine: 0.0,
+            finding: "losses".to_owned(),
+            remedy: Some("another congestion control".to_owned()),
+            remedy_option: Some("congestion"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_advised_that_was_tried_and_not_recommended() {
+        let mut stages = sample::sample().stages;
+        let stage = &mut stages[0];
+        assert_eq!(
+            advice(stage, &losses()).as_deref(),
+            Some("`congestion`, as recommended")
+        );
+        stage.decision = Decision::Leave {
+            why: Leave::NothingBetter,
+        };
+        let text = advice(stage, &losses()).unwrap();
+        assert!(text.contains("was tried (cubic)"), "{text}");
+        stage.rows.truncate(2);
+        assert_eq!(
+            advice(stage, &losses()).as_deref(),
+            Some("another congestion control")
+        );
+    }
 }

@@ -13,7 +13,7 @@ use super::race::{DEFAULTS, Decision, Fate, Leave, Race, RaceOptions, Step};
 use super::space::values::Skipped;
 use super::space::{Candidate, combinations};
 use crate::bench::load::shape::Direction;
-use crate::bench::stats::{self, Interval};
+use crate::bench::stats::{self, Estimate};
 use crate::net::limits::sysctl;
 
 /// Rounds that a field must get before the worse half is dropped; what cannot get
@@ -64,15 +64,15 @@ pub struct Row {
     /// Rounds while racing, and in the confirmation.
     pub rounds: [usize; 2],
     /// Bytes a second.
-    pub throughput: Option<Interval>,
+    pub throughput: Option<Estimate>,
     /// Nanoseconds.
-    pub p99: Option<Interval>,
+    pub p99: Option<Estimate>,
     /// CPU seconds for a gigabyte.
-    pub cpu: Option<Interval>,
+    pub cpu: Option<Estimate>,
     /// Merit by the defaults' while racing.
-    pub ratio: Option<Interval>,
+    pub ratio: Option<Estimate>,
     /// Merit by the defaults' in the confirmation.
-    pub confirmed: Option<Interval>,
+    pub confirmed: Option<Estimate>,
     /// What became of it.
     #[serde(flatten)]
     pub fate: Fate,
@@ -348,7 +348,7 @@ impl Search<'_> {
     fn row(&self, race: &Race, arm: usize, present: bool, entrant: &Entrant) -> Row {
         let mean = |of: &dyn Fn(&Figures) -> Option<f64>| {
             let values: Vec<f64> = entrant.figures.iter().filter_map(of).collect();
-            stats::mean(&values, self.seed)
+            stats::mean(&values)
         };
         let last = entrant.last.as_ref();
         Row {
@@ -425,6 +425,8 @@ fn diagnosis(ground: &Ground<'_>, run: &Run, contender: &Contender) -> Diagnosis
         machine: run.machine,
         receive_buffer: granted(options.receive_buffer, "net.core.rmem_max"),
         send_buffer: granted(options.send_buffer, "net.core.wmem_max"),
+        pacing: options.max_pacing_rate,
+        path_rate: ground.venue.rate(),
         bounds: bounds(),
     })
 }

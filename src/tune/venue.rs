@@ -125,6 +125,14 @@ impl Venue {
         }
     }
 
+    /// What the path carries each way, bytes a second of IP packets; `None`: nobody knows.
+    pub fn rate(&self) -> Option<f64> {
+        match self {
+            Self::Path(link) => Some(link.spec().rate as f64),
+            Self::Loopback | Self::Remote(_) => None,
+        }
+    }
+
     /// The legs of a forwarder that lie on what is measured.
     pub fn legs(&self) -> &'static [Leg] {
         match self {

@@ -46,6 +46,19 @@ fn rest(mut client: BufReader<TcpStream>) -> Vec<u8> {
 }
 
 #[test]
+fn an_echo_in_halves_brings_the_same_bytes() {
+    let origin = origin();
+    let mut client = command(&origin);
+    say(&mut client, "ECHO halves\nabcde");
+    let mut echoed = [0; 5];
+    client.read_exact(&mut echoed).unwrap();
+    say(&mut client, "f");
+    let end = client.get_mut().shutdown(Shutdown::Write);
+    end.expect("the connection stands");
+    assert_eq!([&echoed[..], &rest(client)].concat(), b"abcdef");
+}
+
+#[test]
 fn commands_follow_each_other_on_one_connection() {
     let origin = origin();
     let mut client = command(&origin);

@@ -288,6 +288,63 @@ fn flags_are_checked_like_keys() {
 }
 
 #[test]
+fn check_takes_the_flags_of_run_and_shows_what_they_mean() {
+    let pair = ["check", "-l", "127.0.0.1:5000", "-r", "127.0.0.1:6000"];
+    let with = |flags: &[&str]| valid(&[&pair[..], flags].concat());
+    let text = with(&["--reactors=3", "--engine=epoll", "--data-path=copy"]);
+    for line in ["reactors = 3", "engine = \"epoll\"", "data_path = \"copy\""] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    let text = with(&["--log-level=warn", "--log-format=json", "--log-to=./x.log"]);
+    for line in ["level = \"warn\"", "format = \"json\"", "to = \"./x.log\""] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    let text = with(&[
+        "--log-sessions=all",
+        "--tap=pcapng",
+        "--tap-to=./x.pcapng",
+        "-v",
+    ]);
+    for line in [
+        "sessions = \"all\"",
+        "level = \"debug\"",
+        "\"pcapng\"",
+        "./x.pcapng",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert_eq!(
+        with(&["-q", "--reactors=3"]),
+        "",
+        "its own -q prints nothing"
+    );
+    assert!(refused(&[&pair[..], &["--reactors=0"]].concat()).contains("--> --reactors 0\n"));
+}
+
+#[test]
+fn check_refuses_listeners_that_run_could_not_have_beside_each_other() {
+    let line = |first: &'static str, second: &'static str| {
+        [
+            "-l",
+            first,
+            "-r",
+            "10.0.0.1:1",
+            "-l",
+            second,
+            "-r",
+            "10.0.0.1:1",
+        ]
+    };
+    let overlap = line(":5000", "127.0.0.1:5000");
+    for command in ["check", "run", "doctor"] {
+        let message = refused(&[&[command], &overlap[..]].concat());
+        assert!(message.contains("the same port"), "{message}");
+        assert!(message.contains("--> -l 127.0.0.1:5000\n"), "{message}");
+    }
+    valid(&[&["check"], &line("127.0.0.1:5000", "127.0.0.2:5000")[..]].concat());
+}
+
+#[test]
 fn wrong_usage_ends_with_two_and_help_with_zero() {
     for args in [
         &["--no-such-flag"][..],

@@ -11,14 +11,21 @@
     clippy::needless_pass_by_value,
     reason = "a setup reads better without a `&` at each address"
 )]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what a test says of itself"
+)]
 
 mod duplex;
 mod kit;
 
+mod acks;
 mod architecture;
 mod bench_origin;
 mod checks;
 mod cli_config;
+mod cli_output;
 mod conformance;
 mod connecting;
 mod differential;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::kit::namespace::{run, sysctl};
+use crate::kit::peer::transfer;
 use crate::kit::shortage::Nobody;
 use crate::kit::*;
 use nix::sys::signal::Signal;
@@ -426,4 +427,32 @@ fn restricted_congestion() -> Option<String> {
         skip(&test_name(), "every congestion control is for everybody");
     }
     found.map(str::to_owned)
+}
+
+/// A segment that fills the send buffer is not acknowledged before a second one comes,
+/// which has no room: 16 MiB took five seconds over loopback.
+#[test]
+fn a_send_buffer_below_a_segment_holds_several_smaller_ones() {
+    on_every_path(|case| {
+        let server = Listener::new();
+        let forwarder = Setup::new(server.address())
+            .case(case)
+            .set("profile.default.send_buffer", "16KiB")
+            .start();
+        let mut client = forwarder.connect();
+        client.send(1);
+        let mut upstream = server.accept();
+        upstream.expect(1);
+        transfer(&mut client, &mut upstream, MIB);
+        transfer(&mut upstream, &mut client, MIB);
+        for end in [&client, &upstream] {
+            let Some(shown) = socket(end.local(), end.remote()) else {
+                return;
+            };
+            let largest = number(&shown, "rcvmss:");
+            // Two of them fit into what the kernel makes of 16 KiB; it was 65483.
+            assert!(largest <= 16 * KIB, "segments of {largest} bytes");
+        }
+        forwarder.check_quiet();
+    });
 }

@@ -1,9 +1,11 @@
-//! Interleaved rounds: A B C A B C …, every shape, every layout, in one run.
+//! Interleaved rounds, every shape, every layout, in one run.
 //!
 //! For each layout the origin and every subject are started once and stay; a round
 //! measures each shape on each subject in turn, so that whatever the machine does
-//! meanwhile hits all alike. A subject that breaks, or loses bytes, is not measured
-//! in that shape again, and not compared in it.
+//! meanwhile hits all alike. The turn is a random order in one round and its reverse in
+//! the next (`B A C`, `C A B`), so that nobody always comes first, and what a subject leaves
+//! behind for the next one is no difference between them. A subject that breaks, or loses
+//! bytes, is not measured in that shape again, and not compared in it.
 //!
 //! | layout | CPUs | what it shows |
 //! | --- | --- | --- |
@@ -33,13 +35,16 @@ use super::process;
 use super::subjects::running::{Running, Stage, StartCost, Workspace};
 use super::subjects::size::Size;
 use super::subjects::{Kind, Subject};
+use crate::balance::Random;
 use crate::net::limits;
 
-/// Measures everything. `show` is called as each measurement begins.
+/// Measures everything. `show` is called as each measurement begins. An interrupt ends it
+/// early; the rounds that were finished by then are what it comes to.
 ///
 /// # Errors
 /// What makes a comparison impossible: a subject that does not start, too few
-/// descriptors or CPUs, an interrupt. By then everything started has been stopped.
+/// descriptors or CPUs, an interrupt before any round was finished. By then everything
+/// started has been stopped.
 pub fn run(
     options: &BenchOptions,
     interrupt: &Interrupt,
@@ -52,16 +57,41 @@ pub fn run(
         options.layouts.len() * options.rounds * options.shapes.len() * options.subjects.len();
     for (index, layout) in options.layouts.iter().enumerate() {
         let done = index * total / options.layouts.len();
-        let mut bench = Bench::set_up(options, *layout, &cpus, interrupt, show, done, total)?;
-        if index == 0 && options.idle_sessions > 0 {
-            bench.measure_idle()?;
+        let measured = (|| {
+            let mut bench = Bench::set_up(options, *layout, &cpus, interrupt, show, done, total)?;
+            if index == 0 && options.idle_sessions > 0 {
+                bench.measure_idle()?;
+            }
+            bench.rounds();
+            Ok(bench.result())
+        })();
+        match measured {
+            Ok(result) => results.push(result),
+            // Whatever it says, the interrupt is why.
+            Err(_) if interrupt.is_raised() => break,
+            Err(error) => return Err(error),
         }
-        bench.rounds()?;
-        results.push(bench.result());
+        if interrupt.is_raised() {
+            break;
+        }
     }
     // The calling thread goes back to where it may run.
     pin(nix::unistd::Pid::from_raw(0), &cpus)?;
+    let is_empty = |result: &LayoutResult| result.cells.iter().all(|it| it.samples.is_empty());
+    if interrupt.is_raised() && results.iter().all(is_empty) {
+        return Err("interrupted before a round was finished".to_owned());
+    }
     Ok(results)
+}
+
+/// Who is measured when in a round: a random order, and its reverse in the round after.
+fn order(subjects: usize, round: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..subjects).collect();
+    Random::new(seed.wrapping_add(round as u64 / 2)).shuffle(&mut order);
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// Client ends and origin ends are in this process, two ends in each subject.
@@ -248,22 +278,38 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn rounds(&mut self) -> Result<(), String> {
+    /// All of them, or as many as are finished before an interrupt.
+    fn rounds(&mut self) {
         for round in 0..self.options.rounds {
+            let order = order(self.running.len(), round, self.options.seed);
             for shape in 0..self.options.shapes.len() {
-                for subject in 0..self.running.len() {
+                for subject in &order {
                     if self.interrupt.is_raised() {
-                        return Err("interrupted".to_owned());
+                        return self.drop_unfinished(round, shape);
                     }
-                    self.measure_cell(round, shape, subject);
+                    self.measure_cell(round, shape, *subject);
                     self.done += 1;
                 }
             }
         }
         if self.interrupt.is_raised() {
-            return Err("interrupted".to_owned());
+            self.drop_unfinished(self.options.rounds - 1, self.options.shapes.len() - 1);
         }
-        Ok(())
+    }
+
+    /// A round of a shape in which not everybody was measured compares nothing.
+    fn drop_unfinished(&mut self, round: usize, shape: usize) {
+        let cells = self.cells.iter_mut().filter(|cell| cell.shape == shape);
+        let mut cells: Vec<&mut Cell> = cells.collect();
+        let is_whole = |cell: &Cell| {
+            let last = cell.samples.last().is_some_and(|it| it.round == round);
+            last || cell.failure.is_some()
+        };
+        if !cells.iter().all(|cell| is_whole(cell)) {
+            for cell in &mut cells {
+                cell.samples.retain(|sample| sample.round != round);
+            }
+        }
     }
 
     fn measure_cell(&mut self, round: usize, shape: usize, subject: usize) {
@@ -287,6 +333,8 @@ impl<'a> Bench<'a> {
                 self.cells[cell].samples.push(sample);
                 self.cells[cell].cut_short += cut_short;
             }
+            // It was cut short, which says nothing of the subject.
+            Err(_) if self.interrupt.is_raised() => {}
             Err(error) => {
                 let ended = self.running[subject].ended();
                 self.cells[cell].failure =
@@ -358,7 +406,7 @@ impl<'a> Bench<'a> {
                 congestion: self.options.congestion.clone(),
                 options: None,
                 watch: None,
-                check_one_in: self.options.check_one_in,
+                compare_one_in: Some(self.options.compare_one_in),
                 connect_timeout: Duration::from_secs(10),
                 patience: self.patience(),
             },
@@ -426,5 +474,25 @@ impl<'a> Bench<'a> {
             cells: self.cells,
             notes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_two_rounds_each_comes_once_before_each_other() {
+        for seed in 0..20 {
+            for round in [0, 2, 4] {
+                let (one, other) = (order(5, round, seed), order(5, round + 1, seed));
+                let mut sorted = one.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, [0, 1, 2, 3, 4]);
+                assert!(one.iter().eq(other.iter().rev()), "{one:?} {other:?}");
+            }
+        }
+        let first: Vec<usize> = (0..40).map(|seed| order(3, 0, seed)[0]).collect();
+        assert!((0..3).all(|subject| first.contains(&subject)), "{first:?}");
     }
 }

@@ -38,8 +38,10 @@ pub struct BenchOptions {
     pub shapes: Vec<Shape>,
     /// In which layouts.
     pub layouts: Vec<Layout>,
-    /// How often each.
+    /// How often each; at least once.
     pub rounds: usize,
+    /// Of the order of subjects within the rounds.
+    pub seed: u64,
     /// Before each measurement.
     pub warm_up: Duration,
     /// Each measurement.
@@ -52,8 +54,8 @@ pub struct BenchOptions {
     pub starts: usize,
     /// Idle sessions for the memory figure; 0 leaves it out.
     pub idle_sessions: usize,
-    /// See [`LoadPlan::check_one_in`](crate::bench::load::LoadPlan::check_one_in).
-    pub check_one_in: usize,
+    /// See [`LoadPlan::compare_one_in`](crate::bench::load::LoadPlan::compare_one_in).
+    pub compare_one_in: usize,
     /// Set on the generator's and the origin's sockets; `None`: the system's.
     pub congestion: Option<String>,
     /// The origin is at the far end of this path; generator and subjects are where

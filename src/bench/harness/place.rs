@@ -30,9 +30,6 @@ pub(super) fn start_origin(
         ..OriginOptions::default()
     };
     if options.subjects.iter().any(|it| it.size.servers > 1) {
-        if options.path.is_some() {
-            return Err("servers=N and --path do not go together".to_owned());
-        }
         origin.command = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
     }
     let started = match &options.path {

@@ -2,13 +2,14 @@
 //!
 //! | direction | on the command port | at the end |
 //! | --- | --- | --- |
-//! | up | `SINK [seed]`, `SINK discard` | shut down, read `OK bytes` |
-//! | down | `SOURCE - seed [file]` | shut down, read what is under way to the end |
+//! | up | `SINK seed one-in`, `SINK` | shut down, read `OK bytes` |
+//! | down | `SOURCE - seed file`, `SOURCE - seed` | shut down, read what is under way to the end |
 //! | both | `ECHO` | shut down, read the rest of the echo |
 //!
-//! A sampled flow is compared byte by byte with the pattern: going up by the
-//! origin, coming down here. One that is to cost the harness as little as it can is sent
-//! from memory that the kernel refers to, and discarded in the kernel.
+//! A flow costs the harness as little as it can: it is sent from memory that the kernel
+//! refers to, a sample is compared with the pattern (going up by the origin, coming down
+//! here), and the rest is discarded in the kernel. An echo is copied at the origin.
+//! A flow that is only read behaves as an application does.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -18,6 +19,7 @@ use mio::net::TcpStream;
 
 use super::flow::{FlowContext, Progress, Step, attempt};
 use super::shape::Direction;
+use crate::bench::sampling::{Care, Sampling};
 use crate::bench::{pattern, socket};
 
 /// Bytes one flow may move before others get their turn.
@@ -25,13 +27,11 @@ const BUDGET: usize = 1024 * 1024;
 
 /// What is done with the bytes of a flow where they arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Care {
-    /// Read, and compared with what was sent.
-    Compare,
-    /// Read.
-    Read,
-    /// Counted by the kernel, which also sends without copying.
-    Discard,
+pub(super) enum Ends {
+    /// Written and read, and not compared.
+    Plain,
+    /// As cheap as they can be, but for the sample that is compared.
+    Cheap(Sampling),
 }
 
 /// One bulk flow.
@@ -39,7 +39,7 @@ pub(super) struct BulkFlow {
     pub(super) stream: TcpStream,
     direction: Direction,
     seed: u64,
-    care: Care,
+    ends: Ends,
     /// What of the command line is not yet sent.
     command: Vec<u8>,
     sent: u64,
@@ -50,20 +50,19 @@ pub(super) struct BulkFlow {
 }
 
 impl BulkFlow {
-    pub(super) fn new(stream: TcpStream, direction: Direction, seed: u64, care: Care) -> Self {
-        let command = match (direction, care) {
-            (Direction::Up, Care::Compare) => format!("SINK {seed}\n"),
-            (Direction::Up, Care::Read) => "SINK\n".to_owned(),
-            (Direction::Up, Care::Discard) => "SINK discard\n".to_owned(),
-            (Direction::Down, Care::Discard) => format!("SOURCE - {seed} file\n"),
-            (Direction::Down, _) => format!("SOURCE - {seed}\n"),
+    pub(super) fn new(stream: TcpStream, direction: Direction, seed: u64, ends: Ends) -> Self {
+        let command = match (direction, ends) {
+            (Direction::Up, Ends::Plain) => "SINK\n".to_owned(),
+            (Direction::Up, Ends::Cheap(sampling)) => format!("SINK {seed} {sampling}\n"),
+            (Direction::Down, Ends::Plain) => format!("SOURCE - {seed}\n"),
+            (Direction::Down, Ends::Cheap(_)) => format!("SOURCE - {seed} file\n"),
             (Direction::Both, _) => "ECHO\n".to_owned(),
         };
         Self {
             stream,
             direction,
             seed,
-            care,
+            ends,
             command: command.into_bytes(),
             sent: 0,
             received: 0,
@@ -108,9 +107,9 @@ impl BulkFlow {
             return Ok(Step::Blocked);
         }
         let at = self.seed + self.sent;
-        let step = match self.care {
-            Care::Discard => attempt(|| pattern::send(&self.stream, at, BUDGET))?,
-            Care::Compare | Care::Read => {
+        let step = match self.ends {
+            Ends::Cheap(_) => attempt(|| pattern::send(&self.stream, at, BUDGET))?,
+            Ends::Plain => {
                 let bytes = pattern::slice(at, pattern::CHUNK_MAX);
                 attempt(|| self.stream.write(bytes))?
             }
@@ -125,12 +124,18 @@ impl BulkFlow {
             // A sink says nothing before the end, and an early end shows in the write.
             return Ok(Step::Blocked);
         }
-        let step = match self.care {
+        let care = match self.ends {
             // What the origin says at the end of an upload is read.
-            Care::Discard if self.direction != Direction::Up => {
-                attempt(|| socket::discard(&self.stream, context.scratch))?
+            _ if self.direction == Direction::Up => None,
+            Ends::Plain => None,
+            Ends::Cheap(sampling) => Some(sampling.care(self.received)),
+        };
+        let step = match care {
+            Some(Care::Discard(most)) => {
+                let most = most.min(context.scratch.len() as u64) as usize;
+                attempt(|| socket::discard(&self.stream, &mut context.scratch[..most]))?
             }
-            _ => attempt(|| self.stream.read(context.scratch))?,
+            Some(Care::Compare) | None => attempt(|| self.stream.read(context.scratch))?,
         };
         match step {
             Step::Moved(0) => {
@@ -143,7 +148,8 @@ impl BulkFlow {
                     .extend_from_slice(&context.scratch[..len.min(room)]);
             }
             Step::Moved(len) => {
-                if self.care == Care::Compare
+                let compared = care == Some(Care::Compare);
+                if compared
                     && let Err(at) =
                         pattern::check(self.seed + self.received, &context.scratch[..len])
                 {
@@ -154,7 +160,7 @@ impl BulkFlow {
                 }
                 self.received += len as u64;
                 context.counters.received.fetch_add(len as u64, Relaxed);
-                if self.care == Care::Compare {
+                if compared {
                     context.counters.checked.fetch_add(len as u64, Relaxed);
                 }
             }
@@ -197,8 +203,11 @@ impl BulkFlow {
         if !whole {
             context.cut_short += 1;
         }
-        if self.care == Care::Compare && self.direction == Direction::Up {
-            context.counters.checked.fetch_add(self.sent, Relaxed);
+        if let Ends::Cheap(sampling) = self.ends
+            && self.direction == Direction::Up
+        {
+            let compared = sampling.compared(self.sent);
+            context.counters.checked.fetch_add(compared, Relaxed);
         }
         Ok(())
     }

@@ -12,12 +12,17 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::flow::{FlowContext, Progress, Step, attempt};
+use super::shape::{Answer, Exchange};
+
 use crate::bench::pattern;
 
 const COMMAND: &[u8] = b"ECHO\n";
 
 /// Where bulk passes beside it.
 const COMMAND_APART: &[u8] = b"ECHO prompt\n";
+
+/// Where the response is written in two pieces.
+const COMMAND_HALVES: &[u8] = b"ECHO halves\n";
 
 /// One flow of exchanges.
 pub(super) struct ExchangeFlow {
@@ -37,12 +42,16 @@ struct Asking {
 
 impl ExchangeFlow {
     /// `apart`: the origin answers on a thread that has no bulk.
-    pub(super) fn new(stream: TcpStream, size: usize, seed: u64, apart: bool) -> Self {
+    pub(super) fn new(stream: TcpStream, exchange: Exchange, seed: u64, apart: bool) -> Self {
         Self {
             stream,
-            size,
+            size: exchange.size,
             position: seed,
-            command_left: if apart { COMMAND_APART } else { COMMAND },
+            command_left: match exchange.answer {
+                Answer::Halves => COMMAND_HALVES,
+                Answer::Whole if apart => COMMAND_APART,
+                Answer::Whole => COMMAND,
+            },
             asking: None,
         }
     }

@@ -28,8 +28,7 @@ pub struct LoadPlan {
     /// Threads that make it.
     pub threads: usize,
     /// Exchanges have as many threads of their own, here and at the origin, so that none
-    /// waits for the harness's own bulk, which is made and taken as cheaply as the kernel
-    /// can. `None`: all flows share the threads.
+    /// waits for the harness's own bulk. `None`: all flows share the threads.
     pub exchanges_apart: Option<Precedence>,
     /// CPUs they may run on; empty: wherever.
     pub cpus: Vec<usize>,
@@ -40,9 +39,12 @@ pub struct LoadPlan {
     /// Whoever wants to look at them meanwhile: at the bulk flows, or where there are
     /// none, at the exchanges that keep their connection.
     pub watch: Option<Arc<Watch>>,
-    /// Of this many bulk flows in a thread one is compared byte by byte, none if
-    /// zero. Exchanges are always compared.
-    pub check_one_in: usize,
+    /// Bulk flows are made and taken as cheaply as the kernel can, and of so many of
+    /// their bytes one is compared with what was sent, in stretches of
+    /// [`STRETCH`](crate::bench::sampling::STRETCH); with 1 all of them, with 0 none.
+    /// `None`: they are written and read as by an application, and not compared. Exchanges
+    /// are always compared.
+    pub compare_one_in: Option<usize>,
     /// All connections must stand after so long.
     pub connect_timeout: Duration,
     /// How long flows may take to come to their end after the window: what is on its

@@ -40,6 +40,19 @@ pub struct Exchange {
     pub flows: usize,
     /// Requests a second over all flows; `None`: the next when the last was answered.
     pub rate: Option<u64>,
+    /// How the origin writes a response.
+    pub answer: Answer,
+}
+
+/// How the origin writes a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// In one write, without delay.
+    #[default]
+    Whole,
+    /// In two writes, with Nagle's algorithm on, as a server does that writes a head and
+    /// a body: the second waits until the first is acknowledged.
+    Halves,
 }
 
 /// Bulk and single bytes that are ready when a subject goes on after a pause, from
@@ -138,8 +151,8 @@ impl FromStr for Shape {
         let kind = words.next().unwrap_or_default();
         let mut shape = preset(kind).ok_or_else(|| {
             format!(
-                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, ping, mix or \
-                 burst, each with :flows=, :size=, :rate=, :bulk=, :direction="
+                "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, crr-nagle, \
+                 ping, mix or burst, each with :flows=, :size=, :rate=, :bulk=, :direction="
             )
         })?;
         text.clone_into(&mut shape.name);
@@ -161,6 +174,7 @@ fn preset(kind: &str) -> Option<Shape> {
             size: 64,
             flows: 64,
             rate: None,
+            answer: Answer::Whole,
         })
     };
     let (bulk, exchange) = match kind {
@@ -173,6 +187,13 @@ fn preset(kind: &str) -> Option<Shape> {
             exchange(ConnectionLife::Kept).map(|ping| Exchange { flows: 1, ..ping }),
         ),
         "crr" => (None, exchange(ConnectionLife::Fresh)),
+        "crr-nagle" => (
+            None,
+            exchange(ConnectionLife::Fresh).map(|crr| Exchange {
+                answer: Answer::Halves,
+                ..crr
+            }),
+        ),
         "burst" => {
             return Some(Shape {
                 name: String::new(),
@@ -278,6 +299,11 @@ mod tests {
         assert_eq!(
             "crr".parse::<Shape>().unwrap().figure(),
             Figure::Connections
+        );
+        let halves: Shape = "crr-nagle:flows=1".parse().unwrap();
+        assert_eq!(
+            (halves.figure(), halves.exchange.unwrap().answer),
+            (Figure::Connections, Answer::Halves)
         );
     }
 

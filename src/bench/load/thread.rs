@@ -325,7 +325,7 @@ impl Generator {
 
     fn exchange_flow(&self, stream: TcpStream, exchange: Exchange) -> ExchangeFlow {
         let apart = self.plan.exchanges_apart.is_some();
-        ExchangeFlow::new(stream, exchange.size, self.seed, apart)
+        ExchangeFlow::new(stream, exchange, self.seed, apart)
     }
 
     fn pump(&mut self, index: usize) {

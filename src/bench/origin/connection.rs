@@ -21,6 +21,7 @@ use mio::net::TcpStream;
 use super::conversation::{Conversation, Next};
 use super::handlers::{Action, Handlers, Manner};
 use super::options::{Counters, LINE_MAX, PENDING_MAX, Role};
+use crate::bench::sampling::{Care, Sampling};
 use crate::bench::{pattern, socket};
 
 /// Bytes one connection may move before others get their turn.
@@ -57,8 +58,22 @@ enum Check {
     No,
     /// Not even copied from the kernel.
     Unread,
-    From(u64),
+    From(u64, Sampling),
     Differed(u64),
+}
+
+impl Check {
+    /// How many bytes from `received` on need not be copied from the kernel.
+    fn unread(&self, received: u64) -> u64 {
+        match self {
+            Self::Unread | Self::Differed(_) => u64::MAX,
+            Self::From(_, sampling) => match sampling.care(received) {
+                Care::Compare => 0,
+                Care::Discard(most) => most,
+            },
+            Self::No => 0,
+        }
+    }
 }
 
 /// What the pump borrows from its thread.
@@ -88,6 +103,8 @@ pub(super) struct Connection {
     peer_ended: bool,
     manner: Manner,
     from_file: bool,
+    /// An echo is written in two pieces.
+    halves: bool,
 }
 
 impl Connection {
@@ -116,6 +133,7 @@ impl Connection {
             peer_ended: false,
             manner: Manner::Ordinary,
             from_file: false,
+            halves: false,
         }
     }
 
@@ -169,15 +187,16 @@ impl Connection {
             if self.input_ended {
                 return self.finish();
             }
-            let unread = matches!(
-                self.mode,
-                Mode::Sink {
-                    check: Check::Unread,
-                    ..
-                }
-            );
-            let read = if unread {
-                socket::discard(&self.stream, context.scratch)
+            let unread = match &self.mode {
+                Mode::Sink { received, check } => check.unread(*received),
+                _ => 0,
+            };
+            let wanted = match unread {
+                0 => context.scratch.len(),
+                most => most.min(context.scratch.len() as u64) as usize,
+            };
+            let read = if unread > 0 {
+                socket::discard(&self.stream, &mut context.scratch[..wanted])
             } else {
                 self.stream.read(context.scratch)
             };
@@ -195,7 +214,7 @@ impl Connection {
             moved += read;
             let scratch = std::mem::take(&mut context.scratch);
             let taken = self.take(&scratch[..read], context);
-            let short = read < scratch.len();
+            let short = read < wanted;
             context.scratch = scratch;
             taken?;
             if self.manner == Manner::Prompt && context.hands_over {
@@ -305,11 +324,17 @@ impl Connection {
                         .counters
                         .received
                         .fetch_add(input.len() as u64, Relaxed);
-                    self.echo(input, context.counters)?;
+                    let half = if self.halves { input.len() / 2 } else { 0 };
+                    let (first, second) = input.split_at(half);
+                    if !first.is_empty() {
+                        self.echo(first, context.counters)?;
+                    }
+                    self.echo(second, context.counters)?;
                     input.len()
                 }
                 Mode::Sink { received, check } => {
-                    if let Check::From(seed) = check
+                    if let Check::From(seed, sampling) = check
+                        && sampling.care(*received) == Care::Compare
                         && let Err(at) = pattern::check(*seed + *received, input)
                     {
                         *check = Check::Differed(*received + at as u64);
@@ -402,6 +427,12 @@ impl Connection {
                 self.manner = manner;
                 Mode::Echo
             }
+            Action::EchoHalves => {
+                // Best effort: without Nagle there are two writes still.
+                let _ = self.stream.set_nodelay(false);
+                self.halves = true;
+                Mode::Echo
+            }
             Action::Mark => {
                 self.manner = Manner::Prompt;
                 Mode::Mark
@@ -413,9 +444,9 @@ impl Connection {
                     check: Check::Unread,
                 }
             }
-            Action::Sink { seed } => Mode::Sink {
+            Action::Sink { seed, one_in } => Mode::Sink {
                 received: 0,
-                check: seed.map_or(Check::No, Check::From),
+                check: seed.map_or(Check::No, |seed| Check::From(seed, Sampling::new(one_in))),
             },
             Action::Source {
                 bytes,
@@ -450,7 +481,7 @@ impl Connection {
             Mode::Sink { received, check } => {
                 let line = match check {
                     Check::Differed(at) => format!("ERR differs at {at}"),
-                    Check::No | Check::Unread | Check::From(_) => format!("OK {received}"),
+                    Check::No | Check::Unread | Check::From(..) => format!("OK {received}"),
                 };
                 // RFC 863: a discard port never answers, but a client that has
                 // ended its side may well want to know; it may also be gone.

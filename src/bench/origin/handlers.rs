@@ -17,6 +17,8 @@ pub use super::conversation::{Conversation, Next, Turn};
 pub enum Action {
     /// Sends every byte back until the client ends.
     Echo(Manner),
+    /// Likewise, with Nagle's algorithm on, and what each read brought in two writes.
+    EchoHalves,
     /// Answers each byte with a line: the payload bytes that have come to this origin
     /// by then, over all connections. Promptly.
     Mark,
@@ -25,6 +27,10 @@ pub enum Action {
     Sink {
         /// Position in the pattern of the first byte.
         seed: Option<u64>,
+        /// Of so many bytes one is compared, in stretches of
+        /// [`STRETCH`](crate::bench::sampling::STRETCH); the rest is not copied from the
+        /// kernel.
+        one_in: u64,
     },
     /// Swallows every byte until the client ends, without copying it from the kernel.
     Discard(Manner),
@@ -160,17 +166,29 @@ fn echo(rest: &str) -> Result<Action, String> {
     if rest == "prompt" {
         return Ok(Action::Echo(Manner::Prompt));
     }
+    if rest == "halves" {
+        return Ok(Action::EchoHalves);
+    }
     nothing(rest).map(|()| Action::Echo(Manner::Ordinary))
 }
 
 fn sink(rest: &str) -> Result<Action, String> {
-    let seed = match rest {
+    match rest {
         "discard" => return Ok(Action::Discard(Manner::Ordinary)),
         "prompt" => return Ok(Action::Discard(Manner::Prompt)),
-        "" => None,
-        text => Some(number("seed", text)?),
-    };
-    Ok(Action::Sink { seed })
+        _ => {}
+    }
+    let mut words = rest.split_whitespace();
+    let seed = words.next().map(|text| number("seed", text)).transpose()?;
+    let one_in = words
+        .next()
+        .map(|text| number("one-in", text))
+        .transpose()?;
+    nothing(words.next().unwrap_or(""))?;
+    Ok(Action::Sink {
+        seed,
+        one_in: one_in.unwrap_or(1),
+    })
 }
 
 fn source(rest: &str) -> Result<Action, String> {
@@ -238,6 +256,8 @@ mod tests {
     fn the_table_names_what_it_knows() {
         let handlers = Handlers::default();
         assert!(matches!(handlers.action("ECHO"), Ok(Action::Echo(_))));
+        let halves = handlers.action("ECHO halves");
+        assert!(matches!(halves, Ok(Action::EchoHalves)));
         assert!(matches!(
             handlers.action("SOURCE 100 7\r"),
             Ok(Action::Source {
@@ -253,7 +273,21 @@ mod tests {
         let error = handlers.action("FROB 1").err().unwrap();
         assert!(error.text.contains("\"FROB\"") && error.text.contains("SINK"));
         assert!(!error.closes);
-        for line in ["SOURCE many", "ECHO please", "RECORD 0", "RECORD 99999999"] {
+        assert!(matches!(
+            handlers.action("SINK 7 32"),
+            Ok(Action::Sink {
+                seed: Some(7),
+                one_in: 32
+            })
+        ));
+        for line in [
+            "SOURCE many",
+            "SINK 7 few",
+            "SINK 7 8 9",
+            "ECHO please",
+            "RECORD 0",
+            "RECORD 99999999",
+        ] {
             assert!(
                 handlers
                     .action(line)

@@ -13,9 +13,9 @@
 //!
 //! | line | what happens |
 //! | --- | --- |
-//! | `ECHO` | every further byte comes back; ends when the client ends. `ECHO prompt`: on the thread that has no bulk, where there is one |
+//! | `ECHO` | every further byte comes back; ends when the client ends. `ECHO prompt`: on the thread that has no bulk, where there is one. `ECHO halves`: what each read brought in two writes, with Nagle's algorithm on |
 //! | `MARK` | each further byte is answered by a line: the payload bytes that have come to this origin by then, over all connections; prompt likewise |
-//! | `SINK [seed]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N`. `SINK discard`: they are not even copied from the kernel; `SINK prompt`: nor on a thread that has other bulk |
+//! | `SINK [seed [one-in]]` | every further byte is swallowed; at the client's end, `OK bytes`. With a seed the bytes are checked against the pattern from that position on: `ERR differs at N`; with a number behind it, one MiB of so many, and the rest is not copied from the kernel. `SINK discard`: they are not even copied from the kernel; `SINK prompt`: nor on a thread that has other bulk |
 //! | `SOURCE [bytes\|-] [seed] [file]` | the pattern from position `seed` on; then the next command. `-` or nothing: until the client ends. `file`: without copying it |
 //! | `STRING` | one line follows, and comes back as a line |
 //! | `RECORD bytes` | so many bytes of CBOR follow ([`record::Record`]); the answer is `RECORD bytes` and the record as decoded, encoded again |

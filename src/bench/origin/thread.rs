@@ -18,6 +18,7 @@ use super::options::{Counters, OriginOptions, Role};
 use crate::bench::socket;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
+use crate::observe::aside::aside;
 
 /// Reads go through one buffer a thread; 256 KiB is where more stops helping.
 const SCRATCH: usize = 256 * 1024;
@@ -214,7 +215,7 @@ impl Server {
             socket::accepted(&stream, self.congestion.as_deref(), self.options.as_ref())
         {
             // Its client has gone, or the kernel refuses an option: not served.
-            eprintln!("origin: cannot serve a connection: {error}");
+            aside(&format!("thalweg: cannot serve a connection: {error}\n"));
             self.counters.aborted.fetch_add(1, Relaxed);
             return;
         }
@@ -260,7 +261,7 @@ impl Server {
                 .register(&mut connection.stream, Token(index), interest)
         {
             // Out of epoll watches or memory: this connection is given up.
-            eprintln!("origin: cannot watch a connection: {error}");
+            aside(&format!("thalweg: cannot watch a connection: {error}\n"));
             self.counters.aborted.fetch_add(1, Relaxed);
             self.counters.open.fetch_sub(1, Relaxed);
             self.free.push(index);

@@ -1,35 +1,27 @@
-//! From samples to figures: intervals over rounds, ratios, verdicts, the cost of the hop.
+//! From samples to figures: intervals over rounds, and the cost of the hop. Comparisons
+//! are in [`comparing`](super::comparing).
 
 use hdrhistogram::Histogram;
 
-use super::{
-    BurstReport, Hop, Latency, LayoutReport, QuietReport, Ratio, Row, ShapeReport, StartReport,
-};
+use super::comparing::{self, calm, disturbance};
+use super::{BurstReport, Hop, Latency, LayoutReport, QuietReport, Row, ShapeReport, StartReport};
 use crate::bench::harness::{
     BenchOptions, BurstSample, Cell, Layout, LayoutResult, Quiet, Sample, SubjectFacts,
 };
 use crate::bench::load;
 use crate::bench::load::shape::Shape;
-use crate::bench::stats::{self, Better};
+use crate::bench::stats;
 use crate::bench::subjects::running::StartCost;
 
 /// The generator and the origin together use so much of their CPUs that they, and
 /// not the subject, set the pace.
 const SATURATED: f64 = 0.95;
 
-/// More than this share of the CPUs went to something else: the figures suffer.
-const DISTURBED: f64 = 0.05;
-
-/// Who lets less of a burst's bulk pass first is as good as who lets so much: a ratio to
-/// nothing would say nothing.
-const SHARE_LEAST: f64 = 0.01;
-
-/// Figures of every layout. `seed` makes the intervals repeatable.
+/// Figures of every layout. A shape that an interrupt left without a round is left out.
 pub fn layouts(
     options: &BenchOptions,
     results: &[LayoutResult],
     baseline: &str,
-    seed: u64,
 ) -> Vec<LayoutReport> {
     results
         .iter()
@@ -38,10 +30,14 @@ pub fn layouts(
                 .shapes
                 .iter()
                 .enumerate()
-                .map(|(index, shape)| {
+                .filter_map(|(index, shape)| {
                     let of_shape = |cell: &&Cell| cell.shape == index;
                     let cells: Vec<&Cell> = result.cells.iter().filter(of_shape).collect();
-                    shape_report(shape, &cells, result, baseline, seed)
+                    let said = |cell: &&Cell| !cell.samples.is_empty() || cell.failure.is_some();
+                    cells
+                        .iter()
+                        .any(said)
+                        .then(|| shape_report(shape, &cells, result, baseline))
                 })
                 .collect();
             LayoutReport {
@@ -51,21 +47,21 @@ pub fn layouts(
                 subjects: result.subjects.clone(),
                 shapes,
                 notes: result.notes.clone(),
-                starts: starts(&result.subjects, seed),
+                starts: starts(&result.subjects),
             }
         })
         .collect()
 }
 
-fn starts(subjects: &[SubjectFacts], seed: u64) -> Vec<StartReport> {
+fn starts(subjects: &[SubjectFacts]) -> Vec<StartReport> {
     let values = |subject: &SubjectFacts, of: fn(&StartCost) -> f64| {
         subject.starts.iter().map(of).collect::<Vec<f64>>()
     };
     let report = |subject: &SubjectFacts| {
-        let mean = |of| stats::mean(&values(subject, of), seed);
+        let mean = |of| stats::mean(&values(subject, of));
         let ratio = |of| {
             let smaller = &subjects[subject.smaller?];
-            stats::ratio(&values(subject, of), &values(smaller, of), seed)
+            stats::ratio(&values(subject, of), &values(smaller, of))
         };
         Some(StartReport {
             subject: subject.name.clone(),
@@ -83,7 +79,6 @@ fn shape_report(
     cells: &[&Cell],
     result: &LayoutResult,
     baseline: &str,
-    seed: u64,
 ) -> ShapeReport {
     let name = |cell: &Cell| result.subjects[cell.subject].name.as_str();
     let direct = cells
@@ -95,7 +90,7 @@ fn shape_report(
     let rows = cells
         .iter()
         .map(|cell| {
-            let mut row = row(shape, cell, result, seed);
+            let mut row = row(shape, cell, result);
             if cell.failure.is_some() {
                 return row;
             }
@@ -112,8 +107,8 @@ fn shape_report(
                 }
             }
             for other in others {
-                row.ratios
-                    .extend(ratios(shape, cell, other, name(other), seed));
+                let ratios = comparing::ratios(shape, &cell.samples, &other.samples, name(other));
+                row.ratios.extend(ratios);
             }
             let direct = direct.filter(|it| it.subject != cell.subject && shape.burst.is_none());
             if let Some(direct) = direct {
@@ -132,17 +127,17 @@ fn shape_report(
     }
 }
 
-fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
-    let samples = &cell.samples;
+fn row(shape: &Shape, cell: &Cell, result: &LayoutResult) -> Row {
+    let samples = &calm(&cell.samples);
     let has_exchanges = shape.exchange.is_some();
     let has_cpu = shape.burst.is_none();
     let interval = |of: &dyn Fn(&Sample) -> f64| {
-        let values: Vec<f64> = samples.iter().map(of).collect();
-        stats::mean(&values, seed)
+        let values: Vec<f64> = samples.iter().map(|it| of(it)).collect();
+        stats::mean(&values)
     };
-    let latency = latency(cell);
+    let latency = latency(samples);
     let average = |of: &dyn Fn(&Sample) -> f64| {
-        samples.iter().map(of).sum::<f64>() / samples.len().max(1) as f64
+        samples.iter().map(|it| of(it)).sum::<f64>() / samples.len().max(1) as f64
     };
     Row {
         subject: result.subjects[cell.subject].name.clone(),
@@ -151,10 +146,12 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
         throughput: shape.bulk.and_then(|_| interval(&|s| bulk(shape, s))),
         exchanges: interval(&|s| s.exchanges).filter(|_| has_exchanges),
         latency: summary(&latency),
-        quiet: quiet(samples, seed),
-        burst: burst(samples, seed),
+        quiet: quiet(samples),
+        burst: burst(samples),
         cpu: interval(&|s| per_unit(shape, s, s.forwarder_cpu)).filter(|_| has_cpu),
         path_cpu: interval(&|s| per_unit(shape, s, path_cpu(s))).filter(|_| has_cpu),
+        ends_cpu: interval(&|s| per_unit(shape, s, s.generator_cpu + s.origin_cpu))
+            .filter(|_| has_cpu),
         ratios: Vec::new(),
         hop: None,
         cpu_shares: [
@@ -170,15 +167,15 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult, seed: u64) -> Row {
             };
             s.switches / units.max(f64::MIN_POSITIVE)
         }),
-        remarks: remarks(cell, result),
+        disturbed: disturbance(&cell.samples),
+        remarks: remarks(cell, samples, result),
         curve: curve(&latency),
-        samples: samples.clone(),
+        samples: cell.samples.clone(),
     }
 }
 
-fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
+fn remarks(cell: &Cell, samples: &[&Sample], result: &LayoutResult) -> Vec<String> {
     let mut remarks = Vec::new();
-    let samples = &cell.samples;
     let count = samples.len().max(1) as f64;
     let others = samples
         .iter()
@@ -202,13 +199,6 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
             forwarder * 100.0
         ));
     }
-    let foreign = samples.iter().map(|s| s.foreign_cpu).sum::<f64>() / count;
-    if foreign > DISTURBED {
-        remarks.push(format!(
-            "disturbed: {:.0} % of these CPUs went to something else",
-            foreign * 100.0
-        ));
-    }
     if cell.cut_short > 0 && result.subjects[cell.subject].keeps_half_closed {
         remarks.push(format!(
             "in {} flows the other direction was cut when one ended",
@@ -218,22 +208,22 @@ fn remarks(cell: &Cell, result: &LayoutResult) -> Vec<String> {
     remarks
 }
 
-fn quiet(samples: &[Sample], seed: u64) -> Option<QuietReport> {
+fn quiet(samples: &[&Sample]) -> Option<QuietReport> {
     let rounds: Vec<(&Sample, &Quiet)> = samples
         .iter()
-        .filter_map(|sample| Some((sample, sample.quiet.as_ref()?)))
+        .filter_map(|sample| Some((*sample, sample.quiet.as_ref()?)))
         .collect();
     let ratio = |at: f64| {
         let beside: Vec<f64> = rounds.iter().map(|(it, _)| quantile(it, at)).collect();
         let alone = rounds
             .iter()
             .map(|(_, it)| it.latency.value_at_quantile(at) as f64);
-        stats::ratio(&beside, &alone.collect::<Vec<f64>>(), seed)
+        stats::ratio(&beside, &alone.collect::<Vec<f64>>())
     };
     let rates: Vec<f64> = rounds.iter().map(|(_, it)| it.exchanges).collect();
     let cpu = rounds.iter().map(|(_, it)| it.forwarder_cpu).sum::<f64>();
     Some(QuietReport {
-        exchanges: stats::mean(&rates, seed)?,
+        exchanges: stats::mean(&rates)?,
         latency: summary(&merged(rounds.iter().map(|(_, it)| &it.latency)))?,
         cpu: cpu / rounds.len() as f64,
         p50: ratio(0.5),
@@ -241,10 +231,10 @@ fn quiet(samples: &[Sample], seed: u64) -> Option<QuietReport> {
     })
 }
 
-fn burst(samples: &[Sample], seed: u64) -> Option<BurstReport> {
+fn burst(samples: &[&Sample]) -> Option<BurstReport> {
     let rounds: Vec<BurstSample> = samples.iter().filter_map(|sample| sample.burst).collect();
     let mean = |of: &dyn Fn(&BurstSample) -> f64| {
-        stats::mean(&rounds.iter().map(of).collect::<Vec<f64>>(), seed)
+        stats::mean(&rounds.iter().map(of).collect::<Vec<f64>>())
     };
     Some(BurstReport {
         median: mean(&|it| it.median)?,
@@ -253,22 +243,22 @@ fn burst(samples: &[Sample], seed: u64) -> Option<BurstReport> {
     })
 }
 
-fn throughput(sample: &Sample) -> f64 {
+pub(super) fn throughput(sample: &Sample) -> f64 {
     sample.up + sample.down
 }
 
 /// Without what a mix's exchanges move.
-fn bulk(shape: &Shape, sample: &Sample) -> f64 {
+pub(super) fn bulk(shape: &Shape, sample: &Sample) -> f64 {
     let each = shape.exchange.map_or(0, |exchange| 2 * exchange.size);
     (throughput(sample) - sample.exchanges * each as f64).max(0.0)
 }
 
-fn path_cpu(sample: &Sample) -> f64 {
+pub(super) fn path_cpu(sample: &Sample) -> f64 {
     sample.forwarder_cpu + sample.generator_cpu + sample.origin_cpu
 }
 
 /// CPU seconds a second to seconds per gigabyte, or microseconds per exchange.
-fn per_unit(shape: &Shape, sample: &Sample, cpu: f64) -> f64 {
+pub(super) fn per_unit(shape: &Shape, sample: &Sample, cpu: f64) -> f64 {
     if shape.exchange.is_some() {
         cpu * 1e6 / sample.exchanges
     } else {
@@ -276,76 +266,30 @@ fn per_unit(shape: &Shape, sample: &Sample, cpu: f64) -> f64 {
     }
 }
 
-fn quantile(sample: &Sample, quantile: f64) -> f64 {
+pub(super) fn quantile(sample: &Sample, quantile: f64) -> f64 {
     sample.latency.value_at_quantile(quantile) as f64
 }
 
-fn ratios(shape: &Shape, cell: &Cell, other: &Cell, against: &str, seed: u64) -> Vec<Ratio> {
-    type Of<'a> = (&'static str, Better, Box<dyn Fn(&Sample) -> f64 + 'a>);
-    let mut figures: Vec<Of<'_>> = Vec::new();
-    if shape.bulk.is_some() {
-        figures.push(("throughput", Better::More, Box::new(|s| bulk(shape, s))));
-    }
-    if shape.exchange.is_some() {
-        figures.push(("exchanges", Better::More, Box::new(|s| s.exchanges)));
-        figures.push(("p50", Better::Less, Box::new(|s| quantile(s, 0.5))));
-        figures.push(("p99", Better::Less, Box::new(|s| quantile(s, 0.99))));
-    }
-    if shape.burst.is_some() {
-        let waited = |s: &Sample| s.burst.map_or(f64::NAN, |it| it.last.max(SHARE_LEAST));
-        figures.push(("share", Better::Less, Box::new(waited)));
-    }
-    figures.push((
-        "cpu",
-        Better::Less,
-        Box::new(|s| per_unit(shape, s, s.forwarder_cpu)),
-    ));
-    figures.push((
-        "path",
-        Better::Less,
-        Box::new(|s| per_unit(shape, s, path_cpu(s))),
-    ));
-    // Rounds that both have: a subject that failed later still has its earlier ones.
-    let rounds = cell.samples.len().min(other.samples.len());
-    figures
-        .into_iter()
-        .filter_map(|(of, better, figure)| {
-            let values: Vec<f64> = cell.samples[..rounds].iter().map(&figure).collect();
-            let base: Vec<f64> = other.samples[..rounds].iter().map(&figure).collect();
-            let ratio = stats::ratio(&values, &base, seed)?;
-            Some(Ratio {
-                against: against.to_owned(),
-                of,
-                ratio,
-                verdict: stats::verdict(ratio, rounds, better),
-            })
-        })
-        .collect()
-}
-
 fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
-    let mean = |cell: &Cell| {
-        let total: f64 = cell
-            .samples
-            .iter()
-            .map(|s| per_unit(shape, s, path_cpu(s)))
-            .sum();
-        total / cell.samples.len().max(1) as f64
+    let (cell, direct) = (calm(&cell.samples), calm(&direct.samples));
+    let mean = |samples: &[&Sample]| {
+        let each = samples.iter().map(|s| per_unit(shape, s, path_cpu(s)));
+        each.sum::<f64>() / samples.len().max(1) as f64
     };
     let added = |share: f64| {
-        let (with, without) = (latency(cell), latency(direct));
+        let (with, without) = (latency(&cell), latency(&direct));
         (!with.is_empty() && !without.is_empty())
             .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
     };
     Hop {
-        cpu: mean(cell) - mean(direct),
+        cpu: mean(&cell) - mean(&direct),
         p50: added(0.5),
         p99: added(0.99),
     }
 }
 
-fn latency(cell: &Cell) -> Histogram<u64> {
-    merged(cell.samples.iter().map(|sample| &sample.latency))
+fn latency(samples: &[&Sample]) -> Histogram<u64> {
+    merged(samples.iter().map(|sample| &sample.latency))
 }
 
 fn merged<'a>(rounds: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {

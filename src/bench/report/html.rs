@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::model::{Tone, Unit};
 use super::svg::{self, Bar, Curve, escape};
 use super::{LayoutReport, Report, Row, ShapeReport, page, render, tables};
-use crate::bench::stats::Interval;
+use crate::bench::stats::Estimate;
 use crate::bench::units;
 
 /// The page.
@@ -25,6 +25,12 @@ pub fn render(report: &Report) -> String {
     );
     for note in &report.place.notes {
         page::say(&mut out, Tone::Doubt, &format!("Note: {note}"));
+    }
+    if let Some(interrupted) = &report.interrupted {
+        page::say(&mut out, Tone::Failed, &format!("Note: {interrupted}."));
+    }
+    if let Some(disturbance) = report.disturbance() {
+        page::say(&mut out, Tone::Doubt, &format!("{disturbance}."));
     }
     for failure in report.failures() {
         page::say(&mut out, Tone::Failed, &format!("Not compared: {failure}"));
@@ -108,7 +114,7 @@ fn shape_section(layout: &LayoutReport, shape: &ShapeReport, baseline: &str, out
 fn shape_plots(layout: &LayoutReport, shape: &ShapeReport) -> Vec<(&'static str, String)> {
     let mut plots = Vec::new();
     let title = |what: &str| format!("{}, {}: {what}", shape.name, layout.layout.name());
-    let bars = |value: &dyn Fn(&Row) -> Option<Interval>, text: &dyn Fn(f64) -> String| {
+    let bars = |value: &dyn Fn(&Row) -> Option<Estimate>, text: &dyn Fn(f64) -> String| {
         let bars: Vec<Bar> = shape
             .rows
             .iter()
@@ -217,7 +223,7 @@ fn reading(out: &mut String) {
     out.push_str(
         "<h2>How to read this</h2>\n<dl>\n\
          <dt>ratio</dt><dd>This subject's figure divided by the other's, round by round; the geometric \
-         mean, with an expanded-percentile bootstrap interval over the rounds.</dd>\n\
+         mean, with Student's interval over the rounds.</dd>\n\
          <dt>verdict</dt><dd>Faster or slower when the interval excludes 1; otherwise noise.</dd>\n\
          <dt>forwarder CPU, path CPU</dt><dd>CPU time of the forwarder's process tree; of generator, \
          forwarder and origin together. Per gigabyte (10⁹ bytes), or per exchange (request and response; \

@@ -2,6 +2,7 @@
 //! [`render`] writes; the outputs around it are [`table`], [`markdown`], [`html`] and
 //! [`svg`]. `tune` reports by the same model.
 
+mod comparing;
 mod figures;
 pub mod html;
 pub mod markdown;
@@ -21,7 +22,7 @@ use super::load::shape::Figure;
 use super::machine::Machine;
 use super::netns::Place;
 use super::path::PathFacts;
-use super::stats::{Interval, Verdict};
+use super::stats::{Estimate, ROUNDS_MIN, Verdict};
 
 /// Everything that a run found.
 #[derive(Debug, Clone, Serialize)]
@@ -40,6 +41,8 @@ pub struct Report {
     pub path: Option<PathFacts>,
     /// How it was measured, in words.
     pub method: String,
+    /// What an interrupt left, in words; `None`: everything that was asked for.
+    pub interrupted: Option<String>,
     /// The subject that ratios are against.
     pub baseline: String,
     /// Confidence of every interval.
@@ -73,13 +76,13 @@ pub struct StartReport {
     /// Its name.
     pub subject: String,
     /// Seconds.
-    pub seconds: Interval,
+    pub seconds: Estimate,
     /// CPU seconds of its process tree.
-    pub cpu: Interval,
+    pub cpu: Estimate,
     /// Time against the same subject with a small configuration, start by start.
-    pub seconds_ratio: Option<Interval>,
+    pub seconds_ratio: Option<Estimate>,
     /// CPU likewise.
-    pub cpu_ratio: Option<Interval>,
+    pub cpu_ratio: Option<Estimate>,
 }
 
 /// One shape in one layout.
@@ -110,9 +113,9 @@ pub struct Row {
     /// Rounds measured.
     pub rounds: usize,
     /// Bytes a second, both directions together.
-    pub throughput: Option<Interval>,
+    pub throughput: Option<Estimate>,
     /// Exchanges a second.
-    pub exchanges: Option<Interval>,
+    pub exchanges: Option<Estimate>,
     /// Of all rounds together.
     pub latency: Option<Latency>,
     /// Of a mix: what its exchanges are without the bulk.
@@ -121,9 +124,11 @@ pub struct Row {
     pub burst: Option<BurstReport>,
     /// The forwarder's CPU: seconds per gigabyte (10⁹ bytes), or microseconds per
     /// exchange.
-    pub cpu: Option<Interval>,
+    pub cpu: Option<Estimate>,
     /// CPU of generator, forwarder and origin together, in the same unit.
-    pub path_cpu: Option<Interval>,
+    pub path_cpu: Option<Estimate>,
+    /// CPU of generator and origin alone: what the ends of the measurement cost.
+    pub ends_cpu: Option<Estimate>,
     /// Against the baseline, against `direct`, and of a subject with a large configuration
     /// against the same with a small one.
     pub ratios: Vec<Ratio>,
@@ -133,7 +138,9 @@ pub struct Row {
     pub cpu_shares: [f64; 3],
     /// The forwarder's context switches per exchange, or per gigabyte.
     pub switches: f64,
-    /// What limits or disturbs these figures, in words.
+    /// What else took the CPUs meanwhile; `None`: nothing to speak of.
+    pub disturbed: Option<Disturbance>,
+    /// What limits these figures, in words.
     pub remarks: Vec<String>,
     /// Percentile (0 to 100) and nanoseconds.
     pub curve: Vec<(f64, u64)>,
@@ -161,27 +168,38 @@ pub struct Latency {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct QuietReport {
     /// Exchanges a second.
-    pub exchanges: Interval,
+    pub exchanges: Estimate,
     /// Of all rounds together.
     pub latency: Latency,
     /// The forwarder's CPU seconds a second.
     pub cpu: f64,
     /// p50 beside bulk divided by p50 without, round by round; `None` when no exchange
     /// was whole beside the bulk in some round.
-    pub p50: Option<Interval>,
+    pub p50: Option<Estimate>,
     /// p99 likewise.
-    pub p99: Option<Interval>,
+    pub p99: Option<Estimate>,
 }
 
 /// How long the single bytes of a burst waited for its bulk.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct BurstReport {
     /// Share of the bulk, 0 to 1, that moved before half of the bytes.
-    pub median: Interval,
+    pub median: Estimate,
     /// Before the last of them.
-    pub last: Interval,
+    pub last: Estimate,
     /// Seconds until all of the bulk had moved.
-    pub seconds: Interval,
+    pub seconds: Estimate,
+}
+
+/// What took CPUs that a subject and its load were to have.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Disturbance {
+    /// In so many rounds.
+    pub rounds: usize,
+    /// Up to this share of the CPUs, 0 to 1.
+    pub share: f64,
+    /// Whether enough other rounds remained to leave these out of all figures.
+    pub is_left_out: bool,
 }
 
 /// A comparison.
@@ -192,8 +210,10 @@ pub struct Ratio {
     /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `share` (of a burst), `cpu` (the
     /// forwarder's), `path` (CPU of the whole path).
     pub of: &'static str,
+    /// Over how many rounds.
+    pub rounds: usize,
     /// This subject's figure divided by the other's.
-    pub ratio: Interval,
+    pub ratio: Estimate,
     /// What that means, given which way is good.
     pub verdict: Verdict,
 }
@@ -210,6 +230,30 @@ pub struct Hop {
 }
 
 impl Report {
+    /// What disturbed the measurements, in one sentence for all of them.
+    pub fn disturbance(&self) -> Option<String> {
+        let layouts = self.layouts.iter();
+        let rows: Vec<&Row> = layouts
+            .flat_map(|layout| &layout.shapes)
+            .flat_map(|shape| &shape.rows)
+            .filter(|row| row.failure.is_none())
+            .collect();
+        let rounds: usize = rows.iter().map(|row| row.samples.len()).sum();
+        let all: Vec<Disturbance> = rows.iter().filter_map(|row| row.disturbed).collect();
+        let disturbed: usize = all.iter().map(|it| it.rounds).sum();
+        let most = all.iter().map(|it| it.share).fold(0.0, f64::max);
+        (disturbed > 0).then(|| {
+            format!(
+                "Disturbed: in {disturbed} of {rounds} measurements something else took more \
+                 than {:.0} % of the CPUs, up to {:.0} %. Such rounds are left out where {} others \
+                 remain; where they do not, there is no verdict",
+                comparing::DISTURBED * 100.0,
+                most * 100.0,
+                ROUNDS_MIN,
+            )
+        })
+    }
+
     /// Every failure: layout, shape, subject, reason.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();

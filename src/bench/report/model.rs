@@ -3,7 +3,7 @@
 //! Pure data. `bench` and `tune` say once what their tables have; [`render`](super::render)
 //! writes them for a terminal, for a page and for a README.
 
-use crate::bench::stats::{Interval, Verdict};
+use crate::bench::stats::{Estimate, Verdict};
 use crate::bench::units;
 
 /// How a number is written.
@@ -52,13 +52,13 @@ pub enum Value {
     /// A difference, which carries its sign.
     Difference(f64, Unit),
     /// A number with its interval.
-    Spread(Interval, Unit),
+    Spread(Estimate, Unit),
     /// A quotient with its interval; with a verdict where it is a comparison.
-    Ratio(Interval, Option<Verdict>),
+    Ratio(Estimate, Option<Verdict>),
     /// Two that belong together, such as p50 and p99.
     Pair(Box<Value>, Box<Value>),
     /// Several comparisons, each of a named figure.
-    Ratios(Vec<(&'static str, Interval, Verdict)>),
+    Ratios(Vec<(&'static str, Estimate, Verdict)>),
 }
 
 impl Value {
@@ -73,12 +73,12 @@ impl Value {
     }
 
     /// A number with its interval, or nothing.
-    pub fn spread(interval: Option<Interval>, unit: Unit) -> Self {
+    pub fn spread(interval: Option<Estimate>, unit: Unit) -> Self {
         interval.map_or(Self::Missing, |it| Self::Spread(it, unit))
     }
 
     /// A quotient, or nothing.
-    pub fn ratio(ratio: Option<Interval>) -> Self {
+    pub fn ratio(ratio: Option<Estimate>) -> Self {
         ratio.map_or(Self::Missing, |it| Self::Ratio(it, None))
     }
 
@@ -112,6 +112,7 @@ impl Tone {
             Verdict::Faster => Self::Good,
             Verdict::Slower => Self::Bad,
             Verdict::Noise => Self::Even,
+            Verdict::Disturbed => Self::Doubt,
         }
     }
 }

@@ -4,17 +4,17 @@ use std::fmt::Write as _;
 
 use super::model::{Shown, Table, TableRow, Tone, Value};
 use super::svg::escape;
-use crate::bench::stats::Interval;
+use crate::bench::stats::{Estimate, Verdict};
 
 /// What stands where there is no figure.
 const NONE: &str = "–";
 
-/// `1.43 [1.38, 1.50]`.
-pub fn ratio_text(ratio: Interval) -> String {
-    format!(
-        "{:.2} [{:.2}, {:.2}]",
-        ratio.estimate, ratio.low, ratio.high
-    )
+/// `1.43 [1.38, 1.50]`; without an interval `1.43`.
+pub fn ratio_text(ratio: Estimate) -> String {
+    match ratio.interval {
+        Some(it) => format!("{:.2} [{:.2}, {:.2}]", ratio.estimate, it.low, it.high),
+        None => format!("{:.2}", ratio.estimate),
+    }
 }
 
 /// A block for a terminal; notes below, indented.
@@ -46,15 +46,20 @@ fn text_value(value: &Value) -> String {
             format!("{sign}{}", unit.text(number.abs()))
         }
         Value::Spread(it, unit) => {
-            let half = (it.high - it.low) / 2.0 / it.estimate.max(f64::MIN_POSITIVE);
-            format!("{} ±{:.0}%", unit.text(it.estimate), half * 100.0)
+            let text = unit.text(it.estimate);
+            let Some(interval) = it.interval else {
+                return text;
+            };
+            let below = it.estimate - interval.low;
+            let half = below.max(interval.high - it.estimate) / it.estimate.max(f64::MIN_POSITIVE);
+            format!("{text} ±{:.0}%", half * 100.0)
         }
         Value::Ratio(ratio, _) => ratio_text(*ratio),
         Value::Pair(first, second) => {
             format!("{} / {}", text_value(first), text_value(second))
         }
         Value::Ratios(ratios) => {
-            let one = |(of, ratio, _): &(&str, Interval, _)| format!("{of} {}", ratio_text(*ratio));
+            let one = |(of, ratio, _): &(&str, Estimate, _)| format!("{of} {}", ratio_text(*ratio));
             ratios.iter().map(one).collect::<Vec<_>>().join(", ")
         }
     }
@@ -94,12 +99,15 @@ fn html_value(value: &Value) -> String {
         Value::Word(word, tone) => {
             format!("<span class=\"{}\">{}</span>", class(*tone), escape(word))
         }
-        Value::Spread(it, unit) => format!(
-            "{}<small>{} to {}</small>",
-            unit.text(it.estimate),
-            unit.text(it.low),
-            unit.text(it.high)
-        ),
+        Value::Spread(it, unit) => match it.interval {
+            Some(interval) => format!(
+                "{}<small>{} to {}</small>",
+                unit.text(it.estimate),
+                unit.text(interval.low),
+                unit.text(interval.high)
+            ),
+            None => unit.text(it.estimate),
+        },
         Value::Pair(first, second) => {
             format!("{}<small>{}</small>", html_value(first), html_value(second))
         }
@@ -161,7 +169,7 @@ pub fn summary(table: &Table) -> String {
 fn summary_value(value: &Value) -> String {
     match value {
         Value::Spread(it, unit) => unit.text(it.estimate),
-        Value::Ratio(ratio, Some(verdict)) if Tone::of(*verdict) != Tone::Even => {
+        Value::Ratio(ratio, Some(Verdict::Faster | Verdict::Slower)) => {
             format!("**{}**", ratio_text(*ratio))
         }
         Value::Pair(first, second) => {
@@ -216,13 +224,15 @@ pub(crate) fn align(lines: &[Vec<String>]) -> String {
 mod tests {
     use super::super::model::{Column, Note, Unit};
     use super::*;
-    use crate::bench::stats::Verdict;
+    use crate::bench::stats::Interval;
 
     fn sample() -> Table {
-        let interval = |estimate: f64| Interval {
+        let interval = |estimate: f64| Estimate {
             estimate,
-            low: estimate * 0.9,
-            high: estimate * 1.1,
+            interval: Some(Interval {
+                low: estimate * 0.9,
+                high: estimate * 1.1,
+            }),
         };
         let mut table = Table::new("rr", ["thalweg".to_owned(), "<b>".to_owned()]);
         let rows = [(2e4, Verdict::Faster), (1e4, Verdict::Noise)];

@@ -8,7 +8,7 @@ mod lines;
 
 use std::fmt::Write as _;
 
-use crate::bench::stats::Interval;
+use crate::bench::stats::{Estimate, Interval};
 
 pub use lines::{Line, lines};
 
@@ -28,7 +28,7 @@ pub struct Bar {
     /// Its label.
     pub label: String,
     /// How long it is, and how sure that is.
-    pub value: Interval,
+    pub value: Estimate,
     /// The value in words, printed behind it.
     pub text: String,
     /// Which colour; the same number for the same subject in every plot.
@@ -69,6 +69,13 @@ fn open(height: f64, title: &str) -> String {
     )
 }
 
+/// The ends of the interval, or the estimate itself.
+fn ends(value: &Estimate) -> (f64, f64) {
+    let low_and_high = |it: Interval| (it.low, it.high.max(value.estimate));
+    let none = (value.estimate, value.estimate);
+    value.interval.map_or(none, low_and_high)
+}
+
 /// Horizontal bars from zero, each with its interval.
 pub fn bars(title: &str, bars: &[Bar]) -> String {
     let height = 40.0 + bars.len() as f64 * (BAR + GAP);
@@ -76,18 +83,15 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
     let room = WIDTH - LABEL - 190.0;
     let longest = bars
         .iter()
-        .map(|bar| bar.value.high.max(bar.value.estimate))
+        .map(|bar| ends(&bar.value).1)
         .filter(|value| value.is_finite())
         .fold(f64::MIN_POSITIVE, f64::max);
     let at = |value: f64| LABEL + room * (value / longest).clamp(0.0, 1.0);
     for (index, bar) in bars.iter().enumerate() {
         let top = 34.0 + index as f64 * (BAR + GAP);
         let middle = top + BAR / 2.0;
-        let (low, end, high) = (
-            at(bar.value.low),
-            at(bar.value.estimate),
-            at(bar.value.high),
-        );
+        let (low, high) = ends(&bar.value);
+        let (low, end, high) = (at(low), at(bar.value.estimate), at(high));
         let _ = writeln!(
             out,
             "<text x=\"{x:.0}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>\n\
@@ -228,10 +232,12 @@ pub(super) mod tests {
 
     #[test]
     fn hostile_names_and_strange_values_still_make_a_plot() {
-        let interval = |estimate| Interval {
+        let interval = |estimate| Estimate {
             estimate,
-            low: estimate * 0.9,
-            high: estimate * 1.1,
+            interval: Some(Interval {
+                low: estimate * 0.9,
+                high: estimate * 1.1,
+            }),
         };
         let list = [3.0, 0.0, f64::INFINITY].map(|value| Bar {
             label: "<script>&\"".to_owned(),

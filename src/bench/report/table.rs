@@ -17,6 +17,12 @@ pub fn render(report: &Report) -> String {
     for note in &report.place.notes {
         let _ = writeln!(out, "note: {note}");
     }
+    if let Some(interrupted) = &report.interrupted {
+        let _ = writeln!(out, "note: {interrupted}");
+    }
+    if let Some(disturbance) = report.disturbance() {
+        let _ = writeln!(out, "note: {disturbance}");
+    }
     for layout in &report.layouts {
         let name = layout.layout.name();
         let _ = writeln!(out, "\n== {name} ==  {}", placement(layout));

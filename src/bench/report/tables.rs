@@ -4,7 +4,7 @@ use super::model::{Column, Note, Table, Tone, Unit, Value};
 use super::{LayoutReport, Report, Row, ShapeReport};
 use crate::bench::harness::SubjectFacts;
 use crate::bench::load::shape::Figure;
-use crate::bench::stats::{Interval, Verdict};
+use crate::bench::stats::{Estimate, Verdict};
 
 /// One shape: a row for each subject.
 pub(super) fn shape(layout: &LayoutReport, shape: &ShapeReport, baseline: &str) -> Table {
@@ -46,7 +46,7 @@ pub(super) fn shape(layout: &LayoutReport, shape: &ShapeReport, baseline: &str) 
 }
 
 fn burst(table: &mut Table, rows: &[Row], of: &dyn Fn(&str) -> String) {
-    let share = |of: fn(&super::BurstReport) -> Interval| {
+    let share = |of: fn(&super::BurstReport) -> Estimate| {
         move |row: &Row| Value::spread(row.burst.as_ref().map(of), Unit::Share)
     };
     let last = Column::new("bulk before last byte").summed_up(of("bulk before the last byte"));
@@ -95,8 +95,15 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     let forwarder = forwarder.summed_up(of(&format!("forwarder's CPU, {each}")));
     table.add(forwarder, rows, |row| {
         // `direct` has no forwarder.
-        Value::spread(row.cpu.filter(|cpu| cpu.high > 0.0), Unit::Plain)
+        Value::spread(row.cpu.filter(|cpu| cpu.estimate > 0.0), Unit::Plain)
     });
+    let ends = Column::new(format!("ends {unit}"));
+    let ends = if shape.has_exchanges {
+        ends.on_page()
+    } else {
+        ends
+    };
+    table.add(ends, rows, |row| Value::spread(row.ends_cpu, Unit::Plain));
     let path = Column::new(format!("path {unit}")).on_page();
     table.add(path, rows, |row| Value::spread(row.path_cpu, Unit::Plain));
     table.add(Column::new(format!("hop {unit}")), rows, |row| {
@@ -186,7 +193,7 @@ fn comparisons(table: &mut Table, layout: &LayoutReport, shape: &ShapeReport, ba
 }
 
 /// The ratio of the figure by which the shape is judged.
-fn deciding(shape: &ShapeReport, row: &Row, against: &str) -> Option<(Interval, Verdict)> {
+fn deciding(shape: &ShapeReport, row: &Row, against: &str) -> Option<(Estimate, Verdict)> {
     let of = match shape.figure {
         Figure::Throughput => "throughput",
         Figure::Requests | Figure::Connections => "exchanges",
@@ -201,7 +208,7 @@ fn deciding(shape: &ShapeReport, row: &Row, against: &str) -> Option<(Interval, 
 
 /// What a large configuration costs: the forwarder's CPU against that of the same subject
 /// with a small one.
-fn growth(layout: &LayoutReport, row: &Row) -> Option<Interval> {
+fn growth(layout: &LayoutReport, row: &Row) -> Option<Estimate> {
     let facts = layout.subjects.iter().find(|it| it.name == row.subject)?;
     let smaller = &layout.subjects[facts.smaller?].name;
     let mut ratios = row.ratios.iter();

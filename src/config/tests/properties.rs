@@ -309,6 +309,7 @@ fn a_tap(number: u64) -> Tap {
             size: number % (1 << 40) + 4096,
             keep: (number % 1000 + 1) as u16,
         }),
+        mask: vec![format!("X-{number}"), "ticket".to_owned()],
         unmask: number & 1 == 1,
     }
 }

@@ -253,8 +253,18 @@ fn what_must_be_unique_is() {
     let twice =
         |first: &str, second: &str| two(&format!("listen={first}"), &format!("listen={second}"));
     expect(&twice("\":1\"", "\":1\""), "5:9", &["twice", "line 2"]);
-    expect(&twice("\":1\"", "\"0.0.0.0:1\""), "5:9", &["twice"]);
-    expect(&twice("\"[::]:1\"", "\"*:1\""), "5:9", &["twice"]);
+    for (first, second) in [
+        (":1", "0.0.0.0:1"),
+        ("[::]:1", "*:1"),
+        (":1", "127.0.0.1:1"),
+        ("[::1]:1", ":1"),
+        ("10.0.0.1:1", "0.0.0.0:1-2"),
+        ("[::]:1", "[2001:db8::1]:1"),
+        (":1", "localhost:1"),
+    ] {
+        let text = twice(&format!("\"{first}\""), &format!("\"{second}\""));
+        expect(&text, "5:9", &["are the same port", "line 2"]);
+    }
     expect(
         &twice("\":1-9\"", "[\":20\", \":5-7\"]"),
         "5:17",
@@ -262,7 +272,13 @@ fn what_must_be_unique_is() {
     );
     expect(&twice("\"unix:/a\"", "\"unix:/a\""), "5:9", &["twice"]);
     good(&twice("\"0.0.0.0:1\"", "\"[::]:1\""));
-    good(&twice("\":1\"", "\"127.0.0.1:1\""));
+    good(&twice("\"127.0.0.1:1\"", "[\"127.0.0.2:1\", \"[::]:1\"]"));
+    let profiles = "[profile.a]\ninterface=\"a\"\n[profile.b]\ninterface=\"b\"\n";
+    let apart = two(
+        "client_profile=\"a\"\nlisten=\":1\"",
+        "client_profile=\"b\"\nlisten=\"10.0.0.1:1\"",
+    );
+    good(&format!("{apart}{profiles}"));
     let config = good(&twice("\"127.0.0.1:0\"", "\"127.0.0.1:0\""));
     assert_eq!(config.forwards[1].name, "127.0.0.1:0#2");
     expect(

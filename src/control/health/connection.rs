@@ -141,8 +141,15 @@ impl Connection {
     /// Sends on. An error is not the outcome: the answer may be there already.
     fn send(&mut self) {
         while self.sent < self.to_send.len() {
+            let is_first = self.sent == 0;
             match self.socket.write(&self.to_send[self.sent..]) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    if is_first {
+                        // An answer in two writes would wait for the ACK of the first.
+                        let _ = send_delayed_ack(self.socket.as_fd());
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return,
             }

@@ -469,8 +469,10 @@ impl Engine for Sim {
         self.say_to(key, side, bytes)
     }
 
-    /// A peek may have been a short one: there is always an event.
     fn await_more(&mut self, key: SessionKey, side: Side) {
+        if !self.has_more(key, side) {
+            return;
+        }
         let readiness = Readiness {
             readable: true,
             ..Readiness::default()
@@ -614,7 +616,7 @@ impl Engine for Sim {
         Start::Done(())
     }
 
-    fn owe_no_ack(&mut self, _key: SessionKey) {}
+    fn acknowledge(&mut self, _key: SessionKey) {}
 
     fn count_refused(&mut self, _options: u32) {}
 

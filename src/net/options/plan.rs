@@ -21,10 +21,12 @@
 //!
 //! `quickack = false` upstream, the default, makes the last ACK of the handshake
 //! wait for data to ride on: one packet less, measured at 6 to 18 % more
-//! connections a second. Its price: while no data is sent, that ACK waits for
-//! the delayed-ACK timer, and a server that speaks first learns of the
-//! connection 200 ms late (measured). [`send_delayed_ack`] is the remedy, for
-//! a session that has nothing to send when its connect completes.
+//! connections a second. It has two prices, and [`send_delayed_ack`] is the remedy
+//! for both. While no data is sent, that ACK waits for the delayed-ACK timer, and a
+//! server that speaks first learns of the connection 200 ms late (measured): call it
+//! when a connect completes and there is nothing to send. And the first write ends the
+//! kernel's initial phase of quick ACKs, so that a server which answers in two writes
+//! with Nagle on sends the second 40 ms late (measured): call it behind that write.
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -59,6 +61,8 @@ pub struct OptionPlan {
     pub(in crate::net) mptcp: bool,
     /// Whether connects ask for TCP Fast Open.
     pub fast_open: bool,
+    /// Whether quick ACKs are off until the first write: see the module's documentation.
+    pub holds_acks: bool,
     /// What a connect is bound to.
     pub(in crate::net) source: Option<IpAddr>,
 }
@@ -120,8 +124,35 @@ impl SocketOptions {
             steps,
             mptcp: self.mptcp == Some(true),
             fast_open: self.fastopen_connect == Some(true) && leg == Leg::Upstream,
+            holds_acks: leg == Leg::Upstream && self.holds_acks(),
             source: self.source.filter(|_| leg == Leg::Upstream),
         }
+    }
+}
+
+/// A send buffer of so many bytes and more, as asked for, holds two of the largest segments
+/// (64 KiB on loopback): the kernel doubles it.
+const SEND_BUFFER_AMPLE: u32 = 128 * 1024;
+
+/// Writes are not cut smaller than this, whatever the send buffer.
+const WRITE_MIN: u32 = 1024;
+
+impl SocketOptions {
+    /// How much may be written at once to a socket with these options; `None`: as much as
+    /// there is. The kernel takes a whole segment into a send buffer that is smaller than
+    /// that, and then nothing until it is acknowledged; but who has received one segment
+    /// delays the ACK (40 ms) for a second one. With writes of half the buffer as asked
+    /// for, a quarter of what it is, segments are smaller and several are under way.
+    pub fn write_max(&self) -> Option<u32> {
+        let small = self.send_buffer.filter(|bytes| *bytes < SEND_BUFFER_AMPLE);
+        small.map(|bytes| (bytes / 2).max(WRITE_MIN))
+    }
+
+    /// Whether quick ACKs are turned off before a connect. `true` is the kernel's own
+    /// start and has to wait for the connection. MPTCP sockets refuse the option, so there
+    /// it is not a default.
+    fn holds_acks(&self) -> bool {
+        !self.quickack.unwrap_or(self.mptcp == Some(true))
     }
 }
 
@@ -176,8 +207,9 @@ fn linger_bytes(on: c_int, seconds: c_int) -> [u8; 8] {
     bytes
 }
 
-/// Sends the ACK that `quickack = false` holds back; call it when a connect
-/// completed and there is nothing to send. One system call; harmless otherwise.
+/// Sends the ACK that `quickack = false` holds back, and has the kernel acknowledge
+/// quickly again: when a connect completed and there is nothing to send, and behind the
+/// first write. One system call; harmless otherwise.
 pub fn send_delayed_ack(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     sys::set_int(fd, IPPROTO_TCP, libc::TCP_QUICKACK, 1)
 }
@@ -282,11 +314,7 @@ impl<'a> Compiler<'a> {
                 self.push(option, SOL_SOCKET, libc::SO_LINGER, value);
             }
             OptionName::Quickack if leg == Leg::Upstream => {
-                // `true` is the kernel's own start and has to wait for the connection.
-                // MPTCP sockets refuse the option, so there it is not a default.
-                let default = (options.mptcp != Some(true)).then_some(false);
-                let before = options.quickack.or(default);
-                self.quickack(before.filter(|quick| !quick));
+                self.quickack(options.holds_acks().then_some(false));
             }
             OptionName::Source if options.source.is_some() => {
                 // Leaves the port to connect(), which can share it between

@@ -308,7 +308,7 @@ socket_options! {
     nodelay: bool = Nodelay, "TCP_NODELAY", OptionKind::Switch, Both, Call::OfItsOwn,
         example "true";
     /// In bytes as asked for (the kernel doubles it for its bookkeeping); turns autotuning off;
-    /// at most `net.core.wmem_max`.
+    /// at most `net.core.wmem_max`. With less than 128 KiB what is written at once is half of it.
     send_buffer: u32 = SendBuffer, "SO_SNDBUF", OptionKind::Size(1, INT_MAX), Both,
         Call::Set(SOL_SOCKET, libc::SO_SNDBUF), example "\"4MiB\"",
         sysctl "net.core.wmem_max", searched true;
@@ -377,7 +377,8 @@ socket_options! {
     backlog: u32 = Backlog, "listen(2)", OptionKind::Number(1, INT_MAX), Listeners,
         Call::OfItsOwn, example "4096", sysctl "net.core.somaxconn";
     /// Upstream, off is set before the connect, so that the handshake's last ACK rides on the
-    /// first data, and on once it is connected. The kernel resets it as it sees fit (tcp(7)).
+    /// first data, and lasts until that is written; on is set once it is connected. The kernel
+    /// resets it as it sees fit (tcp(7)).
     quickack: bool = Quickack, "TCP_QUICKACK", OptionKind::Switch, Both, Call::OfItsOwn,
         example "true", searched true;
     /// Upstream: SYN retransmissions of a connect.

@@ -20,6 +20,7 @@ pub use shown::{List, ServerName, Shown};
 use crate::config::LogLevel;
 use crate::net::address::Endpoint;
 use crate::net::options::{Advice, Leg, Shortfall};
+use crate::net::word::Text;
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, ServerId};
@@ -141,7 +142,7 @@ notices! {
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
-        "listening on {listener} forward={forward}";
+        (|f| write!(f, "listening on {listener} forward={}", Text(forward)));
     /// The kernel grants a forward, and `others` with the same options, less than they ask for.
     OptionShort "option_short" Warn [forward: Arc<str>]
         { others: usize, leg: Leg, shortfall: Shortfall }
@@ -304,7 +305,7 @@ notices! {
         });
     /// A server, and what came of dialling it.
     Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
-        (|f| write!(f, "server {} pool={}", server.endpoint, server.pool.escape_debug()));
+        (|f| write!(f, "server {} pool={}", server.endpoint, Text(&server.pool)));
 }
 
 /// A forward, and how many others are like it.

@@ -1,6 +1,6 @@
 //! The routes of a forward, compiled.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Conditions, Known, Pattern};
 
@@ -17,8 +17,8 @@ pub struct Routes {
 /// Which routes have a name, by the name; each list in order.
 #[derive(Debug, Clone, Default)]
 struct Names {
-    exact: HashMap<String, Vec<usize>>,
-    below: HashMap<String, Vec<usize>>,
+    exact: BTreeMap<String, Vec<usize>>,
+    below: BTreeMap<String, Vec<usize>>,
 }
 
 /// Which route is taken, and by what.

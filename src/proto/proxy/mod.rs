@@ -14,10 +14,8 @@
 //! | --- | --- |
 //! | `v1.rs`, `v2.rs` | reading |
 //! | `tlv.rs` | what stands behind the addresses of version 2, and its checksum |
-//! | `reader.rs` | a header in pieces, as the first step of an opening |
 //! | `write.rs` | writing |
 
-mod reader;
 mod tlv;
 mod v1;
 mod v2;
@@ -29,7 +27,6 @@ mod tests;
 use core::net::SocketAddr;
 use std::fmt;
 
-pub use reader::{Reader, Settings};
 pub use tlv::{ALPN, AUTHORITY, CRC32C, Tlv, UNIQUE_ID, UNIQUE_ID_MAX};
 pub use write::{Outgoing, local, write};
 
@@ -53,6 +50,25 @@ pub enum Version {
     V1,
     /// Binary.
     V2,
+}
+
+/// Which headers a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Version 1.
+    pub v1: bool,
+    /// Version 2.
+    pub v2: bool,
+}
+
+impl Settings {
+    /// Whether headers of this version are.
+    pub(super) const fn takes(self, version: Version) -> bool {
+        match version {
+            Version::V1 => self.v1,
+            Version::V2 => self.v2,
+        }
+    }
 }
 
 /// What a header says.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::prelude::{Facts, Prelude, Read};
+use crate::proto::steps::HeaderReader;
 use crate::relay::ending::Cause;
 
 const BOTH: Settings = Settings { v1: true, v2: true };
@@ -306,7 +307,7 @@ fn a_version_that_is_not_accepted_is_refused_in_any_pieces() {
 /// What comes of a stream in pieces, cut at these places: a cause (`Finished` for a
 /// header, `NoRequest` for an unfinished one), bytes taken, what was announced.
 fn fed(settings: Settings, stream: &[u8], cuts: &[usize]) -> (Cause, usize, Option<Header>) {
-    let mut reader = Reader::new(settings);
+    let mut reader = HeaderReader::new(settings);
     let mut facts = Facts::default();
     let mut ends: Vec<usize> = cuts.iter().copied().chain([stream.len()]).collect();
     ends.sort_unstable();

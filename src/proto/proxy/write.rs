@@ -1,7 +1,7 @@
 //! Writing a header.
 
+use core::fmt::{self, Write as _};
 use core::net::{IpAddr, SocketAddr};
-use std::io::Write as _;
 
 use super::v2::{FIXED, LOCAL, PROXY, STREAM_4, STREAM_6, STREAM_UNIX, UNIX_NAME};
 use super::{Announced, CRC32C, SIGNATURE, Version, tlv};
@@ -41,6 +41,7 @@ pub fn local(version: Version, out: &mut Vec<u8>) {
 
 /// Version 1 has no word for LOCAL, nor for unix sockets: UNKNOWN stands for both.
 fn write_v1(announced: &Announced, out: &mut Vec<u8>) {
+    let mut out = Ascii(out);
     // Writing to a vector cannot fail.
     let _ = match announced {
         Announced::Inet {
@@ -62,6 +63,16 @@ fn write_v1(announced: &Announced, out: &mut Vec<u8>) {
             write!(out, "PROXY UNKNOWN\r\n")
         }
     };
+}
+
+/// Text, as bytes.
+struct Ascii<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Ascii<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 fn write_v2(header: &Outgoing<'_>, out: &mut Vec<u8>) {

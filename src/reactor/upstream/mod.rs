@@ -116,6 +116,8 @@ pub(super) struct Upstream {
     /// Sessions that wait for a server with room.
     pub(super) line: WaitingLine<SessionKey>,
     pub(super) spares: Spares,
+    /// The first bytes of the latest session came from its server.
+    pub(super) speaks_first: bool,
 }
 
 /// The pools of a reactor.
@@ -178,6 +180,7 @@ impl Upstream {
             next_source: usize::from(reactor),
             line: WaitingLine::new(),
             spares: Spares::default(),
+            speaks_first: false,
             setup,
         };
         upstream.renew();

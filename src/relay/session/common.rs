@@ -42,9 +42,8 @@ pub(super) struct Context<'a> {
 
 impl Common {
     pub(super) fn new(rules: &Rules, now: Time) -> Self {
-        let lane = || Lane::new(rules.path, rules.fill_limit);
         Self {
-            lanes: [lane(), lane()],
+            lanes: rules.fill_limits.map(|limit| Lane::new(rules.path, limit)),
             started: now,
             connected: Time::NEVER,
             first_byte: Time::NEVER,

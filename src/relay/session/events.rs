@@ -36,8 +36,8 @@ pub struct Rules {
     pub opening: Option<Duration>,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
-    /// Bytes that one fill may read.
-    pub fill_limit: u32,
+    /// Bytes that one fill may read, of each direction.
+    pub fill_limits: [u32; 2],
 }
 
 /// What happened.

@@ -25,7 +25,7 @@ const PLAIN: Rules = Rules {
     queue: QUEUE,
     opening: None,
     path: PathPolicy::Copy,
-    fill_limit: 1 << 16,
+    fill_limits: [1 << 16; 2],
 };
 
 /// Of a session whose client says something first.

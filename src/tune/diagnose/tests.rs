@@ -19,7 +19,8 @@ fn info() -> TcpInfo {
         lost: 0,
         unacked: 0,
         sacked: 0,
-        cwnd: 100,
+        // 66 608 bytes, where 65 600 are under way.
+        cwnd: 46,
         send_mss: 1_448,
         receive_mss: 1_448,
         path_mtu: 1_500,
@@ -71,6 +72,8 @@ fn evidence(samples: &[Sample]) -> Evidence<'_> {
         machine: 0.3,
         receive_buffer: None,
         send_buffer: None,
+        pacing: None,
+        path_rate: None,
         bounds: Bounds {
             tcp_rmem: 6 << 20,
             tcp_wmem: 4 << 20,
@@ -201,6 +204,57 @@ fn losses_a_full_path_and_a_growing_window_are_told_apart() {
     assert!(diagnosis.remedy.is_none());
     let growing = samples(|_, _| {});
     assert_eq!(diagnose(&evidence(&growing)).limit, Limit::CongestionWindow);
+}
+
+#[test]
+fn under_bbr_a_full_path_is_the_path() {
+    // Twice what is under way, no queue, no losses: bbr at the rate of the path.
+    let paced = samples(|_, info| info.cwnd = 92);
+    let bbr = Evidence {
+        loss_based: false,
+        ..evidence(&paced)
+    };
+    let diagnosis = diagnose(&bbr);
+    assert_eq!(diagnosis.limit, Limit::Path);
+    assert!(diagnosis.finding.contains("paced"), "{diagnosis:?}");
+    assert_eq!((diagnosis.remedy, diagnosis.remedy_option), (None, None));
+
+    // A rate that is the path's is the path, whatever the windows.
+    let samples = samples(|_, _| {});
+    let known = |rate| Evidence {
+        path_rate: Some(rate),
+        loss_based: false,
+        ..evidence(&samples)
+    };
+    let diagnosis = diagnose(&known(1.7e6));
+    assert_eq!(diagnosis.limit, Limit::Path);
+    assert!(
+        diagnosis.finding.contains("12.8 Mb/s of its 13.6 Mb/s"),
+        "{diagnosis:?}"
+    );
+    // A path that carries more than the congestion control lets through is not full.
+    let diagnosis = diagnose(&known(8e6));
+    assert_eq!(diagnosis.limit, Limit::CongestionWindow);
+    assert_eq!(diagnosis.remedy_option, Some("congestion"));
+    let slow = Evidence {
+        path_rate: Some(8e6),
+        ..bbr
+    };
+    let diagnosis = diagnose(&slow);
+    assert_eq!(diagnosis.limit, Limit::CongestionWindow);
+    assert!(diagnosis.finding.contains("paces below"), "{diagnosis:?}");
+}
+
+#[test]
+fn a_pacing_rate_of_the_settings_is_named() {
+    let samples = samples(|_, info| info.cwnd = 92);
+    let mut evidence = evidence(&samples);
+    evidence.pacing = Some(1_650_000);
+    let diagnosis = diagnose(&evidence);
+    assert_eq!(diagnosis.limit, Limit::Pacing);
+    assert!(diagnosis.finding.contains("13.2 Mb/s"), "{diagnosis:?}");
+    evidence.pacing = Some(16_000_000);
+    assert_eq!(diagnose(&evidence).limit, Limit::Path);
 }
 
 #[test]

@@ -9,7 +9,8 @@ pub(super) fn explain(this: &Diagnosis, evidence: &Evidence<'_>) -> (String, Opt
         Limit::ReceiverWindow => (receiver_window(this), Some(receive_buffer(this, evidence))),
         Limit::SendBuffer => (send_buffer(this), Some(send_buffer_remedy(this, evidence))),
         Limit::Losses => losses(this),
-        Limit::Path => path(this),
+        Limit::Path => path(this, evidence),
+        Limit::Pacing => pacing(this, evidence),
         Limit::CongestionWindow => congestion_window(this),
         Limit::Application => application(this),
         Limit::Receiver => receiver(this),
@@ -120,22 +121,46 @@ fn losses(this: &Diagnosis) -> (String, Option<String>) {
     (finding, Some(remedy))
 }
 
-fn path(this: &Diagnosis) -> (String, Option<String>) {
-    let finding = format!(
-        "the path itself: packets wait at its bottleneck (rtt {} against {} at the least), so it \
-         is full; {}{}",
-        rtt(this.rtt),
-        rtt(this.rtt_min),
-        product(this),
-        resent(this),
-    );
+fn path(this: &Diagnosis, evidence: &Evidence<'_>) -> (String, Option<String>) {
+    let why = match evidence.path_rate {
+        _ if this.is_queued() => format!(
+            "packets wait at its bottleneck (rtt {} against {} at the least), so it is full",
+            rtt(this.rtt),
+            rtt(this.rtt_min)
+        ),
+        Some(rate) => format!(
+            "{} of its {} were carried, and headers are the rest",
+            units::bit_rate(evidence.throughput),
+            units::bit_rate(rate)
+        ),
+        None => format!(
+            "the sender is paced at what it delivers, and its congestion window of {} is well above \
+             what is under way",
+            units::size(this.congestion_window as f64)
+        ),
+    };
+    let finding = format!("the path itself: {why}; {}{}", product(this), resent(this));
     (finding, None)
 }
 
-fn congestion_window(this: &Diagnosis) -> (String, Option<String>) {
+fn pacing(this: &Diagnosis, evidence: &Evidence<'_>) -> (String, Option<String>) {
     let finding = format!(
-        "the congestion window or pacing: {} of the time segments were under way, neither window \
-         nor buffer was in the way; window {}, {}{}",
+        "`max_pacing_rate`: it lets {} through for each flow, {} were carried",
+        units::bit_rate(evidence.pacing.unwrap_or(0) as f64),
+        units::bit_rate(this.rate),
+    );
+    (finding, Some("raise it, or leave it out".to_owned()))
+}
+
+fn congestion_window(this: &Diagnosis) -> (String, Option<String>) {
+    let what = if this.has_spare_window() {
+        "the congestion control, which paces below what the path carries"
+    } else {
+        "the congestion window"
+    };
+    let finding = format!(
+        "{what}: {} of the time segments were under way, neither the peer's window nor a buffer was \
+         in the way; window {}, {}{}",
         percent(this.shares.network),
         units::size(this.congestion_window as f64),
         product(this),

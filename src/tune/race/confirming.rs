@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::outcome::{Decision, Leave};
-use super::{DEFAULTS, Phase, Race, shuffle};
+use super::{DEFAULTS, Phase, Race};
 use crate::bench::stats::{self, Better, Verdict};
 
 /// Rounds of a confirmation: with fewer the interval is too wide to say anything,
@@ -47,7 +47,7 @@ impl Race {
     fn rounds_to_confirm(&self, arm: usize) -> usize {
         let logs = self.logs(arm, DEFAULTS);
         let effect = self.estimate(arm).abs().max(self.options.minimum_effect);
-        let rounds = match stats::student(&logs) {
+        let rounds = match stats::student(&logs).and_then(|it| it.interval) {
             Some(interval) => {
                 let half = (interval.high - interval.low) / 2.0;
                 logs.len() as f64 * (half / (effect / 3.0)).powi(2)
@@ -66,7 +66,7 @@ impl Race {
             return;
         }
         let mut order = arms.clone();
-        shuffle(&mut order, &mut self.random);
+        self.random.shuffle(&mut order);
         self.queue = order.into();
         self.round += 1;
     }

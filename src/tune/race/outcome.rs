@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::bench::stats::Interval;
+use crate::bench::stats::Estimate;
 
 /// What a race is given.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ pub enum Decision {
         /// Which.
         arm: usize,
         /// Its merit by the defaults', in the confirmation.
-        ratio: Interval,
+        ratio: Estimate,
     },
     /// No difference that can be told from noise and is worth a setting.
     Leave {
@@ -92,7 +92,7 @@ pub enum Leave {
         /// Which.
         arm: usize,
         /// Its merit by the defaults', in the confirmation.
-        ratio: Interval,
+        ratio: Estimate,
     },
     /// One looked better, and there was no time for enough fresh runs.
     NoTime {

@@ -262,7 +262,7 @@ fn present_settings_stay_to_the_end_and_are_confirmed_against_the_defaults() {
     assert!(matches!(race.decision().unwrap(), Decision::Leave { .. }));
     assert_eq!(race.fate(1), &Fate::Stayed);
     let ratio = race.confirmed(1).unwrap();
-    assert!(ratio.high < 0.5, "{ratio:?}");
+    assert!(ratio.is_below(0.5), "{ratio:?}");
 }
 
 proptest! {

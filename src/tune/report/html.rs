@@ -7,7 +7,7 @@ use super::{Report, tables};
 use crate::bench::report::model::Tone;
 use crate::bench::report::svg::{self, Bar, Line, escape};
 use crate::bench::report::{page, render};
-use crate::bench::stats::Interval;
+use crate::bench::stats::Estimate;
 use crate::bench::units;
 use crate::tune::measure::Through;
 use crate::tune::race::{DEFAULTS, Decision};
@@ -90,7 +90,7 @@ fn options(stage: &StageResult) -> Vec<String> {
 fn bars(
     stage: &StageResult,
     option: &str,
-    of: impl Fn(&Row) -> Option<Interval>,
+    of: impl Fn(&Row) -> Option<Estimate>,
     text: impl Fn(f64) -> String,
 ) -> Vec<Bar> {
     let has = |row: &&(usize, &Row)| {

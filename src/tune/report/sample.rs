@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Occasion, Report};
 use crate::bench::load::shape::Direction;
 use crate::bench::machine;
-use crate::bench::stats::Interval;
+use crate::bench::stats::{Estimate, Interval};
 use crate::tune::measure::{Terms, Through, Timing};
 use crate::tune::objective::Objective;
 use crate::tune::race::{Decision, Fate};
@@ -86,11 +86,13 @@ fn result() -> TuneResult {
     }
 }
 
-fn interval(estimate: f64) -> Interval {
-    Interval {
+fn interval(estimate: f64) -> Estimate {
+    Estimate {
         estimate,
-        low: estimate * 0.97,
-        high: estimate * 1.03,
+        interval: Some(Interval {
+            low: estimate * 0.97,
+            high: estimate * 1.03,
+        }),
     }
 }
 

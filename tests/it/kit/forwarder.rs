@@ -259,8 +259,9 @@ impl Forwarder {
         let settled = poll(PATIENCE, || {
             let descriptors = process.descriptors();
             let reactors = descriptors.eventfds.max(descriptors.rings);
-            // One that waits for a processor still has something to open.
-            let threads = process.asleep("reactor-");
+            // A ring or an eventfd may be another's: of the question whether rings are
+            // permitted, of the thread that resolves names.
+            let threads = process.waiting_for_events("reactor-");
             let same = descriptors == self.idle.descriptors;
             still = if same { still + 1 } else { 0 };
             self.idle.descriptors = descriptors;

@@ -16,6 +16,7 @@ pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod shortage;
+pub(crate) mod stopwatch;
 
 use std::io::Write;
 use std::panic::resume_unwind;
@@ -28,6 +29,7 @@ pub(crate) use forwarder::{Forwarder, Setup};
 pub(crate) use log::Record;
 pub(crate) use namespace::Namespace;
 pub(crate) use peer::{End, Listener, Peer};
+pub(crate) use stopwatch::Stopwatch;
 
 /// How long anything may take that has no deadline of its own. Far longer than it
 /// ever takes: it ends a test that hangs, and judges nothing.
@@ -153,12 +155,15 @@ pub(crate) fn poll<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -
 }
 
 /// The shortest of several runs, and no more of them than needed to get below
-/// `limit`. A machine that is busy elsewhere makes one run slow, a forwarder that
-/// waits for the wrong timer makes all of them slow.
+/// `limit`, less what the machine took away during it (see [`Stopwatch`]). A machine that
+/// is busy elsewhere makes one run slow, a forwarder that waits for the wrong timer makes
+/// all of them slow.
 pub(crate) fn best_of(runs: u32, limit: Duration, mut run: impl FnMut() -> Duration) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..runs {
-        best = best.min(run());
+        let watch = Stopwatch::start();
+        let took = run();
+        best = best.min(took.saturating_sub(watch.taken_away()));
         if best <= limit {
             break;
         }

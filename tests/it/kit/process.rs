@@ -6,6 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// The system calls in which engines wait.
+const WAITS: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_io_uring_enter,
+];
+
 /// A process that is running, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process(pub(crate) u32);
@@ -103,15 +112,19 @@ impl Process {
         names.iter().map(|name| name.trim().to_owned()).collect()
     }
 
-    /// How many of the threads whose name begins so are asleep.
-    pub(crate) fn asleep(self, name: &str) -> usize {
-        let stats = self.of_each_thread("stat").into_iter();
-        let asleep = |stat: &String| {
-            let (_, rest) = stat.split_once('(')?;
-            let (its_name, rest) = rest.rsplit_once(") ")?;
-            Some(its_name.starts_with(name) && rest.starts_with('S'))
+    /// How many of the threads whose name begins so wait for events: those of a reactor do
+    /// once it stands, and what it needs is open. Asleep they may be for any reason.
+    pub(crate) fn waiting_for_events(self, name: &str) -> usize {
+        let tasks = fs::read_dir(self.path("task")).into_iter().flatten();
+        let waits = |task: std::io::Result<fs::DirEntry>| {
+            let task = task.ok()?.path();
+            let its_name = fs::read_to_string(task.join("comm")).ok()?;
+            // Of a thread that runs: the word. See proc_pid_syscall(5).
+            let call = fs::read_to_string(task.join("syscall")).ok()?;
+            let number = call.split(' ').next()?.parse().ok()?;
+            Some(its_name.starts_with(name) && WAITS.contains(&number))
         };
-        stats.filter(|stat| asleep(stat) == Some(true)).count()
+        tasks.filter_map(waits).filter(|waits| *waits).count()
     }
 
     fn of_each_thread(self, file: &str) -> Vec<String> {

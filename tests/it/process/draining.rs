@@ -1,6 +1,6 @@
 //! The end of the process: behaviour 65.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -87,13 +87,13 @@ fn b65_stragglers_are_cut_at_the_drain_timeout() {
         let mut crowd = Crowd::through(&forwarder, &server, 3);
         // One of them in the middle of a transfer.
         crowd.servers[0].send_until_stuck(Duration::from_millis(200));
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         forwarder.process().signal(Signal::SIGTERM);
         let status = forwarder.wait_for_exit(PATIENCE);
-        let took = start.elapsed();
+        let (took, allowing) = (watch.elapsed(), watch.allowing());
         assert_eq!(status.and_then(|status| status.code()), Some(0));
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(4));
-        assert!(took >= least && took < most, "{took:?}");
+        assert!(took >= least && allowing < most, "{took:?}");
         // A transfer that was cut must not look complete.
         assert_eq!(crowd.clients[0].receive_until_end(), End::Reset);
         assert_eq!(crowd.clients[1].receive_until_end(), End::Eof);

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::alone;
 use crate::kit;
@@ -108,7 +108,7 @@ fn a_search_over_the_forwarder_keeps_its_time_and_writes_every_output() {
     let _alone = alone();
     let scratch = Scratch::new("outputs");
     let [html, json, profile] = ["a.html", "a.json", "a.toml"].map(|name| scratch.file(name));
-    let started = Instant::now();
+    let watch = kit::Stopwatch::start();
     let output = scratch.run(&[
         "--loopback",
         "--options",
@@ -123,7 +123,7 @@ fn a_search_over_the_forwarder_keeps_its_time_and_writes_every_output() {
         &profile,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(started.elapsed() < Duration::from_secs(11) + SLACK);
+    assert!(watch.allowing() < Duration::from_secs(11) + SLACK);
     let table = text(&output.stdout);
     assert!(
         table.contains("×defaults, fresh runs") && table.contains("=> "),
@@ -238,7 +238,7 @@ fn a_small_receive_buffer_on_a_long_path_is_found_to_be_the_limit() {
         "--json",
         "-",
     ];
-    let started = Instant::now();
+    let watch = kit::Stopwatch::start();
     let output = scratch.run(&arguments);
     let said = text(&output.stderr);
     if !output.status.success() && (said.contains("root") || said.contains("TUN")) {
@@ -246,7 +246,7 @@ fn a_small_receive_buffer_on_a_long_path_is_found_to_be_the_limit() {
         return;
     }
     assert!(output.status.success(), "{said}");
-    assert!(started.elapsed() < Duration::from_secs(22) + SLACK);
+    assert!(watch.allowing() < Duration::from_secs(22) + SLACK);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let stage = &report["stages"][0];
     let row = present(stage);

@@ -9,8 +9,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 
 use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, text};
-use crate::bench::load::bulk::Care;
+use crate::bench::load::bulk::Ends;
 use crate::bench::load::shape::{Bulk, ConnectionLife, Exchange};
+use crate::bench::sampling::Sampling;
 use crate::bench::socket;
 
 impl Generator {
@@ -41,19 +42,13 @@ impl Generator {
                 continue;
             };
             self.live += 1;
-            let one_in = self.plan.check_one_in;
-            let checked = one_in > 0 && index % one_in == 0;
             self.seed += 7_919;
             self.flows[index] = match (bulk, exchange) {
                 (Some(Bulk { direction, .. }), _) if index < bulk_flows => {
-                    let care = if checked {
-                        Care::Compare
-                    } else if self.plan.exchanges_apart.is_some() {
-                        Care::Discard
-                    } else {
-                        Care::Read
-                    };
-                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, care))
+                    let ends = self.plan.compare_one_in.map_or(Ends::Plain, |one_in| {
+                        Ends::Cheap(Sampling::new(one_in as u64))
+                    });
+                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, ends))
                 }
                 (_, Some(exchange)) => Flow::Exchange(self.exchange_flow(stream, exchange)),
                 _ => Flow::Gone,

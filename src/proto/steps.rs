@@ -1,39 +1,25 @@
-//! A header in pieces, as the first step of an opening.
+//! The steps of an opening in which a client asks for nothing: the header by which a proxy
+//! says whom it speaks for, and the look at a stream's first bytes.
 
 use std::fmt;
 
-use super::{Fault, Parsed, SIGNATURE, V1_MAX, V2_MAX, Version, WORD, parse, starts};
-use crate::proto::prelude::{Answer, Facts, Prelude, Read};
+use super::prelude::{Answer, Facts, Prelude, Read};
+use super::proxy::{
+    Fault, Parsed, SIGNATURE, Settings, V1_MAX, V2_MAX, Version, WORD, parse, starts,
+};
+use super::sniff::{LOOK_MAX, Seen, Sniffer};
 use crate::relay::ending::Cause;
 
 /// Bytes that are looked at in one go: more than nearly every header has.
 const PEEK: usize = 1024;
 
-/// Which headers a listener takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Version 1.
-    pub v1: bool,
-    /// Version 2.
-    pub v2: bool,
-}
-
-impl Settings {
-    const fn takes(self, version: Version) -> bool {
-        match version {
-            Version::V1 => self.v1,
-            Version::V2 => self.v2,
-        }
-    }
-}
-
-/// See the module's documentation.
-pub struct Reader {
+/// A PROXY header in pieces.
+pub struct HeaderReader {
     settings: Settings,
     header: Vec<u8>,
 }
 
-impl Reader {
+impl HeaderReader {
     /// Of a header that has not begun.
     pub const fn new(settings: Settings) -> Self {
         Self {
@@ -57,7 +43,7 @@ impl Reader {
     }
 }
 
-impl Prelude for Reader {
+impl Prelude for HeaderReader {
     fn feed(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
         let before = self.header.len();
         self.header.extend_from_slice(seen);
@@ -93,8 +79,42 @@ impl Prelude for Reader {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for HeaderReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reader({} bytes)", self.header.len())
+        write!(f, "HeaderReader({} bytes)", self.header.len())
+    }
+}
+
+/// A look as a step of an opening.
+impl Prelude for Sniffer {
+    fn feed(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
+        look(self, seen, false, facts)
+    }
+
+    fn end(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
+        look(self, seen, true, facts)
+    }
+
+    fn room(&self) -> usize {
+        LOOK_MAX
+    }
+
+    /// Whoever is looked at does not know of it.
+    fn answer(&self, _refused: Option<Cause>) -> Option<Answer> {
+        None
+    }
+}
+
+fn look(sniffer: &mut Sniffer, seen: &[u8], ended: bool, facts: &mut Facts) -> Read {
+    match sniffer.look(seen, ended) {
+        Seen::More => Read::Wait,
+        Seen::Found(sniffed) => {
+            facts.sniffed = Some(Box::new(sniffed));
+            Read::Seen
+        }
+        Seen::Invalid(why) => {
+            facts.wrong = Some(why);
+            Read::Invalid(Cause::BadHello)
+        }
     }
 }
