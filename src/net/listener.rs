@@ -23,6 +23,7 @@
 
 mod bind_error;
 mod overlap;
+mod rehearsal;
 mod unix;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -33,6 +34,7 @@ use socket2::{SockAddr, Socket};
 
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
+pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
@@ -117,6 +119,14 @@ pub fn bind(
     result.map_err(|cause| BindError::new(address, cause))
 }
 
+/// What `:PORT` is: one socket for both families, or else one for IPv4.
+fn every_address(port: u16) -> [SocketAddr; 2] {
+    [
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+    ]
+}
+
 /// Whether an IPv6 socket takes IPv4 connections too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stack {
@@ -133,11 +143,10 @@ struct Binder<'a> {
 
 impl Binder<'_> {
     fn any(&self, port: u16) -> Result<Bound, BindCause> {
-        match self.inet((Ipv6Addr::UNSPECIFIED, port).into(), Stack::Dual) {
+        let [v6, v4] = every_address(port);
+        match self.inet(v6, Stack::Dual) {
             // IPv6 is not built in, or switched off.
-            Err(BindCause::NoFamily | BindCause::NoSuchAddress) => {
-                self.inet((Ipv4Addr::UNSPECIFIED, port).into(), Stack::OwnFamily)
-            }
+            Err(BindCause::NoFamily | BindCause::NoSuchAddress) => self.inet(v4, Stack::OwnFamily),
             other => other,
         }
     }

@@ -5,6 +5,7 @@ pub mod address;
 pub mod device;
 pub mod dial;
 pub mod errno;
+pub mod holder;
 pub mod limits;
 pub mod listener;
 pub mod network;

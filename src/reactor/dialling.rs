@@ -79,6 +79,31 @@ impl Dialler {
         self.warm_up(pool);
     }
 
+    /// A pool that is new, or another one in its place: its line and its spares stay.
+    pub(super) fn change_pool<E: Engine>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        id: PoolId,
+        setup: UpstreamSetup,
+    ) {
+        if let Some(pool) = self.pools.get_mut(id) {
+            for spare in pool.change(setup) {
+                Self::close_ahead(ctx, spare);
+            }
+        } else {
+            self.pools.insert(id, setup, ctx.reactor);
+        }
+        self.queue_due = Time::ZERO;
+        self.warm_up(id);
+    }
+
+    /// No forward and no session has any use for a pool any more.
+    pub(super) fn forget_pool<E: Engine>(&mut self, ctx: &mut Ctx<E>, id: PoolId) {
+        for spare in self.pools.remove(id) {
+            Self::close_ahead(ctx, spare);
+        }
+    }
+
     /// Carries out `Action::Dial`.
     pub(super) fn dial<E: Engine>(
         &mut self,
@@ -350,11 +375,12 @@ impl Dialler {
         let change = server.standing.failed(admission, ctx.engine.now());
         let settings = server.settings();
         if change == Some(Change::Down) {
+            let terms = server.terms();
             ctx.log.notice(Notice::ServerMarked {
                 server: server.name(),
                 cause,
-                fail_timeout: settings.fail_timeout,
-                max_fails: settings.max_fails,
+                fail_timeout: terms.fail_timeout,
+                max_fails: terms.max_fails,
             });
         } else {
             let subject = Subject::Server(settings.id);

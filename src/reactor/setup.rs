@@ -54,6 +54,8 @@ pub struct Forward {
     pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Which configuration of this process it came with, from 0.
+    pub generation: u64,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

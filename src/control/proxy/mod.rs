@@ -17,6 +17,7 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Mode;
@@ -35,6 +36,11 @@ use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{Verification, Verifier};
+
+/// Whether a file of users can be read and means something.
+pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
+    Users::read(path).map(drop)
+}
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]

@@ -138,7 +138,7 @@ notices! {
     /// At the start: the limit of descriptors is below what `max_connections` takes.
     DescriptorsShort "descriptors_short" Warn []
         { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
-        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+        "{wanted} sessions need {needed} descriptors, the hard limit is {limit}: \
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
@@ -160,8 +160,20 @@ notices! {
             crate::config::units::format_size(*bytes)
         ));
     /// The end has begun.
-    Draining "draining" Info [] { sessions: u64, timeout: Duration }
-        "draining: {sessions} sessions, up to {timeout:?}";
+    Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
+        (|f| match timeout {
+            Some(timeout) => write!(f, "draining: {sessions} sessions, up to {timeout:?}"),
+            None => write!(f, "draining: {sessions} sessions, for as long as they take"),
+        });
+    /// A signal came that means nothing here.
+    SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
+        "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";
+    /// The log goes on in the file that has its name now.
+    LogReopened "log_reopened" Info [] {}
+        "the log was opened anew";
+    /// That failed: it goes on where it was.
+    LogNotReopened "log_not_reopened" Warn [] { error: io::Error }
+        "the log cannot be opened anew, and goes on where it is: {error}";
     /// Entries of the log were lost.
     LogLost "log_lost" Warn [] { lost: u64, total: u64 }
         "the log lost {lost} entries ({total} in all)";
