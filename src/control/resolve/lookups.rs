@@ -51,6 +51,8 @@ struct State {
     desk: Desk<(u16, Reply)>,
     /// How an asking under way is ended.
     tasks: HashMap<Number, AbortHandle>,
+    /// The runtime ends: nothing is begun any more.
+    ended: bool,
 }
 
 impl Lookups {
@@ -73,6 +75,9 @@ impl Lookups {
     ) {
         let (client, now) = (Client::from(client), Instant::now());
         let mut state = self.state();
+        if state.ended {
+            return;
+        }
         if let Some(outcome) = state.known.outcome(client, host, now) {
             drop(state);
             return reply.send(with_port(outcome, port));
@@ -104,6 +109,16 @@ impl Lookups {
             task.abort();
             self.start_more(&mut state);
         }
+    }
+
+    /// Before the runtime ends: whoever waits is told so.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        let desk = std::mem::take(&mut state.desk);
+        // Replies are sent without the lock.
+        drop(state);
+        drop(desk);
     }
 
     fn start(self: &Arc<Self>, state: &mut State, start: Start) {
@@ -159,7 +174,9 @@ impl Lookups {
         state.tasks.remove(&start.number);
         let askers = state.desk.finish(start);
         let clients = askers.iter().map(|it| it.client);
-        state.known.learn(&start.host, outcome, ttl, clients, Instant::now());
+        state
+            .known
+            .learn(&start.host, outcome, ttl, clients, Instant::now());
         self.start_more(&mut state);
         drop(state);
         for asker in askers {

@@ -174,10 +174,12 @@ impl Resolver {
             first: first.clone(),
             events: events.clone(),
         };
+        let told = lookups.clone();
         let thread = std::thread::Builder::new()
             .name("resolver".into())
             .spawn(move || {
                 runtime.block_on(run(start, received, on_change));
+                told.end();
                 // Tasks that wait for DNS end here and now.
                 runtime.shutdown_background();
             })?;

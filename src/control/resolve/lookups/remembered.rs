@@ -47,7 +47,10 @@ impl Remembered {
         }
         let zone = zone(host)?;
         let key = (client, zone.to_owned());
-        let silent = self.silences.get(&key, now).is_some_and(|it| *it >= SILENT_NAMES);
+        let silent = self
+            .silences
+            .get(&key, now)
+            .is_some_and(|it| *it >= SILENT_NAMES);
         silent.then(|| {
             let why = format!("other names in {zone} were not answered a moment ago");
             Err(LookupError::TimedOut(why))
@@ -74,7 +77,8 @@ impl Remembered {
             Err(error) if silent || error.is_negative() => NO_ANSWER_TTL,
             Err(_) => return,
         };
-        self.hosts.put(host.to_owned(), outcome.clone(), now + ttl, now);
+        self.hosts
+            .put(host.to_owned(), outcome.clone(), now + ttl, now);
         let Some(zone) = zone(host) else {
             return;
         };
@@ -174,21 +178,39 @@ mod tests {
         for n in 0..SILENT_NAMES {
             let next = format!("next{n}.silent.test");
             assert_eq!(known.outcome(client(1), &next, start), None);
-            known.learn(&format!("n{n}.silent.test"), &silence(), None, [client(1)].into_iter(), start);
+            known.learn(
+                &format!("n{n}.silent.test"),
+                &silence(),
+                None,
+                [client(1)].into_iter(),
+                start,
+            );
         }
         let outcome = |known: &Remembered, of, host: &str, after| {
             known.outcome(client(of), host, start + after)
         };
         let soon = Duration::from_secs(4);
-        assert!(matches!(outcome(&known, 1, "other.silent.test", soon), Some(Err(LookupError::TimedOut(_)))));
-        assert!(matches!(outcome(&known, 2, "n0.silent.test", soon), Some(Err(LookupError::TimedOut(_)))));
+        assert!(matches!(
+            outcome(&known, 1, "other.silent.test", soon),
+            Some(Err(LookupError::TimedOut(_)))
+        ));
+        assert!(matches!(
+            outcome(&known, 2, "n0.silent.test", soon),
+            Some(Err(LookupError::TimedOut(_)))
+        ));
         assert_eq!(outcome(&known, 2, "other.silent.test", soon), None);
         assert_eq!(outcome(&known, 1, "other.test", soon), None);
         assert!(known.is_silent("other.silent.test", start + soon));
         assert!(!known.is_silent("other.silent.test", start + NO_ANSWER_TTL));
         assert_eq!(outcome(&known, 1, "other.silent.test", NO_ANSWER_TTL), None);
         // One answer, and it is forgotten.
-        known.learn("www.silent.test", &good(), None, [client(1)].into_iter(), start);
+        known.learn(
+            "www.silent.test",
+            &good(),
+            None,
+            [client(1)].into_iter(),
+            start,
+        );
         assert_eq!(outcome(&known, 1, "other.silent.test", soon), None);
         assert!(!known.is_silent("other.silent.test", start));
     }
@@ -197,7 +219,13 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (mut known, now) = (Remembered::default(), Instant::now());
         for n in 0..3 * ENTRIES_MAX {
-            known.learn(&format!("n.z{n}.test"), &silence(), None, [client(1)].into_iter(), now);
+            known.learn(
+                &format!("n.z{n}.test"),
+                &silence(),
+                None,
+                [client(1)].into_iter(),
+                now,
+            );
         }
         assert!(known.hosts.entries.len() <= ENTRIES_MAX);
         assert!(known.silences.entries.len() <= ENTRIES_MAX);

@@ -64,9 +64,19 @@ fn a_client_leaves_places_and_room_for_others() {
     // However many others do the same, whoever has none finds a place.
     for other in 2..5 {
         for n in 0..1000 {
-            ask(&mut desk, &format!("n{n}.{other}.test"), other, 1000 * u32::from(other) + n);
+            ask(
+                &mut desk,
+                &format!("n{n}.{other}.test"),
+                other,
+                1000 * u32::from(other) + n,
+            );
         }
-        started(ask(&mut desk, &format!("innocent{other}.test"), 100 + other, 100_000 + u32::from(other)));
+        started(ask(
+            &mut desk,
+            &format!("innocent{other}.test"),
+            100 + other,
+            100_000 + u32::from(other),
+        ));
     }
 }
 
@@ -82,7 +92,12 @@ fn lines_are_served_in_turn() {
     // Two others take what is left, down to nothing, and wait.
     for of in 2..40 {
         for n in 0..3 {
-            ask(&mut desk, &format!("n{n}.of{of}.test"), of, 1000 * u32::from(of) + n);
+            ask(
+                &mut desk,
+                &format!("n{n}.of{of}.test"),
+                of,
+                1000 * u32::from(of) + n,
+            );
         }
     }
     assert_eq!(desk.asked, PLACES);
@@ -106,7 +121,9 @@ fn a_name_that_an_innocent_client_wants_too_is_asked_in_his_turn() {
     }
     // It stands far back in the line of the first, who is at the end of his share.
     assert_eq!(ask(&mut desk, "n90.test", 2, 1000), Asked::Waits);
-    let next = desk.next(|_| false).expect("a place is free for the second");
+    let next = desk
+        .next(|_| false)
+        .expect("a place is free for the second");
     assert_eq!(next.host, "n90.test");
     assert_eq!(replies(desk.finish(&next)), [90, 1000]);
 }
