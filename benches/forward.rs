@@ -351,6 +351,7 @@ fn setup(
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
+        own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,

@@ -17,6 +17,7 @@ use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -56,6 +57,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 pub(super) struct Held {
     /// With the names of their forwards. Unix listeners' paths go when this is dropped.
     listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
+    /// The same, as whoever dials knows them.
+    own: Arc<OwnListeners>,
 }
 
 impl Held {
@@ -126,7 +129,9 @@ impl Acquired {
         let resolver = resolver(plan, &upstreams, log)?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
+            Some(resolver) if plan.has_requests() => {
+                Some(Deciders::new(plan, resolver.clone(), held.own.clone())?)
+            }
             _ => None,
         };
         let pools = upstreams.setups();
@@ -150,6 +155,7 @@ impl Acquired {
                     reactor: index as u16,
                     pools: pools.clone(),
                     gate: gate.clone(),
+                    own: held.own.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
@@ -280,6 +286,10 @@ fn listen(
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
+        let owner = Arc::new(Owner {
+            forward: config.name.as_str().into(),
+            pools: [forward.pool].into(),
+        });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
                 continue;
@@ -302,6 +312,7 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
+            bound.register(&held.own, &owner);
             opened.push((*id, (at.name.clone(), bound)));
         }
     }

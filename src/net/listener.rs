@@ -28,6 +28,7 @@ mod unix;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
@@ -44,6 +45,7 @@ use crate::net::errno::{Failure, Operation};
 use crate::net::limits;
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOptions};
+use crate::net::own::{OwnListeners, Owner, Registration};
 use crate::net::sys;
 
 /// The listening sockets of one configured address. Dropping it removes the path
@@ -54,8 +56,12 @@ pub struct Bound {
     /// One entry for each reactor.
     shares: Vec<Vec<ListenSocket>>,
     refusal: Option<Refusal>,
+    /// One IPv6 socket that takes IPv4, too.
+    dual: bool,
     /// Held for its `Drop`.
     _file: Option<unix::SocketFile>,
+    /// Likewise.
+    registered: Vec<Registration>,
 }
 
 /// One listening socket: non-blocking and close-on-exec.
@@ -83,6 +89,14 @@ impl Bound {
             .get_mut(index)
             .map(std::mem::take)
             .unwrap_or_default()
+    }
+
+    /// From now on connects of this process that would end here are known for that.
+    pub fn register(&mut self, own: &Arc<OwnListeners>, owner: &Arc<Owner>) {
+        let registered = self.locals.iter();
+        self.registered = registered
+            .map(|local| own.register(local, self.dual, owner.clone()))
+            .collect();
     }
 
     /// Options the kernel refused. The listener works without them.
@@ -216,7 +230,9 @@ impl Binder<'_> {
             shares: sockets.into_iter().map(share).collect(),
             locals: vec![local],
             refusal,
+            dual: stack == Stack::Dual,
             _file: None,
+            registered: Vec::new(),
         })
     }
 

@@ -25,6 +25,7 @@ mod dialling;
 mod ends;
 mod gate;
 mod listen_queue;
+mod loops;
 mod openings;
 mod outlets;
 mod queue;
@@ -135,7 +136,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),

@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
 use crate::policy::access::Access;
 use crate::proto::prelude::Facts;
 use crate::proto::target::{Host, Target};
@@ -48,6 +50,8 @@ pub(super) struct Deciders {
     /// Of forwards whose clients make requests.
     rules: HashMap<ForwardId, ForwardRules>,
     resolver: Arc<Resolver>,
+    /// What this process listens on.
+    own: Arc<OwnListeners>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
 }
@@ -61,7 +65,11 @@ struct ForwardRules {
 
 impl Deciders {
     /// Reads the files of users.
-    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
+    pub(super) fn new(
+        plan: &Plan<'_>,
+        resolver: Arc<Resolver>,
+        own: Arc<OwnListeners>,
+    ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
         for ForwardPlan { id, config, .. } in &plan.forwards {
             let Mode::HttpConnect(connect) = &config.mode else {
@@ -85,6 +93,7 @@ impl Deciders {
             verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
+            own,
         }))
     }
 
@@ -133,19 +142,19 @@ impl Deciders {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                question.ruling(allowed(access, None, found));
+                question.ruling(allowed(access, &self.own, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
                 question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
-                let (access, asked) = (access.clone(), name.clone());
+                let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
                 let asker = (question.id(), question.client);
                 let wanted = (name.as_str(), target.port);
                 self.resolver.lookup(asker, wanted, move |found| {
                     question.ruling(match found {
-                        Ok(found) => allowed(&access, Some(&asked), found),
+                        Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
                 });
@@ -154,13 +163,19 @@ impl Deciders {
     }
 }
 
-/// Those of the addresses that may be dialled; never none.
+/// Those of the addresses that may be dialled; never none. What this process listens on
+/// itself is no target, a listener on all addresses included, unless it is listed by its
+/// very address: clients would come round again, or reach what is meant for others.
 fn allowed(
     access: &Access,
+    own: &OwnListeners,
     name: Option<&str>,
     mut found: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, Cause> {
-    found.retain(|address| access.admits(name, *address));
+    found.retain(|address| {
+        access.admits(name, *address)
+            && (access.lists(*address) || own.owner(&Endpoint::Inet(*address)).is_none())
+    });
     if found.is_empty() {
         Err(Cause::Denied)
     } else {

@@ -113,7 +113,9 @@ pub(super) fn bind(
         locals: vec![local],
         shares,
         refusal,
+        dual: false,
         _file: file,
+        registered: Vec::new(),
     })
 }
 

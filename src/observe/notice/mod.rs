@@ -213,6 +213,10 @@ notices! {
     /// A connect failed, or a server reset right after one.
     ConnectFailed "connect_failed" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "connecting to {server} failed: {}", cause.name()));
+    /// A connect would have come back to where it is made.
+    ForwardLoop "forward_loop" Warn [server: ServerName] { forward: Arc<str> }
+        "connecting to {server} would be a loop: forward {forward} listens there, and leads \
+         back; name another server";
     /// A connect failed for want of something here.
     ConnectShortage "connect_shortage" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "cannot connect to {} from here: {}", server.endpoint, cause.name()));

@@ -94,6 +94,7 @@ pub(crate) fn reactor(
         reactor: 0,
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
+        own: Arc::default(),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,
