@@ -150,9 +150,9 @@ impl Deciders {
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
-                let asker = (question.id(), question.client);
+                let whose = (question.id(), question.client);
                 let wanted = (name.as_str(), target.port);
-                self.resolver.lookup(asker, wanted, move |found| {
+                self.resolver.lookup(whose, wanted, move |found| {
                     question.ruling(match found {
                         Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),

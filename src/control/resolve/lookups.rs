@@ -132,7 +132,7 @@ impl Lookups {
                 return;
             };
             let (outcome, ttl) = asking.lookups.look_up(&host).await;
-            asking.conclude(outcome, ttl);
+            asking.conclude(&outcome, ttl);
         });
         state.tasks.insert(number, task.abort_handle());
     }
@@ -199,16 +199,16 @@ struct Asking {
 }
 
 impl Asking {
-    fn conclude(&mut self, outcome: Outcome, ttl: Option<Duration>) {
+    fn conclude(&mut self, outcome: &Outcome, ttl: Option<Duration>) {
         if let Some(start) = self.start.take() {
-            self.lookups.finish(&start, &outcome, ttl);
+            self.lookups.finish(&start, outcome, ttl);
         }
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.conclude(Err(LookupError::Stopped), None);
+        self.conclude(&Err(LookupError::Stopped), None);
     }
 }
 
