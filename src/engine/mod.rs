@@ -48,12 +48,13 @@ pub mod wheel;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
-use crate::net::listener;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
@@ -173,6 +174,9 @@ pub trait Engine {
     /// by the kernel, unless another descriptor refers to it.
     fn unlisten(&mut self, key: ListenerKey) -> Option<Self::Listener>;
 
+    /// Accepted connections have these options from now on.
+    fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>);
+
     /// Takes one waiting connection off a listener; of one that was removed there is
     /// none.
     fn accept(&mut self, key: ListenerKey) -> Result<(Self::Incoming, Endpoint), AcceptError>;
@@ -184,6 +188,12 @@ pub trait Engine {
     /// Connections the kernel dropped so far because an accept queue was full. Asks
     /// each listener.
     fn accept_overflows(&self) -> u64;
+
+    /// What the kernel knows of a listener's accept queue; `None` where there is no
+    /// kernel, or no such listener.
+    fn accept_queue(&self, _: ListenerKey) -> Option<AcceptQueue> {
+        None
+    }
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.

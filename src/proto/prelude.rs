@@ -6,6 +6,7 @@
 //! one that only looks ([`Read::Wait`]); what follows the last byte of a prelude is none
 //! of its business.
 
+use core::net::IpAddr;
 use std::fmt;
 
 use super::proxy;
@@ -32,6 +33,8 @@ pub enum Read {
 /// What was found out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
+    /// Who asks, as far as shares and bounds for each client go; `None`: a unix socket.
+    pub client: Option<IpAddr>,
     /// Where the client wants to go.
     pub target: Option<Target>,
     /// What it wrote for that, valid or not, for a log to escape; without secrets.

@@ -67,7 +67,10 @@ impl<E: Engine> Reactor<E> {
             opening: Opened::begin(&at.forward),
             listener: at,
             legs: None,
+            settled: [0; 2],
         };
+        let books = &entry.listener.forward.books;
+        books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
             if !announced {
                 self.outlets.begin(key, &mut self.ctx);

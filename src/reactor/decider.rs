@@ -16,6 +16,9 @@ pub trait Decider: Debug + Send {
     /// [`Reactor::decided`](super::Reactor::decided) with this key, later. `route`: that
     /// of the forward by which the client came there, if by any.
     fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts);
+
+    /// The session is gone, and its question with it: what is not begun need not be.
+    fn gone(&self, _: SessionKey) {}
 }
 
 /// What becomes of a session.

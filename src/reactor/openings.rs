@@ -70,6 +70,8 @@ struct UnderWay {
     destinations: Destinations,
     /// What of the answer is still to be said.
     unsaid: Vec<u8>,
+    /// The decider was asked, and has not answered.
+    asked: bool,
 }
 
 impl Opened {
@@ -82,6 +84,7 @@ impl Opened {
             awaits: false,
             destinations: Destinations::default(),
             unsaid: Vec::new(),
+            asked: false,
         };
         Some(Box::new(Self {
             under_way: Some(Box::new(under_way)),
@@ -196,6 +199,11 @@ impl Openings {
             decider,
             seen: Vec::new(),
         }
+    }
+
+    /// Who decides from now on; what was asked before is still answered.
+    pub(super) fn set_decider(&mut self, decider: Option<Box<dyn Decider>>) {
+        self.decider = decider;
     }
 
     /// Carries out `Action::Read`. The event is for the session.
@@ -385,14 +393,27 @@ impl Openings {
             return Some(SessionEvent::Decided(Decided::Dial));
         }
         let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
-        let facts = std::mem::take(&mut under_way.opening.facts);
+        let mut facts = std::mem::take(&mut under_way.opening.facts);
+        facts.client = match &entry.client {
+            Endpoint::Inet(address) => Some(address.ip()),
+            Endpoint::Unix(_) | Endpoint::Unnamed => None,
+        };
         match &self.decider {
             Some(decider) => {
+                under_way.asked = true;
                 let route = forward.route.as_ref().map(|(at, _)| *at);
                 decider.decide(key, forward.id, route, facts);
                 None
             }
             None => Some(SessionEvent::Decided(Decided::Refused(Cause::Stopped))),
+        }
+    }
+
+    /// A session is gone: nobody waits for what may still be found out for it.
+    pub(super) fn gone(&self, key: SessionKey, opened: &Opened) {
+        let asked = opened.under_way.as_ref().is_some_and(|it| it.asked);
+        if let Some(decider) = self.decider.as_ref().filter(|_| asked) {
+            decider.gone(key);
         }
     }
 
@@ -410,6 +431,9 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
+        if let Some(under_way) = &mut opened.under_way {
+            under_way.asked = false;
+        }
         opened.user = ruling
             .user
             .map(|user| Word(user.as_bytes()).to_string().into());

@@ -11,6 +11,7 @@ use thalweg::config::{
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::net::address::Endpoint;
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
@@ -79,6 +80,8 @@ pub(crate) fn reactor(
             request: request.into(),
             routing: None,
             route: None,
+            books: Arc::new(ForwardBooks::new(1)),
+            generation: 0,
         })
     };
     let forwards = [
@@ -94,6 +97,7 @@ pub(crate) fn reactor(
         reactor: 0,
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
+        own: Arc::default(),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,
