@@ -34,6 +34,7 @@ use thalweg::net::address::{Address, Endpoint};
 use thalweg::net::limits;
 use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
 use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
@@ -338,6 +339,7 @@ fn setup(
         rules,
         pool,
         gate: None,
+        books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
         generation: 0,
     };
@@ -351,6 +353,7 @@ fn setup(
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
+        own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,

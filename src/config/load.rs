@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admin::{Admin, Metrics};
 use super::forward::Forward;
 use super::forwards::{Forwards, Settings};
 use super::global::Global;
@@ -95,6 +96,8 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     let mut config = Config {
         global: Global::default(),
         log: Log::default(),
+        admin: Admin::default(),
+        metrics: Metrics::default(),
         profiles: BTreeMap::from([("default".to_owned(), profile::built_in())]),
         forwards: Vec::new(),
     };
@@ -103,6 +106,8 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     };
     config.global = section(table.get("global"), "[global]", report);
     config.log = section(table.get("log"), "[log]", report);
+    config.admin = section(table.get("admin"), "[admin]", report);
+    config.metrics = section(table.get("metrics"), "[metrics]", report);
     let profile_nodes = table.get("profile");
     let mut scope = Scope {
         profiles: config.profiles,

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listener;
 pub mod network;
 pub mod options;
+pub mod own;
 pub mod pipe;
 mod sys;
 pub mod tcp_info;

@@ -16,12 +16,14 @@ mod users;
 mod verifier;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
 use crate::policy::access::Access;
 use crate::proto::prelude::Facts;
 use crate::proto::target::{Host, Target};
@@ -31,7 +33,7 @@ use crate::relay::id::ForwardId;
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
-use super::resolve::{LookupError, Resolver};
+use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
@@ -48,6 +50,8 @@ pub(super) struct Deciders {
     /// Of forwards whose clients make requests.
     rules: HashMap<ForwardId, ForwardRules>,
     resolver: Arc<Resolver>,
+    /// What this process listens on.
+    own: Arc<OwnListeners>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
 }
@@ -61,7 +65,11 @@ struct ForwardRules {
 
 impl Deciders {
     /// Reads the files of users.
-    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
+    pub(super) fn new(
+        plan: &Plan<'_>,
+        resolver: Arc<Resolver>,
+        own: Arc<OwnListeners>,
+    ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
         for ForwardPlan { id, config, .. } in &plan.forwards {
             let Mode::HttpConnect(connect) = &config.mode else {
@@ -85,6 +93,7 @@ impl Deciders {
             verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
+            own,
         }))
     }
 
@@ -133,17 +142,19 @@ impl Deciders {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                question.ruling(allowed(access, None, found));
+                question.ruling(allowed(access, &self.own, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
                 question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
-                let (access, asked) = (access.clone(), name.clone());
-                self.resolver.lookup(&name, target.port, move |found| {
+                let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
+                let whose = (question.id(), question.client);
+                let wanted = (name.as_str(), target.port);
+                self.resolver.lookup(whose, wanted, move |found| {
                     question.ruling(match found {
-                        Ok(found) => allowed(&access, Some(&asked), found),
+                        Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
                 });
@@ -152,13 +163,19 @@ impl Deciders {
     }
 }
 
-/// Those of the addresses that may be dialled; never none.
+/// Those of the addresses that may be dialled; never none. What this process listens on
+/// itself is no target, a listener on all addresses included, unless it is listed by its
+/// very address: clients would come round again, or reach what is meant for others.
 fn allowed(
     access: &Access,
+    own: &OwnListeners,
     name: Option<&str>,
     mut found: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, Cause> {
-    found.retain(|address| access.admits(name, *address));
+    found.retain(|address| {
+        access.admits(name, *address)
+            && (access.lists(*address) || own.owner(&Endpoint::Inet(*address)).is_none())
+    });
     if found.is_empty() {
         Err(Cause::Denied)
     } else {
@@ -186,11 +203,17 @@ const fn cause_of(error: &LookupError) -> Cause {
 #[derive(Debug, Clone)]
 struct Asked {
     wire: Wire,
+    reactor: u16,
     key: SessionKey,
+    client: Option<IpAddr>,
     user: Option<String>,
 }
 
 impl Asked {
+    const fn id(&self) -> LookupId {
+        (self.reactor, self.key)
+    }
+
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -212,11 +235,16 @@ impl Asked {
 pub(super) struct ReactorDecider {
     deciders: Arc<Deciders>,
     wire: Wire,
+    reactor: u16,
 }
 
 impl ReactorDecider {
-    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
-        Self { deciders, wire }
+    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire, reactor: u16) -> Self {
+        Self {
+            deciders,
+            wire,
+            reactor,
+        }
     }
 }
 
@@ -224,9 +252,15 @@ impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
+            reactor: self.reactor,
             key,
+            client: facts.client,
             user: None,
         };
         self.deciders.ask(question, forward, facts);
+    }
+
+    fn gone(&self, key: SessionKey) {
+        self.deciders.resolver.cancel((self.reactor, key));
     }
 }
