@@ -88,7 +88,7 @@ impl Kind for SendProxyKey {
 
     fn read(&self, key: &str, node: &Node, report: &mut Report) -> Option<Option<SendProxy>> {
         match &node.value {
-            Value::Table(_) => read_table(key, node, report),
+            Value::Table(_) => read_table(key, node, report).map(Some),
             Value::String(text) if text == "off" => Some(None),
             _ => values::choice(node, Version::WORDS)
                 .map(|version| Some(SendProxy::of(version)))
@@ -131,7 +131,7 @@ impl Kind for SendProxyKey {
     }
 }
 
-fn read_table(key: &str, node: &Node, report: &mut Report) -> Option<Option<SendProxy>> {
+fn read_table(key: &str, node: &Node, report: &mut Report) -> Option<SendProxy> {
     let mut table = TableReader::open(node, format!("`{key}`"), report)?;
     let version = read_key(&mut table, "version", &choice::<Version>(), report);
     let mut send = SendProxy::of(version.unwrap_or(Version::V2));
@@ -156,5 +156,5 @@ fn read_table(key: &str, node: &Node, report: &mut Report) -> Option<Option<Send
         }
     }
     table.close(report, &[]);
-    Some(Some(send))
+    Some(send)
 }

@@ -156,7 +156,7 @@ fn protocol(stream: &[u8]) -> Option<Protocol> {
         Some(false) => {}
     }
     // Whether it begins with these: yes, or it may yet.
-    let begins = |with: &[u8]| proxy::starts(stream, with).then(|| stream.len() >= with.len());
+    let begins = |with: &[u8]| proxy::starts(stream, with).then_some(stream.len() >= with.len());
     let methods = METHODS.iter().filter_map(|method| {
         let (word, rest) = stream.split_at(stream.len().min(method.len()));
         proxy::starts(word, method).then(|| rest.first().map(|byte| *byte == b' '))

@@ -108,8 +108,8 @@ impl Prelude for Sniffer {
 fn look(sniffer: &mut Sniffer, seen: &[u8], ended: bool, facts: &mut Facts) -> Read {
     match sniffer.look(seen, ended) {
         Seen::More => Read::Wait,
-        Seen::Found(sniffed) => {
-            facts.sniffed = Some(Box::new(sniffed));
+        Seen::Found(found) => {
+            facts.sniffed = Some(Box::new(found));
             Read::Seen
         }
         Seen::Invalid(why) => {

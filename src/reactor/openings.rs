@@ -264,7 +264,7 @@ impl Openings {
         Some(SessionEvent::Read(read))
     }
 
-    fn under_way<'a, E: Engine>(ctx: &'a mut Ctx<E>, key: SessionKey) -> Option<&'a mut UnderWay> {
+    fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {
         let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
         opened.under_way.as_deref_mut()
     }

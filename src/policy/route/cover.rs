@@ -27,6 +27,9 @@ pub enum Doubt {
     },
 }
 
+/// The names of one kind.
+type Names = fn(&Conditions) -> &[Pattern];
+
 /// Every doubt about routes in their order.
 pub fn doubts(routes: &[Conditions]) -> Vec<Doubt> {
     let mut found = Vec::new();
@@ -45,7 +48,7 @@ pub fn doubts(routes: &[Conditions]) -> Vec<Doubt> {
             }));
             continue;
         }
-        let kinds: [(&[Pattern], fn(&Conditions) -> &[Pattern]); 2] =
+        let kinds: [(&[Pattern], Names); 2] =
             [(&route.sni, |it| &it.sni), (&route.host, |it| &it.host)];
         for (patterns, of) in kinds {
             for pattern in patterns {

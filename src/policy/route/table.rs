@@ -7,7 +7,7 @@ use super::{Conditions, Known, Pattern};
 /// Routes in their order, and tables of those with names.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
-    routes: Vec<Conditions>,
+    all: Vec<Conditions>,
     sni: Names,
     host: Names,
     /// Those without names, in order.
@@ -55,13 +55,13 @@ impl Routes {
                 table.unnamed.push(at);
             }
         }
-        table.routes = routes;
+        table.all = routes;
         table
     }
 
     /// The routes, in their order.
     pub fn conditions(&self) -> &[Conditions] {
-        &self.routes
+        &self.all
     }
 
     /// Which one a session takes.
@@ -86,7 +86,7 @@ impl Routes {
 
     fn first(&self, listed: &[usize], known: &Known<'_>) -> Option<usize> {
         let mut listed = listed.iter().copied();
-        listed.find(|at| self.routes[*at].hold(known))
+        listed.find(|at| self.all[*at].hold(known))
     }
 }
 

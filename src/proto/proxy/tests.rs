@@ -78,8 +78,8 @@ fn b48_lines_that_are_none_are_refused() {
         format!("PROXY TCP4 {rest}\n"),
         format!("PROXY TCP4 {rest}\r"),
         format!("PROXY TCP4 {rest}\rx"),
-        format!("PROXY UNKNOWN a\nb\r\n"),
-        format!("PROXY UNKNOWN a\rb\r\n"),
+        "PROXY UNKNOWN a\nb\r\n".to_owned(),
+        "PROXY UNKNOWN a\rb\r\n".to_owned(),
         format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)),
         "PROXY \r\n".to_owned(),
         // Case, blanks.
