@@ -103,7 +103,9 @@ impl Acquired {
         let upstreams = Arc::new(Upstreams::new(plan));
         let resolver = resolver(plan, &upstreams, log)?;
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
+            Some(resolver) if plan.has_requests() => {
+                Some(Deciders::new(plan, resolver.clone(), log)?)
+            }
             _ => None,
         };
         let pools = upstreams.setups();

@@ -85,6 +85,9 @@ pub enum Cause {
     BadRequest,
     /// The access list does not let it pass.
     Denied,
+    /// It lets no address pass that the requested name has. The client is answered as if there
+    /// were no such name: which there are is none of its business.
+    AddressDenied,
     /// Credentials are missing or wrong.
     Unauthorised,
     /// The requested name has no address, or no name server can tell.
@@ -128,6 +131,7 @@ impl Cause {
             Self::RequestTimeout => "request_timeout",
             Self::BadRequest => "bad_request",
             Self::Denied => "denied",
+            Self::AddressDenied => "address_denied",
             Self::Unauthorised => "unauthorised",
             Self::NameFailed => "name_failed",
             Self::NameTimeout => "name_timeout",
@@ -152,7 +156,10 @@ impl Cause {
 
     /// Whether a request was turned down for what it is.
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::BadRequest | Self::Denied | Self::Unauthorised)
+        matches!(
+            self,
+            Self::BadRequest | Self::Denied | Self::AddressDenied | Self::Unauthorised
+        )
     }
 
     /// Whether a connection that failed so is over: the kernel answers every

@@ -1,26 +1,32 @@
 //! Deciding about CONNECT requests, off the reactors: who asks, and where he may go.
 //!
 //! ```text
-//!  reactor ── decide ─► credentials remembered? ─yes─► route ─► an address: held against
-//!                              │ no                      ▲      the access list; a name:
-//!                              ▼                         │      the resolver, then that
-//!                         verifier thread ── right ──────┘
-//!                              └ wrong, or its queue is full
+//!  reactor ── decide ─► credentials remembered? ─right─► route ─► an address: held against
+//!             │                │ no        └ wrong         ▲      the access list; a name:
+//!             gone             ▼                           │      the resolver, then that
+//!             └──────►  fair queue, verifier's threads ── right
+//!                              └ wrong, or it would come too late
 //!  reactor ◄── decided ── ruling
 //! ```
+//! Credentials are verified fairly ([`fair`]): each client has a line of its own, and one
+//! that fails again and again waits longer each time.
 //! Invariants: a request gets one ruling; what is dialled is an address that the
 //! access list was held against, never a name; a reactor never waits for a hash or for
 //! DNS.
 
+mod fair;
 mod users;
 mod verifier;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::policy::access::Access;
 use crate::proto::prelude::Facts;
 use crate::proto::target::{Host, Target};
@@ -32,9 +38,10 @@ use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, Resolver};
 use super::wire::Wire;
+use fair::Client;
 pub use users::UsersError;
 use users::{Credentials, Users};
-use verifier::{Verification, Verifier};
+use verifier::{JobId, Verdict, Verification, Verifier};
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
@@ -44,6 +51,8 @@ pub(super) struct Deciders {
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
+    /// Numbers reactors that ask.
+    askers: AtomicU32,
 }
 
 /// What one forward goes by.
@@ -55,7 +64,11 @@ struct ForwardRules {
 
 impl Deciders {
     /// Reads the files of users.
-    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
+    pub(super) fn new(
+        plan: &Plan<'_>,
+        resolver: Arc<Resolver>,
+        log: &Log,
+    ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
         for ForwardPlan { id, config, .. } in &plan.forwards {
             let Mode::HttpConnect(connect) = &config.mode else {
@@ -66,6 +79,15 @@ impl Deciders {
                 forward: config.name.clone(),
                 error,
             })?;
+            if let Some((users, path)) = users.as_ref().zip(connect.users.as_ref()) {
+                for problem in users.advice() {
+                    log.notice(Notice::UsersAdvice {
+                        forward: config.name.as_str().into(),
+                        path: path.clone(),
+                        problem,
+                    });
+                }
+            }
             let rule = ForwardRules {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
@@ -74,11 +96,12 @@ impl Deciders {
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
-        let verifier = verifier.then(Verifier::start).transpose();
+        let verifier = verifier.then(|| Verifier::start(log.clone())).transpose();
         Ok(Arc::new(Self {
             verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
+            askers: AtomicU32::new(0),
         }))
     }
 
@@ -100,26 +123,31 @@ impl Deciders {
             return question.reject(Cause::Unauthorised);
         };
         let question = question.of(&credentials);
-        if users.remembers(&credentials) {
-            return self.route(question, &access, target);
+        match users.known(&credentials) {
+            Some(true) => return self.route(question, &access, target),
+            Some(false) => return question.reject(Cause::Unauthorised),
+            None => {}
         }
         let Some(verifier) = &self.verifier else {
             return question.reject(Cause::Stopped);
         };
-        let (deciders, late) = (self.clone(), question.clone());
-        let submitted = verifier.submit(Verification {
+        let (deciders, id) = (self.clone(), question.id());
+        let job = Verification {
             users: users.clone(),
             credentials,
-            then: Box::new(move |right| {
-                if right {
-                    deciders.route(question, &access, target);
-                } else {
-                    question.reject(Cause::Unauthorised);
-                }
+            then: Box::new(move |verdict| match verdict {
+                Verdict::Right => deciders.route(question, &access, target),
+                Verdict::Wrong => question.reject(Cause::Unauthorised),
+                Verdict::Busy => question.reject(Cause::Busy),
             }),
-        });
-        if !submitted {
-            late.reject(Cause::Busy);
+        };
+        verifier.submit(Client::from(facts.client), id, job);
+    }
+
+    /// A session is gone: what was not begun for it is not.
+    fn forget(&self, id: JobId) {
+        if let Some(verifier) = &self.verifier {
+            verifier.cancel(id);
         }
     }
 
@@ -154,7 +182,11 @@ fn allowed(
 ) -> Result<Vec<SocketAddr>, Cause> {
     found.retain(|address| access.admits(name, *address));
     if found.is_empty() {
-        Err(Cause::Denied)
+        // The client is not told whether the name is there.
+        Err(match name {
+            Some(_) => Cause::AddressDenied,
+            None => Cause::Denied,
+        })
     } else {
         Ok(found)
     }
@@ -180,6 +212,7 @@ const fn cause_of(error: &LookupError) -> Cause {
 #[derive(Debug, Clone)]
 struct Asked {
     wire: Wire,
+    asker: u32,
     key: SessionKey,
     user: Option<String>,
 }
@@ -188,6 +221,10 @@ impl Asked {
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
+    }
+
+    const fn id(&self) -> JobId {
+        (self.asker, self.key)
     }
 
     fn reject(self, cause: Cause) {
@@ -205,12 +242,19 @@ impl Asked {
 #[derive(Debug)]
 pub(super) struct ReactorDecider {
     deciders: Arc<Deciders>,
+    /// Tells this reactor from others.
+    asker: u32,
     wire: Wire,
 }
 
 impl ReactorDecider {
     pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
-        Self { deciders, wire }
+        let asker = deciders.askers.fetch_add(1, Ordering::Relaxed);
+        Self {
+            deciders,
+            asker,
+            wire,
+        }
     }
 }
 
@@ -218,9 +262,14 @@ impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
+            asker: self.asker,
             key,
             user: None,
         };
         self.deciders.ask(question, forward, facts);
+    }
+
+    fn gone(&self, key: SessionKey) {
+        self.deciders.forget((self.asker, key));
     }
 }
