@@ -261,7 +261,7 @@ impl Forwarder {
             unreachable!("an inet listener has an inet address")
         };
         let listener = engine::Listener {
-            fd: socket.fd,
+            fd: Arc::new(socket.fd),
             options: Arc::new(options.plan(Leg::Client)),
             family: Family::V4,
         };
@@ -339,6 +339,7 @@ fn setup(
         pool,
         gate: None,
         steps: [].into(),
+        generation: 0,
     };
     let plan = options.plan(Leg::Upstream);
     let listener = Listener {
@@ -350,6 +351,7 @@ fn setup(
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
+        own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,

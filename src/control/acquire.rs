@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
+use crate::net::address::Endpoint;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -28,6 +30,7 @@ use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
+use super::awaited::Awaited;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
@@ -36,6 +39,12 @@ use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
+
+/// Descriptors that a reactor cannot do without.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Room for fewer sessions is worth a warning, whatever is configured.
+const SESSIONS_FEW: u32 = 100;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
@@ -46,8 +55,21 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Unix listeners' paths go when this is dropped.
-    listeners: HashMap<ListenerId, Bound>,
+    /// With the names of their forwards. Unix listeners' paths go when this is dropped.
+    listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
+    /// The same, as whoever dials knows them.
+    own: Arc<OwnListeners>,
+}
+
+impl Held {
+    /// Where it listens, by forward.
+    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
+        let each = self.listeners.values().flat_map(|(forward, bound)| {
+            let locals = bound.locals().iter();
+            locals.map(|local| (forward.clone(), local.clone()))
+        });
+        each.collect()
+    }
 }
 
 /// Everything that it takes to carry out a plan.
@@ -79,6 +101,7 @@ impl Acquired {
         held: &mut Held,
         log: &Log,
         taps: &Taps,
+        awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
         let kind = choose_engine(config, log)?;
@@ -89,6 +112,7 @@ impl Acquired {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
+        check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
@@ -98,14 +122,19 @@ impl Acquired {
             .iter()
             .map(|forward| Arc::new(forward_of(forward, config)))
             .collect();
-        let shares = listen(plan, &forwards, held, count, log)?;
+        let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
+        awaited.is("waiting for the names of servers");
         let resolver = resolver(plan, &upstreams, log)?;
+        awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => {
-                Some(Deciders::new(plan, resolver.clone(), log)?)
-            }
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(
+                plan,
+                resolver.clone(),
+                held.own.clone(),
+                log,
+            )?),
             _ => None,
         };
         let pools = upstreams.setups();
@@ -129,6 +158,7 @@ impl Acquired {
                     reactor: index as u16,
                     pools: pools.clone(),
                     gate: gate.clone(),
+                    own: held.own.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
@@ -168,6 +198,27 @@ fn resolver(
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
     Ok(Some(Arc::new(resolver)))
+}
+
+/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
+/// EMFILE at one of ten thousand ports.
+fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
+    let listeners = plan
+        .forwards
+        .iter()
+        .map(|it| it.listeners.len())
+        .sum::<usize>();
+    let wanted = (listeners * reactors) as u64;
+    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
+    if wanted + own <= limit {
+        return Ok(());
+    }
+    Err(StartError::Descriptors {
+        listeners,
+        reactors,
+        needed: wanted + own,
+        limit,
+    })
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -229,6 +280,7 @@ fn listen(
     held: &mut Held,
     reactors: usize,
     log: &Log,
+    awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
     // Held back until all could be bound.
@@ -237,10 +289,15 @@ fn listen(
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
+        let owner = Arc::new(Owner {
+            forward: config.name.as_str().into(),
+            pools: [forward.pool].into(),
+        });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
                 continue;
             }
+            awaited.is(format_args!("binding {address} of forward {}", config.name));
             let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -258,7 +315,8 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
-            opened.push((*id, bound));
+            bound.register(&held.own, &owner);
+            opened.push((*id, (at.name.clone(), bound)));
         }
     }
     log.report(told);
@@ -281,7 +339,7 @@ impl Share {
                 address: socket.local,
             };
             let socket = engine::Listener {
-                fd: socket.fd,
+                fd: Arc::new(socket.fd),
                 family: socket.family,
                 options: options.clone(),
             };
@@ -372,6 +430,7 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         pool: plan.pool,
         steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        generation: 0,
     }
 }
 
@@ -388,14 +447,11 @@ fn step(connect: &HttpConnect) -> Step {
 fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, taken, spare);
+    let most = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(most, taken, spare);
     gate.review();
-    if config
-        .global
-        .max_connections
-        .is_some_and(|max| max > gate.max())
-    {
+    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
+    if wanted > gate.max() {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.notice(Notice::DescriptorsShort {
             wanted,
@@ -457,7 +513,7 @@ mod tests {
                 .iter()
                 .map(|it| Arc::new(forward_of(it, &config)))
                 .collect();
-            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
             shares
                 .iter()
                 .map(|it| it.listeners.len())
@@ -483,7 +539,7 @@ mod tests {
         let plan = Plan::of(&config, &mut Identities::default());
         let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
         let mut held = Held::default();
-        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         assert!(held.listeners.is_empty());
     }

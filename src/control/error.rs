@@ -34,6 +34,21 @@ pub enum StartError {
         /// Which, why, and what to do.
         error: BindError,
     },
+    /// Listeners alone take more descriptors than there are.
+    #[error(
+        "{listeners} listeners on {reactors} reactors need {needed} descriptors, the hard limit is \
+         {limit}: raise it (LimitNOFILE=, `ulimit -Hn`), or give fewer --reactors"
+    )]
+    Descriptors {
+        /// Of each reactor.
+        listeners: usize,
+        /// How many there would be.
+        reactors: usize,
+        /// Without a session.
+        needed: u64,
+        /// `RLIMIT_NOFILE`, hard.
+        limit: u64,
+    },
     /// Names cannot be looked up.
     #[error("cannot start looking names up: {0}")]
     Resolver(#[source] io::Error),
@@ -65,6 +80,14 @@ pub enum StartError {
     /// The engine asked for cannot be had.
     #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
     Engine(String),
+    /// The start does not come to an end.
+    #[error("the start has not come to an end after {patience:?}: {step}")]
+    Blocked {
+        /// What it was at.
+        step: String,
+        /// How long it had.
+        patience: std::time::Duration,
+    },
     /// A reactor ended by itself.
     #[error("a reactor stopped by itself; the log says why")]
     ReactorLost,

@@ -181,6 +181,9 @@ fn work<E: Engine>(mut reactor: Reactor<E>, number: u16, inbox: &Receiver<Messag
                             draining = true;
                         }
                         Order::Cut(cause) => reactor.cut_all(cause),
+                        Order::CutForwards(forwards, cause) => {
+                            reactor.cut_forwards(&forwards, cause);
+                        }
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),

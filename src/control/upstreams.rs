@@ -21,8 +21,11 @@ use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::proto::host;
 use crate::reactor::UpstreamSetup;
-use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use crate::reactor::upstream::server::{
+    Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
+};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
@@ -200,6 +203,16 @@ impl LivePool {
     }
 }
 
+/// What the configuration asks of a server.
+fn terms(server: &config::Server, pool: &config::Pool) -> ServerTerms {
+    ServerTerms {
+        max_connections: server.max_connections,
+        admin: server.state,
+        max_fails: server.max_fails.unwrap_or(pool.max_fails),
+        fail_timeout: server.fail_timeout.unwrap_or(pool.fail_timeout),
+    }
+}
+
 /// The server at this place, as it was known or a new one.
 fn server(
     known: &mut HashMap<(usize, Endpoint), Arc<Server>>,
@@ -215,14 +228,11 @@ fn server(
             id: ServerId::new(SERVERS.fetch_add(1, Ordering::Relaxed)),
             endpoint: endpoint.clone(),
             host: match &configured.address {
-                Address::Name { host, .. } => Some(host.clone()),
+                Address::Name { host, .. } => Some(host::without_dot(host).to_owned()),
                 _ => None,
             },
             pool: label.clone(),
-            max_connections: configured.max_connections,
-            admin: configured.state,
-            max_fails: configured.max_fails.unwrap_or(pool.max_fails),
-            fail_timeout: configured.fail_timeout.unwrap_or(pool.fail_timeout),
+            terms: terms(configured, pool),
         }))
     };
     known
@@ -379,7 +389,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
         };
         for member in pool.set.members() {
             let settings = member.server.settings();
-            if settings.admin == AdminState::Maintenance {
+            if member.server.terms().admin == AdminState::Maintenance {
                 continue;
             }
             plans.push(CheckPlan {

@@ -12,7 +12,7 @@ use crate::engine::choice::Waker;
 use crate::reactor::Ruling;
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::relay::ending::Cause;
-use crate::relay::id::PoolId;
+use crate::relay::id::{ForwardId, PoolId};
 
 /// What control tells a reactor.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(super) enum Order {
     Drain,
     /// End every session.
     Cut(Cause),
+    /// End the sessions of these forwards.
+    CutForwards(Arc<[ForwardId]>, Cause),
     /// Bring the gauges up to date.
     Publish,
     /// These are the servers of a pool from now on.

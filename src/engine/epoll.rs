@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -22,7 +23,7 @@ use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
-use crate::net::options::{Family, plan};
+use crate::net::options::{Family, OptionPlan, plan};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -220,6 +221,10 @@ impl Engine for Epoll {
             .registry()
             .deregister(&mut SourceFd(&listener.fd.as_raw_fd()));
         Some(listener)
+    }
+
+    fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
+        self.listeners.set_options(key, options);
     }
 
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {

@@ -47,6 +47,7 @@ pub mod wheel;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::address::Endpoint;
@@ -170,6 +171,9 @@ pub trait Engine {
     /// drops it closes the socket: connections still in its accept queue are then reset
     /// by the kernel, unless another descriptor refers to it.
     fn unlisten(&mut self, key: ListenerKey) -> Option<Self::Listener>;
+
+    /// Accepted connections have these options from now on.
+    fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>);
 
     /// Takes one waiting connection off a listener; of one that was removed there is
     /// none.

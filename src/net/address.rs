@@ -25,7 +25,8 @@ pub enum Address {
     Inet(SocketAddr),
     /// `host.example:443`.
     Name {
-        /// The host name, lower case, without a trailing dot.
+        /// The host name, lower case; with a dot at its end it is whole, and no list of
+        /// domains to search counts.
         host: String,
         /// The port.
         port: u16,
@@ -33,7 +34,7 @@ pub enum Address {
     /// `unix:/path` or `unix:@name`.
     Unix(UnixName),
     /// `srv:_http._tcp.example.com`: the servers that the SRV records of this name
-    /// list (RFC 2782), lower case, without a trailing dot. Never to listen on.
+    /// list (RFC 2782), lower case, with a dot at its end if it has one. Never to listen on.
     Srv(String),
 }
 

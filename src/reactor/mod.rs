@@ -18,12 +18,14 @@
 mod accept;
 mod acks;
 mod attempts;
+mod change;
 mod context;
 mod destination;
 mod dialling;
 mod ends;
 mod gate;
 mod listen_queue;
+mod loops;
 mod openings;
 mod outlets;
 mod queue;
@@ -39,6 +41,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use change::{Change, ChangedListener};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
 pub use openings::{Decider, Decision, Ruling};
@@ -52,7 +55,7 @@ use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ListenerId, PoolId};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -133,7 +136,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
@@ -288,6 +291,19 @@ impl<E: Engine> Reactor<E> {
         for id in self.listen_queue.ids() {
             drop(self.remove_listener(id));
         }
+    }
+
+    /// Ends the sessions of these forwards for this reason.
+    pub fn cut_forwards(&mut self, forwards: &[ForwardId], cause: Cause) {
+        let of_them = |key: &SessionKey| {
+            let entry = self.ctx.sessions.get(*key);
+            entry.is_some_and(|entry| forwards.contains(&entry.listener.forward.id))
+        };
+        let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_them).collect();
+        for key in keys {
+            self.cut(key, cause);
+        }
+        self.listen_queue.close_leaving(forwards, &mut self.ctx);
     }
 
     /// Ends every session for this reason.

@@ -122,6 +122,11 @@ impl Openings {
         }
     }
 
+    /// Who decides from now on; what was asked before is still answered.
+    pub(super) fn set_decider(&mut self, decider: Option<Box<dyn Decider>>) {
+        self.decider = decider;
+    }
+
     /// Carries out `Action::Read`. The event is for the session.
     pub(super) fn read<E: Engine>(
         &mut self,

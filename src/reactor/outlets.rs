@@ -21,11 +21,28 @@ use crate::relay::{Direction, Side};
 pub(super) struct Outlets {
     records: SessionLog,
     taps: BTreeMap<ForwardId, Source>,
+    /// Sessions may be tapped, now or from an earlier configuration.
+    has_tapped: bool,
 }
 
 impl Outlets {
-    pub(super) const fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
-        Self { records, taps }
+    pub(super) fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
+        Self {
+            records,
+            has_tapped: !taps.is_empty(),
+            taps,
+        }
+    }
+
+    /// Other records from now on.
+    pub(super) const fn set_records(&mut self, records: SessionLog) {
+        self.records = records;
+    }
+
+    /// Other taps for the sessions to come.
+    pub(super) fn set_taps(&mut self, taps: BTreeMap<ForwardId, Source>) {
+        self.has_tapped |= !taps.is_empty();
+        self.taps = taps;
     }
 
     /// A session has begun and not yet dialled.
@@ -81,7 +98,7 @@ impl Outlets {
 
     /// A session has ended: its tap learns how.
     pub(super) fn untap<E: Engine>(&self, key: SessionKey, entry: &Entry, ctx: &mut Ctx<E>) {
-        if self.taps.is_empty() {
+        if !self.has_tapped {
             return;
         }
         if let Some(feed) = ctx.engine.untap(key) {

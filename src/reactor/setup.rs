@@ -8,6 +8,7 @@ use super::openings::Decider;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
@@ -24,6 +25,8 @@ pub struct Setup {
     pub pools: BTreeMap<PoolId, UpstreamSetup>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
+    /// What this process listens on, so that it does not connect to itself.
+    pub own: Arc<OwnListeners>,
     /// Where it counts.
     pub counters: Arc<Counters>,
     /// Where it logs.
@@ -54,6 +57,8 @@ pub struct Forward {
     pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Which configuration of this process it came with, from 0.
+    pub generation: u64,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

@@ -34,6 +34,7 @@ mod documents;
 mod endings;
 mod faults;
 mod http_connect;
+mod loops;
 mod names;
 mod networks;
 mod options;

@@ -2,8 +2,8 @@
 //! descriptor, killed with its group, and always reaped.
 //!
 //! Spawned by posix_spawn(3), not by fork: a fork would make every reactor fault
-//! over the pages it shares, and the child would keep the signals blocked that this
-//! process waits for with signalfd, so that nothing it starts could be terminated.
+//! over the pages it shares, and the child would keep the signals blocked that threads of
+//! this process block, so that nothing it starts could be terminated.
 //!
 //! What the command writes goes nowhere. What it leaves running in its group is
 //! killed when it exits; only what moves to another session escapes.
@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::Outcome;
+use crate::control::reap;
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
 
@@ -71,6 +72,7 @@ impl Command {
             Err(errno) => {
                 // ECHILD: this process ignores SIGCHLD, so the kernel reaped it.
                 self.process = None;
+                reap::forget(process);
                 let reason = format!("the command's exit status is lost: {}", errno.desc());
                 return Some(Outcome::Unable(reason));
             }
@@ -99,17 +101,15 @@ impl Command {
 
     /// Reaps the process if it has ended.
     pub(super) fn reap(&mut self) -> Option<WaitStatus> {
-        match waitpid(self.process?, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => None,
-            Ok(status) => {
-                self.process = None;
-                Some(status)
-            }
-            Err(_) => {
-                self.process = None;
-                None
-            }
-        }
+        let process = self.process?;
+        let status = match waitpid(process, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return None,
+            Ok(status) => Some(status),
+            Err(_) => None,
+        };
+        self.process = None;
+        reap::forget(process);
+        status
     }
 
     /// Whether nothing is left of it.
@@ -124,6 +124,10 @@ impl Drop for Command {
     fn drop(&mut self) {
         self.kill();
         self.reap();
+        if let Some(process) = self.process {
+            // Whoever reaps orphans may have it.
+            reap::forget(process);
+        }
     }
 }
 
@@ -154,13 +158,8 @@ fn spawn(argv: &[String], server: &Endpoint) -> Result<Pid, Errno> {
     let mut ignored_here = SigSet::empty();
     ignored_here.add(Signal::SIGPIPE);
     attributes.set_sigdefault(&ignored_here)?;
-    posix_spawn(
-        program.as_c_str(),
-        &files,
-        &attributes,
-        &argv,
-        &environment(server)?,
-    )
+    let environment = environment(server)?;
+    reap::start(|| posix_spawn(program.as_c_str(), &files, &attributes, &argv, &environment))
 }
 
 /// This process's own environment, and which server it is about.

@@ -20,11 +20,14 @@ mod verifier;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::policy::access::Access;
@@ -43,12 +46,19 @@ pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{JobId, Verdict, Verification, Verifier};
 
+/// Whether a file of users can be read and means something.
+pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
+    Users::read(path).map(drop)
+}
+
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Deciders {
     /// Of forwards whose clients make requests.
     rules: HashMap<ForwardId, ForwardRules>,
     resolver: Arc<Resolver>,
+    /// What this process listens on.
+    own: Arc<OwnListeners>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
     /// Numbers reactors that ask.
@@ -67,6 +77,7 @@ impl Deciders {
     pub(super) fn new(
         plan: &Plan<'_>,
         resolver: Arc<Resolver>,
+        own: Arc<OwnListeners>,
         log: &Log,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
@@ -102,6 +113,7 @@ impl Deciders {
             rules,
             resolver,
             askers: AtomicU32::new(0),
+            own,
         }))
     }
 
@@ -155,17 +167,17 @@ impl Deciders {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                question.ruling(allowed(access, None, found));
+                question.ruling(allowed(access, &self.own, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
                 question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
-                let (access, asked) = (access.clone(), name.clone());
+                let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
                 self.resolver.lookup(&name, target.port, move |found| {
                     question.ruling(match found {
-                        Ok(found) => allowed(&access, Some(&asked), found),
+                        Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
                 });
@@ -174,13 +186,19 @@ impl Deciders {
     }
 }
 
-/// Those of the addresses that may be dialled; never none.
+/// Those of the addresses that may be dialled; never none. What this process listens on
+/// itself is no target, a listener on all addresses included, unless it is listed by its
+/// very address: clients would come round again, or reach what is meant for others.
 fn allowed(
     access: &Access,
+    own: &OwnListeners,
     name: Option<&str>,
     mut found: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, Cause> {
-    found.retain(|address| access.admits(name, *address));
+    found.retain(|address| {
+        access.admits(name, *address)
+            && (access.lists(*address) || own.owner(&Endpoint::Inet(*address)).is_none())
+    });
     if found.is_empty() {
         // The client is not told whether the name is there.
         Err(match name {
@@ -194,14 +212,14 @@ fn allowed(
 
 const fn cause_of(error: &LookupError) -> Cause {
     match error {
-        LookupError::TimedOut => Cause::NameTimeout,
+        LookupError::TimedOut(_) => Cause::NameTimeout,
         LookupError::Busy => Cause::Busy,
         LookupError::Stopped => Cause::Stopped,
         LookupError::NoSuchName
         | LookupError::NoRecord(_)
         | LookupError::Chain
         | LookupError::NotOffered
-        | LookupError::ServerFailure(_)
+        | LookupError::ServerFailure(..)
         | LookupError::Unreachable(_)
         | LookupError::Answer(_)
         | LookupError::NotAName(_) => Cause::NameFailed,

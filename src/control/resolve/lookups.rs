@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::LookupError;
-use super::query::Questions;
+use super::query::{Questions, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, QUESTIONS_MAX, order};
 
@@ -76,18 +76,12 @@ impl Lookups {
     }
 
     async fn ask(&self, host: String) -> LookupResult {
-        let Ok(clients) = self.system.clients() else {
-            return Err(LookupError::Unreachable("out of resources".to_owned()));
-        };
-        let questions = Questions {
-            clients,
-            places: self.questions.clone(),
-        };
+        let questions = Questions::new(&self.system, &self.questions);
         // Absolute: a list of domains to search would turn the name that was judged into
         // another one.
         let asked = questions.host(&host, true);
         let Ok(families) = tokio::time::timeout(DEADLINE, asked).await else {
-            return Err(LookupError::TimedOut);
+            return Err(silence(DEADLINE));
         };
         let error = families.error();
         let found: Vec<_> = [families.v6, families.v4].into_iter().flatten().collect();

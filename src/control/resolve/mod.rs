@@ -6,16 +6,19 @@
 //!                └─► on_change(name, its addresses)       only if they differ
 //! lookup(host) ─► cache ─► query ─► done(addresses)       for a client's own name
 //! ```
-//! A kept library speaks DNS (hickory); here is what it means for a forwarder: when
-//! to ask again, that a failure keeps what is known, and in which order addresses
-//! are dialled.
+//! A kept library reads and writes messages of DNS (hickory-proto); here is who is asked
+//! and how, when to ask again, that a failure keeps what is known, and in which order
+//! addresses are dialled.
 //!
 //! Invariants: nobody who asks ever waits for DNS, except [`Resolver::first`], which
 //! has a deadline; a literal address never leaves the process; what is told is never
 //! empty.
 
 mod error;
+mod exchange;
+mod files;
 mod host_name;
+mod hosts;
 mod keep;
 mod lookups;
 mod order;
@@ -54,11 +57,11 @@ pub const ADDRESSES_MAX: usize = 256;
 /// clients who ask for silent names must not keep the servers' names waiting.
 const QUESTIONS_MAX: usize = 32;
 
-/// The library asks again over UDP from another port, twice, while it waits.
-const SOCKETS_PER_QUESTION: u32 = 3;
+/// One for each name server that is waited for.
+const SOCKETS_PER_QUESTION: u32 = query::WAITING_MAX as u32;
 
-/// Of the runtime, and a TCP connection to each of several name servers.
-const DESCRIPTORS_OF_ITS_OWN: u32 = 16;
+/// Of the runtime and the hosts file, and of answers that come too late.
+const DESCRIPTORS_OF_ITS_OWN: u32 = 6 + SOCKETS_PER_QUESTION * system::LATE_MAX as u32;
 
 /// Descriptors that keeping these names takes at the most, for a start to set aside.
 pub fn descriptors(names: &[NameRequest]) -> u32 {

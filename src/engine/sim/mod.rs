@@ -18,12 +18,14 @@ mod socket;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
 use crate::balance::Random;
 use crate::net::address::Endpoint;
+use crate::net::options::OptionPlan;
 use crate::net::pipe::Pool;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -364,6 +366,8 @@ impl Engine for Sim {
     fn unlisten(&mut self, key: ListenerKey) -> Option<Listener> {
         self.listeners.remove(key)
     }
+
+    fn set_options(&mut self, _: ListenerKey, _: Arc<OptionPlan>) {}
 
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.accept_at(key)

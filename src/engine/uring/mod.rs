@@ -26,6 +26,7 @@ mod wake;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
@@ -35,6 +36,7 @@ use super::parley::{self, Peeked};
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
+use crate::net::options::OptionPlan;
 use crate::net::tcp_info;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -283,6 +285,10 @@ impl Engine for Uring {
         let listener = self.listeners.remove(key)?;
         self.listen_poll.remove(listener.fd.as_fd());
         Some(listener)
+    }
+
+    fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
+        self.listeners.set_options(key, options);
     }
 
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {

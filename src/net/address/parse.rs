@@ -210,9 +210,9 @@ fn ipv6_address(text: &str, inner: &str, port: u16) -> Result<Address, AddressEr
     }))
 }
 
-/// The name of a host: see [`host`] for what one is.
+/// The name of a host: see [`host`] for what one is. A dot at its end means something.
 fn host_name(text: &str, name: &str) -> Result<String, AddressError> {
-    host::parse(name)
+    host::parse_for_lookup(name)
         .map_err(|error| AddressError::new(text, error.to_string()).remedy(error.remedy()))
 }
 

@@ -24,7 +24,7 @@ use crate::net::options::plan::Stage;
 use crate::net::options::{Family, OptionPlan};
 
 /// `sun_path` less the terminator, or less the NUL that marks an abstract name.
-const NAME_MAX: usize = 107;
+pub(super) const NAME_MAX: usize = 107;
 
 /// How long to wait for another instance that is binding in the same directory.
 /// It needs a millisecond; whoever holds the lock longer is something else and
@@ -113,7 +113,9 @@ pub(super) fn bind(
         locals: vec![local],
         shares,
         refusal,
+        dual: false,
         _file: file,
+        registered: Vec::new(),
     })
 }
 
@@ -137,7 +139,7 @@ fn bind_path(
     Ok(file)
 }
 
-fn bind_once(socket: &Socket, address: &SockAddr) -> Result<(), BindCause> {
+pub(super) fn bind_once(socket: &Socket, address: &SockAddr) -> Result<(), BindCause> {
     socket
         .bind(address)
         .map_err(|error| match error.raw_os_error() {

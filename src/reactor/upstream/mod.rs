@@ -24,7 +24,7 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
 
-use server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use server::{Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules};
 
 use super::destination::Destination;
 use super::spares::Spares;
@@ -61,10 +61,12 @@ impl UpstreamSetup {
             pool: endpoint.to_string().into(),
             endpoint,
             host: None,
-            max_connections: None,
-            admin: AdminState::Active,
-            max_fails: 0,
-            fail_timeout: Duration::ZERO,
+            terms: ServerTerms {
+                max_connections: None,
+                admin: AdminState::Active,
+                max_fails: 0,
+                fail_timeout: Duration::ZERO,
+            },
         });
         let member = Member {
             server: Arc::new(server),
@@ -136,6 +138,17 @@ impl Pools {
         }
     }
 
+    pub(super) fn insert(&mut self, id: PoolId, setup: UpstreamSetup, reactor: u16) {
+        self.pools.insert(id, Upstream::new(setup, reactor));
+    }
+
+    /// Nobody uses it any more. What was kept for it is given back.
+    pub(super) fn remove(&mut self, id: PoolId) -> Vec<SessionKey> {
+        self.with_line.remove(&id);
+        let pool = self.pools.remove(&id);
+        pool.map_or_else(Vec::new, |mut pool| pool.spares.take_all())
+    }
+
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Upstream> {
         self.pools.get_mut(&id)
     }
@@ -189,6 +202,21 @@ impl Upstream {
     pub(super) fn replace(&mut self, set: Arc<ServerSet>) -> Vec<SessionKey> {
         self.setup.set = set;
         self.renew()
+    }
+
+    /// Goes by other settings from now on; who waits in line stays there. The spares that
+    /// these have no use for are to be closed.
+    pub(super) fn change(&mut self, setup: UpstreamSetup) -> Vec<SessionKey> {
+        let before = &self.setup;
+        let elsewhere = setup.sources != before.sources || setup.transparent != before.transparent;
+        let mut gone = if elsewhere || setup.warm == 0 {
+            std::mem::take(&mut self.spares).take_all()
+        } else {
+            Vec::new()
+        };
+        self.setup = setup;
+        gone.extend(self.renew());
+        gone
     }
 
     fn renew(&mut self) -> Vec<SessionKey> {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::balance::rivals::{self, Addresses};
 use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
 use crate::config::{AdminState, Resolve};
@@ -29,6 +31,13 @@ pub struct ServerSettings {
     pub host: Option<String>,
     /// Of its pool, or of the forward in which it is written.
     pub pool: Arc<str>,
+    /// What it begins with; see [`Server::terms`].
+    pub terms: ServerTerms,
+}
+
+/// What may change in the life of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTerms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
     /// What an operator wants of it.
@@ -39,10 +48,22 @@ pub struct ServerSettings {
     pub fail_timeout: Duration,
 }
 
+impl ServerTerms {
+    fn of_standing(&self) -> Terms {
+        Terms {
+            max_connections: self.max_connections,
+            active: self.admin == AdminState::Active,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+        }
+    }
+}
+
 /// A server. See the module's documentation.
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
+    terms: ArcSwap<ServerTerms>,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -53,12 +74,8 @@ impl Server {
     /// One that is up and has no session.
     pub fn new(settings: ServerSettings) -> Self {
         Self {
-            standing: Standing::new(&Terms {
-                max_connections: settings.max_connections,
-                active: settings.admin == AdminState::Active,
-                max_fails: settings.max_fails,
-                fail_timeout: settings.fail_timeout,
-            }),
+            standing: Standing::new(&settings.terms.of_standing()),
+            terms: ArcSwap::from_pointee(settings.terms),
             settings,
             tally: Tally::default(),
         }
@@ -67,6 +84,17 @@ impl Server {
     /// What it was made from.
     pub const fn settings(&self) -> &ServerSettings {
         &self.settings
+    }
+
+    /// What is asked of it now.
+    pub fn terms(&self) -> ServerTerms {
+        **self.terms.load()
+    }
+
+    /// Other terms from now on; sessions stay, and so does what is known of it.
+    pub fn set_terms(&self, terms: ServerTerms, now: Time) {
+        self.terms.store(Arc::new(terms));
+        self.standing.set_terms(&terms.of_standing(), now);
     }
 
     /// Where it is.
@@ -89,7 +117,7 @@ impl Server {
 
     /// Its state in a word, for people and metrics.
     pub fn state(&self) -> &'static str {
-        match self.settings.admin {
+        match self.terms().admin {
             AdminState::Drain => "drain",
             AdminState::Maintenance => "maintenance",
             AdminState::Active if self.standing.is_checked_down() => "down",

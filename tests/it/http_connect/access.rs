@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::{
     Answer, ESTABLISHED, LOOPBACK, Proxy, expect_text, nobody_came, port_of, request, write,
 };
+use crate::kit::directory::Directory;
 use crate::kit::peer::Refusing;
 use crate::kit::*;
 
@@ -297,5 +298,41 @@ fn b60_of_several_addresses_the_one_that_answers_is_taken() {
         assert_eq!(record.text("server"), server.address().to_string());
         assert_eq!(record.number("status"), Some(200));
         proxy.check_idle();
+    });
+}
+
+/// 99 clients became 9,800 sessions by asking a proxy for itself, again and again within
+/// the tunnel.
+#[test]
+fn b28_own_listeners_are_no_targets_unless_they_are_listed() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let [own, other, open] = [(); 3].map(|()| Refusing::new().address().port());
+        let directory = Directory::new();
+        let file = directory.join("proxy.toml");
+        let text = format!(
+            "[[forward]]\nname = \"proxy\"\nlisten = \":{own}\"\nmode = \"http-connect\"\n\
+             [forward.connect]\nallow = [\"127.0.0.0/8:*\", \"127.0.0.1:{open}\"]\n\
+             [[forward]]\nname = \"private\"\nlisten = \"127.0.0.1:{other}\"\nupstream = \"{0}\"\n\
+             [[forward]]\nname = \"open\"\nlisten = \"127.0.0.1:{open}\"\nupstream = \"{0}\"\n",
+            server.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 3).case(case).start();
+        let proxy = SocketAddr::from(([127, 0, 0, 1], own));
+        let status = |target: String| {
+            let client = Peer::connect(proxy);
+            write(&client, request(target));
+            Answer::read(client.stream()).status
+        };
+        for ip in ["127.0.0.1", "127.7.7.7", "localhost"] {
+            assert_eq!(status(format!("{ip}:{own}")), 403, "{ip}");
+        }
+        assert_eq!(status(format!("127.0.0.1:{other}")), 403);
+        let client = Peer::connect(proxy);
+        write(&client, request(format!("127.0.0.1:{open}")));
+        expect_text(&client, ESTABLISHED);
+        let _upstream = server.accept();
+        forwarder.check_quiet();
     });
 }

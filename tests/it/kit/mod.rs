@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use crowd::Crowd;
-pub(crate) use dns::{Dns, Says};
+pub(crate) use dns::{Dns, Extensions, Says};
 pub(crate) use forwarder::{Forwarder, Setup};
 pub(crate) use log::Record;
 pub(crate) use namespace::Namespace;

@@ -24,7 +24,8 @@ fn a_lookup_is_answered_in_the_order_of_dialling_and_cached() {
     assert_eq!(bench.dns.asked_for("gone.test"), 2, "a \"no\" is cached");
 
     bench.dns.set("ill.test", Says::SERV_FAIL);
-    let failure = Err(LookupError::ServerFailure("SERVFAIL".to_owned()));
+    let by = bench.dns.address().to_string();
+    let failure = Err(LookupError::ServerFailure("SERVFAIL".to_owned(), by));
     assert_eq!(names.lookup("ill.test", 80), failure);
     bench
         .dns
@@ -83,7 +84,8 @@ fn b58_lookups_under_way_are_bounded_and_every_one_is_answered() {
     drop(sender);
     let rest: Vec<_> = outcomes.iter().collect();
     assert_eq!(rest.len(), 256);
-    let ended = |it: &Result<_, _>| matches!(it, Err(LookupError::Stopped | LookupError::TimedOut));
+    let ended =
+        |it: &Result<_, _>| matches!(it, Err(LookupError::Stopped | LookupError::TimedOut(_)));
     assert!(rest.iter().all(ended), "{rest:?}");
 }
 
@@ -93,7 +95,10 @@ fn b58_silence_ends_in_time() {
     bench.dns.set("silent.test", Says::Silence);
     let names = bench.keep(&[]);
     let outcome = names.lookup("silent.test", 80);
-    assert_eq!(outcome, Err(LookupError::TimedOut));
+    let Err(LookupError::TimedOut(why)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(why.contains(&bench.dns.address().to_string()), "{why}");
 }
 
 #[test]

@@ -11,7 +11,9 @@ use thalweg::config::{AdminState, HashKey, Resolve};
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
-use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use thalweg::reactor::upstream::server::{
+    Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
+};
 use thalweg::reactor::{Reactor, UpstreamSetup};
 use thalweg::relay::id::{PoolId, ServerId};
 use thalweg::relay::time::Time;
@@ -39,10 +41,12 @@ impl Pools {
                 endpoint: Sim::server(index),
                 host: None,
                 pool: "sim".into(),
-                max_connections: plan.max_connections,
-                admin: AdminState::Active,
-                max_fails: plan.max_fails,
-                fail_timeout: Duration::from_millis(500),
+                terms: ServerTerms {
+                    max_connections: plan.max_connections,
+                    admin: AdminState::Active,
+                    max_fails: plan.max_fails,
+                    fail_timeout: Duration::from_millis(500),
+                },
             }))
         };
         Self {

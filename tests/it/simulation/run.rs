@@ -75,6 +75,7 @@ pub(crate) fn reactor(
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
             steps: steps.into(),
+            generation: 0,
         })
     };
     let forwards = [
@@ -93,6 +94,7 @@ pub(crate) fn reactor(
         reactor: 0,
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
+        own: Arc::default(),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,

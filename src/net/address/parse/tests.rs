@@ -27,7 +27,7 @@ fn every_form_is_read_and_shown() {
     assert_eq!(address("[::]:443").to_string(), "[::]:443");
     assert_eq!(address("[fe80::1%3]:443").to_string(), "[fe80::1%3]:443");
     assert_eq!(address("[::ffff:1.2.3.4]:80"), address("1.2.3.4:80"));
-    assert_eq!(address("A.Example.:443").to_string(), "a.example:443");
+    assert_eq!(address("A.Example.:443").to_string(), "a.example.:443");
     assert_eq!(address("db_1:5432").to_string(), "db_1:5432");
     assert_eq!(
         address("unix:/run/x y.sock"),
@@ -43,8 +43,9 @@ fn every_form_is_read_and_shown() {
 fn srv_names_are_read_strictly() {
     let srv = |name: &str| Address::Srv(name.to_owned());
     let read = address("srv:_HTTP._TCP.Example.com.");
-    assert_eq!(read, srv("_http._tcp.example.com"));
-    assert_eq!(read.to_string(), "srv:_http._tcp.example.com");
+    assert_eq!(read, srv("_http._tcp.example.com."));
+    assert_eq!(read.to_string(), "srv:_http._tcp.example.com.");
+    assert!(problem("srv:_http._tcp.").contains("a domain"));
     assert_eq!(address("srv:_db._primary.service.consul").port(), None);
     assert_eq!(address("srv:_xmpp-server._tcp.a").check_server(), Ok(()));
     let listener = address("srv:_http._tcp.a").check_listener();
