@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admin::{Admin, Metrics};
 use super::forwards::{Forwards, Settings};
 use super::global::Global;
 use super::inputs::{FileText, Inputs};
@@ -89,6 +90,8 @@ fn config(root: &Node, report: &mut Report) -> Config {
     let mut config = Config {
         global: Global::default(),
         log: Log::default(),
+        admin: Admin::default(),
+        metrics: Metrics::default(),
         profiles: BTreeMap::from([("default".to_owned(), profile::built_in())]),
         forwards: Vec::new(),
     };
@@ -97,6 +100,8 @@ fn config(root: &Node, report: &mut Report) -> Config {
     };
     config.global = section(table.get("global"), "[global]", report);
     config.log = section(table.get("log"), "[log]", report);
+    config.admin = section(table.get("admin"), "[admin]", report);
+    config.metrics = section(table.get("metrics"), "[metrics]", report);
     let profile_nodes = table.get("profile");
     let mut scope = Scope {
         profiles: config.profiles,

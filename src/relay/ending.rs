@@ -100,6 +100,8 @@ pub enum Cause {
     DrainTimeout,
     /// The operator asked for an end at once.
     Stopped,
+    /// The operator picked this session out to be ended.
+    Killed,
     /// Any other errno.
     Errno(i32),
 }
@@ -138,6 +140,7 @@ impl Cause {
             Self::Busy => "busy",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
+            Self::Killed => "killed",
             Self::Errno(_) => "errno",
         }
     }

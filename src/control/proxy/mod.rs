@@ -19,10 +19,9 @@ mod users;
 mod verifier;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
@@ -39,7 +38,7 @@ use crate::relay::id::ForwardId;
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
-use super::resolve::{LookupError, Resolver};
+use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
 use fair::Client;
 pub use users::UsersError;
@@ -61,8 +60,6 @@ pub(super) struct Deciders {
     own: Arc<OwnListeners>,
     /// Only if any forward has users.
     verifier: Option<Verifier>,
-    /// Numbers reactors that ask.
-    askers: AtomicU32,
 }
 
 /// What one forward goes by.
@@ -112,7 +109,6 @@ impl Deciders {
             verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
-            askers: AtomicU32::new(0),
             own,
         }))
     }
@@ -143,7 +139,7 @@ impl Deciders {
         let Some(verifier) = &self.verifier else {
             return question.reject(Cause::Stopped);
         };
-        let (deciders, id) = (self.clone(), question.id());
+        let (deciders, id, client) = (self.clone(), question.id(), question.client.into());
         let job = Verification {
             users: users.clone(),
             credentials,
@@ -153,11 +149,12 @@ impl Deciders {
                 Verdict::Busy => question.reject(Cause::Busy),
             }),
         };
-        verifier.submit(Client::from(facts.client), id, job);
+        verifier.submit(client, id, job);
     }
 
     /// A session is gone: what was not begun for it is not.
     fn forget(&self, id: JobId) {
+        self.resolver.cancel(id);
         if let Some(verifier) = &self.verifier {
             verifier.cancel(id);
         }
@@ -175,7 +172,9 @@ impl Deciders {
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
-                self.resolver.lookup(&name, target.port, move |found| {
+                let whose = (question.id(), question.client);
+                let wanted = (name.as_str(), target.port);
+                self.resolver.lookup(whose, wanted, move |found| {
                     question.ruling(match found {
                         Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
@@ -230,19 +229,20 @@ const fn cause_of(error: &LookupError) -> Cause {
 #[derive(Debug, Clone)]
 struct Asked {
     wire: Wire,
-    asker: u32,
+    reactor: u16,
     key: SessionKey,
+    client: Option<IpAddr>,
     user: Option<String>,
 }
 
 impl Asked {
+    const fn id(&self) -> LookupId {
+        (self.reactor, self.key)
+    }
+
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
-    }
-
-    const fn id(&self) -> JobId {
-        (self.asker, self.key)
     }
 
     fn reject(self, cause: Cause) {
@@ -260,18 +260,16 @@ impl Asked {
 #[derive(Debug)]
 pub(super) struct ReactorDecider {
     deciders: Arc<Deciders>,
-    /// Tells this reactor from others.
-    asker: u32,
     wire: Wire,
+    reactor: u16,
 }
 
 impl ReactorDecider {
-    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
-        let asker = deciders.askers.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire, reactor: u16) -> Self {
         Self {
             deciders,
-            asker,
             wire,
+            reactor,
         }
     }
 }
@@ -280,14 +278,15 @@ impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
-            asker: self.asker,
+            reactor: self.reactor,
             key,
+            client: facts.client,
             user: None,
         };
         self.deciders.ask(question, forward, facts);
     }
 
     fn gone(&self, key: SessionKey) {
-        self.deciders.forget((self.asker, key));
+        self.deciders.forget((self.reactor, key));
     }
 }

@@ -23,7 +23,7 @@ const THREADS_MAX: usize = 16;
 const NICE: i32 = 10;
 
 /// Whose question it is: a session of a reactor.
-pub(super) type JobId = (u32, SessionKey);
+pub(super) type JobId = (u16, SessionKey);
 
 /// What came of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

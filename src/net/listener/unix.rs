@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, fchmod};
 use socket2::{SockAddr, Socket};
 
 use super::{BindCause, Bound, ListenSocket};
@@ -72,6 +73,24 @@ pub(super) fn bind(
     backlog: i32,
     reactors: usize,
 ) -> Result<Bound, BindCause> {
+    bind_with_mode(name, plan, (backlog, None), reactors)
+}
+
+/// Listens on `name`, which only the user of this process may connect to.
+pub(super) fn bind_private(
+    name: &UnixName,
+    plan: &OptionPlan,
+    backlog: i32,
+) -> Result<Bound, BindCause> {
+    bind_with_mode(name, plan, (backlog, Some(0o600)), 1)
+}
+
+fn bind_with_mode(
+    name: &UnixName,
+    plan: &OptionPlan,
+    (backlog, mode): (i32, Option<libc::mode_t>),
+    reactors: usize,
+) -> Result<Bound, BindCause> {
     let len = match name {
         UnixName::Path(path) => path.as_os_str().as_bytes().len(),
         UnixName::Abstract(bytes) => bytes.len(),
@@ -88,6 +107,15 @@ pub(super) fn bind(
         make_socket(Family::Unix, false).map_err(|error| BindCause::opening(&error))?;
     if let Err(refused) = plan.apply(socket.as_fd(), Stage::Listener, Family::Unix) {
         refusal = Some(refused);
+    }
+    if let Some(mode) = mode {
+        // The path that bind makes gets the mode that the socket has by then, less the
+        // umask: there is no moment at which others could connect.
+        let mode = Mode::from_bits_truncate(mode);
+        fchmod(socket.as_fd(), mode).map_err(|errno| BindCause::System {
+            operation: "fchmod",
+            errno,
+        })?;
     }
     let file = match name {
         UnixName::Path(path) => bind_path(&socket, &address, path, backlog)?,
