@@ -40,7 +40,6 @@ use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
-use fair::Client;
 pub use users::UsersError;
 use users::{Credentials, Users};
 use verifier::{JobId, Verdict, Verification, Verifier};
