@@ -218,13 +218,13 @@ pub(crate) fn connect(data: &[u8]) {
             assert_ne!(request.target.port, 0);
         }
         Asked::Invalid(refusal) => {
-            let text = connect::answer(refusal.status, "realm", refusal.why);
+            let text = connect::answer(refusal.status, "e", "realm", refusal.why);
             assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
         }
     }
     assert!(connect::target_of(data).len() < MAX);
     assert!(
-        Word(connect::target_of(data))
+        Word(&connect::target_of(data))
             .to_string()
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'=')

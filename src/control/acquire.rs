@@ -143,9 +143,12 @@ impl Acquired {
         let resolver = resolver(plan, &upstreams, log)?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => {
-                Some(Deciders::new(plan, resolver.clone(), held.own.clone())?)
-            }
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(
+                plan,
+                resolver.clone(),
+                held.own.clone(),
+                log,
+            )?),
             _ => None,
         };
         let pools = upstreams.setups();

@@ -97,6 +97,8 @@ metrics! {
 
     /// Entries of the log that were lost, because its target was too slow or failed.
     counter "log_dropped" { log_dropped }
+    /// Panics of threads beside the reactors, each of which went on.
+    counter "helper_panics" { helper_panics }
 }
 
 metrics! {

@@ -95,6 +95,9 @@ pub enum Cause {
     UntrustedProxy,
     /// The access list does not let it pass.
     Denied,
+    /// It lets no address pass that the requested name has. The client is answered as if there
+    /// were no such name: which there are is none of its business.
+    AddressDenied,
     /// Credentials are missing or wrong.
     Unauthorised,
     /// The requested name has no address, or no name server can tell.
@@ -145,6 +148,7 @@ impl Cause {
             Self::BadProxyHeader => "bad_proxy_header",
             Self::UntrustedProxy => "untrusted_proxy",
             Self::Denied => "denied",
+            Self::AddressDenied => "address_denied",
             Self::Unauthorised => "unauthorised",
             Self::NameFailed => "name_failed",
             Self::NameTimeout => "name_timeout",
@@ -179,6 +183,7 @@ impl Cause {
                 | Self::BadProxyHeader
                 | Self::UntrustedProxy
                 | Self::Denied
+                | Self::AddressDenied
                 | Self::Unauthorised
         )
     }

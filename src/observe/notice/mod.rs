@@ -187,6 +187,14 @@ notices! {
     TapLost "tap_lost" Warn [tap: String] { error: io::Error, bytes: u64 }
         "tap {tap}: {error}; {bytes} bytes are lost so far";
 
+    /// At the start: hashes of a file of users that are weak, dear or mixed.
+    UsersAdvice "users_advice" Warn [forward: Arc<str>] { path: PathBuf, problem: String }
+        (|f| write!(f, "forward {forward}: users of {}: {problem}", path.display()));
+    /// A thread beside the reactors panicked, and goes on; the panic itself is on standard error.
+    HelperPanicked "helper_panicked" Error [] { thread: &'static str, panics: u64 }
+        "the thread {thread} panicked and goes on ({panics} panics so far); please report it, with \
+         what standard error has";
+
     // Reactors.
 
     /// A reactor runs on any CPU instead of its own.
