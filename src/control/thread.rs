@@ -150,7 +150,8 @@ impl choice::Work for ReactorWork<'_> {
                 messages: self.messages,
                 waker: waker.clone(),
             };
-            self.setup.decider = Some(Box::new(ReactorDecider::new(deciders, wire)));
+            let decider = ReactorDecider::new(deciders, wire, self.setup.reactor);
+            self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
         let mut reactor = Reactor::new(engine, self.setup);

@@ -93,6 +93,9 @@ impl<E: Engine> Reactor<E> {
             return;
         };
         self.outlets.untap(key, &entry, &mut self.ctx);
+        if let Some(opened) = &entry.opening {
+            self.openings.gone(key, opened);
+        }
         if entry.in_line {
             self.dialler.pools[entry.listener.forward.pool].line.left();
         }
