@@ -260,7 +260,9 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 async fn refused(response: hyper::Response<hyper::body::Incoming>) -> AskError {
     let status = response.status();
     let body = response.into_body().collect().await;
-    let body = body.map(|it| it.to_bytes()).unwrap_or_default();
+    let body = body
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let detail = match serde_json::from_slice::<ProblemBody>(&body) {
         Ok(problem) => match problem.place {
             Some(place) => format!("{} ({place})", problem.detail),

@@ -126,7 +126,7 @@ fn pool_view(pool: &PoolSeen, forwards: &[ForwardSeen]) -> Pool {
     let going = forwards.iter().filter(|it| it.pool == pool.label);
     Pool {
         name: pool.label.to_string(),
-        balance: balance(&pool.config.balance).to_owned(),
+        balance: balance(pool.config.balance).to_owned(),
         forwards: going.map(|it| it.forward.name.to_string()).collect(),
         servers: listed.clone().count() as u32,
         up: up.count() as u32,
@@ -134,7 +134,7 @@ fn pool_view(pool: &PoolSeen, forwards: &[ForwardSeen]) -> Pool {
     }
 }
 
-const fn balance(balance: &Balance) -> &'static str {
+const fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::RoundRobin => "round_robin",
         Balance::LeastConn => "least_conn",
