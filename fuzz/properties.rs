@@ -16,13 +16,18 @@ use thalweg::config::{AccessRules, Config, ConfigErrors, FileText, Inputs, Overr
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
-use thalweg::observe::record::escaped;
+use thalweg::net::word::Word;
 use thalweg::policy::access::{Access, Rule};
 use thalweg::proto::connect::{self, Parse as Asked};
-use thalweg::proto::conversation::Conversation as Session;
+use thalweg::proto::conversation::{Conversation as Session, KEPT_MAX};
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
-use thalweg::proto::http2::{BLOCK_MAX, PREFACE};
+use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
+use thalweg::proto::prelude::{Facts, Prelude as _, Read};
+use thalweg::proto::proxy;
+use thalweg::proto::sniff::{Seen, Sniffer, Wanted};
+use thalweg::proto::steps::HeaderReader;
+use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
 use thalweg::proto::{Parse, tls};
 use thalweg::relay::Direction;
 
@@ -213,15 +218,16 @@ pub(crate) fn connect(data: &[u8]) {
             assert_ne!(request.target.port, 0);
         }
         Asked::Invalid(refusal) => {
-            let text = connect::answer(refusal.status, "realm", refusal.why);
+            let text = connect::answer(refusal.status, "e", "realm", refusal.why);
             assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
         }
     }
     assert!(connect::target_of(data).len() < MAX);
     assert!(
-        escaped(connect::target_of(data))
+        Word(&connect::target_of(data))
+            .to_string()
             .bytes()
-            .all(|byte| byte.is_ascii_graphic())
+            .all(|byte| byte.is_ascii_graphic() && byte != b'=')
     );
     // Pieces change nothing: first more is needed, then it is what it is.
     let mut dripped = reader();
@@ -234,6 +240,71 @@ pub(crate) fn connect(data: &[u8]) {
             }
             early @ Asked::Invalid(_) => return assert_eq!(early, whole),
         }
+    }
+}
+
+/// What a proxy sends before its client's payload, whole and dripped.
+pub(crate) fn proxy_header(data: &[u8]) {
+    let whole = proxy::parse(data);
+    if let Ok(Some((header, len))) = &whole {
+        assert!(*len <= data.len() && *len <= proxy::V2_MAX);
+        // What it says can be said again.
+        let tlvs = header.tlvs.iter();
+        let tlvs: Vec<(u8, &[u8])> = tlvs
+            .filter(|tlv| tlv.kind != proxy::CRC32C)
+            .map(|tlv| (tlv.kind, &*tlv.value))
+            .collect();
+        let outgoing = proxy::Outgoing {
+            version: header.version,
+            announced: &header.announced,
+            tlvs: &tlvs,
+            checksum: true,
+        };
+        let mut again = Vec::new();
+        proxy::write(&outgoing, &mut again);
+        let read = proxy::parse(&again).expect("what was written");
+        let (same, _) = read.expect("whole");
+        assert_eq!(same.version, header.version);
+    }
+    let mut dripped = HeaderReader::new(proxy::Settings { v1: true, v2: true });
+    let mut facts = Facts::default();
+    for (at, byte) in data.iter().enumerate() {
+        assert!(
+            dripped.room() > 0,
+            "nothing more fits, and nothing is decided"
+        );
+        match dripped.feed(&[*byte], &mut facts) {
+            Read::More => {}
+            Read::Taken(len) => {
+                let header = facts.announced.map(|it| *it).expect("a header");
+                return assert_eq!(whole, Ok(Some((header, at + len))));
+            }
+            Read::Invalid(_) => return assert!(whole.is_err()),
+            Read::Wait | Read::Seen => panic!("a header is taken"),
+        }
+    }
+    assert_eq!(whole, Ok(None));
+}
+
+/// What a client sends first, whole and as more and more of it is seen.
+pub(crate) fn first_bytes(data: &[u8]) {
+    for (hello, host) in [(true, true), (false, false)] {
+        let mut sniffer = Sniffer::new(Wanted { hello, host });
+        let whole = sniffer.look(data, false);
+        if let Seen::Found(found) = &whole {
+            let mut names = found.server_name.iter().chain(&found.host);
+            assert!(names.all(|name| !name.is_empty() && name.is_ascii()));
+        }
+        let mut dripped = Sniffer::new(Wanted { hello, host });
+        let mut last = Seen::More;
+        for end in 0..=data.len() {
+            last = dripped.look(&data[..end], false);
+            if last != Seen::More {
+                break;
+            }
+        }
+        assert_eq!(last, whole);
+        assert!(dripped.look(data, true) != Seen::More, "it has ended");
     }
 }
 
@@ -327,16 +398,24 @@ fn talk(beginning: &[u8], data: &[u8]) {
     let mut conversation = Session::new();
     let mut notes = Vec::new();
     conversation.feed(Direction::Up, beginning, &mut notes);
+    let mut fed = beginning.len() as u64 + PIECE;
+    let mut told: u64 = notes.iter().map(weight).sum();
     for (index, piece) in data.chunks(cut).enumerate() {
         for direction in Direction::BOTH {
             notes.clear();
             conversation.feed(direction, piece, &mut notes);
             is_counted(&notes, piece.len() as u64 + HEAD_MAX as u64 + 1);
+            fed += piece.len() as u64 + PIECE;
+            told += notes.iter().map(weight).sum::<u64>();
+            assert!(
+                told <= TOLD_MAX * fed + TOLD_FREE,
+                "{told} of {fed}: {notes:?}"
+            );
             if index == usize::from(*gap) {
                 conversation.skip(direction, u64::from(*gap), &mut notes);
             }
         }
-        assert!(conversation.kept() <= 2 * (HEAD_MAX + 2 * BLOCK_MAX) + 1024 * 256);
+        assert!(conversation.kept() <= KEPT_MAX);
     }
     for direction in Direction::BOTH {
         conversation.end(direction, &mut notes);

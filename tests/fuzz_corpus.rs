@@ -8,9 +8,11 @@ mod properties;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::{Config, TestRunner};
 
 /// The inputs of a target, by name of their file.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -52,6 +54,29 @@ fn near(target: &str) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Inputs near the corpus, other ones each time, for as many seconds as
+/// `THALWEG_FUZZ_SECONDS` says; for none, unless it does. What fails is made small.
+fn plays_near_the_corpus(target: &str, property: fn(&[u8])) {
+    let seconds = std::env::var("THALWEG_FUZZ_SECONDS").unwrap_or_default();
+    let seconds = seconds.parse().unwrap_or(0);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let inputs = near(target);
+    let mut cases = 0;
+    while Instant::now() < end {
+        let mut runner = TestRunner::new(Config {
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let told = runner.run(&inputs, |input| {
+            property(&input);
+            Ok(())
+        });
+        assert!(told.is_ok(), "{target}: {told:?}");
+        cases += runner.config().cases;
+    }
+    println!("{target}: {cases} inputs in {seconds} s");
+}
+
 macro_rules! targets {
     ($($target:ident)+) => {
         /// Every target of the fuzz crate is here, and has its properties.
@@ -63,6 +88,11 @@ macro_rules! targets {
             #[test]
             fn holds_for_the_corpus() {
                 plays_the_corpus(stringify!($target), properties::$target);
+            }
+
+            #[test]
+            fn holds_for_so_long() {
+                plays_near_the_corpus(stringify!($target), properties::$target);
             }
 
             proptest! {
@@ -80,7 +110,7 @@ macro_rules! targets {
     };
 }
 
-targets! { address config connect http1 http2 origin rule session_key set_pairs tls_hello units }
+targets! { address config connect first_bytes http1 http2 origin proxy_header rule session_key set_pairs tls_hello units }
 
 #[test]
 fn every_fuzz_target_is_played_here() {

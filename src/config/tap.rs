@@ -21,6 +21,7 @@ use super::text::{inline, list, quote};
 use super::values;
 use super::words::words;
 use crate::net::network;
+use crate::proto::secrets::NAME_MAX;
 use crate::relay::Direction;
 
 section! {
@@ -42,8 +43,11 @@ section! {
                 shown "all of it";
             /// When a file is begun anew.
             rotate: Option<Rotate> = None, RotateKey, Live, shown "never";
-            /// Whether `text` and `http` show the values of `Authorization`,
-            /// `Proxy-Authorization`, `Cookie` and `Set-Cookie`.
+            /// Headers, and parameters of a query, whose values `text` and `http` mask besides
+            /// those that they do anyway ([tap](tap.md#what-is-masked)).
+            mask: Vec<String> = Vec::new(), mask(), Live,
+                shown "`[]`", example "[\"X-Session\", \"ticket\"]";
+            /// Whether `text` and `http` mask nothing.
             unmask: bool = false, Switch, Live;
         }
     }
@@ -333,6 +337,15 @@ fn clients() -> Composite<Vec<IpNet>> {
     }
 }
 
+fn mask() -> Composite<Vec<String>> {
+    Composite {
+        read: |_, node, report| Some(names(node, report)),
+        write: |names| Some(list(names.iter().cloned())),
+        words: "name or list",
+        schema: one_or_list(&text_schema()),
+    }
+}
+
 fn sample_key() -> Special<Sample> {
     Special {
         read: sample,
@@ -364,6 +377,35 @@ fn networks(node: &Node, report: &mut Report) -> Vec<IpNet> {
         }
     }
     found
+}
+
+/// Names of headers and of parameters; every wrong one is reported.
+fn names(node: &Node, report: &mut Report) -> Vec<String> {
+    let nodes = match &node.value {
+        Value::Array(nodes) => nodes.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let mut found = Vec::new();
+    for node in nodes {
+        match name(node) {
+            Ok(name) => found.push(name),
+            Err(fault) => report.error(&node.span, fault.of_key("mask")),
+        }
+    }
+    found
+}
+
+/// What the name of a header may have (RFC 9110, 5.6.2), which is more than a parameter's has
+/// in practice.
+fn name(node: &Node) -> Result<String, Fault> {
+    let name = values::string(node)?;
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(token) {
+        let short: String = name.chars().take(60).flat_map(char::escape_debug).collect();
+        let fault = Fault::new(format!("`{short}` is not the name of a header"));
+        return Err(fault.remedy("write the name alone, such as \"X-Session\""));
+    }
+    Ok(name.to_owned())
 }
 
 fn network(node: &Node) -> Result<IpNet, Fault> {

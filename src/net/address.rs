@@ -11,6 +11,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::word::Word;
+
 /// An address as configured, before any name is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -21,9 +23,11 @@ pub enum Address {
     },
     /// `10.0.0.1:443`, `[::1]:443`. `[::]` and `0.0.0.0` mean exactly that family.
     Inet(SocketAddr),
-    /// `host.example:443`.
+    /// `host.example:443`. A host that is called `unix`, `tcp` or `udp` is written with a
+    /// capital: `Unix:443`.
     Name {
-        /// The host name, lower case, without a trailing dot.
+        /// The host name, lower case; with a dot at its end it is whole, and no list of
+        /// domains to search counts.
         host: String,
         /// The port.
         port: u16,
@@ -31,7 +35,7 @@ pub enum Address {
     /// `unix:/path` or `unix:@name`.
     Unix(UnixName),
     /// `srv:_http._tcp.example.com`: the servers that the SRV records of this name
-    /// list (RFC 2782), lower case, without a trailing dot. Never to listen on.
+    /// list (RFC 2782), lower case, with a dot at its end if it has one. Never to listen on.
     Srv(String),
 }
 
@@ -56,6 +60,7 @@ pub enum Endpoint {
 }
 
 impl fmt::Display for Endpoint {
+    /// One word, whatever a peer calls itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inet(address) => address.fmt(f),
@@ -66,37 +71,19 @@ impl fmt::Display for Endpoint {
 }
 
 impl fmt::Display for UnixName {
-    /// Control bytes are escaped: the text may go to a log.
+    /// One word, for a log or a list of addresses: a peer chooses its own name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => {
                 let bytes = path.as_os_str().as_encoded_bytes();
                 // A leading `@` would read back as an abstract name.
                 match bytes.strip_prefix(b"@") {
-                    Some(rest) => write!(f, "unix:\\x40{}", Escaped(rest)),
-                    None => write!(f, "unix:{}", Escaped(bytes)),
+                    Some(rest) => write!(f, "unix:\\x40{}", Word(rest)),
+                    None => write!(f, "unix:{}", Word(bytes)),
                 }
             }
-            Self::Abstract(name) => write!(f, "unix:@{}", Escaped(name)),
+            Self::Abstract(name) => write!(f, "unix:@{}", Word(name)),
         }
-    }
-}
-
-/// The bytes of a unix name as a list of addresses reads them: a comma and a space
-/// at the end would belong to the list.
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (bytes, last) = match self.0.strip_suffix(b" ") {
-            Some(bytes) => (bytes, "\\x20"),
-            None => (self.0, ""),
-        };
-        for (index, part) in bytes.split(|byte| *byte == b',').enumerate() {
-            let comma = if index > 0 { "\\x2c" } else { "" };
-            write!(f, "{comma}{}", part.escape_ascii())?;
-        }
-        f.write_str(last)
     }
 }
 
@@ -105,10 +92,27 @@ impl fmt::Display for Address {
         match self {
             Self::Any { port } => write!(f, ":{port}"),
             Self::Inet(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Name { host, port } => write!(f, "{}:{port}", Host(host)),
             Self::Unix(name) => name.fmt(f),
             Self::Srv(name) => write!(f, "srv:{name}"),
         }
+    }
+}
+
+/// What has a meaning of its own before the colon of an address, in small letters.
+const WORDS: [&str; 3] = ["unix", "tcp", "udp"];
+
+/// The name of a host as it is written before a colon. One that is called like a word
+/// with a meaning begins with a capital, which makes it a host again.
+struct Host<'a>(&'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !WORDS.contains(&self.0) {
+            return f.write_str(self.0);
+        }
+        let (first, rest) = self.0.split_at(1);
+        write!(f, "{}{rest}", first.to_ascii_uppercase())
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::net::word::Text;
 use crate::observe::timestamp::timestamp;
 use crate::relay::ending::{Cause, Ending};
 use crate::relay::lane::{Fallback, Lane};
@@ -23,13 +24,19 @@ pub struct SessionRecord {
     pub reactor: u16,
     /// Its number on that reactor, from 1.
     pub id: u64,
-    /// The client's address.
+    /// The client's address; behind a PROXY header, the one that it announced.
     pub client: Endpoint,
+    /// Who sent that header.
+    pub peer: Option<Endpoint>,
     /// The address of the listener.
     pub listener: Endpoint,
-    /// Where the client's request wanted to go, [`escaped`].
+    /// The route by which it went, or was turned away.
+    pub route: Option<Arc<str>>,
+    /// The server that TLS asked for (SNI), a [`Word`](crate::net::word::Word).
+    pub sni: Option<String>,
+    /// Where the client's request wanted to go, a [`Word`](crate::net::word::Word).
     pub target: Option<String>,
-    /// Who the client's credentials say it is, [`escaped`].
+    /// Who the client's credentials say it is, a [`Word`](crate::net::word::Word).
     pub user: Option<String>,
     /// The status that its request was answered with.
     pub status: Option<u16>,
@@ -107,7 +114,13 @@ struct Json<'a> {
     reactor: u16,
     id: u64,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     listener: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,7 +199,10 @@ impl SessionRecord {
             reactor: self.reactor,
             id: self.id,
             client: self.client.to_string(),
+            peer: self.peer.as_ref().map(ToString::to_string),
             listener: self.listener.to_string(),
+            route: self.route.as_deref(),
+            sni: self.sni.as_deref(),
             target: self.target.as_deref(),
             user: self.user.as_deref(),
             status: self.status,
@@ -251,12 +267,23 @@ impl fmt::Display for SessionRecord {
         write!(
             f,
             "session {word} forward={} id={}.{}",
-            self.forward.escape_debug(),
+            Text(&self.forward),
             self.reactor,
             self.id
         )?;
-        write!(f, " client={} listener={}", self.client, self.listener)?;
-        for (name, text) in [("target", &self.target), ("user", &self.user)] {
+        write!(f, " client={}", self.client)?;
+        if let Some(peer) = &self.peer {
+            write!(f, " peer={peer}")?;
+        }
+        write!(f, " listener={}", self.listener)?;
+        if let Some(route) = &self.route {
+            write!(f, " route={}", Text(route))?;
+        }
+        for (name, text) in [
+            ("sni", &self.sni),
+            ("target", &self.target),
+            ("user", &self.user),
+        ] {
             if let Some(text) = text {
                 write!(f, " {name}={text}")?;
             }
@@ -317,13 +344,6 @@ impl fmt::Display for SessionRecord {
     }
 }
 
-/// What a peer chose, as one word of visible ASCII: whatever else it has, line ends
-/// and blanks included, is escaped, so that it forges neither a line nor a field.
-pub fn escaped(bytes: &[u8]) -> String {
-    let text = bytes.escape_ascii().to_string();
-    text.replace(' ', "\\x20").replace('=', "\\x3d")
-}
-
 fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
 }
@@ -331,19 +351,46 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::address::UnixName;
 
+    /// A client's socket may have any name that fits.
     #[test]
-    fn b72_what_a_peer_chose_forges_neither_a_line_nor_a_field() {
-        let word = escaped(b"a\r\nsession end code=-- \x1b[2J\x00\xff\"\\b");
-        assert_eq!(
-            word,
-            r#"a\r\nsession\x20end\x20code\x3d--\x20\x1b[2J\x00\xff\"\\b"#
-        );
-        assert!(
-            word.bytes()
-                .all(|byte| byte.is_ascii_graphic() && byte != b'=')
-        );
-        assert_eq!(escaped(b"a.example:443"), "a.example:443");
-        assert_eq!(escaped("[::1]:443".as_bytes()), "[::1]:443");
+    fn b72_the_name_of_a_unix_client_forges_no_field() {
+        let name = b"x listener=10.0.0.1:1 code=--\ncause=finished,\x1b[2J".to_vec();
+        let record = SessionRecord {
+            at: SystemTime::UNIX_EPOCH,
+            forward: "web".into(),
+            reactor: 0,
+            id: 1,
+            client: Endpoint::Unix(UnixName::Abstract(name)),
+            peer: None,
+            listener: Endpoint::Unnamed,
+            route: None,
+            sni: None,
+            target: None,
+            user: None,
+            status: None,
+            server: None,
+            tried: Vec::new(),
+            warm: false,
+            attempts: 0,
+            ending: None,
+            connect: None,
+            first_byte: None,
+            total: None,
+            up: LaneRecord::default(),
+            down: LaneRecord::default(),
+            client_tcp: None,
+            upstream_tcp: None,
+        };
+        let text = record.to_string();
+        let fields: Vec<&str> = text.split(' ').skip(2).collect();
+        assert_eq!(fields.len(), 4, "{text}");
+        for (field, name) in fields.iter().zip(["forward", "id", "client", "listener"]) {
+            let (key, value) = field.split_once('=').expect("a pair");
+            assert_eq!(key, name, "{text}");
+            assert!(!value.contains('='), "{text}");
+            assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
+        }
     }
 }

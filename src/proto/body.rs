@@ -69,6 +69,14 @@ impl Body {
         }
     }
 
+    /// Bytes that are kept of it.
+    pub const fn kept(&self) -> usize {
+        match &self.state {
+            State::Size(bytes) | State::Trailers(bytes) => bytes.capacity(),
+            _ => 0,
+        }
+    }
+
     /// Whether the end of the stream is its proper end.
     pub const fn ends_with_the_stream(&self) -> bool {
         matches!(self.state, State::Open)

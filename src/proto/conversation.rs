@@ -18,6 +18,7 @@ use super::body::{Body, Fed};
 use super::http1::{self, Follows, HEAD_MAX, Request, Response};
 use super::http2::{self, Http2, PREFACE};
 use super::notes::{Note, Stop};
+use super::tell::{Budget, Tell, Teller};
 use super::tls::{self, Records};
 use crate::relay::Direction;
 
@@ -25,7 +26,15 @@ use crate::relay::Direction;
 const PIPELINE_MAX: usize = 1024;
 
 /// Bytes of a request's first line that a response repeats.
-const LINE_SHOWN: usize = 200;
+pub const LINE_SHOWN: usize = 120;
+
+/// Bytes of memory that a session takes at the most: of each direction a head of HTTP/1 and
+/// the hello of TLS, or of HTTP/2 a block, a frame and a table, each with the room that a
+/// vector has to grow; the requests that wait; and the streams.
+pub const KEPT_MAX: usize = 2 * (2 * HEAD_MAX + 2 * http2::BLOCK_MAX)
+    + 2 * 3 * http2::TABLE_MAX
+    + PIPELINE_MAX * 256
+    + http2::STREAMS_MAX * 256;
 
 /// What a response of HTTP/1 begins with.
 const RESPONSE: &[u8] = b"HTTP/";
@@ -35,9 +44,11 @@ const RESPONSE: &[u8] = b"HTTP/";
 pub struct Conversation {
     halves: [Mode; 2],
     asked: VecDeque<Asked>,
-    /// Requests were missed: which one a response answers is not known.
+    /// Requests were missed: which one a response answers that comes behind those to the
+    /// known ones is not known.
     unpaired: bool,
     http2: Option<Box<Http2>>,
+    budget: Budget,
 }
 
 /// A request without its response.
@@ -82,8 +93,15 @@ impl Conversation {
         Self::default()
     }
 
-    /// Takes bytes of one direction and appends what they are.
-    pub fn feed(&mut self, direction: Direction, bytes: &[u8], notes: &mut Vec<Note>) {
+    /// Takes bytes of one direction and tells what they are, as soon as that is known.
+    pub fn feed(&mut self, direction: Direction, bytes: &[u8], notes: &mut dyn Tell) {
+        let mut budget = self.budget;
+        budget.feed(bytes.len());
+        self.steps(direction, bytes, &mut Teller::new(&mut budget, notes));
+        self.budget = budget;
+    }
+
+    fn steps(&mut self, direction: Direction, bytes: &[u8], notes: &mut Teller<'_>) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let used = self.step(direction, rest, notes);
@@ -91,8 +109,22 @@ impl Conversation {
         }
     }
 
+    /// Follows neither direction any further, and keeps nothing of them.
+    pub fn give_up(&mut self, stop: Stop, notes: &mut dyn Tell) {
+        let mut budget = self.budget;
+        let mut teller = Teller::new(&mut budget, notes);
+        for direction in Direction::BOTH {
+            if !matches!(self.halves[direction.index()], Mode::Stopped) {
+                self.stop(direction, stop, &mut teller);
+            }
+        }
+        self.budget = budget;
+        self.asked = VecDeque::new();
+        self.http2 = None;
+    }
+
     /// So many bytes are missing before what comes next.
-    pub fn skip(&mut self, direction: Direction, n: u64, notes: &mut Vec<Note>) {
+    pub fn skip(&mut self, direction: Direction, n: u64, notes: &mut dyn Tell) {
         let index = direction.index();
         let follows = match &mut self.halves[index] {
             Mode::Body(body) => body.skip(n),
@@ -102,19 +134,21 @@ impl Conversation {
             Mode::Sniff(_) | Mode::Resniff(_) | Mode::Head(..) | Mode::Pending => false,
         };
         if !follows {
-            self.stop(direction, Stop::Gap, notes);
+            let mut budget = self.budget;
+            self.stop(direction, Stop::Gap, &mut Teller::new(&mut budget, notes));
+            self.budget = budget;
         }
     }
 
     /// The direction has ended.
-    pub fn end(&mut self, direction: Direction, notes: &mut Vec<Note>) {
+    pub fn end(&mut self, direction: Direction, notes: &mut dyn Tell) {
         let index = direction.index();
         match std::mem::replace(&mut self.halves[index], Mode::Stopped) {
-            Mode::Body(body) => notes.push(body.note(body.ends_with_the_stream())),
+            Mode::Body(body) => notes.tell(body.note(body.ends_with_the_stream())),
             Mode::Sniff(bytes) | Mode::Resniff(bytes) | Mode::Head(bytes, _)
                 if !bytes.is_empty() =>
             {
-                notes.push(Note::Raw {
+                notes.tell(Note::Raw {
                     bytes: bytes.len() as u64,
                 });
             }
@@ -122,19 +156,25 @@ impl Conversation {
         }
     }
 
-    /// Bytes of this session that are kept.
+    /// Bytes of memory that this session takes at the most.
     pub fn kept(&self) -> usize {
         let kept = |mode: &Mode| match mode {
-            Mode::Sniff(bytes) | Mode::Resniff(bytes) | Mode::Head(bytes, _) => bytes.len(),
+            Mode::Sniff(bytes) | Mode::Resniff(bytes) | Mode::Head(bytes, _) => bytes.capacity(),
+            Mode::Body(body) => body.kept(),
+            Mode::Tls(records) => records.kept(),
             _ => 0,
         };
-        let asked = self.asked.iter().map(|it| it.line.len() + it.method.len());
+        let asked = self.asked.iter();
+        let asked = asked.map(|it| size_of::<Asked>() + it.line.len() + it.method.len());
         let http2 = self.http2.as_ref().map_or(0, |http2| http2.kept());
-        self.halves.iter().map(kept).sum::<usize>() + asked.sum::<usize>() + http2
+        size_of::<Self>()
+            + self.halves.iter().map(kept).sum::<usize>()
+            + asked.sum::<usize>()
+            + http2
     }
 
     /// Takes some bytes, at least one.
-    fn step(&mut self, direction: Direction, bytes: &[u8], notes: &mut Vec<Note>) -> usize {
+    fn step(&mut self, direction: Direction, bytes: &[u8], notes: &mut Teller<'_>) -> usize {
         let index = direction.index();
         match &mut self.halves[index] {
             Mode::Sniff(first) | Mode::Resniff(first) => {
@@ -151,11 +191,11 @@ impl Conversation {
                     Fed::Over(used, trailers) => (used, Some(trailers)),
                     Fed::Broken => (bytes.len(), None),
                 };
-                notes.push(body.note(over.is_some()));
+                notes.tell(body.note(over.is_some()));
                 match over {
                     Some(trailers) => {
                         if !trailers.is_empty() {
-                            notes.push(Note::Trailers(trailers));
+                            notes.tell(Note::Trailers(trailers));
                         }
                         self.halves[index] = Mode::head();
                     }
@@ -177,10 +217,10 @@ impl Conversation {
                     self.stop(direction, stop, notes);
                 }
             }
-            Mode::Raw | Mode::Pending => notes.push(Note::Raw {
+            Mode::Raw | Mode::Pending => notes.tell(Note::Raw {
                 bytes: bytes.len() as u64,
             }),
-            Mode::Stopped => notes.push(Note::Unfollowed {
+            Mode::Stopped => notes.tell(Note::Unfollowed {
                 bytes: bytes.len() as u64,
             }),
         }
@@ -188,14 +228,14 @@ impl Conversation {
     }
 
     /// Tells by its first bytes what a direction speaks, and takes them again as that.
-    fn sniff(&mut self, direction: Direction, notes: &mut Vec<Note>) {
+    fn sniff(&mut self, direction: Direction, notes: &mut Teller<'_>) {
         let index = direction.index();
         let (first, again) = match &self.halves[index] {
             Mode::Sniff(first) => (first, false),
             Mode::Resniff(first) => (first, true),
             _ => return,
         };
-        let Some(mode) = self.recognise(direction, first, again) else {
+        let Some(mode) = Self::recognise(direction, first, again) else {
             return;
         };
         let first = first.clone();
@@ -203,11 +243,11 @@ impl Conversation {
             self.http2.get_or_insert_default();
         }
         self.halves[index] = mode;
-        self.feed(direction, &first, notes);
+        self.steps(direction, &first, notes);
     }
 
     /// `None`: more bytes are needed.
-    fn recognise(&self, direction: Direction, first: &[u8], again: bool) -> Option<Mode> {
+    fn recognise(direction: Direction, first: &[u8], again: bool) -> Option<Mode> {
         if tls::begins(first)? {
             let client = direction == Direction::Up;
             return Some(Mode::Tls(Box::new(Records::new(client))));
@@ -225,9 +265,8 @@ impl Conversation {
                 _ => Some(otherwise),
             };
         }
-        if self.http2.is_some() {
-            return Some(Mode::Http2);
-        }
+        // A server of HTTP/2 begins with SETTINGS, whatever its client has begun with: one
+        // that speaks HTTP/1 answers in that.
         let common = first
             .iter()
             .zip(RESPONSE)
@@ -246,11 +285,17 @@ impl Conversation {
         }
     }
 
-    fn head(&mut self, direction: Direction, bytes: &[u8], notes: &mut Vec<Note>) -> usize {
+    fn head(&mut self, direction: Direction, bytes: &[u8], notes: &mut Teller<'_>) -> usize {
         let index = direction.index();
         let Mode::Head(head, worth) = &mut self.halves[index] else {
             return bytes.len();
         };
+        // Lines before a head that say nothing are not kept, nor looked at again.
+        let blank = bytes.iter().take_while(|byte| b"\r\n".contains(byte));
+        match blank.count() {
+            blank if blank > 0 && head.is_empty() => return blank,
+            _ => {}
+        }
         let before = head.len();
         let n = bytes.len().min(HEAD_MAX + 1 - before);
         head.extend_from_slice(&bytes[..n]);
@@ -300,17 +345,27 @@ impl Conversation {
     }
 
     /// Garbage where a head should be: not HTTP, or not any more.
-    fn no_head(&mut self, direction: Direction, bytes: &[u8], notes: &mut Vec<Note>) {
-        notes.push(Note::Raw {
+    fn no_head(&mut self, direction: Direction, bytes: &[u8], notes: &mut Teller<'_>) {
+        if let Some(fault) = http1::fault(bytes, direction == Direction::Up) {
+            notes.tell(Note::BadHead {
+                line: fault.line,
+                fields: fault.fields,
+                bad: fault.bad,
+                number: fault.number,
+                rule: fault.rule,
+            });
+            return self.stop(direction, Stop::Malformed, notes);
+        }
+        notes.tell(Note::Raw {
             bytes: bytes.len() as u64,
         });
         self.halves[direction.index()] = Mode::Raw;
         if direction == Direction::Up {
-            self.forget_requests();
+            self.miss_requests();
         }
     }
 
-    fn request(&mut self, request: Request, notes: &mut Vec<Note>) {
+    fn request(&mut self, request: Request, notes: &mut Teller<'_>) {
         let follows = http1::after_request(&request);
         self.halves[0] = match Body::new(follows) {
             _ if request.method == "CONNECT" => Mode::Pending,
@@ -318,15 +373,17 @@ impl Conversation {
             None => Mode::head(),
         };
         if self.asked.len() == PIPELINE_MAX {
-            self.forget_requests();
+            self.miss_requests();
         }
-        let line = request.line.iter().copied().take(LINE_SHOWN).collect();
-        self.asked.push_back(Asked {
-            // Long enough for those that matter; the others may be of any length.
-            method: request.method.chars().take(16).collect(),
-            line,
-        });
-        notes.push(Note::Request {
+        if !self.unpaired {
+            let line = request.line.iter().copied().take(LINE_SHOWN).collect();
+            self.asked.push_back(Asked {
+                // Long enough for those that matter; the others may be of any length.
+                method: request.method.chars().take(16).collect(),
+                line,
+            });
+        }
+        notes.tell(Note::Request {
             line: request.line,
             fields: request.fields,
         });
@@ -335,16 +392,15 @@ impl Conversation {
         }
     }
 
-    fn forget_requests(&mut self) {
-        self.asked.clear();
+    /// From here on requests are missed. Those before them are answered first: what is
+    /// known of them still tells which answer has a body.
+    const fn miss_requests(&mut self) {
         self.unpaired = true;
     }
 
-    fn response(&mut self, response: Response, notes: &mut Vec<Note>) {
+    fn response(&mut self, response: Response, notes: &mut Teller<'_>) {
         let interim = matches!(response.status, 100 | 102..=199);
-        let asked = if self.unpaired {
-            None
-        } else if interim {
+        let asked = if interim {
             self.asked
                 .front()
                 .map(|it| (it.method.clone(), it.line.clone()))
@@ -357,7 +413,7 @@ impl Conversation {
         let success = (200..300).contains(&response.status);
         let h2c = http1::has_word(&response.fields, "upgrade", "h2c");
         let status = response.status;
-        notes.push(Note::Response {
+        notes.tell(Note::Response {
             line: response.line,
             fields: response.fields,
             answers: line,
@@ -376,24 +432,23 @@ impl Conversation {
     }
 
     /// From here on both directions speak something else.
-    fn switch(&mut self, h2c: bool, notes: &mut Vec<Note>) {
-        notes.push(Note::Switched);
+    fn switch(&mut self, h2c: bool, notes: &mut Teller<'_>) {
+        notes.tell(Note::Switched);
         self.halves = [Mode::Resniff(Vec::new()), Mode::Resniff(Vec::new())];
         if h2c {
             self.http2.get_or_insert_default();
-            self.halves[1] = Mode::Http2;
         }
     }
 
-    fn stop(&mut self, direction: Direction, stop: Stop, notes: &mut Vec<Note>) {
+    fn stop(&mut self, direction: Direction, stop: Stop, notes: &mut Teller<'_>) {
         let index = direction.index();
         if let Mode::Body(body) = &self.halves[index] {
-            notes.push(body.note(false));
+            notes.tell(body.note(false));
         }
         self.halves[index] = Mode::Stopped;
-        notes.push(Note::Stopped(stop));
+        notes.tell(Note::Stopped(stop));
         if direction == Direction::Up {
-            self.forget_requests();
+            self.miss_requests();
         }
     }
 }

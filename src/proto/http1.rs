@@ -104,6 +104,71 @@ pub fn trailers(bytes: &[u8]) -> Parse<Vec<Field>> {
     }
 }
 
+/// What is wrong with a head: bytes that begin as one and are none. `None`: they do not
+/// even begin as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The first line.
+    pub line: Vec<u8>,
+    /// The fields up to the line that breaks the rule.
+    pub fields: Vec<Field>,
+    /// That line, cut to a readable length.
+    pub bad: Vec<u8>,
+    /// Which one it is, from 1.
+    pub number: usize,
+    /// The rule.
+    pub rule: &'static str,
+}
+
+/// Bytes of a bad line that are shown.
+pub const BAD_SHOWN: usize = 200;
+
+/// The first line of a head that breaks a rule, and which rule that is; `None` where not
+/// even the first line is one of HTTP/1.
+pub fn fault(bytes: &[u8], request: bool) -> Option<Fault> {
+    let mut lines = bytes.split(|byte| *byte == b'\n').enumerate();
+    let blank = |line: &[u8]| matches!(line, b"" | b"\r");
+    let (_, line) = lines.find(|(_, line)| !blank(line))?;
+    let alone = [line.strip_suffix(b"\r").unwrap_or(line), b"\r\n\r\n"].concat();
+    let whole = if request {
+        matches!(self::request(&alone), Parse::Found(..))
+    } else {
+        matches!(response(&alone), Parse::Found(..))
+    };
+    if !whole {
+        return None;
+    }
+    let mut fields = Vec::new();
+    for (number, line) in lines {
+        let bare = line.strip_suffix(b"\r").unwrap_or(line);
+        if bare.is_empty() {
+            break;
+        }
+        let alone = [line, b"\n\r\n"].concat();
+        let mut found = [httparse::EMPTY_HEADER; 1];
+        let rule = match httparse::parse_headers(&alone, &mut found) {
+            Ok(httparse::Status::Complete((_, found))) if fields.len() < FIELDS_MAX => {
+                fields.extend(owned(found));
+                continue;
+            }
+            Ok(_) => "there are more than 256 fields",
+            Err(_) if matches!(bare[0], b' ' | b'\t') => "a line begins with a blank",
+            Err(httparse::Error::HeaderName) if !bare.contains(&b':') => "there is no colon",
+            Err(httparse::Error::HeaderName) => "the name of a field has a byte that no name has",
+            Err(httparse::Error::HeaderValue) => "the value has a control byte",
+            Err(_) => "the line does not end as a line does",
+        };
+        return Some(Fault {
+            line: first_line(bytes),
+            fields,
+            bad: bare.iter().copied().take(BAD_SHOWN).collect(),
+            number: number + 1,
+            rule,
+        });
+    }
+    None
+}
+
 /// Empty lines before a head are not part of it.
 fn first_line(bytes: &[u8]) -> Vec<u8> {
     let lines = bytes.split(|byte| *byte == b'\n');
@@ -220,6 +285,34 @@ mod tests {
         assert_eq!(after_request(&found), Follows::Length(3));
         assert_eq!(request(&text[..20]), Parse::More);
         assert_eq!(request(b"\x16\x03\x01"), Parse::Invalid);
+    }
+
+    #[test]
+    fn the_line_that_breaks_a_rule_is_found_with_what_comes_before_it() {
+        let head = "GET /a HTTP/1.1\r\nHost: x\r\n";
+        for (bad, rule) in [
+            (
+                "Bad Name: y",
+                "the name of a field has a byte that no name has",
+            ),
+            (
+                "Cookie : a=b",
+                "the name of a field has a byte that no name has",
+            ),
+            ("nonsense", "there is no colon"),
+            (" folded", "a line begins with a blank"),
+            ("X: a\u{1}b", "the value has a control byte"),
+        ] {
+            let text = format!("{head}{bad}\r\nY: z\r\n\r\n");
+            assert_eq!(request(text.as_bytes()), Parse::Invalid, "{bad}");
+            let fault = fault(text.as_bytes(), true).expect(bad);
+            assert_eq!(fault.line, b"GET /a HTTP/1.1");
+            assert_eq!(fault.fields.len(), 1);
+            assert_eq!((fault.bad.as_slice(), fault.rule), (bad.as_bytes(), rule));
+            assert_eq!(fault.number, 3);
+        }
+        assert_eq!(fault(b"\xff\xfe\r\nHost: x\r\n\r\n", true), None);
+        assert_eq!(fault(b"SSH-2.0-x\r\n\r\n", true), None);
     }
 
     #[test]

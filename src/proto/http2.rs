@@ -18,6 +18,7 @@ use loona_hpack::Decoder;
 use super::grpc::Messages;
 use super::http1;
 use super::notes::{Field, Frame, Note, Stop};
+use super::tell::{self, Teller};
 use crate::relay::Direction;
 
 pub use frames::begins_with_settings;
@@ -36,26 +37,48 @@ pub const BLOCK_MAX: usize = 64 * 1024;
 /// followed.
 pub const TABLE_MAX: usize = 64 * 1024;
 
-/// Streams of which something is remembered; of more the oldest are forgotten.
+/// Streams of which something is remembered. Of more those are forgotten that are over, then
+/// those that have no messages, then those that said nothing for the longest time.
 pub const STREAMS_MAX: usize = 256;
 
 /// Bytes of decoded fields of one block; more are left out.
-const FIELDS_MAX: usize = 256 * 1024;
+const FIELDS_MAX: u64 = 256 * 1024;
+
+/// How many times its own size a connection's headers may decompress to, told or not, and
+/// so much more: what it costs to find that out is bounded as well.
+const UNPACKED_MAX: u64 = 1024;
+const UNPACKED_FREE: u64 = 4 << 20;
+
+/// What an entry of a table counts besides its bytes (RFC 7541, 4.1).
+const ENTRY: usize = 32;
 
 /// Both directions of a connection.
 #[derive(Debug)]
 pub struct Http2 {
     halves: [Half; 2],
     streams: BTreeMap<u32, Stream>,
+    /// Counts up, to tell which stream was used last.
+    uses: u64,
 }
 
 /// What is remembered of a stream.
 #[derive(Debug, Default)]
 struct Stream {
+    /// When it was used last.
+    used: u64,
     grpc: bool,
     headers_seen: [bool; 2],
     ended: [bool; 2],
     messages: [Messages; 2],
+}
+
+impl Stream {
+    /// Whether something would be lost with it: headers were there, and what follows them is
+    /// still to come. A direction that has not begun, or is not shown, begins anew.
+    fn is_open(&self) -> bool {
+        let mut ways = self.headers_seen.iter().zip(self.ended);
+        ways.any(|(seen, ended)| *seen && !ended)
+    }
 }
 
 struct Half {
@@ -66,6 +89,9 @@ struct Half {
     block: Option<Block>,
     /// Bytes of the preface that are still to come.
     preface_left: usize,
+    /// Bytes of blocks, and what they came to.
+    packed: u64,
+    unpacked: u64,
 }
 
 impl std::fmt::Debug for Half {
@@ -86,6 +112,8 @@ impl Half {
             table_max: 4096,
             block: None,
             preface_left: if preface { PREFACE.len() } else { 0 },
+            packed: 0,
+            unpacked: 0,
         }
     }
 }
@@ -96,15 +124,16 @@ impl Http2 {
         Self {
             halves: [Half::new(true), Half::new(false)],
             streams: BTreeMap::new(),
+            uses: 0,
         }
     }
 
     /// Takes bytes of one direction; `Some`: it cannot be followed any further.
-    pub fn feed(
+    pub(super) fn feed(
         &mut self,
         direction: Direction,
         bytes: &[u8],
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Option<Stop> {
         let half = &mut self.halves[direction.index()];
         let skipped = bytes.len().min(half.preface_left);
@@ -114,7 +143,7 @@ impl Http2 {
         }
         half.preface_left -= skipped;
         if skipped > 0 && half.preface_left == 0 {
-            notes.push(Note::Preface);
+            notes.tell(Note::Preface);
         }
         let mut rest = &bytes[skipped..];
         while !rest.is_empty() {
@@ -143,24 +172,30 @@ impl Http2 {
         true
     }
 
-    /// Bytes that are kept of frames and blocks under way.
+    /// Bytes of memory that it takes at the most.
     pub fn kept(&self) -> usize {
         let kept = |half: &Half| {
-            let block = half.block.as_ref().map_or(0, |block| block.bytes.len());
+            let block = half
+                .block
+                .as_ref()
+                .map_or(0, |block| block.bytes.capacity());
             let payload = match &half.state {
-                State::Header(bytes) | State::Whole(_, bytes) => bytes.len(),
+                State::Header(bytes) | State::Whole(_, bytes) => bytes.capacity(),
                 State::Data(_) | State::Skip(_) => 0,
             };
-            block + payload
+            // An entry of the table counts 32 bytes (RFC 7541, 4.1) and takes thrice that.
+            let table = (half.unpacked as usize).min(half.table_max);
+            block + payload + 3 * table
         };
-        self.halves.iter().map(kept).sum()
+        let streams = self.streams.len() * 2 * size_of::<Stream>();
+        size_of::<Self>() + self.halves.iter().map(kept).sum::<usize>() + streams
     }
 
     fn step(
         &mut self,
         direction: Direction,
         bytes: &[u8],
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Result<usize, Stop> {
         let half = &mut self.halves[direction.index()];
         match &mut half.state {
@@ -201,7 +236,7 @@ impl Http2 {
         &mut self,
         direction: Direction,
         head: Head,
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Result<(), Stop> {
         let half = &mut self.halves[direction.index()];
         // Nothing may come between the frames of a block.
@@ -218,7 +253,7 @@ impl Http2 {
                 flags,
                 stream,
             } = head;
-            notes.push(Note::Frame(Frame::Other {
+            notes.tell(Note::Frame(Frame::Other {
                 kind,
                 flags,
                 stream,
@@ -244,13 +279,13 @@ impl Http2 {
     }
 
     /// The content's length of a DATA frame is known.
-    fn announce(&mut self, direction: Direction, notes: &mut Vec<Note>) {
+    fn announce(&mut self, direction: Direction, notes: &mut Teller<'_>) {
         let half = &mut self.halves[direction.index()];
         let State::Data(data) = &half.state else {
             return;
         };
         let (stream, end) = (data.stream, data.end);
-        notes.push(Note::Frame(Frame::Data {
+        notes.tell(Note::Frame(Frame::Data {
             stream,
             length: data.content,
             end,
@@ -259,7 +294,7 @@ impl Http2 {
             half.state = State::Header(Vec::new());
         }
         if end {
-            self.stream(stream).ended[direction.index()] = true;
+            self.stream(stream, notes).ended[direction.index()] = true;
         }
     }
 
@@ -267,7 +302,7 @@ impl Http2 {
         &mut self,
         direction: Direction,
         bytes: &[u8],
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Result<usize, Stop> {
         let half = &mut self.halves[direction.index()];
         let State::Data(data) = &mut half.state else {
@@ -293,8 +328,10 @@ impl Http2 {
             if let Some(known) = self.streams.get_mut(&stream)
                 && known.grpc
             {
+                self.uses += 1;
+                known.used = self.uses;
                 known.messages[direction.index()].feed(&bytes[..n], |message| {
-                    notes.push(Note::Message {
+                    notes.tell(Note::Message {
                         stream,
                         compressed: message.compressed,
                         length: message.length,
@@ -317,7 +354,7 @@ impl Http2 {
         direction: Direction,
         head: Head,
         payload: &[u8],
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Result<(), Stop> {
         let Head { flags, stream, .. } = head;
         let number = |at: usize| {
@@ -374,7 +411,7 @@ impl Http2 {
                 length: head.length,
             },
         };
-        notes.push(Note::Frame(frame));
+        notes.tell(Note::Frame(frame));
         Ok(())
     }
 
@@ -397,7 +434,7 @@ impl Http2 {
         direction: Direction,
         head: Head,
         payload: &[u8],
-        notes: &mut Vec<Note>,
+        notes: &mut Teller<'_>,
     ) -> Result<(), Stop> {
         let half = &mut self.halves[direction.index()];
         let mut block = match half.block.take() {
@@ -414,21 +451,30 @@ impl Http2 {
             half.block = Some(block);
             return Ok(());
         }
-        let (mut fields, mut size, mut truncated) = (Vec::new(), 0, false);
+        let (mut fields, mut weight, mut truncated) = (Vec::new(), 0, false);
         let bytes = std::mem::take(&mut block.bytes);
+        let room = notes.room().min(FIELDS_MAX);
+        let mut unpacked = 0;
         let decoded = half.decoder.decode_with_cb(&bytes, |name, value| {
-            size += name.len() + value.len();
-            truncated |= size > FIELDS_MAX;
+            unpacked += (name.len() + value.len() + ENTRY) as u64;
+            truncated = truncated || {
+                weight += tell::field_weight(&name, &value);
+                weight > room
+            };
             if !truncated {
                 let (name, value) = (name.into_owned(), value.into_owned());
                 fields.push(Field { name, value });
             }
         });
+        half.packed += bytes.len() as u64;
+        half.unpacked += unpacked;
         if decoded.is_err() {
             return Err(Stop::Compression);
         }
-        notes.push(self.block(direction, &block, fields, truncated));
-        Ok(())
+        let bomb = half.unpacked > UNPACKED_MAX * half.packed + UNPACKED_FREE;
+        let note = self.block(direction, &block, fields, truncated, notes);
+        notes.tell(note);
+        if bomb { Err(Stop::Bomb) } else { Ok(()) }
     }
 
     fn block(
@@ -437,11 +483,12 @@ impl Http2 {
         block: &Block,
         fields: Vec<Field>,
         truncated: bool,
+        notes: &mut Teller<'_>,
     ) -> Note {
         let grpc = http1::values(&fields, "content-type")
             .any(|kind| kind.starts_with(b"application/grpc"));
         let index = direction.index();
-        let stream = self.stream(block.promised.unwrap_or(block.stream));
+        let stream = self.stream(block.promised.unwrap_or(block.stream), notes);
         stream.grpc |= grpc;
         let informational = http1::values(&fields, ":status").any(|it| it.starts_with(b"1"));
         let trailers = block.promised.is_none() && stream.headers_seen[index];
@@ -459,17 +506,23 @@ impl Http2 {
         })
     }
 
-    /// A stream, remembered from now on. One that is over makes room, or else the
-    /// oldest.
-    fn stream(&mut self, id: u32) -> &mut Stream {
+    /// A stream, remembered from now on. Another makes room for it, if it must; one that is
+    /// not over is told of.
+    fn stream(&mut self, id: u32, notes: &mut Teller<'_>) -> &mut Stream {
+        self.uses += 1;
         if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&id) {
-            let mut over = self.streams.iter().filter(|(_, it)| it.ended == [true; 2]);
-            let oldest = over.next().or_else(|| self.streams.iter().next());
-            if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.streams.remove(&oldest);
+            let rank = |it: &Stream| (it.is_open(), it.grpc, it.used);
+            let least = self.streams.iter().min_by_key(|(_, it)| rank(it));
+            if let Some((least, open)) = least.map(|(id, it)| (*id, it.is_open())) {
+                self.streams.remove(&least);
+                if open {
+                    notes.tell(Note::Forgotten { stream: least });
+                }
             }
         }
-        self.streams.entry(id).or_default()
+        let stream = self.streams.entry(id).or_default();
+        stream.used = self.uses;
+        stream
     }
 }
 

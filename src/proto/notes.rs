@@ -30,6 +30,19 @@ pub enum Note {
         /// `None`: that was not seen.
         answers: Option<Vec<u8>>,
     },
+    /// A head of HTTP/1 with a line that breaks the rules. What it means is not known.
+    BadHead {
+        /// The first line, without its end; empty if that is the bad one.
+        line: Vec<u8>,
+        /// The fields up to the bad line.
+        fields: Vec<Field>,
+        /// The bad line, without its end, cut to a readable length.
+        bad: Vec<u8>,
+        /// Which line that is, from 1.
+        number: usize,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
     /// The body of an HTTP/1 message, once it is over or can be followed no more.
     Body {
         /// How its end is found.
@@ -58,6 +71,12 @@ pub enum Note {
         /// Bytes of content.
         length: u32,
     },
+    /// A stream of HTTP/2 that is not over is forgotten, because too many are open: its
+    /// messages are told of no more, and its trailers not told from headers.
+    Forgotten {
+        /// Its number.
+        stream: u32,
+    },
     /// A record of TLS begins.
     Record {
         /// 20 to 23, or 24.
@@ -66,6 +85,13 @@ pub enum Note {
         version: u16,
         /// Bytes of content.
         length: u16,
+    },
+    /// What an alert of TLS says that is not encrypted.
+    Alert {
+        /// 1 a warning, 2 fatal.
+        level: u8,
+        /// Its number (RFC 8446, 6).
+        description: u8,
     },
     /// What a TLS client asks for.
     Hello {
@@ -110,6 +136,10 @@ pub enum Stop {
     Malformed,
     /// Header compression of HTTP/2 failed: no later header can be read.
     Compression,
+    /// Its headers decompress to far more than was sent.
+    Bomb,
+    /// All that is followed takes more memory than there is for it.
+    Memory,
 }
 
 /// A frame of HTTP/2.

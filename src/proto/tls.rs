@@ -3,11 +3,13 @@
 
 use super::Parse;
 use super::notes::{Note, Stop};
+use super::tell::Teller;
 
 /// Bytes of a ClientHello that are kept; larger ones have no business.
 pub const HELLO_MAX: usize = 64 * 1024;
 
 const HEADER: usize = 5;
+const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 /// RFC 8446, 5.2: 2^14 and 256 more for a ciphertext; 2048 more in TLS 1.2.
@@ -137,8 +139,21 @@ pub struct Records {
     /// Bytes of the record that are still to come, and whether they are a handshake.
     left: u16,
     handshake: bool,
+    /// Of an alert that is not encrypted: those have two bytes.
+    alert: Alert,
     /// The ClientHello so far; `None`: it is over, or there is none.
     hello: Option<Vec<u8>>,
+}
+
+/// What is known of an alert under way.
+#[derive(Debug, Clone, Copy)]
+enum Alert {
+    /// There is none.
+    No,
+    /// Both bytes are still to come.
+    Begins,
+    /// Its level.
+    Level(u8),
 }
 
 impl Records {
@@ -148,12 +163,13 @@ impl Records {
             header: Vec::new(),
             left: 0,
             handshake: false,
+            alert: Alert::No,
             hello: client.then(Vec::new),
         }
     }
 
     /// Takes bytes; `Some`: they are no records any more.
-    pub fn feed(&mut self, mut bytes: &[u8], notes: &mut Vec<Note>) -> Option<Stop> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], notes: &mut Teller<'_>) -> Option<Stop> {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let n = bytes.len().min(usize::from(self.left));
@@ -174,12 +190,17 @@ impl Records {
                 return Some(Stop::Malformed);
             }
             let version = u16::from_be_bytes([major, minor]);
-            notes.push(Note::Record {
+            notes.tell(Note::Record {
                 kind,
                 version,
                 length,
             });
             self.handshake = kind == HANDSHAKE;
+            self.alert = if kind == ALERT && length == 2 {
+                Alert::Begins
+            } else {
+                Alert::No
+            };
             self.left = length;
         }
         None
@@ -191,11 +212,28 @@ impl Records {
         if within {
             self.left -= n as u16;
             self.hello = None;
+            self.alert = Alert::No;
         }
         within
     }
 
-    fn content(&mut self, bytes: &[u8], notes: &mut Vec<Note>) {
+    /// Bytes that are kept.
+    pub fn kept(&self) -> usize {
+        self.hello.as_ref().map_or(0, Vec::capacity)
+    }
+
+    fn content(&mut self, bytes: &[u8], notes: &mut Teller<'_>) {
+        for byte in bytes {
+            self.alert = match self.alert {
+                Alert::No => break,
+                Alert::Begins => Alert::Level(*byte),
+                Alert::Level(level) => {
+                    let description = *byte;
+                    notes.tell(Note::Alert { level, description });
+                    Alert::No
+                }
+            };
+        }
         let Some(hello) = &mut self.hello else { return };
         if !self.handshake {
             self.hello = None;
@@ -205,7 +243,7 @@ impl Records {
         match client_hello(hello) {
             Parse::More if hello.len() <= HELLO_MAX + 4 => {}
             Parse::Found(found, _) => {
-                notes.push(Note::Hello {
+                notes.tell(Note::Hello {
                     server_name: found.server_name,
                     protocols: found.protocols,
                 });
@@ -219,6 +257,7 @@ impl Records {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::proto::tell::Budget;
 
     /// A ClientHello that asks for `name` and offers h2 and http/1.1, in a record.
     pub(in crate::proto) fn hello(name: &[u8]) -> Vec<u8> {
@@ -247,7 +286,9 @@ pub(super) mod tests {
         for cut in 1..bytes.len() {
             let (mut records, mut notes) = (Records::new(true), Vec::new());
             for piece in bytes.chunks(cut) {
-                assert_eq!(records.feed(piece, &mut notes), None);
+                let mut budget = Budget::default();
+                let mut teller = Teller::new(&mut budget, &mut notes);
+                assert_eq!(records.feed(piece, &mut teller), None);
             }
             let hello = Note::Hello {
                 server_name: Some(b"host.example".to_vec()),

@@ -144,6 +144,10 @@ fn what_makes_no_tap_is_refused_with_a_remedy() {
         ),
         ("{ format = \"hex\", unmask = \"yes\" }", "without quotes"),
         (
+            "{ format = \"http\", mask = [\"X-A\", \"X-B: c\"] }",
+            "not the name of a header",
+        ),
+        (
             "{ fromat = \"hex\", format = \"hex\" }",
             "did you mean `format`",
         ),

@@ -114,6 +114,8 @@ impl Sink {
         }
         self.batch = batch;
         self.batch.clear();
+        // What one large unit took is given back.
+        self.batch.shrink_to(2 * BATCH);
         self.units.clear();
         whole
     }

@@ -2,65 +2,72 @@
 
 use std::io::Write as _;
 
-use super::render::escaped_all;
-use crate::proto::conversation::Conversation;
+use super::render::{escaped, escaped_all, word};
+use crate::proto::conversation::{Conversation, LINE_SHOWN};
 use crate::proto::grpc;
+use crate::proto::http1::BAD_SHOWN;
 use crate::proto::notes::{Field, Frame, Framing, Note, Stop};
-use crate::proto::secrets::is_secret_header;
+use crate::proto::secrets::{self, Secrets};
+use crate::proto::tell::Tell;
 use crate::relay::Direction;
 
 /// One session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Decoded {
     conversation: Conversation,
-    unmask: bool,
-    notes: Vec<Note>,
 }
 
 impl Decoded {
-    pub(super) fn new(unmask: bool) -> Self {
-        Self {
-            conversation: Conversation::new(),
-            unmask,
-            notes: Vec::new(),
-        }
+    pub(super) fn chunk(&mut self, words: &mut Words<'_>, direction: Direction, bytes: &[u8]) {
+        self.conversation.feed(direction, bytes, words);
     }
 
-    pub(super) fn chunk(&mut self, out: &mut Vec<u8>, direction: Direction, bytes: &[u8]) {
-        self.conversation.feed(direction, bytes, &mut self.notes);
-        self.write(out);
-    }
-
-    pub(super) fn missing(&mut self, out: &mut Vec<u8>, direction: Direction, n: u64) {
-        self.conversation.skip(direction, n, &mut self.notes);
-        self.write(out);
+    pub(super) fn missing(&mut self, words: &mut Words<'_>, direction: Direction, n: u64) {
+        self.conversation.skip(direction, n, words);
     }
 
     /// A direction has ended; `shown`: all of it was there to be decoded.
-    pub(super) fn end(&mut self, out: &mut Vec<u8>, direction: Direction, shown: bool) {
+    pub(super) fn end(&mut self, words: &mut Words<'_>, direction: Direction, shown: bool) {
         if shown {
-            self.conversation.end(direction, &mut self.notes);
+            self.conversation.end(direction, words);
         }
-        self.write(out);
     }
 
-    fn write(&mut self, out: &mut Vec<u8>) {
-        let notes = std::mem::take(&mut self.notes);
-        for note in &notes {
-            self.note(out, note);
-        }
-        self.notes = notes;
-        self.notes.clear();
+    /// There is no more memory for it.
+    pub(super) fn give_up(&mut self, words: &mut Words<'_>) {
+        self.conversation.give_up(Stop::Memory, words);
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn kept(&self) -> usize {
+        self.conversation.kept()
+    }
+}
+
+/// What is written of notes, and where.
+pub(super) struct Words<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    /// `None`: nothing is masked.
+    pub(super) secrets: Option<&'a Secrets>,
+}
+
+impl Tell for Words<'_> {
+    fn tell(&mut self, note: Note) {
+        self.note(&note);
+    }
+}
+
+impl Words<'_> {
     // Writing to a Vec cannot fail.
-    fn note(&self, out: &mut Vec<u8>, note: &Note) {
+    fn note(&mut self, note: &Note) {
+        let out = &mut *self.out;
         out.extend_from_slice(b"  ");
         let _ = match note {
-            Note::Request { .. } | Note::Response { .. } => return self.head(out, note),
+            Note::Request { .. } | Note::Response { .. } => return self.head(note),
+            Note::BadHead { .. } => return self.bad_head(note),
             Note::Trailers(fields) => {
                 out.extend_from_slice(b"trailers");
-                return self.fields(out, fields);
+                return self.fields(fields);
             }
             Note::Body {
                 framing,
@@ -70,7 +77,11 @@ impl Decoded {
             } => body(out, *framing, *bytes, *chunks, *complete),
             Note::Switched => writeln!(out, "the protocol is switched"),
             Note::Preface => writeln!(out, "HTTP/2 begins"),
-            Note::Frame(frame) => return self.frame(out, frame),
+            Note::Frame(frame) => return self.frame(frame),
+            Note::Forgotten { stream } => writeln!(
+                out,
+                "stream={stream} is followed no further: too many are open"
+            ),
             Note::Message {
                 stream,
                 compressed,
@@ -92,6 +103,12 @@ impl Decoded {
                 record_name(*kind),
                 version_name(*version)
             ),
+            Note::Alert { level, description } => writeln!(
+                out,
+                "TLS alert {} {}",
+                alert_level(*level),
+                alert_name(*description)
+            ),
             Note::Hello {
                 server_name,
                 protocols,
@@ -109,51 +126,99 @@ impl Decoded {
         };
     }
 
-    fn head(&self, out: &mut Vec<u8>, note: &Note) {
+    fn head(&mut self, note: &Note) {
         match note {
             Note::Request { line, fields } => {
-                escaped_all(out, line);
-                self.fields(out, fields);
+                self.request(line, false);
+                self.fields(fields);
             }
             Note::Response {
                 line,
                 fields,
                 answers,
             } => {
-                escaped_all(out, line);
+                self.text(line, false);
                 match answers {
                     Some(request) => {
-                        out.extend_from_slice(b" (answers ");
-                        escaped_all(out, request);
-                        out.push(b')');
+                        self.out.extend_from_slice(b" (answers ");
+                        self.request(request, request.len() >= LINE_SHOWN);
+                        self.out.push(b')');
                     }
-                    None => out.extend_from_slice(b" (its request was not seen)"),
+                    None => self.out.extend_from_slice(b" (its request was not seen)"),
                 }
-                self.fields(out, fields);
+                self.fields(fields);
             }
             _ => {}
         }
     }
 
-    /// Ends the line, and writes one for each field.
-    fn fields(&self, out: &mut Vec<u8>, fields: &[Field]) {
-        out.push(b'\n');
-        for Field { name, value } in fields {
-            out.extend_from_slice(b"    ");
-            escaped_all(out, name);
-            out.extend_from_slice(b": ");
-            if !self.unmask && is_secret_header(name) {
-                let _ = write!(out, "[{} bytes masked]", value.len());
-            } else {
-                escaped_all(out, value);
-            }
-            out.push(b'\n');
+    /// A head up to the line that makes it none, and why.
+    fn bad_head(&mut self, note: &Note) {
+        let Note::BadHead {
+            line,
+            fields,
+            bad,
+            number,
+            rule,
+        } = note
+        else {
+            return;
+        };
+        self.request(line, false);
+        self.fields(fields);
+        let _ = write!(self.out, "    line {number} breaks a rule, {rule}: ");
+        let name = bad.split(|byte| *byte == b':').next().unwrap_or_default();
+        let first = name.trim_ascii().split(u8::is_ascii_whitespace).next();
+        let secret = |name: &[u8]| self.secrets.is_some_and(|secrets| secrets.is_header(name));
+        // It may be one that is misspelt, or go on with one.
+        let continues = bad.first().is_some_and(|byte| *byte <= b' ')
+            && fields.last().is_some_and(|field| secret(&field.name));
+        if continues || secret(name) || first.is_some_and(secret) {
+            let _ = writeln!(self.out, "[{} bytes masked]", bad.len());
+        } else {
+            self.text(bad, bad.len() >= BAD_SHOWN);
+            self.out.push(b'\n');
         }
     }
 
-    fn frame(&self, out: &mut Vec<u8>, frame: &Frame) {
+    /// The first line of a request; `cut`: that is not all of it.
+    fn request(&mut self, line: &[u8], cut: bool) {
+        let mut show = |byte| escaped(self.out, byte);
+        match self.secrets {
+            Some(secrets) => secrets::show_request(secrets, line, cut, &mut show),
+            None => line.iter().copied().for_each(show),
+        }
+    }
+
+    /// What may have URLs in it.
+    fn text(&mut self, text: &[u8], cut: bool) {
+        let mut show = |byte| escaped(self.out, byte);
+        match self.secrets {
+            Some(secrets) => secrets::show_text(secrets, text, cut, &mut show),
+            None => text.iter().copied().for_each(show),
+        }
+    }
+
+    /// Ends the line, and writes one for each field.
+    fn fields(&mut self, fields: &[Field]) {
+        self.out.push(b'\n');
+        for Field { name, value } in fields {
+            self.out.extend_from_slice(b"    ");
+            escaped_all(self.out, name);
+            self.out.extend_from_slice(b": ");
+            if self.secrets.is_some_and(|secrets| secrets.is_header(name)) {
+                let _ = write!(self.out, "[{} bytes masked]", value.len());
+            } else {
+                self.text(value, false);
+            }
+            self.out.push(b'\n');
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame) {
+        let out = &mut *self.out;
         let _ = match frame {
-            Frame::Headers { .. } => return self.headers(out, frame),
+            Frame::Headers { .. } => return self.headers(frame),
             Frame::Data {
                 stream,
                 length,
@@ -199,7 +264,7 @@ impl Decoded {
         };
     }
 
-    fn headers(&self, out: &mut Vec<u8>, frame: &Frame) {
+    fn headers(&mut self, frame: &Frame) {
         let Frame::Headers {
             stream,
             promised,
@@ -216,6 +281,7 @@ impl Decoded {
             (None, true) => "trailers",
             (None, false) => "HEADERS",
         };
+        let out = &mut *self.out;
         let _ = write!(out, "{kind} stream={stream}{}", over(*end));
         if let Some(promised) = promised {
             let _ = write!(out, " promised={promised}");
@@ -228,11 +294,11 @@ impl Decoded {
             named(b"content-type").is_some_and(|kind| kind.value.starts_with(b"application/grpc"));
         if let (true, Some(path)) = (grpc, named(b":path")) {
             out.extend_from_slice(b" gRPC call ");
-            escaped_all(out, &path.value);
+            word(out, &path.value);
         }
         if let Some(status) = named(b"grpc-status") {
             out.extend_from_slice(b" gRPC status ");
-            escaped_all(out, &status.value);
+            word(out, &status.value);
             let code = std::str::from_utf8(&status.value).ok();
             if let Some(name) = code
                 .and_then(|it| it.parse().ok())
@@ -242,10 +308,28 @@ impl Decoded {
             }
             if let Some(message) = named(b"grpc-message") {
                 out.extend_from_slice(b": ");
-                escaped_all(out, &message.value);
+                message_of(out, &message.value);
             }
         }
-        self.fields(out, fields);
+        self.fields(fields);
+    }
+}
+
+/// A message as whoever wrote it meant it: `%XX` stands for what HTTP/2 does not carry (gRPC
+/// over HTTP/2, "Status-Message"). Letters and digits of any script are shown, all else
+/// that is not ASCII may steer a terminal.
+fn message_of(out: &mut Vec<u8>, message: &[u8]) {
+    for part in secrets::percent_decoded(message).utf8_chunks() {
+        for c in part.valid().chars() {
+            let mut bytes = [0; 4];
+            let bytes = c.encode_utf8(&mut bytes).as_bytes();
+            if c.is_alphanumeric() {
+                out.extend_from_slice(bytes);
+            } else {
+                escaped_all(out, bytes);
+            }
+        }
+        escaped_all(out, part.invalid());
     }
 }
 
@@ -272,7 +356,7 @@ fn body(
 
 fn hello(out: &mut Vec<u8>, server_name: Option<&[u8]>, protocols: &[Vec<u8>]) {
     out.extend_from_slice(b"TLS ClientHello sni=");
-    escaped_all(out, server_name.unwrap_or(b"-"));
+    word(out, server_name.unwrap_or(b"-"));
     out.extend_from_slice(b" alpn=");
     if protocols.is_empty() {
         out.push(b'-');
@@ -281,7 +365,7 @@ fn hello(out: &mut Vec<u8>, server_name: Option<&[u8]>, protocols: &[Vec<u8>]) {
         if index > 0 {
             out.push(b',');
         }
-        escaped_all(out, protocol);
+        word(out, protocol);
     }
     out.push(b'\n');
 }
@@ -292,6 +376,8 @@ const fn reason(stop: Stop) -> &'static str {
         Stop::TooLarge => "a head or frame is too large",
         Stop::Malformed => "this breaks the rules of its protocol",
         Stop::Compression => "these headers cannot be decompressed",
+        Stop::Bomb => "these headers decompress to far more than was sent",
+        Stop::Memory => "all that is decoded takes too much memory",
     }
 }
 
@@ -303,6 +389,57 @@ fn record_name(kind: u8) -> String {
         23 => "application_data",
         24 => "heartbeat",
         kind => return kind.to_string(),
+    };
+    name.to_owned()
+}
+
+fn alert_level(level: u8) -> String {
+    let name = match level {
+        1 => "warning",
+        2 => "fatal",
+        level => return level.to_string(),
+    };
+    name.to_owned()
+}
+
+/// RFC 8446, 6; RFC 5246, 7.2, for those that are no more.
+fn alert_name(description: u8) -> String {
+    let name = match description {
+        0 => "close_notify",
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        21 => "decryption_failed",
+        22 => "record_overflow",
+        30 => "decompression_failure",
+        40 => "handshake_failure",
+        41 => "no_certificate",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        60 => "export_restriction",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        86 => "inappropriate_fallback",
+        90 => "user_canceled",
+        100 => "no_renegotiation",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        111 => "certificate_unobtainable",
+        112 => "unrecognized_name",
+        113 => "bad_certificate_status_response",
+        114 => "bad_certificate_hash_value",
+        115 => "unknown_psk_identity",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        description => return description.to_string(),
     };
     name.to_owned()
 }
@@ -356,48 +493,4 @@ fn error_name(code: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn b72_a_hostile_head_stays_on_its_lines_and_keeps_its_secrets() {
-        let mut decoded = Decoded::new(false);
-        let mut out = Vec::new();
-        let request = b"GET /x HTTP/1.1\r\nHost: a\x80\xffb\r\nCookie: k=v\r\n\r\n";
-        decoded.chunk(&mut out, Direction::Up, request);
-        let text = String::from_utf8(out).unwrap();
-        let expected = "  GET /x HTTP/1.1\n    Host: a\\x80\\xffb\n    Cookie: [3 bytes masked]\n";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn unmasked_means_shown() {
-        let mut decoded = Decoded::new(true);
-        let mut out = Vec::new();
-        decoded.chunk(
-            &mut out,
-            Direction::Up,
-            b"GET / HTTP/1.1\r\nCookie: k=v\r\n\r\n",
-        );
-        assert!(String::from_utf8(out).unwrap().contains("Cookie: k=v"));
-    }
-
-    #[test]
-    fn a_gap_is_said_to_be_one_and_nothing_is_made_up_behind_it() {
-        let mut decoded = Decoded::new(false);
-        let mut out = Vec::new();
-        let down = Direction::Down;
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
-        decoded.chunk(&mut out, down, head);
-        decoded.missing(&mut out, down, 90);
-        decoded.chunk(&mut out, down, &[b'x'; 10]);
-        decoded.missing(&mut out, down, 1);
-        decoded.chunk(&mut out, down, head);
-        decoded.end(&mut out, down, false);
-        let text = String::from_utf8(out).unwrap();
-        let expected = "  HTTP/1.1 200 OK (its request was not seen)\n    Content-Length: 100\n  \
-                        body of 100 bytes\n  bytes are missing where something begins; this \
-                        direction is decoded no further\n  not decoded, 40 bytes\n";
-        assert_eq!(text, expected);
-    }
-}
+mod tests;

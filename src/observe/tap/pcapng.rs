@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::addresses::{Pair, is_unix};
 use super::feed::{Close, End, Opening, SessionNumber, StreamEnd};
 use super::packet::{ACK, FIN, MSS, PSH, RST, SYN, Segment};
+use crate::net::word::Text;
 use crate::relay::Direction;
 use crate::relay::ending::{Cause, Who};
 
@@ -125,7 +126,7 @@ impl Stream {
         // must differ; else they look like one.
         let initial = (id as u32).wrapping_mul(0x9E37_79B1) ^ (u32::from(reactor) << 24);
         let initial = [initial, initial.rotate_left(16)];
-        let mut about = format!("forward={} id={reactor}.{id}", opening.forward);
+        let mut about = format!("forward={} id={reactor}.{id}", Text(&opening.forward));
         let (client, listener) = (&opening.client, &opening.listener);
         if is_unix(client) || is_unix(listener) {
             // Writing to a String cannot fail.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::SystemTime;
 
 use super::feed::{Close, Opening, SessionNumber, StreamEnd};
+use crate::net::word::{Text, Word};
 use crate::observe::timestamp::timestamp;
 use crate::relay::Direction;
 use crate::relay::ending::Ending;
@@ -17,7 +18,7 @@ pub(super) fn begin(out: &mut Vec<u8>, at: SystemTime, forward: &str, session: S
         out,
         "{} tap forward={} id={reactor}.{id} ",
         stamp(at),
-        forward.escape_debug()
+        Text(forward)
     );
 }
 
@@ -89,6 +90,12 @@ pub(super) fn escaped(out: &mut Vec<u8>, byte: u8) {
             let _ = write!(out, "\\x{byte:02x}");
         }
     }
+}
+
+/// What a peer chose where a line has other fields: one word, as in records.
+pub(super) fn word(out: &mut Vec<u8>, bytes: &[u8]) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{}", Word(bytes));
 }
 
 /// As [`escaped`], all of them.

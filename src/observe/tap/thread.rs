@@ -8,16 +8,25 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::feed::{Chunk, Close, End, Item, OPENING_COST, Opening, Progress, SessionNumber};
+use super::http::{Decoded, Words};
 use super::pcapng::Stream;
 use super::text::Lines;
-use super::{hex, http, render};
+use super::{hex, render};
 use crate::config::{Tap, TapFormat, TapTarget};
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice};
 use crate::observe::outlet::{Format, Lost, Sink};
 use crate::observe::throttle::{self, Throttle};
+use crate::proto::secrets::Secrets;
 use crate::relay::Direction;
 use crate::relay::time::Time;
+
+/// Bytes of memory that decoding may take for all sessions of a target together. One takes
+/// up to [`KEPT_MAX`](crate::proto::conversation::KEPT_MAX), most a hundredth of that.
+const DECODING_MAX: usize = 64 << 20;
+
+/// Bytes that are kept to write the next unit into.
+const UNIT_KEPT: usize = 256 << 10;
 
 /// See the module's documentation.
 pub(super) struct Target {
@@ -29,6 +38,10 @@ pub(super) struct Target {
     log: Log,
     sessions: BTreeMap<SessionNumber, Session>,
     unit: Vec<u8>,
+    /// What the tap that a session came from last masks: few have another than the next.
+    secrets: Option<(Arc<Tap>, Arc<Secrets>)>,
+    /// Bytes of memory that decoding takes, all sessions together.
+    kept: usize,
     /// Bytes that the target did not take, as told to the log.
     lost: u64,
     /// Of these, how many no mark in the output tells of yet.
@@ -44,13 +57,15 @@ struct Session {
     /// Bytes of each direction so far, shown or missing.
     offsets: [u64; 2],
     show: Show,
+    /// What is masked; `None`: nothing.
+    secrets: Option<Arc<Secrets>>,
 }
 
 /// What each format keeps of a session.
 enum Show {
     Hex,
     Text([Lines; 2]),
-    Http(Box<http::Decoded>),
+    Http(Box<Decoded>),
     Pcapng(Box<Stream>),
 }
 
@@ -63,6 +78,8 @@ impl Target {
             log,
             sessions: BTreeMap::new(),
             unit: Vec::new(),
+            secrets: None,
+            kept: 0,
             lost: 0,
             unmarked: 0,
             throttle: Throttle::new(throttle::INTERVAL),
@@ -77,13 +94,15 @@ impl Target {
         let show = match opening.tap.format {
             TapFormat::Hex => Show::Hex,
             TapFormat::Text => Show::Text(Default::default()),
-            TapFormat::Http => Show::Http(Box::new(http::Decoded::new(opening.tap.unmask))),
+            TapFormat::Http => Show::Http(Box::default()),
             TapFormat::Pcapng => Show::Pcapng(Box::new(Stream::new(number, &opening))),
         };
+        let secrets = (!opening.tap.unmask).then(|| self.secrets_of(&opening.tap));
         let mut session = Session {
             opening,
             offsets: [0; 2],
             show,
+            secrets,
         };
         let unit = &mut self.unit;
         unit.clear();
@@ -100,7 +119,19 @@ impl Target {
             render::open(unit, number, &session.opening);
         }
         sink.put(unit, 0);
+        self.kept += session.kept();
         self.sessions.insert(number, session);
+    }
+
+    fn secrets_of(&mut self, tap: &Arc<Tap>) -> Arc<Secrets> {
+        if let Some((known, secrets)) = &self.secrets
+            && Arc::ptr_eq(known, tap)
+        {
+            return secrets.clone();
+        }
+        let secrets = Arc::new(Secrets::new(&tap.mask));
+        self.secrets = Some((tap.clone(), secrets.clone()));
+        secrets
     }
 
     fn chunk(&mut self, number: SessionNumber, chunk: &Chunk, sink: &mut Sink) {
@@ -109,8 +140,18 @@ impl Target {
         };
         session.opening.budget.give_back(chunk.cost());
         self.unit.clear();
+        let before = session.kept();
         session.chunk(number, chunk, &mut self.unit);
+        let after = session.kept();
+        self.kept = self.kept + after - before;
+        // Whoever asks for more when there is no more pays for it.
+        if self.kept > DECODING_MAX && after > before {
+            session.give_up(&mut self.unit);
+            self.kept = self.kept + session.kept() - after;
+        }
         sink.put(&self.unit, chunk.bytes.len() as u64);
+        // What one large chunk took is given back.
+        self.unit.shrink_to(UNIT_KEPT);
     }
 
     fn end(&mut self, number: SessionNumber, end: &End, sink: &mut Sink) {
@@ -118,7 +159,9 @@ impl Target {
             return;
         };
         self.unit.clear();
+        let before = session.kept();
         session.end(number, end, &mut self.unit);
+        self.kept = self.kept + session.kept() - before;
         sink.put(&self.unit, 0);
     }
 
@@ -126,6 +169,7 @@ impl Target {
         let Some(mut session) = self.sessions.remove(&number) else {
             return;
         };
+        self.kept -= session.kept();
         self.unit.clear();
         session.close(number, close, &mut self.unit);
         sink.put(&self.unit, 0);
@@ -192,6 +236,22 @@ impl Format for Target {
 }
 
 impl Session {
+    /// Bytes of memory that decoding it takes.
+    fn kept(&self) -> usize {
+        match &self.show {
+            Show::Http(decoded) => decoded.kept(),
+            Show::Hex | Show::Text(_) | Show::Pcapng(_) => 0,
+        }
+    }
+
+    /// Decodes it no further.
+    fn give_up(&mut self, unit: &mut Vec<u8>) {
+        let secrets = self.secrets.as_deref();
+        if let Show::Http(decoded) = &mut self.show {
+            decoded.give_up(&mut Words { out: unit, secrets });
+        }
+    }
+
     fn begin(&self, unit: &mut Vec<u8>, at: SystemTime, number: SessionNumber) {
         render::begin(unit, at, &self.opening.forward, number);
     }
@@ -215,8 +275,9 @@ impl Session {
                 render::missing(unit, direction, n, offset);
             }
         }
+        let secrets = self.secrets.as_deref();
         if let Show::Http(decoded) = &mut self.show {
-            decoded.missing(unit, direction, n);
+            decoded.missing(&mut Words { out: unit, secrets }, direction, n);
         }
     }
 
@@ -231,7 +292,7 @@ impl Session {
         self.missing(unit, number, (at, direction, missing));
         let offset = self.offsets[direction.index()];
         self.offsets[direction.index()] += bytes.len() as u64;
-        let unmask = self.opening.tap.unmask;
+        let secrets = self.secrets.as_deref();
         if !matches!(self.show, Show::Pcapng(_)) {
             self.begin(unit, at, number);
             let (way, length) = (render::way(direction), bytes.len());
@@ -239,8 +300,10 @@ impl Session {
         }
         match &mut self.show {
             Show::Hex => hex::dump(unit, offset, bytes),
-            Show::Text(lines) => lines[direction.index()].show(unit, bytes, unmask),
-            Show::Http(decoded) => decoded.chunk(unit, direction, bytes),
+            Show::Text(lines) => lines[direction.index()].show(unit, bytes, secrets),
+            Show::Http(decoded) => {
+                decoded.chunk(&mut Words { out: unit, secrets }, direction, bytes);
+            }
             Show::Pcapng(stream) => stream.chunk(unit, at, direction, bytes),
         }
         if last {
@@ -268,9 +331,10 @@ impl Session {
         self.begin(unit, end.at, number);
         let (way, how) = (render::way(end.direction), render::end_word(end.how));
         let _ = writeln!(unit, "{way} end={how} total={}", end.total);
+        let secrets = self.secrets.as_deref();
         if let Show::Http(decoded) = &mut self.show {
             let shown = self.offsets[end.direction.index()] == end.total;
-            decoded.end(unit, end.direction, shown);
+            decoded.end(&mut Words { out: unit, secrets }, end.direction, shown);
         }
     }
 

@@ -86,7 +86,7 @@ fn a_head_without_end_is_given_up_however_it_drips() {
                 piece,
             );
             assert_eq!(notes[0], Note::Stopped(Stop::TooLarge), "{piece}");
-            assert!(conversation.kept() == 0);
+            assert_eq!(conversation.kept(), size_of::<Conversation>());
         }
     }
 }
@@ -290,8 +290,9 @@ fn broken_compression_ends_a_direction_and_not_the_other() {
         99,
     );
     assert_eq!(notes.last(), Some(&Note::Stopped(Stop::Compression)));
-    let notes = told(&mut conversation, Down, &frame(6, 1, 0, &[0; 8]), 99);
-    assert_eq!(notes, [Note::Frame(Frame::Ping { ack: true })]);
+    let down = [frame(4, 0, 0, &[]), frame(6, 1, 0, &[0; 8])].concat();
+    let notes = told(&mut conversation, Down, &down, 99);
+    assert_eq!(notes[1..], [Note::Frame(Frame::Ping { ack: true })]);
 }
 
 #[test]
@@ -327,4 +328,66 @@ fn a_table_larger_than_what_is_kept_is_not_followed() {
         matches!(notes.last(), Some(Note::Frame(Frame::Headers { .. }))),
         "{notes:?}"
     );
+}
+
+/// Headers that decompress to kilobytes each are followed up to a bound on the work, whether
+/// they are told or not.
+#[test]
+fn what_decompresses_without_end_is_followed_no_further() {
+    let mut conversation = Conversation::new();
+    told(&mut conversation, Up, PREFACE, 99);
+    let entry = [&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'x'; 4000]].concat();
+    let mut notes = told(&mut conversation, Up, &frame(1, 4, 1, &entry), 9999);
+    let mut frames = 0;
+    while !notes.contains(&Note::Stopped(Stop::Bomb)) {
+        notes = told(&mut conversation, Up, &frame(1, 5, 3, &[0xbe; 1000]), 9999);
+        frames += 1;
+        assert!(frames < 10, "{:?}", notes.last());
+    }
+}
+
+/// A budget is for a session: one that has said much may be told much of.
+#[test]
+fn an_honest_call_is_told_whole_however_well_it_is_compressed() {
+    let mut conversation = Conversation::new();
+    told(&mut conversation, Up, PREFACE, 99);
+    let mut table = Encoder::new();
+    let token = "x".repeat(500);
+    let call = [
+        &CALL[..],
+        &[("x-token", &token), ("user-agent", "grpc-go/1.60")],
+    ]
+    .concat();
+    for stream in 0..2000 {
+        let block = headers(&mut table, &call);
+        let message = [&[0, 0, 0, 0, 64][..], &[7; 64]].concat();
+        let stream = 2 * stream + 1;
+        let bytes = [frame(1, 4, stream, &block), frame(0, 1, stream, &message)].concat();
+        let notes = told(&mut conversation, Up, &bytes, 9999);
+        let Note::Frame(Frame::Headers {
+            truncated, fields, ..
+        }) = &notes[0]
+        else {
+            panic!("{notes:?}");
+        };
+        assert!(!truncated, "{stream}");
+        assert_eq!(fields.len(), 6);
+    }
+}
+
+#[test]
+fn what_is_given_up_keeps_nothing_and_says_so_once() {
+    let mut conversation = Conversation::new();
+    told(&mut conversation, Up, b"GET /a HTTP/1.1\r\n\r\nGET /b", 99);
+    told(&mut conversation, Down, b"HTTP/1.1 2", 99);
+    let mut notes = Vec::new();
+    conversation.give_up(Stop::Memory, &mut notes);
+    conversation.give_up(Stop::Memory, &mut notes);
+    assert_eq!(
+        notes,
+        [Note::Stopped(Stop::Memory), Note::Stopped(Stop::Memory)]
+    );
+    assert_eq!(conversation.kept(), size_of::<Conversation>());
+    let notes = told(&mut conversation, Down, b"00 OK", 99);
+    assert_eq!(notes, [Note::Unfollowed { bytes: 5 }]);
 }
