@@ -220,6 +220,7 @@ impl Prelude for Reader {
                 let target = target_of(&self.header[self.start..]);
                 facts.asked = (!target.is_empty()).then_some(target);
                 self.refusal = Some(refusal);
+                facts.wrong = Some(refusal.why);
                 Read::Invalid(Cause::BadRequest)
             }
         };
@@ -231,7 +232,7 @@ impl Prelude for Reader {
         self.settings.header_max - self.header.len()
     }
 
-    fn answer(&self, refused: Option<Cause>) -> Answer {
+    fn answer(&self, refused: Option<Cause>) -> Option<Answer> {
         let (status, why) = match (self.refusal, refused) {
             (Some(refusal), _) => (refusal.status, refusal.why),
             (None, Some(cause)) => (answer::status_of(cause), answer::why(cause)),
@@ -239,10 +240,10 @@ impl Prelude for Reader {
         };
         let error = refused.filter(|_| self.refusal.is_none());
         let error = answer::error_of(status, error);
-        Answer {
+        Some(Answer {
             status: status.code(),
             bytes: answer(status, error, &self.settings.realm, why),
-        }
+        })
     }
 }
 

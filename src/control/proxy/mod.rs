@@ -52,8 +52,8 @@ pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Deciders {
-    /// Of forwards whose clients make requests.
-    rules: HashMap<ForwardId, ForwardRules>,
+    /// Of forwards, and their routes, whose clients make requests.
+    rules: HashMap<(ForwardId, Option<u16>), ForwardRules>,
     resolver: Arc<Resolver>,
     /// What this process listens on.
     own: Arc<OwnListeners>,
@@ -99,7 +99,7 @@ impl Deciders {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert(*id, rule);
+            rules.insert((*id, None), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
@@ -113,8 +113,8 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
-        let Some(rule) = self.rules.get(&forward) else {
+    fn ask(self: &Arc<Self>, question: Asked, at: (ForwardId, Option<u16>), facts: Facts) {
+        let Some(rule) = self.rules.get(&at) else {
             return question.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
@@ -274,7 +274,7 @@ impl ReactorDecider {
 }
 
 impl Decider for ReactorDecider {
-    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
+    fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
             reactor: self.reactor,
@@ -282,7 +282,7 @@ impl Decider for ReactorDecider {
             client: facts.client,
             user: None,
         };
-        self.deciders.ask(question, forward, facts);
+        self.deciders.ask(question, (forward, route), facts);
     }
 
     fn gone(&self, key: SessionKey) {

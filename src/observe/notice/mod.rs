@@ -215,6 +215,10 @@ notices! {
     /// A forward has as many sessions as it may.
     ForwardFull "forward_full" Warn [forward: Arc<str>] { live: u32, max: u32 }
         "forward {forward}: {live} connections, its max_connections is {max}; new ones wait";
+    /// A client is turned away for what it said first: its PROXY header, its hello, the
+    /// route that these lead to.
+    OpeningRefused "opening_refused" Warn [forward: Arc<str>] { client: Endpoint, cause: Cause, why: &'static str }
+        "forward {forward}: client {client} is turned away: {why}";
     /// All forwards together have as many sessions as they may.
     ProcessFull "process_full" Warn [] { forward: Arc<str>, live: u32, max: u32 }
         "{live} connections over all forwards, the limit is {max}; new ones wait (forward {forward})";
