@@ -59,13 +59,11 @@ impl Target {
         if self.prologue.is_empty() || found.len() == 0 {
             return Ok((file, found.len()));
         }
-        match self.rotate {
-            Some(rotate) => Ok((self.begin_anew(path, rotate)?, 0)),
-            None => {
-                file.set_len(0)?;
-                Ok((file, 0))
-            }
+        if let Some(rotate) = self.rotate {
+            return Ok((self.begin_anew(path, rotate)?, 0));
         }
+        file.set_len(0)?;
+        Ok((file, 0))
     }
 
     /// Renames a file away and makes another in its place.
