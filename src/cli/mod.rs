@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 mod failure;
@@ -74,6 +75,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Ctl(ctl::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Ctl(args)) => ctl::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Bench(args)) => bench::run(args),
