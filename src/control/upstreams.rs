@@ -157,6 +157,7 @@ impl LivePool {
                 attempt_delay: config.attempt_delay,
                 sources: config.sources.as_slice().into(),
                 transparent: config.transparent,
+                send_proxy: config.send_proxy,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
             };
@@ -474,6 +475,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 check: check.clone(),
                 down: server.standing.is_checked_down(),
                 while_used: while_used.then(|| Used(server.clone())),
+                send_proxy: pool.config.send_proxy.map(|it| it.version),
             });
         }
     }

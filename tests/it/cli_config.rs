@@ -2,9 +2,11 @@
 //! says of good and bad files, exit codes, completions, the manual.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use crate::kit::Namespace;
 
 /// A directory that is removed when the test ends.
 struct Scratch(PathBuf);
@@ -99,6 +101,41 @@ fn the_examples_are_valid_and_their_resolved_form_is_too() {
         "check = \"off\"",
     ] {
         assert!(minimal.contains(default), "{default}");
+    }
+}
+
+/// In a network of its own, where nobody has their ports.
+#[test]
+fn the_examples_start_as_they_stand() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    for name in ["minimal.toml", "pools.toml", "http_connect.toml"] {
+        let mut child = namespace.run(|| {
+            let file = example(name);
+            let mut command = command(&["run", "-c", &file, "--log-to", "stderr"]);
+            command
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the binary runs")
+        });
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let listening = lines.any(|line| line.is_ok_and(|it| it.contains("listening on ")));
+        let ended = child.try_wait().expect("a child");
+        child.kill().expect("it can be ended");
+        child.wait().expect("a child");
+        assert!(listening && ended.is_none(), "{name}: {ended:?}");
+    }
+    // The reference is to copy from, and says so.
+    let every_key = fs::read_to_string(example("thalweg.toml")).expect("the example");
+    assert!(every_key.contains("as it stands it needs a file of users"));
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("README.md");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in fs::read_dir(folder).expect("examples") {
+        let name = entry.expect("an entry").file_name();
+        let link = format!("(examples/{})", name.display());
+        assert!(readme.contains(&link), "README.md does not name {link}");
     }
 }
 
@@ -257,7 +294,7 @@ fn set_goes_before_the_file_and_is_named_when_wrong() {
         "{message}"
     );
     assert!(refused("defaults.idle_timeout=5").contains("a duration needs a unit"));
-    assert!(refused("forward.wbe.data_path=copy").contains("did you mean `web`?"));
+    assert!(refused("forward.wbe.data_path=copy").contains("did you mean forward.web.data_path?"));
 }
 
 #[test]
@@ -384,6 +421,33 @@ fn wrong_usage_ends_with_two_and_help_with_zero() {
         help.lines().all(|line| line.chars().count() <= 100),
         "{help}"
     );
+}
+
+/// What people write who know another forwarder is answered with what it is called here.
+#[test]
+fn flags_of_other_forwarders_are_shown_the_way() {
+    for (line, hint) in [
+        (&["-f", "x.toml"][..], "-c FILE"),
+        (&["run", "-f", "x.toml"], "-c FILE"),
+        (&["-t"], "`thalweg check -c FILE`"),
+        (&["run", "-t", "-c", "x.toml"], "`thalweg check -c FILE`"),
+        (&["run", "x.toml"], "-c x.toml"),
+        (&["check", "/etc/x.toml"], "-c /etc/x.toml"),
+        (&["doctor", "x.toml"], "-c x.toml"),
+        (&["x.toml"], "-c x.toml"),
+        (&[":5000", "10.0.0.1:80"], "-l ADDRESS -r SERVER"),
+        (&["-d", "-l", ":1", "-r", "a:1"], "foreground"),
+        (&["--upstream", "a:1"], "-r 10.0.0.1:443"),
+        (&["-l", "udp:53", "-r", "a:1"], "only TCP"),
+        (&["-l", ":53/udp", "-r", "a:1"], "only TCP"),
+        (&["-l", ":1", "-r", "10.0.0.1"], "`10.0.0.1:PORT`"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(hint), "{line:?}: {message}");
+        assert!(!message.contains("pool"), "{line:?}: {message}");
+    }
+    let message = refused(&["run", "-l", ":1"]);
+    assert!(message.contains("1 error in"), "{message}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::observe::log::Log;
 use crate::observe::notice::ServerName;
+use crate::proto::proxy;
 use crate::reactor::upstream::server::Server;
 use crate::relay::id::ServerId;
 
@@ -75,6 +76,8 @@ pub struct CheckPlan {
     pub down: bool,
     /// It is checked for the sessions that it has, and no longer than it has any.
     pub while_used: Option<Used>,
+    /// The server expects a PROXY header: it is told that a check is nobody's.
+    pub send_proxy: Option<proxy::Version>,
 }
 
 /// A server that may have sessions.

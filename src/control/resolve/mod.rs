@@ -357,20 +357,17 @@ impl Watches {
         let mut told = Vec::new();
         for (subject, names) in wanted {
             let terms = Lifetimes::of(&names);
-            match self.kept.get_mut(&subject) {
-                Some(watch) => {
-                    *watch.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
-                    let before = std::mem::replace(&mut watch.names, names);
-                    let before: HashSet<NameId> = before.iter().map(|it| it.id).collect();
-                    let new = watch.names.iter().filter(|it| !before.contains(&it.id));
-                    if let Some(answer) = &watch.told {
-                        told.extend(new.map(|it| (it.id, answer.at_port_of(&it.name))));
-                    }
-                }
-                None => {
-                    let watch = self.watch(subject.clone(), terms, names);
-                    self.kept.insert(subject, watch);
-                }
+            let Some(watch) = self.kept.get_mut(&subject) else {
+                let watch = self.watch(subject.clone(), terms, names);
+                self.kept.insert(subject, watch);
+                continue;
+            };
+            *watch.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+            let before = std::mem::replace(&mut watch.names, names);
+            let before: HashSet<NameId> = before.iter().map(|it| it.id).collect();
+            let new = watch.names.iter().filter(|it| !before.contains(&it.id));
+            if let Some(answer) = &watch.told {
+                told.extend(new.map(|it| (it.id, answer.at_port_of(&it.name))));
             }
         }
         told

@@ -2,7 +2,8 @@
 //! are closed, and when neither is open the session is over.
 //!
 //! ```text
-//!  Refusing ──told──► Parting ──the client ended──► Closing ──no side is open──► End
+//!  Refusing ──nothing is owed─────────────────────► Closing
+//!     └──────told──► Parting ──the client ended──► Closing ──no side is open──► End
 //! ```
 //! Invariant: [`Action::End`] is pushed once, here and nowhere else.
 
@@ -155,6 +156,7 @@ impl Closing {
                 Event::Looked { .. }
                 | Event::Read(_)
                 | Event::Decided(_)
+                | Event::Prefixed(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -167,6 +169,7 @@ impl Closing {
     fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
         match said {
             Said::Whole => self.part(cx),
+            Said::Nothing => Self::close_all(self.name(), Close::Reset, cx),
             // Readiness says when to go on.
             Said::Part => self.stay(),
             Said::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
