@@ -334,9 +334,9 @@ fn answers_that_nobody_reads_are_bounded() {
 /// What is held back is carried out in its order, however much of it came at once.
 #[test]
 fn thousands_of_commands_in_one_piece_are_all_answered() {
+    const COUNT: usize = 20_000;
     let origin = origin();
     let mut client = command(&origin);
-    const COUNT: usize = 20_000;
     let mut text = "SOURCE 3\nSTRING\nabc\n".repeat(COUNT);
     text.push_str("STRING\nlast\n");
     let mut writer = client.get_ref().try_clone().unwrap();
