@@ -374,30 +374,28 @@ fn latency(outcome: &Outcome) -> String {
 
 /// What the numbers mean, in sentences.
 fn explanation(results: &[(&str, Vec<Outcome>)]) -> String {
-    let mut text = "Direct has no forwarder in it: client and origin talk to each other, and that is the \
-                    ceiling here.\nA forwarder makes two connections of one, so every byte passes the kernel \
+    let mut text = "Direct has no forwarder in it: client and origin talk to each other, and that is \
+                    about the ceiling.\nA forwarder makes two connections of one, so every byte passes the kernel \
                     twice, on the same CPUs.\n"
         .to_owned();
     let times = |outcomes: &[Outcome]| match outcomes {
         [_, thalweg, nginx, ..] if nginx.rate() > 0.0 => Some(thalweg.rate() / nginx.rate()),
         _ => None,
     };
-    match results {
-        [(_, bulk), (_, requests), ..] => match (times(bulk), times(requests)) {
-            (Some(bulk), Some(requests)) => {
-                let _ = writeln!(
-                    text,
-                    "Of two forwarders in the same place, thalweg carried {bulk:.2} times nginx's bulk and \
-                     {requests:.2} times its\nrequests. One short look, without intervals: \
-                     `thalweg bench` tells a difference from noise."
-                );
-            }
-            _ => text.push_str(
-                "How good a forwarder is shows beside another one: with nginx installed, this shows it \
-                 too.\n",
-            ),
-        },
-        _ => {}
+    let [(_, bulk), (_, requests), ..] = results else {
+        return text;
+    };
+    if let (Some(bulk), Some(requests)) = (times(bulk), times(requests)) {
+        let _ = writeln!(
+            text,
+            "Of two forwarders in the same place, thalweg carried {bulk:.2} times nginx's bulk and \
+             {requests:.2} times its\nrequests. One short look, without intervals: `thalweg bench` \
+             tells a difference from noise."
+        );
+    } else {
+        text.push_str(
+            "How good a forwarder is shows beside another one: with nginx installed, this shows it too.\n",
+        );
     }
     text
 }
