@@ -67,11 +67,22 @@ const LEVELS: [LogLevel; 4] = [
 ];
 
 impl Log {
-    /// Starts the writer. Fails if the target file cannot be opened.
+    /// Starts the writer. Fails if the target file cannot be opened. One that is made is
+    /// readable by its owner alone.
     pub fn start(
         level: LogLevel,
         format: LogFormat,
         target: &LogTarget,
+    ) -> io::Result<(Self, LogWriter)> {
+        Self::start_with_mode(level, format, target, 0o600)
+    }
+
+    /// As [`Log::start`]; a file that is made gets this mode, less the umask.
+    pub fn start_with_mode(
+        level: LogLevel,
+        format: LogFormat,
+        target: &LogTarget,
+        mode: u32,
     ) -> io::Result<(Self, LogWriter)> {
         let sink = Sink::open(Target {
             place: match target {
@@ -79,7 +90,8 @@ impl Log {
                 LogTarget::Stderr => Place::Stderr,
                 LogTarget::File(path) => Place::File(path.clone()),
             },
-            private: false,
+            mode,
+            needs_reader: false,
             rotate: None,
             prologue: Vec::new(),
         })?;
