@@ -5,6 +5,7 @@
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -37,6 +38,5 @@ pub(super) async fn events(
     });
     // The head of the answer goes out before the first record.
     let hello = stream::once(async { ": records of sessions as they end".to_owned() });
-    use futures_util::StreamExt as _;
     Ok(as_events(place, hello.chain(lines)))
 }

@@ -95,7 +95,7 @@ fn b150_records_are_streamed_and_a_reader_that_stops_is_told_what_it_missed() {
     let (mut reader, mut stopped) = (open(), open());
     let count = 2_600;
     let mut text = String::new();
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     for round in 0..count {
         let (mut client, mut upstream) = (steered.forwarder.connect(), server.accept());
         transfer(&mut client, &mut upstream, 10);
@@ -127,19 +127,21 @@ fn b150_records_are_streamed_and_a_reader_that_stops_is_told_what_it_missed() {
 fn b149_pictures_come_once_a_second_to_all_who_look() {
     let server = Listener::new();
     let steered = steered(Setup::new(server.address()));
-    let mut streams: Vec<_> = (0..10).map(|_| steered.admin.connect()).collect();
-    for stream in &mut streams {
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let mut stream = steered.admin.connect();
         let head = "GET /v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         // Once it streams it is none of the eight that are served at a time.
         stream.read_exact(&mut [0; 1]).unwrap();
+        streams.push(stream);
     }
     let mut client = steered.forwarder.connect();
     let mut upstream = server.accept();
     transfer(&mut client, &mut upstream, KIB);
     for stream in &mut streams {
         let mut text = String::new();
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         wait_until("two pictures have come", PATIENCE, || {
             let n = stream.read(&mut buffer).unwrap();
             text.push_str(&String::from_utf8_lossy(&buffer[..n]));
