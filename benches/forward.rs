@@ -338,6 +338,7 @@ fn setup(
         rules,
         pool,
         gate: None,
+        clients: None,
         steps: [].into(),
     };
     let plan = options.plan(Leg::Upstream);

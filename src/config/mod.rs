@@ -11,6 +11,7 @@
 
 mod addresses;
 mod check;
+pub mod clients;
 mod describe;
 mod diff;
 mod example;

@@ -22,12 +22,13 @@ use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::proto::connect;
 use crate::proto::opening::Step;
-use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
+use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
+use super::clients;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
@@ -48,6 +49,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 pub(super) struct Held {
     /// Unix listeners' paths go when this is dropped.
     listeners: HashMap<ListenerId, Bound>,
+    /// What is remembered of clients.
+    clients: Option<Arc<ClientTable>>,
 }
 
 /// Everything that it takes to carry out a plan.
@@ -55,6 +58,8 @@ pub(super) struct Acquired {
     pub(super) reactors: Vec<ReactorPlan>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    /// Who may come in, by forward; without those that let everybody in.
+    pub(super) clients: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
 }
@@ -93,10 +98,20 @@ impl Acquired {
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
         }
+        let table = held
+            .clients
+            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
+        let clients = clients::policies(plan, table)
+            .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config)))
+            .map(|forward| {
+                Arc::new(reactor::Forward {
+                    clients: clients.get(&forward.id).cloned(),
+                    ..forward_of(forward, config)
+                })
+            })
             .collect();
         let shares = listen(plan, &forwards, held, count, log)?;
         // After the sockets: what is wrong with those is known at once.
@@ -142,6 +157,7 @@ impl Acquired {
             reactors: reactors.collect(),
             upstreams,
             resolver,
+            clients,
             origin,
         })
     }
@@ -370,6 +386,7 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         pool: plan.pool,
         steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        clients: None,
     }
 }
 

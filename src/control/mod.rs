@@ -9,6 +9,7 @@
 //! Talks to reactors by messages (`wire::Order`) only.
 
 mod acquire;
+mod clients;
 pub mod doctor;
 mod error;
 pub mod health;
@@ -23,6 +24,7 @@ mod thread;
 mod upstreams;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,9 +33,12 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
+use crate::reactor::ClientPolicy;
 use crate::relay::ending::Cause;
+use crate::relay::id::ForwardId;
 
 use acquire::{Acquired, Held};
+pub use clients::AccessFileError;
 pub use error::StartError;
 use inbox::{Inbox, Told};
 use plan::{Identities, Plan};
@@ -95,6 +100,8 @@ struct Running {
     upstreams: Arc<Upstreams>,
     /// Keeps names resolved for as long as it is there.
     _resolver: Option<Arc<Resolver>>,
+    /// Who may come in, by forward.
+    clients: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     drain_timeout: Duration,
     log: Log,
     /// What reactors that have ended had counted.
@@ -112,6 +119,7 @@ impl Running {
             reactors,
             upstreams,
             resolver,
+            clients,
             origin,
         } = acquired;
         let reactors = reactors
@@ -128,6 +136,7 @@ impl Running {
             reactors,
             upstreams,
             _resolver: resolver,
+            clients,
             drain_timeout,
             log,
         })
@@ -234,6 +243,12 @@ impl Running {
             // One that is stuck is reported as it was.
             pending.is_done_by(deadline);
         }
-        report::tell(&self.log, &self.snapshots(), &self.upstreams.servers());
+        let clients = self.clients.values().map(AsRef::as_ref);
+        report::tell(
+            &self.log,
+            &self.snapshots(),
+            &self.upstreams.servers(),
+            clients,
+        );
     }
 }

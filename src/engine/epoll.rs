@@ -23,6 +23,7 @@ use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
 use crate::net::options::{Family, plan};
+use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -232,6 +233,10 @@ impl Engine for Epoll {
 
     fn accept_overflows(&self) -> u64 {
         self.listeners.overflows()
+    }
+
+    fn turn_away(&mut self, incoming: Incoming, how: TurnAway) {
+        turn_away::turn_away(incoming.fd, how);
     }
 
     fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {

@@ -55,6 +55,7 @@ use crate::net::errno::Failure;
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
+use crate::net::turn_away::TurnAway;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
@@ -182,6 +183,9 @@ pub trait Engine {
     /// Connections the kernel dropped so far because an accept queue was full. Asks
     /// each listener.
     fn accept_overflows(&self) -> u64;
+
+    /// Is rid of an accepted connection that no session is made for.
+    fn turn_away(&mut self, incoming: Self::Incoming, how: TurnAway);
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.

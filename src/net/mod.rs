@@ -12,4 +12,5 @@ pub mod options;
 pub mod pipe;
 mod sys;
 pub mod tcp_info;
+pub mod turn_away;
 pub mod word;

@@ -1,12 +1,26 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
+use std::net::IpAddr;
+
+use super::clients::{ClientPolicy, Denied};
 use super::listen_queue::Admitted;
 use super::openings::Opened;
-use super::{Entry, Forward, Reactor};
+use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
+use crate::net::address::Endpoint;
+use crate::net::turn_away::TurnAway;
+use crate::observe::notice::{Kind, Subject};
 use crate::relay::session::{Event as SessionEvent, Session};
 use crate::relay::time::Time;
+
+/// The address of a client that has one.
+const fn ip_of(client: &Endpoint) -> Option<IpAddr> {
+    match client {
+        Endpoint::Inet(address) => Some(address.ip()),
+        Endpoint::Unix(_) | Endpoint::Unnamed => None,
+    }
+}
 
 impl<E: Engine> Reactor<E> {
     /// Lets a bounded number of clients in, in turn over the listeners.
@@ -38,6 +52,19 @@ impl<E: Engine> Reactor<E> {
         } = admitted;
         let now = self.ctx.engine.now();
         self.ctx.counters.accepted.add(1);
+        let permit = match at
+            .forward
+            .clients
+            .as_deref()
+            .map(|it| it.admit(ip_of(&client)))
+        {
+            None => None,
+            Some(Ok(permit)) => permit,
+            Some(Err(denied)) if self.denied(&at, &client, denied) => {
+                return self.turn_away(incoming, &at);
+            }
+            Some(Err(_)) => None,
+        };
         let key = self.ctx.sessions.reserve();
         let adopted = key.map(|key| self.ctx.engine.adopt(key, incoming));
         if !matches!(adopted, Some(Ok(()))) {
@@ -65,6 +92,7 @@ impl<E: Engine> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward.steps),
             listener: at,
+            _permit: permit,
             legs: None,
         };
         if let Some(key) = self.ctx.sessions.insert(entry) {
@@ -72,6 +100,38 @@ impl<E: Engine> Reactor<E> {
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;
+    }
+
+    /// Counts a client that its forward does not let in, and says so. Whether it is turned
+    /// away: in a dry run it is not.
+    fn denied(&mut self, at: &Listener, client: &Endpoint, denied: Denied) -> bool {
+        let Some(policy) = &at.forward.clients else {
+            return false;
+        };
+        let counters = &self.ctx.counters;
+        match denied {
+            Denied::Rule(_) => counters.denied_access.add(1),
+            Denied::Connections => counters.denied_max_per_client.add(1),
+            Denied::Rate => counters.denied_connect_rate.add(1),
+            Denied::TableFull => counters.denied_client_table.add(1),
+        }
+        let subject = Subject::Rule(at.forward.id, ClientPolicy::subject(denied));
+        self.ctx.complain(Kind::ClientDenied, subject, || {
+            policy.notice(denied, client.clone())
+        });
+        !policy.dry_run
+    }
+
+    /// Is rid of a client without making a session of it.
+    fn turn_away(&mut self, incoming: E::Incoming, at: &Listener) {
+        let how = at
+            .forward
+            .clients
+            .as_ref()
+            .map_or(TurnAway::Reset, |it| it.turns_away);
+        self.ctx.engine.turn_away(incoming, how);
+        self.ctx.counters.ended.add(1);
+        self.make_room(&at.forward, true);
     }
 
     /// A session of this forward has ended; whether it ever had both its sides.

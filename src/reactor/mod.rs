@@ -18,6 +18,7 @@
 mod accept;
 mod acks;
 mod attempts;
+mod clients;
 mod context;
 mod destination;
 mod dialling;
@@ -39,6 +40,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clients::{
+    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
 pub use openings::{Decider, Decision, Ruling};
@@ -60,6 +64,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
+use clients::ClientPermit;
 use context::{Ctx, Effect};
 use dialling::Dialler;
 use ends::RESET_SOON;
@@ -122,6 +127,8 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
+    /// Its place among its client's connections, while it lives; only where these count.
+    _permit: Option<Box<ClientPermit>>,
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }

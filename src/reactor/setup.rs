@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::clients::ClientPolicy;
 use super::gate::Gate;
 use super::openings::Decider;
 use super::upstream::UpstreamSetup;
@@ -54,6 +55,8 @@ pub struct Forward {
     pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Who may come in, unless everybody may.
+    pub clients: Option<Arc<ClientPolicy>>,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

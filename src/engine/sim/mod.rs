@@ -25,6 +25,7 @@ use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKe
 use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::pipe::Pool;
+use crate::net::turn_away::TurnAway;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
@@ -376,6 +377,9 @@ impl Engine for Sim {
     fn accept_overflows(&self) -> u64 {
         0
     }
+
+    /// Nothing was made of it yet.
+    fn turn_away(&mut self, _: Incoming, _: TurnAway) {}
 
     fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {
         let conn = self.conns.touch(key.slot);

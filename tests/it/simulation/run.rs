@@ -75,6 +75,7 @@ pub(crate) fn reactor(
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
             steps: steps.into(),
+            clients: None,
         })
     };
     let forwards = [
