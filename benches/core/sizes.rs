@@ -109,7 +109,7 @@ fn listening(count: usize) -> (Epoll, TcpListener) {
         socket.set_nonblocking(true).expect("non-blocking");
         let fd = OwnedFd::from(socket.try_clone().expect("a descriptor"));
         let listener = Listener {
-            fd,
+            fd: fd.into(),
             family: Family::V4,
             options: Arc::clone(&options),
         };

@@ -5,12 +5,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::health::{self, Admission, Change, PassiveMarks};
 use super::rules::WEIGHT_UNIT;
 use crate::relay::time::Time;
 
-/// What a server begins with.
-#[derive(Debug, Clone, Copy)]
+/// What is asked of a server; may change while it has sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
@@ -25,9 +27,9 @@ pub struct Terms {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Condition {
-    max: u32,
-    enabled: bool,
-    marks: PassiveMarks,
+    max: AtomicU32,
+    enabled: AtomicBool,
+    marks: ArcSwap<PassiveMarks>,
     /// Found to be down by checks.
     checked_down: AtomicBool,
     /// When it last came up, in microseconds; 0: it was never down.
@@ -48,9 +50,9 @@ struct Apart(AtomicU32);
 impl Condition {
     pub(super) fn new(terms: &Terms) -> Self {
         Self {
-            max: terms.max_connections.unwrap_or(u32::MAX),
-            enabled: terms.active,
-            marks: PassiveMarks::new(terms.max_fails, terms.fail_timeout),
+            max: AtomicU32::new(terms.max_connections.unwrap_or(u32::MAX)),
+            enabled: AtomicBool::new(terms.active),
+            marks: ArcSwap::from_pointee(PassiveMarks::new(terms.max_fails, terms.fail_timeout)),
             checked_down: AtomicBool::new(false),
             back_since: AtomicU64::new(0),
             alone: AtomicBool::new(false),
@@ -66,17 +68,21 @@ impl Condition {
 
     /// Whether it has as many sessions as it may.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.max
+        self.active() >= self.max()
     }
 
     /// Whether there is a bound to its sessions.
-    pub const fn is_limited(&self) -> bool {
-        self.max != u32::MAX
+    pub fn is_limited(&self) -> bool {
+        self.max() != u32::MAX
+    }
+
+    fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Whether operator and checks let sessions go there.
     pub fn is_up(&self) -> bool {
-        self.enabled && !self.is_checked_down()
+        self.enabled.load(Ordering::Relaxed) && !self.is_checked_down()
     }
 
     /// Whether checks found it down.
@@ -86,17 +92,17 @@ impl Condition {
 
     /// Whether a session could go there now as far as marks are concerned.
     pub fn is_open(&self, now: Time) -> bool {
-        self.marks.is_open(now)
+        self.marks.load().is_open(now)
     }
 
     /// Whether it is marked, a trial on its way or not.
     pub fn is_marked(&self) -> bool {
-        self.marks.is_marked()
+        self.marks.load().is_marked()
     }
 
     /// When a session may try it, if it is marked and that is to come.
     pub(super) fn trial_at(&self, now: Time) -> Option<Time> {
-        self.marks.trial_at(now)
+        self.marks.load().trial_at(now)
     }
 
     /// `weight` as it counts now, in units of [`WEIGHT_UNIT`].
@@ -127,11 +133,22 @@ impl Condition {
 
     /// One session more; `false` if that is one too many, which is then to be left.
     pub(super) fn enter(&self) -> bool {
-        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max
+        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max()
     }
 
     pub(super) fn leave(&self) {
         self.active.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Other terms from now on; what is known of it stays, a mark too.
+    pub(super) fn set_terms(&self, terms: &Terms) {
+        let max = terms.max_connections.unwrap_or(u32::MAX);
+        self.max.store(max, Ordering::Relaxed);
+        self.enabled.store(terms.active, Ordering::Relaxed);
+        let marks = self.marks.load();
+        if let Some(changed) = marks.with_counts(terms.max_fails, terms.fail_timeout) {
+            self.marks.store(changed.into());
+        }
     }
 
     pub(super) fn set_checked_down(&self, down: bool) {
@@ -144,29 +161,33 @@ impl Condition {
         self.back_since.store(micros, Ordering::Relaxed);
     }
 
+    pub(super) fn clear_marks(&self) {
+        self.marks.load().clear();
+    }
+
     pub(super) fn set_alone(&self, alone: bool) {
         self.alone.store(alone, Ordering::Relaxed);
         if alone {
-            self.marks.clear();
+            self.marks.load().clear();
         }
     }
 
     pub(super) fn admit(&self, now: Time) -> Admission {
-        self.marks.admit(now)
+        self.marks.load().admit(now)
     }
 
     pub(super) fn failed(&self, admission: Admission, now: Time) -> Option<Change> {
         if self.alone.load(Ordering::Relaxed) {
             return None;
         }
-        self.marks.failed(admission, now)
+        self.marks.load().failed(admission, now)
     }
 
     pub(super) fn succeeded(&self, admission: Admission) -> Option<Change> {
-        self.marks.succeeded(admission)
+        self.marks.load().succeeded(admission)
     }
 
     pub(super) fn abandoned(&self, admission: Admission, now: Time) {
-        self.marks.abandoned(admission, now);
+        self.marks.load().abandoned(admission, now);
     }
 }

@@ -150,6 +150,20 @@ impl PassiveMarks {
         }
     }
 
+    /// The same with other counts, still marked if it is; `None`: they are those it has.
+    /// What was counted towards a mark is forgotten.
+    pub(super) fn with_counts(&self, max_fails: u32, fail_timeout: Duration) -> Option<Self> {
+        let changed = Self::new(max_fails, fail_timeout);
+        if changed.max_fails == self.max_fails && fail_timeout == self.fail_timeout {
+            return None;
+        }
+        if max_fails > 0 {
+            let trial_at = self.trial_at.load(Ordering::Relaxed);
+            changed.trial_at.store(trial_at, Ordering::Relaxed);
+        }
+        Some(changed)
+    }
+
     /// Whether a session could go there now: what a view asks while a policy picks.
     pub fn is_open(&self, now: Time) -> bool {
         self.trial_at.load(Ordering::Relaxed) <= stamp(now)

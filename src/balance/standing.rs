@@ -65,6 +65,13 @@ impl Standing {
         self.tell(now);
     }
 
+    /// Other terms from now on. What is known of it stays: its sessions, a mark, what checks
+    /// found.
+    pub fn set_terms(&self, terms: &Terms, now: Time) {
+        self.condition.set_terms(terms);
+        self.tell(now);
+    }
+
     /// A check found it down, or up again at `now`: then its slow start begins.
     pub fn checked(&self, change: Change, now: Time) {
         if change == Change::Up {
@@ -83,6 +90,12 @@ impl Standing {
     /// Whether it is the only one of its pool: it is never marked then.
     pub fn set_alone(&self, alone: bool, now: Time) {
         self.condition.set_alone(alone);
+        self.tell(now);
+    }
+
+    /// An operator forgives it its failures.
+    pub fn clear_marks(&self, now: Time) {
+        self.condition.clear_marks();
         self.tell(now);
     }
 

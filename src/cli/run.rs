@@ -20,7 +20,8 @@ Examples:
   thalweg run -c thalweg.toml --log-format json --log-to /var/log/thalweg.log
 
 SIGTERM or SIGINT stops accepting and lets transfers finish, for at most
-drain_timeout; a second one ends at once.";
+drain_timeout; a second one ends at once. SIGQUIT does the same, however often.
+SIGHUP opens the log anew; SIGUSR1 logs the counters.";
 
 /// Forward until SIGTERM or SIGINT
 ///

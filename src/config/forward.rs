@@ -79,7 +79,7 @@ section! {
             /// Bytes are due to a receiver and it takes none.
             write_stall as "write_stall_timeout": Duration = Duration::from_secs(600), Timeout,
                 Live;
-            /// After SIGTERM: sessions that are left are cut; the longest of all forwards counts.
+            /// After SIGTERM, and after the forward was removed: its sessions that are left are cut.
             drain as "drain_timeout": Duration = Duration::from_secs(30), Timeout, Live;
         }
     }

@@ -9,34 +9,46 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
+use crate::net::address::Endpoint;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::proto::connect;
-use crate::proto::opening::Step;
+use crate::proto::opening::{self, Step};
 use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
+use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
+use super::steering::Steering;
 use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
+
+/// Descriptors that a reactor cannot do without.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Room for fewer sessions is worth a warning, whatever is configured.
+const SESSIONS_FEW: u32 = 100;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
@@ -47,10 +59,38 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Unix listeners' paths go when this is dropped.
-    listeners: HashMap<ListenerId, Bound>,
     /// What is remembered of clients.
     clients: Option<Arc<ClientTable>>,
+    /// Who may come in, by forward; without those that let everybody in.
+    policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
+    /// With the names of their forwards. Unix listeners' paths go when this is dropped.
+    listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
+    /// Totals go on from one configuration to the next.
+    books: HashMap<ForwardId, Arc<ForwardBooks>>,
+    /// The same, as whoever dials knows them.
+    own: Arc<OwnListeners>,
+}
+
+impl Held {
+    fn books(&mut self, forward: ForwardId, reactors: usize) -> Arc<ForwardBooks> {
+        let books = self.books.entry(forward);
+        let new = || Arc::new(ForwardBooks::new(reactors));
+        books.or_insert_with(new).clone()
+    }
+
+    /// Who may come in, of each forward that does not let everybody in.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
+        self.policies.values().map(AsRef::as_ref)
+    }
+
+    /// Where it listens, by forward.
+    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
+        let each = self.listeners.values().flat_map(|(forward, bound)| {
+            let locals = bound.locals().iter();
+            locals.map(|local| (forward.clone(), local.clone()))
+        });
+        each.collect()
+    }
 }
 
 /// Everything that it takes to carry out a plan.
@@ -58,8 +98,9 @@ pub(super) struct Acquired {
     pub(super) reactors: Vec<ReactorPlan>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
-    /// Who may come in, by forward; without those that let everybody in.
-    pub(super) clients: BTreeMap<ForwardId, Arc<ClientPolicy>>,
+    /// Where it can be looked at and steered, and by what.
+    pub(super) admin: admin::Bound,
+    pub(super) steering: Arc<Steering>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
 }
@@ -84,6 +125,7 @@ impl Acquired {
         held: &mut Held,
         log: &Log,
         taps: &Taps,
+        awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
         let kind = choose_engine(config, log)?;
@@ -94,6 +136,7 @@ impl Acquired {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
+        check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
@@ -101,35 +144,57 @@ impl Acquired {
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        let clients = clients::policies(plan, table)
+        held.policies = clients::policies(plan, table)
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
             .map(|forward| {
                 Arc::new(reactor::Forward {
-                    clients: clients.get(&forward.id).cloned(),
-                    ..forward_of(forward, config)
+                    clients: held.policies.get(&forward.id).cloned(),
+                    ..forward_of(forward, config, held.books(forward.id, count))
                 })
             })
             .collect();
-        let shares = listen(plan, &forwards, held, count, log)?;
+        let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
+        awaited.is("waiting for the names of servers");
         let resolver = resolver(plan, &upstreams, log)?;
+        awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => Some(Deciders::new(plan, resolver.clone())?),
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(
+                plan,
+                resolver.clone(),
+                held.own.clone(),
+                log,
+            )?),
             _ => None,
         };
         let pools = upstreams.setups();
         let lookups = deciders.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
+        let admin = admin::Bound::take(config)?;
+        let others = others
+            + if admin.is_empty() {
+                0
+            } else {
+                admin::DESCRIPTORS
+            };
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.notice(Notice::Starting {
             reactors: count,
             engine: kind.name(),
             sessions_max: gate.max(),
+            admin: asked_at(&admin),
         });
+        tell_of(&admin, log);
+        let steering = Arc::new(Steering::new(
+            (config, forwards.clone()),
+            kind.name(),
+            (gate.clone(), upstreams.clone()),
+            log.clone(),
+        ));
         let origin = Instant::now();
         let reactors = shares
             .into_iter()
@@ -142,6 +207,7 @@ impl Acquired {
                     reactor: index as u16,
                     pools: pools.clone(),
                     gate: gate.clone(),
+                    own: held.own.clone(),
                     counters: Arc::new(Counters::default()),
                     log: log.clone(),
                     session_log: config.log.sessions,
@@ -157,9 +223,33 @@ impl Acquired {
             reactors: reactors.collect(),
             upstreams,
             resolver,
-            clients,
+            admin,
+            steering,
             origin,
         })
+    }
+}
+
+/// Where the endpoint can be asked, for the log.
+fn asked_at(admin: &admin::Bound) -> String {
+    let addresses: Vec<String> = admin.addresses().map(ToString::to_string).collect();
+    match addresses.as_slice() {
+        [] => "none".to_owned(),
+        addresses => addresses.join(", "),
+    }
+}
+
+/// Where metrics can be had, and why the endpoint can not, if it cannot.
+fn tell_of(admin: &admin::Bound, log: &Log) {
+    for listener in admin.metrics_addresses() {
+        log.notice(Notice::MetricsListening {
+            listener: listener.clone(),
+        });
+    }
+    if let Some(reason) = admin.why_without() {
+        log.notice(Notice::NoAdmin {
+            reason: reason.to_owned(),
+        });
     }
 }
 
@@ -182,6 +272,27 @@ fn resolver(
         .map_err(StartError::Resolver)?;
     resolver.first(FIRST_ANSWERS);
     Ok(Some(Arc::new(resolver)))
+}
+
+/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
+/// EMFILE at one of ten thousand ports.
+fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
+    let listeners = plan
+        .forwards
+        .iter()
+        .map(|it| it.listeners.len())
+        .sum::<usize>();
+    let wanted = (listeners * reactors) as u64;
+    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
+    if wanted + own <= limit {
+        return Ok(());
+    }
+    Err(StartError::Descriptors {
+        listeners,
+        reactors,
+        needed: wanted + own,
+        limit,
+    })
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -243,6 +354,7 @@ fn listen(
     held: &mut Held,
     reactors: usize,
     log: &Log,
+    awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
     // Held back until all could be bound.
@@ -251,10 +363,15 @@ fn listen(
     let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
     for (forward, at) in plan.forwards.iter().zip(forwards) {
         let config = forward.config;
+        let owner = Arc::new(Owner {
+            forward: config.name.as_str().into(),
+            pools: [forward.pool].into(),
+        });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
                 continue;
             }
+            awaited.is(format_args!("binding {address} of forward {}", config.name));
             let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -272,7 +389,8 @@ fn listen(
                 listener: local.clone(),
                 forward: config.name.as_str().into(),
             }));
-            opened.push((*id, bound));
+            bound.register(&held.own, &owner);
+            opened.push((*id, (at.name.clone(), bound)));
         }
     }
     log.report(told);
@@ -289,17 +407,13 @@ impl Share {
         options: &Arc<OptionPlan>,
     ) {
         for socket in sockets {
-            let at = Listener {
-                id,
-                forward: forward.clone(),
-                address: socket.local,
-            };
+            let at = Listener::new(id, socket.local, forward.clone());
             let socket = engine::Listener {
-                fd: socket.fd,
+                fd: Arc::new(socket.fd),
                 family: socket.family,
                 options: options.clone(),
             };
-            self.listeners.push((socket, Arc::new(at)));
+            self.listeners.push((socket, at));
         }
     }
 }
@@ -342,7 +456,11 @@ fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
-fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
+fn forward_of(
+    plan: &ForwardPlan<'_>,
+    config: &Config,
+    books: Arc<ForwardBooks>,
+) -> reactor::Forward {
     let forward = plan.config;
     let proxy = match &forward.mode {
         Mode::Tcp => None,
@@ -384,18 +502,28 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         name: forward.name.as_str().into(),
         rules,
         pool: plan.pool,
-        steps: proxy.into_iter().map(|connect| step(connect)).collect(),
+        steps: [].into(),
+        announced: false,
+        request: proxy.into_iter().map(|connect| step(connect)).collect(),
+        routing: None,
+        route: None,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
         clients: None,
+        books,
+        generation: 0,
     }
 }
 
 /// What a client says before its payload that makes requests.
 fn step(connect: &HttpConnect) -> Step {
-    Step::HttpConnect(connect::Settings {
+    let settings = connect::Settings {
         header_max: connect.header_max as usize,
         realm: connect.realm.as_str().into(),
-    })
+    };
+    Step {
+        kind: opening::StepKind::HttpConnect(settings),
+        patience: connect.header_timeout,
+    }
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up
@@ -403,14 +531,11 @@ fn step(connect: &HttpConnect) -> Step {
 fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, taken, spare);
+    let most = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(most, taken, spare);
     gate.review();
-    if config
-        .global
-        .max_connections
-        .is_some_and(|max| max > gate.max())
-    {
+    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
+    if wanted > gate.max() {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.notice(Notice::DescriptorsShort {
             wanted,
@@ -470,9 +595,9 @@ mod tests {
             let forwards: Vec<_> = plan
                 .forwards
                 .iter()
-                .map(|it| Arc::new(forward_of(it, &config)))
+                .map(|it| Arc::new(forward_of(it, &config, Arc::new(ForwardBooks::new(1)))))
                 .collect();
-            let shares = listen(&plan, &forwards, &mut held, 2, &log).unwrap();
+            let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
             shares
                 .iter()
                 .map(|it| it.listeners.len())
@@ -496,9 +621,13 @@ mod tests {
         );
         let config = Config::parse(&text).unwrap();
         let plan = Plan::of(&config, &mut Identities::default());
-        let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
+        let forwards = [Arc::new(forward_of(
+            &plan.forwards[0],
+            &config,
+            Arc::new(ForwardBooks::new(1)),
+        ))];
         let mut held = Held::default();
-        let error = listen(&plan, &forwards, &mut held, 1, &log).unwrap_err();
+        let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         assert!(held.listeners.is_empty());
     }

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::clients::AccessFileError;
 use super::proxy::UsersError;
+use crate::admin::BindProblem;
 use crate::config::LogTarget;
 use crate::net::listener::BindError;
 use crate::observe::tap::TapError;
@@ -43,6 +44,21 @@ pub enum StartError {
         /// Where, why, and what to do.
         error: AccessFileError,
     },
+    /// Listeners alone take more descriptors than there are.
+    #[error(
+        "{listeners} listeners on {reactors} reactors need {needed} descriptors, the hard limit is \
+         {limit}: raise it (LimitNOFILE=, `ulimit -Hn`), or give fewer --reactors"
+    )]
+    Descriptors {
+        /// Of each reactor.
+        listeners: usize,
+        /// How many there would be.
+        reactors: usize,
+        /// Without a session.
+        needed: u64,
+        /// `RLIMIT_NOFILE`, hard.
+        limit: u64,
+    },
     /// Names cannot be looked up.
     #[error("cannot start looking names up: {0}")]
     Resolver(#[source] io::Error),
@@ -57,6 +73,9 @@ pub enum StartError {
     /// Credentials cannot be verified.
     #[error("cannot start verifying credentials: {0}")]
     Verifier(#[source] io::Error),
+    /// The admin endpoint cannot be had.
+    #[error("{0}")]
+    Admin(#[from] BindProblem),
     /// Servers cannot be checked.
     #[error("cannot start checking servers: {0}")]
     Checker(#[source] io::Error),
@@ -74,6 +93,14 @@ pub enum StartError {
     /// The engine asked for cannot be had.
     #[error("engine = \"io_uring\" is not to be had: {0}; use engine = \"auto\" or \"epoll\"")]
     Engine(String),
+    /// The start does not come to an end.
+    #[error("the start has not come to an end after {patience:?}: {step}")]
+    Blocked {
+        /// What it was at.
+        step: String,
+        /// How long it had.
+        patience: std::time::Duration,
+    },
     /// A reactor ended by itself.
     #[error("a reactor stopped by itself; the log says why")]
     ReactorLost,

@@ -10,15 +10,25 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::reap;
+use super::request::Request;
 use super::signals::{Signal, Signals};
 
+/// How soon it is looked again for processes to be reaped, where one that somebody else
+/// is about to reap stood before them.
+const REAP_AGAIN: Duration = Duration::from_millis(100);
+
 /// What control learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Told {
     /// An operator asks for something.
     Signal(Signal),
     /// The thread of this reactor has ended.
     Ended(u16),
+    /// A thread that control waits for has come to an end; what of is in a channel.
+    Ready,
+    /// Another thread of this process asks for something.
+    Asked(Request),
 }
 
 /// See the module's documentation.
@@ -46,15 +56,24 @@ impl Teller {
 }
 
 impl Inbox {
-    pub(super) fn new(signals: Signals) -> io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+    /// Takes the signals of the process.
+    pub(super) fn with_signals() -> io::Result<Self> {
+        let bell = bell()?;
+        Ok(Self::new(Signals::take_over(&bell)?, bell))
+    }
+
+    /// Leaves them to whoever embeds this.
+    pub(super) fn without_signals() -> io::Result<Self> {
+        Ok(Self::new(Signals::none(), bell()?))
+    }
+
+    fn new(signals: Signals, bell: Arc<EventFd>) -> Self {
         let (sender, told) = channel();
-        Ok(Self {
+        Self {
             signals,
             told,
             teller: Teller { told: sender, bell },
-        })
+        }
     }
 
     /// The way here, for other threads.
@@ -64,30 +83,42 @@ impl Inbox {
 
     /// The next thing; `None` when there was none until then. Without a time it waits
     /// for as long as it takes.
+    ///
+    /// Processes that were inherited are reaped here, whatever is waited for.
     pub(super) fn wait(&self, until: Option<Instant>) -> Option<Told> {
+        let mut reaped = true;
         loop {
             if let Ok(told) = self.told.try_recv() {
                 return Some(told);
             }
-            if let Some(signal) = self.signals.take() {
-                return Some(Told::Signal(signal));
+            match self.signals.take() {
+                Some(Signal::Child) => reaped = false,
+                Some(signal) => return Some(Told::Signal(signal)),
+                None => {}
             }
+            reaped = reaped || reap::reap();
+            let again = (!reaped).then(|| Instant::now() + REAP_AGAIN);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return None;
             }
+            let first = [until, again].into_iter().flatten().min();
+            let left = first.map(|first| first.saturating_duration_since(Instant::now()));
             // At least a millisecond, so that a rest below one does not spin.
             let timeout = left.map_or(PollTimeout::NONE, |left| {
                 let left = left.max(Duration::from_millis(1));
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             });
-            let mut sources = [
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.teller.bell.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut bell = [PollFd::new(self.teller.bell.as_fd(), PollFlags::POLLIN)];
             // An interrupted or failed poll is looked at again by the reads above.
-            let _ = poll(&mut sources, timeout);
+            let _ = poll(&mut bell, timeout);
             let _ = self.teller.bell.read();
         }
     }
+}
+
+/// What is rung when there is something.
+fn bell() -> io::Result<Arc<EventFd>> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    Ok(Arc::new(EventFd::from_value_and_flags(0, flags)?))
 }

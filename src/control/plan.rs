@@ -109,10 +109,12 @@ impl<'a> Plan<'a> {
         forwards.any(|forward| matches!(forward.config.mode, Mode::HttpConnect(_)))
     }
 
-    /// Sessions of the forward that is the most patient may take so long to end.
-    pub(super) fn drain_timeout(&self) -> Duration {
-        let each = self.forwards.iter().map(|it| it.config.timeouts.drain);
-        each.max().unwrap_or_default()
+    /// How long the sessions of each forward may take to end.
+    pub(super) fn drain_timeouts(&self) -> Vec<(ForwardId, Duration)> {
+        let forwards = self.forwards.iter();
+        forwards
+            .map(|it| (it.id, it.config.timeouts.drain))
+            .collect()
     }
 
     fn name_servers(&mut self, ids: &mut Identities) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::observe::panics;
 use crate::reactor::upstream::server::Server;
 use crate::reactor::{ClientPolicy, WrittenRule};
 
@@ -25,6 +26,7 @@ pub(super) fn tell<'a>(
         counters: Box::new(total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
+            helper_panics: panics::count(),
         },
     };
     let spread = (reactors.len() > 1).then(|| spread(reactors));

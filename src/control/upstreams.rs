@@ -8,6 +8,8 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
+mod steered;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,8 +23,11 @@ use crate::net::address::{Address, Endpoint};
 use crate::net::options::{Leg, OptionPlan};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::proto::host;
 use crate::reactor::UpstreamSetup;
-use crate::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use crate::reactor::upstream::server::{
+    Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
+};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
@@ -53,6 +58,10 @@ struct LivePool {
     set: Arc<ServerSet>,
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
+    /// Weights that an operator gave servers.
+    weights: HashMap<(usize, Endpoint), u32>,
+    /// What checks or an operator said of servers last.
+    reasons: HashMap<ServerId, Arc<str>>,
     /// How its servers are checked, if they are, and what such a connect sets.
     check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
@@ -60,8 +69,8 @@ struct LivePool {
 #[derive(Debug)]
 enum Places {
     Fixed(Endpoint),
-    /// As its name resolves; empty before the first answer.
-    Named(NameId, Vec<super::resolve::Resolved>),
+    /// As its name resolves, and when it was told so; empty before the first answer.
+    Named(NameId, Vec<super::resolve::Resolved>, Option<Instant>),
 }
 
 /// The heaviest server: beyond, weights in the units of the policies do not fit.
@@ -100,7 +109,7 @@ impl LivePool {
     fn new(plan: &PoolPlan) -> Self {
         let servers = plan.config.servers.iter().zip(&plan.names);
         let places = servers.map(|(server, name)| match (&server.address, name) {
-            (_, Some(name)) => Places::Named(*name, Vec::new()),
+            (_, Some(name)) => Places::Named(*name, Vec::new(), None),
             (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
             (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
             (address, _) => {
@@ -116,6 +125,8 @@ impl LivePool {
             config: plan.config.clone(),
             label: plan.label.clone(),
             known: HashMap::new(),
+            weights: HashMap::new(),
+            reasons: HashMap::new(),
             set: empty_set(&plan.config),
             dialled: dialled
                 .map(|(id, options)| (*id, Arc::new(options.plan(Leg::Upstream))))
@@ -140,6 +151,7 @@ impl LivePool {
                 attempt_delay: config.attempt_delay,
                 sources: config.sources.as_slice().into(),
                 transparent: config.transparent,
+                send_proxy: config.send_proxy,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
             };
@@ -155,14 +167,15 @@ impl LivePool {
                 Places::Fixed(endpoint) => {
                     let server =
                         server(&mut self.known, &self.config, &self.label, index, endpoint);
+                    let given = self.weights.get(&(index, endpoint.clone()));
                     members.push(Member {
                         server,
-                        weight: configured.weight,
+                        weight: given.copied().unwrap_or(configured.weight),
                         backup: configured.backup,
                         family: None,
                     });
                 }
-                Places::Named(_, addresses) => {
+                Places::Named(_, addresses, _) => {
                     // Of SRV records those of a later priority are for when the
                     // earlier ones are down.
                     let first = addresses.iter().map(|it| it.priority).min();
@@ -170,9 +183,11 @@ impl LivePool {
                         let endpoint = Endpoint::Inet(address.endpoint);
                         let server =
                             server(&mut self.known, &self.config, &self.label, index, &endpoint);
+                        let own = weight(configured.weight, address.weight);
+                        let given = self.weights.get(&(index, endpoint));
                         members.push(Member {
                             server,
-                            weight: weight(configured.weight, address.weight),
+                            weight: given.copied().unwrap_or(own),
                             backup: configured.backup || Some(address.priority) != first,
                             family: (addresses.len() > 1).then_some(index as u16),
                         });
@@ -200,6 +215,16 @@ impl LivePool {
     }
 }
 
+/// What the configuration asks of a server.
+fn terms(server: &config::Server, pool: &config::Pool) -> ServerTerms {
+    ServerTerms {
+        max_connections: server.max_connections,
+        admin: server.state,
+        max_fails: server.max_fails.unwrap_or(pool.max_fails),
+        fail_timeout: server.fail_timeout.unwrap_or(pool.fail_timeout),
+    }
+}
+
 /// The server at this place, as it was known or a new one.
 fn server(
     known: &mut HashMap<(usize, Endpoint), Arc<Server>>,
@@ -215,14 +240,11 @@ fn server(
             id: ServerId::new(SERVERS.fetch_add(1, Ordering::Relaxed)),
             endpoint: endpoint.clone(),
             host: match &configured.address {
-                Address::Name { host, .. } => Some(host.clone()),
+                Address::Name { host, .. } => Some(host::without_dot(host).to_owned()),
                 _ => None,
             },
             pool: label.clone(),
-            max_connections: configured.max_connections,
-            admin: configured.state,
-            max_fails: configured.max_fails.unwrap_or(pool.max_fails),
-            fail_timeout: configured.fail_timeout.unwrap_or(pool.fail_timeout),
+            terms: terms(configured, pool),
         }))
     };
     known
@@ -273,10 +295,11 @@ impl Upstreams {
         for pool in &mut *pools {
             let mut changed = false;
             for place in &mut pool.places {
-                if let Places::Named(id, addresses) = place
+                if let Places::Named(id, addresses, answered) = place
                     && *id == name
                 {
                     addresses.clone_from(&answer.addresses);
+                    *answered = Some(Instant::now());
                     changed = true;
                 }
             }
@@ -289,7 +312,12 @@ impl Upstreams {
                 self.tell(pool);
             }
         }
-        let plans = plans(&pools);
+        self.renew_checks(&pools);
+    }
+
+    /// What is checked from now on.
+    fn renew_checks(&self, pools: &[LivePool]) {
+        let plans = plans(pools);
         if let Some(checker) = &*lock(&self.checker) {
             checker.set_plans(plans);
         }
@@ -323,15 +351,17 @@ impl Upstreams {
     }
 
     fn checked(&self, id: ServerId, verdict: &Verdict, now: Time) {
-        let pools = self.pools();
-        let found = pools.iter().find_map(|pool| {
+        let mut pools = self.pools();
+        let found = pools.iter_mut().find_map(|pool| {
             let mut servers = pool.known.values();
-            let server = servers.find(|server| server.settings().id == id)?;
-            Some((server.clone(), pool.config.check.as_ref()?.on_down))
+            let server = servers.find(|server| server.settings().id == id)?.clone();
+            pool.reasons.insert(id, verdict.reason.as_str().into());
+            Some((server, pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
         if let Some((server, on_down)) = found {
             server.standing.checked(verdict.change, now);
+            server.note_state(now);
             if verdict.change == Change::Down && on_down == OnDown::Close {
                 self.cut(&server);
             }
@@ -379,7 +409,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
         };
         for member in pool.set.members() {
             let settings = member.server.settings();
-            if settings.admin == AdminState::Maintenance {
+            if member.server.terms().admin == AdminState::Maintenance {
                 continue;
             }
             plans.push(CheckPlan {
@@ -389,6 +419,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 endpoint: settings.endpoint.clone(),
                 options: options.clone(),
                 check: check.clone(),
+                send_proxy: pool.config.send_proxy.map(|it| it.version),
             });
         }
     }

@@ -44,8 +44,9 @@ pub struct Setup {
 /// A listener as an engine takes it.
 #[derive(Debug)]
 pub struct Listener {
-    /// Listening, non-blocking.
-    pub fd: OwnedFd,
+    /// Listening, non-blocking. Closed once nobody holds it: whoever keeps it may give it
+    /// to another reactor, its queue with it.
+    pub fd: Arc<OwnedFd>,
     /// Its family, and so that of the sockets it accepts.
     pub family: Family,
     /// Options of accepted sockets.

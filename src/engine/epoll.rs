@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -22,7 +23,8 @@ use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
-use crate::net::options::{Family, plan};
+use crate::net::listener::{self, AcceptQueue};
+use crate::net::options::{Family, OptionPlan, plan};
 use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -223,12 +225,20 @@ impl Engine for Epoll {
         Some(listener)
     }
 
+    fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
+        self.listeners.set_options(key, options);
+    }
+
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.listeners.accept(key, &mut self.common)
     }
 
     fn has_waiting(&self, key: ListenerKey) -> bool {
         self.listeners.has_waiting(key)
+    }
+
+    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
+        Some(listener::accept_queue(self.listeners.fd(key)?))
     }
 
     fn accept_overflows(&self) -> u64 {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::common::{Incoming, Listener};
 use super::key::ListenerKey;
@@ -14,6 +15,7 @@ use super::slab::Slab;
 use super::{AcceptError, common::Common};
 use crate::net::address::Endpoint;
 use crate::net::listener;
+use crate::net::options::OptionPlan;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -59,6 +61,13 @@ impl Listeners {
     pub(super) fn fd(&self, key: ListenerKey) -> Option<BorrowedFd<'_>> {
         let slot = self.slots.get(key)?;
         Some(slot.listener.fd.as_fd())
+    }
+
+    /// Other options of accepted sockets from now on.
+    pub(super) fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.listener.options = options;
+        }
     }
 
     /// Takes a connection and sets what it did not inherit.

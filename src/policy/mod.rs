@@ -10,3 +10,5 @@ pub mod clients;
 pub mod networks;
 pub mod ports;
 pub mod public;
+pub mod route;
+pub mod trust;

@@ -40,12 +40,24 @@ const PART_MAX: usize = 63;
 /// Reads the name of a host: lower case, without the dot at the end.
 pub fn parse(text: &str) -> Result<String, HostError> {
     check(text)?;
-    Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+    Ok(without_dot(text).to_ascii_lowercase())
+}
+
+/// Reads a name that is to be looked up: lower case; a dot at the end stays, for it says
+/// that the name is whole, and not to be completed by a list of domains to search.
+pub fn parse_for_lookup(text: &str) -> Result<String, HostError> {
+    check(text)?;
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A name as others call it: without the dot at the end.
+pub fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Whether a text is the name of a host.
 pub fn check(text: &str) -> Result<(), HostError> {
-    let name = text.strip_suffix('.').unwrap_or(text);
+    let name = without_dot(text);
     if name.is_empty() {
         return Err(HostError::Empty);
     }
@@ -157,5 +169,7 @@ mod tests {
             assert_eq!(check(host), Err(why), "{host}");
         }
         assert_eq!(parse("Db.Example."), Ok("db.example".to_owned()));
+        let whole = parse_for_lookup("Db.Example.");
+        assert_eq!(whole, Ok("db.example.".to_owned()));
     }
 }

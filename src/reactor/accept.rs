@@ -1,26 +1,13 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
-use std::net::IpAddr;
-
-use super::clients::{ClientPolicy, Denied};
 use super::listen_queue::Admitted;
 use super::openings::Opened;
-use super::{Entry, Forward, Listener, Reactor};
+use super::{Entry, Forward, Listener, Reactor, clients};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
-use crate::net::address::Endpoint;
 use crate::net::turn_away::TurnAway;
-use crate::observe::notice::{Kind, Subject};
-use crate::relay::session::{Event as SessionEvent, Session};
+use crate::relay::session::Session;
 use crate::relay::time::Time;
-
-/// The address of a client that has one.
-const fn ip_of(client: &Endpoint) -> Option<IpAddr> {
-    match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
-    }
-}
 
 impl<E: Engine> Reactor<E> {
     /// Lets a bounded number of clients in, in turn over the listeners.
@@ -52,18 +39,14 @@ impl<E: Engine> Reactor<E> {
         } = admitted;
         let now = self.ctx.engine.now();
         self.ctx.counters.accepted.add(1);
-        let permit = match at
-            .forward
-            .clients
-            .as_deref()
-            .map(|it| it.admit(ip_of(&client)))
-        {
-            None => None,
-            Some(Ok(permit)) => permit,
-            Some(Err(denied)) if self.denied(&at, &client, denied) => {
-                return self.turn_away(incoming, &at);
-            }
-            Some(Err(_)) => None,
+        // Who stands behind another is known once that one has said so.
+        let asked = if at.forward.announced {
+            Ok(None)
+        } else {
+            clients::let_in(&mut self.ctx, &at.forward, &client)
+        };
+        let Ok(permit) = asked else {
+            return self.turn_away(incoming, &at);
         };
         let key = self.ctx.sessions.reserve();
         let adopted = key.map(|key| self.ctx.engine.adopt(key, incoming));
@@ -79,6 +62,7 @@ impl<E: Engine> Reactor<E> {
         let rules = at.forward.rules;
         let session = Session::new(&rules, now, &mut actions);
         self.sessions_started += 1;
+        let announced = at.forward.announced;
         let entry = Entry {
             session,
             client,
@@ -90,36 +74,21 @@ impl<E: Engine> Reactor<E> {
             admission: Admission::Free,
             destination: None,
             dialling: None,
-            opening: Opened::begin(&at.forward.steps),
+            opening: Opened::begin(&at.forward),
             listener: at,
-            _permit: permit,
+            permit,
             legs: None,
+            settled: [0; 2],
         };
+        let books = &entry.listener.forward.books;
+        books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
-            self.outlets.begin(key, &mut self.ctx);
+            if !announced {
+                self.outlets.begin(key, &mut self.ctx);
+            }
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;
-    }
-
-    /// Counts a client that its forward does not let in, and says so. Whether it is turned
-    /// away: in a dry run it is not.
-    fn denied(&mut self, at: &Listener, client: &Endpoint, denied: Denied) -> bool {
-        let Some(policy) = &at.forward.clients else {
-            return false;
-        };
-        let counters = &self.ctx.counters;
-        match denied {
-            Denied::Rule(_) => counters.denied_access.add(1),
-            Denied::Connections => counters.denied_max_per_client.add(1),
-            Denied::Rate => counters.denied_connect_rate.add(1),
-            Denied::TableFull => counters.denied_client_table.add(1),
-        }
-        let subject = Subject::Rule(at.forward.id, ClientPolicy::subject(denied));
-        self.ctx.complain(Kind::ClientDenied, subject, || {
-            policy.notice(denied, client.clone())
-        });
-        !policy.dry_run
     }
 
     /// Is rid of a client without making a session of it.
@@ -143,7 +112,8 @@ impl<E: Engine> Reactor<E> {
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: SessionKey) {
         self.dialler.apply_connected(&mut self.ctx, key);
-        self.deliver(key, SessionEvent::Connected);
+        let event = self.dialler.connected(&mut self.ctx, key);
+        self.deliver(key, event);
         self.owe_ack(key);
     }
 }

@@ -10,7 +10,7 @@ use crate::net::limits;
 pub struct Gate {
     live: AtomicU32,
     max: AtomicU32,
-    configured: u32,
+    configured: AtomicU32,
     /// `None`: not bound to descriptors.
     reserve: Option<Reserve>,
 }
@@ -42,7 +42,7 @@ impl Gate {
         Self {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
-            configured: max,
+            configured: AtomicU32::new(max),
             reserve: None,
         }
     }
@@ -53,7 +53,7 @@ impl Gate {
         Self {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
-            configured: max,
+            configured: AtomicU32::new(max),
             reserve: Some(Reserve { taken, spare }),
         }
     }
@@ -74,9 +74,16 @@ impl Gate {
             && let Ok(limit) = limits::descriptor_limit()
         {
             let fit = reserve.sessions(limit);
-            self.max
-                .store(fit.clamp(1, self.configured), Ordering::Relaxed);
+            let configured = self.configured.load(Ordering::Relaxed);
+            self.max.store(fit.clamp(1, configured), Ordering::Relaxed);
         }
+    }
+
+    /// Another limit from now on; who is in stays in.
+    pub fn set_max(&self, max: u32) {
+        self.configured.store(max, Ordering::Relaxed);
+        self.max.store(max, Ordering::Relaxed);
+        self.review();
     }
 
     pub(super) fn enter(&self) -> bool {

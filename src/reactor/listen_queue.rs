@@ -25,6 +25,7 @@ use super::setup::{Forward, Listener};
 use crate::engine::slab::Slots;
 use crate::engine::{AcceptError, Engine, ListenerKey};
 use crate::net::address::Endpoint;
+use crate::net::options::OptionPlan;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::relay::id::{ForwardId, ListenerId};
 use crate::relay::probe::{self, Mutation};
@@ -39,6 +40,10 @@ const ACCEPTS_IN_A_ROW: u32 = 8;
 
 /// Gates at which it is tried again in one turn, because it is time to.
 const RETRIES_PER_TURN: u32 = 32;
+
+/// Clients that are let in at a socket that leaves, at the most: more than any queue
+/// holds, so that a storm cannot keep it for ever.
+const LEAVING_ACCEPTS: u32 = 65_536;
 
 /// Until the next try after running out of descriptors or memory.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
@@ -82,6 +87,8 @@ struct Socket {
     state: Standing,
     /// It was parked and nothing has changed since: that is counted and logged.
     was_counted: bool,
+    /// It is closed once its queue is empty, or after so many more.
+    leaving: Option<u32>,
 }
 
 /// A client that was let in.
@@ -140,8 +147,80 @@ impl ListenQueue {
             at,
             state: Standing::Idle,
             was_counted: false,
+            leaving: None,
         });
         Ok(())
+    }
+
+    /// Who comes in at this address from now on has this listener, and is given these
+    /// options; a socket that was about to leave stays. `false`: there is none.
+    pub(super) fn change<E: Engine>(
+        &mut self,
+        at: &Arc<Listener>,
+        options: Option<&Arc<OptionPlan>>,
+        ctx: &mut Ctx<E>,
+    ) -> bool {
+        let mut found = false;
+        for key in self.keys.get(&at.id).into_iter().flatten() {
+            let socket = find(&mut self.sockets, *key);
+            if let Some(socket) = socket.filter(|it| it.at.address == at.address) {
+                found = true;
+                socket.at = at.clone();
+                socket.leaving = None;
+                if let Some(options) = options {
+                    ctx.engine.set_options(*key, options.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Whoever waits at an address is let in, as far as there is room, and then its
+    /// sockets are closed.
+    pub(super) fn begin_to_leave(&mut self, id: ListenerId) {
+        for key in self.keys.get(&id).cloned().unwrap_or_default() {
+            if let Some(socket) = find(&mut self.sockets, key) {
+                socket.leaving = Some(LEAVING_ACCEPTS);
+            }
+            // Whether anybody waits is found out by a try.
+            self.acceptable(key);
+        }
+    }
+
+    /// The sockets of these forwards that are about to leave are closed now: whoever
+    /// still waits there is reset.
+    pub(super) fn close_leaving<E: Engine>(&mut self, forwards: &[ForwardId], ctx: &mut Ctx<E>) {
+        for key in self.all() {
+            let socket = find(&mut self.sockets, key);
+            let leaves =
+                |it: &mut Socket| it.leaving.is_some() && forwards.contains(&it.at.forward.id);
+            if socket.is_some_and(leaves) {
+                self.close(key, ctx);
+            }
+        }
+    }
+
+    /// Closes one socket. Where it stands in a queue its key is stale, and skipped.
+    fn close<E: Engine>(&mut self, key: ListenerKey, ctx: &mut Ctx<E>) {
+        let Some(socket) = find(&mut self.sockets, key) else {
+            return;
+        };
+        let id = socket.at.id;
+        *self.sockets.touch(key.slot) = None;
+        if let Some(keys) = self.keys.get_mut(&id) {
+            keys.retain(|it| *it != key);
+            if keys.is_empty() {
+                self.keys.remove(&id);
+            }
+        }
+        drop(ctx.engine.unlisten(key));
+    }
+
+    /// Closes one that is about to leave and has nobody waiting.
+    fn close_if_leaving<E: Engine>(&mut self, key: ListenerKey, ctx: &mut Ctx<E>) {
+        if find(&mut self.sockets, key).is_some_and(|it| it.leaving.is_some()) {
+            self.close(key, ctx);
+        }
     }
 
     /// Listens there no more, and gives the sockets back.
@@ -157,6 +236,16 @@ impl ListenQueue {
             ctx.engine.unlisten(key)
         });
         sockets.collect()
+    }
+
+    /// Every socket, with its listener, in order of identities.
+    pub(super) fn listeners(&self) -> Vec<(ListenerKey, Arc<Listener>)> {
+        let keys = self.keys.values().flatten();
+        let known = keys.filter_map(|key| {
+            let socket = self.sockets.get(key.slot)?.as_ref()?;
+            Some((*key, socket.at.clone()))
+        });
+        known.collect()
     }
 
     /// The addresses.
@@ -257,6 +346,13 @@ impl ListenQueue {
                 Ok((incoming, client)) => {
                     if let Some(socket) = find(&mut self.sockets, key) {
                         socket.was_counted = false;
+                        if let Some(left) = &mut socket.leaving {
+                            *left = left.saturating_sub(1);
+                            if *left == 0 {
+                                self.set_first(key, Standing::Idle);
+                                self.close(key, ctx);
+                            }
+                        }
                     }
                     // Where there was room for one there may be room for more.
                     self.wake_one_of(&at.forward, true);
@@ -285,6 +381,7 @@ impl ListenQueue {
         match error {
             AcceptError::Empty => {
                 self.set_first(key, Standing::Idle);
+                self.close_if_leaving(key, ctx);
                 // It may have been woken for room that it has no use for.
                 self.wake_one_of(&at.forward, true);
             }
@@ -319,6 +416,7 @@ impl ListenQueue {
         if !ctx.engine.has_waiting(key) {
             // The next to come is an event of its own.
             self.set_first(key, Standing::Idle);
+            self.close_if_leaving(key, ctx);
             return;
         }
         self.set_first(key, Standing::Parked(full.which));

@@ -11,6 +11,7 @@ use super::Entry;
 use super::context::Ctx;
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
+use crate::net::word::Word;
 use crate::observe::record::SessionRecord;
 use crate::observe::tap::{Closing, Source};
 use crate::relay::id::ForwardId;
@@ -21,11 +22,28 @@ use crate::relay::{Direction, Side};
 pub(super) struct Outlets {
     records: SessionLog,
     taps: BTreeMap<ForwardId, Source>,
+    /// Sessions may be tapped, now or from an earlier configuration.
+    has_tapped: bool,
 }
 
 impl Outlets {
-    pub(super) const fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
-        Self { records, taps }
+    pub(super) fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
+        Self {
+            records,
+            has_tapped: !taps.is_empty(),
+            taps,
+        }
+    }
+
+    /// Other records from now on.
+    pub(super) const fn set_records(&mut self, records: SessionLog) {
+        self.records = records;
+    }
+
+    /// Other taps for the sessions to come.
+    pub(super) fn set_taps(&mut self, taps: BTreeMap<ForwardId, Source>) {
+        self.has_tapped |= !taps.is_empty();
+        self.taps = taps;
     }
 
     /// A session has begun and not yet dialled.
@@ -81,7 +99,7 @@ impl Outlets {
 
     /// A session has ended: its tap learns how.
     pub(super) fn untap<E: Engine>(&self, key: SessionKey, entry: &Entry, ctx: &mut Ctx<E>) {
-        if self.taps.is_empty() {
+        if !self.has_tapped {
             return;
         }
         if let Some(feed) = ctx.engine.untap(key) {
@@ -121,7 +139,12 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         reactor: ctx.reactor,
         id: entry.id,
         client: entry.client.clone(),
+        peer: opened.and_then(|it| it.peer().cloned()),
         listener: entry.listener.address.clone(),
+        route: opened.and_then(|it| it.route(entry)),
+        sni: opened
+            .and_then(|it| it.sniffed()?.server_name.as_deref())
+            .map(|name| Word(name.as_bytes()).to_string()),
         target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
         user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
         status: opened.and_then(|it| it.status),

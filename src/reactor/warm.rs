@@ -256,7 +256,8 @@ impl Dialler {
         now: Time,
     ) {
         // One that is in the pool no more is looked at no more.
-        let Some(list) = self.pools[pool].spares.lists.get(&id) else {
+        let upstream = self.pools.get_mut(pool);
+        let Some(list) = upstream.and_then(|it| it.spares.lists.get(&id)) else {
             return;
         };
         let (server, ready) = (list.server.clone(), list.ready.clone());

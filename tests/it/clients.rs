@@ -242,6 +242,56 @@ fn b79_places_are_exact_after_every_kind_of_ending() {
     });
 }
 
+/// Behaviour 76: the client is whom the header announces, and for LOCAL who connects. The
+/// balancer itself is never limited.
+#[test]
+fn b76_behind_a_proxy_header_the_announced_client_is_asked_about() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let forwarder = Setup::new(server.address())
+            .case(case)
+            .set("defaults.accept_proxy", "[\"127.0.0.0/8\"]")
+            .set(
+                "defaults.access",
+                "[\"deny 192.0.2.0/24\", \"deny 127.0.0.3\"]",
+            )
+            .set("defaults.max_per_client", 1)
+            .start();
+        let say = |from_last: u8, header: &[u8]| {
+            let client = from(from_last, forwarder.address()).unwrap();
+            std::io::Write::write_all(&mut client.stream(), header).unwrap();
+            client
+        };
+        let announce = |ip: &str| format!("PROXY TCP4 {ip} 127.0.0.1 1000 2000\r\n").into_bytes();
+        let local = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        // Two clients behind one balancer, and a second connection of the first.
+        let held = [
+            say(2, &announce("198.51.100.1")),
+            say(2, &announce("198.51.100.2")),
+        ];
+        let served = [server.accept(), server.accept()];
+        let mut turned_away = vec![
+            say(2, &announce("198.51.100.1")),
+            say(2, &announce("192.0.2.9")),
+            say(3, &local),
+        ];
+        for client in &mut turned_away {
+            assert_eq!(client.receive_until_end(), End::Reset);
+        }
+        // By the real address, which stands in no rule.
+        let checked = say(2, &local);
+        drop((checked, server.accept(), held, served));
+        let records = forwarder.wait_for_sessions(6);
+        let denied = records.iter().filter(|it| it.cause() == "denied");
+        assert_eq!(denied.clone().count(), 3, "{records:?}");
+        assert!(denied.clone().all(|it| it.code() == "PR"), "{records:?}");
+        let counters = forwarder.counters();
+        assert_eq!(counters.of("denied_access"), 2);
+        assert_eq!(counters.of("denied_max_per_client"), 1);
+        forwarder.check_idle();
+    });
+}
+
 /// Behaviour 82; how many come in over time is a matter of the table's own tests.
 #[test]
 fn b82_a_burst_is_let_in_and_no_more_of_it() {

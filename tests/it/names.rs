@@ -9,7 +9,7 @@ use crate::kit::directory::Directory;
 use crate::kit::namespace::Firewall;
 use crate::kit::peer::{transfer, unless_reset};
 use crate::kit::*;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::rr::RecordType;
 
 /// A name server, and files that name no other.
 struct Names {
@@ -155,6 +155,35 @@ fn b58_a_name_that_does_not_resolve_holds_nobody_up() {
     });
 }
 
+/// A dot at the end says that the name is whole: the search list does not count, be it of
+/// a cluster where most of the names that people write have few dots.
+#[test]
+fn a_final_dot_keeps_the_search_list_out() {
+    on_every_engine(|case| {
+        let names = Names::new();
+        let list = "search corp.test\noptions ndots:5 timeout:1 attempts:1\n";
+        std::fs::write(names.directory.join("resolv.conf"), list).unwrap();
+        let (right, wrong) = (server(1, 0), server(2, 0));
+        let good = Says::addresses(300, &[&ip(&right)]);
+        names.dns.set("api.example.test", good.clone());
+        let other = Says::addresses(300, &[&ip(&wrong)]);
+        names.dns.set("api.example.test.corp.test", other);
+        let port = right.address().port();
+        let services = Says::services(300, &[(0, 1, port, "api.example.test")]);
+        names.dns.set("_api._tcp.example.test", services);
+        let name = format!("API.example.test.:{port}");
+        for name in [name.as_str(), "srv:_api._tcp.example.test."] {
+            let forwarder = names.setup(case, name).start();
+            session(&forwarder, &right);
+        }
+        let asked = names.dns.asked();
+        assert!(
+            asked.iter().all(|it| it.name.ends_with("example.test")),
+            "{asked:?}"
+        );
+    });
+}
+
 #[test]
 fn b58_a_thousand_answers_are_no_thousand_servers() {
     on_every_engine(|case| {
@@ -198,6 +227,37 @@ fn b58_silent_names_take_a_bounded_number_of_descriptors() {
     });
     // One socket is the listener's.
     assert!(most > 32 && most <= BOUND + 1, "{most} sockets");
+}
+
+/// Lists of names to block have a hundred thousand lines and more.
+#[test]
+fn a_long_hosts_file_costs_little_memory() {
+    let epoll = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let names = Names::new();
+    let alive = server(1, 0);
+    let line = |n| format!("192.0.2.{} host{n}.of.a.long.list.test\n", n % 256);
+    let long = (0..150_000).map(line).collect::<Vec<_>>().concat();
+    let long = format!("{long}{} db.test\n", ip(&alive));
+    let write = |text: &str| std::fs::write(names.directory.join("hosts"), text).unwrap();
+    let name = format!("db.test:{}", alive.address().port());
+    write(&format!("{} db.test\n", ip(&alive)));
+    let short = names.setup(epoll, &name).start();
+    session(&short, &alive);
+    let resident = |forwarder: &Forwarder| forwarder.process().memory().resident;
+    let bound = resident(&short) + (8 << 20);
+    drop(short);
+
+    write(&long);
+    let forwarder = names.setup(epoll, &name).start();
+    session(&forwarder, &alive);
+    assert!(resident(&forwarder) < bound, "{}", resident(&forwarder));
+    write(&format!("# changed\n{long}"));
+    forwarder.wait_for_line("has changed");
+    session(&forwarder, &alive);
+    assert!(resident(&forwarder) < bound, "{}", resident(&forwarder));
 }
 
 #[test]

@@ -20,11 +20,11 @@ pub enum LookupError {
     #[error("the service is declared not to be offered (SRV with the target `.`)")]
     NotOffered,
     /// A name server answered that it cannot tell: SERVFAIL, REFUSED.
-    #[error("the name server answered {0}")]
-    ServerFailure(String),
-    /// No answer.
-    #[error("no name server answered in time")]
-    TimedOut,
+    #[error("the name server {1} answered {0}")]
+    ServerFailure(String, String),
+    /// No answer: of whom, and for how long it was waited.
+    #[error("no name server answered in time: {0}")]
+    TimedOut(String),
     /// No name server could be asked.
     #[error("no name server could be asked: {0}")]
     Unreachable(String),

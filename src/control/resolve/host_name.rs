@@ -81,7 +81,7 @@ mod tests {
         #[test]
         fn what_is_a_host_is_a_name_to_the_library(host in r"[a-z0-9_.-]{1,80}") {
             if check_host(&host).is_ok() {
-                let name = hickory_resolver::proto::rr::Name::from_ascii(&host);
+                let name = hickory_proto::rr::Name::from_ascii(&host);
                 prop_assert!(name.is_ok(), "{:?}", name);
                 prop_assert_eq!(literal(&host), None);
             }

@@ -4,7 +4,8 @@
 //! ```text
 //!            answer: told if it differs, again after its time to live
 //!   working ◄──────────────────────────────────────────────► failing
-//!            failure: what is known stays, again after 1 s, 2 s, 4 s … ttl_max
+//!            failure: what is known stays, again after 1 s, 2 s, 4 s … ttl_max;
+//!            while nothing is known, every 2 s: somebody waits for it
 //! ```
 //! Each family of each host is kept by itself: that AAAA gets no answer is no reason
 //! to forget or to freeze the A records.
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::error::LookupError;
-use super::query::{Families, Questions, Target};
+use super::query::{Families, Questions, Target, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
 use crate::observe::log::Log;
@@ -36,6 +37,10 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The wait after a first failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest wait between two tries of a name that has no address at all: nothing that
+/// needs it works, and it must not stay so for longer than the fault does.
+const RETRY_WITHOUT_ADDRESS: Duration = Duration::from_secs(2);
 
 /// A name and what is known of it.
 pub(super) struct Keeper {
@@ -121,25 +126,14 @@ impl Keeper {
     }
 
     async fn ask(&mut self) -> Round {
-        let questions = match self.system.clients() {
-            Ok(clients) => Questions {
-                clients,
-                places: self.places.clone(),
-            },
-            Err(error) => {
-                return Round {
-                    ttl: None,
-                    failure: Some(LookupError::Unreachable(error.to_string())),
-                };
-            }
-        };
+        let questions = Questions::new(&self.system, &self.places);
         let mut round = Round {
             ttl: None,
             failure: None,
         };
         if let Name::Srv(service) = &self.request.name {
             let asked = timeout(QUESTION_DEADLINE, questions.service(service)).await;
-            match asked.unwrap_or(Err(LookupError::TimedOut)) {
+            match asked.unwrap_or_else(|_| Err(silence(QUESTION_DEADLINE))) {
                 Ok((targets, ttl)) => {
                     round.ttl = Some(ttl);
                     self.targets = targets;
@@ -162,7 +156,10 @@ impl Keeper {
             asked.spawn(async move {
                 let families = questions.host(&host, absolute);
                 let families = timeout(QUESTION_DEADLINE, families).await;
-                (host, families.unwrap_or_else(|_| Families::silent()))
+                (
+                    host,
+                    families.unwrap_or_else(|_| Families::silent(QUESTION_DEADLINE)),
+                )
             });
         }
         while let Some(joined) = asked.join_next().await {
@@ -223,7 +220,7 @@ impl Keeper {
                 }));
             }
         }
-        all.sort_unstable_by_key(|it| (it.endpoint, it.priority));
+        all.sort_unstable_by_key(|it| (it.endpoint, it.priority, it.weight));
         all.dedup_by_key(|it| it.endpoint);
         all.sort_unstable();
         let crowded = all.len() > ADDRESSES_MAX;
@@ -245,7 +242,12 @@ impl Keeper {
         let lives = round.ttl.map(|ttl| ttl.max(request.ttl_min));
         let retry = round.failure.is_some().then(|| {
             let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-            RETRY_FIRST.saturating_mul(doubled)
+            let longest = if self.told.is_empty() {
+                RETRY_WITHOUT_ADDRESS
+            } else {
+                Duration::MAX
+            };
+            RETRY_FIRST.saturating_mul(doubled).min(longest)
         });
         let delay = [lives, retry, Some(request.ttl_max)];
         let delay = delay.into_iter().flatten().min().unwrap_or(RETRY_FIRST);
@@ -359,11 +361,32 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn a_failure_is_tried_again_less_and_less_often() {
-        let mut keeper = keeper(0, 20);
+    fn a_name_without_an_address_is_tried_every_two_seconds() {
+        let mut keeper = keeper(0, 600);
         let failed = Round {
             ttl: None,
-            failure: Some(LookupError::TimedOut),
+            failure: Some(LookupError::NoSuchName),
+        };
+        for seconds in [1, 2, 2, 2] {
+            let delay = keeper.delay(&failed);
+            assert_about(delay, seconds);
+            keeper.report(failed.failure.as_ref(), None, delay);
+        }
+        keeper.failures = u32::MAX;
+        assert_about(keeper.delay(&failed), 2);
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_less_and_less_often_while_addresses_are_known() {
+        let mut keeper = keeper(0, 20);
+        keeper.told.push(Resolved {
+            priority: 0,
+            weight: 1,
+            endpoint: ([192, 0, 2, 1], 1).into(),
+        });
+        let failed = Round {
+            ttl: None,
+            failure: Some(silence(QUESTION_DEADLINE)),
         };
         for seconds in [1, 2, 4, 8, 16, 20, 20] {
             let delay = keeper.delay(&failed);
@@ -375,7 +398,7 @@ mod tests {
         // What was answered is not forgotten over what was not.
         let half = Round {
             ttl: Some(Duration::from_secs(5)),
-            failure: Some(LookupError::TimedOut),
+            failure: Some(silence(QUESTION_DEADLINE)),
         };
         assert_about(keeper.delay(&half), 5);
     }

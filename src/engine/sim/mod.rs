@@ -18,12 +18,14 @@ mod socket;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
 use crate::balance::Random;
 use crate::net::address::Endpoint;
+use crate::net::options::OptionPlan;
 use crate::net::pipe::Pool;
 use crate::net::turn_away::TurnAway;
 use crate::observe::tap::Feed;
@@ -366,6 +368,8 @@ impl Engine for Sim {
         self.listeners.remove(key)
     }
 
+    fn set_options(&mut self, _: ListenerKey, _: Arc<OptionPlan>) {}
+
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.accept_at(key)
     }
@@ -467,6 +471,31 @@ impl Engine for Sim {
 
     fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
         self.say_to(key, side, bytes)
+    }
+
+    fn say_first(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        self.say_to(key, side, bytes)
+    }
+
+    fn await_more(&mut self, key: SessionKey, side: Side) {
+        if !self.has_more(key, side) {
+            return;
+        }
+        let readiness = Readiness {
+            readable: true,
+            ..Readiness::default()
+        };
+        self.queue.push(Event::Ready(key, side, readiness));
+    }
+
+    fn local_address(&self, _key: SessionKey, _side: Side) -> Option<Endpoint> {
+        None
+    }
+
+    fn flush(&mut self, _key: SessionKey, _side: Side) {}
+
+    fn has_ended(&self, key: SessionKey, side: Side) -> bool {
+        self.ended(key, side)
     }
 
     fn conclude(&mut self, key: SessionKey, side: Side) {

@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
 /// Keepalive probes. `None` leaves that number to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Keepalive {
     /// Silence before the first probe, second granularity.
     pub idle: Option<Duration>,
@@ -221,7 +221,7 @@ macro_rules! socket_options {
             example $example:literal $(, sysctl $sysctl:literal)? $(, needs $needs:literal)? $(, searched $searched:literal)?;
     )+) => {
         /// The options of one leg. `None` leaves the choice to the kernel.
-        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
         pub struct SocketOptions {
             $(
                 #[doc = concat!("`", $called, "`.")]

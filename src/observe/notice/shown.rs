@@ -112,10 +112,11 @@ impl Shown for Duration {
     }
 }
 
-impl Shown for Option<List> {
+impl<T: Shown> Shown for Option<T> {
+    /// Nothing where there is nothing.
     fn json(&self, name: &str, put: &mut dyn FnMut(&str, Value)) {
-        if let Some(list) = self {
-            list.json(name, put);
+        if let Some(it) = self {
+            it.json(name, put);
         }
     }
 }

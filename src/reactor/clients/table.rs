@@ -110,7 +110,7 @@ struct Shard {
 
 /// A connection that counts. Dropped, it counts no more.
 #[derive(Debug)]
-pub struct ClientPermit {
+pub(in crate::reactor) struct ClientPermit {
     table: Arc<ClientTable>,
     key: Key,
 }

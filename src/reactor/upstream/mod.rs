@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::balance::health::Admission;
 use crate::balance::line::WaitingLine;
 use crate::balance::{self, Ask, Policy, Random, Tried, client_key};
-use crate::config::{AdminState, HashKey, Pool};
+use crate::config::{AdminState, HashKey, Pool, SendProxy};
 use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
@@ -24,7 +24,7 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
 
-use server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use server::{Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules};
 
 use super::destination::Destination;
 use super::spares::Spares;
@@ -47,6 +47,8 @@ pub struct UpstreamSetup {
     pub sources: Arc<[IpAddr]>,
     /// Connect from the client's address.
     pub transparent: bool,
+    /// What each connection begins with.
+    pub send_proxy: Option<SendProxy>,
     /// Spares kept for each server.
     pub warm: u32,
     /// A spare that is older is replaced.
@@ -61,10 +63,12 @@ impl UpstreamSetup {
             pool: endpoint.to_string().into(),
             endpoint,
             host: None,
-            max_connections: None,
-            admin: AdminState::Active,
-            max_fails: 0,
-            fail_timeout: Duration::ZERO,
+            terms: ServerTerms {
+                max_connections: None,
+                admin: AdminState::Active,
+                max_fails: 0,
+                fail_timeout: Duration::ZERO,
+            },
         });
         let member = Member {
             server: Arc::new(server),
@@ -87,6 +91,7 @@ impl UpstreamSetup {
             attempt_delay: defaults.attempt_delay,
             sources: [].into(),
             transparent: false,
+            send_proxy: None,
             warm: 0,
             warm_max_age: defaults.warm_max_age,
         }
@@ -134,6 +139,17 @@ impl Pools {
                 .collect(),
             with_line: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn insert(&mut self, id: PoolId, setup: UpstreamSetup, reactor: u16) {
+        self.pools.insert(id, Upstream::new(setup, reactor));
+    }
+
+    /// Nobody uses it any more. What was kept for it is given back.
+    pub(super) fn remove(&mut self, id: PoolId) -> Vec<SessionKey> {
+        self.with_line.remove(&id);
+        let pool = self.pools.remove(&id);
+        pool.map_or_else(Vec::new, |mut pool| pool.spares.take_all())
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Upstream> {
@@ -189,6 +205,21 @@ impl Upstream {
     pub(super) fn replace(&mut self, set: Arc<ServerSet>) -> Vec<SessionKey> {
         self.setup.set = set;
         self.renew()
+    }
+
+    /// Goes by other settings from now on; who waits in line stays there. The spares that
+    /// these have no use for are to be closed.
+    pub(super) fn change(&mut self, setup: UpstreamSetup) -> Vec<SessionKey> {
+        let before = &self.setup;
+        let elsewhere = setup.sources != before.sources || setup.transparent != before.transparent;
+        let mut gone = if elsewhere || setup.warm == 0 {
+            std::mem::take(&mut self.spares).take_all()
+        } else {
+            Vec::new()
+        };
+        self.setup = setup;
+        gone.extend(self.renew());
+        gone
     }
 
     fn renew(&mut self) -> Vec<SessionKey> {

@@ -5,8 +5,10 @@
 //! and the resolving of names (`control`) change it or put others in its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::balance::rivals::{self, Addresses};
 use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
@@ -29,6 +31,13 @@ pub struct ServerSettings {
     pub host: Option<String>,
     /// Of its pool, or of the forward in which it is written.
     pub pool: Arc<str>,
+    /// What it begins with; see [`Server::terms`].
+    pub terms: ServerTerms,
+}
+
+/// What may change in the life of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTerms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
     /// What an operator wants of it.
@@ -39,10 +48,23 @@ pub struct ServerSettings {
     pub fail_timeout: Duration,
 }
 
+impl ServerTerms {
+    fn of_standing(&self) -> Terms {
+        Terms {
+            max_connections: self.max_connections,
+            active: self.admin == AdminState::Active,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+        }
+    }
+}
+
 /// A server. See the module's documentation.
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
+    terms: ArcSwap<ServerTerms>,
+    steered: Steered,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -53,12 +75,9 @@ impl Server {
     /// One that is up and has no session.
     pub fn new(settings: ServerSettings) -> Self {
         Self {
-            standing: Standing::new(&Terms {
-                max_connections: settings.max_connections,
-                active: settings.admin == AdminState::Active,
-                max_fails: settings.max_fails,
-                fail_timeout: settings.fail_timeout,
-            }),
+            standing: Standing::new(&settings.terms.of_standing()),
+            terms: ArcSwap::from_pointee(settings.terms),
+            steered: Steered::default(),
             settings,
             tally: Tally::default(),
         }
@@ -67,6 +86,17 @@ impl Server {
     /// What it was made from.
     pub const fn settings(&self) -> &ServerSettings {
         &self.settings
+    }
+
+    /// What is asked of it now.
+    pub fn terms(&self) -> ServerTerms {
+        **self.terms.load()
+    }
+
+    /// Other terms from now on; sessions stay, and so does what is known of it.
+    pub fn set_terms(&self, terms: ServerTerms, now: Time) {
+        self.terms.store(Arc::new(terms));
+        self.standing.set_terms(&terms.of_standing(), now);
     }
 
     /// Where it is.
@@ -87,9 +117,35 @@ impl Server {
         self.standing.active()
     }
 
+    /// How often an operator changed it: who changes it can say which of its states that
+    /// is meant for.
+    pub fn version(&self) -> u64 {
+        self.steered.version.load(Ordering::Relaxed)
+    }
+
+    /// It was changed.
+    pub fn renew_version(&self) {
+        add(&self.steered.version, 1);
+    }
+
+    /// Since when it is in the state that it is in, as far as anybody looked; zero is
+    /// since the start.
+    pub fn state_since(&self) -> Time {
+        Time::from_micros(self.steered.since.load(Ordering::Relaxed))
+    }
+
+    /// Notes when its state changed. Called by whoever changes it and by whoever looks.
+    pub fn note_state(&self, now: Time) {
+        let state = self.state();
+        let number = STATES.iter().position(|it| *it == state).unwrap_or(0) as u8;
+        if self.steered.seen.swap(number, Ordering::Relaxed) != number {
+            self.steered.since.store(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
     /// Its state in a word, for people and metrics.
     pub fn state(&self) -> &'static str {
-        match self.settings.admin {
+        match self.terms().admin {
             AdminState::Drain => "drain",
             AdminState::Maintenance => "maintenance",
             AdminState::Active if self.standing.is_checked_down() => "down",
@@ -97,6 +153,18 @@ impl Server {
             AdminState::Active => "up",
         }
     }
+}
+
+/// What [`Server::state`] may say.
+pub const STATES: [&str; 5] = ["up", "marked", "down", "drain", "maintenance"];
+
+/// What an operator did to it, and since when it is as it is.
+#[derive(Debug, Default)]
+struct Steered {
+    version: AtomicU64,
+    /// Its state when it was looked at last, as a place in [`STATES`], and since when.
+    seen: AtomicU8,
+    since: AtomicU64,
 }
 
 /// Kinds of failure that are told apart in a [`Tally`].
@@ -123,6 +191,7 @@ pub struct Tally {
     /// Spares that were thrown away: ended by the server, or too old.
     pub warm_stale: AtomicU64,
     connect_times: [AtomicU64; BUCKETS],
+    connect_micros: AtomicU64,
 }
 
 impl Tally {
@@ -145,6 +214,7 @@ impl Tally {
             &self.connect_times[Distribution::<BUCKETS>::bucket(micros)],
             1,
         );
+        add(&self.connect_micros, micros);
     }
 
     /// What connects took, in microseconds.
@@ -152,7 +222,7 @@ impl Tally {
         let counts = self.connect_times.each_ref();
         Distribution {
             counts: counts.map(|count| count.load(Ordering::Relaxed)),
-            sum: None,
+            sum: Some(self.connect_micros.load(Ordering::Relaxed)),
         }
     }
 }

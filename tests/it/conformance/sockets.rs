@@ -79,7 +79,7 @@ fn world<E: Engine<Listener = Listener>>(make: impl FnOnce(Setup) -> E) -> Socke
 fn listener(socket: &TcpListener) -> Listener {
     socket.set_nonblocking(true).expect("non-blocking");
     Listener {
-        fd: OwnedFd::from(socket.try_clone().expect("a descriptor")),
+        fd: OwnedFd::from(socket.try_clone().expect("a descriptor")).into(),
         family: Family::V4,
         options: Arc::new(SocketOptions::default().plan(Leg::Client)),
     }

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, ResponseCode};
+use hickory_proto::rr::rdata::{CNAME, SRV};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use thalweg::balance::Random;
 
 /// How often a thread looks whether it shall end.
@@ -47,11 +47,19 @@ pub(crate) enum Says {
     Truncated(Box<Says>),
     /// As the other, with bytes changed; each time others.
     Damaged(Box<Says>),
+    /// As the other, over UDP as it is however long it is, whatever the question allows.
+    Oversized(Box<Says>),
+    /// As the other, but over UDP only its first 512 bytes, without a word about it.
+    Cut(Box<Says>),
+    /// As the other, after so long.
+    Late(Duration, Box<Says>),
 }
 
 /// One record: seconds to live, and what it says.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
+    /// Of another name than was asked for.
+    owner: Option<Name>,
     ttl: u32,
     data: RData,
 }
@@ -66,6 +74,7 @@ impl Says {
     /// A and AAAA records.
     pub(crate) fn all(ttl: u32, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let records = addresses.into_iter().map(|ip| Entry {
+            owner: None,
             ttl,
             data: RData::from(ip),
         });
@@ -75,6 +84,7 @@ impl Says {
     /// A CNAME.
     pub(crate) fn alias(ttl: u32, target: &str) -> Self {
         Self::Records(vec![Entry {
+            owner: None,
             ttl,
             data: RData::CNAME(CNAME(absolute(target))),
         }])
@@ -83,10 +93,24 @@ impl Says {
     /// SRV records: priority, weight, port, target.
     pub(crate) fn services(ttl: u32, services: &[(u16, u16, u16, &str)]) -> Self {
         let service = |&(priority, weight, port, target): &(u16, u16, u16, &str)| Entry {
+            owner: None,
             ttl,
             data: RData::SRV(SRV::new(priority, weight, port, absolute(target))),
         };
         Self::Records(services.iter().map(service).collect())
+    }
+
+    /// That the name is another, together with what this one has.
+    pub(crate) fn alias_of(ttl: u32, target: &str, says: Self) -> Self {
+        let (Self::Records(mut all), Self::Records(records)) = (Self::alias(ttl, target), says)
+        else {
+            panic!("only records have an owner");
+        };
+        all.extend(records.into_iter().map(|it| Entry {
+            owner: Some(absolute(target)),
+            ..it
+        }));
+        Self::Records(all)
     }
 
     pub(crate) const NX_DOMAIN: Self = Self::Code(ResponseCode::NXDomain);
@@ -100,6 +124,19 @@ pub(crate) struct Asked {
     pub(crate) name: String,
     pub(crate) kind: RecordType,
     pub(crate) over_tcp: bool,
+    /// The datagram that EDNS0 allows; `None`: the question has none.
+    pub(crate) payload: Option<u16>,
+}
+
+/// What it makes of EDNS0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extensions {
+    /// It keeps to it.
+    Known,
+    /// FORMERR, as servers from before 1999.
+    Refused,
+    /// Such questions get lost, as behind some firewalls.
+    Lost,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +144,7 @@ struct State {
     /// By name, and for a type if that is given.
     script: Mutex<BTreeMap<(String, Option<RecordType>), Says>>,
     asked: Mutex<Vec<Asked>>,
+    extensions: Mutex<Option<Extensions>>,
     damage: AtomicU64,
     ended: AtomicBool,
 }
@@ -168,6 +206,11 @@ impl Dns {
         lock(&self.state.script).insert(key, says);
     }
 
+    /// From now on it treats EDNS0 so.
+    pub(crate) fn set_extensions(&self, extensions: Extensions) {
+        *lock(&self.state.extensions) = Some(extensions);
+    }
+
     /// Every question so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         lock(&self.state.asked).clone()
@@ -194,16 +237,27 @@ impl State {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn serve_udp(&self, socket: &UdpSocket) {
+    fn serve_udp(self: Arc<Self>, socket: &UdpSocket) {
         let mut buffer = [0; 4096];
         while !self.ended() {
             // An error is a time-out, or what ICMP says of a client that has gone.
             let Ok((len, client)) = socket.recv_from(&mut buffer) else {
                 continue;
             };
-            if let Some(answer) = self.answer(&buffer[..len], false) {
+            let Some((answer, delay)) = self.answer(&buffer[..len], false) else {
+                continue;
+            };
+            if delay.is_zero() {
                 let _ = socket.send_to(&answer, client);
+                continue;
             }
+            let (socket, state) = (socket.try_clone().unwrap(), self.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                if !state.ended() {
+                    let _ = socket.send_to(&answer, client);
+                }
+            });
         }
     }
 
@@ -233,9 +287,10 @@ impl State {
                 Err(_) => return,
             }
             while let Some(question) = cut_message(&mut held) {
-                let Some(answer) = self.answer(&question, true) else {
+                let Some((answer, delay)) = self.answer(&question, true) else {
                     continue;
                 };
+                std::thread::sleep(delay);
                 let len = u16::try_from(answer.len()).unwrap();
                 let framed = [&len.to_be_bytes()[..], &answer[..]].concat();
                 if stream.write_all(&framed).is_err() {
@@ -260,8 +315,8 @@ impl State {
         }
     }
 
-    /// `None`: it says nothing.
-    fn answer(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+    /// The answer, and after how long it is given; `None`: it says nothing.
+    fn answer(&self, question: &[u8], over_tcp: bool) -> Option<(Vec<u8>, Duration)> {
         let question = Message::from_vec(question).ok()?;
         let query = question.queries.first()?.clone();
         let name = query.name().to_ascii().to_ascii_lowercase();
@@ -271,7 +326,9 @@ impl State {
             name: name.clone(),
             kind,
             over_tcp,
+            payload: question.edns.as_ref().map(Edns::max_payload),
         });
+        let extensions = lock(&self.extensions).unwrap_or(Extensions::Known);
         let says = {
             let script = lock(&self.script);
             let says = script.get(&(name.clone(), Some(kind)));
@@ -283,6 +340,24 @@ impl State {
         answer.metadata.recursion_desired = question.metadata.recursion_desired;
         answer.metadata.recursion_available = true;
         answer.add_query(query.clone());
+        if question.edns.is_some() {
+            match extensions {
+                Extensions::Known => {
+                    let mut edns = Edns::new();
+                    edns.set_max_payload(1232);
+                    answer.set_edns(edns);
+                }
+                Extensions::Refused => {
+                    answer.metadata.response_code = ResponseCode::FormErr;
+                    return Some((answer.to_vec().unwrap(), Duration::ZERO));
+                }
+                Extensions::Lost => return None,
+            }
+        }
+        let delay = match &says {
+            Says::Late(delay, _) => *delay,
+            _ => Duration::ZERO,
+        };
         if !says.write(&mut answer, query.name(), kind, over_tcp) {
             return None;
         }
@@ -290,16 +365,19 @@ impl State {
         if matches!(says, Says::Damaged(_)) {
             self.damage(&mut bytes);
         }
+        if matches!(says, Says::Cut(_)) && !over_tcp {
+            bytes.truncate(DATAGRAM);
+        }
         let limit = match &question.edns {
             Some(edns) => usize::from(edns.max_payload()),
             None => DATAGRAM,
         };
-        if over_tcp || bytes.len() <= limit {
-            return Some(bytes);
+        if over_tcp || bytes.len() <= limit || matches!(says, Says::Oversized(_)) {
+            return Some((bytes, delay));
         }
         answer.answers.clear();
         answer.metadata.truncation = true;
-        Some(answer.to_vec().unwrap())
+        Some((answer.to_vec().unwrap(), delay))
     }
 }
 
@@ -308,9 +386,10 @@ impl Says {
     fn write(&self, answer: &mut Message, name: &Name, kind: RecordType, over_tcp: bool) -> bool {
         match self {
             Self::Records(records) => {
-                for Entry { ttl, data } in records {
+                for Entry { owner, ttl, data } in records {
                     if [kind, RecordType::CNAME].contains(&data.record_type()) {
-                        answer.add_answer(Record::from_rdata(name.clone(), *ttl, data.clone()));
+                        let owner = owner.as_ref().unwrap_or(name).clone();
+                        answer.add_answer(Record::from_rdata(owner, *ttl, data.clone()));
                     }
                 }
             }
@@ -318,7 +397,11 @@ impl Says {
             Self::Nothing => {}
             Self::Silence => return false,
             Self::Truncated(_) if !over_tcp => answer.metadata.truncation = true,
-            Self::Truncated(says) | Self::Damaged(says) => {
+            Self::Truncated(says)
+            | Self::Damaged(says)
+            | Self::Oversized(says)
+            | Self::Cut(says)
+            | Self::Late(_, says) => {
                 return says.write(answer, name, kind, over_tcp);
             }
         }

@@ -66,10 +66,10 @@ impl Record {
 
 /// Lines that a reader thread appends to.
 #[derive(Debug, Default)]
-pub(super) struct Lines(Mutex<Vec<String>>);
+pub(crate) struct Lines(Mutex<Vec<String>>);
 
 impl Lines {
-    pub(super) fn collect(self: Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
+    pub(crate) fn collect(self: Arc<Self>, from: impl Read + Send + 'static) -> JoinHandle<()> {
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 self.0.lock().unwrap().push(line);
@@ -77,7 +77,7 @@ impl Lines {
         })
     }
 
-    pub(super) fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -5,4 +5,5 @@ mod clocks;
 mod draining;
 mod listening;
 mod log;
+mod signals;
 mod unix;

@@ -5,11 +5,12 @@ mod bench;
 mod files;
 mod lookups;
 mod services;
+mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::rr::RecordType;
 use thalweg::control::resolve::ADDRESSES_MAX;
 
 use crate::kit::{PATIENCE, Says, wait_until};

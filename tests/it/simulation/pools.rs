@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thalweg::balance::health;
-use thalweg::config::{AdminState, HashKey, Resolve};
+use thalweg::config::{AdminState, HashKey, Resolve, SendProxy};
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
-use thalweg::reactor::upstream::server::{Member, Server, ServerSet, ServerSettings, SetRules};
+use thalweg::proto::proxy::Version;
+use thalweg::reactor::upstream::server::{
+    Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
+};
 use thalweg::reactor::{Reactor, UpstreamSetup};
 use thalweg::relay::id::{PoolId, ServerId};
 use thalweg::relay::time::Time;
@@ -39,10 +42,12 @@ impl Pools {
                 endpoint: Sim::server(index),
                 host: None,
                 pool: "sim".into(),
-                max_connections: plan.max_connections,
-                admin: AdminState::Active,
-                max_fails: plan.max_fails,
-                fail_timeout: Duration::from_millis(500),
+                terms: ServerTerms {
+                    max_connections: plan.max_connections,
+                    admin: AdminState::Active,
+                    max_fails: plan.max_fails,
+                    fail_timeout: Duration::from_millis(500),
+                },
             }))
         };
         Self {
@@ -90,6 +95,13 @@ impl Pools {
             attempt_delay: Duration::from_millis(250),
             sources: [].into(),
             transparent: false,
+            send_proxy: self.plan.told.then_some(SendProxy {
+                version: Version::V1,
+                authority: false,
+                alpn: false,
+                unique_id: false,
+                crc32c: false,
+            }),
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
         };

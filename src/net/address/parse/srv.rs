@@ -10,7 +10,7 @@ const SERVICE_MAX: usize = 15;
 /// Protocols that have SRV records and that are not TCP.
 const NOT_TCP: [&str; 3] = ["_udp", "_sctp", "_dccp"];
 
-/// What follows `srv:`, lower case and without a trailing dot.
+/// What follows `srv:`, lower case; a dot at its end stays.
 pub(super) fn name(text: &str, name: &str) -> Result<String, AddressError> {
     const FORM: &str = "write srv:_SERVICE._tcp.DOMAIN, such as `srv:_http._tcp.example.com`";
     let error = |problem: String| AddressError::new(text, problem);
@@ -25,8 +25,8 @@ pub(super) fn name(text: &str, name: &str) -> Result<String, AddressError> {
     }
     let host = host_name(text, name)?;
     let mut labels = host.splitn(3, '.');
-    let (Some(service), Some(protocol), Some(_domain)) =
-        (labels.next(), labels.next(), labels.next())
+    let parts = (labels.next(), labels.next(), labels.next());
+    let (Some(service), Some(protocol), Some(1..)) = (parts.0, parts.1, parts.2.map(str::len))
     else {
         return Err(
             error("an SRV name has a service, a protocol and a domain".to_owned()).remedy(FORM),
