@@ -35,4 +35,5 @@ pub fn turn_away(fd: OwnedFd, how: TurnAway) {
             let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
         }
     }
+    drop(fd);
 }

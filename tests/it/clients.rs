@@ -150,14 +150,14 @@ fn b79_one_client_has_so_many_connections_and_others_are_not_touched() {
             .start();
         let to = forwarder.address();
         let mut held: Vec<_> = (0..10).map(|_| from(2, to).unwrap()).collect();
-        let mut served: Vec<_> = (0..10).map(|_| server.accept()).collect();
+        let mut upstreams: Vec<_> = (0..10).map(|_| server.accept()).collect();
         assert_eq!(end(from(2, to)), End::Reset);
         let other = from(3, to).unwrap();
         drop(server.accept());
         drop(other);
         // A place is free after an end.
         held.pop().unwrap().close();
-        for upstream in served.drain(..) {
+        for upstream in upstreams.drain(..) {
             upstream.close();
         }
         drop(held);
@@ -231,9 +231,9 @@ fn b79_places_are_exact_after_every_kind_of_ending() {
             wait_until("three are turned away", PATIENCE, || {
                 forwarder.counters().of("denied_max_per_client") == before + 3
             });
-            let served: Vec<_> = (0..MAX).map(|_| server.accept()).collect();
+            let upstreams: Vec<_> = (0..MAX).map(|_| server.accept()).collect();
             assert!(server.accept_within(Duration::from_millis(100)).is_none());
-            drop((clients, served));
+            drop((clients, upstreams));
         }
         wait_until("all have ended again", PATIENCE, || {
             forwarder.counters().of("live") == 0
@@ -269,7 +269,7 @@ fn b76_behind_a_proxy_header_the_announced_client_is_asked_about() {
             say(2, &announce("198.51.100.1")),
             say(2, &announce("198.51.100.2")),
         ];
-        let served = [server.accept(), server.accept()];
+        let upstreams = [server.accept(), server.accept()];
         let mut turned_away = vec![
             say(2, &announce("198.51.100.1")),
             say(2, &announce("192.0.2.9")),
@@ -280,7 +280,7 @@ fn b76_behind_a_proxy_header_the_announced_client_is_asked_about() {
         }
         // By the real address, which stands in no rule.
         let checked = say(2, &local);
-        drop((checked, server.accept(), held, served));
+        drop((checked, server.accept(), held, upstreams));
         let records = forwarder.wait_for_sessions(6);
         let denied = records.iter().filter(|it| it.cause() == "denied");
         assert_eq!(denied.clone().count(), 3, "{records:?}");
@@ -429,12 +429,12 @@ fn b81_no_more_than_the_limit_ever_get_through() {
                 .flat_map(|it| it.join().unwrap())
                 .collect()
         });
-        let served: Vec<_> = (0..MAX).map(|_| server.accept()).collect();
+        let upstreams: Vec<_> = (0..MAX).map(|_| server.accept()).collect();
         wait_until("the others are turned away", PATIENCE, || {
             forwarder.counters().of("denied_max_per_client") == (200 - MAX) as u64
         });
         assert!(server.accept_within(Duration::from_millis(100)).is_none());
-        drop((clients, served));
+        drop((clients, upstreams));
         forwarder.wait_for_sessions(MAX);
         forwarder.check_idle();
     });
@@ -453,7 +453,7 @@ fn b75_a_unix_client_is_in_no_network() {
     let clients: Vec<_> = (0..3)
         .map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap())
         .collect();
-    let served: Vec<_> = (0..3).map(|_| server.accept()).collect();
-    drop((clients, served));
+    let upstreams: Vec<_> = (0..3).map(|_| server.accept()).collect();
+    drop((clients, upstreams));
     forwarder.wait_for_sessions(3);
 }

@@ -236,7 +236,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                         hosts: format!("{path}.hosts").into(),
                     },
                     clients: ClientMemory {
-                        entries_max: 16 + number as u16 as u32,
+                        entries_max: 16 + u32::from(number as u16),
                         full: [WhenFull::LetIn, WhenFull::TurnAway][usize::from(proxy)],
                         prefix_v4: pick as u8 * 16,
                         prefix_v6: number as u8 & 127,
@@ -290,7 +290,7 @@ fn any_clients(number: u64) -> ClientAccess {
         connect_rate: [None, Some((7, Period::Minute)), Some((1, Period::Hour))][pick]
             .map(|(count, per)| WrittenRate { count, per }),
         connect_burst: [Some(3), None, Some(1_000_000)][pick],
-        dry_run: number % 2 == 0,
+        dry_run: number.is_multiple_of(2),
     }
 }
 

@@ -241,7 +241,7 @@ impl Shard {
         }
         if let Some(rate) = limits.rate {
             let paid = entry.paid.max(now);
-            if paid - now > rate.interval * (rate.burst - 1) {
+            if paid.saturating_sub(now) > rate.interval * (rate.burst - 1) {
                 return Err(Denied::Rate);
             }
             entry.paid = paid + rate.interval;
