@@ -1,8 +1,9 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
+use super::let_in::let_in;
 use super::listen_queue::Admitted;
 use super::openings::Opened;
-use super::{Entry, Forward, Listener, Reactor, clients};
+use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
 use crate::net::turn_away::TurnAway;
@@ -43,7 +44,7 @@ impl<E: Engine> Reactor<E> {
         let asked = if at.forward.announced {
             Ok(None)
         } else {
-            clients::let_in(&mut self.ctx, &at.forward, &client)
+            let_in(&mut self.ctx, &at.forward, &client)
         };
         let Ok(permit) = asked else {
             return self.turn_away(incoming, &at);

@@ -27,6 +27,7 @@ mod dialling;
 mod ends;
 mod gate;
 pub mod inspect;
+mod let_in;
 mod listen_queue;
 mod loops;
 mod openings;

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::destination::Destinations;
+use super::let_in::let_in;
 use super::routing::Routed;
-use super::{Entry, Forward, clients};
+use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::{Endpoint, UnixName};
 use crate::net::word::Word;
@@ -272,7 +273,7 @@ impl Openings {
     fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
         let entry = ctx.sessions.get(key)?;
         let (at, client) = (entry.listener.clone(), entry.client.clone());
-        let Ok(permit) = clients::let_in(ctx, &at.forward, &client) else {
+        let Ok(permit) = let_in(ctx, &at.forward, &client) else {
             return Some(false);
         };
         ctx.sessions.get_mut(key)?.permit = permit;

@@ -248,15 +248,16 @@ fn b79_places_are_exact_after_every_kind_of_ending() {
 fn b76_behind_a_proxy_header_the_announced_client_is_asked_about() {
     on_every_engine(|case| {
         let server = Listener::new();
-        let forwarder = Setup::new(server.address())
-            .case(case)
-            .set("defaults.accept_proxy", "[\"127.0.0.0/8\"]")
-            .set(
-                "defaults.access",
-                "[\"deny 192.0.2.0/24\", \"deny 127.0.0.3\"]",
-            )
-            .set("defaults.max_per_client", 1)
-            .start();
+        let directory = Directory::new();
+        let file = directory.join("behind.toml");
+        let text = format!(
+            "[[forward]]\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
+             accept_proxy = [\"127.0.0.0/8\"]\nmax_per_client = 1\n\
+             access = [\"deny 192.0.2.0/24\", \"deny 127.0.0.3\"]\n",
+            server.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 1).case(case).start();
         let say = |from_last: u8, header: &[u8]| {
             let client = from(from_last, forwarder.address()).unwrap();
             std::io::Write::write_all(&mut client.stream(), header).unwrap();

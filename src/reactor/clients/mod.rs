@@ -14,12 +14,9 @@ use std::time::Instant;
 pub(super) use table::ClientPermit;
 pub use table::{ClientTable, ConnectRate, Full, Limits, TableSettings};
 
-use super::context::Ctx;
-use super::setup::Forward;
-use crate::engine::Engine;
 use crate::net::address::Endpoint;
 use crate::net::turn_away::TurnAway;
-use crate::observe::notice::{Kind, Notice, Subject};
+use crate::observe::notice::Notice;
 use crate::policy::clients::{ClientRules, Place};
 use crate::relay::id::ForwardId;
 
@@ -67,7 +64,10 @@ pub(super) enum Denied {
 impl ClientPolicy {
     /// Lets a client in, or says why not. One without an address, of a unix socket, has no
     /// limits.
-    fn admit(&self, client: Option<IpAddr>) -> Result<Option<Box<ClientPermit>>, Denied> {
+    pub(super) fn admit(
+        &self,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Box<ClientPermit>>, Denied> {
         if let Some(place) = self.rules.denied_by(client) {
             if let Some(rule) = self.written.get(place as usize) {
                 rule.denied.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl ClientPolicy {
     }
 
     /// The rule's number for the throttle of lines; a limit's is none of a rule.
-    const fn subject(denied: Denied) -> u32 {
+    pub(super) const fn subject(denied: Denied) -> u32 {
         match denied {
             Denied::Rule(place) => place,
             Denied::Connections => u32::MAX,
@@ -92,7 +92,7 @@ impl ClientPolicy {
     }
 
     /// What the log says of it.
-    fn notice(&self, denied: Denied, client: Endpoint) -> Notice {
+    pub(super) fn notice(&self, denied: Denied, client: Endpoint) -> Notice {
         let reason = match denied {
             Denied::Rule(place) => {
                 let rule = self.written.get(place as usize);
@@ -110,41 +110,6 @@ impl ClientPolicy {
             reason,
             dry_run: self.dry_run,
         }
-    }
-}
-
-/// Lets a client in at a forward, with its place among that client's connections; or
-/// counts that it is not, and says so. In a dry run everybody is let in.
-pub(super) fn let_in<E: Engine>(
-    ctx: &mut Ctx<E>,
-    forward: &Forward,
-    client: &Endpoint,
-) -> Result<Option<Box<ClientPermit>>, Denied> {
-    let Some(policy) = &forward.clients else {
-        return Ok(None);
-    };
-    let ip = match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
-    };
-    let denied = match policy.admit(ip) {
-        Ok(permit) => return Ok(permit),
-        Err(denied) => denied,
-    };
-    match denied {
-        Denied::Rule(_) => ctx.counters.denied_access.add(1),
-        Denied::Connections => ctx.counters.denied_max_per_client.add(1),
-        Denied::Rate => ctx.counters.denied_connect_rate.add(1),
-        Denied::TableFull => ctx.counters.denied_client_table.add(1),
-    }
-    let subject = Subject::Rule(forward.id, ClientPolicy::subject(denied));
-    ctx.complain(Kind::ClientDenied, subject, || {
-        policy.notice(denied, client.clone())
-    });
-    if policy.dry_run {
-        Ok(None)
-    } else {
-        Err(denied)
     }
 }
 
