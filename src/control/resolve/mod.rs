@@ -37,6 +37,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::observe::panics;
 use crate::proto::host;
 use crate::relay::id::NameId;
 
@@ -268,22 +269,35 @@ async fn run(
 ) {
     let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
     for request in start.requests {
-        let keeper = Keeper::new(
-            request,
-            start.system.clone(),
-            places.clone(),
-            start.log.clone(),
-        );
-        tokio::spawn(keeper.run(start.events.clone()));
+        let (system, places, log) = (start.system.clone(), places.clone(), start.log.clone());
+        let events = start.events.clone();
+        tokio::spawn(async move {
+            loop {
+                let (system, places) = (system.clone(), places.clone());
+                let keeper = Keeper::new(request.clone(), system, places, log.clone());
+                let kept = tokio::spawn(keeper.run(events.clone())).await;
+                if !kept.is_err_and(|error| error.is_panic()) {
+                    return;
+                }
+                // It begins anew: the name is asked for again.
+                panics::tell("resolver", Some(&log));
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        });
     }
     while let Some(event) = events.recv().await {
         match event {
-            Event::Changed(id, answer) => on_change(id, answer),
+            Event::Changed(id, answer) => {
+                panics::caught("resolver", Some(&start.log), || on_change(id, answer));
+            }
             Event::Tried => start.first.tried(),
             Event::Stop => return,
         }
     }
 }
+
+/// How long after a panic a name is asked for again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// How many kept names have not had their first outcome yet.
 #[derive(Debug)]
