@@ -20,6 +20,7 @@ mod error;
 mod handle;
 pub mod health;
 mod inbox;
+mod listener_names;
 mod plan;
 mod proxy;
 mod reap;

@@ -126,6 +126,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mode: 0o600,
         mask: Vec::new(),
         unmask: false,
     }
