@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
+use crate::config::{
+    Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
+};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Endpoint;
@@ -27,7 +29,7 @@ use crate::proto::opening::Step;
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Deadlines, Rules};
+use crate::relay::session::{Close, Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
@@ -295,7 +297,13 @@ fn listen(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
+            let mut bound = listener::bind_for(
+                address,
+                &config.client,
+                &config.unix_file.permissions(),
+                reactors,
+            )
+            .map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
             })?;
@@ -409,6 +417,10 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
             DataPath::Auto => PathPolicy::Auto,
             DataPath::Copy => PathPolicy::Copy,
             DataPath::Splice => PathPolicy::Splice,
+        },
+        turn_away: match forward.on_no_server {
+            OnNoServer::Reset => Close::Reset,
+            OnNoServer::Close => Close::Orderly,
         },
         fill_limits: Direction::BOTH.map(|direction| {
             let sink = match direction.sink() {

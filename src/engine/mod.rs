@@ -53,6 +53,7 @@ use std::time::Duration;
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
+use crate::net::listener;
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
@@ -309,6 +310,11 @@ pub trait Engine {
             let queued = self.fd(key, side).map(tcp_info::unsent);
             queued.and_then(Result::ok).unwrap_or(0)
         })
+    }
+
+    /// The address that a side has here, while it is open.
+    fn local_address(&self, key: SessionKey, side: Side) -> Option<Endpoint> {
+        listener::local_address(self.fd(key, side)?)
     }
 
     /// The kernel's view of a side, while it is open and TCP.

@@ -23,6 +23,7 @@
 
 mod bind_error;
 mod overlap;
+mod permissions;
 mod rehearsal;
 mod unix;
 
@@ -35,6 +36,7 @@ use socket2::{SockAddr, Socket};
 
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
+pub use permissions::{SocketPermissions, Who};
 pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -115,6 +117,17 @@ pub fn bind(
     options: &SocketOptions,
     reactors: usize,
 ) -> Result<Bound, BindError> {
+    bind_for(address, options, &SocketPermissions::default(), reactors)
+}
+
+/// As [`bind`], and the path of a unix listener is given these rights before anybody can
+/// connect to it.
+pub fn bind_for(
+    address: &Address,
+    options: &SocketOptions,
+    permissions: &SocketPermissions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
     let plan = options.plan(Leg::Client);
     let binder = Binder {
         options,
@@ -125,7 +138,13 @@ pub fn bind(
         Address::Any { port } => binder.any(*port),
         Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
         Address::Name { host, port } => binder.name(host, *port),
-        Address::Unix(name) => unix::bind(name, &plan, backlog_of(options), binder.reactors),
+        Address::Unix(name) => unix::bind(
+            name,
+            &plan,
+            permissions,
+            backlog_of(options),
+            binder.reactors,
+        ),
         Address::Srv(_) => Err(BindCause::NameNotFound(
             "SRV records name servers, not an address of this host".to_owned(),
         )),

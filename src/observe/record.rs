@@ -28,6 +28,8 @@ pub struct SessionRecord {
     pub client: Endpoint,
     /// The address of the listener.
     pub listener: Endpoint,
+    /// Which address the client has reached, where the listener is on all of them.
+    pub reached: Option<Endpoint>,
     /// Where the client's request wanted to go, a [`Word`](crate::net::word::Word).
     pub target: Option<String>,
     /// Who the client's credentials say it is, a [`Word`](crate::net::word::Word).
@@ -110,6 +112,8 @@ struct Json<'a> {
     client: String,
     listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
@@ -188,6 +192,7 @@ impl SessionRecord {
             id: self.id,
             client: self.client.to_string(),
             listener: self.listener.to_string(),
+            reached: self.reached.as_ref().map(ToString::to_string),
             target: self.target.as_deref(),
             user: self.user.as_deref(),
             status: self.status,
@@ -257,6 +262,9 @@ impl fmt::Display for SessionRecord {
             self.id
         )?;
         write!(f, " client={} listener={}", self.client, self.listener)?;
+        if let Some(reached) = &self.reached {
+            write!(f, " reached={reached}")?;
+        }
         for (name, text) in [("target", &self.target), ("user", &self.user)] {
             if let Some(text) = text {
                 write!(f, " {name}={text}")?;
@@ -338,6 +346,7 @@ mod tests {
             id: 1,
             client: Endpoint::Unix(UnixName::Abstract(name)),
             listener: Endpoint::Unnamed,
+            reached: None,
             target: None,
             user: None,
             status: None,

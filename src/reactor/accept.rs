@@ -65,7 +65,7 @@ impl<E: Engine> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward.steps),
             listener: at,
-            legs: None,
+            last_words: None,
         };
         if let Some(key) = self.ctx.sessions.insert(entry) {
             self.outlets.begin(key, &mut self.ctx);

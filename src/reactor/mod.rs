@@ -101,6 +101,14 @@ pub struct Reactor<E: Engine> {
     fired: Vec<u32>,
 }
 
+/// What is known of the legs of a session only while they are open.
+#[derive(Debug, Default)]
+struct LastWords {
+    tcp: [Option<TcpInfo>; 2],
+    /// Where the client came in, at a listener on all addresses.
+    reached: Option<Endpoint>,
+}
+
 /// A session and what the reactor knows of it.
 #[derive(Debug)]
 struct Entry {
@@ -125,8 +133,8 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
-    /// The kernel's last word on each leg; only for a record, only at its end.
-    legs: Option<Box<[Option<TcpInfo>; 2]>>,
+    /// What the kernel said last of its legs; only for a record.
+    last_words: Option<Box<LastWords>>,
 }
 
 impl<E: Engine> Reactor<E> {

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use socket2::{SockAddr, Socket};
 
-use super::{BindCause, Bound, ListenSocket};
+use super::{BindCause, Bound, ListenSocket, SocketPermissions};
 use crate::net::address::{Endpoint, UnixName};
 use crate::net::dial::{make_socket, sockaddr};
 use crate::net::options::plan::Stage;
@@ -69,6 +69,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 pub(super) fn bind(
     name: &UnixName,
     plan: &OptionPlan,
+    permissions: &SocketPermissions,
     backlog: i32,
     reactors: usize,
 ) -> Result<Bound, BindCause> {
@@ -90,7 +91,7 @@ pub(super) fn bind(
         refusal = Some(refused);
     }
     let file = match name {
-        UnixName::Path(path) => bind_path(&socket, &address, path, backlog)?,
+        UnixName::Path(path) => bind_path(&socket, &address, path, permissions, backlog)?,
         UnixName::Abstract(_) => {
             bind_once(&socket, &address)?;
             listen(&socket, backlog)?;
@@ -124,6 +125,7 @@ fn bind_path(
     socket: &Socket,
     address: &SockAddr,
     path: &Path,
+    permissions: &SocketPermissions,
     backlog: i32,
 ) -> Result<Option<SocketFile>, BindCause> {
     let _lock = lock_directory(path);
@@ -135,6 +137,8 @@ fn bind_path(
         other => other?,
     }
     let file = SocketFile::new(path);
+    // Who is not meant to connect finds nobody listening until it is so.
+    permissions.apply(path)?;
     listen(socket, backlog)?;
     Ok(file)
 }

@@ -79,7 +79,7 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 28] = [
+const TRANSITIONS: [(&str, &str); 30] = [
     ("Reading", "Deciding"),
     ("Reading", "Refusing"),
     ("Reading", "Closing"),
@@ -93,6 +93,8 @@ const TRANSITIONS: [(&str, &str); 28] = [
     ("Refusing", "Parting"),
     ("Refusing", "Closing"),
     ("Parting", "Closing"),
+    ("Dialing", "Parting"),
+    ("Queued", "Parting"),
     ("Dialing", "Queued"),
     ("Queued", "Dialing"),
     ("Queued", "Closing"),
