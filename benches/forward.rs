@@ -34,6 +34,7 @@ use thalweg::net::address::{Address, Endpoint};
 use thalweg::net::limits;
 use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
 use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
@@ -339,6 +340,7 @@ fn setup(
         rules,
         pool,
         gate: None,
+        books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
         generation: 0,
     };

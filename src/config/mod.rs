@@ -10,6 +10,7 @@
 //! Nothing here touches the network or looks up a name.
 
 mod addresses;
+mod admin;
 mod check;
 mod describe;
 mod diff;
@@ -47,6 +48,7 @@ mod values;
 mod words;
 mod written_pool;
 
+pub use admin::{Admin, AdminListen, Metrics};
 pub use check::{Check, OnDown};
 pub use describe::tables;
 pub use diff::{Difference, Subject, What};

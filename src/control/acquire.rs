@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::config::{
     Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
 };
@@ -20,6 +21,7 @@ use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::net::own::{OwnListeners, Owner};
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -37,6 +39,7 @@ use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
+use super::steering::Steering;
 use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
@@ -59,11 +62,19 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 pub(super) struct Held {
     /// With the names of their forwards. Unix listeners' paths go when this is dropped.
     listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
+    /// Totals go on from one configuration to the next.
+    books: HashMap<ForwardId, Arc<ForwardBooks>>,
     /// The same, as whoever dials knows them.
     own: Arc<OwnListeners>,
 }
 
 impl Held {
+    fn books(&mut self, forward: ForwardId, reactors: usize) -> Arc<ForwardBooks> {
+        let books = self.books.entry(forward);
+        let new = || Arc::new(ForwardBooks::new(reactors));
+        books.or_insert_with(new).clone()
+    }
+
     /// Where it listens, by forward.
     pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
         let each = self.listeners.values().flat_map(|(forward, bound)| {
@@ -79,6 +90,9 @@ pub(super) struct Acquired {
     pub(super) reactors: Vec<ReactorPlan>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    /// Where it can be looked at and steered, and by what.
+    pub(super) admin: admin::Bound,
+    pub(super) steering: Arc<Steering>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
 }
@@ -122,7 +136,7 @@ impl Acquired {
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config)))
+            .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
             .collect();
         let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
@@ -139,12 +153,27 @@ impl Acquired {
         let pools = upstreams.setups();
         let lookups = deciders.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
+        let admin = admin::Bound::take(config)?;
+        let others = others
+            + if admin.is_empty() {
+                0
+            } else {
+                admin::DESCRIPTORS
+            };
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.notice(Notice::Starting {
             reactors: count,
             engine: kind.name(),
             sessions_max: gate.max(),
+            admin: asked_at(&admin),
         });
+        tell_of(&admin, log);
+        let steering = Arc::new(Steering::new(
+            (config, forwards.clone()),
+            kind.name(),
+            (gate.clone(), upstreams.clone()),
+            log.clone(),
+        ));
         let origin = Instant::now();
         let reactors = shares
             .into_iter()
@@ -173,8 +202,33 @@ impl Acquired {
             reactors: reactors.collect(),
             upstreams,
             resolver,
+            admin,
+            steering,
             origin,
         })
+    }
+}
+
+/// Where the endpoint can be asked, for the log.
+fn asked_at(admin: &admin::Bound) -> String {
+    let addresses: Vec<String> = admin.addresses().map(ToString::to_string).collect();
+    match addresses.as_slice() {
+        [] => "none".to_owned(),
+        addresses => addresses.join(", "),
+    }
+}
+
+/// Where metrics can be had, and why the endpoint can not, if it cannot.
+fn tell_of(admin: &admin::Bound, log: &Log) {
+    for listener in admin.metrics_addresses() {
+        log.notice(Notice::MetricsListening {
+            listener: listener.clone(),
+        });
+    }
+    if let Some(reason) = admin.why_without() {
+        log.notice(Notice::NoAdmin {
+            reason: reason.to_owned(),
+        });
     }
 }
 
@@ -391,7 +445,11 @@ fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
-fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
+fn forward_of(
+    plan: &ForwardPlan<'_>,
+    config: &Config,
+    books: Arc<ForwardBooks>,
+) -> reactor::Forward {
     let forward = plan.config;
     let proxy = match &forward.mode {
         Mode::Tcp => None,
@@ -439,6 +497,7 @@ fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
         pool: plan.pool,
         steps: proxy.into_iter().map(|connect| step(connect)).collect(),
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        books,
         generation: 0,
     }
 }
@@ -520,7 +579,7 @@ mod tests {
             let forwards: Vec<_> = plan
                 .forwards
                 .iter()
-                .map(|it| Arc::new(forward_of(it, &config)))
+                .map(|it| Arc::new(forward_of(it, &config, Arc::new(ForwardBooks::new(1)))))
                 .collect();
             let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
             shares
@@ -546,7 +605,11 @@ mod tests {
         );
         let config = Config::parse(&text).unwrap();
         let plan = Plan::of(&config, &mut Identities::default());
-        let forwards = [Arc::new(forward_of(&plan.forwards[0], &config))];
+        let forwards = [Arc::new(forward_of(
+            &plan.forwards[0],
+            &config,
+            Arc::new(ForwardBooks::new(1)),
+        ))];
         let mut held = Held::default();
         let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");

@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::proxy::UsersError;
+use crate::admin::BindProblem;
 use crate::config::LogTarget;
 use crate::net::listener::BindError;
 use crate::observe::tap::TapError;
@@ -63,6 +64,9 @@ pub enum StartError {
     /// Credentials cannot be verified.
     #[error("cannot start verifying credentials: {0}")]
     Verifier(#[source] io::Error),
+    /// The admin endpoint cannot be had.
+    #[error("{0}")]
+    Admin(#[from] BindProblem),
     /// Servers cannot be checked.
     #[error("cannot start checking servers: {0}")]
     Checker(#[source] io::Error),

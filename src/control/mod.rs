@@ -28,6 +28,7 @@ mod request;
 pub mod resolve;
 mod running;
 mod signals;
+mod steering;
 mod thread;
 mod upstreams;
 mod wire;

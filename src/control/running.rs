@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
@@ -18,6 +19,7 @@ use super::report;
 use super::request::Request;
 use super::resolve::Resolver;
 use super::signals::Signal;
+use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upstreams::Upstreams;
 use super::wire::{Order, Pending};
@@ -44,6 +46,9 @@ pub(super) struct Running {
     /// By number; `None` once it has ended.
     reactors: Vec<Option<ReactorThread>>,
     upstreams: Arc<Upstreams>,
+    /// Answers for as long as it is there.
+    _admin: admin::Server,
+    steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     _resolver: Option<Arc<Resolver>>,
     held: Held,
@@ -65,6 +70,8 @@ impl Running {
             reactors,
             upstreams,
             resolver,
+            admin,
+            steering,
             origin,
         } = acquired;
         let reactors = reactors
@@ -73,6 +80,7 @@ impl Running {
             .collect::<Result<Vec<_>, _>>()?;
         let wires = reactors.iter().flatten().map(ReactorThread::wire).collect();
         upstreams.connect(wires);
+        steering.connect(reactors.iter().flatten().map(ReactorThread::seen));
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
@@ -80,6 +88,8 @@ impl Running {
             ended: vec![Snapshot::default(); reactors.len()],
             reactors,
             upstreams,
+            _admin: admin::Server::start(admin, steering.clone())?,
+            steering,
             _resolver: resolver,
             held,
             drain_timeouts,
@@ -109,6 +119,7 @@ impl Running {
                 }
             }
         };
+        self.steering.drains();
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();

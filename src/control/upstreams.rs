@@ -8,6 +8,8 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
+mod steered;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,6 +58,10 @@ struct LivePool {
     set: Arc<ServerSet>,
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
+    /// Weights that an operator gave servers.
+    weights: HashMap<(usize, Endpoint), u32>,
+    /// What checks or an operator said of servers last.
+    reasons: HashMap<ServerId, Arc<str>>,
     /// How its servers are checked, if they are, and what such a connect sets.
     check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
@@ -63,8 +69,8 @@ struct LivePool {
 #[derive(Debug)]
 enum Places {
     Fixed(Endpoint),
-    /// As its name resolves; empty before the first answer.
-    Named(NameId, Vec<super::resolve::Resolved>),
+    /// As its name resolves, and when it was told so; empty before the first answer.
+    Named(NameId, Vec<super::resolve::Resolved>, Option<Instant>),
 }
 
 /// The heaviest server: beyond, weights in the units of the policies do not fit.
@@ -103,7 +109,7 @@ impl LivePool {
     fn new(plan: &PoolPlan) -> Self {
         let servers = plan.config.servers.iter().zip(&plan.names);
         let places = servers.map(|(server, name)| match (&server.address, name) {
-            (_, Some(name)) => Places::Named(*name, Vec::new()),
+            (_, Some(name)) => Places::Named(*name, Vec::new(), None),
             (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
             (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
             (address, _) => {
@@ -119,6 +125,8 @@ impl LivePool {
             config: plan.config.clone(),
             label: plan.label.clone(),
             known: HashMap::new(),
+            weights: HashMap::new(),
+            reasons: HashMap::new(),
             set: empty_set(&plan.config),
             dialled: dialled
                 .map(|(id, options)| (*id, Arc::new(options.plan(Leg::Upstream))))
@@ -158,14 +166,15 @@ impl LivePool {
                 Places::Fixed(endpoint) => {
                     let server =
                         server(&mut self.known, &self.config, &self.label, index, endpoint);
+                    let given = self.weights.get(&(index, endpoint.clone()));
                     members.push(Member {
                         server,
-                        weight: configured.weight,
+                        weight: given.copied().unwrap_or(configured.weight),
                         backup: configured.backup,
                         family: None,
                     });
                 }
-                Places::Named(_, addresses) => {
+                Places::Named(_, addresses, _) => {
                     // Of SRV records those of a later priority are for when the
                     // earlier ones are down.
                     let first = addresses.iter().map(|it| it.priority).min();
@@ -173,9 +182,11 @@ impl LivePool {
                         let endpoint = Endpoint::Inet(address.endpoint);
                         let server =
                             server(&mut self.known, &self.config, &self.label, index, &endpoint);
+                        let own = weight(configured.weight, address.weight);
+                        let given = self.weights.get(&(index, endpoint));
                         members.push(Member {
                             server,
-                            weight: weight(configured.weight, address.weight),
+                            weight: given.copied().unwrap_or(own),
                             backup: configured.backup || Some(address.priority) != first,
                             family: (addresses.len() > 1).then_some(index as u16),
                         });
@@ -283,10 +294,11 @@ impl Upstreams {
         for pool in &mut *pools {
             let mut changed = false;
             for place in &mut pool.places {
-                if let Places::Named(id, addresses) = place
+                if let Places::Named(id, addresses, answered) = place
                     && *id == name
                 {
                     addresses.clone_from(&answer.addresses);
+                    *answered = Some(Instant::now());
                     changed = true;
                 }
             }
@@ -299,7 +311,12 @@ impl Upstreams {
                 self.tell(pool);
             }
         }
-        let plans = plans(&pools);
+        self.renew_checks(&pools);
+    }
+
+    /// What is checked from now on.
+    fn renew_checks(&self, pools: &[LivePool]) {
+        let plans = plans(pools);
         if let Some(checker) = &*lock(&self.checker) {
             checker.set_plans(plans);
         }
@@ -333,15 +350,17 @@ impl Upstreams {
     }
 
     fn checked(&self, id: ServerId, verdict: &Verdict, now: Time) {
-        let pools = self.pools();
-        let found = pools.iter().find_map(|pool| {
+        let mut pools = self.pools();
+        let found = pools.iter_mut().find_map(|pool| {
             let mut servers = pool.known.values();
-            let server = servers.find(|server| server.settings().id == id)?;
-            Some((server.clone(), pool.config.check.as_ref()?.on_down))
+            let server = servers.find(|server| server.settings().id == id)?.clone();
+            pool.reasons.insert(id, verdict.reason.as_str().into());
+            Some((server, pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
         if let Some((server, on_down)) = found {
             server.standing.checked(verdict.change, now);
+            server.note_state(now);
             if verdict.change == Change::Down && on_down == OnDown::Close {
                 self.cut(&server);
             }

@@ -53,7 +53,7 @@ use std::time::Duration;
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
-use crate::net::listener;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
@@ -187,6 +187,12 @@ pub trait Engine {
     /// Connections the kernel dropped so far because an accept queue was full. Asks
     /// each listener.
     fn accept_overflows(&self) -> u64;
+
+    /// What the kernel knows of a listener's accept queue; `None` where there is no
+    /// kernel, or no such listener.
+    fn accept_queue(&self, _: ListenerKey) -> Option<AcceptQueue> {
+        None
+    }
 
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.

@@ -49,6 +49,7 @@ use crate::net::options::plan::Stage;
 use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOptions};
 use crate::net::own::{OwnListeners, Owner, Registration};
 use crate::net::sys;
+use crate::net::tcp_info::TcpInfo;
 
 /// The listening sockets of one configured address. Dropping it removes the path
 /// of a unix listener; the sockets live on with whoever took them.
@@ -150,6 +151,18 @@ pub fn bind_for(
         )),
     };
     result.map_err(|cause| BindError::new(address, cause))
+}
+
+/// As [`bind`], one socket; a path in the file system is for the user of this process
+/// alone (mode 0600) from its first moment.
+pub fn bind_private(address: &Address) -> Result<Bound, BindError> {
+    let Address::Unix(name) = address else {
+        return bind(address, &SocketOptions::default(), 1);
+    };
+    let options = SocketOptions::default();
+    let plan = options.plan(Leg::Client);
+    unix::bind_private(name, &plan, backlog_of(&options))
+        .map_err(|cause| BindError::new(address, cause))
 }
 
 /// What `:PORT` is: one socket for both families, or else one for IPv4.
@@ -352,6 +365,27 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Accepted, Failure> {
 pub fn local_address(fd: BorrowedFd<'_>) -> Option<Endpoint> {
     let address = socket2::SockRef::from(&fd).local_addr().ok()?;
     Some(endpoint(&address))
+}
+
+/// What the kernel knows of the accept queue of a listener; nothing of a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub queued: Option<u32>,
+    /// How many may.
+    pub backlog: Option<u32>,
+    /// See [`drops`].
+    pub dropped: Option<u32>,
+}
+
+/// Looks at an accept queue: two system calls.
+pub fn accept_queue(listener: BorrowedFd<'_>) -> AcceptQueue {
+    let info = TcpInfo::read(listener).ok();
+    AcceptQueue {
+        queued: info.map(|info| info.unacked),
+        backlog: info.map(|info| info.sacked),
+        dropped: info.and_then(|_| drops(listener).ok()),
+    }
 }
 
 /// Connections that a TCP listener lost since it was made, because its accept

@@ -5,6 +5,7 @@
 //! What a command says beside its result goes by [`aside`].
 
 pub mod aside;
+pub mod books;
 pub mod counters;
 pub mod log;
 pub mod metrics;

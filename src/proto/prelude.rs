@@ -5,6 +5,7 @@
 //! Invariants: a prelude holds a bounded number of bytes; each byte is fed once; what
 //! follows the last byte of a prelude is none of its business.
 
+use core::net::IpAddr;
 use std::fmt;
 
 use super::target::Target;
@@ -24,6 +25,8 @@ pub enum Read {
 /// What was found out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
+    /// Who asks, as far as shares and bounds for each client go; `None`: a unix socket.
+    pub client: Option<IpAddr>,
     /// Where the client wants to go.
     pub target: Option<Target>,
     /// What it wrote for that, valid or not, for a log to escape; without secrets.

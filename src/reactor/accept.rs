@@ -66,7 +66,10 @@ impl<E: Engine> Reactor<E> {
             opening: Opened::begin(&at.forward.steps),
             listener: at,
             last_words: None,
+            settled: [0; 2],
         };
+        let books = &entry.listener.forward.books;
+        books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
             self.outlets.begin(key, &mut self.ctx);
             self.carry_out(key, &mut actions);

@@ -24,6 +24,7 @@ mod destination;
 mod dialling;
 mod ends;
 mod gate;
+pub mod inspect;
 mod listen_queue;
 mod loops;
 mod openings;
@@ -95,6 +96,8 @@ pub struct Reactor<E: Engine> {
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
+    /// When a visitor last had the accept queues' losses summed up.
+    overflows_read: Option<Time>,
     // Reused from turn to turn, so that a turn allocates nothing.
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -133,6 +136,8 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
+    /// Bytes written up and down that its forward and its server have in their books.
+    settled: [u64; 2],
     /// What the kernel said last of its legs; only for a record.
     last_words: Option<Box<LastWords>>,
 }
@@ -153,6 +158,7 @@ impl<E: Engine> Reactor<E> {
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
+            overflows_read: None,
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
@@ -264,6 +270,15 @@ impl<E: Engine> Reactor<E> {
 
     /// Brings the gauges among the counters up to date.
     pub fn publish(&self) {
+        self.publish_gauges();
+        self.ctx
+            .counters
+            .accept_overflows
+            .follow(self.ctx.engine.accept_overflows());
+    }
+
+    /// Those of which no listener has to be asked.
+    fn publish_gauges(&self) {
         let holdings = self.ctx.engine.holdings();
         self.ctx.counters.live.set(self.ctx.sessions.len() as u64);
         self.ctx.counters.held_bytes.set(holdings.held_bytes);
@@ -272,10 +287,6 @@ impl<E: Engine> Reactor<E> {
             .counters
             .options_refused
             .follow(holdings.options_refused);
-        self.ctx
-            .counters
-            .accept_overflows
-            .follow(self.ctx.engine.accept_overflows());
         self.outlets.publish(&self.ctx);
     }
 

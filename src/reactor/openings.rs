@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::context::Ctx;
 use super::destination::{Destination, Destinations};
 use crate::engine::{Engine, Peeked, SessionKey};
+use crate::net::address::Endpoint;
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
@@ -32,6 +33,9 @@ pub trait Decider: Debug + Send {
     /// Decides without blocking. What it decides is handed to
     /// [`Reactor::decided`](super::Reactor::decided) with this key, later.
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts);
+
+    /// The session is gone, and its question with it: what is not begun need not be.
+    fn gone(&self, _: SessionKey) {}
 }
 
 /// What becomes of a session.
@@ -72,6 +76,8 @@ struct UnderWay {
     destinations: Destinations,
     /// What of the answer is still to be said.
     unsaid: Vec<u8>,
+    /// The decider was asked, and has not answered.
+    asked: bool,
 }
 
 impl Opened {
@@ -81,6 +87,7 @@ impl Opened {
             opening: Opening::begin(steps)?,
             destinations: Destinations::default(),
             unsaid: Vec::new(),
+            asked: false,
         };
         Some(Box::new(Self {
             under_way: Some(Box::new(under_way)),
@@ -163,13 +170,26 @@ impl Openings {
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
         let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
-        let facts = std::mem::take(&mut under_way.opening.facts);
+        let mut facts = std::mem::take(&mut under_way.opening.facts);
+        facts.client = match &entry.client {
+            Endpoint::Inet(address) => Some(address.ip()),
+            Endpoint::Unix(_) | Endpoint::Unnamed => None,
+        };
         match &self.decider {
             Some(decider) => {
+                under_way.asked = true;
                 decider.decide(key, entry.listener.forward.id, facts);
                 None
             }
             None => Some(SessionEvent::Decided(Decided::Refused(Cause::Stopped))),
+        }
+    }
+
+    /// A session is gone: nobody waits for what may still be found out for it.
+    pub(super) fn gone(&self, key: SessionKey, opened: &Opened) {
+        let asked = opened.under_way.as_ref().is_some_and(|it| it.asked);
+        if let Some(decider) = self.decider.as_ref().filter(|_| asked) {
+            decider.gone(key);
         }
     }
 
@@ -187,6 +207,9 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
+        if let Some(under_way) = &mut opened.under_way {
+            under_way.asked = false;
+        }
         opened.user = ruling
             .user
             .map(|user| Word(user.as_bytes()).to_string().into());

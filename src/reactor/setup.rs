@@ -9,6 +9,7 @@ use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
 use crate::net::own::OwnListeners;
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
@@ -57,6 +58,8 @@ pub struct Forward {
     pub steps: Arc<[Step]>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Where its sessions are counted; the same from one configuration to the next.
+    pub books: Arc<ForwardBooks>,
     /// Which configuration of this process it came with, from 0.
     pub generation: u64,
 }

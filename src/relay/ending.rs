@@ -97,6 +97,8 @@ pub enum Cause {
     DrainTimeout,
     /// The operator asked for an end at once.
     Stopped,
+    /// The operator picked this session out to be ended.
+    Killed,
     /// Any other errno.
     Errno(i32),
 }
@@ -134,6 +136,7 @@ impl Cause {
             Self::Busy => "busy",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
+            Self::Killed => "killed",
             Self::Errno(_) => "errno",
         }
     }

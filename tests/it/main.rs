@@ -21,6 +21,7 @@ mod duplex;
 mod kit;
 
 mod acks;
+mod admin;
 mod architecture;
 mod bench_origin;
 mod checks;

@@ -16,7 +16,7 @@ mod users;
 mod verifier;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use crate::relay::id::ForwardId;
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
-use super::resolve::{LookupError, Resolver};
+use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
@@ -150,7 +150,9 @@ impl Deciders {
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
                 let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
-                self.resolver.lookup(&name, target.port, move |found| {
+                let whose = (question.id(), question.client);
+                let wanted = (name.as_str(), target.port);
+                self.resolver.lookup(whose, wanted, move |found| {
                     question.ruling(match found {
                         Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
@@ -201,11 +203,17 @@ const fn cause_of(error: &LookupError) -> Cause {
 #[derive(Debug, Clone)]
 struct Asked {
     wire: Wire,
+    reactor: u16,
     key: SessionKey,
+    client: Option<IpAddr>,
     user: Option<String>,
 }
 
 impl Asked {
+    const fn id(&self) -> LookupId {
+        (self.reactor, self.key)
+    }
+
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -227,11 +235,16 @@ impl Asked {
 pub(super) struct ReactorDecider {
     deciders: Arc<Deciders>,
     wire: Wire,
+    reactor: u16,
 }
 
 impl ReactorDecider {
-    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
-        Self { deciders, wire }
+    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire, reactor: u16) -> Self {
+        Self {
+            deciders,
+            wire,
+            reactor,
+        }
     }
 }
 
@@ -239,9 +252,15 @@ impl Decider for ReactorDecider {
     fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
+            reactor: self.reactor,
             key,
+            client: facts.client,
             user: None,
         };
         self.deciders.ask(question, forward, facts);
+    }
+
+    fn gone(&self, key: SessionKey) {
+        self.deciders.resolver.cancel((self.reactor, key));
     }
 }

@@ -36,6 +36,7 @@ use super::parley::{self, Peeked};
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info;
 use crate::observe::tap::Feed;
@@ -297,6 +298,10 @@ impl Engine for Uring {
 
     fn has_waiting(&self, key: ListenerKey) -> bool {
         self.listeners.has_waiting(key)
+    }
+
+    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
+        Some(listener::accept_queue(self.listeners.fd(key)?))
     }
 
     fn accept_overflows(&self) -> u64 {

@@ -120,6 +120,19 @@ pub(super) fn bind(
     })
 }
 
+/// Listens on `name`, which only the user of this process may connect to.
+pub(super) fn bind_private(
+    name: &UnixName,
+    plan: &OptionPlan,
+    backlog: i32,
+) -> Result<Bound, BindCause> {
+    let private = SocketPermissions {
+        mode: Some(0o600),
+        ..SocketPermissions::default()
+    };
+    bind(name, plan, &private, backlog, 1)
+}
+
 /// Binds and listens on a path, replacing a stale one.
 fn bind_path(
     socket: &Socket,

@@ -129,8 +129,14 @@ notices! {
     // The process.
 
     /// At the start: what will run.
-    Starting "starting" Info [] { reactors: usize, engine: &'static str, sessions_max: u32 }
-        "{reactors} reactors, engine {engine}, up to {sessions_max} sessions";
+    Starting "starting" Info [] { reactors: usize, engine: &'static str, sessions_max: u32, admin: String }
+        "{reactors} reactors, engine {engine}, up to {sessions_max} sessions, admin {admin}";
+    /// At the start: where metrics can be had, besides the admin endpoint.
+    MetricsListening "metrics_listening" Info [] { listener: Endpoint }
+        "metrics can be read at {listener}";
+    /// At the start: there is no admin endpoint, which nobody asked for in so many words.
+    NoAdmin "no_admin" Info [] { reason: String }
+        "no admin endpoint: {reason}";
     /// At the start, with `engine = "auto"`: which it is, and why.
     EngineChosen "engine_chosen" (if *refused { LogLevel::Warn } else { LogLevel::Info })
         [] { engine: &'static str, reason: String, refused: bool }

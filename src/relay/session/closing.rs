@@ -85,8 +85,9 @@ impl Closing {
         cx: &mut Context<'_>,
     ) -> Stage {
         let complete = unsent == [0, 0] && cx.common.lanes.iter().all(|lane| lane.held() == 0);
-        // That a server is down is a failure, and told as one.
-        let orderly = complete && cause != Cause::ServerDown;
+        // That a server is down is a failure, and told as one; so is that an operator
+        // picked out this session.
+        let orderly = complete && !matches!(cause, Cause::ServerDown | Cause::Killed);
         let how = if orderly {
             Close::Orderly
         } else {
@@ -223,7 +224,7 @@ impl Closing {
         Stage::Closing(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Refusing => "Refusing",
             Phase::Parting => "Parting",

@@ -249,7 +249,7 @@ impl Dialling {
         Stage::Dialling(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         self.phase.name()
     }
 }

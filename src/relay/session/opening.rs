@@ -152,7 +152,7 @@ impl Opening {
         Stage::Opening(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Reading => "Reading",
             Phase::Deciding => "Deciding",

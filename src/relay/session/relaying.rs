@@ -350,7 +350,7 @@ impl Relaying {
         Stage::Relaying(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Relaying => "Relaying",
             Phase::Flushing { .. } => "Flushing",

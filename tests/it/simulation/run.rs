@@ -11,6 +11,7 @@ use thalweg::config::{
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::net::address::Endpoint;
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
@@ -83,6 +84,7 @@ pub(crate) fn reactor(
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
             steps: steps.into(),
+            books: Arc::new(ForwardBooks::new(1)),
             generation: 0,
         })
     };
