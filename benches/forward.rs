@@ -342,14 +342,15 @@ fn setup(
         gate: None,
         books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
+        request: [].into(),
+        announced: false,
+        routing: None,
+        route: None,
         generation: 0,
     };
     let plan = options.plan(Leg::Upstream);
-    let listener = Listener {
-        id: ListenerId::new(0),
-        address: Endpoint::Inet(address),
-        forward: Arc::new(forward),
-    };
+    let address = Endpoint::Inet(address);
+    let listener = Listener::new(ListenerId::new(0), address, Arc::new(forward));
     let setup = Setup {
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
@@ -361,7 +362,7 @@ fn setup(
         taps: BTreeMap::new(),
         decider: None,
     };
-    (setup, Arc::new(listener))
+    (setup, listener)
 }
 
 criterion_group!(forward, bulk, request_response, connection);

@@ -103,6 +103,7 @@ async fn read(subject: &dyn Subject) -> Read {
         process: process::figures(subject.started()),
         log: ProcessSnapshot {
             log_dropped: subject.log().dropped(),
+            helper_panics: crate::observe::panics::count(),
         },
         reactors,
         forwards: forwards(subject),

@@ -27,7 +27,7 @@ use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::proto::connect;
-use crate::proto::opening::Step;
+use crate::proto::opening::{self, Step};
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
@@ -145,9 +145,12 @@ impl Acquired {
         let resolver = resolver(plan, &upstreams, log)?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => {
-                Some(Deciders::new(plan, resolver.clone(), held.own.clone())?)
-            }
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(
+                plan,
+                resolver.clone(),
+                held.own.clone(),
+                log,
+            )?),
             _ => None,
         };
         let pools = upstreams.setups();
@@ -392,17 +395,13 @@ impl Share {
         options: &Arc<OptionPlan>,
     ) {
         for socket in sockets {
-            let at = Listener {
-                id,
-                forward: forward.clone(),
-                address: socket.local,
-            };
+            let at = Listener::new(id, socket.local, forward.clone());
             let socket = engine::Listener {
                 fd: Arc::new(socket.fd),
                 family: socket.family,
                 options: options.clone(),
             };
-            self.listeners.push((socket, Arc::new(at)));
+            self.listeners.push((socket, at));
         }
     }
 }
@@ -495,7 +494,11 @@ fn forward_of(
         name: forward.name.as_str().into(),
         rules,
         pool: plan.pool,
-        steps: proxy.into_iter().map(|connect| step(connect)).collect(),
+        steps: [].into(),
+        announced: false,
+        request: proxy.into_iter().map(|connect| step(connect)).collect(),
+        routing: None,
+        route: None,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
         books,
         generation: 0,
@@ -504,10 +507,14 @@ fn forward_of(
 
 /// What a client says before its payload that makes requests.
 fn step(connect: &HttpConnect) -> Step {
-    Step::HttpConnect(connect::Settings {
+    let settings = connect::Settings {
         header_max: connect.header_max as usize,
         realm: connect.realm.as_str().into(),
-    })
+    };
+    Step {
+        kind: opening::StepKind::HttpConnect(settings),
+        patience: connect.header_timeout,
+    }
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::observe::panics;
 use crate::reactor::upstream::server::Server;
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
@@ -19,6 +20,7 @@ pub(super) fn tell(log: &Log, reactors: &[Snapshot], servers: &[Arc<Server>]) {
         counters: Box::new(total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
+            helper_panics: panics::count(),
         },
     };
     let spread = (reactors.len() > 1).then(|| spread(reactors));

@@ -151,6 +151,7 @@ impl LivePool {
                 attempt_delay: config.attempt_delay,
                 sources: config.sources.as_slice().into(),
                 transparent: config.transparent,
+                send_proxy: config.send_proxy,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
             };
@@ -418,6 +419,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 endpoint: settings.endpoint.clone(),
                 options: options.clone(),
                 check: check.clone(),
+                send_proxy: pool.config.send_proxy.map(|it| it.version),
             });
         }
     }

@@ -61,6 +61,13 @@ pub fn cpu_of_reactor(index: usize) -> Option<usize> {
     cpus.get(turn).copied()
 }
 
+/// Lets other threads go before this one, by so many steps of nice(2). Needs no privilege.
+pub fn lower_priority(steps: i32) -> io::Result<()> {
+    // Of a thread and not of the process, as Linux has it.
+    rustix::process::setpriority_process(None, steps)?;
+    Ok(())
+}
+
 /// Pins the calling thread to one CPU.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();

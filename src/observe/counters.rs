@@ -49,6 +49,14 @@ metrics! {
         http_connect_503 = "503",
         http_connect_504 = "504",
     }
+    /// Clients that were turned away for what they said first, by the reason.
+    counter "opening_refused" by cause {
+        opening_no_proxy_header = "no_proxy_header",
+        opening_bad_proxy_header = "bad_proxy_header",
+        opening_untrusted_proxy = "untrusted_proxy",
+        opening_bad_hello = "bad_hello",
+        opening_rejected = "rejected",
+    }
     /// Socket options that the kernel refused at run time.
     counter "options_refused" { options_refused }
     /// Bytes read, from clients and upstreams: those written, lost and held.
@@ -89,6 +97,8 @@ metrics! {
 
     /// Entries of the log that were lost, because its target was too slow or failed.
     counter "log_dropped" { log_dropped }
+    /// Panics of threads beside the reactors, each of which went on.
+    counter "helper_panics" { helper_panics }
 }
 
 metrics! {

@@ -11,6 +11,7 @@ pub mod log;
 pub mod metrics;
 pub mod notice;
 mod outlet;
+pub mod panics;
 pub mod record;
 pub mod tap;
 pub mod throttle;

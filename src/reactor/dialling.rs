@@ -48,6 +48,8 @@ pub(super) struct Dialler {
     pub(super) warm: Agenda<(PoolId, ServerId)>,
     /// But none before.
     pub(super) warm_pause: Time,
+    /// The header that was written last; reused, so that none allocates.
+    pub(super) header: Vec<u8>,
     loops: Loops,
 }
 
@@ -62,6 +64,7 @@ impl Dialler {
             queue_due: Time::NEVER,
             warm: Agenda::new(),
             warm_pause: Time::ZERO,
+            header: Vec::new(),
             loops: Loops::new(own),
         };
         for pool in dialler.pools.ids() {
@@ -121,7 +124,9 @@ impl Dialler {
         let now = ctx.engine.now();
         let entry = ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
-        if let Some(opened) = &mut entry.opening {
+        if let Some(opened) = &mut entry.opening
+            && !entry.listener.forward.request.is_empty()
+        {
             let destinations = opened.take_destinations().into_vec();
             return self.dial_all(ctx, key, index, destinations);
         }

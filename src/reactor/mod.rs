@@ -20,6 +20,7 @@ mod acks;
 mod attempts;
 mod change;
 mod context;
+mod decider;
 mod destination;
 mod dialling;
 mod ends;
@@ -29,8 +30,10 @@ mod listen_queue;
 mod loops;
 mod openings;
 mod outlets;
+mod prefix;
 mod queue;
 mod races;
+mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
@@ -43,10 +46,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
+pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
-pub use openings::{Decider, Decision, Ruling};
-pub use setup::{Forward, Listener, Setup};
+pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
@@ -426,13 +429,20 @@ impl<E: Engine> Reactor<E> {
             next += 1;
             let event = match action {
                 Action::Read => self.openings.read(&mut self.ctx, key),
-                Action::Decide => self.openings.decide(&mut self.ctx, key),
+                Action::Decide => {
+                    self.introduce(key);
+                    self.openings.decide(&mut self.ctx, key)
+                }
                 Action::Say => Openings::say(&mut self.ctx, key),
                 Action::Conclude => {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
-                Action::Dial { .. } => self.dialler.dial(&mut self.ctx, key),
+                Action::Dial { .. } => match self.dialler.dial(&mut self.ctx, key) {
+                    Some(SessionEvent::Connected) => Some(self.told_first(key)),
+                    event => event,
+                },
+                Action::Prefix => Dialler::prefix(&mut self.ctx, key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {
                     self.ctx.engine.drop_held(key, direction);
@@ -628,6 +638,24 @@ impl<E: Engine> Reactor<E> {
             self.arm(key);
         }
         self.fired = fired;
+    }
+
+    /// Who the client is was announced: only now the session is shown.
+    fn introduce(&mut self, key: SessionKey) {
+        let entry = self.ctx.sessions.get(key);
+        if entry.is_some_and(|it| it.listener.forward.announced) {
+            self.outlets.begin(key, &mut self.ctx);
+        }
+    }
+
+    /// A connection stands before its connect returned: what the session is told of it. No
+    /// ACK waits, but what the upstream is told first may.
+    fn told_first(&mut self, key: SessionKey) -> SessionEvent {
+        let event = self.dialler.connected(&mut self.ctx, key);
+        if event != SessionEvent::Connected {
+            self.owe_ack(key);
+        }
+        event
     }
 }
 

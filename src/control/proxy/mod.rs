@@ -1,17 +1,20 @@
 //! Deciding about CONNECT requests, off the reactors: who asks, and where he may go.
 //!
 //! ```text
-//!  reactor ── decide ─► credentials remembered? ─yes─► route ─► an address: held against
-//!                              │ no                      ▲      the access list; a name:
-//!                              ▼                         │      the resolver, then that
-//!                         verifier thread ── right ──────┘
-//!                              └ wrong, or its queue is full
+//!  reactor ── decide ─► credentials remembered? ─right─► route ─► an address: held against
+//!             │                │ no        └ wrong         ▲      the access list; a name:
+//!             gone             ▼                           │      the resolver, then that
+//!             └──────►  fair queue, verifier's threads ── right
+//!                              └ wrong, or it would come too late
 //!  reactor ◄── decided ── ruling
 //! ```
+//! Credentials are verified fairly ([`fair`]): each client has a line of its own, and one
+//! that fails again and again waits longer each time.
 //! Invariants: a request gets one ruling; what is dialled is an address that the
 //! access list was held against, never a name; a reactor never waits for a hash or for
 //! DNS.
 
+mod fair;
 mod users;
 mod verifier;
 
@@ -24,6 +27,8 @@ use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::net::address::Endpoint;
 use crate::net::own::OwnListeners;
+use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::policy::access::Access;
 use crate::proto::prelude::Facts;
 use crate::proto::target::{Host, Target};
@@ -37,7 +42,7 @@ use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
-use verifier::{Verification, Verifier};
+use verifier::{JobId, Verdict, Verification, Verifier};
 
 /// Whether a file of users can be read and means something.
 pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
@@ -47,8 +52,8 @@ pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Deciders {
-    /// Of forwards whose clients make requests.
-    rules: HashMap<ForwardId, ForwardRules>,
+    /// Of forwards, and their routes, whose clients make requests.
+    rules: HashMap<(ForwardId, Option<u16>), ForwardRules>,
     resolver: Arc<Resolver>,
     /// What this process listens on.
     own: Arc<OwnListeners>,
@@ -69,6 +74,7 @@ impl Deciders {
         plan: &Plan<'_>,
         resolver: Arc<Resolver>,
         own: Arc<OwnListeners>,
+        log: &Log,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
         for ForwardPlan { id, config, .. } in &plan.forwards {
@@ -80,15 +86,24 @@ impl Deciders {
                 forward: config.name.clone(),
                 error,
             })?;
+            if let Some((users, path)) = users.as_ref().zip(connect.users.as_ref()) {
+                for problem in users.advice() {
+                    log.notice(Notice::UsersAdvice {
+                        forward: config.name.as_str().into(),
+                        path: path.clone(),
+                        problem,
+                    });
+                }
+            }
             let rule = ForwardRules {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert(*id, rule);
+            rules.insert((*id, None), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
-        let verifier = verifier.then(Verifier::start).transpose();
+        let verifier = verifier.then(|| Verifier::start(log.clone())).transpose();
         Ok(Arc::new(Self {
             verifier: verifier.map_err(StartError::Verifier)?,
             rules,
@@ -98,8 +113,8 @@ impl Deciders {
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
-        let Some(rule) = self.rules.get(&forward) else {
+    fn ask(self: &Arc<Self>, question: Asked, at: (ForwardId, Option<u16>), facts: Facts) {
+        let Some(rule) = self.rules.get(&at) else {
             return question.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
@@ -115,26 +130,32 @@ impl Deciders {
             return question.reject(Cause::Unauthorised);
         };
         let question = question.of(&credentials);
-        if users.remembers(&credentials) {
-            return self.route(question, &access, target);
+        match users.known(&credentials) {
+            Some(true) => return self.route(question, &access, target),
+            Some(false) => return question.reject(Cause::Unauthorised),
+            None => {}
         }
         let Some(verifier) = &self.verifier else {
             return question.reject(Cause::Stopped);
         };
-        let (deciders, late) = (self.clone(), question.clone());
-        let submitted = verifier.submit(Verification {
+        let (deciders, id, client) = (self.clone(), question.id(), question.client.into());
+        let job = Verification {
             users: users.clone(),
             credentials,
-            then: Box::new(move |right| {
-                if right {
-                    deciders.route(question, &access, target);
-                } else {
-                    question.reject(Cause::Unauthorised);
-                }
+            then: Box::new(move |verdict| match verdict {
+                Verdict::Right => deciders.route(question, &access, target),
+                Verdict::Wrong => question.reject(Cause::Unauthorised),
+                Verdict::Busy => question.reject(Cause::Busy),
             }),
-        });
-        if !submitted {
-            late.reject(Cause::Busy);
+        };
+        verifier.submit(client, id, job);
+    }
+
+    /// A session is gone: what was not begun for it is not.
+    fn forget(&self, id: JobId) {
+        self.resolver.cancel(id);
+        if let Some(verifier) = &self.verifier {
+            verifier.cancel(id);
         }
     }
 
@@ -177,7 +198,11 @@ fn allowed(
             && (access.lists(*address) || own.owner(&Endpoint::Inet(*address)).is_none())
     });
     if found.is_empty() {
-        Err(Cause::Denied)
+        // The client is not told whether the name is there.
+        Err(match name {
+            Some(_) => Cause::AddressDenied,
+            None => Cause::Denied,
+        })
     } else {
         Ok(found)
     }
@@ -249,7 +274,7 @@ impl ReactorDecider {
 }
 
 impl Decider for ReactorDecider {
-    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
+    fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
             reactor: self.reactor,
@@ -257,10 +282,10 @@ impl Decider for ReactorDecider {
             client: facts.client,
             user: None,
         };
-        self.deciders.ask(question, forward, facts);
+        self.deciders.ask(question, (forward, route), facts);
     }
 
     fn gone(&self, key: SessionKey) {
-        self.deciders.resolver.cancel((self.reactor, key));
+        self.deciders.forget((self.reactor, key));
     }
 }

@@ -187,6 +187,14 @@ notices! {
     TapLost "tap_lost" Warn [tap: String] { error: io::Error, bytes: u64 }
         "tap {tap}: {error}; {bytes} bytes are lost so far";
 
+    /// At the start: hashes of a file of users that are weak, dear or mixed.
+    UsersAdvice "users_advice" Warn [forward: Arc<str>] { path: PathBuf, problem: String }
+        (|f| write!(f, "forward {forward}: users of {}: {problem}", path.display()));
+    /// A thread beside the reactors panicked, and goes on; the panic itself is on standard error.
+    HelperPanicked "helper_panicked" Error [] { thread: &'static str, panics: u64 }
+        "the thread {thread} panicked and goes on ({panics} panics so far); please report it, with \
+         what standard error has";
+
     // Reactors.
 
     /// A reactor runs on any CPU instead of its own.
@@ -207,6 +215,10 @@ notices! {
     /// A forward has as many sessions as it may.
     ForwardFull "forward_full" Warn [forward: Arc<str>] { live: u32, max: u32 }
         "forward {forward}: {live} connections, its max_connections is {max}; new ones wait";
+    /// A client is turned away for what it said first: its PROXY header, its hello, the
+    /// route that these lead to.
+    OpeningRefused "opening_refused" Warn [forward: Arc<str>] { client: Endpoint, cause: Cause, why: &'static str }
+        "forward {forward}: client {client} is turned away: {why}";
     /// All forwards together have as many sessions as they may.
     ProcessFull "process_full" Warn [] { forward: Arc<str>, live: u32, max: u32 }
         "{live} connections over all forwards, the limit is {max}; new ones wait (forward {forward})";

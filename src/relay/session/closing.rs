@@ -2,7 +2,8 @@
 //! are closed, and when neither is open the session is over.
 //!
 //! ```text
-//!  Refusing ──told──► Parting ──the client ended──► Closing ──no side is open──► End
+//!  Refusing ──nothing is owed─────────────────────► Closing
+//!     └──────told──► Parting ──the client ended──► Closing ──no side is open──► End
 //!  no server, and told by an end ──┘
 //! ```
 //! Invariant: [`Action::End`] is pushed once, here and nowhere else.
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::common::{ANSWER_PATIENCE, Common, Context};
 use super::{Action, Close, Event, Pumped, Said, Stage};
-use crate::relay::ending::Cause;
+use crate::relay::ending::{self, Cause, Ending};
 use crate::relay::probe;
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -168,6 +169,7 @@ impl Closing {
                 Event::Looked { .. }
                 | Event::Read(_)
                 | Event::Decided(_)
+                | Event::Prefixed(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -180,6 +182,13 @@ impl Closing {
     fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
         match said {
             Said::Whole => Self::part(self.name(), cx),
+            Said::Nothing => match cx.common.ending {
+                Some(Ending {
+                    stage: ending::Stage::Connect | ending::Stage::Queue,
+                    ..
+                }) => Self::turn_away(self.name(), cx),
+                _ => Self::close_all(self.name(), Close::Reset, cx),
+            },
             // Readiness says when to go on.
             Said::Part => self.stay(),
             Said::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),

@@ -132,6 +132,7 @@ impl Relaying {
             Event::Read(_)
             | Event::Decided(_)
             | Event::Said(_)
+            | Event::Prefixed(_)
             | Event::Connected
             | Event::Queued
             | Event::Dequeued

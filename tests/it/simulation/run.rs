@@ -68,22 +68,26 @@ pub(crate) fn reactor(
         attempts_max: 1,
         ..rules
     };
-    let forward = |id, pool, steps: &[Step]| {
+    let forward = |id, pool, request: &[Step]| {
         Arc::new(Forward {
             id: ForwardId::new(id),
             name: "sim".into(),
-            rules: match (id, steps) {
+            rules: match (id, request.is_empty()) {
                 (1, _) => Rules {
                     turn_away: Close::Orderly,
                     ..rules
                 },
-                (_, []) => rules,
+                (_, true) => rules,
                 _ => asking,
             },
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            steps: steps.into(),
+            steps: request.iter().map(|_| Requests::look()).collect(),
+            announced: false,
+            request: request.into(),
+            routing: None,
+            route: None,
             books: Arc::new(ForwardBooks::new(1)),
             generation: 0,
         })
@@ -94,11 +98,8 @@ pub(crate) fn reactor(
         forward(2, 0, &[Requests::step()]),
     ];
     let listener = |index: usize| {
-        Arc::new(Listener {
-            id: ListenerId::new(index as u32),
-            address: Endpoint::Unnamed,
-            forward: forwards[[0, 1, 1, 2][index]].clone(),
-        })
+        let forward = forwards[[0, 1, 1, 2][index]].clone();
+        Listener::new(ListenerId::new(index as u32), Endpoint::Unnamed, forward)
     };
     let setup = Setup {
         reactor: 0,
