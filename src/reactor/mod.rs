@@ -152,7 +152,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, setup.own, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),

@@ -79,7 +79,7 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 35] = [
+const TRANSITIONS: [(&str, &str); 36] = [
     ("Reading", "Deciding"),
     ("Reading", "Refusing"),
     ("Reading", "Closing"),
@@ -99,6 +99,7 @@ const TRANSITIONS: [(&str, &str); 35] = [
     ("Refusing", "Closing"),
     ("Parting", "Closing"),
     ("Dialing", "Parting"),
+    ("Prefixing", "Parting"),
     ("Queued", "Parting"),
     ("Dialing", "Queued"),
     ("Queued", "Dialing"),
