@@ -133,6 +133,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mode: 0o600,
         mask: Vec::new(),
         unmask: false,
     }
