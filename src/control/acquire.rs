@@ -26,14 +26,16 @@ use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::proto::connect;
 use crate::proto::opening::{self, Step};
-use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
+use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
+use super::clients;
 use super::error::StartError;
+use super::listener_names::ListenerNames;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
@@ -52,12 +54,20 @@ const SESSIONS_FEW: u32 = 100;
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
-/// How long a start waits for the first answers of the names of servers.
-const FIRST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long a start waits for the first answers of the names of servers: with a name server
+/// that answers it has its servers at once, and one that does not holds up nobody.
+const FIRST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// How long sessions wait, in their queue, for the first answers of their servers' names.
+const SESSIONS_WAIT: Duration = Duration::from_secs(3);
 
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
+    /// What is remembered of clients.
+    clients: Option<Arc<ClientTable>>,
+    /// Who may come in, by forward; without those that let everybody in.
+    policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// With the names of their forwards. Unix listeners' paths go when this is dropped.
     listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
     /// Totals go on from one configuration to the next.
@@ -71,6 +81,11 @@ impl Held {
         let books = self.books.entry(forward);
         let new = || Arc::new(ForwardBooks::new(reactors));
         books.or_insert_with(new).clone()
+    }
+
+    /// Who may come in, of each forward that does not let everybody in.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
+        self.policies.values().map(AsRef::as_ref)
     }
 
     /// Where it listens, by forward.
@@ -131,10 +146,20 @@ impl Acquired {
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
         }
+        let table = held
+            .clients
+            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
+        held.policies = clients::policies(plan, table)
+            .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
+            .map(|forward| {
+                Arc::new(reactor::Forward {
+                    clients: held.policies.get(&forward.id).cloned(),
+                    ..forward_of(forward, config, held.books(forward.id, count))
+                })
+            })
             .collect();
         let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.
@@ -250,8 +275,20 @@ fn resolver(
     let sources = &plan.config.global.names;
     let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;
-    resolver.first(FIRST_ANSWERS);
-    Ok(Some(Arc::new(resolver)))
+    let resolver = Arc::new(resolver);
+    if resolver.first(FIRST_ANSWERS) {
+        upstreams.names_were_tried();
+        return Ok(Some(resolver));
+    }
+    let (waits, told) = (resolver.clone(), upstreams.clone());
+    std::thread::Builder::new()
+        .name("first answers".into())
+        .spawn(move || {
+            waits.first(SESSIONS_WAIT);
+            told.names_were_tried();
+        })
+        .map_err(StartError::Resolver)?;
+    Ok(Some(resolver))
 }
 
 /// Whether the listeners leave descriptors for sessions: better a sum now than a bare
@@ -337,6 +374,7 @@ fn listen(
     awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
+    let names = ListenerNames::new(&plan.config.global.names, log);
     // Held back until all could be bound.
     let mut opened = Vec::new();
     let mut told = Vec::new();
@@ -352,7 +390,8 @@ fn listen(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
+            let bound = names.bind(address, &config.client, reactors);
+            let mut bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
             })?;
@@ -488,6 +527,7 @@ fn forward_of(
         routing: None,
         route: None,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        clients: None,
         books,
         generation: 0,
     }

@@ -13,12 +13,14 @@
 mod acquire;
 mod awaited;
 mod begin;
+mod clients;
 pub mod doctor;
 mod drain;
 mod error;
 mod handle;
 pub mod health;
 mod inbox;
+mod listener_names;
 mod plan;
 mod proxy;
 mod reap;
@@ -35,6 +37,7 @@ mod wire;
 
 use crate::config::Config;
 
+pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;

@@ -35,10 +35,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::observe::panics;
 use crate::proto::host;
 use crate::relay::id::NameId;
 
@@ -49,6 +50,7 @@ use keep::{Keeper, Lifetimes, NameSubject};
 pub use lookups::LookupId;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
+use query::{Families, Questions};
 use system::System;
 
 /// Addresses of one name at the most. Further ones are left out, the same ones each
@@ -138,6 +140,38 @@ pub struct Resolved {
     pub weight: u16,
     /// Address and port.
     pub endpoint: SocketAddr,
+}
+
+/// Looks a host up now, as the names of servers are, for who can wait up to `patience`.
+/// Never without an address.
+pub fn look_up_now(
+    sources: &NameSources,
+    log: &Log,
+    host: &str,
+    patience: Duration,
+) -> Result<Vec<IpAddr>, LookupError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| LookupError::Unreachable(error.to_string()))?;
+    let system = Arc::new(System::new(sources.clone(), log.clone()));
+    let questions = Questions::new(&system, &Arc::new(Semaphore::new(2)));
+    let families = runtime.block_on(async {
+        let asked = questions.host(host, false);
+        tokio::time::timeout(patience, asked).await
+    });
+    runtime.shutdown_background();
+    let families = families.unwrap_or_else(|_| Families::silent(patience));
+    let error = families.error();
+    let found: Vec<IpAddr> = [families.v6, families.v4]
+        .into_iter()
+        .flatten()
+        .flat_map(|it| it.addresses)
+        .collect();
+    match error {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// The thread that resolves names. Ends when it is dropped.
@@ -303,10 +337,13 @@ async fn run(
             Event::Stop => return,
         };
         if !answers.is_empty() {
-            on_change(answers);
+            panics::caught("resolver", Some(&watches.log), || on_change(answers));
         }
     }
 }
+
+/// How long after a panic a name is asked for again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// What is kept, and for whom.
 struct Watches {
@@ -375,15 +412,31 @@ impl Watches {
 
     fn watch(&self, subject: NameSubject, terms: Lifetimes, names: Vec<NameRequest>) -> Watch {
         let terms = Arc::new(Mutex::new(terms));
-        let keeper = Keeper::new(
-            subject,
-            terms.clone(),
-            self.system.clone(),
-            self.places.clone(),
-            self.log.clone(),
-        );
+        let (system, places, log) = (self.system.clone(), self.places.clone(), self.log.clone());
+        let (events, kept_by) = (self.events.clone(), terms.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let keeper = Keeper::new(
+                    subject.clone(),
+                    kept_by.clone(),
+                    system.clone(),
+                    places.clone(),
+                    log.clone(),
+                );
+                // Its own task, so that a panic is caught; it ends with this one.
+                let mut task = JoinSet::new();
+                task.spawn(keeper.run(events.clone()));
+                match task.join_next().await {
+                    Some(Err(error)) if error.is_panic() => {}
+                    _ => return,
+                }
+                // It begins anew: the name is asked for again.
+                panics::tell("resolver", Some(&log));
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        });
         Watch {
-            task: tokio::spawn(keeper.run(self.events.clone())).abort_handle(),
+            task: task.abort_handle(),
             terms,
             names,
             told: None,
