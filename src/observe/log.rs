@@ -12,10 +12,12 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{SerializeMap, Serializer};
+use tokio::sync::broadcast;
 
 use crate::config::{LogFormat, LogLevel, LogTarget};
 use crate::observe::notice::Notice;
 use crate::observe::outlet::{Format, Lost, Order, Outlet, Place, Sink, Target};
+use crate::observe::panics;
 use crate::observe::record::SessionRecord;
 use crate::observe::timestamp::timestamp;
 
@@ -51,7 +53,12 @@ pub struct Log {
     dropped: Arc<AtomicU64>,
     /// As a place in [`LEVELS`]; may be changed at any time.
     level: Arc<AtomicU8>,
+    /// For whoever listens to records.
+    told: broadcast::Sender<Arc<str>>,
 }
+
+/// Records that a listener may be behind.
+const RECORDS_BEHIND: usize = 1024;
 
 const LEVELS: [LogLevel; 4] = [
     LogLevel::Error,
@@ -91,7 +98,9 @@ impl Log {
         })?;
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
+        let (told, _) = broadcast::channel(RECORDS_BEHIND);
         let writer = Writer {
+            told: told.clone(),
             dropped: dropped.clone(),
             reported: 0,
             telling: 0,
@@ -104,6 +113,7 @@ impl Log {
             orders: outlet.orders(),
             dropped,
             level: Arc::new(AtomicU8::new(place(level))),
+            told,
         };
         let writer = LogWriter {
             outlet,
@@ -147,6 +157,25 @@ impl Log {
         }
     }
 
+    /// Does something for the thread of this name; `None`: it panicked, which is counted
+    /// and told. See [`panics::caught`].
+    pub fn guard<T>(&self, thread: &'static str, work: impl FnOnce() -> T) -> Option<T> {
+        let done = panics::caught(work);
+        if done.is_none() {
+            self.panicked(thread, panics::count());
+        }
+        done
+    }
+
+    /// A thread beside the reactors panicked and goes on. So many are told one by one; of
+    /// more, every one that doubles their number.
+    pub fn panicked(&self, thread: &'static str, panics: u64) {
+        const TOLD: u64 = 16;
+        if panics <= TOLD || panics.is_power_of_two() {
+            self.notice(Notice::HelperPanicked { thread, panics });
+        }
+    }
+
     /// Says many things at once. However many there are, they take one place in the
     /// queue: a report of thousands of servers costs no session its record.
     pub fn report(&self, notices: impl IntoIterator<Item = Notice>) {
@@ -167,6 +196,12 @@ impl Log {
     /// Logs the record of a session.
     pub fn session(&self, record: SessionRecord) {
         self.push(Entry::Session(Box::new(record)));
+    }
+
+    /// The records that are written from now on, each as JSON. A listener that falls behind
+    /// misses some, and is told how many; nobody waits for it.
+    pub fn records(&self) -> broadcast::Receiver<Arc<str>> {
+        self.told.subscribe()
     }
 
     /// Entries lost so far, because the queue was full or the target failed.
@@ -229,6 +264,7 @@ impl LogWriter {
 
 /// What runs on the log's thread.
 struct Writer {
+    told: broadcast::Sender<Arc<str>>,
     dropped: Arc<AtomicU64>,
     /// Of these, as many as were told of.
     reported: u64,
@@ -246,6 +282,10 @@ impl Format for Writer {
             Entry::Notice(said) => self.said(&said, 1, sink),
             Entry::Report(notices) => notices.iter().for_each(|it| self.said(it, 1, sink)),
             Entry::Session(record) => {
+                if self.told.receiver_count() > 0 && record.ending.is_some() {
+                    // A listener may have gone meanwhile.
+                    let _ = self.told.send(record.to_json().into());
+                }
                 self.line.clear();
                 // Writing to a Vec cannot fail.
                 let _ = match self.format {

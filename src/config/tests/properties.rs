@@ -13,6 +13,7 @@ use crate::config::clients::{ClientAccess, ClientMemory, OnDeny, Period, WhenFul
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;
+use crate::net::listener::Who;
 use crate::net::options::SocketOptions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,14 @@ fn any_config() -> impl Strategy<Value = Config> {
                 .map(|ip| Address::Inet(SocketAddr::from((ip, port))));
             let own_unix = Address::Unix(UnixName::Abstract(b"the admin's own, \0".to_vec()));
             let forward = Forward {
+                unix_file: UnixFile {
+                    mode: [None, Some(0o600), Some(0o777)][pick],
+                    owner: [None, Some(Who::Id(7)), Some(Who::Name("root".to_owned()))][pick]
+                        .clone(),
+                    group: [None, Some(Who::Id(0)), Some(Who::Name("a b".to_owned()))][pick]
+                        .clone(),
+                },
+                on_no_server: [OnNoServer::Reset, OnNoServer::Close][pick % 2],
                 name,
                 listen: vec![listen.clone()],
                 mode: if proxy {
