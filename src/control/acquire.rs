@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
+use crate::config::{
+    Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
+};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::Endpoint;
+use crate::net::address::{Address, Endpoint};
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -29,7 +31,7 @@ use crate::proto::opening::{self, Step};
 use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Deadlines, Rules};
+use crate::relay::session::{Close, Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
@@ -390,7 +392,15 @@ fn listen(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let bound = names.bind(address, &config.client, reactors);
+            let bound = match address {
+                Address::Unix(_) => listener::bind_for(
+                    address,
+                    &config.client,
+                    &config.unix_file.permissions(),
+                    reactors,
+                ),
+                _ => names.bind(address, &config.client, reactors),
+            };
             let mut bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -505,6 +515,10 @@ fn forward_of(
             DataPath::Auto => PathPolicy::Auto,
             DataPath::Copy => PathPolicy::Copy,
             DataPath::Splice => PathPolicy::Splice,
+        },
+        turn_away: match forward.on_no_server {
+            OnNoServer::Reset => Close::Reset,
+            OnNoServer::Close => Close::Orderly,
         },
         fill_limits: Direction::BOTH.map(|direction| {
             let sink = match direction.sink() {
