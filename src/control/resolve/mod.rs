@@ -23,6 +23,7 @@ mod keep;
 mod lookups;
 mod order;
 mod query;
+pub mod read;
 mod system;
 
 use std::collections::{HashMap, HashSet};
