@@ -2,7 +2,7 @@
 //! printed reads back.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -199,6 +199,16 @@ fn any_config() -> impl Strategy<Value = Config> {
                 ..SocketOptions::default()
             };
             let proxy = number % 5 == 0;
+            // Where the process itself listens is not where clients are.
+            let port = number as u16;
+            let port = if listen.port() == Some(port) {
+                port ^ 1
+            } else {
+                port
+            };
+            let own_ports = [[127, 0, 0, 1], [127, 0, 0, 2]]
+                .map(|ip| Address::Inet(SocketAddr::from((ip, port))));
+            let own_unix = Address::Unix(UnixName::Abstract(b"the admin's own, \0".to_vec()));
             let forward = Forward {
                 unix_file: UnixFile {
                     mode: [None, Some(0o600), Some(0o777)][pick],
@@ -262,18 +272,13 @@ fn any_config() -> impl Strategy<Value = Config> {
                     listen: match pick {
                         0 => AdminListen::Auto,
                         1 => AdminListen::At(Vec::new()),
-                        _ => AdminListen::At(vec![listen.clone()]),
+                        _ => AdminListen::At(vec![own_unix.clone()]),
                     },
                     token_file: [None, Some(path.clone().into()), None][pick].clone(),
                     hosts: vec!["gate.example".to_owned(); pick],
                 },
                 metrics: Metrics {
-                    listen: vec![
-                        Address::Any {
-                            port: number as u16
-                        };
-                        pick
-                    ],
+                    listen: own_ports[..pick].to_vec(),
                 },
                 profiles: BTreeMap::from([default, (profile, options)]),
                 forwards: vec![Arc::new(forward)],
