@@ -481,7 +481,8 @@ mod tests {
 
     /// Writes until no more is taken.
     fn fill(mut stream: &TcpStream) {
-        while stream.write(&[0; SCRATCH]).is_ok() {}
+        let bytes = vec![0; SCRATCH];
+        while stream.write(&bytes).is_ok() {}
     }
 
     /// What one fill reads while more is held than may be.
