@@ -344,6 +344,7 @@ fn setup(
     let plan = options.plan(Leg::Upstream);
     let listener = Listener {
         id: ListenerId::new(0),
+        socket: 0,
         address: Endpoint::Inet(address),
         forward: Arc::new(forward),
     };

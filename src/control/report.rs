@@ -10,13 +10,9 @@ use crate::reactor::upstream::server::Server;
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
 /// state and what came of dialling it. All at once: see [`Log::report`].
-pub(super) fn tell(log: &Log, reactors: &[Snapshot], servers: &[Arc<Server>]) {
-    let total = reactors
-        .iter()
-        .copied()
-        .fold(Snapshot::default(), Snapshot::plus);
+pub(super) fn tell(log: &Log, total: &Snapshot, reactors: &[Snapshot], servers: &[Arc<Server>]) {
     let counters = Notice::Counters {
-        counters: Box::new(total),
+        counters: Box::new(*total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
         },

@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,16 +49,39 @@ pub struct Log {
     queue: SyncSender<Entry>,
     orders: Sender<Order>,
     dropped: Arc<AtomicU64>,
-    level: LogLevel,
+    settings: Arc<Settings>,
 }
 
-impl Log {
-    /// Starts the writer. Fails if the target file cannot be opened.
-    pub fn start(
-        level: LogLevel,
-        format: LogFormat,
-        target: &LogTarget,
-    ) -> io::Result<(Self, LogWriter)> {
+/// What may change while lines are written.
+#[derive(Debug)]
+struct Settings {
+    level: AtomicU8,
+    is_json: AtomicBool,
+}
+
+impl Settings {
+    fn set(&self, level: LogLevel, format: LogFormat) {
+        self.level.store(level as u8, Ordering::Relaxed);
+        let is_json = format == LogFormat::Json;
+        self.is_json.store(is_json, Ordering::Relaxed);
+    }
+
+    fn format(&self) -> LogFormat {
+        if self.is_json.load(Ordering::Relaxed) {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        }
+    }
+}
+
+/// A target that is open and not written to yet.
+#[derive(Debug)]
+pub struct LogSink(Box<Sink>);
+
+impl LogSink {
+    /// Opens it. A pipe without a reader is waited for.
+    pub fn open(target: &LogTarget) -> io::Result<Self> {
         let sink = Sink::open(Target {
             place: match target {
                 LogTarget::Stdout => Place::Stdout,
@@ -69,21 +92,37 @@ impl Log {
             rotate: None,
             prologue: Vec::new(),
         })?;
+        Ok(Self(Box::new(sink)))
+    }
+}
+
+impl Log {
+    /// Starts the writer. Fails if the target file cannot be opened.
+    pub fn start(
+        level: LogLevel,
+        format: LogFormat,
+        target: &LogTarget,
+    ) -> io::Result<(Self, LogWriter)> {
+        let LogSink(sink) = LogSink::open(target)?;
+        let settings = Arc::new(Settings {
+            level: AtomicU8::new(level as u8),
+            is_json: AtomicBool::new(format == LogFormat::Json),
+        });
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             dropped: dropped.clone(),
             reported: 0,
             telling: 0,
-            format,
+            settings: settings.clone(),
             line: Vec::new(),
         };
-        let outlet = Outlet::spawn("log", entries, writer, sink)?;
+        let outlet = Outlet::spawn("log", entries, writer, *sink)?;
         let log = Self {
             queue,
             orders: outlet.orders(),
             dropped,
-            level,
+            settings,
         };
         let writer = LogWriter {
             outlet,
@@ -94,7 +133,7 @@ impl Log {
 
     /// Whether lines of this level are written.
     pub fn enabled(&self, level: LogLevel) -> bool {
-        level <= self.level
+        level as u8 <= self.settings.level.load(Ordering::Relaxed)
     }
 
     /// Says something, if its level is enabled.
@@ -153,6 +192,14 @@ impl Log {
         answer.recv_timeout(patience).unwrap_or_else(late)
     }
 
+    /// Other lines from now on, and behind what was queued until now to another target.
+    pub fn change(&self, level: LogLevel, format: LogFormat, to: Option<LogSink>) {
+        self.settings.set(level, format);
+        if let Some(LogSink(sink)) = to {
+            self.order(Order::Replace(sink));
+        }
+    }
+
     fn order(&self, order: Order) {
         // A thread that has ended needs no orders. One that sleeps is woken; if the
         // queue is full it does not sleep.
@@ -195,7 +242,7 @@ struct Writer {
     reported: u64,
     /// … and will be, if what is about to be written is.
     telling: u64,
-    format: LogFormat,
+    settings: Arc<Settings>,
     line: Vec<u8>,
 }
 
@@ -209,7 +256,7 @@ impl Format for Writer {
             Entry::Session(record) => {
                 self.line.clear();
                 // Writing to a Vec cannot fail.
-                let _ = match self.format {
+                let _ = match self.settings.format() {
                     LogFormat::Text => {
                         writeln!(self.line, "{} INFO {record}", timestamp(record.at))
                     }
@@ -249,7 +296,7 @@ impl Format for Writer {
 impl Writer {
     fn said(&mut self, said: &Said, weight: u64, sink: &mut Sink) {
         self.line.clear();
-        match self.format {
+        match self.settings.format() {
             LogFormat::Text => said.text(&mut self.line),
             LogFormat::Json => said.json(&mut self.line),
         }

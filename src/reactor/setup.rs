@@ -64,6 +64,8 @@ pub struct Forward {
 pub struct Listener {
     /// Its identity.
     pub id: ListenerId,
+    /// Which of the sockets of this address it is: a number of its own.
+    pub socket: u32,
     /// Its address.
     pub address: Endpoint,
     /// Whose it is.

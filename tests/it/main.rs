@@ -39,6 +39,7 @@ mod networks;
 mod options;
 mod pools;
 mod process;
+mod reloading;
 mod resets;
 mod resolving;
 mod running_out;

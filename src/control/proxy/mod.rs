@@ -43,20 +43,25 @@ pub(super) struct Deciders {
     rules: HashMap<ForwardId, ForwardRules>,
     resolver: Arc<Resolver>,
     /// Only if any forward has users.
-    verifier: Option<Verifier>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 /// What one forward goes by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ForwardRules {
     access: Arc<Access>,
     users: Option<Arc<Users>>,
 }
 
 impl Deciders {
-    /// Reads the files of users.
-    pub(super) fn new(plan: &Plan<'_>, resolver: Arc<Resolver>) -> Result<Arc<Self>, StartError> {
-        let mut rules = HashMap::new();
+    /// Reads the files of users. What `earlier` ones go by and the plan does not know is
+    /// kept, for sessions whose forward was removed.
+    pub(super) fn new(
+        plan: &Plan<'_>,
+        resolver: Arc<Resolver>,
+        earlier: Option<&Self>,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut rules = earlier.map(|it| it.rules.clone()).unwrap_or_default();
         for ForwardPlan { id, config, .. } in &plan.forwards {
             let Mode::HttpConnect(connect) = &config.mode else {
                 continue;
@@ -74,12 +79,21 @@ impl Deciders {
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
-        let verifier = verifier.then(Verifier::start).transpose();
+        let known = earlier.and_then(|it| it.verifier.clone());
+        let verifier = match known {
+            None if verifier => Some(Arc::new(Verifier::start().map_err(StartError::Verifier)?)),
+            known => known,
+        };
         Ok(Arc::new(Self {
-            verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
+            verifier,
         }))
+    }
+
+    /// As a reactor asks them.
+    pub(super) fn for_reactor(self: &Arc<Self>, wire: Wire) -> Box<dyn Decider> {
+        Box::new(ReactorDecider::new(self.clone(), wire))
     }
 
     /// Who asks? Then where to.

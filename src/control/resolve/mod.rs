@@ -25,6 +25,7 @@ mod order;
 mod query;
 mod system;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
@@ -195,6 +197,13 @@ impl Resolver {
         self.first.wait(patience)
     }
 
+    /// Keeps these names from now on and no others. One that was kept goes on with what is
+    /// known of it, whatever its place in the list.
+    pub fn set_names(&self, names: Vec<NameRequest>) {
+        // One that has ended keeps none.
+        let _ = self.events.send(Event::Names(names));
+    }
+
     /// Looks a host up once, for a name that a client gave. `done` is called exactly
     /// once: on this thread for a literal address, a name that cannot be one, and
     /// when too many lookups are under way; on the resolver's thread otherwise. It
@@ -246,6 +255,8 @@ enum Event {
     Changed(NameId, Answer),
     /// A kept name has had its first answer, which was told before, or failure.
     Tried,
+    /// These are kept from now on.
+    Names(Vec<NameRequest>),
     /// One-off.
     Lookup {
         host: String,
@@ -272,19 +283,34 @@ async fn run(
     on_change: impl Fn(NameId, Answer),
 ) {
     let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    for request in start.requests {
+    let keep = |request| {
         let keeper = Keeper::new(
             request,
             start.system.clone(),
             places.clone(),
             start.log.clone(),
         );
-        tokio::spawn(keeper.run(start.events.clone()));
-    }
+        tokio::spawn(keeper.run(start.events.clone())).abort_handle()
+    };
+    let each = start.requests.into_iter();
+    let mut kept: HashMap<NameId, AbortHandle> = each.map(|it| (it.id, keep(it))).collect();
     while let Some(event) = events.recv().await {
         match event {
             Event::Changed(id, answer) => on_change(id, answer),
             Event::Tried => start.first.tried(),
+            Event::Names(names) => {
+                let wanted: HashSet<NameId> = names.iter().map(|it| it.id).collect();
+                kept.retain(|id, task| {
+                    let stays = wanted.contains(id);
+                    if !stays {
+                        task.abort();
+                    }
+                    stays
+                });
+                for request in names {
+                    kept.entry(request.id).or_insert_with(|| keep(request));
+                }
+            }
             Event::Lookup {
                 host,
                 port,

@@ -226,6 +226,8 @@ pub(super) enum Item {
     End(SessionNumber, End),
     /// The last of a session.
     Close(SessionNumber, Box<Close>),
+    /// Wakes the thread up.
+    Nothing,
 }
 
 #[derive(Debug)]

@@ -205,6 +205,7 @@ impl Format for Target {
             Item::Chunk(number, chunk) => self.chunk(number, &chunk, sink),
             Item::End(number, end) => self.end(number, &end, sink),
             Item::Close(number, close) => self.close(number, &close, sink),
+            Item::Nothing => {}
         }
     }
 

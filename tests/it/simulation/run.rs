@@ -86,6 +86,7 @@ pub(crate) fn reactor(
     let listener = |index: usize| {
         Arc::new(Listener {
             id: ListenerId::new(index as u32),
+            socket: index as u32,
             address: Endpoint::Unnamed,
             forward: forwards[[0, 1, 1, 2][index]].clone(),
         })

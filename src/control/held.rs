@@ -1,0 +1,281 @@
+//! What a process holds from one configuration to the next: its listening sockets, and
+//! which reactor looks after each.
+//!
+//! A socket is closed only when its address is listened on no more. Everything else is
+//! done with sockets that stay: another forward, other options, another reactor. So no
+//! accept queue is ever lost.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::engine;
+use crate::net::address::Endpoint;
+use crate::net::listener::{Bound, ListenSocket};
+use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
+use crate::reactor::{Forward, Listener};
+use crate::relay::id::ListenerId;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Unix listeners' paths go when this is dropped.
+    pub(super) listeners: BTreeMap<ListenerId, HeldListener>,
+}
+
+/// What an address is listened on with.
+#[derive(Debug, Clone)]
+pub(super) struct HeldOptions {
+    pub(super) client: SocketOptions,
+    pub(super) plan: Arc<OptionPlan>,
+}
+
+impl HeldOptions {
+    pub(super) fn new(client: &SocketOptions) -> Self {
+        Self {
+            client: client.clone(),
+            plan: Arc::new(client.plan(Leg::Client)),
+        }
+    }
+}
+
+/// An address that is listened on.
+#[derive(Debug)]
+pub(super) struct HeldListener {
+    pub(super) forward: Arc<Forward>,
+    pub(super) options: HeldOptions,
+    pub(super) sockets: Vec<HeldSocket>,
+    /// Held for its `Drop`, and for where it listens.
+    bound: Bound,
+}
+
+/// No reactor has this number.
+const NOBODY: u16 = u16::MAX;
+
+/// A socket that another reactor looks after from now on.
+#[derive(Debug)]
+pub(super) struct Moved {
+    /// Who did before, if anybody.
+    pub(super) from: Option<u16>,
+    pub(super) socket: HeldSocket,
+}
+
+/// One of its sockets.
+#[derive(Debug, Clone)]
+pub(super) struct HeldSocket {
+    /// Another reactor has it as well.
+    is_shared: bool,
+    fd: Arc<OwnedFd>,
+    family: Family,
+    /// Which reactor lets clients in there.
+    pub(super) reactor: u16,
+    /// What its reactor has of it: sessions that came in here hold it as well.
+    pub(super) at: Arc<Listener>,
+}
+
+impl HeldListener {
+    /// Of sockets that were bound: a share for each of these reactors.
+    pub(super) fn new(
+        id: ListenerId,
+        mut bound: Bound,
+        options: HeldOptions,
+        forward: &Arc<Forward>,
+        reactors: &[u16],
+    ) -> Self {
+        let mut sockets = Vec::new();
+        for (share, reactor) in reactors.iter().enumerate() {
+            for socket in bound.take_share(share) {
+                sockets.push(HeldSocket::new(id, socket, forward, *reactor));
+            }
+        }
+        Self {
+            forward: forward.clone(),
+            options,
+            sockets,
+            bound,
+        }
+    }
+
+    /// More sockets of its addresses, which no reactor looks after so far.
+    pub(super) fn join(&mut self, id: ListenerId, sockets: Vec<ListenSocket>) {
+        for socket in sockets {
+            let forward = self.forward.clone();
+            self.sockets
+                .push(HeldSocket::new(id, socket, &forward, NOBODY));
+        }
+    }
+
+    /// Spreads the sockets of each address over these reactors, so that each has one; what
+    /// is moved, or is new to its reactor.
+    pub(super) fn spread(&mut self, reactors: &[u16]) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        let mut placed: BTreeMap<String, usize> = BTreeMap::new();
+        // Sockets that are shared are there for reactors without one of their own.
+        let mut own: Vec<HeldSocket> = Vec::new();
+        for socket in std::mem::take(&mut self.sockets) {
+            if socket.is_shared {
+                let known = own.iter().any(|it| Arc::ptr_eq(&it.fd, &socket.fd));
+                if known && !reactors.contains(&socket.reactor) {
+                    // Its own reactor leaves, and looks after it until then.
+                    continue;
+                }
+            }
+            own.push(socket);
+        }
+        for mut socket in own {
+            let nth = placed.entry(socket.at.address.to_string()).or_default();
+            let wanted = reactors[*nth % reactors.len().max(1)];
+            *nth += 1;
+            if socket.reactor != wanted {
+                let from = std::mem::replace(&mut socket.reactor, wanted);
+                moved.push(Moved {
+                    from: (from != NOBODY).then_some(from),
+                    socket: socket.clone(),
+                });
+            }
+            self.sockets.push(socket);
+        }
+        for (address, count) in placed {
+            let first = self
+                .sockets
+                .iter()
+                .find(|it| it.at.address.to_string() == address);
+            let Some(first) = first.cloned() else {
+                continue;
+            };
+            for reactor in reactors.iter().skip(count) {
+                let shared = first.shared_with(*reactor);
+                moved.push(Moved {
+                    from: None,
+                    socket: shared.clone(),
+                });
+                self.sockets.push(shared);
+            }
+        }
+        moved
+    }
+
+    /// As a preparation wants to know it.
+    pub(super) fn firsts(&self) -> (Vec<HeldSocket>, usize) {
+        let locals = self.bound.locals();
+        let first = |local: &Endpoint| {
+            let mut its = self.sockets.iter().filter(|it| it.at.address == *local);
+            its.next().cloned()
+        };
+        let each = locals.len().max(1);
+        (
+            locals.iter().filter_map(first).collect(),
+            self.sockets.len() / each,
+        )
+    }
+
+    /// Where it listens.
+    pub(super) fn locals(&self) -> &[Endpoint] {
+        self.bound.locals()
+    }
+
+    /// Sessions that came in here and go by the forward that it has now.
+    pub(super) fn sessions(&self) -> usize {
+        self.sockets.iter().map(HeldSocket::sessions).sum()
+    }
+}
+
+impl HeldSocket {
+    fn new(id: ListenerId, socket: ListenSocket, forward: &Arc<Forward>, reactor: u16) -> Self {
+        /// Never used again.
+        static SOCKETS: AtomicU32 = AtomicU32::new(0);
+        let at = Listener {
+            id,
+            socket: SOCKETS.fetch_add(1, Ordering::Relaxed),
+            forward: forward.clone(),
+            address: socket.local,
+        };
+        Self {
+            is_shared: false,
+            fd: Arc::new(socket.fd),
+            family: socket.family,
+            reactor,
+            at: Arc::new(at),
+        }
+    }
+
+    /// The same socket in the hands of another reactor as well.
+    pub(super) fn shared_with(&self, reactor: u16) -> Self {
+        static SHARES: AtomicU32 = AtomicU32::new(1 << 31);
+        let at = Listener {
+            id: self.at.id,
+            socket: SHARES.fetch_add(1, Ordering::Relaxed),
+            forward: self.at.forward.clone(),
+            address: self.at.address.clone(),
+        };
+        Self {
+            is_shared: true,
+            fd: self.fd.clone(),
+            family: self.family,
+            reactor,
+            at: Arc::new(at),
+        }
+    }
+
+    /// Is for another forward from now on.
+    pub(super) fn set_forward(&mut self, forward: &Arc<Forward>) {
+        self.at = Arc::new(Listener {
+            id: self.at.id,
+            socket: self.at.socket,
+            forward: forward.clone(),
+            address: self.at.address.clone(),
+        });
+    }
+
+    /// As a reactor takes it.
+    pub(super) fn for_engine(
+        &self,
+        options: &Arc<OptionPlan>,
+    ) -> (engine::Listener, Arc<Listener>) {
+        let socket = engine::Listener {
+            fd: self.fd.clone(),
+            family: self.family,
+            options: options.clone(),
+        };
+        (socket, self.at.clone())
+    }
+
+    pub(super) const fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    pub(super) const fn family(&self) -> Family {
+        self.family
+    }
+
+    fn sessions(&self) -> usize {
+        sessions(&self.at)
+    }
+}
+
+/// Sessions that hold what a reactor and [`Held`] hold as well.
+fn sessions(at: &Arc<Listener>) -> usize {
+    Arc::strong_count(at).saturating_sub(2)
+}
+
+impl Held {
+    /// Where it listens, by forward.
+    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
+        let each = self.listeners.values().flat_map(|listener| {
+            let locals = listener.locals().iter();
+            locals.map(|local| (listener.forward.name.clone(), local.clone()))
+        });
+        each.collect()
+    }
+
+    /// What a reactor looks after.
+    pub(super) fn of_reactor(&self, reactor: u16) -> Vec<(engine::Listener, Arc<Listener>)> {
+        let each = self.listeners.values().flat_map(|listener| {
+            let sockets = listener.sockets.iter();
+            let its = sockets.filter(|socket| socket.reactor == reactor);
+            its.map(|socket| socket.for_engine(&listener.options.plan))
+        });
+        each.collect()
+    }
+}
