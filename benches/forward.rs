@@ -34,6 +34,7 @@ use thalweg::net::address::{Address, Endpoint};
 use thalweg::net::limits;
 use thalweg::net::listener;
 use thalweg::net::options::{Family, Leg, SocketOptions};
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::{Log, LogWriter};
 use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
@@ -338,27 +339,29 @@ fn setup(
         rules,
         pool,
         gate: None,
+        books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
+        request: [].into(),
+        announced: false,
+        routing: None,
+        route: None,
         generation: 0,
     };
     let plan = options.plan(Leg::Upstream);
-    let listener = Listener {
-        id: ListenerId::new(0),
-        socket: 0,
-        address: Endpoint::Inet(address),
-        forward: Arc::new(forward),
-    };
+    let address = Endpoint::Inet(address);
+    let listener = Listener::new(ListenerId::new(0), address, Arc::new(forward));
     let setup = Setup {
         reactor: 0,
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
+        own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
         session_log: SessionLog::Off,
         taps: BTreeMap::new(),
         decider: None,
     };
-    (setup, Arc::new(listener))
+    (setup, listener)
 }
 
 criterion_group!(forward, bulk, request_response, connection);

@@ -23,6 +23,10 @@ use thalweg::proto::conversation::{Conversation as Session, KEPT_MAX};
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
 use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
+use thalweg::proto::prelude::{Facts, Prelude as _, Read};
+use thalweg::proto::proxy;
+use thalweg::proto::sniff::{Seen, Sniffer, Wanted};
+use thalweg::proto::steps::HeaderReader;
 use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
 use thalweg::proto::{Parse, tls};
 use thalweg::relay::Direction;
@@ -214,13 +218,13 @@ pub(crate) fn connect(data: &[u8]) {
             assert_ne!(request.target.port, 0);
         }
         Asked::Invalid(refusal) => {
-            let text = connect::answer(refusal.status, "realm", refusal.why);
+            let text = connect::answer(refusal.status, "e", "realm", refusal.why);
             assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
         }
     }
     assert!(connect::target_of(data).len() < MAX);
     assert!(
-        Word(connect::target_of(data))
+        Word(&connect::target_of(data))
             .to_string()
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'=')
@@ -236,6 +240,71 @@ pub(crate) fn connect(data: &[u8]) {
             }
             early @ Asked::Invalid(_) => return assert_eq!(early, whole),
         }
+    }
+}
+
+/// What a proxy sends before its client's payload, whole and dripped.
+pub(crate) fn proxy_header(data: &[u8]) {
+    let whole = proxy::parse(data);
+    if let Ok(Some((header, len))) = &whole {
+        assert!(*len <= data.len() && *len <= proxy::V2_MAX);
+        // What it says can be said again.
+        let tlvs = header.tlvs.iter();
+        let tlvs: Vec<(u8, &[u8])> = tlvs
+            .filter(|tlv| tlv.kind != proxy::CRC32C)
+            .map(|tlv| (tlv.kind, &*tlv.value))
+            .collect();
+        let outgoing = proxy::Outgoing {
+            version: header.version,
+            announced: &header.announced,
+            tlvs: &tlvs,
+            checksum: true,
+        };
+        let mut again = Vec::new();
+        proxy::write(&outgoing, &mut again);
+        let read = proxy::parse(&again).expect("what was written");
+        let (same, _) = read.expect("whole");
+        assert_eq!(same.version, header.version);
+    }
+    let mut dripped = HeaderReader::new(proxy::Settings { v1: true, v2: true });
+    let mut facts = Facts::default();
+    for (at, byte) in data.iter().enumerate() {
+        assert!(
+            dripped.room() > 0,
+            "nothing more fits, and nothing is decided"
+        );
+        match dripped.feed(&[*byte], &mut facts) {
+            Read::More => {}
+            Read::Taken(len) => {
+                let header = facts.announced.map(|it| *it).expect("a header");
+                return assert_eq!(whole, Ok(Some((header, at + len))));
+            }
+            Read::Invalid(_) => return assert!(whole.is_err()),
+            Read::Wait | Read::Seen => panic!("a header is taken"),
+        }
+    }
+    assert_eq!(whole, Ok(None));
+}
+
+/// What a client sends first, whole and as more and more of it is seen.
+pub(crate) fn first_bytes(data: &[u8]) {
+    for (hello, host) in [(true, true), (false, false)] {
+        let mut sniffer = Sniffer::new(Wanted { hello, host });
+        let whole = sniffer.look(data, false);
+        if let Seen::Found(found) = &whole {
+            let mut names = found.server_name.iter().chain(&found.host);
+            assert!(names.all(|name| !name.is_empty() && name.is_ascii()));
+        }
+        let mut dripped = Sniffer::new(Wanted { hello, host });
+        let mut last = Seen::More;
+        for end in 0..=data.len() {
+            last = dripped.look(&data[..end], false);
+            if last != Seen::More {
+                break;
+            }
+        }
+        assert_eq!(last, whole);
+        assert!(dripped.look(data, true) != Seen::More, "it has ended");
     }
 }
 

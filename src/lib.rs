@@ -16,11 +16,13 @@
 //! | [`observe`] | metrics, notices, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`reactor`] | the loop of one core |
+//! | [`admin`] | HTTP: metrics, health, the API, on a thread of its own |
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
 //! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`tune`] | the search for the options that make a path fast |
 //! | [`cli`] | argv to a command |
 
+pub mod admin;
 pub mod balance;
 pub mod bench;
 pub mod cli;

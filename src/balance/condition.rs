@@ -161,6 +161,10 @@ impl Condition {
         self.back_since.store(micros, Ordering::Relaxed);
     }
 
+    pub(super) fn clear_marks(&self) {
+        self.marks.load().clear();
+    }
+
     pub(super) fn set_alone(&self, alone: bool) {
         self.alone.store(alone, Ordering::Relaxed);
         if alone {

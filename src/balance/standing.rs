@@ -93,6 +93,12 @@ impl Standing {
         self.tell(now);
     }
 
+    /// An operator forgives it its failures.
+    pub fn clear_marks(&self, now: Time) {
+        self.condition.clear_marks();
+        self.tell(now);
+    }
+
     // Marks by failures, see [`super::health::PassiveMarks`].
 
     /// Asks to go there, after it was picked: see [`super::health::PassiveMarks::admit`].

@@ -212,6 +212,22 @@ pub(crate) fn congestion_of(socket: &impl AsFd) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
+/// Where an origin takes commands unless it is told otherwise.
+pub const ORIGIN_PORT: u16 = 7000;
+
+/// The command port of an origin: as [`resolve`], and a host alone means
+/// [`ORIGIN_PORT`] there.
+///
+/// # Errors
+/// The text and what is wrong with it.
+pub fn resolve_origin(text: &str) -> Result<SocketAddr, String> {
+    if has_no_port(text) {
+        resolve(&format!("{text}:{ORIGIN_PORT}"))
+    } else {
+        resolve(text)
+    }
+}
+
 /// `host:port`, `[::1]:port`, or `:port` for every address of this host.
 ///
 /// # Errors
@@ -230,6 +246,14 @@ pub fn resolve(text: &str) -> Result<SocketAddr, String> {
             Err(format!("`{text}` is not HOST:PORT, which this takes"))
         }
     }
+}
+
+/// The name of a host, an IPv4 address, or an IPv6 address in brackets, and nothing
+/// else. A number is a port that lacks its colon.
+fn has_no_port(text: &str) -> bool {
+    let bracketed = text.starts_with('[') && text.ends_with(']');
+    let plain = !text.is_empty() && !text.contains([':', '/']);
+    bracketed || plain && text.parse::<u64>().is_err()
 }
 
 /// This end's `TCP_INFO` as one line of `name=value` words.
@@ -252,4 +276,28 @@ pub(crate) fn path_info(socket: &impl AsFd) -> io::Result<String> {
         info.bytes_acked,
         info.bytes_received,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_alone_is_an_origin_at_its_usual_port() {
+        for (text, address) in [
+            ("127.0.0.1", "127.0.0.1:7000"),
+            ("[::1]", "[::1]:7000"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            (":80", "[::]:80"),
+        ] {
+            let found = resolve_origin(text).map(|it| it.to_string());
+            assert_eq!(found, Ok(address.to_owned()), "{text}");
+        }
+        let named = resolve_origin("localhost").map(|it| it.port());
+        assert_eq!(named, Ok(ORIGIN_PORT));
+        for text in ["", "7000", "localhost:", "::1", "unix:/x", "a/b", "a b"] {
+            assert!(resolve_origin(text).is_err(), "{text}");
+        }
+        assert!(resolve("127.0.0.1").is_err());
+    }
 }

@@ -47,6 +47,8 @@ struct Report<'a> {
     short: usize,
     /// Findings that limit something else.
     notes: usize,
+    /// Findings about which the kernel says nothing.
+    unknown: usize,
     findings: &'a [Finding],
 }
 
@@ -63,6 +65,7 @@ pub fn run(args: Args) -> ExitCode {
         let report = Report {
             short,
             notes: count(State::Note),
+            unknown: count(State::Unknown),
             findings: &findings,
         };
         match serde_json::to_string_pretty(&report) {
@@ -108,6 +111,7 @@ fn table(findings: &[Finding]) -> String {
     for it in findings {
         let mark = match it.state {
             State::Fine => "ok",
+            State::Unknown => "?",
             State::Note => "note",
             State::Short => "SHORT",
         };
@@ -125,19 +129,25 @@ fn table(findings: &[Finding]) -> String {
             let _ = writeln!(out, "       {remedy}");
         }
     }
-    let short = findings
-        .iter()
-        .filter(|it| it.state == State::Short)
-        .count();
-    let _ = match short {
-        0 => writeln!(out, "\nNothing falls short of what is asked for."),
+    let count = |state| findings.iter().filter(|it| it.state == state).count();
+    let unknown = match count(State::Unknown) {
+        0 => String::new(),
+        1 => " 1 thing is unknown (?): see to that yourself.".to_owned(),
+        count => format!(" {count} things are unknown (?): see to those yourself."),
+    };
+    let _ = match count(State::Short) {
+        0 if unknown.is_empty() => writeln!(out, "\nNothing falls short of what is asked for."),
+        0 => writeln!(
+            out,
+            "\nNothing that is known falls short of what is asked for.{unknown}"
+        ),
         1 => writeln!(
             out,
-            "\n1 thing falls short of what the configuration needs."
+            "\n1 thing falls short of what the configuration needs.{unknown}"
         ),
-        _ => writeln!(
+        short => writeln!(
             out,
-            "\n{short} things fall short of what the configuration needs."
+            "\n{short} things fall short of what the configuration needs.{unknown}"
         ),
     };
     out

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod doctor;
 mod failure;
 mod flags;
+mod hints;
 pub mod man;
 pub mod origin;
 mod output;
@@ -87,7 +88,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(error),
     };
     match cli.command {
         None => run::run(cli.run),

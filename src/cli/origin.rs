@@ -22,7 +22,7 @@ use crate::net::limits;
 /// SINK [seed], SOURCE [bytes|-] [seed], STRING, RECORD bytes, or INFO.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The command port: HOST:PORT, or :PORT for every address of this host
+    /// The command port: HOST[:PORT], or :PORT for every address of this host
     #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
     pub listen: String,
     /// Also an echo port (RFC 862)
@@ -83,7 +83,7 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
     limits::raise_descriptor_limit().map_err(|error| error.to_string())?;
     let optional = |text: &Option<String>| text.as_deref().map(socket::resolve).transpose();
     let options = OriginOptions {
-        command: Some(socket::resolve(&args.listen)?),
+        command: Some(socket::resolve_origin(&args.listen)?),
         echo: optional(&args.echo)?,
         discard: optional(&args.discard)?,
         source: optional(&args.source)?,

@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
-use super::USAGE;
+use super::{USAGE, hints};
 use crate::config::ConfigErrors;
 use crate::observe::aside::aside;
 
@@ -59,7 +60,11 @@ fn write_all(mut bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// What clap has to say: help and versions are a result, the rest is wrong usage.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+pub(super) fn usage(mut error: clap::Error) -> ExitCode {
+    if let Some(hint) = hints::of(&error) {
+        let hint = vec![hint.into()];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(hint));
+    }
     let text = error.render();
     let paint = |terminal: bool| {
         if terminal && colours_welcome() {

@@ -11,8 +11,8 @@ use crate::config::units::parse_duration;
 /// Check a path to a `thalweg origin`: do strings and records come back intact?
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The origin's command port, or a forwarder in front of it
-    #[arg(value_name = "HOST:PORT")]
+    /// The origin's command port, or a forwarder in front of it; 7000 unless given
+    #[arg(value_name = "HOST[:PORT]")]
     pub address: String,
     /// Strings to send
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -34,7 +34,7 @@ pub struct Args {
     reason = "every subcommand has this signature"
 )]
 pub fn run(args: Args) -> ExitCode {
-    let result = socket::resolve(&args.address).and_then(|address| {
+    let result = socket::resolve_origin(&args.address).and_then(|address| {
         probe(&ProbeOptions {
             address,
             strings: args.strings,

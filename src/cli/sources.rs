@@ -53,7 +53,7 @@ pub(super) struct SourceArgs {
     /// Change one value, such as defaults.idle_timeout=5s
     ///
     /// Any key of the configuration, dotted: defaults.idle_timeout=5s, profile.wan.mss=1400,
-    /// forward.NAME.data_path=splice. It goes before the file and may be repeated.
+    /// forward.NAME.data_path=splice, where NAME may be an address such as :5000. It goes before the file and may be repeated.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Configuration")]
     set: Vec<String>,
 }

@@ -99,8 +99,8 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct PlaceArgs {
-    /// A `thalweg origin` at the far end
-    #[arg(long, value_name = "HOST:PORT")]
+    /// A `thalweg origin` at the far end; its port is 7000 unless given
+    #[arg(long, value_name = "HOST[:PORT]")]
     to: Option<String>,
     /// An emulated path on this machine, such as rtt=40ms,rate=1gbit,loss=0.1% (needs root)
     #[arg(long, value_name = "PATH")]
@@ -205,7 +205,7 @@ fn search(args: &Args) -> Result<String, Failure> {
 
 fn options(args: &Args) -> Result<TuneOptions, Failure> {
     let place = match &args.place {
-        PlaceArgs { to: Some(text), .. } => Where::Remote(socket::resolve(text)?),
+        PlaceArgs { to: Some(text), .. } => Where::Remote(socket::resolve_origin(text)?),
         PlaceArgs {
             path: Some(spec), ..
         } => Where::Path(spec.clone()),

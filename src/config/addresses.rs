@@ -58,6 +58,13 @@ pub(super) fn text(key: &str, node: &Node, purpose: Use, report: &mut Report) ->
     let text = match values::string(node) {
         Ok(text) => text,
         Err(mut fault) => {
+            if let Value::Integer(port @ 0..=65_535) = &node.value {
+                fault = Fault::new("this must be an address in quotes, not a number");
+                fault = fault.remedy(match purpose {
+                    Use::Listen => format!("write \":{port}\""),
+                    Use::Server => format!("write \"HOST:{port}\", such as \"127.0.0.1:{port}\""),
+                });
+            }
             fault.message = format!("`{key}`: {}", fault.message);
             report.error(&node.span, fault);
             return found;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::admin::{Admin, Metrics};
 use super::check;
 use super::forward::{self, Forward};
 use super::global::Global;
@@ -32,6 +33,8 @@ pub(super) fn sections() -> Vec<Described> {
     vec![
         section("global", Global::rows()),
         section("log", Log::rows()),
+        section("admin", Admin::rows()),
+        section("metrics", Metrics::rows()),
         section("defaults", defaults),
         section("tap", Tap::rows()),
         section("filter", TapFilter::rows()),

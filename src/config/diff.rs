@@ -24,6 +24,10 @@ pub enum Subject {
     Global,
     /// `[log]`.
     Log,
+    /// `[admin]`.
+    Admin,
+    /// `[metrics]`.
+    Metrics,
     /// A profile, by its name.
     Profile(String),
     /// A forward, by its name.
@@ -85,6 +89,8 @@ impl Config {
         let mut found = Collected::default();
         found.section(&Subject::Global, &self.global, &new.global);
         found.section(&Subject::Log, &self.log, &new.log);
+        found.section(&Subject::Admin, &self.admin, &new.admin);
+        found.section(&Subject::Metrics, &self.metrics, &new.metrics);
         found.profiles(self, new);
         found.forwards(self, new);
         found.pools(self, new);
@@ -277,6 +283,8 @@ impl fmt::Display for Subject {
         match self {
             Self::Global => f.write_str("[global]"),
             Self::Log => f.write_str("[log]"),
+            Self::Admin => f.write_str("[admin]"),
+            Self::Metrics => f.write_str("[metrics]"),
             Self::Profile(name) => write!(f, "profile {name}"),
             Self::Forward(name) => write!(f, "forward {name}"),
             Self::Listener { forward, address } => write!(f, "listener {address} of {forward}"),

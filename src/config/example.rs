@@ -33,6 +33,13 @@ pub fn example() -> String {
     );
     out.table("[log]", "", "log", &[]);
     out.table(
+        "[admin]",
+        "Where the process can be looked at and steered; see docs/admin.md.",
+        "admin",
+        &[],
+    );
+    out.table("[metrics]", "A port for Prometheus alone.", "metrics", &[]);
+    out.table(
         "[defaults]",
         "What every [[forward]] starts from; each key can stand there, too.",
         "defaults",

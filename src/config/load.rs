@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admin::{Admin, Metrics};
+use super::forward::Forward;
 use super::forwards::{Forwards, Settings};
 use super::global::Global;
 use super::inputs::{FileText, Inputs};
 use super::log::Log;
 use super::model::Config;
 use super::pool::{self, PoolKeys};
-use super::raw::{self, KeyNode, Node, TableReader, Value};
+use super::raw::{self, Elsewhere, KeyNode, Node, TableReader, Value};
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::scope::Scope;
 use super::section::Section;
@@ -50,7 +52,12 @@ fn load(inputs: &Inputs) -> Result<Config, ConfigErrors> {
     for change in &inputs.overrides {
         raw::add_override(&mut report, &mut root, change);
     }
-    let config = config(&root, &mut report);
+    // Half a pair was told of already, and is meant to be something to forward.
+    let half = inputs
+        .pairs
+        .iter()
+        .any(|it| it.listen.is_none() || it.upstream.is_none());
+    let config = config(&root, half, &mut report);
     match report.into_errors() {
         None => Ok(config),
         Some(errors) => Err(errors),
@@ -85,18 +92,22 @@ fn read_file(report: &mut Report, file: &FileText) -> Node {
     raw::parse_file(report, source, &text)
 }
 
-fn config(root: &Node, report: &mut Report) -> Config {
+fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     let mut config = Config {
         global: Global::default(),
         log: Log::default(),
+        admin: Admin::default(),
+        metrics: Metrics::default(),
         profiles: BTreeMap::from([("default".to_owned(), profile::built_in())]),
         forwards: Vec::new(),
     };
-    let Some(mut table) = TableReader::open(root, "the file", report) else {
+    let Some(mut table) = TableReader::open(root, "the configuration", report) else {
         return config;
     };
     config.global = section(table.get("global"), "[global]", report);
     config.log = section(table.get("log"), "[log]", report);
+    config.admin = section(table.get("admin"), "[admin]", report);
+    config.metrics = section(table.get("metrics"), "[metrics]", report);
     let profile_nodes = table.get("profile");
     let mut scope = Scope {
         profiles: config.profiles,
@@ -135,17 +146,43 @@ fn config(root: &Node, report: &mut Report) -> Config {
         }
         None => {}
     }
-    if forwards.none_seen() && table.get("forward").is_none_or(is_empty_list) {
+    if !half_a_pair && forwards.none_seen() && table.get("forward").is_none_or(is_empty_list) {
         let fault = Fault::new("there is nothing to forward");
         let remedy = "add a [[forward]] with `listen` and `upstream` to a file, or give -l and -r";
         report.consequence(&root.span, fault.remedy(remedy));
     }
     refuse_useless_overrides(profile_nodes, "profile", &scope.used_profiles, report);
     refuse_useless_overrides(pool_nodes, "pool", &scope.used_pools, report);
-    table.close(report, &[]);
+    table.close(report, &sections());
     config.profiles = scope.profiles;
     config.forwards = forwards.finish();
     config
+}
+
+/// Keys that somebody writes without the section that they are in.
+fn sections() -> [Elsewhere<'static>; 3] {
+    let of = |keys, section: &'static str, remedy| Elsewhere {
+        keys,
+        owner: section,
+        remedy,
+    };
+    [
+        of(
+            Forward::names(),
+            "of [defaults], or of a [[forward]]",
+            "write it below [defaults], or --set defaults.KEY=VALUE",
+        ),
+        of(
+            Global::names(),
+            "of [global]",
+            "write it below [global], or --set global.KEY=VALUE",
+        ),
+        of(
+            Log::names(),
+            "of [log]",
+            "write it below [log], or --set log.KEY=VALUE",
+        ),
+    ]
 }
 
 fn is_empty_list(node: &Node) -> bool {

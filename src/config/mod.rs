@@ -10,6 +10,7 @@
 //! Nothing here touches the network or looks up a name.
 
 mod addresses;
+mod admin;
 mod check;
 mod describe;
 mod diff;
@@ -34,6 +35,7 @@ mod row;
 mod schema;
 mod scope;
 mod section;
+mod send_proxy;
 mod server;
 mod sources;
 mod tap;
@@ -46,6 +48,7 @@ mod values;
 mod words;
 mod written_pool;
 
+pub use admin::{Admin, AdminListen, Metrics};
 pub use check::{Check, OnDown};
 pub use describe::tables;
 pub use diff::{Difference, Subject, What};
@@ -62,5 +65,6 @@ pub use question::CheckKind;
 pub use report::{ConfigErrors, Place, Problem};
 pub use row::Applies;
 pub use schema::schema;
+pub use send_proxy::SendProxy;
 pub use server::{AdminState, Server};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::admin::{Admin, Metrics};
 use super::forward::Forward;
 use super::global::Global;
 use super::log::Log;
@@ -15,6 +16,10 @@ pub struct Config {
     pub global: Global,
     /// `[log]`.
     pub log: Log,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     /// Every `[profile.NAME]` and the built-in `default`, as written: what the two
     /// legs of a forward make of one is in [`Forward::client`] and
     /// [`Forward::upstream`].

@@ -16,6 +16,7 @@ use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::row::{Applies, Row};
 use super::section::{Section, section};
+use super::send_proxy::{SendProxy, SendProxyKey};
 use super::server::{Server, WrittenServer, fail_timeout, max_fails, servers};
 use super::sources;
 use super::text::{list, quote};
@@ -84,6 +85,11 @@ section! {
             /// Connect from the client's own address: `IP_TRANSPARENT`, `CAP_NET_ADMIN`, and
             /// routes that bring the answers back here; not together with `source` or `warm`.
             transparent: bool = false, Switch, Live;
+            /// Servers are told who the client is by a PROXY header before the first byte; their
+            /// checks say that they are nobody's. `tlvs` of version 2: `authority`, `alpn`,
+            /// `unique_id`, `crc32c`; see [routing](routing.md#out).
+            send_proxy: Option<SendProxy> = None, SendProxyKey, Live,
+                example "{ version = \"v2\", tlvs = [\"unique_id\", \"crc32c\"] }";
             /// Connected spares kept for each server and reactor.
             warm: u32 = 0, int(0..=WARM_MAX), Live;
             /// A spare that is older is replaced.

@@ -21,6 +21,8 @@ impl Config {
         let mut out = Out::default();
         out.section("[global]", &self.global);
         out.section("[log]", &self.log);
+        out.section("[admin]", &self.admin);
+        out.section("[metrics]", &self.metrics);
         for (name, options) in &self.profiles {
             write_profile(&mut out, name, options);
         }

@@ -32,6 +32,8 @@ pub fn schema() -> Json {
         "properties": {
             "global": reference("global"),
             "log": reference("log"),
+            "admin": reference("admin"),
+            "metrics": reference("metrics"),
             "defaults": reference("defaults"),
             "profile": named("profile"),
             "upstream": named("pool"),

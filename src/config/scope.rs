@@ -1,6 +1,8 @@
 //! What `[[forward]]`s refer to by name: profiles and pools.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::pool::{Pool, PoolKeys};
@@ -76,13 +78,32 @@ impl Scope {
         Err(fault.remedy(format!("write upstream = \"{name}\", or another name")))
     }
 
-    /// The pool of that name, which a forward uses.
+    /// The pool of that name, which a forward uses. Where no pool can be meant, because
+    /// it is an address or because there is none (`-r HOST`), the port is what is missing.
     pub(super) fn pool(&mut self, name: &str) -> Result<&WrittenPool, Fault> {
         let short: String = name.chars().take(60).collect();
         self.used_pools.insert(name.to_owned());
         self.pools.get(name).ok_or_else(|| {
+            let address = name.parse::<IpAddr>().is_ok()
+                || name.contains('.')
+                || name == "localhost"
+                || name.starts_with('[');
+            let near = nearest(name, self.pools.keys().map(String::as_str));
+            if near.is_none() && (address || self.pools.is_empty()) {
+                let fault = Fault::new(format!("the port of `{short}` is missing"));
+                let mut remedy = format!("write `{short}:PORT`, such as `{short}:443`");
+                if !address {
+                    remedy.push_str("; or define a pool of that name: ");
+                    let _ = write!(remedy, "[upstream.{short}]");
+                }
+                return match name.parse::<u16>() {
+                    Ok(port) => Fault::new(format!("`{port}` is a port without a host"))
+                        .remedy(format!("write `HOST:{port}`, such as `127.0.0.1:{port}`")),
+                    Err(_) => fault.remedy(remedy),
+                };
+            }
             let fault = Fault::new(format!("there is no pool named `{short}`"));
-            match nearest(name, self.pools.keys().map(String::as_str)) {
+            match near {
                 Some(near) => fault.remedy(format!("did you mean `{near}`?")),
                 None => fault.remedy(format!(
                     "define [upstream.{short}], or write an address: {short}:PORT"

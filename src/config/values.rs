@@ -27,6 +27,9 @@ pub(super) fn string(node: &Node) -> Result<&str, Fault> {
         Value::Integer(number) => {
             Err(wanted("a string", node).remedy(format!("put it in quotes: \"{number}\"")))
         }
+        Value::Float(number) => {
+            Err(wanted("a string", node).remedy(format!("put it in quotes: \"{number}\"")))
+        }
         _ => Err(wanted("a string in quotes", node)),
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
@@ -16,12 +17,13 @@ use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, SocketOptions};
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
 use crate::proto::connect;
-use crate::proto::opening::Step;
+use crate::proto::opening::{self, Step};
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
@@ -34,10 +36,17 @@ use super::held::{Held, HeldListener, HeldOptions};
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
+use super::steering::Steering;
 use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
 pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
+
+/// Descriptors that a reactor cannot do without.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Room for fewer sessions is worth a warning, whatever is configured.
+const SESSIONS_FEW: u32 = 100;
 
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
@@ -55,6 +64,9 @@ pub(super) struct Acquired {
     pub(super) deciders: Option<Arc<Deciders>>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    /// Where it can be looked at and steered, and by what.
+    pub(super) admin: admin::Bound,
+    pub(super) steering: Arc<Steering>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
 }
@@ -86,14 +98,16 @@ impl Acquired {
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
+        check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
         for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
             check_transparent(forward.config)?;
         }
+        let mut held = Held::default();
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config)))
+            .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
             .collect();
         let numbers: Vec<u16> = (0..count as u16).collect();
         let opened = open(plan, |_| false, count, awaited)?;
@@ -101,12 +115,11 @@ impl Acquired {
             forwards.iter().map(|it| (it.id, it)).collect();
         let listeners = opened.into_iter().filter_map(|it| {
             let forward = by_id.get(&it.forward)?;
-            let held = HeldListener::new(it.id, it.bound, it.options, forward, &numbers);
-            Some((it.id, held))
+            let own = &held.own;
+            let its = HeldListener::new(it.id, (it.bound, own), it.options, forward, &numbers);
+            Some((it.id, its))
         });
-        let held = Held {
-            listeners: listeners.collect(),
-        };
+        held.listeners = listeners.collect();
         tell_listeners(held.listeners.values(), log);
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
@@ -114,20 +127,39 @@ impl Acquired {
         let resolver = resolver(plan, &upstreams, log, Some(FIRST_ANSWERS))?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
-            Some(resolver) if plan.has_requests() => {
-                Some(Deciders::new(plan, resolver.clone(), None)?)
-            }
+            Some(resolver) if plan.has_requests() => Some(Deciders::new(
+                plan,
+                resolver.clone(),
+                held.own.clone(),
+                log,
+                None,
+            )?),
             _ => None,
         };
         let pools = upstreams.setups();
         let lookups = deciders.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
+        let admin = admin::Bound::take(config)?;
+        let others = others
+            + if admin.is_empty() {
+                0
+            } else {
+                admin::DESCRIPTORS
+            };
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.notice(Notice::Starting {
             reactors: count,
             engine: kind.name(),
             sessions_max: gate.max(),
+            admin: asked_at(&admin),
         });
+        tell_of(&admin, log);
+        let steering = Arc::new(Steering::new(
+            (config, forwards.clone()),
+            kind.name(),
+            (gate.clone(), upstreams.clone()),
+            log.clone(),
+        ));
         let origin = Instant::now();
         let reactors = numbers.into_iter().map(|index| ReactorPlan {
             kind,
@@ -137,6 +169,7 @@ impl Acquired {
                 reactor: index,
                 pools: pools.clone(),
                 gate: gate.clone(),
+                own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),
                 session_log: config.log.sessions,
@@ -157,8 +190,33 @@ impl Acquired {
             upstreams,
             resolver,
             deciders,
+            admin,
+            steering,
             origin,
         })
+    }
+}
+
+/// Where the endpoint can be asked, for the log.
+fn asked_at(admin: &admin::Bound) -> String {
+    let addresses: Vec<String> = admin.addresses().map(ToString::to_string).collect();
+    match addresses.as_slice() {
+        [] => "none".to_owned(),
+        addresses => addresses.join(", "),
+    }
+}
+
+/// Where metrics can be had, and why the endpoint can not, if it cannot.
+fn tell_of(admin: &admin::Bound, log: &Log) {
+    for listener in admin.metrics_addresses() {
+        log.notice(Notice::MetricsListening {
+            listener: listener.clone(),
+        });
+    }
+    if let Some(reason) = admin.why_without() {
+        log.notice(Notice::NoAdmin {
+            reason: reason.to_owned(),
+        });
     }
 }
 
@@ -192,6 +250,27 @@ pub(super) fn reactor_count(config: &Config) -> usize {
         Reactors::Auto => limits::reactor_count(),
         Reactors::Count(count) => usize::from(count),
     }
+}
+
+/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
+/// EMFILE at one of ten thousand ports.
+fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
+    let listeners = plan
+        .forwards
+        .iter()
+        .map(|it| it.listeners.len())
+        .sum::<usize>();
+    let wanted = (listeners * reactors) as u64;
+    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
+    if wanted + own <= limit {
+        return Ok(());
+    }
+    Err(StartError::Descriptors {
+        listeners,
+        reactors,
+        needed: wanted + own,
+        limit,
+    })
 }
 
 /// Whether connects may come from foreign addresses here: better an error now than one
@@ -333,7 +412,11 @@ pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
-pub(super) fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Forward {
+pub(super) fn forward_of(
+    plan: &ForwardPlan<'_>,
+    config: &Config,
+    books: Arc<ForwardBooks>,
+) -> reactor::Forward {
     let forward = plan.config;
     let proxy = match &forward.mode {
         Mode::Tcp => None,
@@ -375,18 +458,27 @@ pub(super) fn forward_of(plan: &ForwardPlan<'_>, config: &Config) -> reactor::Fo
         name: forward.name.as_str().into(),
         rules,
         pool: plan.pool,
-        steps: proxy.into_iter().map(|connect| step(connect)).collect(),
+        steps: [].into(),
+        announced: false,
+        request: proxy.into_iter().map(|connect| step(connect)).collect(),
+        routing: None,
+        route: None,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        books,
         generation: 0,
     }
 }
 
 /// What a client says before its payload that makes requests.
 fn step(connect: &HttpConnect) -> Step {
-    Step::HttpConnect(connect::Settings {
+    let settings = connect::Settings {
         header_max: connect.header_max as usize,
         realm: connect.realm.as_str().into(),
-    })
+    };
+    Step {
+        kind: opening::StepKind::HttpConnect(settings),
+        patience: connect.header_timeout,
+    }
 }
 
 /// Admission by descriptors: two for each session, of those that are left; looking up
@@ -400,14 +492,11 @@ pub(super) fn gate(
 ) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let wanted = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(wanted, taken, spare);
+    let most = config.global.max_connections.unwrap_or(u32::MAX);
+    let gate = Gate::by_descriptors(most, taken, spare);
     gate.review();
-    if config
-        .global
-        .max_connections
-        .is_some_and(|max| max > gate.max())
-    {
+    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
+    if wanted > gate.max() {
         let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
         log.notice(Notice::DescriptorsShort {
             wanted,

@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::proxy::UsersError;
+use crate::admin::BindProblem;
 use crate::config::LogTarget;
 use crate::net::listener::BindError;
 use crate::observe::tap::TapError;
@@ -34,6 +35,21 @@ pub enum StartError {
         /// Which, why, and what to do.
         error: BindError,
     },
+    /// Listeners alone take more descriptors than there are.
+    #[error(
+        "{listeners} listeners on {reactors} reactors need {needed} descriptors, the hard limit is \
+         {limit}: raise it (LimitNOFILE=, `ulimit -Hn`), or give fewer --reactors"
+    )]
+    Descriptors {
+        /// Of each reactor.
+        listeners: usize,
+        /// How many there would be.
+        reactors: usize,
+        /// Without a session.
+        needed: u64,
+        /// `RLIMIT_NOFILE`, hard.
+        limit: u64,
+    },
     /// Names cannot be looked up.
     #[error("cannot start looking names up: {0}")]
     Resolver(#[source] io::Error),
@@ -48,6 +64,9 @@ pub enum StartError {
     /// Credentials cannot be verified.
     #[error("cannot start verifying credentials: {0}")]
     Verifier(#[source] io::Error),
+    /// The admin endpoint cannot be had.
+    #[error("{0}")]
+    Admin(#[from] BindProblem),
     /// Servers cannot be checked.
     #[error("cannot start checking servers: {0}")]
     Checker(#[source] io::Error),

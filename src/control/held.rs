@@ -5,23 +5,30 @@
 //! done with sockets that stay: another forward, other options, another reactor. So no
 //! accept queue is ever lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine;
 use crate::net::address::Endpoint;
+use crate::net::limits;
 use crate::net::listener::{Bound, ListenSocket};
 use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
+use crate::net::own::{OwnListeners, Owner};
+use crate::observe::books::ForwardBooks;
 use crate::reactor::{Forward, Listener};
-use crate::relay::id::ListenerId;
+use crate::relay::id::{ForwardId, ListenerId};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Unix listeners' paths go when this is dropped.
     pub(super) listeners: BTreeMap<ListenerId, HeldListener>,
+    /// Totals go on from one configuration to the next.
+    pub(super) books: HashMap<ForwardId, Arc<ForwardBooks>>,
+    /// The same listeners, as whoever dials knows them.
+    pub(super) own: Arc<OwnListeners>,
 }
 
 /// What an address is listened on with.
@@ -48,6 +55,17 @@ pub(super) struct HeldListener {
     pub(super) sockets: Vec<HeldSocket>,
     /// Held for its `Drop`, and for where it listens.
     bound: Bound,
+}
+
+/// Whose a listener is, for whoever dials.
+fn owner(forward: &Forward) -> Arc<Owner> {
+    let mut pools = vec![forward.pool];
+    let ways = forward.routing.iter().flat_map(|routing| &routing.ways);
+    pools.extend(ways.filter_map(|way| Some(way.forward.as_ref()?.pool)));
+    Arc::new(Owner {
+        forward: forward.name.clone(),
+        pools: pools.into(),
+    })
 }
 
 /// No reactor has this number.
@@ -78,11 +96,12 @@ impl HeldListener {
     /// Of sockets that were bound: a share for each of these reactors.
     pub(super) fn new(
         id: ListenerId,
-        mut bound: Bound,
+        (mut bound, own): (Bound, &Arc<OwnListeners>),
         options: HeldOptions,
         forward: &Arc<Forward>,
         reactors: &[u16],
     ) -> Self {
+        bound.register(own, &owner(forward));
         let mut sockets = Vec::new();
         for (share, reactor) in reactors.iter().enumerate() {
             for socket in bound.take_share(share) {
@@ -170,6 +189,16 @@ impl HeldListener {
         )
     }
 
+    /// Is for another forward from now on; what it was for is given back.
+    pub(super) fn set_forward(
+        &mut self,
+        forward: &Arc<Forward>,
+        own: &Arc<OwnListeners>,
+    ) -> Arc<Forward> {
+        self.bound.register(own, &owner(forward));
+        std::mem::replace(&mut self.forward, forward.clone())
+    }
+
     /// Where it listens.
     pub(super) fn locals(&self) -> &[Endpoint] {
         self.bound.locals()
@@ -185,47 +214,36 @@ impl HeldSocket {
     fn new(id: ListenerId, socket: ListenSocket, forward: &Arc<Forward>, reactor: u16) -> Self {
         /// Never used again.
         static SOCKETS: AtomicU32 = AtomicU32::new(0);
-        let at = Listener {
-            id,
-            socket: SOCKETS.fetch_add(1, Ordering::Relaxed),
-            forward: forward.clone(),
-            address: socket.local,
-        };
+        let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
+        let at = Listener::of_socket((id, number), socket.local, forward.clone());
         Self {
             is_shared: false,
             fd: Arc::new(socket.fd),
             family: socket.family,
             reactor,
-            at: Arc::new(at),
+            at,
         }
     }
 
     /// The same socket in the hands of another reactor as well.
     pub(super) fn shared_with(&self, reactor: u16) -> Self {
         static SHARES: AtomicU32 = AtomicU32::new(1 << 31);
-        let at = Listener {
-            id: self.at.id,
-            socket: SHARES.fetch_add(1, Ordering::Relaxed),
-            forward: self.at.forward.clone(),
-            address: self.at.address.clone(),
-        };
+        let number = SHARES.fetch_add(1, Ordering::Relaxed);
+        let (address, forward) = (self.at.address.clone(), self.at.forward.clone());
+        let at = Listener::of_socket((self.at.id, number), address, forward);
         Self {
             is_shared: true,
             fd: self.fd.clone(),
             family: self.family,
             reactor,
-            at: Arc::new(at),
+            at,
         }
     }
 
     /// Is for another forward from now on.
     pub(super) fn set_forward(&mut self, forward: &Arc<Forward>) {
-        self.at = Arc::new(Listener {
-            id: self.at.id,
-            socket: self.at.socket,
-            forward: forward.clone(),
-            address: self.at.address.clone(),
-        });
+        let (address, number) = (self.at.address.clone(), (self.at.id, self.at.socket));
+        self.at = Listener::of_socket(number, address, forward.clone());
     }
 
     /// As a reactor takes it.
@@ -250,16 +268,35 @@ impl HeldSocket {
     }
 
     fn sessions(&self) -> usize {
-        sessions(&self.at)
+        // Its reactor and this.
+        sessions(&self.at, 2)
     }
 }
 
-/// Sessions that hold what a reactor and [`Held`] hold as well.
-fn sessions(at: &Arc<Listener>) -> usize {
-    Arc::strong_count(at).saturating_sub(2)
+/// Sessions that came in there, by whichever way; beside them so many others hold it.
+pub(super) fn sessions(at: &Arc<Listener>, others: usize) -> usize {
+    let ways = at.ways.iter().flatten().map(|way| sessions(way, 1));
+    Arc::strong_count(at).saturating_sub(others) + ways.sum::<usize>()
 }
 
 impl Held {
+    /// The books of a forward, with pages for so many reactors and those that may come.
+    pub(super) fn books(&mut self, forward: ForwardId, reactors: usize) -> Arc<ForwardBooks> {
+        let books = self.books.entry(forward);
+        let pages = 2 * reactors.max(limits::allowed_cpus().len()).max(4);
+        let new = || Arc::new(ForwardBooks::new(pages));
+        books.or_insert_with(new).clone()
+    }
+
+    /// Lets go of the sockets of a forward. Its addresses stay its own, so that no reload
+    /// opens them again.
+    pub(super) fn close(&mut self, forward: ForwardId) {
+        let its = self.listeners.values_mut();
+        for listener in its.filter(|it| it.forward.id == forward) {
+            listener.sockets.clear();
+        }
+    }
+
     /// Where it listens, by forward.
     pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
         let each = self.listeners.values().flat_map(|listener| {

@@ -33,6 +33,7 @@ pub mod resolve;
 mod running;
 mod signals;
 mod source;
+mod steering;
 mod thread;
 mod upstreams;
 mod wire;

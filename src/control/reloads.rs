@@ -20,6 +20,7 @@ use super::reload::{
 use super::reloading::{self, Job, Trial};
 use super::request::ReloadRequest;
 use super::running::{Running, await_all, pools_of};
+use super::thread::ReactorThread;
 use super::wire::Order;
 
 /// Between looks at forwards that sessions may still go by.
@@ -91,6 +92,7 @@ impl Running {
             resolver: self.resolver.clone(),
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
+            own: self.held.own.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
@@ -201,8 +203,8 @@ impl Running {
         let used: BTreeSet<PoolId> = self
             .forwards
             .values()
-            .map(|it| it.forward.pool)
-            .chain(self.retired.iter().map(Retired::pool))
+            .flat_map(|it| commit::pools(&it.forward))
+            .chain(self.retired.iter().flat_map(Retired::pools))
             .collect();
         let unused: Arc<[PoolId]> = self.pools.difference(&used).copied().collect();
         if !unused.is_empty() {
@@ -230,7 +232,10 @@ impl Running {
             .set_max(config.global.max_connections.unwrap_or(u32::MAX));
 
         // Pools before forwards, which name them.
-        let forwards = commit::forwards(&plan, &self.forwards, self.generation, anew);
+        let count = parts.active.len();
+        let held = &mut self.held;
+        let books = |forward| held.books(forward, count);
+        let forwards = commit::forwards(&plan, &self.forwards, (self.generation, anew), books);
         let changed = self.upstreams.follow(&plan);
         let mut orders = AllOrders::default();
         let known = self
@@ -284,7 +289,7 @@ impl Running {
                     .deciders
                     .as_ref()
                     .filter(|_| deciders || is_fresh)
-                    .map(|it| it.for_reactor(reactor.wire())),
+                    .map(|it| it.for_reactor(reactor.wire(), *number)),
                 ..Change::default()
             };
             // Before its listeners.
@@ -308,6 +313,15 @@ impl Running {
             }
         }
         self.active = parts.active;
+        let known = &self.forwards;
+        self.held
+            .books
+            .retain(|forward, _| known.contains_key(forward));
+        self.steering
+            .connect(self.reactors.values().map(ReactorThread::seen));
+        let forwards = plan.forwards.iter().filter_map(|it| known.get(&it.id));
+        let forwards = forwards.map(|it| it.forward.clone()).collect();
+        self.steering.put(&config, forwards, self.generation);
         ids.keep(&plan);
         drop(ids);
         self.config = config;

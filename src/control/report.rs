@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::observe::panics;
 use crate::reactor::upstream::server::Server;
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
@@ -15,6 +16,7 @@ pub(super) fn tell(log: &Log, total: &Snapshot, reactors: &[Snapshot], servers: 
         counters: Box::new(*total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
+            helper_panics: panics::count(),
         },
     };
     let spread = (reactors.len() > 1).then(|| spread(reactors));

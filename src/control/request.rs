@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Snapshot;
+use crate::relay::id::ForwardId;
 
 use super::reload::{ReloadError, Reloaded};
 
@@ -29,6 +30,8 @@ pub enum Request {
     Drain,
     /// End at once.
     Cut,
+    /// Let nobody in at this forward any more: its sockets are closed.
+    StopListening(ForwardId),
     /// Where it listens, by forward.
     Listeners(Sender<Vec<(Arc<str>, Endpoint)>>),
     /// What has been counted, over all reactors.

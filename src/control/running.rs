@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::admin;
 use crate::config::{Config, LogTarget};
 use crate::engine::choice::Kind;
 use crate::net::address::Endpoint;
@@ -29,6 +30,7 @@ use super::request::Request;
 use super::resolve::Resolver;
 use super::signals::Signal;
 use super::source::ConfigSource;
+use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upstreams::Upstreams;
 use super::wire::{Order, Pending, Wire};
@@ -80,6 +82,9 @@ pub(super) struct Running {
     pub(super) kind: Kind,
     pub(super) gate: Arc<Gate>,
     pub(super) upstreams: Arc<Upstreams>,
+    /// Answers for as long as it is there.
+    _admin: admin::Server,
+    pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) deciders: Option<Arc<Deciders>>,
@@ -111,6 +116,8 @@ impl Running {
             upstreams,
             resolver,
             deciders,
+            admin,
+            steering,
             origin,
         } = acquired;
         let Begun {
@@ -126,6 +133,8 @@ impl Running {
             reactors.insert(number, ReactorThread::spawn(plan, teller.clone())?);
         }
         upstreams.connect(reactors.values().map(ReactorThread::wire).collect());
+        steering.connect(reactors.values().map(ReactorThread::seen));
+        steering.answer_to(teller.clone());
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
@@ -140,9 +149,11 @@ impl Running {
             active,
             config,
             source,
-            generation: 0,
+            generation: 1,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
+            _admin: admin::Server::start(admin, steering.clone())?,
+            steering,
             held,
             kind,
             gate,
@@ -184,6 +195,7 @@ impl Running {
                     replies: vec![reply],
                     is_return: false,
                 }),
+                Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
                     let _ = reply.send(self.confirm());
                 }
@@ -197,6 +209,7 @@ impl Running {
                 }
             }
         };
+        self.steering.drains();
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
@@ -226,7 +239,12 @@ impl Running {
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.
-            Told::Asked(Request::Reload(..) | Request::Confirm(_) | Request::GoBack(_)) => {}
+            Told::Asked(
+                Request::Reload(..)
+                | Request::Confirm(_)
+                | Request::GoBack(_)
+                | Request::StopListening(_),
+            ) => {}
             Told::Asked(Request::Listeners(reply)) => {
                 let _ = reply.send(self.listeners());
             }

@@ -22,6 +22,7 @@ use crate::reactor::{Listener, Reactor, Setup};
 /// A running reactor.
 #[derive(Debug)]
 pub(super) struct ReactorThread {
+    number: u16,
     thread: JoinHandle<()>,
     wire: Wire,
     counters: Arc<Counters>,
@@ -47,18 +48,24 @@ impl ReactorThread {
             .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
             .map_err(StartError::Reactor)?;
         Ok(Self {
+            number: reactor,
             thread,
             wire: Wire { messages, waker },
             counters,
         })
     }
 
-    pub(super) fn counters(&self) -> &Counters {
+    pub(super) const fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
     pub(super) fn send(&self, order: Order) -> Pending {
         self.wire.send(order)
+    }
+
+    /// Its number, what it counts and the way to it.
+    pub(super) fn seen(&self) -> (u16, Arc<Counters>, Wire) {
+        (self.number, self.counters.clone(), self.wire.clone())
     }
 
     /// The way to it.
@@ -143,7 +150,8 @@ impl choice::Work for ReactorWork<'_> {
                 messages: self.messages,
                 waker: waker.clone(),
             };
-            self.setup.decider = Some(Box::new(ReactorDecider::new(deciders, wire)));
+            let decider = ReactorDecider::new(deciders, wire, self.setup.reactor);
+            self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
         let mut reactor = Reactor::new(engine, self.setup);
@@ -192,6 +200,10 @@ fn work<E: Engine<Listener = engine::Listener>>(
                         Message::Order(order, done) => (order, done),
                         Message::Decided(key, ruling) => {
                             reactor.decided(key, ruling);
+                            continue;
+                        }
+                        Message::Visit(visitor) => {
+                            (visitor.0)(&mut reactor);
                             continue;
                         }
                     };

@@ -8,6 +8,8 @@
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
 //! it or it has sessions; a pool whose names fail keeps the servers it had.
 
+mod steered;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +60,10 @@ struct LivePool {
     set: Arc<ServerSet>,
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
+    /// Weights that an operator gave servers.
+    weights: HashMap<(Arc<str>, Endpoint), u32>,
+    /// What checks or an operator said of servers last.
+    reasons: HashMap<ServerId, Arc<str>>,
     /// How its servers are checked, if they are, and what such a connect sets.
     check: Option<(Arc<Check>, Arc<OptionPlan>)>,
 }
@@ -65,8 +71,8 @@ struct LivePool {
 #[derive(Debug)]
 enum Places {
     Fixed(Endpoint),
-    /// As its name resolves; empty before the first answer.
-    Named(NameId, Vec<super::resolve::Resolved>),
+    /// As its name resolves, and when it was told so; empty before the first answer.
+    Named(NameId, Vec<super::resolve::Resolved>, Option<Instant>),
 }
 
 /// The heaviest server: beyond, weights in the units of the policies do not fit.
@@ -114,6 +120,8 @@ impl LivePool {
             config: plan.config.clone(),
             name: plan.name.clone(),
             known: HashMap::new(),
+            weights: HashMap::new(),
+            reasons: HashMap::new(),
             set: empty_set(&plan.config),
             dialled: Vec::new(),
             check: None,
@@ -189,6 +197,7 @@ impl LivePool {
                 attempt_delay: config.attempt_delay,
                 sources: config.sources.as_slice().into(),
                 transparent: config.transparent,
+                send_proxy: config.send_proxy,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
             };
@@ -209,14 +218,16 @@ impl LivePool {
                         (index, &self.keys[index]),
                         endpoint,
                     );
+                    let place = (self.keys[index].clone(), endpoint.clone());
+                    let given = self.weights.get(&place);
                     members.push(Member {
                         server,
-                        weight: configured.weight,
+                        weight: given.copied().unwrap_or(configured.weight),
                         backup: configured.backup,
                         family: None,
                     });
                 }
-                Places::Named(_, addresses) => {
+                Places::Named(_, addresses, _) => {
                     // Of SRV records those of a later priority are for when the
                     // earlier ones are down.
                     let first = addresses.iter().map(|it| it.priority).min();
@@ -229,9 +240,11 @@ impl LivePool {
                             (index, &self.keys[index]),
                             &endpoint,
                         );
+                        let own = weight(configured.weight, address.weight);
+                        let given = self.weights.get(&(self.keys[index].clone(), endpoint));
                         members.push(Member {
                             server,
-                            weight: weight(configured.weight, address.weight),
+                            weight: given.copied().unwrap_or(own),
                             backup: configured.backup || Some(address.priority) != first,
                             family: (addresses.len() > 1).then_some(index as u16),
                         });
@@ -260,13 +273,13 @@ impl LivePool {
 }
 
 /// What names are known to resolve to.
-type Addresses = HashMap<NameId, Vec<super::resolve::Resolved>>;
+type Addresses = HashMap<NameId, (Vec<super::resolve::Resolved>, Option<Instant>)>;
 
 impl Places {
     const fn name(&self) -> Option<NameId> {
         match self {
             Self::Fixed(_) => None,
-            Self::Named(name, _) => Some(*name),
+            Self::Named(name, ..) => Some(*name),
         }
     }
 }
@@ -291,8 +304,8 @@ fn places(plan: &PoolPlan, resolved: &Addresses) -> Vec<Places> {
     let servers = plan.config.servers.iter().zip(&plan.names);
     let places = servers.map(|(server, name)| match (&server.address, name) {
         (_, Some(name)) => {
-            let addresses = resolved.get(name).cloned();
-            Places::Named(*name, addresses.unwrap_or_default())
+            let (addresses, answered) = resolved.get(name).cloned().unwrap_or_default();
+            Places::Named(*name, addresses, answered)
         }
         (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
         (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
@@ -382,8 +395,8 @@ impl Upstreams {
         let mut pools = self.pools();
         let mut resolved = Addresses::new();
         for place in pools.iter().flat_map(|pool| &pool.places) {
-            if let Places::Named(name, addresses) = place {
-                resolved.insert(*name, addresses.clone());
+            if let Places::Named(name, addresses, answered) = place {
+                resolved.insert(*name, (addresses.clone(), *answered));
             }
         }
         let before = std::mem::take(&mut *pools).into_iter();
@@ -452,10 +465,11 @@ impl Upstreams {
         for pool in &mut *pools {
             let mut changed = false;
             for place in &mut pool.places {
-                if let Places::Named(id, addresses) = place
+                if let Places::Named(id, addresses, answered) = place
                     && *id == name
                 {
                     addresses.clone_from(&answer.addresses);
+                    *answered = Some(Instant::now());
                     changed = true;
                 }
             }
@@ -468,7 +482,12 @@ impl Upstreams {
                 self.tell(pool);
             }
         }
-        let plans = plans(&pools);
+        self.renew_checks(&pools);
+    }
+
+    /// What is checked from now on.
+    fn renew_checks(&self, pools: &[LivePool]) {
+        let plans = plans(pools);
         if let Some(checker) = &*lock(&self.checker) {
             checker.set_plans(plans);
         }
@@ -507,15 +526,17 @@ impl Upstreams {
     }
 
     fn checked(&self, id: ServerId, verdict: &Verdict, now: Time) {
-        let pools = self.pools();
-        let found = pools.iter().find_map(|pool| {
+        let mut pools = self.pools();
+        let found = pools.iter_mut().find_map(|pool| {
             let mut servers = pool.known.values();
-            let server = servers.find(|server| server.settings().id == id)?;
-            Some((server.clone(), pool.config.check.as_ref()?.on_down))
+            let server = servers.find(|server| server.settings().id == id)?.clone();
+            pool.reasons.insert(id, verdict.reason.as_str().into());
+            Some((server, pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
         if let Some((server, on_down)) = found {
             server.standing.checked(verdict.change, now);
+            server.note_state(now);
             if verdict.change == Change::Down && on_down == OnDown::Close {
                 self.cut(&server);
             }
@@ -573,6 +594,7 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 endpoint: settings.endpoint.clone(),
                 options: options.clone(),
                 check: check.clone(),
+                send_proxy: pool.config.send_proxy.map(|it| it.version),
             });
         }
     }

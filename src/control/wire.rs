@@ -3,10 +3,12 @@
 //! An order has a reply: [`Pending`] is told once the reactor has carried it out, or
 //! that there is no reactor any more.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::Instant;
 
+use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
@@ -45,6 +47,17 @@ pub(super) enum Message {
     Order(Order, SyncSender<()>),
     /// Where the request of a session may go: itself the reply to a question.
     Decided(SessionKey, Ruling),
+    /// Somebody looks; the answer is the visitor's matter.
+    Visit(Visitor),
+}
+
+/// Who comes on a visit.
+pub(super) struct Visitor(pub(super) Visit);
+
+impl fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Visitor")
+    }
 }
 
 /// An order on its way.
@@ -79,14 +92,21 @@ impl Wire {
         Pending(pending)
     }
 
+    /// Has the reactor visited in one of its next turns; `false` if it has ended.
+    pub(super) fn visit(&self, visit: Visit) -> bool {
+        self.post(Message::Visit(Visitor(visit)))
+    }
+
     pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
         self.post(Message::Decided(key, ruling));
     }
 
-    fn post(&self, message: Message) {
+    fn post(&self, message: Message) -> bool {
         // A reactor that has ended needs no orders.
-        if self.messages.send(message).is_ok() {
+        let sent = self.messages.send(message).is_ok();
+        if sent {
             let _ = self.waker.wake();
         }
+        sent
     }
 }

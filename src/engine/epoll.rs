@@ -23,6 +23,7 @@ use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan, plan};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -233,6 +234,10 @@ impl Engine for Epoll {
 
     fn has_waiting(&self, key: ListenerKey) -> bool {
         self.listeners.has_waiting(key)
+    }
+
+    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
+        Some(listener::accept_queue(self.listeners.fd(key)?))
     }
 
     fn accept_overflows(&self) -> u64 {

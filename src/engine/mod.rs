@@ -19,8 +19,9 @@
 //!    waiting for an event.
 //! 7. Bytes come out in order, each once; an end only after the last of them.
 //! 8. [`Engine::peek`], [`Engine::take`] and [`Engine::say`] are for a side whose
-//!    lanes have not started. A peek that finds nothing, and a say that is cut short,
-//!    is followed by an event of that side once there is more to do.
+//!    lanes have not started. A peek that finds nothing, a say that is cut short, and
+//!    [`Engine::await_more`], are followed by an event of that side once there is more
+//!    to do.
 //!
 //! 9. Listeners come and go while an engine runs. An event of one that was removed may
 //!    still be on its way; its key finds nothing, whoever has the slot by then.
@@ -53,6 +54,7 @@ use std::time::Duration;
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
@@ -187,6 +189,12 @@ pub trait Engine {
     /// each listener.
     fn accept_overflows(&self) -> u64;
 
+    /// What the kernel knows of a listener's accept queue; `None` where there is no
+    /// kernel, or no such listener.
+    fn accept_queue(&self, _: ListenerKey) -> Option<AcceptQueue> {
+        None
+    }
+
     /// Gives an accepted connection to a session as its client side. On an error
     /// the connection is closed.
     fn adopt(&mut self, key: SessionKey, incoming: Self::Incoming) -> Result<(), Cause>;
@@ -252,6 +260,25 @@ pub trait Engine {
             .map_or(Peeked::Ended, |fd| parley::peek(fd, buffer))
     }
 
+    /// What was peeked at stays where it is, and more is needed: an event of that side
+    /// follows once more has come, or its end. [`Engine::peek`] tells of no end while
+    /// bytes wait in front of it; [`Engine::has_ended`] does.
+    fn await_more(&mut self, key: SessionKey, side: Side) {
+        // Edge-triggered: whatever comes is an event.
+        let _ = (key, side);
+    }
+
+    /// No more is needed, after an [`Engine::await_more`].
+    fn await_no_more(&mut self, key: SessionKey, side: Side) {
+        let _ = (key, side);
+    }
+
+    /// Whether a side has ended for reading, whatever waits in front of the end. Costs a
+    /// system call.
+    fn has_ended(&self, key: SessionKey, side: Side) -> bool {
+        self.fd(key, side).is_none_or(parley::has_ended)
+    }
+
     /// Takes exactly so many bytes off a side, no more than were seen; they are
     /// nobody's payload.
     fn take(&mut self, key: SessionKey, side: Side, len: usize) -> Result<(), Cause> {
@@ -264,6 +291,25 @@ pub trait Engine {
     fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
         self.fd(key, side)
             .map_or(Err(Cause::Stopped), |fd| parley::say(fd, bytes))
+    }
+
+    /// As [`Engine::say`]; the last of it may wait for what a lane writes, to ride in the
+    /// same segment. [`Engine::flush`] sends it without.
+    fn say_first(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        self.fd(key, side)
+            .map_or(Err(Cause::Stopped), |fd| parley::say_first(fd, bytes))
+    }
+
+    /// Sends what [`Engine::say_first`] left waiting.
+    fn flush(&mut self, key: SessionKey, side: Side) {
+        if let Some(fd) = self.fd(key, side) {
+            parley::flush(fd);
+        }
+    }
+
+    /// The address of this end of a side.
+    fn local_address(&self, key: SessionKey, side: Side) -> Option<Endpoint> {
+        listener::local_address(self.fd(key, side)?)
     }
 
     /// Ends a side for writing, after what was said. The session has no other side,

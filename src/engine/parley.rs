@@ -10,10 +10,12 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 use super::pump::transmit;
 use crate::net::errno::{Failure, Operation};
+use crate::net::options::plan;
 use crate::relay::ending::Cause;
 
 /// What a side has sent so far and nobody has taken.
@@ -45,6 +47,14 @@ pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Peeked {
     }
 }
 
+/// Whether the peer has ended its side, or the connection has failed.
+pub(super) fn has_ended(fd: BorrowedFd<'_>) -> bool {
+    // nix has no name for it. Besides it the kernel tells of a failure, asked or not.
+    let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut polled = [PollFd::new(fd, hangup)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Takes exactly `len` bytes, which were seen before and so are there.
 pub(super) fn take(fd: BorrowedFd<'_>, len: usize) -> Result<(), Cause> {
     // Most headers are shorter; of a long one each part costs a system call.
@@ -62,6 +72,30 @@ pub(super) fn take(fd: BorrowedFd<'_>, len: usize) -> Result<(), Cause> {
         }
     }
     Ok(())
+}
+
+/// As [`say`]; what follows may ride in the same segment.
+pub(super) fn say_first(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Cause> {
+    // nix has no name for it. A socket that is no TCP socket takes no notice of it.
+    let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+    loop {
+        match send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | more) {
+            Ok(taken) => return Ok(taken),
+            Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return match Failure::of(Operation::Transfer, errno) {
+                    Failure::WouldBlock => Ok(0),
+                    failure => Err(failure.into()),
+                };
+            }
+        }
+    }
+}
+
+/// Sends what waits for more to ride with it.
+pub(super) fn flush(fd: BorrowedFd<'_>) {
+    // A unix socket keeps nothing back, and a socket that failed says so itself.
+    let _ = plan::send_held_back(fd);
 }
 
 /// Writes as much as the socket takes now.

@@ -53,6 +53,11 @@ impl<T, K: Key> Slab<T, K> {
         self.len as usize
     }
 
+    /// Slots so far, in use or free: every key has one below.
+    pub const fn slots(&self) -> u32 {
+        (self.pages.len() * PAGE) as u32
+    }
+
     /// Whether it is empty.
     pub const fn is_empty(&self) -> bool {
         self.len == 0

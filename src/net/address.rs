@@ -23,7 +23,8 @@ pub enum Address {
     },
     /// `10.0.0.1:443`, `[::1]:443`. `[::]` and `0.0.0.0` mean exactly that family.
     Inet(SocketAddr),
-    /// `host.example:443`.
+    /// `host.example:443`. A host that is called `unix`, `tcp` or `udp` is written with a
+    /// capital: `Unix:443`.
     Name {
         /// The host name, lower case; with a dot at its end it is whole, and no list of
         /// domains to search counts.
@@ -91,10 +92,27 @@ impl fmt::Display for Address {
         match self {
             Self::Any { port } => write!(f, ":{port}"),
             Self::Inet(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Name { host, port } => write!(f, "{}:{port}", Host(host)),
             Self::Unix(name) => name.fmt(f),
             Self::Srv(name) => write!(f, "srv:{name}"),
         }
+    }
+}
+
+/// What has a meaning of its own before the colon of an address, in small letters.
+const WORDS: [&str; 3] = ["unix", "tcp", "udp"];
+
+/// The name of a host as it is written before a colon. One that is called like a word
+/// with a meaning begins with a capital, which makes it a host again.
+struct Host<'a>(&'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !WORDS.contains(&self.0) {
+            return f.write_str(self.0);
+        }
+        let (first, rest) = self.0.split_at(1);
+        write!(f, "{}{rest}", first.to_ascii_uppercase())
     }
 }
 

@@ -147,6 +147,19 @@ pub fn may_be_transparent() -> Result<(), Errno> {
     plan::allow_foreign_source(std::os::fd::AsFd::as_fd(&socket), Family::V4)
 }
 
+/// Whether connects may come from this address: the host has it.
+pub fn may_come_from(source: IpAddr) -> Result<(), Errno> {
+    let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let family = if source.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    let (socket, _) = make_socket(family, false).map_err(failed)?;
+    let local = SockAddr::from(SocketAddr::new(source, 0));
+    socket.bind(&local).map_err(failed)
+}
+
 /// A stream socket, non-blocking and close-on-exec. Falls back from MPTCP to TCP
 /// where the kernel lacks it or `net.mptcp.enabled` is 0: MPTCP does the same
 /// towards a peer that does not speak it.

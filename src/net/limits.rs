@@ -61,6 +61,13 @@ pub fn cpu_of_reactor(index: usize) -> Option<usize> {
     cpus.get(turn).copied()
 }
 
+/// Lets other threads go before this one, by so many steps of nice(2). Needs no privilege.
+pub fn lower_priority(steps: i32) -> io::Result<()> {
+    // Of a thread and not of the process, as Linux has it.
+    rustix::process::setpriority_process(None, steps)?;
+    Ok(())
+}
+
 /// Pins the calling thread to one CPU.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
@@ -69,11 +76,15 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The range that connects take their local ports from.
+/// The range that connects take their local ports from; the kernel's default where it
+/// does not say.
 pub fn ephemeral_ports() -> RangeInclusive<u16> {
-    sysctl("net.ipv4.ip_local_port_range")
-        .and_then(|text| parse_port_range(&text))
-        .unwrap_or(32_768..=60_999)
+    known_ephemeral_ports().unwrap_or(32_768..=60_999)
+}
+
+/// The range that connects take their local ports from, as the kernel says.
+pub fn known_ephemeral_ports() -> Option<RangeInclusive<u16>> {
+    sysctl("net.ipv4.ip_local_port_range").and_then(|text| parse_port_range(&text))
 }
 
 fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {

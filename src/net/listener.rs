@@ -24,10 +24,12 @@
 mod again;
 mod bind_error;
 mod overlap;
+mod rehearsal;
 mod unix;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
@@ -35,6 +37,7 @@ use socket2::{SockAddr, Socket};
 pub use again::{fixed_options, join, set_again};
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
+pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
@@ -44,7 +47,9 @@ use crate::net::errno::{Failure, Operation};
 use crate::net::limits;
 use crate::net::options::plan::Stage;
 use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOptions};
+use crate::net::own::{OwnListeners, Owner, Registration};
 use crate::net::sys;
+use crate::net::tcp_info::TcpInfo;
 
 /// The listening sockets of one configured address. Dropping it removes the path
 /// of a unix listener; the sockets live on with whoever took them.
@@ -54,8 +59,12 @@ pub struct Bound {
     /// One entry for each reactor.
     shares: Vec<Vec<ListenSocket>>,
     refusal: Option<Refusal>,
+    /// One IPv6 socket that takes IPv4, too.
+    dual: bool,
     /// Held for its `Drop`.
     _file: Option<unix::SocketFile>,
+    /// Likewise.
+    registered: Vec<Registration>,
 }
 
 /// One listening socket: non-blocking and close-on-exec.
@@ -83,6 +92,14 @@ impl Bound {
             .get_mut(index)
             .map(std::mem::take)
             .unwrap_or_default()
+    }
+
+    /// From now on connects of this process that would end here are known for that.
+    pub fn register(&mut self, own: &Arc<OwnListeners>, owner: &Arc<Owner>) {
+        let registered = self.locals.iter();
+        self.registered = registered
+            .map(|local| own.register(local, self.dual, owner.clone()))
+            .collect();
     }
 
     /// Options the kernel refused. The listener works without them.
@@ -119,6 +136,26 @@ pub fn bind(
     result.map_err(|cause| BindError::new(address, cause))
 }
 
+/// As [`bind`], one socket; a path in the file system is for the user of this process
+/// alone (mode 0600) from its first moment.
+pub fn bind_private(address: &Address) -> Result<Bound, BindError> {
+    let Address::Unix(name) = address else {
+        return bind(address, &SocketOptions::default(), 1);
+    };
+    let options = SocketOptions::default();
+    let plan = options.plan(Leg::Client);
+    unix::bind_private(name, &plan, backlog_of(&options))
+        .map_err(|cause| BindError::new(address, cause))
+}
+
+/// What `:PORT` is: one socket for both families, or else one for IPv4.
+fn every_address(port: u16) -> [SocketAddr; 2] {
+    [
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+    ]
+}
+
 /// Whether an IPv6 socket takes IPv4 connections too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stack {
@@ -135,11 +172,10 @@ struct Binder<'a> {
 
 impl Binder<'_> {
     fn any(&self, port: u16) -> Result<Bound, BindCause> {
-        match self.inet((Ipv6Addr::UNSPECIFIED, port).into(), Stack::Dual) {
+        let [v6, v4] = every_address(port);
+        match self.inet(v6, Stack::Dual) {
             // IPv6 is not built in, or switched off.
-            Err(BindCause::NoFamily | BindCause::NoSuchAddress) => {
-                self.inet((Ipv4Addr::UNSPECIFIED, port).into(), Stack::OwnFamily)
-            }
+            Err(BindCause::NoFamily | BindCause::NoSuchAddress) => self.inet(v4, Stack::OwnFamily),
             other => other,
         }
     }
@@ -209,7 +245,9 @@ impl Binder<'_> {
             shares: sockets.into_iter().map(share).collect(),
             locals: vec![local],
             refusal,
+            dual: stack == Stack::Dual,
             _file: None,
+            registered: Vec::new(),
         })
     }
 
@@ -310,6 +348,27 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Accepted, Failure> {
 pub fn local_address(fd: BorrowedFd<'_>) -> Option<Endpoint> {
     let address = socket2::SockRef::from(&fd).local_addr().ok()?;
     Some(endpoint(&address))
+}
+
+/// What the kernel knows of the accept queue of a listener; nothing of a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub queued: Option<u32>,
+    /// How many may.
+    pub backlog: Option<u32>,
+    /// See [`drops`].
+    pub dropped: Option<u32>,
+}
+
+/// Looks at an accept queue: two system calls.
+pub fn accept_queue(listener: BorrowedFd<'_>) -> AcceptQueue {
+    let info = TcpInfo::read(listener).ok();
+    AcceptQueue {
+        queued: info.map(|info| info.unacked),
+        backlog: info.map(|info| info.sacked),
+        dropped: info.and_then(|_| drops(listener).ok()),
+    }
 }
 
 /// Connections that a TCP listener lost since it was made, because its accept

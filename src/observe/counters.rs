@@ -49,6 +49,14 @@ metrics! {
         http_connect_503 = "503",
         http_connect_504 = "504",
     }
+    /// Clients that were turned away for what they said first, by the reason.
+    counter "opening_refused" by cause {
+        opening_no_proxy_header = "no_proxy_header",
+        opening_bad_proxy_header = "bad_proxy_header",
+        opening_untrusted_proxy = "untrusted_proxy",
+        opening_bad_hello = "bad_hello",
+        opening_rejected = "rejected",
+    }
     /// Socket options that the kernel refused at run time.
     counter "options_refused" { options_refused }
     /// Bytes read, from clients and upstreams: those written, lost and held.
@@ -89,6 +97,8 @@ metrics! {
 
     /// Entries of the log that were lost, because its target was too slow or failed.
     counter "log_dropped" { log_dropped }
+    /// Panics of threads beside the reactors, each of which went on.
+    counter "helper_panics" { helper_panics }
 }
 
 metrics! {
@@ -117,6 +127,125 @@ metrics! {
     counter "server_warm_stale" { warm_stale }
     /// Time that connects to a server took.
     histogram<26> "server_connect" [Seconds] { connect }
+}
+
+metrics! {
+    /// What is known of the process, by the names that Prometheus has for it.
+    pub snapshot ProcessFigures;
+
+    /// CPU time of all threads, in user and kernel mode.
+    counter "process_cpu" [Seconds] { cpu_micros }
+    /// Memory that is in RAM.
+    gauge "process_resident_memory" [Bytes] { resident_bytes }
+    /// Memory that is mapped.
+    gauge "process_virtual_memory" [Bytes] { virtual_bytes }
+    /// Descriptors that are open.
+    gauge "process_open_fds" { descriptors }
+    /// Descriptors that may be open.
+    gauge "process_max_fds" { descriptors_max }
+    /// Threads.
+    gauge "process_threads" { threads }
+    /// When it was started, since the epoch.
+    gauge "process_start_time" [Seconds] { started_micros }
+}
+
+metrics! {
+    /// The build that runs.
+    pub snapshot BuildInfo;
+
+    /// Always 1; its labels say what runs.
+    gauge "build_info" { build }
+}
+
+metrics! {
+    /// The configuration in force.
+    pub snapshot ConfigInfo;
+
+    /// Always 1; its label is the hash of the configuration in force.
+    gauge "config_info" { config }
+}
+
+metrics! {
+    /// The configuration in force, as numbers.
+    pub snapshot ConfigFigures;
+
+    /// Which configuration is in force, counted from 1, the one of the start.
+    gauge "config_generation" { generation }
+    /// When it came into force, since the epoch.
+    gauge "config_applied" [Seconds] { applied_micros }
+}
+
+metrics! {
+    /// What is known of a reactor's thread.
+    pub snapshot ReactorFigures;
+
+    /// CPU time of the reactor's thread.
+    counter "reactor_cpu" [Seconds] { cpu_micros }
+    /// Time the reactor's thread was ready to run and did not.
+    counter "reactor_cpu_wait" [Seconds] { wait_micros }
+    /// Whether its loop runs.
+    gauge "reactor_up" { up }
+}
+
+metrics! {
+    /// What is counted of a listener.
+    pub snapshot ListenerFigures;
+
+    /// Connections that wait to be accepted.
+    gauge "listener_queue" { queued }
+    /// Connections that may wait.
+    gauge "listener_backlog" { backlog }
+    /// Connections the kernel dropped because a queue was full.
+    counter "listener_overflows" { dropped }
+}
+
+metrics! {
+    /// What is told of a pool.
+    pub snapshot PoolFigures;
+
+    /// Servers that take sessions now.
+    gauge "pool_servers_up" { up }
+    /// Servers that it has.
+    gauge "pool_servers" { servers }
+}
+
+metrics! {
+    /// What one reactor counts of one forward: see [`crate::observe::books`].
+    pub cells ForwardCells;
+    /// What is counted of a forward; adds up over reactors.
+    pub snapshot ForwardSnapshot;
+
+    /// Sessions of a forward that have begun.
+    counter "forward_sessions" { started }
+    /// Bytes written by the sessions of a forward, up to upstreams and down to clients.
+    counter "forward_written" [Bytes] by direction { bytes_up = "up", bytes_down = "down" }
+    /// Time from accept to connected, of sessions that ended.
+    histogram<28> "forward_connect" [Seconds] { connect }
+    /// Time from accept to the first byte for the client, of sessions that ended.
+    histogram<28> "forward_first_byte" [Seconds] { first_byte }
+    /// How long sessions of a forward lasted.
+    histogram<40> "forward_session_duration" [Seconds] { length }
+    /// Bytes that a session of a forward wrote, up and down.
+    histogram<40> "forward_session_size" [Bytes] by direction { size_up = "up", size_down = "down" }
+}
+
+metrics! {
+    /// What is derived from the books of a forward.
+    pub snapshot ForwardState;
+
+    /// Sessions of a forward now.
+    gauge "forward_live_sessions" { live }
+    /// Sessions of a forward at the most; 0 is without a limit of its own.
+    gauge "forward_sessions_limit" { limit }
+}
+
+metrics! {
+    /// Sessions of a forward that ended in one way.
+    pub snapshot ForwardEnded;
+
+    /// Sessions of a forward that ended, by the two-letter code and the cause of their
+    /// records.
+    counter "forward_ended" { ended }
 }
 
 impl Snapshot {

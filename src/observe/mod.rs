@@ -5,11 +5,13 @@
 //! What a command says beside its result goes by [`aside`].
 
 pub mod aside;
+pub mod books;
 pub mod counters;
 pub mod log;
 pub mod metrics;
 pub mod notice;
 mod outlet;
+pub mod panics;
 pub mod record;
 pub mod tap;
 pub mod throttle;

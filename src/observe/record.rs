@@ -24,10 +24,16 @@ pub struct SessionRecord {
     pub reactor: u16,
     /// Its number on that reactor, from 1.
     pub id: u64,
-    /// The client's address.
+    /// The client's address; behind a PROXY header, the one that it announced.
     pub client: Endpoint,
+    /// Who sent that header.
+    pub peer: Option<Endpoint>,
     /// The address of the listener.
     pub listener: Endpoint,
+    /// The route by which it went, or was turned away.
+    pub route: Option<Arc<str>>,
+    /// The server that TLS asked for (SNI), a [`Word`](crate::net::word::Word).
+    pub sni: Option<String>,
     /// Where the client's request wanted to go, a [`Word`](crate::net::word::Word).
     pub target: Option<String>,
     /// Who the client's credentials say it is, a [`Word`](crate::net::word::Word).
@@ -108,7 +114,13 @@ struct Json<'a> {
     reactor: u16,
     id: u64,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     listener: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,7 +199,10 @@ impl SessionRecord {
             reactor: self.reactor,
             id: self.id,
             client: self.client.to_string(),
+            peer: self.peer.as_ref().map(ToString::to_string),
             listener: self.listener.to_string(),
+            route: self.route.as_deref(),
+            sni: self.sni.as_deref(),
             target: self.target.as_deref(),
             user: self.user.as_deref(),
             status: self.status,
@@ -256,8 +271,19 @@ impl fmt::Display for SessionRecord {
             self.reactor,
             self.id
         )?;
-        write!(f, " client={} listener={}", self.client, self.listener)?;
-        for (name, text) in [("target", &self.target), ("user", &self.user)] {
+        write!(f, " client={}", self.client)?;
+        if let Some(peer) = &self.peer {
+            write!(f, " peer={peer}")?;
+        }
+        write!(f, " listener={}", self.listener)?;
+        if let Some(route) = &self.route {
+            write!(f, " route={}", Text(route))?;
+        }
+        for (name, text) in [
+            ("sni", &self.sni),
+            ("target", &self.target),
+            ("user", &self.user),
+        ] {
             if let Some(text) = text {
                 write!(f, " {name}={text}")?;
             }
@@ -337,7 +363,10 @@ mod tests {
             reactor: 0,
             id: 1,
             client: Endpoint::Unix(UnixName::Abstract(name)),
+            peer: None,
             listener: Endpoint::Unnamed,
+            route: None,
+            sni: None,
             target: None,
             user: None,
             status: None,

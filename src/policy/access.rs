@@ -15,7 +15,7 @@
 //! name's records must not be master of what this host can reach. `0.0.0.0` and `::`,
 //! which reach this very host, are never dialled.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::collections::BTreeMap;
 
@@ -63,6 +63,8 @@ pub struct Access {
     networks: Networks,
     /// Ports at which some network is allowed.
     networks_allowed: PortTable,
+    /// Single addresses that are allowed at ports that are written.
+    listed: BTreeMap<IpAddr, PortTable>,
 }
 
 /// Rules that differ in their ports alone, to be made a table of.
@@ -77,6 +79,7 @@ impl Access {
         let mut parents: BTreeMap<String, Ports> = BTreeMap::new();
         let mut networks = Vec::new();
         let mut networks_allowed = Ports::new();
+        let mut listed: BTreeMap<IpAddr, Ports> = BTreeMap::new();
         for (place, rule) in (0..).zip(deny.iter().chain(allow)) {
             let unwritten = if place < denying {
                 1..=u16::MAX
@@ -96,22 +99,22 @@ impl Access {
                 Scope::Network(network) => {
                     if place >= denying {
                         networks_allowed.push((ports.clone(), place));
+                        if rule.ports.is_some() && network.prefix_len() == network.max_prefix_len()
+                        {
+                            let at = listed.entry(network.addr()).or_default();
+                            at.push((ports.clone(), place));
+                        }
                     }
                     networks.push((*network, ports, place));
                 }
             }
         }
-        let compiled = |named: BTreeMap<String, Ports>| {
-            let tables = named.into_iter();
-            tables
-                .map(|(name, ports)| (name, PortTable::new(&ports)))
-                .collect()
-        };
         Self {
             denying,
             anywhere: PortTable::new(&anywhere),
             names: compiled(names),
             parents: compiled(parents),
+            listed: compiled(listed),
             networks: Networks::new(networks),
             networks_allowed: PortTable::new(&networks_allowed),
         }
@@ -136,6 +139,13 @@ impl Access {
         network.is_some() || ((anywhere.is_some() || named.is_some()) && is_public(ip))
     }
 
+    /// Whether this very address and port stand in what is allowed, by no network or range
+    /// that just happens to hold it, unless of ports.
+    pub fn lists(&self, address: SocketAddr) -> bool {
+        let ports = self.listed.get(&address.ip().to_canonical());
+        ports.is_some_and(|ports| ports.first(address.port()).is_some())
+    }
+
     /// Whether no address of this name could be admitted at this port: then there is
     /// no need to look it up, and nobody learns by it whether it exists.
     pub fn is_hopeless(&self, name: &str, port: u16) -> bool {
@@ -156,6 +166,14 @@ impl Access {
         let tables = itself.into_iter().chain(above);
         tables.filter_map(|table| table.first(port)).min()
     }
+}
+
+/// Tables of what was collected by name or by address.
+fn compiled<K: Ord>(collected: BTreeMap<K, Ports>) -> BTreeMap<K, PortTable> {
+    let collected = collected.into_iter();
+    collected
+        .map(|(key, ports)| (key, PortTable::new(&ports)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -9,3 +9,5 @@ pub mod access;
 pub mod networks;
 pub mod ports;
 pub mod public;
+pub mod route;
+pub mod trust;

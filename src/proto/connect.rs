@@ -13,7 +13,10 @@
 //!                              ─► Invalid   a status, and why; nothing more is parsed
 //! ```
 //! Each byte is looked at once, however small the pieces are in which a header drips;
-//! httparse is asked when it is complete.
+//! httparse is asked when the first line is complete and when all of it is. What can never
+//! become a request is refused as soon as that is known: at a byte that stands in none, at the
+//! end of a first line that is none or has another method. An empty line before the request
+//! is ignored, once (RFC 9112, section 2.2).
 //!
 //! `Host` is not looked at: the target alone says where to go, and there is no second
 //! opinion to disagree with.
@@ -24,7 +27,7 @@ use std::sync::Arc;
 
 use httparse::{EMPTY_HEADER, Error, Header};
 
-pub use answer::{Status, answer};
+pub use answer::{Status, answer, error_of};
 
 use super::prelude::{Answer, Authorization, Facts, Prelude, Read};
 use super::target::Target;
@@ -36,6 +39,9 @@ pub const HEADERS_MAX: usize = 64;
 /// Bytes of a target that [`target_of`] shows: the longest that can be valid is a
 /// host of 254 bytes with its port.
 const TARGET_SHOWN_MAX: usize = 280;
+
+/// Bytes of a method at the most; the longest that is registered has 17.
+const METHOD_MAX: usize = 32;
 
 /// What a forward goes by whose clients make requests.
 #[derive(Debug, Clone)]
@@ -104,9 +110,13 @@ pub struct Reader {
     settings: Settings,
     /// What belongs to the header so far; nothing once that is known.
     header: Vec<u8>,
+    /// Where the request begins: behind an empty line, if one came first.
+    start: usize,
     /// How much of it was looked at, and where its last line begins.
     scanned: usize,
     line: usize,
+    /// The method is over: what follows on the first line is a target and a version.
+    method: bool,
     refusal: Option<Refusal>,
 }
 
@@ -116,8 +126,10 @@ impl Reader {
         Self {
             settings,
             header: Vec::new(),
+            start: 0,
             scanned: 0,
             line: 0,
+            method: false,
             refusal: None,
         }
     }
@@ -132,7 +144,7 @@ impl Reader {
             Err(refusal) => Parse::Invalid(refusal),
             Ok(None) if self.header.len() == max => Parse::Invalid(TOO_LARGE),
             Ok(None) => Parse::More,
-            Ok(Some(len)) => match request(&self.header[..len]) {
+            Ok(Some(len)) => match request(&self.header[self.start..len]) {
                 Ok(request) => Parse::Found {
                     len: len - before,
                     request,
@@ -143,36 +155,53 @@ impl Reader {
     }
 
     /// Where the header ends, if it does. Refuses what httparse would forgive: bare LF,
-    /// control bytes, lines before the request, and folded ones.
+    /// control bytes, lines before the request but for an empty one, and folded ones.
     fn scan(&mut self) -> Result<Option<usize>, Refusal> {
-        let bytes = &self.header;
-        for at in self.scanned..bytes.len() {
+        for at in self.scanned..self.header.len() {
+            let bytes = &self.header;
+            let first = self.line == self.start;
             match bytes[at] {
                 b'\n' if at == 0 || bytes[at - 1] != b'\r' => {
                     return Err(bad("a line ends with LF alone"));
                 }
-                b'\n' if at - self.line == 1 && self.line == 0 => {
-                    return Err(bad("an empty line comes before the request"));
+                b'\n' if at == 1 => {
+                    self.start = 2;
+                    self.line = 2;
+                }
+                b'\n' if at - self.line == 1 && first => {
+                    return Err(bad("empty lines come before the request"));
                 }
                 b'\n' if at - self.line == 1 => return Ok(Some(at + 1)),
-                b'\n' => self.line = at + 1,
+                b'\n' => {
+                    if first {
+                        first_line(&bytes[self.start..=at])?;
+                    }
+                    self.line = at + 1;
+                }
                 b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => {
                     return Err(bad("a CR stands without its LF"));
                 }
                 b' ' | b'\t' if at == self.line => {
                     return Err(bad("a line begins with a blank"));
                 }
-                b'\t' if self.line == 0 => {
+                b'\t' if first => {
                     return Err(bad("a tab stands in the request line"));
                 }
                 b'\t' | b'\r' => {}
                 0..=0x1f | 0x7f => return Err(bad("a control byte stands in the header")),
+                b' ' if first => self.method = true,
+                byte if first
+                    && !self.method
+                    && (!is_token(byte) || at - self.start == METHOD_MAX) =>
+                {
+                    return Err(bad("this does not begin as a request of HTTP does"));
+                }
                 _ => {}
             }
         }
         // A CR at the end is judged with what follows it.
-        let open = usize::from(bytes.last() == Some(&b'\r'));
-        self.scanned = bytes.len() - open;
+        let open = usize::from(self.header.last() == Some(&b'\r'));
+        self.scanned = self.header.len() - open;
         Ok(None)
     }
 }
@@ -188,9 +217,10 @@ impl Prelude for Reader {
                 Read::Taken(len)
             }
             Parse::Invalid(refusal) => {
-                let target = target_of(&self.header);
-                facts.asked = (!target.is_empty()).then(|| target.to_vec());
+                let target = target_of(&self.header[self.start..]);
+                facts.asked = (!target.is_empty()).then_some(target);
                 self.refusal = Some(refusal);
+                facts.wrong = Some(refusal.why);
                 Read::Invalid(Cause::BadRequest)
             }
         };
@@ -202,37 +232,92 @@ impl Prelude for Reader {
         self.settings.header_max - self.header.len()
     }
 
-    fn answer(&self, refused: Option<Cause>) -> Answer {
+    fn answer(&self, refused: Option<Cause>) -> Option<Answer> {
         let (status, why) = match (self.refusal, refused) {
             (Some(refusal), _) => (refusal.status, refusal.why),
             (None, Some(cause)) => (answer::status_of(cause), answer::why(cause)),
             (None, None) => (Status::Established, ""),
         };
-        Answer {
+        let error = refused.filter(|_| self.refusal.is_none());
+        let error = answer::error_of(status, error);
+        Some(Answer {
             status: status.code(),
-            bytes: answer(status, &self.settings.realm, why),
-        }
+            bytes: answer(status, error, &self.settings.realm, why),
+        })
     }
 }
 
-/// The target as the client wrote it, for a log to escape: whatever stands behind the
-/// first blank, valid or not, without what may be a secret (credentials before `@`, a
-/// query behind `?`) and cut at a length that no valid one has.
-pub fn target_of(bytes: &[u8]) -> &[u8] {
+/// The target as the client wrote it, for a log to escape: whatever stands between the
+/// method and the version, valid or not, cut at a length that no valid one has. Without what
+/// may be a secret: all before an `@`, wherever that stands, a query, a port that is no
+/// number. Nothing at all of a first line that is none of HTTP: `PASS secret` is no target.
+pub fn target_of(bytes: &[u8]) -> Vec<u8> {
     let line = bytes
         .split(|byte| b"\r\n".contains(byte))
         .next()
         .unwrap_or_default();
-    let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    let target = target
-        .split(|byte| *byte == b'?')
-        .next()
-        .unwrap_or_default();
-    let target = target
-        .rsplit(|byte| *byte == b'@')
-        .next()
-        .unwrap_or_default();
-    &target[..target.len().min(TARGET_SHOWN_MAX)]
+    let Some(blank) = line.iter().position(|byte| *byte == b' ') else {
+        return Vec::new();
+    };
+    let (method, rest) = (&line[..blank], &line[blank + 1..]);
+    let version = b" HTTP/";
+    let end = rest
+        .windows(version.len())
+        .rposition(|window| window == version);
+    let target = match end {
+        Some(end) => &rest[..end],
+        None if method.eq_ignore_ascii_case(b"CONNECT") => rest,
+        None => return Vec::new(),
+    };
+    let behind = target.rsplit(|byte| *byte == b'@').next();
+    let target = behind.unwrap_or_default();
+    let open = target.iter().position(|byte| b" ?#".contains(byte));
+    let target = &target[..open.unwrap_or(target.len())];
+    let shown = &target[..target.len().min(TARGET_SHOWN_MAX)];
+    // `ann:secret`, whose `@host` is missing.
+    let mut parts = shown.split(|byte| *byte == b':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(host), Some(port), None)
+            if !port.starts_with(b"//") && !port.iter().all(u8::is_ascii_digit) =>
+        {
+            [host, b":..."].concat()
+        }
+        _ => shown.to_vec(),
+    }
+}
+
+/// Bytes that a token may have (RFC 9110, section 5.6.2).
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Judges a first line, with its end, before what follows it is there.
+fn first_line(line: &[u8]) -> Result<(), Refusal> {
+    let alone = [line, b"\r\n"].concat();
+    let mut headers = [EMPTY_HEADER; 0];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(&alone) {
+        Ok(_) if parsed.method == Some("CONNECT") => Ok(()),
+        Ok(_) => Err(OTHER_METHOD),
+        Err(error) => Err(refusal_of(error)),
+    }
 }
 
 fn request(header: &[u8]) -> Result<Request, Refusal> {

@@ -290,6 +290,12 @@ impl Conversation {
         let Mode::Head(head, worth) = &mut self.halves[index] else {
             return bytes.len();
         };
+        // Lines before a head that say nothing are not kept, nor looked at again.
+        let blank = bytes.iter().take_while(|byte| b"\r\n".contains(byte));
+        match blank.count() {
+            blank if blank > 0 && head.is_empty() => return blank,
+            _ => {}
+        }
         let before = head.len();
         let n = bytes.len().min(HEAD_MAX + 1 - before);
         head.extend_from_slice(&bytes[..n]);

@@ -3,27 +3,33 @@
 //!
 //! Purpose: name requests, responses, calls and handshakes for people who look at
 //! traffic, and read what a client says before its payload ([`opening`], [`connect`],
-//! [`host`]). Never alters a byte, never decides where one goes.
+//! [`proxy`]), or look at its first bytes ([`sniff`], [`hello`]). Never alters a byte, never
+//! decides where one goes.
 //!
 //! Pure: no descriptor, no clock, no chance; the only dependencies are parsers
-//! (httparse, loona-hpack).
+//! (httparse, loona-hpack) and a checksum (crc).
 //!
 //! Invariants, fuzzed: any bytes in any pieces are taken without a panic; what is
 //! kept of a session is bounded ([`http1::HEAD_MAX`], [`http2::BLOCK_MAX`],
-//! [`http2::TABLE_MAX`], [`http2::STREAMS_MAX`], [`tls::HELLO_MAX`]), and so is what is
-//! told of it ([`tell`]: a small multiple of what was fed); what is not understood is said to be so and followed no further, never guessed.
+//! [`http2::TABLE_MAX`], [`http2::STREAMS_MAX`], [`tls::HELLO_MAX`], [`hello::STREAM_MAX`],
+//! [`proxy::V2_MAX`]), and so is what is told of it ([`tell`]: a small multiple of what was
+//! fed); what is not understood is said to be so and followed no further, never guessed.
 
 pub mod body;
 pub mod connect;
 pub mod conversation;
 pub mod grpc;
+pub mod hello;
 pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod notes;
 pub mod opening;
 pub mod prelude;
+pub mod proxy;
 pub mod secrets;
+pub mod sniff;
+pub mod steps;
 pub mod target;
 pub mod tell;
 pub mod tls;

@@ -5,22 +5,46 @@
 //! their sessions no opening.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::connect;
 use super::prelude::{Answer, Facts, Prelude, Read};
+use super::sniff::{Sniffer, Wanted};
+use super::steps::HeaderReader;
+use super::{connect, proxy};
+use crate::policy::trust::Trust;
 use crate::relay::ending::Cause;
 
 /// One step of an opening.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub struct Step {
+    /// What is read.
+    pub kind: StepKind,
+    /// How long it may take in all, from the end of the step before it.
+    pub patience: Duration,
+}
+
+/// What a step reads.
+#[derive(Debug, Clone)]
+pub enum StepKind {
+    /// A PROXY header, which says who the client is.
+    ProxyHeader {
+        /// Which headers are taken.
+        settings: proxy::Settings,
+        /// From whom; anybody else is turned away.
+        trust: Arc<Trust>,
+    },
+    /// What the stream is, by a look at its first bytes.
+    Sniff(Wanted),
     /// An HTTP CONNECT request, which says where to go.
     HttpConnect(connect::Settings),
 }
 
 impl Step {
     fn begin(&self) -> Box<dyn Prelude> {
-        match self {
-            Self::HttpConnect(settings) => Box::new(connect::Reader::new(settings.clone())),
+        match &self.kind {
+            StepKind::ProxyHeader { settings, .. } => Box::new(HeaderReader::new(*settings)),
+            StepKind::Sniff(wanted) => Box::new(Sniffer::new(*wanted)),
+            StepKind::HttpConnect(settings) => Box::new(connect::Reader::new(settings.clone())),
         }
     }
 }
@@ -31,39 +55,70 @@ pub struct Opening {
     steps: Arc<[Step]>,
     /// How many of them are complete.
     complete: usize,
-    /// Of the step that is on, or of the last one.
-    prelude: Box<dyn Prelude>,
+    /// Of the step that is on, or of the last one; `None`: there was none.
+    prelude: Option<Box<dyn Prelude>>,
     /// What was found out so far.
     pub facts: Facts,
 }
 
 impl Opening {
-    /// `None`: there is no step, and nothing to read.
-    pub fn begin(steps: &Arc<[Step]>) -> Option<Self> {
-        Some(Self {
-            prelude: steps.first()?.begin(),
+    /// Of these steps; without any it is complete.
+    pub fn begin(steps: &Arc<[Step]>) -> Self {
+        Self {
+            prelude: steps.first().map(Step::begin),
             steps: steps.clone(),
             complete: 0,
             facts: Facts::default(),
-        })
+        }
     }
 
-    /// Takes what came behind that which was taken before. [`Read::Taken`] ends a step;
-    /// it is over with the last one ([`Opening::is_complete`]).
+    /// Takes what came behind that which was taken before. [`Read::Taken`] and
+    /// [`Read::Seen`] end a step; it is over with the last one
+    /// ([`Opening::is_complete`]).
     pub fn feed(&mut self, seen: &[u8]) -> Read {
-        let read = self.prelude.feed(seen, &mut self.facts);
-        if let Read::Taken(_) = read {
+        let Some(prelude) = &mut self.prelude else {
+            return Read::Seen;
+        };
+        let read = prelude.feed(seen, &mut self.facts);
+        self.follow(read)
+    }
+
+    /// As [`Opening::feed`], of a client that has ended: nothing follows these.
+    pub fn end(&mut self, seen: &[u8]) -> Read {
+        let Some(prelude) = &mut self.prelude else {
+            return Read::Seen;
+        };
+        let read = prelude.end(seen, &mut self.facts);
+        self.follow(read)
+    }
+
+    fn follow(&mut self, read: Read) -> Read {
+        if let Read::Taken(_) | Read::Seen = read {
             self.complete += 1;
             if let Some(next) = self.steps.get(self.complete) {
-                self.prelude = next.begin();
+                self.prelude = Some(next.begin());
             }
         }
         read
     }
 
+    /// Goes on with these steps, once those that it had are complete.
+    pub fn go_on(&mut self, steps: &Arc<[Step]>) {
+        if let Some(first) = steps.first() {
+            self.prelude = Some(first.begin());
+            self.steps = steps.clone();
+            self.complete = 0;
+        }
+    }
+
+    /// The step that is on.
+    pub fn step(&self) -> Option<&Step> {
+        self.steps.get(self.complete)
+    }
+
     /// Bytes that may be fed to the step that is on.
     pub fn room(&self) -> usize {
-        self.prelude.room()
+        self.prelude.as_ref().map_or(0, |it| it.room())
     }
 
     /// Whether every step is.
@@ -72,45 +127,10 @@ impl Opening {
     }
 
     /// What the client is owed; see [`Prelude::answer`].
-    pub fn answer(&self, refused: Option<Cause>) -> Answer {
-        self.prelude.answer(refused)
+    pub fn answer(&self, refused: Option<Cause>) -> Option<Answer> {
+        self.prelude.as_ref()?.answer(refused)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> connect::Settings {
-        connect::Settings {
-            header_max: 1024,
-            realm: "x".into(),
-        }
-    }
-
-    #[test]
-    fn without_a_step_there_is_no_opening() {
-        assert!(Opening::begin(&[].into()).is_none());
-    }
-
-    #[test]
-    fn steps_are_read_one_after_the_other() {
-        let steps: Arc<[Step]> =
-            [Step::HttpConnect(settings()), Step::HttpConnect(settings())].into();
-        let mut opening = Opening::begin(&steps).expect("two steps");
-        let (one, two) = (
-            "CONNECT a:1 HTTP/1.1\r\n\r\n",
-            "CONNECT b:2 HTTP/1.1\r\n\r\n",
-        );
-        assert_eq!(opening.feed(&one.as_bytes()[..9]), Read::More);
-        let glued = format!("{}{two}payload", &one[9..]);
-        assert_eq!(opening.feed(glued.as_bytes()), Read::Taken(one.len() - 9));
-        assert!(!opening.is_complete());
-        let rest = format!("{two}payload");
-        assert_eq!(opening.feed(rest.as_bytes()), Read::Taken(two.len()));
-        assert!(opening.is_complete());
-        let target = opening.facts.target.as_ref().map(ToString::to_string);
-        assert_eq!(target.as_deref(), Some("b:2"));
-        assert_eq!(opening.answer(None).status, 200);
-    }
-}
+mod tests;

@@ -2,11 +2,15 @@
 //! read it: that more is needed, that it is complete, what was found out, and what the
 //! client is owed for it.
 //!
-//! Invariants: a prelude holds a bounded number of bytes; each byte is fed once; what
-//! follows the last byte of a prelude is none of its business.
+//! Invariants: a prelude holds a bounded number of bytes; each byte is fed once, but for
+//! one that only looks ([`Read::Wait`]); what follows the last byte of a prelude is none
+//! of its business.
 
+use core::net::IpAddr;
 use std::fmt;
 
+use super::proxy;
+use super::sniff::Sniffed;
 use super::target::Target;
 use crate::relay::ending::Cause;
 
@@ -17,6 +21,11 @@ pub enum Read {
     More,
     /// It is complete; so many of the bytes that were fed last belong to it.
     Taken(usize),
+    /// None of them is to be taken, and more are needed: what is fed next begins with
+    /// them again.
+    Wait,
+    /// None of them is to be taken, and it is complete.
+    Seen,
     /// It is none that is served, whatever follows.
     Invalid(Cause),
 }
@@ -24,12 +33,20 @@ pub enum Read {
 /// What was found out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
+    /// Who asks, as far as shares and bounds for each client go; `None`: a unix socket.
+    pub client: Option<IpAddr>,
     /// Where the client wants to go.
     pub target: Option<Target>,
     /// What it wrote for that, valid or not, for a log to escape; without secrets.
     pub asked: Option<Vec<u8>>,
     /// How it says who it is.
     pub authorization: Option<Authorization>,
+    /// What the proxy says that it came by.
+    pub announced: Option<Box<proxy::Header>>,
+    /// What its first bytes are, which are still to come.
+    pub sniffed: Option<Box<Sniffed>>,
+    /// What is wrong with what it said.
+    pub wrong: Option<&'static str>,
 }
 
 /// What a client is owed.
@@ -46,12 +63,18 @@ pub trait Prelude: fmt::Debug + Send {
     /// Takes what came behind that which was fed before.
     fn feed(&mut self, seen: &[u8], facts: &mut Facts) -> Read;
 
+    /// The client has ended, and this is all of what it was to be fed yet.
+    fn end(&mut self, seen: &[u8], facts: &mut Facts) -> Read {
+        let _ = (seen, facts);
+        Read::Invalid(Cause::NoRequest)
+    }
+
     /// Bytes that may be fed yet; more are of no use.
     fn room(&self) -> usize;
 
     /// What the client is owed once its upstream stands, or, `refused`, because it gets
-    /// none, by this cause.
-    fn answer(&self, refused: Option<Cause>) -> Answer;
+    /// none, by this cause. `None`: nothing.
+    fn answer(&self, refused: Option<Cause>) -> Option<Answer>;
 }
 
 /// How a client says who it is: the value of a header, which no log shows.

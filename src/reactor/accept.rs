@@ -5,7 +5,7 @@ use super::openings::Opened;
 use super::{Entry, Forward, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
-use crate::relay::session::{Event as SessionEvent, Session};
+use crate::relay::session::Session;
 use crate::relay::time::Time;
 
 impl<E: Engine> Reactor<E> {
@@ -52,6 +52,7 @@ impl<E: Engine> Reactor<E> {
         let rules = at.forward.rules;
         let session = Session::new(&rules, now, &mut actions);
         self.sessions_started += 1;
+        let announced = at.forward.announced;
         let entry = Entry {
             session,
             client,
@@ -63,12 +64,17 @@ impl<E: Engine> Reactor<E> {
             admission: Admission::Free,
             destination: None,
             dialling: None,
-            opening: Opened::begin(&at.forward.steps),
+            opening: Opened::begin(&at.forward),
             listener: at,
             legs: None,
+            settled: [0; 2],
         };
+        let books = &entry.listener.forward.books;
+        books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
-            self.outlets.begin(key, &mut self.ctx);
+            if !announced {
+                self.outlets.begin(key, &mut self.ctx);
+            }
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;
@@ -83,7 +89,8 @@ impl<E: Engine> Reactor<E> {
     /// is remembered if no data went along with it.
     pub(super) fn connected(&mut self, key: SessionKey) {
         self.dialler.apply_connected(&mut self.ctx, key);
-        self.deliver(key, SessionEvent::Connected);
+        let event = self.dialler.connected(&mut self.ctx, key);
+        self.deliver(key, event);
         self.owe_ack(key);
     }
 }

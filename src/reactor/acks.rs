@@ -25,7 +25,8 @@ use crate::relay::Direction;
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
 impl<E: Engine> Reactor<E> {
-    /// A server is connected: whose handshake's last ACK no bytes carried.
+    /// A server is connected: whose handshake's last ACK no bytes carried. What it is told
+    /// first, a PROXY header, waits with the ACK.
     pub(super) fn owe_ack(&mut self, key: SessionKey) {
         let Some(entry) = self.ctx.sessions.get(key) else {
             return;
@@ -34,6 +35,7 @@ impl<E: Engine> Reactor<E> {
             return;
         }
         if self.dialler.pools[entry.listener.forward.pool].speaks_first {
+            self.dialler.flush(&mut self.ctx, key);
             self.ctx.engine.acknowledge(key);
         } else {
             let due = self.ctx.engine.now() + ACK_PATIENCE;
@@ -58,6 +60,7 @@ impl<E: Engine> Reactor<E> {
                 .get(key)
                 .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
             {
+                self.dialler.flush(&mut self.ctx, key);
                 self.ctx.engine.acknowledge(key);
             }
         }

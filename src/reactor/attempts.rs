@@ -13,6 +13,8 @@ pub(super) struct Dialling {
     /// What was tried, and why it could not be had.
     pub(super) failures: Vec<(Destination, Cause)>,
     pub(super) race: Option<Attempts>,
+    /// What the upstream is still to be told before the payload.
+    pub(super) unsaid: Vec<u8>,
 }
 
 impl Dialling {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Reactor;
-use super::openings::Decider;
+use super::decider::Decider;
 use super::setup::Listener;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;

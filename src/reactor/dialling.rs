@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::Forward;
 use super::context::{Ctx, Effect};
 use super::destination::Destination;
+use super::loops::Loops;
 use super::upstream::server::{Server, ServerSet, add};
 use super::upstream::{Choice, Pools, UpstreamSetup};
 use crate::balance::agenda::Agenda;
@@ -29,6 +30,7 @@ use crate::net::address::Endpoint;
 use crate::net::dial::Local;
 use crate::net::options::Family;
 use crate::net::options::plan::Stage;
+use crate::net::own::OwnListeners;
 use crate::observe::notice::{Kind, Notice, ServerName, Subject};
 use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
@@ -46,15 +48,24 @@ pub(super) struct Dialler {
     pub(super) warm: Agenda<(PoolId, ServerId)>,
     /// But none before.
     pub(super) warm_pause: Time,
+    /// The header that was written last; reused, so that none allocates.
+    pub(super) header: Vec<u8>,
+    loops: Loops,
 }
 
 impl Dialler {
-    pub(super) fn new(pools: BTreeMap<PoolId, UpstreamSetup>, reactor: u16) -> Self {
+    pub(super) fn new(
+        pools: BTreeMap<PoolId, UpstreamSetup>,
+        own: Arc<OwnListeners>,
+        reactor: u16,
+    ) -> Self {
         let mut dialler = Self {
             pools: Pools::new(pools, reactor),
             queue_due: Time::NEVER,
             warm: Agenda::new(),
             warm_pause: Time::ZERO,
+            header: Vec::new(),
+            loops: Loops::new(own),
         };
         for pool in dialler.pools.ids() {
             dialler.warm_up(pool);
@@ -113,7 +124,9 @@ impl Dialler {
         let now = ctx.engine.now();
         let entry = ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
-        if let Some(opened) = &mut entry.opening {
+        if let Some(opened) = &mut entry.opening
+            && !entry.listener.forward.request.is_empty()
+        {
             let destinations = opened.take_destinations().into_vec();
             return self.dial_all(ctx, key, index, destinations);
         }
@@ -247,6 +260,16 @@ impl Dialler {
         }
         let endpoint = destination.endpoint();
         let client = session.and_then(|key| ctx.sessions.get(key));
+        if let Some(owner) = self.loops.closed_by(upstream, endpoint, ctx.engine.now()) {
+            let forward = client.map(|entry| entry.listener.forward.clone());
+            let forward = forward.as_deref();
+            let subject = subject(destination, forward);
+            ctx.complain(Kind::ForwardLoop, subject, || Notice::ForwardLoop {
+                server: name(destination, forward),
+                forward: owner.forward.clone(),
+            });
+            return Start::Done(Err(Cause::SelfConnect));
+        }
         let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
         let upstream = &mut self.pools[upstream];
         let mut started = Start::Done(Err(Cause::NoSource));

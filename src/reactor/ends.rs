@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::context::Ctx;
 use super::destination::Destination;
 use super::dialling::Dialler;
 use super::upstream::server::{Server, add};
 use super::{Entry, Reactor};
 use crate::engine::{Engine, SessionKey};
+use crate::observe::books::Ended;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
 use crate::relay::time::Time;
@@ -46,14 +48,54 @@ fn verdict(session: &Session, now: Time) -> Verdict {
     }
 }
 
+/// Enters what a session has moved since it was done last in the books of its forward
+/// and its server. What was entered is never taken back: an engine that takes back what it
+/// reported as written (see `Lane::undrained`) makes up for it with the next bytes.
+pub(super) fn settle(entry: &mut Entry, reactor: u16) {
+    let mut moved = [0; 2];
+    for direction in Direction::BOTH {
+        let settled = &mut entry.settled[direction.index()];
+        let bytes = entry.session.lane(direction).bytes_out();
+        moved[direction.index()] = bytes.saturating_sub(*settled);
+        *settled = bytes.max(*settled);
+    }
+    if moved == [0; 2] {
+        return;
+    }
+    let [up, down] = moved;
+    let cells = &entry.listener.forward.books.of(reactor).cells;
+    cells.bytes_up.add(up);
+    cells.bytes_down.add(down);
+    if let Some(server) = entry.destination.as_ref().and_then(Destination::account) {
+        add(&server.tally.bytes_up, up);
+        add(&server.tally.bytes_down, down);
+    }
+}
+
+/// The session has ended: so it stands in the books of its forward.
+fn close_books<E: Engine>(entry: &Entry, ctx: &Ctx<E>) {
+    let session = &entry.session;
+    let page = entry.listener.forward.books.of(ctx.reactor);
+    page.end(&Ended {
+        ending: session.ending(),
+        connect: session.connect_time(),
+        first_byte: session.first_byte_time(),
+        length: ctx.now().since(session.started()),
+        bytes: Direction::BOTH.map(|it| session.lane(it).bytes_out()),
+    });
+}
+
 impl<E: Engine> Reactor<E> {
     /// The one place where a key is freed.
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
-        let Some(entry) = self.ctx.sessions.remove(key) else {
+        let Some(mut entry) = self.ctx.sessions.remove(key) else {
             return;
         };
         self.outlets.untap(key, &entry, &mut self.ctx);
+        if let Some(opened) = &entry.opening {
+            self.openings.gone(key, opened);
+        }
         if entry.in_line {
             self.dialler.pools[entry.listener.forward.pool].line.left();
         }
@@ -78,6 +120,8 @@ impl<E: Engine> Reactor<E> {
             counters.ended_well.add(1);
         }
         let had_both = session.connect_time().is_some();
+        settle(&mut entry, self.ctx.reactor);
+        close_books(&entry, &self.ctx);
         self.make_room(&entry.listener.forward, had_both);
         if let Some(destination) = &entry.destination {
             self.dialler.release(&mut self.ctx, destination);
@@ -92,8 +136,6 @@ impl<E: Engine> Reactor<E> {
     fn part_from(&mut self, server: &Server, entry: &Entry) {
         let session = &entry.session;
         let tally = &server.tally;
-        add(&tally.bytes_up, session.lane(Direction::Up).bytes_out());
-        add(&tally.bytes_down, session.lane(Direction::Down).bytes_out());
         if !entry.unproven {
             return;
         }

@@ -248,6 +248,16 @@ impl ListenQueue {
         sockets.collect()
     }
 
+    /// Every socket, with its listener, in order of identities.
+    pub(super) fn listeners(&self) -> Vec<(ListenerKey, Arc<Listener>)> {
+        let keys = self.keys.values().flatten();
+        let known = keys.filter_map(|key| {
+            let socket = self.sockets.get(key.slot)?.as_ref()?;
+            Some((*key, socket.at.clone()))
+        });
+        known.collect()
+    }
+
     /// The addresses.
     pub(super) fn ids(&self) -> Vec<ListenerId> {
         self.keys.keys().copied().collect()

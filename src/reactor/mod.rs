@@ -20,15 +20,20 @@ mod acks;
 mod attempts;
 mod change;
 mod context;
+mod decider;
 mod destination;
 mod dialling;
 mod ends;
 mod gate;
+pub mod inspect;
 mod listen_queue;
+mod loops;
 mod openings;
 mod outlets;
+mod prefix;
 mod queue;
 mod races;
+mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
@@ -41,10 +46,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
+pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
-pub use openings::{Decider, Decision, Ruling};
-pub use setup::{Forward, Listener, Setup};
+pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
@@ -94,6 +99,8 @@ pub struct Reactor<E: Engine> {
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
+    /// When a visitor last had the accept queues' losses summed up.
+    overflows_read: Option<Time>,
     // Reused from turn to turn, so that a turn allocates nothing.
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -124,6 +131,8 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
+    /// Bytes written up and down that its forward and its server have in their books.
+    settled: [u64; 2],
     /// The kernel's last word on each leg; only for a record, only at its end.
     legs: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -135,7 +144,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
@@ -144,6 +153,7 @@ impl<E: Engine> Reactor<E> {
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
+            overflows_read: None,
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
@@ -255,6 +265,15 @@ impl<E: Engine> Reactor<E> {
 
     /// Brings the gauges among the counters up to date.
     pub fn publish(&self) {
+        self.publish_gauges();
+        self.ctx
+            .counters
+            .accept_overflows
+            .follow(self.ctx.engine.accept_overflows());
+    }
+
+    /// Those of which no listener has to be asked.
+    fn publish_gauges(&self) {
         let holdings = self.ctx.engine.holdings();
         self.ctx.counters.live.set(self.ctx.sessions.len() as u64);
         self.ctx.counters.held_bytes.set(holdings.held_bytes);
@@ -263,10 +282,6 @@ impl<E: Engine> Reactor<E> {
             .counters
             .options_refused
             .follow(holdings.options_refused);
-        self.ctx
-            .counters
-            .accept_overflows
-            .follow(self.ctx.engine.accept_overflows());
         self.outlets.publish(&self.ctx);
     }
 
@@ -406,13 +421,20 @@ impl<E: Engine> Reactor<E> {
             next += 1;
             let event = match action {
                 Action::Read => self.openings.read(&mut self.ctx, key),
-                Action::Decide => self.openings.decide(&mut self.ctx, key),
+                Action::Decide => {
+                    self.introduce(key);
+                    self.openings.decide(&mut self.ctx, key)
+                }
                 Action::Say => Openings::say(&mut self.ctx, key),
                 Action::Conclude => {
                     self.ctx.engine.conclude(key, Side::Client);
                     None
                 }
-                Action::Dial { .. } => self.dialler.dial(&mut self.ctx, key),
+                Action::Dial { .. } => match self.dialler.dial(&mut self.ctx, key) {
+                    Some(SessionEvent::Connected) => Some(self.told_first(key)),
+                    event => event,
+                },
+                Action::Prefix => Dialler::prefix(&mut self.ctx, key),
                 Action::Pump(direction) => self.pump(key, direction),
                 Action::Drop(direction) => {
                     self.ctx.engine.drop_held(key, direction);
@@ -608,6 +630,24 @@ impl<E: Engine> Reactor<E> {
             self.arm(key);
         }
         self.fired = fired;
+    }
+
+    /// Who the client is was announced: only now the session is shown.
+    fn introduce(&mut self, key: SessionKey) {
+        let entry = self.ctx.sessions.get(key);
+        if entry.is_some_and(|it| it.listener.forward.announced) {
+            self.outlets.begin(key, &mut self.ctx);
+        }
+    }
+
+    /// A connection stands before its connect returned: what the session is told of it. No
+    /// ACK waits, but what the upstream is told first may.
+    fn told_first(&mut self, key: SessionKey) -> SessionEvent {
+        let event = self.dialler.connected(&mut self.ctx, key);
+        if event != SessionEvent::Connected {
+            self.owe_ack(key);
+        }
+        event
     }
 }
 

@@ -2,55 +2,37 @@
 //! decides, and the client is told.
 //!
 //! ```text
-//! Action::Read   ─► peek, feed, take ───────────────────► Read
+//! Action::Read   ─► peek, feed, take ─► the route ─► … ─► Read
 //! Action::Decide ─► the decider, elsewhere … `decided` ─► Decided
 //! Action::Say    ─► what the opening owes ──────────────► Said
 //! ```
-//! Invariants: exactly the bytes of the steps are taken off the client's socket; it is
-//! decided about a session once; an answer is begun once and counted once.
+//! Invariants: exactly the bytes of the steps are taken off the client's socket, and none of
+//! what is only looked at; a session is routed once, and decided about once; an answer is
+//! begun once and counted once.
 
-use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::ffi::OsStr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::context::Ctx;
-use super::destination::{Destination, Destinations};
+use super::decider::{Decider, Decision, Ruling};
+use super::destination::Destinations;
+use super::routing::Routed;
+use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
+use crate::net::address::{Endpoint, UnixName};
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
-use crate::proto::opening::{Opening, Step};
-use crate::proto::prelude::{self, Facts};
+use crate::observe::notice::{Kind, Notice, Subject};
+use crate::proto::opening::{Opening, StepKind};
+use crate::proto::prelude;
+use crate::proto::proxy::{self, Announced};
+use crate::proto::sniff::Sniffed;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
-use crate::relay::id::ForwardId;
 use crate::relay::session::{Decided, Event as SessionEvent, Read, Said};
-
-/// Decides what becomes of a session by what its opening found out; asked once a
-/// session, by the reactor's thread.
-pub trait Decider: Debug + Send {
-    /// Decides without blocking. What it decides is handed to
-    /// [`Reactor::decided`](super::Reactor::decided) with this key, later.
-    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts);
-}
-
-/// What becomes of a session.
-#[derive(Debug, Clone)]
-pub enum Decision {
-    /// It goes to the first of these that answers.
-    Direct(Destinations),
-    /// It goes nowhere, by this cause.
-    Refuse(Cause),
-}
-
-/// What a decider found.
-#[derive(Debug, Clone)]
-pub struct Ruling {
-    /// Who asks, if that was looked at; shown in records.
-    pub user: Option<String>,
-    /// What becomes of the session.
-    pub decision: Decision,
-}
 
 /// What a session has besides, because it had an opening: little, for it is kept as
 /// long as the session.
@@ -63,39 +45,133 @@ pub(super) struct Opened {
     pub(super) user: Option<Box<str>>,
     /// What the client was answered.
     pub(super) status: Option<u16>,
+    learnt: Option<Box<Learnt>>,
+    /// The route that turned it away.
+    rejected_by: Option<u16>,
+}
+
+/// What a PROXY header or a look at the first bytes told.
+#[derive(Debug, Default)]
+struct Learnt {
+    /// Who sent the header: the client is another.
+    peer: Option<Endpoint>,
+    header: Option<Box<proxy::Header>>,
+    sniffed: Option<Box<Sniffed>>,
 }
 
 /// An opening that is being read, decided upon or answered.
 #[derive(Debug)]
 struct UnderWay {
     opening: Opening,
+    /// Which way it goes is decided.
+    routed: bool,
+    /// More was awaited than what was looked at.
+    awaits: bool,
     destinations: Destinations,
     /// What of the answer is still to be said.
     unsaid: Vec<u8>,
+    /// The decider was asked, and has not answered.
+    asked: bool,
 }
 
 impl Opened {
     /// Of a new session; `None`: nothing comes before its payload.
-    pub(super) fn begin(steps: &Arc<[Step]>) -> Option<Box<Self>> {
+    pub(super) fn begin(forward: &Forward) -> Option<Box<Self>> {
+        forward.rules.opening?;
         let under_way = UnderWay {
-            opening: Opening::begin(steps)?,
+            opening: Opening::begin(&forward.steps),
+            routed: false,
+            awaits: false,
             destinations: Destinations::default(),
             unsaid: Vec::new(),
+            asked: false,
         };
         Some(Box::new(Self {
             under_way: Some(Box::new(under_way)),
             target: None,
             user: None,
             status: None,
+            learnt: None,
+            rejected_by: None,
         }))
     }
 
-    /// Where the session goes; once.
+    /// Where the session goes, if that was decided upon; once.
     pub(super) fn take_destinations(&mut self) -> Destinations {
         let under_way = self.under_way.as_mut();
         under_way.map_or_else(Destinations::default, |it| {
             std::mem::take(&mut it.destinations)
         })
+    }
+
+    /// Who sent a PROXY header, where the client is another.
+    pub(super) fn peer(&self) -> Option<&Endpoint> {
+        self.learnt.as_ref()?.peer.as_ref()
+    }
+
+    /// The route by which it went, or that turned it away.
+    pub(super) fn route(&self, entry: &Entry) -> Option<Arc<str>> {
+        let forward = &entry.listener.forward;
+        match (&forward.route, self.rejected_by) {
+            (Some((_, name)), _) => Some(name.clone()),
+            (None, Some(at)) => {
+                let way = forward.routing.as_ref()?.ways.get(usize::from(at))?;
+                Some(way.name.clone())
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// The PROXY header that came.
+    pub(super) fn header(&self) -> Option<&proxy::Header> {
+        self.learnt.as_ref()?.header.as_deref()
+    }
+
+    /// What the first bytes are.
+    pub(super) fn sniffed(&self) -> Option<&Sniffed> {
+        self.learnt.as_ref()?.sniffed.as_deref()
+    }
+
+    /// Where the client connected to, as a PROXY header says.
+    pub(super) fn destination(&self) -> Option<Endpoint> {
+        match &self.header()?.announced {
+            Announced::Inet { destination, .. } => Some(Endpoint::Inet(*destination)),
+            Announced::Unix { destination, .. } => Some(unix(destination)),
+            Announced::Local | Announced::Unknown => None,
+        }
+    }
+
+    /// Keeps what a step found; the client that was announced.
+    fn keep(&mut self, client: &Endpoint) -> Option<Endpoint> {
+        let facts = &mut self.under_way.as_mut()?.opening.facts;
+        let (header, sniffed) = (facts.announced.take(), facts.sniffed.take());
+        if header.is_none() && sniffed.is_none() {
+            return None;
+        }
+        let learnt = self.learnt.get_or_insert_default();
+        if sniffed.is_some() {
+            learnt.sniffed = sniffed;
+        }
+        let announced = match &header.as_ref()?.announced {
+            Announced::Inet { source, .. } => {
+                let ip = source.ip().to_canonical();
+                Some(Endpoint::Inet(SocketAddr::new(ip, source.port())))
+            }
+            Announced::Unix { source, .. } => Some(unix(source)),
+            Announced::Local | Announced::Unknown => None,
+        };
+        learnt.header = header;
+        learnt.peer = announced.is_some().then(|| client.clone());
+        announced
+    }
+}
+
+/// A name as `sun_path` has it.
+fn unix(name: &[u8]) -> Endpoint {
+    match name {
+        [] => Endpoint::Unnamed,
+        [0, name @ ..] => Endpoint::Unix(UnixName::Abstract(name.to_vec())),
+        path => Endpoint::Unix(UnixName::Path(OsStr::from_bytes(path).into())),
     }
 }
 
@@ -105,6 +181,16 @@ pub(super) struct Openings {
     decider: Option<Box<dyn Decider>>,
     /// What was peeked at last; reused, so that a read allocates nothing.
     seen: Vec<u8>,
+}
+
+/// What a look at the socket brought.
+enum Looked {
+    /// This much of the opening.
+    Read(prelude::Read, usize),
+    /// Nothing that is new.
+    Nothing,
+    /// The client is gone.
+    Gone(Cause),
 }
 
 impl Openings {
@@ -126,33 +212,173 @@ impl Openings {
         ctx: &mut Ctx<E>,
         key: SessionKey,
     ) -> Option<SessionEvent> {
-        let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
-        let opening = &mut opened.under_way.as_mut()?.opening;
-        // Each round takes something, so there are no more rounds than bytes.
+        let mut steps = 0;
+        // Each round takes something or ends a step, so there are no more rounds than
+        // bytes and steps.
         let read = loop {
-            self.seen.resize(opening.room(), 0);
-            let len = match ctx.engine.peek(key, Side::Client, &mut self.seen) {
-                Peeked::Bytes(len) => len,
-                Peeked::Empty => return None,
-                Peeked::Ended => break Read::Ended(Cause::NoRequest),
-                Peeked::Failed(cause) => break Read::Ended(cause),
+            let entry = ctx.sessions.get_mut(key)?;
+            let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
+            if under_way.opening.is_complete() {
+                match Self::route(ctx, key)? {
+                    Some(read) => break read,
+                    None => continue,
+                }
+            }
+            if let Some(StepKind::ProxyHeader { trust, .. }) =
+                under_way.opening.step().map(|it| &it.kind)
+                && !trust.takes(ip_of(&entry.client))
+            {
+                break Read::Refused(Cause::UntrustedProxy);
+            }
+            let (read, len) = match self.look(ctx, key)? {
+                Looked::Read(read, len) => (read, len),
+                Looked::Nothing => {
+                    let step = Self::under_way(ctx, key)?.opening.step();
+                    let next = step.filter(|_| steps > 0)?;
+                    return Some(SessionEvent::Read(Read::Step(next.patience)));
+                }
+                Looked::Gone(cause) => break Read::Ended(cause),
             };
-            let taken = match opening.feed(&self.seen[..len]) {
+            let taken = match read {
                 prelude::Read::More => len,
-                prelude::Read::Taken(len) => len,
+                prelude::Read::Taken(taken) => taken,
+                prelude::Read::Seen | prelude::Read::Wait => 0,
                 // What is left in the socket is never read: it is discarded.
                 prelude::Read::Invalid(cause) => break Read::Refused(cause),
             };
-            if let Err(cause) = ctx.engine.take(key, Side::Client, taken) {
+            if taken > 0
+                && let Err(cause) = ctx.engine.take(key, Side::Client, taken)
+            {
                 break Read::Ended(cause);
             }
-            if opening.is_complete() {
-                break Read::Whole;
+            if read != prelude::Read::More {
+                steps += 1;
+                let entry = ctx.sessions.get_mut(key)?;
+                let opened = entry.opening.as_mut()?;
+                if let Some(client) = opened.keep(&entry.client) {
+                    entry.client = client;
+                }
             }
         };
-        let asked = opening.facts.asked.take();
-        opened.target = asked.map(|asked| Word(&asked).to_string().into());
+        Self::close(ctx, key, read);
         Some(SessionEvent::Read(read))
+    }
+
+    fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {
+        let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+        opened.under_way.as_deref_mut()
+    }
+
+    /// Looks what is there, and feeds it to the step that is on.
+    fn look<E: Engine>(&mut self, ctx: &mut Ctx<E>, key: SessionKey) -> Option<Looked> {
+        let room = Self::under_way(ctx, key)?.opening.room();
+        if self.seen.len() < room {
+            self.seen.resize(room, 0);
+        }
+        let seen = &mut self.seen[..room];
+        let len = match ctx.engine.peek(key, Side::Client, seen) {
+            Peeked::Bytes(len) => len,
+            Peeked::Empty => return Some(Looked::Nothing),
+            Peeked::Failed(cause) => return Some(Looked::Gone(cause)),
+            Peeked::Ended => {
+                return Some(match Self::under_way(ctx, key)?.opening.end(&[]) {
+                    // Who said nothing wrong, and not all.
+                    prelude::Read::Invalid(_) | prelude::Read::Wait => {
+                        Looked::Gone(Cause::NoRequest)
+                    }
+                    read => Looked::Read(read, 0),
+                });
+            }
+        };
+        let opening = &mut Self::under_way(ctx, key)?.opening;
+        let read = opening.feed(&seen[..len]);
+        if read != prelude::Read::Wait {
+            return Some(Looked::Read(read, len));
+        }
+        if !ctx.engine.has_ended(key, Side::Client) {
+            ctx.engine.await_more(key, Side::Client);
+            Self::under_way(ctx, key)?.awaits = true;
+            return Some(Looked::Nothing);
+        }
+        // What came between the two is the last.
+        let seen = &mut self.seen[..room];
+        Some(match ctx.engine.peek(key, Side::Client, seen) {
+            Peeked::Bytes(len) => {
+                let opening = &mut Self::under_way(ctx, key)?.opening;
+                Looked::Read(opening.end(&seen[..len]), len)
+            }
+            Peeked::Failed(cause) => Looked::Gone(cause),
+            Peeked::Empty | Peeked::Ended => Looked::Gone(Cause::NoRequest),
+        })
+    }
+
+    /// All is known by which a session is routed, or all of its request is read. `None`:
+    /// more is to be read.
+    #[allow(clippy::option_option, reason = "gone, or to be read on, or an event")]
+    fn route<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Option<Read>> {
+        let under_way = Self::under_way(ctx, key)?;
+        if std::mem::replace(&mut under_way.routed, true) {
+            return Some(Some(Read::Whole));
+        }
+        let entry = ctx.sessions.get_mut(key)?;
+        if let Some(routing) = &entry.listener.forward.routing {
+            let opened = entry.opening.as_mut()?;
+            let local = opened.destination().or_else(|| {
+                let asked = routing.by_listener;
+                asked.then(|| ctx.engine.local_address(key, Side::Client))?
+            });
+            let sniffed = opened.sniffed();
+            match routing.route(&entry.listener, &entry.client, local.as_ref(), sniffed) {
+                Routed::Stays => {}
+                Routed::Goes(way) => entry.listener = way,
+                Routed::Rejected(route) => {
+                    opened.rejected_by = Some(route);
+                    return Some(Some(Read::Refused(Cause::Rejected)));
+                }
+            }
+        }
+        let request = entry.listener.forward.request.clone();
+        if request.is_empty() {
+            return Some(Some(Read::Whole));
+        }
+        Self::under_way(ctx, key)?.opening.go_on(&request);
+        Some(None)
+    }
+
+    /// The opening is read, or nothing more of it is.
+    fn close<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey, read: Read) {
+        let Some(entry) = ctx.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(opened) = &mut entry.opening else {
+            return;
+        };
+        let Some(under_way) = &mut opened.under_way else {
+            return;
+        };
+        let facts = &mut under_way.opening.facts;
+        let (asked, wrong) = (facts.asked.take(), facts.wrong.take());
+        if std::mem::take(&mut under_way.awaits) {
+            ctx.engine.await_no_more(key, Side::Client);
+        }
+        let host = opened.sniffed().and_then(|it| it.host.as_deref());
+        let asked = asked.as_deref().or(host.map(str::as_bytes));
+        opened.target = asked.map(|asked| Word(asked).to_string().into());
+        if let Read::Refused(cause) = read {
+            let (forward, client) = (entry.listener.forward.clone(), entry.client.clone());
+            if let Some(counter) = refused(&ctx.counters, cause) {
+                counter.add(1);
+            }
+            if forward.request.is_empty() {
+                let subject = Subject::Forward(forward.id);
+                ctx.complain(Kind::OpeningRefused, subject, || Notice::OpeningRefused {
+                    forward: forward.name.clone(),
+                    client,
+                    cause,
+                    why: wrong.unwrap_or(why(cause)),
+                });
+            }
+        }
     }
 
     /// Carries out `Action::Decide`.
@@ -162,14 +388,32 @@ impl Openings {
         key: SessionKey,
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
+        let forward = &entry.listener.forward;
+        if forward.request.is_empty() {
+            return Some(SessionEvent::Decided(Decided::Dial));
+        }
         let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
-        let facts = std::mem::take(&mut under_way.opening.facts);
+        let mut facts = std::mem::take(&mut under_way.opening.facts);
+        facts.client = match &entry.client {
+            Endpoint::Inet(address) => Some(address.ip()),
+            Endpoint::Unix(_) | Endpoint::Unnamed => None,
+        };
         match &self.decider {
             Some(decider) => {
-                decider.decide(key, entry.listener.forward.id, facts);
+                under_way.asked = true;
+                let route = forward.route.as_ref().map(|(at, _)| *at);
+                decider.decide(key, forward.id, route, facts);
                 None
             }
             None => Some(SessionEvent::Decided(Decided::Refused(Cause::Stopped))),
+        }
+    }
+
+    /// A session is gone: nobody waits for what may still be found out for it.
+    pub(super) fn gone(&self, key: SessionKey, opened: &Opened) {
+        let asked = opened.under_way.as_ref().is_some_and(|it| it.asked);
+        if let Some(decider) = self.decider.as_ref().filter(|_| asked) {
+            decider.gone(key);
         }
     }
 
@@ -187,6 +431,9 @@ impl Openings {
             return None;
         }
         let opened = entry.opening.as_mut()?;
+        if let Some(under_way) = &mut opened.under_way {
+            under_way.asked = false;
+        }
         opened.user = ruling
             .user
             .map(|user| Word(user.as_bytes()).to_string().into());
@@ -207,7 +454,10 @@ impl Openings {
         let under_way = opened.under_way.as_mut()?;
         if opened.status.is_none() {
             let refused = entry.session.ending().map(|ending| ending.cause);
-            let answer = under_way.opening.answer(refused);
+            let Some(answer) = under_way.opening.answer(refused) else {
+                opened.under_way = None;
+                return Some(SessionEvent::Said(Said::Nothing));
+            };
             opened.status = Some(answer.status);
             under_way.unsaid = answer.bytes;
             if let Some(counter) = counter_of(&ctx.counters, answer.status) {
@@ -230,11 +480,32 @@ impl Openings {
     }
 }
 
-impl From<Vec<SocketAddr>> for Decision {
-    /// The addresses of one target, in order; with none, there is no server.
-    fn from(addresses: Vec<SocketAddr>) -> Self {
-        Self::Direct(addresses.into_iter().map(Destination::from).collect())
+/// Where a client of the internet is.
+fn ip_of(client: &Endpoint) -> Option<IpAddr> {
+    match client {
+        Endpoint::Inet(address) => Some(address.ip()),
+        Endpoint::Unix(_) | Endpoint::Unnamed => None,
     }
+}
+
+/// What is to be said of a client that is turned away, where nobody has said more.
+const fn why(cause: Cause) -> &'static str {
+    match cause {
+        Cause::UntrustedProxy => "`accept_proxy` does not name this sender",
+        Cause::Rejected => "a route turns it away",
+        _ => "what it said first is not served",
+    }
+}
+
+const fn refused(counters: &Counters, cause: Cause) -> Option<&Counter> {
+    Some(match cause {
+        Cause::NoProxyHeader => &counters.opening_no_proxy_header,
+        Cause::BadProxyHeader => &counters.opening_bad_proxy_header,
+        Cause::UntrustedProxy => &counters.opening_untrusted_proxy,
+        Cause::BadHello => &counters.opening_bad_hello,
+        Cause::Rejected => &counters.opening_rejected,
+        _ => return None,
+    })
 }
 
 const fn counter_of(counters: &Counters, status: u16) -> Option<&Counter> {

@@ -11,6 +11,7 @@ use super::Entry;
 use super::context::Ctx;
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
+use crate::net::word::Word;
 use crate::observe::record::SessionRecord;
 use crate::observe::tap::{Closing, Source};
 use crate::relay::id::ForwardId;
@@ -138,7 +139,12 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         reactor: ctx.reactor,
         id: entry.id,
         client: entry.client.clone(),
+        peer: opened.and_then(|it| it.peer().cloned()),
         listener: entry.listener.address.clone(),
+        route: opened.and_then(|it| it.route(entry)),
+        sni: opened
+            .and_then(|it| it.sniffed()?.server_name.as_deref())
+            .map(|name| Word(name.as_bytes()).to_string()),
         target: opened.and_then(|it| it.target.as_deref().map(str::to_owned)),
         user: opened.and_then(|it| it.user.as_deref().map(str::to_owned)),
         status: opened.and_then(|it| it.status),

@@ -110,6 +110,11 @@ impl Sessions {
         }
     }
 
+    /// Slots so far: every session has one below.
+    pub(super) const fn slots(&self) -> u32 {
+        self.slots.slots()
+    }
+
     /// Every session, in slot order.
     pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
         let keys = self.slots.keys();

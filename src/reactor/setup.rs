@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use super::decider::Decider;
 use super::gate::Gate;
-use super::openings::Decider;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
+use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::tap::Source;
+use crate::policy::route::Routes;
 use crate::proto::opening::Step;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
@@ -24,6 +28,8 @@ pub struct Setup {
     pub pools: BTreeMap<PoolId, UpstreamSetup>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
+    /// What this process listens on, so that it does not connect to itself.
+    pub own: Arc<OwnListeners>,
     /// Where it counts.
     pub counters: Arc<Counters>,
     /// Where it logs.
@@ -32,8 +38,7 @@ pub struct Setup {
     pub session_log: SessionLog,
     /// What it shows of its traffic; may be empty.
     pub taps: BTreeMap<ForwardId, Source>,
-    /// Who decides by what openings found out; only needed by forwards with
-    /// [`Forward::steps`].
+    /// Who decides about requests; only needed by forwards with [`Forward::request`].
     pub decider: Option<Box<dyn Decider>>,
 }
 
@@ -49,13 +54,47 @@ pub struct Forward {
     pub rules: Rules,
     /// Where it goes.
     pub pool: PoolId,
-    /// What its clients say before their payload; usually nothing. Goes with
-    /// [`Rules::opening`].
+    /// What its clients say before their payload, up to where they are routed; usually
+    /// nothing. [`Rules::opening`] is there with any of it, with `routing` and with
+    /// `request`.
     pub steps: Arc<[Step]>,
+    /// The client is another than who connects: a PROXY header says who.
+    pub announced: bool,
+    /// What they say then to ask for something; the [`Decider`] is asked about it.
+    pub request: Arc<[Step]>,
+    /// Which of several ways a session goes; usually there is but one.
+    pub routing: Option<Arc<Routing>>,
+    /// The route that it stands for, by its place and its name; `None`: it is what a
+    /// client comes to.
+    pub route: Option<(u16, Arc<str>)>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Where its sessions are counted; the same from one configuration to the next.
+    pub books: Arc<ForwardBooks>,
     /// Which configuration of this process it came with, from 0.
     pub generation: u64,
+}
+
+/// The routes of a forward, and where each leads.
+#[derive(Debug)]
+pub struct Routing {
+    /// Which is taken.
+    pub table: Routes,
+    /// Where to, in the same order.
+    pub ways: Vec<Way>,
+    /// Whether it matters where a client came in.
+    pub by_listener: bool,
+}
+
+/// Where a route leads, and how many went there.
+#[derive(Debug)]
+pub struct Way {
+    /// What it is called, in records and reports.
+    pub name: Arc<str>,
+    /// `None`: nowhere, the client is turned away.
+    pub forward: Option<Arc<Forward>>,
+    /// Sessions that took it; over all reactors.
+    pub taken: AtomicU64,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one
@@ -70,4 +109,34 @@ pub struct Listener {
     pub address: Endpoint,
     /// Whose it is.
     pub forward: Arc<Forward>,
+    /// The same listener for each of the forward's routes; `None`: the route turns clients
+    /// away.
+    pub ways: Box<[Option<Arc<Listener>>]>,
+}
+
+impl Listener {
+    /// A listener of this forward, with its routes.
+    pub fn new(id: ListenerId, address: Endpoint, forward: Arc<Forward>) -> Arc<Self> {
+        Self::of_socket((id, id.number()), address, forward)
+    }
+
+    /// One of several sockets of an address, each with a number of its own.
+    pub fn of_socket(
+        (id, socket): (ListenerId, u32),
+        address: Endpoint,
+        forward: Arc<Forward>,
+    ) -> Arc<Self> {
+        let ways = forward.routing.as_ref().map_or(&[][..], |it| &it.ways);
+        let by_way = |way: &Way| {
+            let forward = way.forward.clone()?;
+            Some(Self::of_socket((id, socket), address.clone(), forward))
+        };
+        Arc::new(Self {
+            ways: ways.iter().map(by_way).collect(),
+            id,
+            socket,
+            address,
+            forward,
+        })
+    }
 }

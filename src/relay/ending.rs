@@ -83,8 +83,21 @@ pub enum Cause {
     RequestTimeout,
     /// The request is malformed, too large, or none that is served here.
     BadRequest,
+    /// Its first bytes are malformed, or too many, and a route was to be found by them.
+    BadHello,
+    /// A route turns it away.
+    Rejected,
+    /// No PROXY header came, and one is required.
+    NoProxyHeader,
+    /// The PROXY header is malformed, or of a version that is not taken.
+    BadProxyHeader,
+    /// A PROXY header is required, and its sender is not trusted with one.
+    UntrustedProxy,
     /// The access list does not let it pass.
     Denied,
+    /// It lets no address pass that the requested name has. The client is answered as if there
+    /// were no such name: which there are is none of its business.
+    AddressDenied,
     /// Credentials are missing or wrong.
     Unauthorised,
     /// The requested name has no address, or no name server can tell.
@@ -97,6 +110,8 @@ pub enum Cause {
     DrainTimeout,
     /// The operator asked for an end at once.
     Stopped,
+    /// The operator picked this session out to be ended.
+    Killed,
     /// Any other errno.
     Errno(i32),
 }
@@ -127,13 +142,20 @@ impl Cause {
             Self::NoRequest => "no_request",
             Self::RequestTimeout => "request_timeout",
             Self::BadRequest => "bad_request",
+            Self::BadHello => "bad_hello",
+            Self::Rejected => "rejected",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::BadProxyHeader => "bad_proxy_header",
+            Self::UntrustedProxy => "untrusted_proxy",
             Self::Denied => "denied",
+            Self::AddressDenied => "address_denied",
             Self::Unauthorised => "unauthorised",
             Self::NameFailed => "name_failed",
             Self::NameTimeout => "name_timeout",
             Self::Busy => "busy",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
+            Self::Killed => "killed",
             Self::Errno(_) => "errno",
         }
     }
@@ -152,7 +174,18 @@ impl Cause {
 
     /// Whether a request was turned down for what it is.
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::BadRequest | Self::Denied | Self::Unauthorised)
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::BadHello
+                | Self::Rejected
+                | Self::NoProxyHeader
+                | Self::BadProxyHeader
+                | Self::UntrustedProxy
+                | Self::Denied
+                | Self::AddressDenied
+                | Self::Unauthorised
+        )
     }
 
     /// Whether a connection that failed so is over: the kernel answers every

@@ -165,6 +165,16 @@ impl Session {
         allowed && !matches!(self.lane(direction).next(), Next::Park | Next::Done)
     }
 
+    /// What it is about, in a word for people: `Relaying`.
+    pub const fn phase(&self) -> &'static str {
+        match &self.stage {
+            Stage::Opening(opening) => opening.name(),
+            Stage::Dialling(dialling) => dialling.name(),
+            Stage::Relaying(relaying) => relaying.name(),
+            Stage::Closing(closing) => closing.name(),
+        }
+    }
+
     /// When the client was accepted.
     pub const fn started(&self) -> Time {
         self.common.started

@@ -257,7 +257,7 @@ fn set_goes_before_the_file_and_is_named_when_wrong() {
         "{message}"
     );
     assert!(refused("defaults.idle_timeout=5").contains("a duration needs a unit"));
-    assert!(refused("forward.wbe.data_path=copy").contains("did you mean `web`?"));
+    assert!(refused("forward.wbe.data_path=copy").contains("did you mean forward.web.data_path?"));
 }
 
 #[test]
@@ -384,6 +384,33 @@ fn wrong_usage_ends_with_two_and_help_with_zero() {
         help.lines().all(|line| line.chars().count() <= 100),
         "{help}"
     );
+}
+
+/// What people write who know another forwarder is answered with what it is called here.
+#[test]
+fn flags_of_other_forwarders_are_shown_the_way() {
+    for (line, hint) in [
+        (&["-f", "x.toml"][..], "-c FILE"),
+        (&["run", "-f", "x.toml"], "-c FILE"),
+        (&["-t"], "`thalweg check -c FILE`"),
+        (&["run", "-t", "-c", "x.toml"], "`thalweg check -c FILE`"),
+        (&["run", "x.toml"], "-c x.toml"),
+        (&["check", "/etc/x.toml"], "-c /etc/x.toml"),
+        (&["doctor", "x.toml"], "-c x.toml"),
+        (&["x.toml"], "-c x.toml"),
+        (&[":5000", "10.0.0.1:80"], "-l ADDRESS -r SERVER"),
+        (&["-d", "-l", ":1", "-r", "a:1"], "foreground"),
+        (&["--upstream", "a:1"], "-r 10.0.0.1:443"),
+        (&["-l", "udp:53", "-r", "a:1"], "only TCP"),
+        (&["-l", ":53/udp", "-r", "a:1"], "only TCP"),
+        (&["-l", ":1", "-r", "10.0.0.1"], "`10.0.0.1:PORT`"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(hint), "{line:?}: {message}");
+        assert!(!message.contains("pool"), "{line:?}: {message}");
+    }
+    let message = refused(&["run", "-l", ":1"]);
+    assert!(message.contains("1 error in"), "{message}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod duplex;
 mod kit;
 
 mod acks;
+mod admin;
 mod architecture;
 mod bench_origin;
 mod checks;
@@ -34,6 +35,7 @@ mod documents;
 mod endings;
 mod faults;
 mod http_connect;
+mod loops;
 mod names;
 mod networks;
 mod options;

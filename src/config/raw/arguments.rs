@@ -84,7 +84,7 @@ pub(in crate::config) fn add_override(report: &mut Report, root: &mut Node, chan
             let node = toml_or_text(text, span(0..text.len()));
             (key.split('.').map(str::to_owned).collect(), node)
         }
-        None => match key_and_value(source, text) {
+        None => match key_and_value(source, text, root) {
             Ok(both) => both,
             Err(fault) => return report.error(&span(0..text.len()), fault),
         },
@@ -98,14 +98,15 @@ pub(in crate::config) fn add_override(report: &mut Report, root: &mut Node, chan
 
 /// Splits `KEY=VALUE`. A value that is TOML is taken as TOML, anything else as text,
 /// so that a shell needs no second pair of quotes.
-fn key_and_value(source: SourceId, text: &str) -> Result<(Vec<String>, Node), Fault> {
+fn key_and_value(source: SourceId, text: &str, root: &Node) -> Result<(Vec<String>, Node), Fault> {
     const FORM: &str = "write KEY=VALUE, such as defaults.idle_timeout=5s";
     let Some((key, value)) = text.split_once('=') else {
         return Err(Fault::new("there is no `=`").remedy(FORM));
     };
-    let path = match Key::parse(key) {
-        Ok(keys) => keys.iter().map(|key| key.get().to_owned()).collect(),
-        Err(_) => return Err(Fault::new(format!("`{key}` is not a key")).remedy(FORM)),
+    let path = match path_of(key) {
+        _ if key.starts_with("forward.") => of_forward(key, root)?,
+        Some(path) => path,
+        None => return Err(Fault::new(format!("`{key}` is not a key")).remedy(FORM)),
     };
     let offset = key.len() + 1;
     let span = Span {
@@ -113,6 +114,36 @@ fn key_and_value(source: SourceId, text: &str) -> Result<(Vec<String>, Node), Fa
         range: offset..text.len(),
     };
     Ok((path, toml_or_text(value, span)))
+}
+
+fn path_of(key: &str) -> Option<Vec<String>> {
+    let keys = Key::parse(key).ok()?;
+    Some(keys.iter().map(|key| key.get().to_owned()).collect())
+}
+
+/// `forward.NAME.KEY`, whose name may be an address with dots and colons and needs no
+/// quotes of its own: it is one of those that there are.
+fn of_forward(key: &str, root: &Node) -> Result<Vec<String>, Fault> {
+    let rest = key.strip_prefix("forward.").unwrap_or(key);
+    let names = names_of_forwards(root);
+    let begins = |name: &&String| {
+        let rest = rest.strip_prefix(name.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    if let Some(name) = names.iter().filter(begins).max_by_key(|name| name.len()) {
+        let tail = rest[name.len()..].strip_prefix('.').unwrap_or_default();
+        let mut path = vec!["forward".to_owned(), name.clone()];
+        if !tail.is_empty() {
+            let unknown = || Fault::new(format!("`{tail}` is not a key"));
+            path.extend(path_of(tail).ok_or_else(unknown)?);
+        }
+        return Ok(path);
+    }
+    path_of(key).ok_or_else(|| {
+        // Not TOML, so no forward of the file is meant.
+        let (name, key) = rest.rsplit_once('.').unwrap_or((rest, ""));
+        no_such_forward(name, key, &names)
+    })
 }
 
 fn toml_or_text(value: &str, span: Span) -> Node {
@@ -170,7 +201,7 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
     if let [forward, name, rest @ ..] = path
         && forward == "forward"
     {
-        node = forward_named(node, name)?;
+        node = forward_named(node, name, rest)?;
         path_left = rest;
         if rest.is_empty() {
             let fault = Fault::new("a key of the forward must follow its name");
@@ -203,7 +234,11 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
 }
 
 /// The forward of that name, or without a name and with that `listen`.
-fn forward_named<'n>(root: &'n mut Node, wanted: &str) -> Result<&'n mut Node, Fault> {
+fn forward_named<'n>(
+    root: &'n mut Node,
+    wanted: &str,
+    rest: &[String],
+) -> Result<&'n mut Node, Fault> {
     let nothing = || Fault::new("there is no [[forward]] that this could change");
     let Value::Table(entries) = &mut root.value else {
         return Err(nothing());
@@ -216,11 +251,31 @@ fn forward_named<'n>(root: &'n mut Node, wanted: &str) -> Result<&'n mut Node, F
     if let Some(at) = names.iter().position(|name| name == wanted) {
         return Ok(&mut forwards[at]);
     }
+    Err(no_such_forward(wanted, &rest.join("."), &names))
+}
+
+/// With the whole key that was probably meant.
+fn no_such_forward(wanted: &str, rest: &str, names: &[String]) -> Fault {
     let fault = Fault::new(format!("there is no forward named `{wanted}`"));
-    Err(match nearest(wanted, names.iter().map(String::as_str)) {
-        Some(name) => fault.remedy(format!("did you mean `{name}`?")),
+    let tail = if rest.is_empty() { "KEY" } else { rest };
+    // A port alone: the forward that listens there.
+    let port = format!(":{wanted}");
+    let by_port = names.iter().find(|name| name.ends_with(&port));
+    let near = by_port
+        .map(String::as_str)
+        .or_else(|| nearest(wanted, names.iter().map(String::as_str)));
+    match near {
+        Some(name) => fault.remedy(format!("did you mean forward.{name}.{tail}?")),
+        None if names.is_empty() => fault.remedy("there is no [[forward]] to change"),
         None => fault.remedy(format!("the forwards are: {}", names.join(", "))),
-    })
+    }
+}
+
+fn names_of_forwards(root: &Node) -> Vec<String> {
+    match root.entry("forward").map(|entry| &entry.node.value) {
+        Some(Value::Array(forwards)) => forwards.iter().map(forward_name).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn forward_name(forward: &Node) -> String {

@@ -17,7 +17,7 @@ pub(in crate::config) struct TableReader<'n> {
 /// Keys that people write into the wrong table.
 pub(in crate::config) struct Elsewhere<'k> {
     pub(in crate::config) keys: &'k [&'k str],
-    /// "of a pool".
+    /// "of a pool". In the remedy `KEY` stands for the key.
     pub(in crate::config) owner: &'k str,
     pub(in crate::config) remedy: &'k str,
 }
@@ -134,7 +134,8 @@ impl<'n> TableReader<'n> {
             let fault = match nearby.iter().find(|it| it.keys.contains(&key)) {
                 Some(Elsewhere { owner, remedy, .. }) => {
                     let title = &self.title;
-                    Fault::new(format!("`{key}` is a key {owner}, not of {title}")).remedy(*remedy)
+                    let remedy = remedy.replace("KEY", key);
+                    Fault::new(format!("`{key}` is a key {owner}, not of {title}")).remedy(remedy)
                 }
                 None => self.unknown(key),
             };

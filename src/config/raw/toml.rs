@@ -74,6 +74,9 @@ fn readable_part(report: &mut Report, source: SourceId, text: &str) -> Option<Do
 fn explain(error: &TomlError, text: &str, range: &Range<usize>) -> Fault {
     let found = text.get(range.clone()).unwrap_or_default();
     let message = error.message();
+    if let Some(fault) = unquoted(text, range.start) {
+        return fault;
+    }
     if message.starts_with("string values must be quoted") {
         return match found.trim() {
             "" => Fault::new("the value after `=` is missing"),
@@ -111,6 +114,71 @@ fn explain(error: &TomlError, text: &str, range: &Range<usize>) -> Fault {
         }
         _ => fault,
     }
+}
+
+/// Quotes that a word processor or a web page made of straight ones.
+const TYPOGRAPHIC: [char; 9] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛', '″'];
+
+/// A value that lacks its quotes, whatever the parser took the beginning of it for: an
+/// address looks like a number with too many dots, an IPv6 address like a list.
+fn unquoted(text: &str, offset: usize) -> Option<Fault> {
+    let value = value_at(text, offset)?;
+    let straight = value.trim_matches(TYPOGRAPHIC);
+    if straight != value {
+        let fault = Fault::new("these are typographic quotes, which TOML does not know");
+        return Some(fault.remedy(format!("write straight ones: \"{straight}\"")));
+    }
+    let address = |text: &str| {
+        let ports = text.rsplit(':').next().unwrap_or_default();
+        text.starts_with(|c: char| c.is_ascii_digit() || c == '[' || c == ':')
+            && text.contains(['.', ':'])
+            && !ports.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || ".:[]%-/".contains(c))
+    };
+    address(value).then(|| {
+        // Of an IPv6 address in a list the bracket was taken for the list's.
+        let bracket = if value.contains(']') && !value.starts_with('[') {
+            "["
+        } else {
+            ""
+        };
+        let fault = Fault::new("this value needs quotes");
+        fault.remedy(format!("write \"{bracket}{value}\""))
+    })
+}
+
+/// The bare value that `offset` lies in: behind `=`, or an item of a list that begins on
+/// the same line.
+fn value_at(text: &str, offset: usize) -> Option<&str> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    let line = text[start..].lines().next()?;
+    let at = offset - start;
+    let equals = line.find('=').filter(|it| *it < at || line.len() <= at)?;
+    let rest = &line[equals + 1..];
+    let rest = rest.split('#').next()?;
+    // The whole of it, if it is an IPv6 address or a list of one line.
+    let whole = rest.trim();
+    if let Some(end) = whole.find("]:") {
+        let port = whole[end + 2..].trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+        if whole.starts_with('[') && port.is_empty() {
+            return Some(whole);
+        }
+    }
+    let mut begin = equals + 1;
+    for part in rest.split_inclusive(['[', ',', '{']) {
+        let end = begin + part.len();
+        // Behind a key of an inline table.
+        let item = part.trim_end_matches([',', ']', '}', '[', '{']);
+        let item = item.rsplit('=').next().unwrap_or(item).trim();
+        let item = item.trim_end_matches([',', ']', '}']).trim();
+        if end > at && !item.is_empty() {
+            return (!item.starts_with(['"', '\''])).then_some(item);
+        }
+        begin = end;
+    }
+    None
 }
 
 /// The lines of the statement that the error at `offset` belongs to; `None` when

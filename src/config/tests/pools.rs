@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::{good, load};
 use crate::config::*;
 use crate::net::address::Address;
+use crate::proto::proxy::Version;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
          fail_timeout = \"3s\"\nslow_start = \"30s\"\nqueue = 5\nqueue_timeout = \"20ms\"\n\
          resolve = \"first\"\nresolve_ttl_min = \"2s\"\nresolve_ttl_max = \"2s\"\n\
          attempt_delay = \"10ms\"\nsource = [\"10.0.0.1\", \"::ffff:10.0.0.2\", \"fd00::1\"]\n\
-         interface = \"eth0\"\nwarm = 3\nwarm_max_age = \"5s\"\n\
+         interface = \"eth0\"\nsend_proxy = { version = \"v2\", tlvs = [\"crc32c\", \"authority\"] }\nwarm = 3\nwarm_max_age = \"5s\"\n\
          servers = [{ address = \"[::1]:2\", weight = 7, backup = true, max_connections = 9,\n\
          state = \"drain\", max_fails = 4, fail_timeout = \"1m\" }, \"srv:_a._tcp.b\"]",
     );
@@ -97,6 +98,13 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
         sources: vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1")],
         interface: Some("eth0".to_owned()),
         transparent: false,
+        send_proxy: Some(SendProxy {
+            version: Version::V2,
+            authority: true,
+            alpn: false,
+            unique_id: false,
+            crc32c: true,
+        }),
         warm: 3,
         warm_max_age: Duration::from_secs(5),
     };

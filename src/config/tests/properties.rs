@@ -238,7 +238,24 @@ fn any_config() -> impl Strategy<Value = Config> {
                     level: LogLevel::Debug,
                     format: LogFormat::Json,
                     sessions: SessionLog::All,
-                    to: LogTarget::File(path.into()),
+                    to: LogTarget::File(path.clone().into()),
+                },
+                admin: Admin {
+                    listen: match pick {
+                        0 => AdminListen::Auto,
+                        1 => AdminListen::At(Vec::new()),
+                        _ => AdminListen::At(vec![listen.clone()]),
+                    },
+                    token_file: [None, Some(path.clone().into()), None][pick].clone(),
+                    hosts: vec!["gate.example".to_owned(); pick],
+                },
+                metrics: Metrics {
+                    listen: vec![
+                        Address::Any {
+                            port: number as u16
+                        };
+                        pick
+                    ],
                 },
                 profiles: BTreeMap::from([default, (profile, options)]),
                 forwards: vec![Arc::new(forward)],

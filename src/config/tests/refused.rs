@@ -1,5 +1,7 @@
 //! What is refused: every fault with its place, its words and its remedy.
 
+use std::time::Duration;
+
 use super::{BASE, errors, expect, expect_in_profile, good, load, properties};
 use crate::config::*;
 
@@ -14,7 +16,15 @@ fn a_wrong_override_names_its_argument() {
         ("=5", "", "is not a key"),
         ("a b=5", "", "is not a key"),
         ("gobal.reactors=1", "", "did you mean `global`"),
-        ("forward.wbe.data_path=copy", "", "did you mean `web`"),
+        (
+            "forward.wbe.data_path=copy",
+            "",
+            "did you mean forward.web.data_path?",
+        ),
+        ("forward.1.data_path=copy", "", "the forwards are: web"),
+        ("default.mss=1", "", "`default` in the configuration"),
+        ("idle_timeout=5s", "", "defaults.idle_timeout=VALUE"),
+        ("reactors=5", "", "global.reactors=VALUE"),
         ("forward.web=copy", "", "forward.web.data_path"),
         (
             "forward.web.listen.x=1",
@@ -36,6 +46,89 @@ fn a_wrong_override_names_its_argument() {
         assert!(errors[0].starts_with(&place), "{errors:#?}");
         assert!(errors[0].contains(words), "{errors:#?}");
     }
+}
+
+/// A forward without a name is called by its address, which needs no quotes of its own.
+#[test]
+fn a_forward_is_changed_by_its_address_as_it_is_written() {
+    let pairs = [
+        (":5000", "a:1"),
+        ("127.0.0.1:5001", "a:1"),
+        ("[::1]:5002", "a:1"),
+    ];
+    for name in [":5000", "127.0.0.1:5001", "[::1]:5002", "\":5000\""] {
+        let set = format!("forward.{name}.idle_timeout=5s");
+        let config = load("", &pairs, &[&set]).expect(&set);
+        let five = Duration::from_secs(5);
+        let changed = config.forwards.iter().filter(|it| it.timeouts.idle == five);
+        assert_eq!(changed.count(), 1, "{set}");
+    }
+    for (set, words) in [
+        (
+            "forward.5000.idle_timeout=5s",
+            "forward.:5000.idle_timeout?",
+        ),
+        ("forward.127.0.0.2:5001.x=5s", "forward.127.0.0.1:5001.x?"),
+        ("forward.:5000=5s", "must follow its name"),
+    ] {
+        let errors = errors("", &pairs, &[set]);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].contains(words), "{errors:#?}");
+    }
+}
+
+/// What people write who do not think of TOML.
+#[test]
+fn a_value_without_its_quotes_is_shown_with_them() {
+    let forward = |line: &str| format!("[[forward]]\n{line}\n");
+    for (line, words) in [
+        ("listen = 10.0.0.1:5000", "write \"10.0.0.1:5000\""),
+        ("listen = 10.0.0.1:5000 # web", "write \"10.0.0.1:5000\""),
+        ("listen = :5000", "write \":5000\""),
+        ("listen = [::1]:5000", "write \"[::1]:5000\""),
+        ("listen = 5000", "write \":5000\""),
+        ("upstream = 5000", "such as \"127.0.0.1:5000\""),
+        (
+            "upstream = [10.0.0.1:80, 10.0.0.2:80]",
+            "write \"10.0.0.1:80\"",
+        ),
+        ("upstream = [\"a:1\", 10.0.0.2:80]", "write \"10.0.0.2:80\""),
+        ("upstream = [[::1]:80]", "write \"[::1]:80\""),
+        (
+            "upstream = { address = 1.2.3.4:5, weight = 2 }",
+            "write \"1.2.3.4:5\"",
+        ),
+        (
+            "listen = \u{201c}:5000\u{201d}",
+            "write straight ones: \":5000\"",
+        ),
+        ("name = \u{2018}web\u{2019}", "write straight ones: \"web\""),
+        ("name = \u{201e}web\u{201c}", "write straight ones: \"web\""),
+        ("name = 1.2", "put it in quotes: \"1.2\""),
+        (
+            "upstream = \"10.0.0.1\"",
+            "the port of `10.0.0.1` is missing",
+        ),
+        ("upstream = \"db\"", "`db:PORT`"),
+        ("upstream = \"443\"", "`HOST:443`"),
+    ] {
+        let errors = errors(&forward(line), &[], &[]);
+        let found = errors.iter().filter(|it| it.contains(words)).count();
+        assert_eq!(found, 1, "{line}: {errors:#?}");
+        assert!(!errors.iter().any(|it| it.contains("float")), "{errors:#?}");
+    }
+    // A name that is like one of a pool is that of a pool.
+    let text = "[upstream.web]\nservers = \"a:1\"\n[[forward]]\nlisten = \":1\"\n\
+                upstream = \"wbe\"\n";
+    assert!(errors(text, &[], &[])[0].contains("did you mean `web`?"));
+}
+
+#[test]
+fn half_a_pair_is_one_mistake() {
+    for pair in [(":1", ""), ("", "b:1")] {
+        assert_eq!(errors("", &[pair], &[]).len(), 1, "{pair:?}");
+    }
+    assert!(errors("", &[], &[])[0].contains("nothing to forward"));
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! One function for each thing that is looked at: facts and needs in, a finding out.
 //! Pure.
 
-use super::{Facts, Finding, Needs};
+use super::{Facts, Finding, Needs, State, Trial, Verdict};
 use crate::config::units::format_size;
 
 /// Below this many descriptors a busy forwarder runs into the limit.
 const DESCRIPTORS_USUAL: u64 = 65_536;
+
+/// A start with room for fewer sessions is none.
+const SESSIONS_LEAST: u64 = 100;
+
+/// What is advised where a configuration does not say.
+const SESSIONS_USUAL: u64 = 10_000;
 
 /// The kernel's own default since 5.4.
 const SOMAXCONN_USUAL: u64 = 4096;
@@ -34,7 +40,8 @@ const FAST_CLOCKS: [&str; 5] = [
 
 /// Every finding, in the order of the table.
 pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
-    let mut findings = vec![
+    let mut findings: Vec<Finding> = facts.trials.iter().map(trial).collect();
+    findings.extend([
         descriptors(facts, needs),
         cpus(facts, needs),
         limit(
@@ -54,6 +61,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
         autotuned("net.ipv4.tcp_rmem", facts.receive_autotuned),
         autotuned("net.ipv4.tcp_wmem", facts.send_autotuned),
         ports(facts, needs),
+        time_wait(facts),
         pipe_size(facts, needs),
         pipe_pages(facts),
         congestion(facts),
@@ -61,7 +69,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
         io_uring(facts, needs),
         offloads(facts),
         clock(facts),
-    ];
+    ]);
     findings.extend(facts.refused.iter().map(|refused| {
         Finding::new(
             format!("{}: {}", refused.place, refused.option),
@@ -73,27 +81,53 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
     findings
 }
 
-fn shown(value: Option<u64>) -> String {
-    value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
+fn trial(trial: &Trial) -> Finding {
+    let finding = Finding::new(&trial.name, &trial.found);
+    match &trial.verdict {
+        Verdict::Fine => finding,
+        Verdict::Note(what) => finding.note(what),
+        Verdict::Refused(remedy) => finding.short(remedy),
+    }
 }
 
-fn shown_size(value: Option<u64>) -> String {
-    value.map_or_else(|| "unknown".to_owned(), format_size)
+/// A value that the kernel may keep to itself.
+fn number(name: &str, value: Option<u64>) -> Finding {
+    match value {
+        Some(value) => Finding::new(name, value.to_string()),
+        None => Finding::unknown(name),
+    }
+}
+
+/// The same in bytes.
+fn bytes(name: impl Into<String>, value: Option<u64>) -> Finding {
+    match value {
+        Some(value) => Finding::new(name, format_size(value)),
+        None => Finding::unknown(name),
+    }
 }
 
 fn descriptors(facts: &Facts, needs: &Needs) -> Finding {
     const NAME: &str = "RLIMIT_NOFILE";
     let Some((soft, hard)) = facts.descriptors else {
-        return Finding::new(NAME, "unknown");
+        return Finding::unknown(NAME);
     };
     let finding = Finding::new(NAME, format!("soft {soft}, hard {hard}"));
+    let own = needs.own.unwrap_or(0);
+    let fit = hard.saturating_sub(own) / 2;
     let remedy = |wanted: u64| {
         format!(
-            "about {} sessions fit (thalweg raises the soft limit to the hard one itself); raise \
-             the hard limit: LimitNOFILE={wanted} in a systemd unit, `ulimit -Hn {wanted}` as root",
-            hard / 2
+            "about {fit} sessions fit (thalweg raises the soft limit to the hard one itself); raise \
+             the hard limit: LimitNOFILE={wanted} in a systemd unit, `ulimit -Hn {wanted}` as root"
         )
     };
+    let (listeners, reactors) = (needs.listeners, needs.started);
+    if needs.own.is_some() && fit < SESSIONS_LEAST {
+        let wanted = own + 2 * needs.sessions.unwrap_or(SESSIONS_USUAL).max(SESSIONS_LEAST);
+        let finding = finding.wanted(format!(
+            "{wanted}: {listeners} listeners on {reactors} reactors take {own}"
+        ));
+        return finding.short(format!("{}; or fewer reactors", remedy(wanted)));
+    }
     match needs.descriptors {
         Some(needed) => {
             let sessions = needs.sessions.unwrap_or(0);
@@ -104,9 +138,10 @@ fn descriptors(facts: &Facts, needs: &Needs) -> Finding {
                 finding
             }
         }
-        None if hard < DESCRIPTORS_USUAL => finding
-            .wanted(DESCRIPTORS_USUAL.to_string())
-            .note(remedy(DESCRIPTORS_USUAL)),
+        None if hard < DESCRIPTORS_USUAL.max(own * 2) => {
+            let usual = DESCRIPTORS_USUAL.max(own * 2);
+            finding.wanted(usual.to_string()).note(remedy(usual))
+        }
         None => finding,
     }
 }
@@ -116,12 +151,13 @@ fn cpus(facts: &Facts, needs: &Needs) -> Finding {
         Some(quota) => format!("quota of {quota}"),
         None => "no quota".to_owned(),
     };
+    let online = match facts.cpus_online {
+        Some(count) => count.to_string(),
+        None => "unknown how many".to_owned(),
+    };
     let finding = Finding::new(
         "CPUs",
-        format!(
-            "{} online, {} allowed, {quota}",
-            facts.cpus_online, facts.cpus_allowed
-        ),
+        format!("{online} online, {} allowed, {quota}", facts.cpus_allowed),
     );
     let usable = facts
         .cpu_quota
@@ -135,7 +171,10 @@ fn cpus(facts: &Facts, needs: &Needs) -> Finding {
         }
         return finding;
     }
-    if usable < facts.cpus_online {
+    if facts.cpus_allowed == 0 {
+        return Finding::unknown("CPUs");
+    }
+    if facts.cpus_online.is_some_and(|online| usable < online) {
         return finding.note(format!(
             "thalweg starts {usable} reactors; for more {widen}"
         ));
@@ -145,8 +184,13 @@ fn cpus(facts: &Facts, needs: &Needs) -> Finding {
 
 /// A sysctl that cuts what is asked for.
 fn limit(name: &str, found: Option<u64>, needed: Option<u64>, usual: u64) -> Finding {
-    let finding = Finding::new(name, shown(found));
-    let Some(value) = found else { return finding };
+    let finding = number(name, found);
+    let Some(value) = found else {
+        return match needed {
+            Some(needed) => finding.wanted(needed.to_string()),
+            None => finding,
+        };
+    };
     let remedy = |wanted| format!("`sysctl -w {name}={wanted}`");
     match needed {
         Some(needed) => {
@@ -164,11 +208,14 @@ fn limit(name: &str, found: Option<u64>, needed: Option<u64>, usual: u64) -> Fin
 
 /// Buffers that are set are cut to these; buffers that are not set are not.
 fn buffer(name: &str, found: Option<u64>, needed: Option<u64>) -> Finding {
-    let finding = Finding::new(name, shown_size(found));
-    let (Some(value), Some(needed)) = (found, needed) else {
+    let finding = bytes(name, found);
+    let Some(needed) = needed else {
         return finding;
     };
     let finding = finding.wanted(format_size(needed));
+    let Some(value) = found else {
+        return finding;
+    };
     if value >= needed {
         return finding;
     }
@@ -178,7 +225,7 @@ fn buffer(name: &str, found: Option<u64>, needed: Option<u64>) -> Finding {
 }
 
 fn autotuned(name: &str, found: Option<u64>) -> Finding {
-    let finding = Finding::new(format!("{name} (largest)"), shown_size(found));
+    let finding = bytes(format!("{name} (largest)"), found);
     match found {
         Some(value) if value < AUTOTUNED_USUAL => {
             let most = value * 8 * 1000 / 80 / 1_000_000;
@@ -193,29 +240,69 @@ fn autotuned(name: &str, found: Option<u64>) -> Finding {
 
 fn ports(facts: &Facts, needs: &Needs) -> Finding {
     const NAME: &str = "net.ipv4.ip_local_port_range";
-    let finding = Finding::new(NAME, format!("{} ports", facts.ports));
+    let finding = match facts.ports {
+        Some(ports) => Finding::new(NAME, format!("{ports} ports")),
+        None => Finding::unknown(NAME),
+    };
     let remedy = format!(
         "`sysctl -w {NAME}=\"10240 65535\"`; more servers or more `source` addresses multiply them"
     );
     match needs.ports {
         Some(needed) => {
             let finding = finding.wanted(format!("{needed} towards one server"));
-            if facts.ports < needed {
+            if facts.ports.is_some_and(|ports| ports < needed) {
                 finding.short(remedy)
             } else {
                 finding
             }
         }
-        None if facts.ports < PORTS_USUAL => finding.wanted(PORTS_USUAL.to_string()).note(remedy),
+        None if facts.ports.is_some_and(|ports| ports < PORTS_USUAL) => {
+            finding.wanted(PORTS_USUAL.to_string()).note(remedy)
+        }
         None => finding,
+    }
+}
+
+/// A port rests for a minute after the end that closed first, which towards servers is
+/// often this one; without reuse, ports divided by 60 s is the rate that can be kept up.
+fn time_wait(facts: &Facts) -> Finding {
+    const NAME: &str = "net.ipv4.tcp_tw_reuse";
+    const REST_SECONDS: u64 = 60;
+    let Some(value) = facts.time_wait_reuse else {
+        return Finding::unknown(NAME);
+    };
+    let words = match value {
+        0 => "0 (never)",
+        1 => "1",
+        2 => "2 (on loopback only)",
+        _ => return Finding::new(NAME, value.to_string()),
+    };
+    let finding = Finding::new(NAME, words);
+    let rate = facts.ports.unwrap_or(PORTS_USUAL) / REST_SECONDS;
+    let rest = format!(
+        "ports of connections that have ended towards a server rest for {REST_SECONDS} s, so that \
+         about {rate} connections a second to each can be kept up"
+    );
+    match (value, facts.timestamps) {
+        (1, Some(false)) => finding.note(format!(
+            "without net.ipv4.tcp_timestamps it has no effect: {rest}; \
+             `sysctl -w net.ipv4.tcp_timestamps=1`"
+        )),
+        (1, _) => finding,
+        _ => finding
+            .wanted("1")
+            .note(format!("{rest}; `sysctl -w {NAME}=1`")),
     }
 }
 
 fn pipe_size(facts: &Facts, needs: &Needs) -> Finding {
     const NAME: &str = "fs.pipe-max-size";
-    let finding = Finding::new(NAME, shown_size(facts.pipe_max));
+    let finding = bytes(NAME, facts.pipe_max);
     let Some(value) = facts.pipe_max else {
-        return finding;
+        return match needs.pipe_size {
+            Some(wanted) => finding.wanted(format_size(wanted)),
+            None => finding,
+        };
     };
     if facts.pipes_unlimited {
         return finding;
@@ -239,7 +326,7 @@ fn pipe_size(facts: &Facts, needs: &Needs) -> Finding {
 fn pipe_pages(facts: &Facts) -> Finding {
     const NAME: &str = "fs.pipe-user-pages-soft";
     let Some(bytes) = facts.pipe_user_soft else {
-        return Finding::new(NAME, "unknown");
+        return Finding::unknown(NAME);
     };
     if facts.pipes_unlimited || bytes == 0 {
         let why = if bytes == 0 {
@@ -258,6 +345,9 @@ fn pipe_pages(facts: &Facts) -> Finding {
 
 fn congestion(facts: &Facts) -> Finding {
     let found = &facts.congestion;
+    if found.default.is_empty() {
+        return Finding::unknown("congestion control");
+    }
     let permitted = if found.may_choose_any {
         &found.available
     } else {
@@ -297,7 +387,10 @@ fn congestion(facts: &Facts) -> Finding {
 fn migration(facts: &Facts) -> Finding {
     const NAME: &str = "net.ipv4.tcp_migrate_req";
     match facts.migrate_requests {
-        None => Finding::new(NAME, "unknown (before Linux 5.14)"),
+        None => Finding {
+            found: "unknown (before Linux 5.14)".to_owned(),
+            ..Finding::unknown(NAME)
+        },
         Some(true) => Finding::new(NAME, "1"),
         Some(false) => Finding::new(NAME, "0").wanted("1").note(format!(
             "handshakes under way when an instance ends are lost even if another one listens on \
@@ -329,7 +422,10 @@ fn io_uring(facts: &Facts, needs: &Needs) -> Finding {
 
 fn offloads(facts: &Facts) -> Finding {
     let Some(interface) = &facts.interface else {
-        return Finding::new("offloads", "no default route");
+        return Finding {
+            found: "unknown: no default route".to_owned(),
+            ..Finding::unknown("offloads")
+        };
     };
     let (interface, offloads) = (&interface.name, &interface.offloads);
     let words: Vec<String> = offloads
@@ -347,7 +443,11 @@ fn offloads(facts: &Facts) -> Finding {
         .map(|(name, _)| *name)
         .collect();
     if off.is_empty() {
-        return finding;
+        let unknown = offloads.iter().any(|(_, on)| on.is_none());
+        return Finding {
+            state: if unknown { State::Unknown } else { State::Fine },
+            ..finding
+        };
     }
     let switches: Vec<String> = off
         .iter()
@@ -370,7 +470,7 @@ fn feature(name: &str) -> &str {
 
 fn clock(facts: &Facts) -> Finding {
     let Some(source) = &facts.clock_source else {
-        return Finding::new("clock source", "unknown");
+        return Finding::unknown("clock source");
     };
     let finding = Finding::new("clock source", source.clone());
     if FAST_CLOCKS.contains(&source.as_str()) {

@@ -1,11 +1,14 @@
 //! What the kernel says; nothing is judged here.
 
+use std::collections::HashSet;
 use std::fs;
+use std::sync::Arc;
 
-use crate::config::Config;
+use super::start::{self, Trial};
+use crate::config::{Config, Forward, Pool};
 use crate::engine::choice;
 use crate::net::limits::{self, sysctl};
-use crate::net::options::{Leg, OptionName};
+use crate::net::options::{Leg, OptionName, SocketOptions};
 use crate::net::{device, options};
 
 // linux/capability.h.
@@ -31,7 +34,11 @@ pub struct Facts {
     /// The largest of `net.ipv4.tcp_wmem`, bytes.
     pub send_autotuned: Option<u64>,
     /// How many ports `net.ipv4.ip_local_port_range` has.
-    pub ports: u64,
+    pub ports: Option<u64>,
+    /// `net.ipv4.tcp_tw_reuse`: 0 never, 1 always, 2 on loopback.
+    pub time_wait_reuse: Option<u64>,
+    /// `net.ipv4.tcp_timestamps`, without which ports in TIME_WAIT are never reused.
+    pub timestamps: Option<bool>,
     /// `fs.pipe-max-size`, bytes.
     pub pipe_max: Option<u64>,
     /// `fs.pipe-user-pages-soft` in bytes; zero is no limit.
@@ -49,7 +56,7 @@ pub struct Facts {
     /// What time is read from.
     pub clock_source: Option<String>,
     /// CPUs of the machine that are on.
-    pub cpus_online: usize,
+    pub cpus_online: Option<usize>,
     /// CPUs this process may run on.
     pub cpus_allowed: usize,
     /// CPUs' worth of time that its cgroup grants, rounded up; `None`: all.
@@ -57,6 +64,8 @@ pub struct Facts {
     /// Options of the configuration that were tried and not granted, other than those
     /// that are judged by the limits above.
     pub refused: Vec<Refused>,
+    /// What a start takes hold of, tried.
+    pub trials: Vec<Trial>,
 }
 
 /// A network interface.
@@ -121,7 +130,9 @@ impl Facts {
             send_max: number("net.core.wmem_max"),
             receive_autotuned: largest("net.ipv4.tcp_rmem"),
             send_autotuned: largest("net.ipv4.tcp_wmem"),
-            ports: limits::ephemeral_ports().count() as u64,
+            ports: limits::known_ephemeral_ports().map(|ports| ports.count() as u64),
+            time_wait_reuse: number("net.ipv4.tcp_tw_reuse"),
+            timestamps: number("net.ipv4.tcp_timestamps").map(|value| value != 0),
             pipe_max: number("fs.pipe-max-size"),
             pipe_user_soft: number("fs.pipe-user-pages-soft").map(|pages| pages * page),
             pipes_unlimited: limits::has_capability(CAP_SYS_RESOURCE)
@@ -145,6 +156,7 @@ impl Facts {
             cpus_allowed: limits::allowed_cpus().len(),
             cpu_quota: limits::cgroup_cpus(),
             refused,
+            trials: config.map(start::trials).unwrap_or_default(),
         }
     }
 }
@@ -171,9 +183,8 @@ fn congestion() -> Congestion {
 }
 
 /// `/sys/devices/system/cpu/online`: `0-3,5`.
-fn cpus_online() -> usize {
-    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    count_cpus(&text).unwrap_or_else(|| limits::allowed_cpus().len())
+fn cpus_online() -> Option<usize> {
+    count_cpus(&fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
 }
 
 pub(super) fn count_cpus(text: &str) -> Option<usize> {
@@ -185,27 +196,54 @@ pub(super) fn count_cpus(text: &str) -> Option<usize> {
     ranges.sum()
 }
 
-/// Tries the options of every forward's legs on sockets that go nowhere.
+/// Tries the options of every forward's legs, and the interfaces of pools, on sockets
+/// that go nowhere.
 fn refused(config: &Config) -> Vec<Refused> {
     let mut refused: Vec<Refused> = Vec::new();
+    let mut add = |place: &dyn Fn() -> String, leg, options: &SocketOptions| {
+        let shortfalls = options.granted(leg);
+        let shortfalls = shortfalls.into_iter().filter(|it| !by_limit(it));
+        refused.extend(shortfalls.map(|it| Refused {
+            place: place(),
+            option: it.option.to_string(),
+            granted: it.granted,
+            asked: it.asked,
+            remedy: it.remedy,
+        }));
+    };
+    let mut seen: HashSet<*const Pool> = HashSet::new();
+    let mut tried: HashSet<(Leg, &str)> = HashSet::new();
     for forward in &config.forwards {
+        // A range of ports makes thousands of forwards with the same two profiles.
         let legs = [
-            (Leg::Client, &forward.client),
-            (Leg::Upstream, &forward.upstream),
+            (Leg::Client, &forward.client, &forward.client_profile),
+            (Leg::Upstream, &forward.upstream, &forward.upstream_profile),
         ];
-        for (leg, options) in legs {
-            let shortfalls = options.granted(leg);
-            let shortfalls = shortfalls.into_iter().filter(|it| !by_limit(it));
-            refused.extend(shortfalls.map(|it| Refused {
-                place: format!("forward {}, {leg} leg", forward.name),
-                option: it.option.to_string(),
-                granted: it.granted,
-                asked: it.asked,
-                remedy: it.remedy,
-            }));
+        for (leg, options, profile) in legs {
+            if tried.insert((leg, profile)) {
+                let place = || format!("forward {}, {leg} leg", forward.name);
+                add(&place, leg, options);
+            }
+        }
+        if let Some(interface) = &forward.pool.interface
+            && seen.insert(Arc::as_ptr(&forward.pool))
+        {
+            let options = SocketOptions {
+                interface: Some(interface.clone()),
+                ..SocketOptions::default()
+            };
+            add(
+                &|| format!("pool {}", label(forward)),
+                Leg::Upstream,
+                &options,
+            );
         }
     }
     refused
+}
+
+fn label(forward: &Forward) -> &str {
+    forward.pool.name.as_deref().unwrap_or(&forward.name)
 }
 
 /// Whether a limit that is looked at by itself explains it.

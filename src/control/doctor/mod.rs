@@ -6,12 +6,14 @@
 //! Config ──► Needs ─┘
 //! ```
 //! Without a configuration nothing is needed, so nothing falls short: what is worth
-//! knowing is a note. Reads only, but for one scratch socket for each leg of a
-//! configuration, on which its options are tried.
+//! knowing is a note. Reads only, but for scratch sockets: one for each leg of
+//! a configuration, on which its options are tried, and one for each listener, which is
+//! bound for a moment and never listens (`start`).
 
 mod checks;
 mod facts;
 mod needs;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +23,7 @@ use crate::config::Config;
 
 pub use facts::{Congestion, Facts, Interface, IoUring, Refused};
 pub use needs::Needs;
+pub use start::{Trial, Verdict};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,6 +46,8 @@ pub struct Finding {
 pub enum State {
     /// Nothing to do.
     Fine,
+    /// The kernel does not say: neither good nor bad.
+    Unknown,
     /// It limits something that the configuration does not ask for.
     Note,
     /// Less than the configuration needs.
@@ -68,6 +73,13 @@ impl Finding {
             wanted: None,
             state: State::Fine,
             remedy: None,
+        }
+    }
+
+    fn unknown(name: impl Into<String>) -> Self {
+        Self {
+            state: State::Unknown,
+            ..Self::new(name, "unknown")
         }
     }
 

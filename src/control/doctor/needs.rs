@@ -1,5 +1,8 @@
 //! What a configuration needs of the machine, as numbers.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::super::acquire::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE};
 use crate::config::{Config, DataPath, EngineChoice, Forward, Reactors};
 use crate::net::address::Address;
@@ -11,8 +14,14 @@ use crate::net::options::SocketOptions;
 pub struct Needs {
     /// Sessions at a time, where they are limited by the configuration.
     pub sessions: Option<u64>,
-    /// Descriptors for these.
+    /// Descriptors for these and for what is below.
     pub descriptors: Option<u64>,
+    /// Descriptors for all that is no session's: listeners, reactors, lookups, spares.
+    pub own: Option<u64>,
+    /// Listeners of each reactor.
+    pub listeners: u64,
+    /// Reactors that there will be.
+    pub started: u64,
     /// The longest backlog asked for.
     pub backlog: Option<u64>,
     /// The largest receive buffer asked for, bytes.
@@ -37,9 +46,11 @@ impl Needs {
             Reactors::Count(count) => Some(usize::from(count)),
         };
         let sessions = sessions(config);
-        let own = reactors.unwrap_or_else(limits::reactor_count) as u64;
+        let started = reactors.unwrap_or_else(limits::reactor_count) as u64;
         let listeners: usize = config.forwards.iter().map(|it| it.listen.len()).sum();
-        let own = own * (u64::from(DESCRIPTORS_PER_REACTOR) + listeners as u64);
+        let listeners = listeners as u64;
+        let own = started * (u64::from(DESCRIPTORS_PER_REACTOR) + listeners + warm(config))
+            + u64::from(DESCRIPTORS_SPARE);
         let legs = || {
             let forwards = config.forwards.iter();
             forwards.flat_map(|forward| [&forward.client, &forward.upstream])
@@ -52,7 +63,10 @@ impl Needs {
             .any(|it| it.data_path == DataPath::Splice);
         Self {
             sessions,
-            descriptors: sessions.map(|n| n * 2 + own + u64::from(DESCRIPTORS_SPARE)),
+            descriptors: sessions.map(|n| n * 2 + own),
+            own: Some(own),
+            listeners,
+            started,
             backlog: clients.filter_map(|it| it.backlog).max().map(u64::from),
             receive_buffer: largest(|it| it.receive_buffer).map(u64::from),
             send_buffer: largest(|it| it.send_buffer).map(u64::from),
@@ -66,6 +80,16 @@ impl Needs {
             reactors,
         }
     }
+}
+
+/// Connections that each reactor keeps ready.
+fn warm(config: &Config) -> u64 {
+    let mut seen = HashSet::new();
+    let pools = config.forwards.iter().map(|it| &it.pool);
+    let pools = pools.filter(|pool| seen.insert(Arc::as_ptr(pool)));
+    pools
+        .map(|pool| u64::from(pool.warm) * pool.servers.len() as u64)
+        .sum()
 }
 
 /// The global limit, or what the forwards' own come to when each has one.

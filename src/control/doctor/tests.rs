@@ -15,7 +15,9 @@ fn generous() -> Facts {
         send_max: Some(4 << 20),
         receive_autotuned: Some(6 << 20),
         send_autotuned: Some(4 << 20),
-        ports: 28_232,
+        ports: Some(28_232),
+        time_wait_reuse: Some(1),
+        timestamps: Some(true),
         pipe_max: Some(1 << 20),
         pipe_user_soft: Some(0),
         pipes_unlimited: false,
@@ -29,13 +31,14 @@ fn generous() -> Facts {
         io_uring: IoUring::default(),
         interface: Some(Interface {
             name: "eth0".to_owned(),
-            offloads: vec![("tso", Some(true)), ("gro", None)],
+            offloads: vec![("tso", Some(true)), ("gro", Some(true))],
         }),
         clock_source: Some("tsc".to_owned()),
-        cpus_online: 8,
+        cpus_online: Some(8),
         cpus_allowed: 8,
         cpu_quota: None,
         refused: Vec::new(),
+        trials: Vec::new(),
     }
 }
 
@@ -79,6 +82,76 @@ fn nothing_is_known_and_nothing_falls_short_without_a_configuration() {
         "{findings:#?}"
     );
     assert!(findings.iter().any(|it| it.found == "unknown"));
+}
+
+/// What the kernel does not say is neither good nor bad, whatever is needed.
+#[test]
+fn unknown_is_never_ok() {
+    let everything = needs(&config(
+        "max_connections = 10000\nreactors = 4\npipe_size = \"2MiB\"",
+        "data_path = \"splice\"\nclient_profile = \"p\"\n[profile.p]\nbacklog = 9000\n\
+         receive_buffer = \"8MiB\"\nsend_buffer = \"16MiB\"",
+    ));
+    for needs in [Needs::default(), everything] {
+        let findings = judge(&Facts::default(), &needs);
+        let unknown = findings.iter().filter(|it| it.state == State::Unknown);
+        assert!(unknown.count() >= 14, "{findings:#?}");
+        for it in &findings {
+            assert!(
+                it.state != State::Fine || !it.found.contains("unknown"),
+                "{it:#?}"
+            );
+            // Without a word of the kernel there is nothing to be content with but a
+            // permission, which is tried.
+            assert!(it.state != State::Fine || it.name == "io_uring", "{it:#?}");
+        }
+    }
+    let mut facts = generous();
+    facts.interface.as_mut().unwrap().offloads[1].1 = None;
+    assert_eq!(only(&facts, &Needs::default()).state, State::Unknown);
+}
+
+#[test]
+fn what_a_start_cannot_have_falls_short() {
+    let mut facts = generous();
+    let trial = |verdict| Trial {
+        name: "listener :80".to_owned(),
+        found: "cannot be had".to_owned(),
+        verdict,
+    };
+    facts.trials = vec![
+        trial(Verdict::Fine),
+        trial(Verdict::Refused("why".to_owned())),
+    ];
+    let finding = only(&facts, &Needs::default());
+    assert_eq!(finding.state, State::Short);
+    assert_eq!(finding.remedy.unwrap(), "why");
+    facts.trials = vec![trial(Verdict::Note("look".to_owned()))];
+    assert_eq!(only(&facts, &Needs::default()).state, State::Note);
+}
+
+/// A range of ports may leave no descriptor for a session.
+#[test]
+fn listeners_take_descriptors_before_sessions_do() {
+    let many = "[global]\nreactors = 2\n[[forward]]\nlisten = \":1000-10999\"\n\
+                upstream = \"10.0.0.1:1\"\n";
+    let many = needs(many);
+    assert_eq!(many.own, Some(2 * (40 + 10_000) + 16));
+    let mut facts = generous();
+    facts.descriptors = Some((1024, 20_000));
+    let finding = only(&facts, &many);
+    assert_eq!(finding.state, State::Short);
+    let wanted = finding.wanted.unwrap();
+    assert!(
+        wanted.contains("10000 listeners on 2 reactors take 20096"),
+        "{wanted}"
+    );
+    assert!(finding.remedy.unwrap().starts_with("about 0 sessions fit"));
+    // What is left is what is said to fit.
+    facts.descriptors = Some((1024, 40_096));
+    let finding = only(&facts, &many);
+    assert_eq!(finding.state, State::Note);
+    assert!(finding.remedy.unwrap().starts_with("about 10000 sessions"));
 }
 
 #[test]
@@ -152,7 +225,7 @@ fn queues_buffers_and_ports_fall_short_of_what_is_asked() {
         (
             "max_connections = 20000",
             "",
-            |it| it.ports = 10_000,
+            |it| it.ports = Some(10_000),
             "ip_local_port_range",
         ),
         (
@@ -180,7 +253,7 @@ fn queues_buffers_and_ports_fall_short_of_what_is_asked() {
 #[test]
 fn ports_are_shared_out_among_the_servers() {
     let mut facts = generous();
-    facts.ports = 10_000;
+    facts.ports = Some(10_000);
     let two = "[global]\nmax_connections = 20000\n[[forward]]\nlisten = \":1\"\n\
                upstream = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n";
     let findings = judge(&facts, &needs(two));
@@ -256,12 +329,18 @@ fn what_was_refused_when_it_was_tried_falls_short() {
 #[test]
 fn the_rest_is_worth_a_note() {
     type Odd = fn(&mut Facts);
-    let cases: [(Odd, &str); 8] = [
+    let cases: [(Odd, &str); 11] = [
         (|it| it.congestion.default = "bbr".to_owned(), "cubic"),
         (
             |it| it.congestion.available.push("bbr".to_owned()),
             "tcp_allowed_congestion_control=\"reno cubic bbr\"",
         ),
+        (
+            |it| it.time_wait_reuse = Some(2),
+            "about 470 connections a second",
+        ),
+        (|it| it.time_wait_reuse = Some(0), "tcp_tw_reuse=1"),
+        (|it| it.timestamps = Some(false), "tcp_timestamps=1"),
         (|it| it.migrate_requests = Some(false), "tcp_migrate_req=1"),
         (
             |it| it.clock_source = Some("hpet".to_owned()),
@@ -300,7 +379,7 @@ fn this_machine_can_be_examined() {
         facts.descriptors.is_some() && facts.cpus_allowed > 0,
         "{facts:?}"
     );
-    assert!(facts.cpus_online >= facts.cpus_allowed);
+    assert!(facts.cpus_online.unwrap() >= facts.cpus_allowed);
     assert!(!facts.congestion.default.is_empty());
     assert!(examine(None).iter().all(|it| it.state != State::Short));
 }

@@ -39,11 +39,11 @@ pub(super) struct Command {
 impl Command {
     /// Starts `argv`, whose first word is a path, to check the server at `server`.
     pub(super) fn start(argv: &[String], server: &Endpoint) -> Result<Self, Outcome> {
-        let process = spawn(argv, server).map_err(|errno| {
-            let program = argv.first().map_or("", String::as_str);
-            let reason = format!("{program} cannot be run: {}", errno.desc());
-            // Without memory, processes or descriptors no server is to blame.
-            match Failure::of(Operation::Open, errno) {
+        let process = spawn(argv, server).map_err(|refused| {
+            let reason = refused.reason(argv);
+            // Without memory, processes, descriptors or /dev/null no server is to blame.
+            match Failure::of(Operation::Open, refused.errno()) {
+                _ if matches!(refused, NotStarted::Null(_)) => Outcome::Unable(reason),
                 Failure::Exhausted(_) | Failure::WouldBlock => Outcome::Unable(reason),
                 _ => Outcome::Failed(reason),
             }
@@ -131,18 +131,74 @@ impl Drop for Command {
     }
 }
 
-fn spawn(argv: &[String], server: &Endpoint) -> Result<Pid, Errno> {
+/// Why a command was not started.
+#[derive(Debug, Clone, Copy)]
+enum NotStarted {
+    /// What its standard input and output would be cannot be had: a container may have
+    /// no /dev.
+    Null(Errno),
+    /// The kernel did not start it.
+    Start(Errno),
+}
+
+impl From<Errno> for NotStarted {
+    fn from(errno: Errno) -> Self {
+        Self::Start(errno)
+    }
+}
+
+impl NotStarted {
+    const fn errno(self) -> Errno {
+        match self {
+            Self::Null(errno) | Self::Start(errno) => errno,
+        }
+    }
+
+    /// ENOENT alone would send people looking for a program that is there.
+    fn reason(self, argv: &[String]) -> String {
+        let program = argv.first().map_or("", String::as_str);
+        let errno = match self {
+            Self::Null(errno) => {
+                return format!(
+                    "{program} cannot be run: /dev/null, its standard input and output, cannot be \
+                     opened: {}; mount /dev, as container runtimes do",
+                    errno.desc()
+                );
+            }
+            Self::Start(errno) => errno,
+        };
+        let there = std::path::Path::new(program).exists();
+        let why = match errno {
+            Errno::ENOENT if there => {
+                "it is there, but not what it is run by: the interpreter of its first line, or \
+                 its dynamic loader"
+            }
+            Errno::ENOEXEC => "it is no program for this machine, and its first line is not #!",
+            Errno::EACCES if there => {
+                "it may not be executed: see its mode, and whether its file system is mounted noexec"
+            }
+            errno => errno.desc(),
+        };
+        format!("{program} cannot be run: {why}")
+    }
+}
+
+fn spawn(argv: &[String], server: &Endpoint) -> Result<Pid, NotStarted> {
     // Words with a NUL are refused by the configuration.
     let argv: Vec<CString> = argv
         .iter()
         .map(|word| CString::new(word.as_str()).map_err(|_| Errno::EINVAL))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, Errno>>()?;
     let program = argv.first().ok_or(Errno::ENOENT)?;
     let null = File::options()
         .read(true)
         .write(true)
         .open("/dev/null")
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOENT)))?;
+        .map_err(|error| {
+            NotStarted::Null(Errno::from_raw(
+                error.raw_os_error().unwrap_or(libc::ENOENT),
+            ))
+        })?;
     let mut files = PosixSpawnFileActions::init()?;
     for standard in 0..=2 {
         files.add_dup2(null.as_raw_fd(), standard)?;
@@ -159,7 +215,8 @@ fn spawn(argv: &[String], server: &Endpoint) -> Result<Pid, Errno> {
     ignored_here.add(Signal::SIGPIPE);
     attributes.set_sigdefault(&ignored_here)?;
     let environment = environment(server)?;
-    reap::start(|| posix_spawn(program.as_c_str(), &files, &attributes, &argv, &environment))
+    let start = || posix_spawn(program.as_c_str(), &files, &attributes, &argv, &environment);
+    Ok(reap::start(start)?)
 }
 
 /// This process's own environment, and which server it is about.
@@ -183,4 +240,40 @@ fn environment(server: &Endpoint) -> Result<Vec<CString>, Errno> {
             CString::new(entry).map_err(|_| Errno::EINVAL)
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn reason_of(program: &std::path::Path) -> String {
+        let argv = [program.display().to_string()];
+        let server = Endpoint::Inet(([192, 0, 2, 7], 443).into());
+        spawn(&argv, &server).unwrap_err().reason(&argv)
+    }
+
+    /// ENOENT has three causes, and only one of them is the program.
+    #[test]
+    fn a_command_that_cannot_be_started_says_what_is_missing() {
+        let name = format!("thalweg-check-{}", std::process::id());
+        let script = std::env::temp_dir().join(name);
+        std::fs::write(&script, "#!/no/such/shell\n").unwrap();
+        assert!(reason_of(&script).contains("may not be executed"));
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let reason = reason_of(&script);
+        std::fs::remove_file(&script).unwrap();
+        assert!(
+            reason.contains("the interpreter of its first line"),
+            "{reason}"
+        );
+        let reason = reason_of(&script);
+        assert!(reason.ends_with("No such file or directory"), "{reason}");
+        let argv = ["/bin/true".to_owned()];
+        let reason = NotStarted::Null(Errno::ENOENT).reason(&argv);
+        assert!(reason.contains("/dev/null"), "{reason}");
+    }
 }

@@ -27,6 +27,7 @@ use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::{Failure, Operation};
 use crate::net::options::plan::send_delayed_ack;
+use crate::proto::proxy;
 
 /// A check on its way.
 #[derive(Debug)]
@@ -56,7 +57,12 @@ impl Connection {
         random: &mut Random,
     ) -> Result<Self, Outcome> {
         let target = plan.target();
-        let (to_send, expectation) = exchange(plan, &target, random);
+        let (question, expectation) = exchange(plan, &target, random);
+        let mut to_send = Vec::new();
+        if let Some(version) = plan.send_proxy {
+            proxy::local(version, &mut to_send);
+        }
+        to_send.extend(question);
         // Without bytes in the SYN, even of those that have some to send: what is
         // asked is whether the server accepts.
         let opened = dial::open_for_connect(&target, &plan.options, Early::Nothing);
@@ -91,10 +97,10 @@ impl Connection {
                 Err(outcome) => return Some(outcome),
             }
         }
+        self.send();
         if self.expectation.judge(&[]) == Judgement::Good {
             return Some(Outcome::Passed);
         }
-        self.send();
         self.receive()
     }
 

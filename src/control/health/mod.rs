@@ -42,6 +42,7 @@ use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::observe::log::Log;
 use crate::observe::notice::ServerName;
+use crate::proto::proxy;
 use crate::relay::id::ServerId;
 
 use checks::{CheckOrder, Checks};
@@ -69,6 +70,8 @@ pub struct CheckPlan {
     pub options: Arc<OptionPlan>,
     /// How, and how often.
     pub check: Arc<Check>,
+    /// The server expects a PROXY header: it is told that a check is nobody's.
+    pub send_proxy: Option<proxy::Version>,
 }
 
 impl CheckPlan {

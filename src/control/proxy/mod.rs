@@ -1,26 +1,34 @@
 //! Deciding about CONNECT requests, off the reactors: who asks, and where he may go.
 //!
 //! ```text
-//!  reactor ── decide ─► credentials remembered? ─yes─► route ─► an address: held against
-//!                              │ no                      ▲      the access list; a name:
-//!                              ▼                         │      the resolver, then that
-//!                         verifier thread ── right ──────┘
-//!                              └ wrong, or its queue is full
+//!  reactor ── decide ─► credentials remembered? ─right─► route ─► an address: held against
+//!             │                │ no        └ wrong         ▲      the access list; a name:
+//!             gone             ▼                           │      the resolver, then that
+//!             └──────►  fair queue, verifier's threads ── right
+//!                              └ wrong, or it would come too late
 //!  reactor ◄── decided ── ruling
 //! ```
+//! Credentials are verified fairly ([`fair`]): each client has a line of its own, and one
+//! that fails again and again waits longer each time.
 //! Invariants: a request gets one ruling; what is dialled is an address that the
 //! access list was held against, never a name; a reactor never waits for a hash or for
 //! DNS.
 
+mod fair;
 mod users;
 mod verifier;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Mode;
 use crate::engine::SessionKey;
+use crate::net::address::Endpoint;
+use crate::net::own::OwnListeners;
+use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::policy::access::Access;
 use crate::proto::prelude::Facts;
 use crate::proto::target::{Host, Target};
@@ -30,18 +38,25 @@ use crate::relay::id::ForwardId;
 
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
-use super::resolve::{LookupError, Resolver};
+use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
 pub use users::UsersError;
 use users::{Credentials, Users};
-use verifier::{Verification, Verifier};
+use verifier::{JobId, Verdict, Verification, Verifier};
+
+/// Whether a file of users can be read and means something.
+pub(super) fn check_users(path: &Path) -> Result<(), UsersError> {
+    Users::read(path).map(drop)
+}
 
 /// Everything that deciding takes, for all reactors.
 #[derive(Debug)]
 pub(super) struct Deciders {
-    /// Of forwards whose clients make requests.
-    rules: HashMap<ForwardId, ForwardRules>,
+    /// Of forwards, and their routes, whose clients make requests.
+    rules: HashMap<(ForwardId, Option<u16>), ForwardRules>,
     resolver: Arc<Resolver>,
+    /// What this process listens on.
+    own: Arc<OwnListeners>,
     /// Only if any forward has users.
     verifier: Option<Arc<Verifier>>,
 }
@@ -59,6 +74,8 @@ impl Deciders {
     pub(super) fn new(
         plan: &Plan<'_>,
         resolver: Arc<Resolver>,
+        own: Arc<OwnListeners>,
+        log: &Log,
         earlier: Option<&Self>,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = earlier.map(|it| it.rules.clone()).unwrap_or_default();
@@ -71,34 +88,47 @@ impl Deciders {
                 forward: config.name.clone(),
                 error,
             })?;
+            if let Some((users, path)) = users.as_ref().zip(connect.users.as_ref()) {
+                for problem in users.advice() {
+                    log.notice(Notice::UsersAdvice {
+                        forward: config.name.as_str().into(),
+                        path: path.clone(),
+                        problem,
+                    });
+                }
+            }
             let rule = ForwardRules {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert(*id, rule);
+            rules.insert((*id, None), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
         let known = earlier.and_then(|it| it.verifier.clone());
         let verifier = match known {
-            None if verifier => Some(Arc::new(Verifier::start().map_err(StartError::Verifier)?)),
+            None if verifier => {
+                let started = Verifier::start(log.clone());
+                Some(Arc::new(started.map_err(StartError::Verifier)?))
+            }
             known => known,
         };
         Ok(Arc::new(Self {
             rules,
             resolver,
+            own,
             verifier,
         }))
     }
 
     /// As a reactor asks them.
-    pub(super) fn for_reactor(self: &Arc<Self>, wire: Wire) -> Box<dyn Decider> {
-        Box::new(ReactorDecider::new(self.clone(), wire))
+    pub(super) fn for_reactor(self: &Arc<Self>, wire: Wire, reactor: u16) -> Box<dyn Decider> {
+        Box::new(ReactorDecider::new(self.clone(), wire, reactor))
     }
 
     /// Who asks? Then where to.
-    fn ask(self: &Arc<Self>, question: Asked, forward: ForwardId, facts: Facts) {
-        let Some(rule) = self.rules.get(&forward) else {
+    fn ask(self: &Arc<Self>, question: Asked, at: (ForwardId, Option<u16>), facts: Facts) {
+        let Some(rule) = self.rules.get(&at) else {
             return question.reject(Cause::Stopped);
         };
         // An opening without a target is none that is asked about here.
@@ -114,26 +144,32 @@ impl Deciders {
             return question.reject(Cause::Unauthorised);
         };
         let question = question.of(&credentials);
-        if users.remembers(&credentials) {
-            return self.route(question, &access, target);
+        match users.known(&credentials) {
+            Some(true) => return self.route(question, &access, target),
+            Some(false) => return question.reject(Cause::Unauthorised),
+            None => {}
         }
         let Some(verifier) = &self.verifier else {
             return question.reject(Cause::Stopped);
         };
-        let (deciders, late) = (self.clone(), question.clone());
-        let submitted = verifier.submit(Verification {
+        let (deciders, id, client) = (self.clone(), question.id(), question.client.into());
+        let job = Verification {
             users: users.clone(),
             credentials,
-            then: Box::new(move |right| {
-                if right {
-                    deciders.route(question, &access, target);
-                } else {
-                    question.reject(Cause::Unauthorised);
-                }
+            then: Box::new(move |verdict| match verdict {
+                Verdict::Right => deciders.route(question, &access, target),
+                Verdict::Wrong => question.reject(Cause::Unauthorised),
+                Verdict::Busy => question.reject(Cause::Busy),
             }),
-        });
-        if !submitted {
-            late.reject(Cause::Busy);
+        };
+        verifier.submit(client, id, job);
+    }
+
+    /// A session is gone: what was not begun for it is not.
+    fn forget(&self, id: JobId) {
+        self.resolver.cancel(id);
+        if let Some(verifier) = &self.verifier {
+            verifier.cancel(id);
         }
     }
 
@@ -141,17 +177,19 @@ impl Deciders {
         match target.host {
             Host::Address(ip) => {
                 let found = vec![SocketAddr::new(ip, target.port)];
-                question.ruling(allowed(access, None, found));
+                question.ruling(allowed(access, &self.own, None, found));
             }
             Host::Name(name) if access.is_hopeless(&name, target.port) => {
                 question.reject(Cause::Denied);
             }
             Host::Name(name) => {
                 // Nothing that holds the resolver: its own thread calls this.
-                let (access, asked) = (access.clone(), name.clone());
-                self.resolver.lookup(&name, target.port, move |found| {
+                let (access, own, asked) = (access.clone(), self.own.clone(), name.clone());
+                let whose = (question.id(), question.client);
+                let wanted = (name.as_str(), target.port);
+                self.resolver.lookup(whose, wanted, move |found| {
                     question.ruling(match found {
-                        Ok(found) => allowed(&access, Some(&asked), found),
+                        Ok(found) => allowed(&access, &own, Some(&asked), found),
                         Err(error) => Err(cause_of(&error)),
                     });
                 });
@@ -160,15 +198,25 @@ impl Deciders {
     }
 }
 
-/// Those of the addresses that may be dialled; never none.
+/// Those of the addresses that may be dialled; never none. What this process listens on
+/// itself is no target, a listener on all addresses included, unless it is listed by its
+/// very address: clients would come round again, or reach what is meant for others.
 fn allowed(
     access: &Access,
+    own: &OwnListeners,
     name: Option<&str>,
     mut found: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, Cause> {
-    found.retain(|address| access.admits(name, *address));
+    found.retain(|address| {
+        access.admits(name, *address)
+            && (access.lists(*address) || own.owner(&Endpoint::Inet(*address)).is_none())
+    });
     if found.is_empty() {
-        Err(Cause::Denied)
+        // The client is not told whether the name is there.
+        Err(match name {
+            Some(_) => Cause::AddressDenied,
+            None => Cause::Denied,
+        })
     } else {
         Ok(found)
     }
@@ -194,11 +242,17 @@ const fn cause_of(error: &LookupError) -> Cause {
 #[derive(Debug, Clone)]
 struct Asked {
     wire: Wire,
+    reactor: u16,
     key: SessionKey,
+    client: Option<IpAddr>,
     user: Option<String>,
 }
 
 impl Asked {
+    const fn id(&self) -> LookupId {
+        (self.reactor, self.key)
+    }
+
     fn of(mut self, credentials: &Credentials) -> Self {
         self.user = Some(credentials.user().to_owned());
         self
@@ -220,21 +274,32 @@ impl Asked {
 pub(super) struct ReactorDecider {
     deciders: Arc<Deciders>,
     wire: Wire,
+    reactor: u16,
 }
 
 impl ReactorDecider {
-    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire) -> Self {
-        Self { deciders, wire }
+    pub(super) fn new(deciders: Arc<Deciders>, wire: Wire, reactor: u16) -> Self {
+        Self {
+            deciders,
+            wire,
+            reactor,
+        }
     }
 }
 
 impl Decider for ReactorDecider {
-    fn decide(&self, key: SessionKey, forward: ForwardId, facts: Facts) {
+    fn decide(&self, key: SessionKey, forward: ForwardId, route: Option<u16>, facts: Facts) {
         let question = Asked {
             wire: self.wire.clone(),
+            reactor: self.reactor,
             key,
+            client: facts.client,
             user: None,
         };
-        self.deciders.ask(question, forward, facts);
+        self.deciders.ask(question, (forward, route), facts);
+    }
+
+    fn gone(&self, key: SessionKey) {
+        self.deciders.forget((self.reactor, key));
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::engine;
 use crate::net::listener::{self, ListenSocket};
+use crate::observe::books::ForwardBooks;
 use crate::observe::notice::Notice;
 use crate::reactor::{Change, ChangedListener, Forward, Gate, Listener, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
 use crate::control::acquire;
-use crate::control::held::{Held, HeldListener, HeldOptions};
+use crate::control::held::{Held, HeldListener, HeldOptions, sessions};
 use crate::control::plan::{ForwardPlan, Plan};
 
 /// Pools that a reactor is told of in one order: it carries one out in a turn, and its
@@ -42,16 +43,15 @@ pub(in crate::control) struct Retired {
 impl Retired {
     /// Sessions that go by it yet.
     pub(in crate::control) fn sessions(&self) -> usize {
-        let each = self.listeners.iter();
-        each.map(|it| Arc::strong_count(it) - 1).sum()
+        self.listeners.iter().map(|it| sessions(it, 1)).sum()
     }
 
     pub(in crate::control) fn id(&self) -> ForwardId {
         self.forward.id
     }
 
-    pub(in crate::control) fn pool(&self) -> PoolId {
-        self.forward.pool
+    pub(in crate::control) fn pools(&self) -> impl Iterator<Item = PoolId> {
+        pools(&self.forward)
     }
 }
 
@@ -75,9 +75,10 @@ impl Committed {
 pub(in crate::control) fn forwards(
     plan: &Plan<'_>,
     before: &HashMap<ForwardId, Committed>,
-    generation: u64,
-    anew: bool,
+    generation: (u64, bool),
+    mut books: impl FnMut(ForwardId) -> Arc<ForwardBooks>,
 ) -> HashMap<ForwardId, Committed> {
+    let (generation, anew) = generation;
     let one = |forward: &ForwardPlan<'_>| {
         let known = before.get(&forward.id);
         let committed = match known {
@@ -86,7 +87,7 @@ pub(in crate::control) fn forwards(
                 forward: known.forward.clone(),
             },
             _ => {
-                let mut made = acquire::forward_of(forward, plan.config);
+                let mut made = acquire::forward_of(forward, plan.config, books(forward.id));
                 made.generation = generation;
                 made.gate = gate(forward.config.max_connections, known);
                 Committed {
@@ -111,6 +112,13 @@ fn gate(max: Option<u32>, before: Option<&Committed>) -> Option<Arc<Gate>> {
         }
         None => Arc::new(Gate::new(max)),
     })
+}
+
+/// Where the sessions of a forward may go, by its routes as well.
+pub(in crate::control) fn pools(forward: &Forward) -> impl Iterator<Item = PoolId> {
+    let ways = forward.routing.iter().flat_map(|routing| &routing.ways);
+    let ways = ways.filter_map(|way| Some(way.forward.as_ref()?.pool));
+    [forward.pool].into_iter().chain(ways)
 }
 
 /// What each reactor is told.
@@ -226,7 +234,7 @@ impl Sockets<'_> {
                 if !other_options && !other_forward {
                     continue;
                 }
-                let before = std::mem::replace(&mut listener.forward, committed.forward.clone());
+                let before = listener.set_forward(&committed.forward, &self.held.own);
                 let plan = &listener.options.plan;
                 for socket in &mut listener.sockets {
                     if other_options {
@@ -260,7 +268,8 @@ impl Sockets<'_> {
                 continue;
             };
             let forward = &committed.forward;
-            let listener = HeldListener::new(it.id, it.bound, it.options, forward, self.active);
+            let bound = (it.bound, &self.held.own);
+            let listener = HeldListener::new(it.id, bound, it.options, forward, self.active);
             self.told
                 .extend(listener.locals().iter().map(|local| Notice::Listening {
                     listener: local.clone(),

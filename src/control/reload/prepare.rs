@@ -11,6 +11,7 @@ use crate::engine::choice::Kind;
 use crate::net::address::Endpoint;
 use crate::net::listener::{self, ListenSocket};
 use crate::net::options::SocketOptions;
+use crate::net::own::OwnListeners;
 use crate::observe::counters::Counters;
 use crate::observe::log::{Log, LogSink};
 use crate::observe::tap::Taps;
@@ -62,6 +63,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) resolver: Option<Arc<Resolver>>,
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
+    pub(in crate::control) own: Arc<OwnListeners>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
     pub(in crate::control) teller: Teller,
@@ -309,7 +311,13 @@ fn acquire(
         && (plan.has_requests() || shop.deciders.is_some())
     {
         awaited.is("reading the files of users");
-        let deciders = Deciders::new(plan, resolver, shop.deciders.as_deref());
+        let deciders = Deciders::new(
+            plan,
+            resolver,
+            shop.own.clone(),
+            log,
+            shop.deciders.as_deref(),
+        );
         prepared.deciders = Some(deciders.map_err(|error| unavailable(&error))?);
     }
     Ok(())
@@ -367,6 +375,7 @@ fn reactors(
                 reactor: number,
                 pools: BTreeMap::new(),
                 gate: shop.gate.clone(),
+                own: shop.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: shop.log.clone(),
                 session_log: plan.config.log.sessions,

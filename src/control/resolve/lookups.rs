@@ -1,123 +1,227 @@
-//! One-off lookups, for names that a client gave: cached, bounded, with a deadline.
+//! One-off lookups, for names that clients gave: remembered, asked for once, in fair
+//! shares, with a deadline, and no longer than somebody waits.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | here | the questions under way, and their answers |
+//! | `desk` | whose turn it is; pure |
+//! | `remembered` | what was found lately; pure |
+
+mod desk;
+mod remembered;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::error::LookupError;
 use super::query::{Questions, silence};
 use super::system::System;
-use super::{ADDRESSES_MAX, QUESTIONS_MAX, order};
+use super::{ADDRESSES_MAX, order};
 
-/// Lookups under way at the most; a further one is refused.
-const UNDER_WAY_MAX: usize = 256;
+pub use desk::LookupId;
+use desk::{Asked, Asker, Client, Desk, Number, Start};
+use remembered::{Outcome, Remembered};
 
-/// Hosts whose answer is remembered.
-const CACHED_MAX: usize = 4096;
+/// Questions of lookups at the most: for each name one of either family.
+pub(super) const QUESTIONS_MAX: usize = 2 * desk::PLACES;
 
-/// The longest that one lookup takes.
+/// The longest that one lookup takes once it is begun.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// The longest that an answer is remembered.
-const TTL_MAX: Duration = Duration::from_secs(300);
-
-/// The shortest: a client that connects again at once does not cost a question.
-const TTL_MIN: Duration = Duration::from_secs(1);
-
-/// How long "there is no such name" is remembered. What failed otherwise is not.
-const NEGATIVE_TTL: Duration = Duration::from_secs(5);
-
-type LookupResult = Result<Vec<IpAddr>, LookupError>;
-
-/// One of the lookups that may be under way.
-pub(super) type Permit = OwnedSemaphorePermit;
 
 /// Lookups and what they found.
 #[derive(Debug)]
 pub(super) struct Lookups {
     system: Arc<System>,
-    places: Arc<Semaphore>,
+    runtime: Handle,
     /// For the questions of all of them.
     questions: Arc<Semaphore>,
-    cache: Mutex<HashMap<String, (Instant, LookupResult)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Remembered,
+    desk: Desk<(u16, Reply)>,
+    /// How an asking under way is ended.
+    tasks: HashMap<Number, AbortHandle>,
+    /// The runtime ends: nothing is begun any more.
+    ended: bool,
 }
 
 impl Lookups {
-    pub(super) fn new(system: Arc<System>) -> Self {
+    pub(super) fn new(system: Arc<System>, runtime: Handle) -> Self {
         Self {
             system,
-            places: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            runtime,
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
-            cache: Mutex::new(HashMap::new()),
+            state: Mutex::default(),
         }
     }
 
-    /// A place for one more; `None` if there are enough under way.
-    pub(super) fn place(&self) -> Option<Permit> {
-        self.places.clone().try_acquire_owned().ok()
-    }
-
-    pub(super) async fn run(self: Arc<Self>, host: String, port: u16, reply: Reply, place: Permit) {
-        let host = host.to_ascii_lowercase();
-        let outcome = match self.cached(&host) {
-            Some(outcome) => outcome,
-            None => self.ask(host).await,
+    /// Answers from what is remembered on this thread, and otherwise later on the
+    /// resolver's. Takes a lower-case name.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        (id, client): (LookupId, Option<IpAddr>),
+        (host, port): (&str, u16),
+        reply: Reply,
+    ) {
+        let (client, now) = (Client::from(client), Instant::now());
+        let mut state = self.state();
+        if state.ended {
+            return;
+        }
+        if let Some(outcome) = state.known.outcome(client, host, now) {
+            drop(state);
+            return reply.send(with_port(outcome, port));
+        }
+        let asker = Asker {
+            id,
+            client,
+            reply: (port, reply),
         };
-        let endpoints = outcome.map(|addresses| {
-            let addresses = addresses.into_iter().map(|ip| (ip, port).into());
-            order::for_dialling(addresses.collect(), order::source_address)
-        });
-        drop(place);
-        reply.send(endpoints);
+        let is_silent = state.known.is_silent(host, now);
+        match state.desk.ask(host, asker, is_silent) {
+            Asked::Waits => {}
+            Asked::Start(start) => self.start(&mut state, start),
+            Asked::Refused((_, reply)) => {
+                drop(state);
+                reply.send(Err(LookupError::Busy));
+            }
+        }
     }
 
-    async fn ask(&self, host: String) -> LookupResult {
+    /// Nobody waits for this one any more.
+    pub(super) fn cancel(self: &Arc<Self>, id: LookupId) {
+        let mut state = self.state();
+        let Some(((_, reply), stopped)) = state.desk.cancel(id) else {
+            return;
+        };
+        reply.forget();
+        if let Some(task) = stopped.and_then(|number| state.tasks.remove(&number)) {
+            task.abort();
+            self.start_more(&mut state);
+        }
+    }
+
+    /// Before the runtime ends: whoever waits is told so.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        let desk = std::mem::take(&mut state.desk);
+        // Replies are sent without the lock.
+        drop(state);
+        drop(desk);
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State, start: Start) {
+        let number = start.number;
+        let mut asking = Asking {
+            lookups: self.clone(),
+            start: Some(start),
+        };
+        let task = self.runtime.spawn(async move {
+            let Some(host) = asking.start.as_ref().map(|it| it.host.clone()) else {
+                return;
+            };
+            let (outcome, ttl) = asking.lookups.look_up(&host).await;
+            asking.conclude(&outcome, ttl);
+        });
+        state.tasks.insert(number, task.abort_handle());
+    }
+
+    /// Begins what waits, as far as there are places.
+    fn start_more(self: &Arc<Self>, state: &mut State) {
+        let now = Instant::now();
+        let known = &state.known;
+        let mut starts = Vec::new();
+        while let Some(start) = state.desk.next(|host| known.is_silent(host, now)) {
+            starts.push(start);
+        }
+        for start in starts {
+            self.start(state, start);
+        }
+    }
+
+    async fn look_up(&self, host: &str) -> (Outcome, Option<Duration>) {
         let questions = Questions::new(&self.system, &self.questions);
         // Absolute: a list of domains to search would turn the name that was judged into
         // another one.
-        let asked = questions.host(&host, true);
+        let asked = questions.host(host, true);
         let Ok(families) = tokio::time::timeout(DEADLINE, asked).await else {
-            return Err(silence(DEADLINE));
+            return (Err(silence(DEADLINE)), None);
         };
         let error = families.error();
         let found: Vec<_> = [families.v6, families.v4].into_iter().flatten().collect();
         let ttl = found.iter().map(|it| it.ttl).min();
-        let ttl = ttl.map_or(NEGATIVE_TTL, |ttl| ttl.clamp(TTL_MIN, TTL_MAX));
         let addresses = found.into_iter().flat_map(|it| it.addresses);
-        let addresses: Vec<IpAddr> = addresses.take(ADDRESSES_MAX).collect();
-        let outcome = match error {
-            Some(error) if addresses.is_empty() => Err(error),
-            _ => Ok(addresses),
-        };
-        if outcome.as_ref().err().is_none_or(LookupError::is_negative) {
-            self.remember(host, ttl, outcome.clone());
+        let addresses: Vec<_> = addresses.take(ADDRESSES_MAX).collect();
+        match error {
+            Some(error) if addresses.is_empty() => (Err(error), ttl),
+            _ => (Ok(in_order(addresses)), ttl),
         }
-        outcome
     }
 
-    fn cached(&self, host: &str) -> Option<LookupResult> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, outcome) = cache.get(host)?;
-        (Instant::now() < *until).then(|| outcome.clone())
+    fn finish(self: &Arc<Self>, start: &Start, outcome: &Outcome, ttl: Option<Duration>) {
+        let mut state = self.state();
+        state.tasks.remove(&start.number);
+        let askers = state.desk.finish(start);
+        let clients = askers.iter().map(|it| it.client);
+        state
+            .known
+            .learn(&start.host, outcome, ttl, clients, Instant::now());
+        self.start_more(&mut state);
+        drop(state);
+        for asker in askers {
+            let (port, reply) = asker.reply;
+            reply.send(with_port(outcome.clone(), port));
+        }
     }
 
-    fn remember(&self, host: String, ttl: Duration, outcome: LookupResult) {
-        let now = Instant::now();
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= CACHED_MAX {
-            cache.retain(|_, (until, _)| now < *until);
-        }
-        // A flood of names that are all good: to begin again costs a question each,
-        // and no more memory.
-        if cache.len() >= CACHED_MAX {
-            cache.clear();
-        }
-        cache.insert(host, (now + ttl, outcome));
+    /// Whoever panicked while it held the lock left whole values behind it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An asking under way: however its task ends, whoever waits is told.
+#[derive(Debug)]
+struct Asking {
+    lookups: Arc<Lookups>,
+    start: Option<Start>,
+}
+
+impl Asking {
+    fn conclude(&mut self, outcome: &Outcome, ttl: Option<Duration>) {
+        if let Some(start) = self.start.take() {
+            self.lookups.finish(&start, outcome, ttl);
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.conclude(&Err(LookupError::Stopped), None);
+    }
+}
+
+/// In the order of dialling, which is the same for every port. Found out once, off the
+/// reactors: it takes a system call or two for each address.
+fn in_order(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let endpoints = addresses.into_iter().map(|ip| (ip, 1).into()).collect();
+    let ordered = order::for_dialling(endpoints, order::source_address);
+    ordered.iter().map(SocketAddr::ip).collect()
+}
+
+fn with_port(outcome: Outcome, port: u16) -> Result<Vec<SocketAddr>, LookupError> {
+    outcome.map(|found| found.into_iter().map(|ip| (ip, port).into()).collect())
 }
 
 /// Tells the outcome exactly once; if it is dropped, that the resolver has stopped.
@@ -136,6 +240,11 @@ impl Reply {
         if let Some(done) = self.0.take() {
             done(outcome);
         }
+    }
+
+    /// Nobody is there to be told.
+    fn forget(mut self) {
+        self.0 = None;
     }
 }
 

@@ -4,7 +4,7 @@
 //! kept names ─► keep: one task each ─► query ─► hosts file, DNS servers
 //!                │ TTL, retries, the last good set
 //!                └─► on_change(name, its addresses)       only if they differ
-//! lookup(host) ─► cache ─► query ─► done(addresses)       for a client's own name
+//! lookup(host) ─► remembered, or the desk ─► query ─► done(addresses)   for a client's own name
 //! ```
 //! A kept library reads and writes messages of DNS (hickory-proto); here is who is asked
 //! and how, when to ask again, that a failure keeps what is known, and in which order
@@ -28,7 +28,7 @@ mod system;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -39,12 +39,14 @@ use tokio::task::AbortHandle;
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::proto::host;
 use crate::relay::id::NameId;
 
 pub use error::LookupError;
 pub use host_name::check_host;
 use host_name::literal;
 use keep::Keeper;
+pub use lookups::LookupId;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
 use system::System;
@@ -54,7 +56,7 @@ use system::System;
 /// accident, and each costs a check and a counter.
 pub const ADDRESSES_MAX: usize = 256;
 
-/// Questions of kept names that are under way at once, and as many of lookups: a
+/// Questions of kept names that are under way at once, beside those of lookups: a
 /// start with a thousand names must not look like a flood to the name server, and
 /// clients who ask for silent names must not keep the servers' names waiting.
 const QUESTIONS_MAX: usize = 32;
@@ -78,7 +80,7 @@ pub fn descriptors(names: &[NameRequest]) -> u32 {
 }
 
 /// Descriptors that lookups take beside those.
-pub const LOOKUP_DESCRIPTORS: u32 = SOCKETS_PER_QUESTION * QUESTIONS_MAX as u32;
+pub const LOOKUP_DESCRIPTORS: u32 = SOCKETS_PER_QUESTION * lookups::QUESTIONS_MAX as u32;
 
 /// What is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -165,7 +167,7 @@ impl Resolver {
             .build()?;
         let (events, received) = unbounded_channel();
         let system = Arc::new(System::new(sources.clone(), log.clone()));
-        let lookups = Arc::new(Lookups::new(system.clone()));
+        let lookups = Arc::new(Lookups::new(system.clone(), runtime.handle().clone()));
         let first = Arc::new(First::new(requests.len()));
         let start = Start {
             requests,
@@ -174,11 +176,12 @@ impl Resolver {
             first: first.clone(),
             events: events.clone(),
         };
-        let run_lookups = lookups.clone();
+        let told = lookups.clone();
         let thread = std::thread::Builder::new()
             .name("resolver".into())
             .spawn(move || {
-                runtime.block_on(run(start, run_lookups, received, on_change));
+                runtime.block_on(run(start, received, on_change));
+                told.end();
                 // Tasks that wait for DNS end here and now.
                 runtime.shutdown_background();
             })?;
@@ -204,18 +207,20 @@ impl Resolver {
         let _ = self.events.send(Event::Names(names));
     }
 
-    /// Looks a host up once, for a name that a client gave. `done` is called exactly
-    /// once: on this thread for a literal address, a name that cannot be one, and
-    /// when too many lookups are under way; on the resolver's thread otherwise. It
-    /// must not block. Addresses come in the order of dialling.
+    /// Looks a host up once, for a name that a client gave; `client` is that client's
+    /// address, by which shares are. `done` is called exactly once, unless the lookup is
+    /// [cancelled](Self::cancel) by its `id` before: on this thread for a literal address, a
+    /// name that cannot be one, one whose outcome is remembered, and when too many are under
+    /// way; on the resolver's thread otherwise. It must not block. Addresses come in the order
+    /// of dialling.
     ///
-    /// Answers are cached by their time to live, up to five minutes, and that there
-    /// is no such name for a few seconds. A lookup ends after ten seconds at the
-    /// latest.
+    /// Answers are remembered by their time to live, up to five minutes; that there is no such
+    /// name, or that nobody answered, for five seconds. A lookup ends ten seconds after
+    /// it was begun at the latest.
     pub fn lookup(
         &self,
-        host: &str,
-        port: u16,
+        (id, client): (LookupId, Option<IpAddr>),
+        (host, port): (&str, u16),
         done: impl FnOnce(Result<Vec<SocketAddr>, LookupError>) + Send + 'static,
     ) {
         let reply = Reply::new(done);
@@ -225,16 +230,14 @@ impl Resolver {
         if let Err(error) = check_host(host) {
             return reply.send(Err(error));
         }
-        let Some(place) = self.lookups.place() else {
-            return reply.send(Err(LookupError::Busy));
-        };
-        // A resolver that has ended drops the reply, which tells so.
-        let _ = self.events.send(Event::Lookup {
-            host: host.to_owned(),
-            port,
-            reply,
-            place,
-        });
+        let host = host::without_dot(host).to_ascii_lowercase();
+        self.lookups.ask((id, client), (&host, port), reply);
+    }
+
+    /// Nobody waits for this lookup any more, if it is under way: what is asked for it alone
+    /// is asked no longer.
+    pub fn cancel(&self, id: LookupId) {
+        self.lookups.cancel(id);
     }
 }
 
@@ -249,7 +252,7 @@ impl Drop for Resolver {
 }
 
 /// What reaches the resolver's thread. The queue needs no bound of its own: a kept
-/// name adds at most one entry in [`keep::REFRESH_FLOOR`], and lookups have places.
+/// name adds at most one entry in [`keep::REFRESH_FLOOR`].
 enum Event {
     /// A kept name has other addresses than before.
     Changed(NameId, Answer),
@@ -257,13 +260,6 @@ enum Event {
     Tried,
     /// These are kept from now on.
     Names(Vec<NameRequest>),
-    /// One-off.
-    Lookup {
-        host: String,
-        port: u16,
-        reply: Reply,
-        place: lookups::Permit,
-    },
     Stop,
 }
 
@@ -278,7 +274,6 @@ struct Start {
 
 async fn run(
     start: Start,
-    lookups: Arc<Lookups>,
     mut events: UnboundedReceiver<Event>,
     on_change: impl Fn(NameId, Answer),
 ) {
@@ -310,14 +305,6 @@ async fn run(
                 for request in names {
                     kept.entry(request.id).or_insert_with(|| keep(request));
                 }
-            }
-            Event::Lookup {
-                host,
-                port,
-                reply,
-                place,
-            } => {
-                tokio::spawn(lookups.clone().run(host, port, reply, place));
             }
             Event::Stop => return,
         }

@@ -469,6 +469,31 @@ impl Engine for Sim {
         self.say_to(key, side, bytes)
     }
 
+    fn say_first(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        self.say_to(key, side, bytes)
+    }
+
+    fn await_more(&mut self, key: SessionKey, side: Side) {
+        if !self.has_more(key, side) {
+            return;
+        }
+        let readiness = Readiness {
+            readable: true,
+            ..Readiness::default()
+        };
+        self.queue.push(Event::Ready(key, side, readiness));
+    }
+
+    fn local_address(&self, _key: SessionKey, _side: Side) -> Option<Endpoint> {
+        None
+    }
+
+    fn flush(&mut self, _key: SessionKey, _side: Side) {}
+
+    fn has_ended(&self, key: SessionKey, side: Side) -> bool {
+        self.ended(key, side)
+    }
+
     fn conclude(&mut self, key: SessionKey, side: Side) {
         self.conclude_side(key, side);
     }

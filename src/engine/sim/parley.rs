@@ -16,11 +16,13 @@ impl Sim {
         let Some(socket) = conn.sockets[side.index()].as_mut() else {
             panic!("a peek at a closed socket")
         };
-        let peer = &conn.peers[side.index()];
+        let peer = &mut conn.peers[side.index()];
         if peer.inbox > 0 {
             let max = if short { part } else { buffer.len() };
             let max = max.min(buffer.len());
-            Peeked::Bytes(peer.peeked(&mut buffer[..max]))
+            let seen = peer.peeked(&mut buffer[..max]);
+            peer.looked = seen as u64;
+            Peeked::Bytes(seen)
         } else if peer.fin_sent {
             Peeked::Ended
         } else if !peer.has_reset {
@@ -30,6 +32,24 @@ impl Sim {
         } else {
             Peeked::Failed(Cause::Reset)
         }
+    }
+
+    /// Whether the last look was a short one: what it left out is news.
+    pub(super) fn has_more(&self, key: SessionKey, side: Side) -> bool {
+        let conn = self.conns.get(key.slot);
+        conn.is_some_and(|conn| {
+            let peer = &conn.peers[side.index()];
+            peer.looked < peer.inbox
+        })
+    }
+
+    /// Whether the peer has ended or reset its side.
+    pub(super) fn ended(&self, key: SessionKey, side: Side) -> bool {
+        let conn = self.conns.get(key.slot);
+        conn.is_none_or(|conn| {
+            let peer = &conn.peers[side.index()];
+            peer.fin_sent || peer.has_reset
+        })
     }
 
     pub(super) fn take_from(&mut self, key: SessionKey, side: Side, len: usize) {

@@ -143,6 +143,8 @@ pub struct Peer {
     pub(super) sent: u64,
     /// Of these, not yet read by the forwarder.
     pub(super) inbox: u64,
+    /// Of these, seen by the last look.
+    pub(super) looked: u64,
     pub(super) fin_sent: bool,
     pub(super) has_reset: bool,
     /// Room for bytes that it has not read yet.

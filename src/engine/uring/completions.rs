@@ -19,8 +19,7 @@ impl Uring {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Listeners => {
                 self.poll_again(completion);
-                self.listen_poll
-                    .acceptable(|key| events.push(Event::Acceptable(key)));
+                self.listen_poll.report(|event| events.push(event));
             }
             Tag::Waker => {
                 self.waker.rest();

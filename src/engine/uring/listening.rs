@@ -5,6 +5,10 @@
 //! the dead process would go on listening: a restart would find the address in
 //! use, and connections would be made that nobody accepts. epoll holds nothing. And so
 //! a listener is removed with one call, with nothing to cancel and to wait for.
+//!
+//! Clients are watched here as well whose first bytes are looked at and left where they
+//! are: a poll by the ring would complete over and over, for bytes that are known. epoll
+//! tells of new ones only.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,8 +17,10 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 
-use crate::engine::ListenerKey;
+use super::READABLE;
 use crate::engine::key::Token;
+use crate::engine::{Event, ListenerKey, SessionKey};
+use crate::relay::Side;
 
 /// Events taken with one call. What is left is taken with the next.
 const EVENTS: usize = 64;
@@ -46,6 +52,19 @@ impl ListenPoll {
             .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
+    /// Watches a side whose bytes stay where they are; again does no harm.
+    pub(super) fn watch(&self, key: SessionKey, side: Side, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let token = mio::Token(Token::Side(key, side).encode() as usize);
+        match self.poll.registry().register(
+            &mut SourceFd(&fd.as_raw_fd()),
+            token,
+            Interest::READABLE,
+        ) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+    }
+
     /// No event of it is reported after this. Before its descriptor is closed: the
     /// socket of a unix listener is shared by reactors, and would stay registered.
     pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
@@ -55,8 +74,9 @@ impl ListenPoll {
             .deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
-    /// Passes on each listener at which somebody has come since the last call.
-    pub(super) fn acceptable(&mut self, mut report: impl FnMut(ListenerKey)) {
+    /// Passes on each listener at which somebody has come since the last call, and each
+    /// side that has more to look at.
+    pub(super) fn report(&mut self, mut report: impl FnMut(Event)) {
         loop {
             // Does not wait; without events there is nothing to report.
             let polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
@@ -66,8 +86,10 @@ impl ListenPoll {
             let mut count = 0;
             for event in &self.events {
                 count += 1;
-                if let Token::Listener(key) = Token::decode(event.token().0 as u64) {
-                    report(key);
+                match Token::decode(event.token().0 as u64) {
+                    Token::Listener(key) => report(Event::Acceptable(key)),
+                    Token::Side(key, side) => report(Event::Ready(key, side, READABLE)),
+                    Token::Waker => {}
                 }
             }
             // The ring tells of what comes from now on; what was there must be taken.

@@ -36,6 +36,7 @@ use super::parley::{self, Peeked};
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info;
 use crate::observe::tap::Feed;
@@ -299,6 +300,10 @@ impl Engine for Uring {
         self.listeners.has_waiting(key)
     }
 
+    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
+        Some(listener::accept_queue(self.listeners.fd(key)?))
+    }
+
     fn accept_overflows(&self) -> u64 {
         self.listeners.overflows()
     }
@@ -333,6 +338,25 @@ impl Engine for Uring {
         peeked
     }
 
+    fn await_more(&mut self, key: SessionKey, side: Side) {
+        let Some(leg) = self.conns.leg_mut(key, side) else {
+            return;
+        };
+        let Some(fd) = leg.fd.as_ref().filter(|_| leg.is_open()) else {
+            return;
+        };
+        if self.listen_poll.watch(key, side, fd.as_fd()).is_err() {
+            // Short of memory: it costs some turns, until there is more.
+            leg.watch_request(At { key, side }, &mut self.ring);
+        }
+    }
+
+    fn await_no_more(&mut self, key: SessionKey, side: Side) {
+        if let Some(fd) = self.fd(key, side) {
+            self.listen_poll.remove(fd);
+        }
+    }
+
     fn say(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
         let Some(leg) = self.conns.leg_mut(key, side) else {
             return Err(Cause::Stopped);
@@ -341,6 +365,20 @@ impl Engine for Uring {
             return Err(Cause::Stopped);
         };
         let said = parley::say(fd.as_fd(), bytes);
+        if said.is_ok_and(|taken| taken < bytes.len()) {
+            leg.watch(Op::WatchOut, At { key, side }, &mut self.ring);
+        }
+        said
+    }
+
+    fn say_first(&mut self, key: SessionKey, side: Side, bytes: &[u8]) -> Result<usize, Cause> {
+        let Some(leg) = self.conns.leg_mut(key, side) else {
+            return Err(Cause::Stopped);
+        };
+        let Some(fd) = leg.fd.as_ref().filter(|_| leg.is_open()) else {
+            return Err(Cause::Stopped);
+        };
+        let said = parley::say_first(fd.as_fd(), bytes);
         if said.is_ok_and(|taken| taken < bytes.len()) {
             leg.watch(Op::WatchOut, At { key, side }, &mut self.ring);
         }

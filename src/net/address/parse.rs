@@ -53,7 +53,15 @@ impl FromStr for AddressRange {
                 text,
                 format!("a scheme such as `{scheme}://` does not belong to a TCP address"),
             )
-            .remedy(format!("did you mean `{rest}`?")));
+            .remedy(match scheme {
+                "udp" => ONLY_TCP.to_owned(),
+                _ => format!("did you mean `{rest}`?"),
+            }));
+        }
+        if let Some((word, rest)) = text.split_once(':')
+            && super::WORDS.contains(&word)
+        {
+            return Err(protocol(text, word, rest));
         }
         // A digit follows where `srv` is the name of a host.
         if let Some(name) = text.strip_prefix("srv:")
@@ -69,6 +77,25 @@ impl FromStr for AddressRange {
             len: high - low + 1,
         })
     }
+}
+
+const ONLY_TCP: &str = "only TCP and unix stream sockets are forwarded";
+
+/// `udp:53`, `tcp:80`: not a host, and not what it says either.
+fn protocol(text: &str, word: &str, rest: &str) -> AddressError {
+    let remedy = match (word, rest.contains(':')) {
+        ("udp", _) => ONLY_TCP.to_owned(),
+        (_, true) => format!("write `{rest}`"),
+        (_, false) => format!("write `:{rest}`"),
+    };
+    let host = super::Host(word);
+    AddressError::new(
+        text,
+        format!("`{word}:` does not belong to the address of a TCP socket"),
+    )
+    .remedy(format!(
+        "{remedy}; a host of that name is written `{host}:PORT`"
+    ))
 }
 
 /// Cuts `HOST:PORTS`; the host keeps its brackets.
@@ -152,10 +179,16 @@ fn port_range(text: &str, host: &str, ports: &str) -> Result<(u16, u16), Address
 
 fn port_number(text: &str, port: &str) -> Result<u16, AddressError> {
     if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(
-            AddressError::new(text, format!("`{port}` is not a port number"))
-                .remedy("write a number from 1 to 65535, or a range such as 5000-5009"),
-        );
+        let error = AddressError::new(text, format!("`{port}` is not a port number"));
+        let unix = text
+            .get(..5)
+            .is_some_and(|it| it.eq_ignore_ascii_case("unix:"));
+        return Err(match port.split_once('/') {
+            _ if unix => error.remedy("a unix socket is written `unix:/path`, in small letters"),
+            Some((_, "udp")) => error.remedy(ONLY_TCP),
+            Some((number, "tcp")) => error.remedy(format!("write {number} alone")),
+            _ => error.remedy("write a number from 1 to 65535, or a range such as 5000-5009"),
+        });
     }
     port.parse().map_err(|_| {
         AddressError::new(text, format!("port {port} is too large"))

@@ -164,7 +164,17 @@ impl fmt::Display for BindCause {
                 "the path exists and is not a socket; it is left alone, remove it or \
                  choose another path",
             ),
-            Self::System { operation, errno } => write!(f, "{operation}: {}", errno.desc()),
+            Self::System { operation, errno } => {
+                write!(f, "{operation}: {}", errno.desc())?;
+                f.write_str(match (*operation, *errno) {
+                    (_, Errno::EMFILE) => "; raise RLIMIT_NOFILE (LimitNOFILE=, `ulimit -Hn`)",
+                    (_, Errno::ENFILE) => "; raise the sysctl fs.file-max",
+                    ("bind", Errno::ENOENT) => "; the directory has to be there first",
+                    ("bind", Errno::EACCES) => "; this user may not make files in that directory",
+                    ("bind", Errno::EROFS) => "; choose a directory such as /run",
+                    _ => "",
+                })
+            }
         }
     }
 }

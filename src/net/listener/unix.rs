@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, fchmod};
 use socket2::{SockAddr, Socket};
 
 use super::{BindCause, Bound, ListenSocket};
@@ -24,7 +25,7 @@ use crate::net::options::plan::Stage;
 use crate::net::options::{Family, OptionPlan};
 
 /// `sun_path` less the terminator, or less the NUL that marks an abstract name.
-const NAME_MAX: usize = 107;
+pub(super) const NAME_MAX: usize = 107;
 
 /// How long to wait for another instance that is binding in the same directory.
 /// It needs a millisecond; whoever holds the lock longer is something else and
@@ -72,6 +73,24 @@ pub(super) fn bind(
     backlog: i32,
     reactors: usize,
 ) -> Result<Bound, BindCause> {
+    bind_with_mode(name, plan, (backlog, None), reactors)
+}
+
+/// Listens on `name`, which only the user of this process may connect to.
+pub(super) fn bind_private(
+    name: &UnixName,
+    plan: &OptionPlan,
+    backlog: i32,
+) -> Result<Bound, BindCause> {
+    bind_with_mode(name, plan, (backlog, Some(0o600)), 1)
+}
+
+fn bind_with_mode(
+    name: &UnixName,
+    plan: &OptionPlan,
+    (backlog, mode): (i32, Option<libc::mode_t>),
+    reactors: usize,
+) -> Result<Bound, BindCause> {
     let len = match name {
         UnixName::Path(path) => path.as_os_str().as_bytes().len(),
         UnixName::Abstract(bytes) => bytes.len(),
@@ -88,6 +107,15 @@ pub(super) fn bind(
         make_socket(Family::Unix, false).map_err(|error| BindCause::opening(&error))?;
     if let Err(refused) = plan.apply(socket.as_fd(), Stage::Listener, Family::Unix) {
         refusal = Some(refused);
+    }
+    if let Some(mode) = mode {
+        // The path that bind makes gets the mode that the socket has by then, less the
+        // umask: there is no moment at which others could connect.
+        let mode = Mode::from_bits_truncate(mode);
+        fchmod(socket.as_fd(), mode).map_err(|errno| BindCause::System {
+            operation: "fchmod",
+            errno,
+        })?;
     }
     let file = match name {
         UnixName::Path(path) => bind_path(&socket, &address, path, backlog)?,
@@ -113,7 +141,9 @@ pub(super) fn bind(
         locals: vec![local],
         shares,
         refusal,
+        dual: false,
         _file: file,
+        registered: Vec::new(),
     })
 }
 
@@ -137,7 +167,7 @@ fn bind_path(
     Ok(file)
 }
 
-fn bind_once(socket: &Socket, address: &SockAddr) -> Result<(), BindCause> {
+pub(super) fn bind_once(socket: &Socket, address: &SockAddr) -> Result<(), BindCause> {
     socket
         .bind(address)
         .map_err(|error| match error.raw_os_error() {

@@ -214,6 +214,13 @@ pub fn send_delayed_ack(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     sys::set_int(fd, IPPROTO_TCP, libc::TCP_QUICKACK, 1)
 }
 
+/// Sends what `MSG_MORE` holds back, of a TCP socket. Taking the cork out does so, also
+/// where it never was in (`__tcp_sock_set_cork`); what is set for Nagle's algorithm
+/// stays. One system call.
+pub fn send_held_back(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    sys::set_int(fd, IPPROTO_TCP, libc::TCP_CORK, 0)
+}
+
 /// Makes the coming `close` reset the connection instead of ending it
 /// (behaviour 9). Unix sockets take it and ignore it: they know no reset.
 pub fn set_abort_on_close(fd: BorrowedFd<'_>) -> Result<(), Errno> {

@@ -18,6 +18,9 @@ use super::table::{Family, Kind, Table, Unit, Value, bound, percentile};
 /// Before each exported name.
 const PREFIX: &str = "thalweg_";
 
+/// Families whose names are those of every process (the conventions of Prometheus).
+const OF_PROCESS: &str = "process_";
+
 /// What the log tells of a distribution.
 const PERCENTILES: [u64; 2] = [50, 99];
 
@@ -79,6 +82,7 @@ pub struct Subject<'a> {
 pub struct Readings<'a> {
     families: &'static [Family],
     subjects: Vec<Subject<'a>>,
+    brief: bool,
 }
 
 impl<'a> Readings<'a> {
@@ -87,7 +91,17 @@ impl<'a> Readings<'a> {
         Self {
             families: T::FAMILIES,
             subjects: Vec::new(),
+            brief: false,
         }
+    }
+
+    /// For thousands of subjects: of a family that is told apart by a label only those
+    /// that were ever counted, of distributions only those that have anything, and of their
+    /// buckets every second one, so that bounds are powers of four.
+    #[must_use]
+    pub const fn brief(mut self) -> Self {
+        self.brief = true;
+        self
     }
 
     /// One more subject. Two of the same labels would be the same series twice.
@@ -108,11 +122,14 @@ impl<'a> Readings<'a> {
             let mut samples = Vec::new();
             for subject in &self.subjects {
                 let values = &subject.values[first..first + family.members.len()];
-                samples.extend(values.iter().zip(family.members).map(|(value, member)| {
+                let members = values.iter().zip(family.members);
+                let told = members.filter(|(value, _)| !self.brief || is_worth(family, value));
+                samples.extend(told.map(|(value, member)| {
                     let told_apart = family.label.map(|label| (label, member.label));
                     Sample {
                         labels: subject.labels.iter().copied().chain(told_apart).collect(),
                         value: *value,
+                        brief: self.brief,
                     }
                 }));
             }
@@ -127,6 +144,16 @@ impl<'a> Readings<'a> {
 struct Sample<'a> {
     labels: Vec<(&'static str, &'a str)>,
     value: Value<'a>,
+    brief: bool,
+}
+
+/// Whether there is anything to tell: see [`Readings::brief`].
+fn is_worth(family: &Family, value: &Value<'_>) -> bool {
+    match value {
+        Value::Number(number) => *number > 0 || family.label.is_none(),
+        Value::Distribution { counts, .. } => counts.iter().any(|count| *count > 0),
+        Value::State(_) => true,
+    }
 }
 
 /// `thalweg_written_bytes`: without what the kind puts behind it.
@@ -136,7 +163,12 @@ fn name(family: &Family) -> String {
         Unit::Bytes => "_bytes",
         Unit::Seconds => "_seconds",
     };
-    format!("{PREFIX}{}{unit}", family.name)
+    let prefix = if family.name.starts_with(OF_PROCESS) {
+        ""
+    } else {
+        PREFIX
+    };
+    format!("{prefix}{}{unit}", family.name)
 }
 
 /// As JSON: `{"metrics": [{"name", "kind", "unit", "help", "samples": [{"labels",
@@ -268,7 +300,7 @@ fn head(out: &mut String, family: &Family, form: Form) {
 
 fn write_sample(out: &mut String, family: &Family, sample: &Sample<'_>, form: Form) {
     let name = name(family);
-    let labels = &sample.labels;
+    let labels = &labels_text(&sample.labels);
     match sample.value {
         Value::Number(number) => {
             let suffix = total(family);
@@ -284,6 +316,9 @@ fn write_sample(out: &mut String, family: &Family, sample: &Sample<'_>, form: Fo
         Value::Distribution { counts, sum } => {
             let last = counts.len() - 1;
             for (bucket, count) in cumulated(counts).enumerate() {
+                if sample.brief && bucket % 2 == 0 && bucket < last {
+                    continue;
+                }
                 let le = if bucket < last {
                     float(scaled(family, bound(bucket)))
                 } else {
@@ -307,19 +342,37 @@ fn write_sample(out: &mut String, family: &Family, sample: &Sample<'_>, form: Fo
 fn line(
     out: &mut String,
     (name, suffix): (&str, &str),
-    labels: &[(&'static str, &str)],
+    labels: &str,
     more: Option<(&str, &str)>,
     value: &str,
 ) {
-    let _ = write!(out, "{name}{suffix}");
-    for (index, (key, value)) in labels.iter().copied().chain(more).enumerate() {
-        let lead = if index == 0 { '{' } else { ',' };
-        let _ = write!(out, "{lead}{key}=\"{}\"", escaped(value, true));
-    }
+    out.push_str(name);
+    out.push_str(suffix);
     if !labels.is_empty() || more.is_some() {
+        out.push('{');
+        out.push_str(labels);
+        if let Some((key, value)) = more {
+            let lead = if labels.is_empty() { "" } else { "," };
+            // Bounds and states need no escapes.
+            for part in [lead, key, "=\"", value, "\""] {
+                out.push_str(part);
+            }
+        }
         out.push('}');
     }
-    let _ = writeln!(out, " {value}");
+    out.push(' ');
+    out.push_str(value);
+    out.push('\n');
+}
+
+/// `forward="web",code="--"`, for all lines of a sample.
+fn labels_text(labels: &[(&'static str, &str)]) -> String {
+    let mut text = String::new();
+    for (index, (key, value)) in labels.iter().enumerate() {
+        let lead = if index == 0 { "" } else { "," };
+        let _ = write!(text, "{lead}{key}=\"{}\"", escaped(value, true));
+    }
+    text
 }
 
 /// In the unit that is exported.

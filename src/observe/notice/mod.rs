@@ -129,8 +129,14 @@ notices! {
     // The process.
 
     /// At the start: what will run.
-    Starting "starting" Info [] { reactors: usize, engine: &'static str, sessions_max: u32 }
-        "{reactors} reactors, engine {engine}, up to {sessions_max} sessions";
+    Starting "starting" Info [] { reactors: usize, engine: &'static str, sessions_max: u32, admin: String }
+        "{reactors} reactors, engine {engine}, up to {sessions_max} sessions, admin {admin}";
+    /// At the start: where metrics can be had, besides the admin endpoint.
+    MetricsListening "metrics_listening" Info [] { listener: Endpoint }
+        "metrics can be read at {listener}";
+    /// At the start: there is no admin endpoint, which nobody asked for in so many words.
+    NoAdmin "no_admin" Info [] { reason: String }
+        "no admin endpoint: {reason}";
     /// At the start, with `engine = "auto"`: which it is, and why.
     EngineChosen "engine_chosen" (if *refused { LogLevel::Warn } else { LogLevel::Info })
         [] { engine: &'static str, reason: String, refused: bool }
@@ -138,7 +144,7 @@ notices! {
     /// At the start: the limit of descriptors is below what `max_connections` takes.
     DescriptorsShort "descriptors_short" Warn []
         { wanted: u32, needed: u64, limit: u64, sessions_max: u32 }
-        "max_connections {wanted} needs {needed} descriptors, the hard limit is {limit}: \
+        "{wanted} sessions need {needed} descriptors, the hard limit is {limit}: \
          {sessions_max} sessions fit; raise RLIMIT_NOFILE (ulimit -Hn, LimitNOFILE=)";
     /// A listener is open.
     Listening "listening" Info [listener: Endpoint] { forward: Arc<str> }
@@ -196,6 +202,14 @@ notices! {
     TapLost "tap_lost" Warn [tap: String] { error: io::Error, bytes: u64 }
         "tap {tap}: {error}; {bytes} bytes are lost so far";
 
+    /// At the start: hashes of a file of users that are weak, dear or mixed.
+    UsersAdvice "users_advice" Warn [forward: Arc<str>] { path: PathBuf, problem: String }
+        (|f| write!(f, "forward {forward}: users of {}: {problem}", path.display()));
+    /// A thread beside the reactors panicked, and goes on; the panic itself is on standard error.
+    HelperPanicked "helper_panicked" Error [] { thread: &'static str, panics: u64 }
+        "the thread {thread} panicked and goes on ({panics} panics so far); please report it, with \
+         what standard error has";
+
     // Reactors.
 
     /// A reactor runs on any CPU instead of its own.
@@ -216,6 +230,10 @@ notices! {
     /// A forward has as many sessions as it may.
     ForwardFull "forward_full" Warn [forward: Arc<str>] { live: u32, max: u32 }
         "forward {forward}: {live} connections, its max_connections is {max}; new ones wait";
+    /// A client is turned away for what it said first: its PROXY header, its hello, the
+    /// route that these lead to.
+    OpeningRefused "opening_refused" Warn [forward: Arc<str>] { client: Endpoint, cause: Cause, why: &'static str }
+        "forward {forward}: client {client} is turned away: {why}";
     /// All forwards together have as many sessions as they may.
     ProcessFull "process_full" Warn [] { forward: Arc<str>, live: u32, max: u32 }
         "{live} connections over all forwards, the limit is {max}; new ones wait (forward {forward})";
@@ -228,6 +246,10 @@ notices! {
     /// A connect failed, or a server reset right after one.
     ConnectFailed "connect_failed" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "connecting to {server} failed: {}", cause.name()));
+    /// A connect would have come back to where it is made.
+    ForwardLoop "forward_loop" Warn [server: ServerName] { forward: Arc<str> }
+        "connecting to {server} would be a loop: forward {forward} listens there, and leads \
+         back; name another server";
     /// A connect failed for want of something here.
     ConnectShortage "connect_shortage" Warn [server: ServerName] { cause: Cause }
         (|f| write!(f, "cannot connect to {} from here: {}", server.endpoint, cause.name()));

@@ -57,7 +57,10 @@ fn figures_are_fields_of_their_own() {
     };
     let notice = Notice::Counters {
         counters: Box::new(counters),
-        process: ProcessSnapshot { log_dropped: 2 },
+        process: ProcessSnapshot {
+            log_dropped: 2,
+            helper_panics: 0,
+        },
     };
     let object = json(&notice);
     assert_eq!(object["accepted"], 7);
@@ -68,7 +71,7 @@ fn figures_are_fields_of_their_own() {
     }
     assert!(line.starts_with("counters accepted=7 ended=0 "), "{line}");
     assert!(
-        line.ends_with(" accept_overflows=0 log_dropped=2"),
+        line.ends_with(" accept_overflows=0 log_dropped=2 helper_panics=0"),
         "{line}"
     );
 }

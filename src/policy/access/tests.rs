@@ -137,3 +137,22 @@ fn a_network_of_either_list_decides_whatever_its_length() {
     );
     assert!(admits([192, 168, 0, 1]));
 }
+
+#[test]
+fn only_the_very_address_with_its_port_is_listed() {
+    let network = |text: &str, ports| Rule {
+        scope: Scope::Network(text.parse().unwrap()),
+        ports,
+    };
+    let allow = [
+        network("10.0.0.0/8", Some(1..=u16::MAX)),
+        network("10.0.0.1/32", None),
+        network("10.0.0.2/32", Some(5432..=5433)),
+    ];
+    let access = Access::new(&[], &allow);
+    let lists = |address: &str| access.lists(address.parse().unwrap());
+    assert!(lists("10.0.0.2:5432") && lists("[::ffff:10.0.0.2]:5433"));
+    for other in ["10.0.0.2:443", "10.0.0.1:443", "10.0.0.3:5432"] {
+        assert!(!lists(other), "{other}");
+    }
+}

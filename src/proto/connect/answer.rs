@@ -65,11 +65,36 @@ impl Status {
     }
 }
 
+/// What went wrong, as RFC 9209 names it (section 2.3): clients show headers where they do
+/// not show bodies.
+pub const fn error_of(status: Status, cause: Option<Cause>) -> &'static str {
+    match (status, cause) {
+        (
+            Status::BadRequest
+            | Status::MethodNotAllowed
+            | Status::RequestTimeout
+            | Status::HeaderTooLarge,
+            _,
+        ) => "http_request_error",
+        (Status::Forbidden | Status::AuthenticationRequired, _) => "http_request_denied",
+        (_, Some(Cause::NameTimeout)) => "dns_timeout",
+        (_, Some(Cause::NameFailed | Cause::AddressDenied)) => "dns_error",
+        (_, Some(Cause::Refused | Cause::SelfConnect)) => "connection_refused",
+        (_, Some(Cause::ConnectTimeout | Cause::PeerTimeout)) => "connection_timeout",
+        (_, Some(Cause::Unreachable)) => "destination_ip_unroutable",
+        (_, Some(Cause::Reset | Cause::BrokenPipe)) => "connection_terminated",
+        (_, Some(Cause::NoServer | Cause::ServerDown)) => "destination_unavailable",
+        (_, Some(Cause::QueueFull | Cause::QueueTimeout)) => "connection_limit_reached",
+        _ => "proxy_internal_error",
+    }
+}
+
 /// The whole answer. A 200 has neither length nor encoding: what follows is the
 /// target's (RFC 9110, section 9.3.6). Any other explains itself in a line, `why`,
-/// and announces the close. `realm` is named by a 407; it holds no control
-/// character, and neither does `why`.
-pub fn answer(status: Status, realm: &str, why: &str) -> Vec<u8> {
+/// and announces the close; `error` and `why` stand in its Proxy-Status (RFC 9209) as well.
+/// `realm` is named by a 407; it holds no control character, and `why` is plain ASCII without
+/// quotes.
+pub fn answer(status: Status, error: &str, realm: &str, why: &str) -> Vec<u8> {
     let mut text = format!("HTTP/1.1 {} {}\r\n", status.code(), status.phrase());
     if status == Status::Established {
         text.push_str("\r\n");
@@ -87,6 +112,10 @@ pub fn answer(status: Status, realm: &str, why: &str) -> Vec<u8> {
         Status::MethodNotAllowed => text.push_str("Allow: CONNECT\r\n"),
         _ => {}
     }
+    let _ = write!(
+        text,
+        "Proxy-Status: thalweg; error={error}; details=\"{why}\"\r\n"
+    );
     let body = format!("{} {}: {why}\n", status.code(), status.phrase());
     let _ = write!(
         text,
@@ -123,7 +152,9 @@ pub(super) const fn why(cause: Cause) -> &'static str {
         Cause::RequestTimeout => "the request was not complete in time",
         Cause::ConnectTimeout | Cause::PeerTimeout => "the destination did not answer in time",
         Cause::NameTimeout => "the name could not be resolved in time",
-        Cause::NameFailed => "the name cannot be resolved",
+        Cause::NameFailed | Cause::AddressDenied => {
+            "the name cannot be resolved, or leads nowhere that is allowed"
+        }
         Cause::Refused | Cause::SelfConnect => "the destination refused the connection",
         Cause::Unreachable => "the destination cannot be reached",
         Cause::Busy => "too many requests are being looked into; try again",

@@ -111,7 +111,9 @@ fn b56_what_a_forgiving_parser_lets_pass_is_refused() {
         "CONNECT a:1 HTTP/2.0\r\n\r\n",
         "CONNECT a:1 HTTP/1.1 \r\n\r\n",
         " CONNECT a:1 HTTP/1.1\r\n\r\n",
-        "\r\nCONNECT a:1 HTTP/1.1\r\n\r\n",
+        "\r\n\r\nCONNECT a:1 HTTP/1.1\r\n\r\n",
+        "\r\n CONNECT a:1 HTTP/1.1\r\n\r\n",
+        "\nCONNECT a:1 HTTP/1.1\r\n\r\n",
         "CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Basic a\r\nProxy-Authorization: Basic b\r\n\r\n",
         "\x16\x03\x01",
     ] {
@@ -157,13 +159,15 @@ fn b47_a_header_may_come_in_any_pieces_and_payload_behind_it() {
 
 #[test]
 fn b57_the_200_has_neither_length_nor_encoding() {
-    let text = answer(Status::Established, "x", "y");
+    let text = answer(Status::Established, "e", "x", "y");
     assert_eq!(text, b"HTTP/1.1 200 Connection Established\r\n\r\n");
     for status in Status::ALL.into_iter().skip(1) {
-        let text = String::from_utf8(answer(status, "a \"b\"", "why")).expect("text");
+        let text = String::from_utf8(answer(status, "e", "a \"b\"", "why")).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a header");
         assert!(head.starts_with(&format!("HTTP/1.1 {} ", status.code())));
         assert!(head.contains("\r\nConnection: close"), "{head}");
+        let proxy_status = "\r\nProxy-Status: thalweg; error=e; details=\"why\"\r\n";
+        assert!(head.contains(proxy_status), "{head}");
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
         assert_eq!(
             head.contains("Proxy-Authenticate: Basic realm=\"a \\\"b\\\"\""),
@@ -209,12 +213,103 @@ proptest! {
 fn a_target_for_a_log_has_no_secret_in_it() {
     for (line, shown) in [
         ("CONNECT a.example:443 HTTP/1.1\r\n", "a.example:443"),
+        ("CONNECT a.example:44", "a.example:44"),
         (
             "GET http://ann:secret@a.example/x?token=1 HTTP/1.1\r\n",
             "a.example/x",
         ),
+        ("GET http://a.example/x HTTP/1.1\r\n", "http://a.example/x"),
+        ("CONNECT ann:S3CRET?@h:443 HTTP/1.1\r\n", "h:443"),
+        ("CONNECT ann:S3 CRET@h:443 HTTP/1.1\r\n", "h:443"),
+        ("CONNECT ann:S3/CR#ET@h:443 HTTP/1.1\r\n", "h:443"),
+        ("CONNECT ann:S3CRET HTTP/1.1\r\n", "ann:..."),
+        ("CONNECT ann:S3CRET", "ann:..."),
+        ("PASS S3CRET\r\n", ""),
+        ("AUTH ann S3CRET\r\n", ""),
         ("CONNECT", ""),
     ] {
-        assert_eq!(target_of(line.as_bytes()), shown.as_bytes(), "{line}");
+        let found = target_of(line.as_bytes());
+        assert_eq!(found.escape_ascii().to_string(), shown, "{line}");
+    }
+}
+
+#[test]
+fn what_can_never_become_a_request_is_refused_at_once() {
+    for (begins, status) in [
+        ("SSH-2.0-OpenSSH_9.6\r\n", 400),
+        ("*1\r\n", 400),
+        ("PING\r\n", 400),
+        ("EHLO a.example\r\n", 400),
+        ("\u{f6}", 400),
+        ("\0", 400),
+        ("{", 400),
+        (&"A".repeat(METHOD_MAX + 1), 400),
+        ("GET / HTTP/1.1\r\n", 405),
+        ("PRI * HTTP/2.0\r\n", 400),
+        ("CONNECT a:1 HTTP/3\r\n", 400),
+    ] {
+        assert_eq!(refused(begins), status, "{begins:?}");
+    }
+    for begins in ["", "\r", "\r\n", "CONN", "\r\nCONNECT a", "OPTIONS"] {
+        assert_eq!(parse(begins.as_bytes(), MAX), Parse::More, "{begins:?}");
+    }
+}
+
+#[test]
+fn one_empty_line_before_the_request_is_ignored() {
+    let header = b"\r\nCONNECT a:1 HTTP/1.1\r\n\r\n\r\n";
+    let Parse::Found { len, request } = parse(header, MAX) else {
+        panic!("refused");
+    };
+    assert_eq!((len, request.target.port), (header.len() - 2, 1));
+}
+
+#[test]
+fn why_a_request_failed_stands_in_a_header_that_names_are_registered_for() {
+    let registered = [
+        "dns_timeout",
+        "dns_error",
+        "destination_unavailable",
+        "destination_ip_unroutable",
+        "connection_refused",
+        "connection_terminated",
+        "connection_timeout",
+        "connection_limit_reached",
+        "http_request_error",
+        "http_request_denied",
+        "proxy_internal_error",
+    ];
+    for (cause, error) in [
+        (Cause::NameTimeout, "dns_timeout"),
+        (Cause::NameFailed, "dns_error"),
+        (Cause::Denied, "http_request_denied"),
+        (Cause::Unauthorised, "http_request_denied"),
+        (Cause::RequestTimeout, "http_request_error"),
+        (Cause::Refused, "connection_refused"),
+        (Cause::ConnectTimeout, "connection_timeout"),
+        (Cause::Busy, "proxy_internal_error"),
+        (Cause::Errno(1), "proxy_internal_error"),
+    ] {
+        let found = error_of(answer::status_of(cause), Some(cause));
+        assert_eq!(found, error);
+        assert!(registered.contains(&found));
+    }
+    // Nobody learns by the answer whether a name is there that leads where it may not.
+    let said = |cause| reader(MAX).answer(Some(cause));
+    assert_eq!(said(Cause::NameFailed), said(Cause::AddressDenied));
+    let status = said(Cause::NameFailed).map(|answer| answer.status);
+    assert_eq!(status, Some(502));
+    let why = [
+        Cause::Denied,
+        Cause::AddressDenied,
+        Cause::Busy,
+        Cause::Stopped,
+    ];
+    for cause in why.map(answer::why) {
+        assert!(
+            cause
+                .bytes()
+                .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"')
+        );
     }
 }

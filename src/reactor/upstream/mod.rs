@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::balance::health::Admission;
 use crate::balance::line::WaitingLine;
 use crate::balance::{self, Ask, Policy, Random, Tried, client_key};
-use crate::config::{AdminState, HashKey, Pool};
+use crate::config::{AdminState, HashKey, Pool, SendProxy};
 use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
@@ -47,6 +47,8 @@ pub struct UpstreamSetup {
     pub sources: Arc<[IpAddr]>,
     /// Connect from the client's address.
     pub transparent: bool,
+    /// What each connection begins with.
+    pub send_proxy: Option<SendProxy>,
     /// Spares kept for each server.
     pub warm: u32,
     /// A spare that is older is replaced.
@@ -89,6 +91,7 @@ impl UpstreamSetup {
             attempt_delay: defaults.attempt_delay,
             sources: [].into(),
             transparent: false,
+            send_proxy: None,
             warm: 0,
             warm_max_age: defaults.warm_max_age,
         }

@@ -5,7 +5,7 @@
 //! and the resolving of names (`control`) change it or put others in its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -64,6 +64,7 @@ impl ServerTerms {
 pub struct Server {
     settings: ServerSettings,
     terms: ArcSwap<ServerTerms>,
+    steered: Steered,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -76,6 +77,7 @@ impl Server {
         Self {
             standing: Standing::new(&settings.terms.of_standing()),
             terms: ArcSwap::from_pointee(settings.terms),
+            steered: Steered::default(),
             settings,
             tally: Tally::default(),
         }
@@ -115,6 +117,32 @@ impl Server {
         self.standing.active()
     }
 
+    /// How often an operator changed it: who changes it can say which of its states that
+    /// is meant for.
+    pub fn version(&self) -> u64 {
+        self.steered.version.load(Ordering::Relaxed)
+    }
+
+    /// It was changed.
+    pub fn renew_version(&self) {
+        add(&self.steered.version, 1);
+    }
+
+    /// Since when it is in the state that it is in, as far as anybody looked; zero is
+    /// since the start.
+    pub fn state_since(&self) -> Time {
+        Time::from_micros(self.steered.since.load(Ordering::Relaxed))
+    }
+
+    /// Notes when its state changed. Called by whoever changes it and by whoever looks.
+    pub fn note_state(&self, now: Time) {
+        let state = self.state();
+        let number = STATES.iter().position(|it| *it == state).unwrap_or(0) as u8;
+        if self.steered.seen.swap(number, Ordering::Relaxed) != number {
+            self.steered.since.store(now.as_micros(), Ordering::Relaxed);
+        }
+    }
+
     /// Its state in a word, for people and metrics.
     pub fn state(&self) -> &'static str {
         match self.terms().admin {
@@ -125,6 +153,18 @@ impl Server {
             AdminState::Active => "up",
         }
     }
+}
+
+/// What [`Server::state`] may say.
+pub const STATES: [&str; 5] = ["up", "marked", "down", "drain", "maintenance"];
+
+/// What an operator did to it, and since when it is as it is.
+#[derive(Debug, Default)]
+struct Steered {
+    version: AtomicU64,
+    /// Its state when it was looked at last, as a place in [`STATES`], and since when.
+    seen: AtomicU8,
+    since: AtomicU64,
 }
 
 /// Kinds of failure that are told apart in a [`Tally`].
@@ -151,6 +191,7 @@ pub struct Tally {
     /// Spares that were thrown away: ended by the server, or too old.
     pub warm_stale: AtomicU64,
     connect_times: [AtomicU64; BUCKETS],
+    connect_micros: AtomicU64,
 }
 
 impl Tally {
@@ -173,6 +214,7 @@ impl Tally {
             &self.connect_times[Distribution::<BUCKETS>::bucket(micros)],
             1,
         );
+        add(&self.connect_micros, micros);
     }
 
     /// What connects took, in microseconds.
@@ -180,7 +222,7 @@ impl Tally {
         let counts = self.connect_times.each_ref();
         Distribution {
             counts: counts.map(|count| count.load(Ordering::Relaxed)),
-            sum: None,
+            sum: Some(self.connect_micros.load(Ordering::Relaxed)),
         }
     }
 }

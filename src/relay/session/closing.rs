@@ -2,7 +2,8 @@
 //! are closed, and when neither is open the session is over.
 //!
 //! ```text
-//!  Refusing ──told──► Parting ──the client ended──► Closing ──no side is open──► End
+//!  Refusing ──nothing is owed─────────────────────► Closing
+//!     └──────told──► Parting ──the client ended──► Closing ──no side is open──► End
 //! ```
 //! Invariant: [`Action::End`] is pushed once, here and nowhere else.
 
@@ -72,8 +73,9 @@ impl Closing {
         cx: &mut Context<'_>,
     ) -> Stage {
         let complete = unsent == [0, 0] && cx.common.lanes.iter().all(|lane| lane.held() == 0);
-        // That a server is down is a failure, and told as one.
-        let orderly = complete && cause != Cause::ServerDown;
+        // That a server is down is a failure, and told as one; so is that an operator
+        // picked out this session.
+        let orderly = complete && !matches!(cause, Cause::ServerDown | Cause::Killed);
         let how = if orderly {
             Close::Orderly
         } else {
@@ -154,6 +156,7 @@ impl Closing {
                 Event::Looked { .. }
                 | Event::Read(_)
                 | Event::Decided(_)
+                | Event::Prefixed(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -166,6 +169,7 @@ impl Closing {
     fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
         match said {
             Said::Whole => self.part(cx),
+            Said::Nothing => Self::close_all(self.name(), Close::Reset, cx),
             // Readiness says when to go on.
             Said::Part => self.stay(),
             Said::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
@@ -210,7 +214,7 @@ impl Closing {
         Stage::Closing(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Refusing => "Refusing",
             Phase::Parting => "Parting",

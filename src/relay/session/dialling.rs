@@ -3,8 +3,11 @@
 //! ```text
 //!  Queued: every server is full
 //!   ▲  ▼
-//!  Dialing ──connected──► Greeting: what the client is owed first ──► Relaying
-//!   │  ▲  └─── connected, and nothing is owed ────────────────────────────▲
+//!  Dialing ──connected──► Prefixing: what the upstream is told first, if
+//!   │  ▲  │                   │      it does not take it at once
+//!   │  │  │                   ▼
+//!   │  │  ├──connected────► Greeting: what the client is owed first ──► Relaying
+//!   │  │  └─── connected, and nothing is owed ────────────────────────────▲
 //!   ▼  │ the old side is closed
 //!  Redialing                     no server could be had ──► Closing
 //! ```
@@ -36,6 +39,8 @@ enum Phase {
     /// The connect that came to nothing is being closed.
     Redialing,
     Queued,
+    /// The upstream stands, and has not taken all of what it is told first.
+    Prefixing,
     /// The upstream stands, and the client is being told.
     Greeting,
 }
@@ -74,6 +79,7 @@ impl Dialling {
     pub(super) fn on(self, event: Event, cx: &mut Context<'_>) -> Stage {
         match (event, self.phase) {
             (Event::Connected, Phase::Dialing) => self.connected(cx),
+            (Event::Prefixed(said), Phase::Dialing | Phase::Prefixing) => self.prefixed(said, cx),
             (Event::ConnectFailed(cause), _) => self.connect_failed(cause, cx),
             (Event::Queued, Phase::Dialing) => self.queued(cx),
             (Event::Dequeued, Phase::Queued) => self.dial(self.attempt, cx),
@@ -90,6 +96,9 @@ impl Dialling {
                 }
                 if side == Side::Client && readiness.writable && phase == Phase::Greeting {
                     cx.actions.push(Action::Say);
+                }
+                if side == Side::Upstream && readiness.writable && phase == Phase::Prefixing {
+                    cx.actions.push(Action::Prefix);
                 }
                 self.stay()
             }
@@ -108,10 +117,17 @@ impl Dialling {
             // What was asked for crossed a change of the phase on its way.
             (
                 Event::Connected | Event::Queued | Event::NoServer(_),
-                Phase::Redialing | Phase::Queued | Phase::Greeting,
+                Phase::Redialing | Phase::Queued | Phase::Prefixing | Phase::Greeting,
             )
-            | (Event::Dequeued, Phase::Dialing | Phase::Redialing | Phase::Greeting)
-            | (Event::Said(_), Phase::Dialing | Phase::Redialing | Phase::Queued)
+            | (
+                Event::Dequeued,
+                Phase::Dialing | Phase::Redialing | Phase::Prefixing | Phase::Greeting,
+            )
+            | (
+                Event::Said(_),
+                Phase::Dialing | Phase::Redialing | Phase::Queued | Phase::Prefixing,
+            )
+            | (Event::Prefixed(_), Phase::Redialing | Phase::Queued | Phase::Greeting)
             | (Event::Read(_) | Event::Decided(_) | Event::Pumped { .. }, _) => self.stay(),
         }
     }
@@ -145,9 +161,22 @@ impl Dialling {
         self.enter(Phase::Greeting, cx.now + ANSWER_PATIENCE)
     }
 
+    /// From the first byte of it on no other server is tried.
+    fn prefixed(self, said: Said, cx: &mut Context<'_>) -> Stage {
+        match said {
+            Said::Nothing | Said::Whole => self.connected(cx),
+            Said::Part if self.phase == Phase::Prefixing => self.stay(),
+            Said::Part => self.enter(Phase::Prefixing, cx.now + cx.rules.deadlines.connect),
+            Said::Failed(cause) => {
+                self.end(Who::Peer(Side::Upstream), cause, cx);
+                self.part(cx)
+            }
+        }
+    }
+
     fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
         match said {
-            Said::Whole => Relaying::begin(self.name(), cx),
+            Said::Nothing | Said::Whole => Relaying::begin(self.name(), cx),
             // Readiness says when to go on.
             Said::Part => self.stay(),
             Said::Failed(cause) => {
@@ -170,7 +199,7 @@ impl Dialling {
             }
             Phase::Dialing => self.give_up(cause, cx),
             Phase::Redialing => self.dial(self.attempt, cx),
-            Phase::Queued | Phase::Greeting => {
+            Phase::Queued | Phase::Prefixing | Phase::Greeting => {
                 unreachable!("a connect failed that was not being made")
             }
         }
@@ -211,6 +240,7 @@ impl Dialling {
             // It has no deadline of its own: a close that was asked for comes.
             Phase::Redialing => self.stay(),
             Phase::Queued => self.give_up(Cause::QueueTimeout, cx),
+            Phase::Prefixing => self.give_up(Cause::WriteStall, cx),
             Phase::Greeting => {
                 self.end(Who::Peer(Side::Client), Cause::WriteStall, cx);
                 Closing::close_all(self.name(), Close::Reset, cx)
@@ -221,6 +251,11 @@ impl Dialling {
     /// No server could be had.
     fn give_up(self, cause: Cause, cx: &mut Context<'_>) -> Stage {
         self.end(culprit(cause, Side::Upstream), cause, cx);
+        self.part(cx)
+    }
+
+    /// The client learns that it gets none.
+    fn part(self, cx: &mut Context<'_>) -> Stage {
         if cx.rules.opening.is_some() {
             Closing::refuse(self.name(), cx)
         } else {
@@ -231,7 +266,9 @@ impl Dialling {
     fn end(self, who: Who, cause: Cause, cx: &mut Context<'_>) {
         let stage = match self.phase {
             Phase::Queued => ending::Stage::Queue,
-            Phase::Dialing | Phase::Redialing | Phase::Greeting => ending::Stage::Connect,
+            Phase::Dialing | Phase::Redialing | Phase::Prefixing | Phase::Greeting => {
+                ending::Stage::Connect
+            }
         };
         cx.common.end(stage, who, cause);
     }
@@ -249,7 +286,7 @@ impl Dialling {
         Stage::Dialling(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         self.phase.name()
     }
 }
@@ -260,6 +297,7 @@ impl Phase {
             Self::Dialing => "Dialing",
             Self::Redialing => "Redialing",
             Self::Queued => "Queued",
+            Self::Prefixing => "Prefixing",
             Self::Greeting => "Greeting",
         }
     }

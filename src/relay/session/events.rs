@@ -31,8 +31,8 @@ pub struct Rules {
     pub retry: Duration,
     /// How long a session waits for a server that has room.
     pub queue: Duration,
-    /// How long what the client says before its payload may take; `None`: it says
-    /// nothing, and is connected at once.
+    /// How long the first step of what the client says before its payload may take;
+    /// `None`: it says nothing, and is connected at once.
     pub opening: Option<Duration>,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
@@ -51,6 +51,9 @@ pub enum Event {
     Said(Said),
     /// The connect that was asked for last succeeded.
     Connected,
+    /// What came of [`Action::Prefix`], or of what the reactor said to the upstream by
+    /// itself, in place of [`Event::Connected`].
+    Prefixed(Said),
     /// It failed, and nothing of it is left.
     ConnectFailed(Cause),
     /// No connect was started: every server has as many sessions as it may.
@@ -96,6 +99,8 @@ pub enum Event {
 pub enum Read {
     /// All of it.
     Whole,
+    /// A step of it; the next one has so long.
+    Step(Duration),
     /// It is not served, by this cause.
     Refused(Cause),
     /// The client ended or failed before it had said all.
@@ -111,14 +116,16 @@ pub enum Decided {
     Refused(Cause),
 }
 
-/// How much of what a client is owed was written.
+/// How much of what a side is owed was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
+    /// Nothing is owed.
+    Nothing,
     /// All of it.
     Whole,
     /// Some; readiness says when to go on.
     Part,
-    /// The client takes none.
+    /// The side takes none.
     Failed(Cause),
 }
 
@@ -175,6 +182,9 @@ pub enum Action {
     /// once [`Session::ending`](super::Session::ending) is known, why not. Report
     /// [`Event::Said`].
     Say,
+    /// Go on with what the upstream is told before the payload; report
+    /// [`Event::Prefixed`].
+    Prefix,
     /// End the client's side for writing: what was said was the last word.
     Conclude,
     /// Connect to the next server; `attempt` counts from 0.

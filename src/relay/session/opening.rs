@@ -7,7 +7,8 @@
 //!                └── the client gave up ───────────► Closing
 //! ```
 //! What was said is taken off the client's socket to its last byte and no further: what
-//! follows is payload, and waits there for the lanes.
+//! follows is payload, and waits there for the lanes. It may have several steps; each has
+//! a deadline of its own, for all of it.
 
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ impl Opening {
             | (Event::Decided(_), Phase::Reading)
             | (
                 Event::Said(_)
+                | Event::Prefixed(_)
                 | Event::Connected
                 | Event::Queued
                 | Event::Dequeued
@@ -111,6 +113,10 @@ impl Opening {
                 probe::visit(self.name(), next.name());
                 cx.actions.push(Action::Decide);
                 next.stay()
+            }
+            Read::Step(patience) => {
+                let deadline = cx.now + patience;
+                Self { deadline, ..self }.stay()
             }
             Read::Refused(cause) => self.refuse(cause, cx),
             Read::Ended(cause) => {
@@ -152,7 +158,7 @@ impl Opening {
         Stage::Opening(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Reading => "Reading",
             Phase::Deciding => "Deciding",

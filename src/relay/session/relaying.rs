@@ -132,6 +132,7 @@ impl Relaying {
             Event::Read(_)
             | Event::Decided(_)
             | Event::Said(_)
+            | Event::Prefixed(_)
             | Event::Connected
             | Event::Queued
             | Event::Dequeued
@@ -350,7 +351,7 @@ impl Relaying {
         Stage::Relaying(self)
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self.phase {
             Phase::Relaying => "Relaying",
             Phase::Flushing { .. } => "Flushing",

@@ -354,6 +354,7 @@ struct Owed {
     decision: bool,
     answer: bool,
     connect: bool,
+    prefix: bool,
     pumps: Vec<Direction>,
     closes: Vec<Side>,
     ended: bool,
@@ -384,6 +385,7 @@ impl Owed {
                     assert!(self.closes.is_empty(), "over before it is closed");
                     self.ended = true;
                 }
+                Action::Prefix => self.prefix = true,
                 Action::Conclude | Action::Drop(_) | Action::Look => {}
             }
         }
@@ -431,11 +433,24 @@ fn pump(lane: &mut Lane, direction: Direction, dice: u8) -> Pumped {
     pumped
 }
 
+/// What comes of telling the upstream something first.
+fn prefixed(dice: u8) -> Event {
+    Event::Prefixed(match dice % 4 {
+        0 => Said::Failed(Cause::Reset),
+        1 | 2 => Said::Part,
+        _ => Said::Whole,
+    })
+}
+
 /// The next event that this world may report.
 fn event(life: &mut Life, owed: &mut Owed, what: u8, dice: u8) -> Event {
     let some = dice.is_multiple_of(2);
     match what % 12 {
-        0 if std::mem::take(&mut owed.read) => match dice % 4 {
+        0 if std::mem::take(&mut owed.read) => match dice % 5 {
+            4 => {
+                owed.read = true;
+                Event::Read(Read::Step(Duration::from_secs(1)))
+            }
             0 => Event::Read(Read::Ended(Cause::NoRequest)),
             1 => Event::Read(Read::Refused(Cause::BadRequest)),
             _ => Event::Read(Read::Whole),
@@ -447,14 +462,17 @@ fn event(life: &mut Life, owed: &mut Owed, what: u8, dice: u8) -> Event {
         2 if std::mem::take(&mut owed.answer) => match dice % 4 {
             0 => Event::Said(Said::Failed(Cause::BrokenPipe)),
             1 => Event::Said(Said::Part),
+            2 => Event::Said(Said::Nothing),
             _ => Event::Said(Said::Whole),
         },
         3 if std::mem::take(&mut owed.connect) => match dice % 5 {
             0 => Event::ConnectFailed(Cause::Refused),
             1 => Event::Queued,
             2 => Event::NoServer(Cause::NoServer),
+            _ if dice > 200 => prefixed(dice),
             _ => Event::Connected,
         },
+        10 if std::mem::take(&mut owed.prefix) => prefixed(dice),
         4 if life.session.is_queued() => Event::Dequeued,
         5 if !owed.closes.is_empty() => {
             let at = usize::from(dice) % owed.closes.len();

@@ -30,10 +30,11 @@ const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
 /// Dependencies that a pure room may have: parsers, types of networks and a trie of
 /// them, an atomic pointer, which are pure themselves.
-const PURE_DEPENDENCIES: [(&str, &str); 5] = [
+const PURE_DEPENDENCIES: [(&str, &str); 6] = [
     ("balance", "arc_swap"),
     ("policy", "ipnet"),
     ("policy", "prefix_trie"),
+    ("proto", "crc"),
     ("proto", "httparse"),
     ("proto", "loona_hpack"),
 ];

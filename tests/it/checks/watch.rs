@@ -32,6 +32,7 @@ pub(crate) fn plan(address: SocketAddr, kind: CheckKind) -> CheckPlan {
         host: None,
         endpoint: Endpoint::Inet(address),
         options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
+        send_proxy: None,
         check: Arc::new(Check {
             kind,
             interval: Duration::from_millis(20),

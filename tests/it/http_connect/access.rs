@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::{ESTABLISHED, LOOPBACK, Proxy, expect_text, nobody_came, port_of, request, write};
+use super::{
+    Answer, ESTABLISHED, LOOPBACK, Proxy, expect_text, nobody_came, port_of, request, write,
+};
+use crate::kit::directory::Directory;
 use crate::kit::peer::Refusing;
 use crate::kit::*;
 
@@ -70,6 +73,48 @@ fn b57_407_and_then_the_same_client_with_credentials() {
     });
 }
 
+/// Guesses from one address at once, and from another somebody who knows his password.
+#[test]
+fn guesses_from_one_address_lock_out_nobody_at_another() {
+    use base64::Engine as _;
+    on_every_engine(|case| {
+        let (proxy, server) = (with_users(case), Listener::new());
+        let to = server.address();
+        let guess = |number: u32| {
+            let pair = format!("ann:guess{number}");
+            let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+            with_credentials(to, &format!("Basic {pair}"))
+        };
+        let guessers: Vec<_> = (0..80)
+            .map(|number| {
+                let client = Peer::connect_from_address([127, 0, 57, 9], proxy.address());
+                write(&client, guess(number));
+                client
+            })
+            .collect();
+        // Some of them at least are waiting now, or were told to come again.
+        for _ in 0..4 {
+            let client = proxy.connect();
+            write(&client, with_credentials(to, &format!("Basic {BOB}")));
+            expect_text(&client, ESTABLISHED);
+            drop((client, server.accept()));
+        }
+        let statuses: Vec<u16> = guessers
+            .iter()
+            .map(|it| Answer::read(it.stream()).status)
+            .collect();
+        assert!(
+            statuses.iter().all(|it| [407, 503].contains(it)),
+            "{statuses:?}"
+        );
+        let busy = statuses.iter().filter(|it| **it == 503).count();
+        assert!(busy > 40, "{statuses:?}");
+        drop(guessers);
+        proxy.wait_for_sessions(84);
+        proxy.check_idle();
+    });
+}
+
 #[test]
 fn b57_a_file_of_users_that_is_wrong_is_told_at_the_start() {
     let directory = crate::kit::directory::Directory::new();
@@ -113,11 +158,14 @@ fn b57_by_default_nothing_of_this_host_can_be_reached() {
             "[::ffff:127.0.0.1]",
             "[::ffff:0.0.0.0]",
             "[64:ff9b::127.0.0.1]",
-            "localhost",
-            "LOCALHOST.",
         ] {
             let answer = proxy.answer_to(request(format!("{host}:{port}")));
             assert_eq!(answer.status, 403, "{host}: {answer:?}");
+        }
+        // A name that is there is answered like one that is not.
+        for host in ["localhost", "LOCALHOST."] {
+            let answer = proxy.answer_to(request(format!("{host}:{port}")));
+            assert_eq!(answer.status, 502, "{host}: {answer:?}");
         }
         for host in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0x7f000001"] {
             let answer = proxy.answer_to(request(format!("{host}:{port}")));
@@ -127,7 +175,8 @@ fn b57_by_default_nothing_of_this_host_can_be_reached() {
         assert_eq!(proxy.answer_to(request("1.1.1.1:22")).status, 403);
         proxy.wait_for_sessions(16);
         let counters = proxy.counters();
-        assert_eq!(counters.of("http_connect_403"), 11);
+        assert_eq!(counters.of("http_connect_403"), 9);
+        assert_eq!(counters.of("http_connect_502"), 2);
         assert_eq!(counters.of("connects"), 0);
         nobody_came(&server);
         proxy.check_idle();
@@ -177,12 +226,22 @@ fn b57_the_list_applies_to_the_address_that_is_dialled() {
             let client = proxy.tunnel(format!("{name}:{port}"));
             drop((client, allowed.accept()));
         }
-        for name in ["bad.test", "out.test", "evil.test"] {
-            let answer = proxy.answer_to(request(format!("{name}:{port}")));
-            assert_eq!(answer.status, 403, "{name}");
-        }
+        let evil = proxy.answer_to(request(format!("evil.test:{port}")));
+        assert_eq!(evil.status, 403);
         assert_eq!(dns.asked_for("evil.test"), 0, "there was no hope");
-        let records = proxy.wait_for_sessions(6);
+        // Whether a name is there that leads where it may not is the record's business alone.
+        let told = ["bad.test", "out.test", "nowhere.test"].map(|name| {
+            let answer = proxy.answer_to(request(format!("{name}:{port}")));
+            assert_eq!(answer.status, 502, "{name}");
+            (answer.head, answer.body)
+        });
+        assert!(told.iter().all(|it| *it == told[0]), "{told:?}");
+        let records = proxy.wait_for_sessions(7);
+        let causes = records[3..].iter().map(|it| it.cause().to_owned());
+        assert_eq!(
+            causes.collect::<Vec<_>>(),
+            ["denied", "address_denied", "address_denied", "name_failed"]
+        );
         assert_eq!(records[1].text("target"), format!("both.test:{port}"));
         assert_eq!(records[1].text("server"), allowed.address().to_string());
         nobody_came(&denied);
@@ -239,5 +298,42 @@ fn b60_of_several_addresses_the_one_that_answers_is_taken() {
         assert_eq!(record.text("server"), server.address().to_string());
         assert_eq!(record.number("status"), Some(200));
         proxy.check_idle();
+    });
+}
+
+/// 99 clients became 9,800 sessions by asking a proxy for itself, again and again within
+/// the tunnel.
+#[test]
+fn b28_own_listeners_are_no_targets_unless_they_are_listed() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let [own, other, open] = [(); 3].map(|()| Refusing::new().address().port());
+        let directory = Directory::new();
+        let file = directory.join("proxy.toml");
+        let text = format!(
+            "[[forward]]\nname = \"proxy\"\nlisten = \":{own}\"\nmode = \"http-connect\"\n\
+             [forward.connect]\nallow = [\"127.0.0.0/8:*\", \"127.0.0.1:{open}\"]\n\
+             [[forward]]\nname = \"private\"\nlisten = \"127.0.0.1:{other}\"\nupstream = \"{0}\"\n\
+             [[forward]]\nname = \"open\"\nlisten = \"127.0.0.1:{open}\"\nupstream = \"{0}\"\n",
+            server.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 3).case(case).start();
+        let proxy = SocketAddr::from(([127, 0, 0, 1], own));
+        let status = |target: String| {
+            let client = Peer::connect(proxy);
+            write(&client, request(target));
+            Answer::read(client.stream()).status
+        };
+        for ip in ["127.0.0.1", "127.7.7.7"] {
+            assert_eq!(status(format!("{ip}:{own}")), 403, "{ip}");
+        }
+        assert_eq!(status(format!("localhost:{own}")), 502);
+        assert_eq!(status(format!("127.0.0.1:{other}")), 403);
+        let client = Peer::connect(proxy);
+        write(&client, request(format!("127.0.0.1:{open}")));
+        expect_text(&client, ESTABLISHED);
+        let _upstream = server.accept();
+        forwarder.check_quiet();
     });
 }

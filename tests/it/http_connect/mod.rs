@@ -3,6 +3,7 @@
 //! in records (72), and the programs that people use it with.
 
 mod access;
+mod names;
 mod programs;
 mod refusals;
 mod tunnels;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::directory::Directory;
 use super::log::{Counters, Lines, Record};
 use super::process::{Descriptors, Memory, Process};
 use super::{Case, MIB, PATIENCE, Peer, poll};
@@ -46,6 +47,7 @@ pub(crate) struct Setup {
     reactors_by_file: bool,
     binary: PathBuf,
     stdout: Option<Arc<File>>,
+    runtime_directory: PathBuf,
 }
 
 impl Setup {
@@ -65,6 +67,9 @@ impl Setup {
             reactors_by_file: false,
             binary: env!("CARGO_BIN_EXE_thalweg").into(),
             stdout: None,
+            // Nowhere: what is not asked for an admin endpoint has none, and none that
+            // others would find.
+            runtime_directory: "/nonexistent/thalweg".into(),
         }
     }
 
@@ -130,6 +135,12 @@ impl Setup {
         self
     }
 
+    /// With an admin endpoint, at `admin.sock` in this directory.
+    pub(crate) fn admin(mut self, directory: &Directory) -> Self {
+        directory.path().clone_into(&mut self.runtime_directory);
+        self
+    }
+
     /// Another copy of the binary, for whoever may not reach the built one.
     pub(crate) fn binary(mut self, path: PathBuf) -> Self {
         self.binary = path;
@@ -151,6 +162,7 @@ impl Setup {
             .map(OsStr::new)
             .chain([self.binary.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(self.binary.as_os_str()));
+        command.env("RUNTIME_DIRECTORY", &self.runtime_directory);
         command.args(words).arg("run");
         for (listen, servers) in &self.pairs {
             command.args(["-l", listen, "-r", servers]);

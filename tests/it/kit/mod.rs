@@ -6,6 +6,7 @@
 //! whatever a test starts, it ends when it is dropped; a test that cannot run here
 //! says so ([`skip`]) and is counted.
 
+pub(crate) mod admin;
 pub(crate) mod crowd;
 pub(crate) mod directory;
 pub(crate) mod dns;
@@ -15,6 +16,7 @@ pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod schema;
 pub(crate) mod shortage;
 pub(crate) mod stopwatch;
 
@@ -23,7 +25,9 @@ use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+pub(crate) use admin::Admin;
 pub(crate) use crowd::Crowd;
+pub(crate) use directory::Directory;
 pub(crate) use dns::{Dns, Extensions, Says};
 pub(crate) use forwarder::{Forwarder, Setup};
 pub(crate) use log::Record;

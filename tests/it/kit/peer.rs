@@ -81,6 +81,16 @@ impl Peer {
         Ok(Self::client(socket.into()))
     }
 
+    /// Connects from another of this host's addresses.
+    #[track_caller]
+    pub(crate) fn connect_from_address(from: [u8; 4], to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        let local = SocketAddr::from((from, 0));
+        socket.bind(&local.into()).unwrap();
+        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+        Self::client(socket.into())
+    }
+
     /// A stream that was connected to the forwarder.
     pub(crate) fn client(stream: TcpStream) -> Self {
         let (up, down) = seeds(0);

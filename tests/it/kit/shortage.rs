@@ -142,16 +142,29 @@ impl Nobody {
     /// have in pipes is counted over all of its processes, and engines are tested
     /// side by side.
     pub(crate) fn runs(&self, setup: Setup) -> Setup {
+        let user = Self::becomes();
+        let user: Vec<&str> = user.iter().map(String::as_str).collect();
+        setup.binary(self.binary.clone()).wrapped(&user)
+    }
+
+    /// One command of its as such a user; its arguments are to follow.
+    pub(crate) fn command(&self) -> Command {
+        let user = Self::becomes();
+        let mut command = Command::new(&user[0]);
+        command.args(&user[1..]).arg(&self.binary);
+        command
+    }
+
+    fn becomes() -> [String; 4] {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = std::process::id().wrapping_mul(16) + RUNS.fetch_add(1, Ordering::Relaxed);
         let id = FREE_IDS + run % FREE_IDS_COUNT;
-        let user = [
-            "setpriv",
-            &format!("--reuid={id}"),
-            &format!("--regid={id}"),
-            "--clear-groups",
-        ];
-        setup.binary(self.binary.clone()).wrapped(&user)
+        [
+            "setpriv".to_owned(),
+            format!("--reuid={id}"),
+            format!("--regid={id}"),
+            "--clear-groups".to_owned(),
+        ]
     }
 }
 

@@ -1,11 +1,16 @@
 //! A resolver at work: its name server, its files, its log, and what it told.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thalweg::config::{LogFormat, LogLevel, LogTarget, NameSources};
-use thalweg::control::resolve::{Answer, LookupError, Name, NameRequest, Resolved, Resolver};
+use thalweg::control::resolve::{
+    Answer, LookupError, LookupId, Name, NameRequest, Resolved, Resolver,
+};
+use thalweg::engine::SessionKey;
 use thalweg::observe::log::{Log, LogWriter};
 use thalweg::relay::id::NameId;
 
@@ -139,13 +144,58 @@ impl Kept {
     /// A one-off lookup, waited for.
     #[track_caller]
     pub(crate) fn lookup(&self, host: &str, port: u16) -> Result<Vec<String>, LookupError> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        self.resolver.lookup(host, port, move |outcome| {
-            let _ = sender.send(outcome);
-        });
-        let outcome = receiver.recv_timeout(PATIENCE).unwrap();
+        self.lookup_for("127.0.0.1", host, port)
+    }
+
+    /// The same, for this client.
+    #[track_caller]
+    pub(crate) fn lookup_for(
+        &self,
+        client: &str,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<String>, LookupError> {
+        let outcome = self
+            .begin(client, host, port)
+            .recv_timeout(PATIENCE)
+            .unwrap();
         outcome.map(|endpoints| endpoints.iter().map(ToString::to_string).collect())
     }
+
+    /// Begins one, and says where its outcome arrives.
+    pub(crate) fn begin(&self, client: &str, host: &str, port: u16) -> Receiver<Outcome> {
+        self.begin_as(lookup_id(), client, host, port)
+    }
+
+    /// The same, by this number.
+    pub(crate) fn begin_as(
+        &self,
+        id: LookupId,
+        client: &str,
+        host: &str,
+        port: u16,
+    ) -> Receiver<Outcome> {
+        let (sender, outcome) = channel();
+        let client = client.parse().unwrap();
+        self.resolver
+            .lookup((id, Some(client)), (host, port), move |outcome| {
+                let _ = sender.send(outcome);
+            });
+        outcome
+    }
+}
+
+/// What a lookup gives.
+pub(crate) type Outcome = Result<Vec<SocketAddr>, LookupError>;
+
+/// A number that no other lookup has.
+pub(crate) fn lookup_id() -> LookupId {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let key = SessionKey {
+        slot: NEXT.fetch_add(1, Ordering::Relaxed),
+        generation: 0,
+    };
+    (0, key)
 }
 
 impl Drop for Kept {

@@ -40,6 +40,8 @@ pub(crate) struct PoolPlan {
     pub(crate) warm: u32,
     /// The last server of each pool is a backup.
     pub(crate) backup: bool,
+    /// Servers are told who comes.
+    pub(crate) told: bool,
 }
 
 impl PoolPlan {
@@ -52,6 +54,7 @@ impl PoolPlan {
         queue: 0,
         warm: 0,
         backup: false,
+        told: false,
     };
 
     fn drawn(dice: &mut Dice) -> Self {
@@ -75,6 +78,7 @@ impl PoolPlan {
                 0
             },
             backup: dice.percent(30),
+            told: dice.percent(30),
         }
     }
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thalweg::balance::health;
-use thalweg::config::{AdminState, HashKey, Resolve};
+use thalweg::config::{AdminState, HashKey, Resolve, SendProxy};
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{SERVERS, Sim};
 use thalweg::net::options::{Leg, SocketOptions};
+use thalweg::proto::proxy::Version;
 use thalweg::reactor::upstream::server::{
     Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
 };
@@ -94,6 +95,13 @@ impl Pools {
             attempt_delay: Duration::from_millis(250),
             sources: [].into(),
             transparent: false,
+            send_proxy: self.plan.told.then_some(SendProxy {
+                version: Version::V1,
+                authority: false,
+                alpn: false,
+                unique_id: false,
+                crc32c: false,
+            }),
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
         };

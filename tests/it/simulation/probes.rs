@@ -79,7 +79,7 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 28] = [
+const TRANSITIONS: [(&str, &str); 33] = [
     ("Reading", "Deciding"),
     ("Reading", "Refusing"),
     ("Reading", "Closing"),
@@ -90,6 +90,11 @@ const TRANSITIONS: [(&str, &str); 28] = [
     ("Dialing", "Refusing"),
     ("Greeting", "Relaying"),
     ("Greeting", "Closing"),
+    ("Dialing", "Prefixing"),
+    ("Prefixing", "Greeting"),
+    ("Prefixing", "Relaying"),
+    ("Prefixing", "Refusing"),
+    ("Prefixing", "Closing"),
     ("Refusing", "Parting"),
     ("Refusing", "Closing"),
     ("Parting", "Closing"),

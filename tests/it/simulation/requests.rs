@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use thalweg::engine::SessionKey;
 use thalweg::engine::sim::{Dice, SERVERS, Sim};
 use thalweg::net::address::Endpoint;
 use thalweg::proto::connect;
-use thalweg::proto::opening::Step;
+use thalweg::proto::opening::{Step, StepKind};
 use thalweg::proto::prelude::Facts;
+use thalweg::proto::sniff::Wanted;
 use thalweg::reactor::{Decider, Decision, Reactor, Ruling};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::ForwardId;
@@ -39,12 +41,21 @@ impl Requests {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// A look at the first bytes, which takes none.
+    pub(crate) fn look() -> Step {
+        let wanted = Wanted {
+            hello: true,
+            host: false,
+        };
+        step(StepKind::Sniff(wanted))
+    }
+
     pub(crate) fn step() -> Step {
-        Step::HttpConnect(connect::Settings {
+        step(StepKind::HttpConnect(connect::Settings {
             // Some of the requests that clients make are longer.
             header_max: 550,
             realm: "sim".into(),
-        })
+        }))
     }
 
     /// Gives some of the rulings that are due, to sessions that may be gone.
@@ -65,6 +76,11 @@ impl Requests {
             }
         }
     }
+}
+
+fn step(kind: StepKind) -> Step {
+    let patience = Duration::from_secs(3);
+    Step { kind, patience }
 }
 
 fn ruling(dice: &mut Dice) -> Option<Ruling> {
@@ -88,7 +104,7 @@ fn ruling(dice: &mut Dice) -> Option<Ruling> {
 }
 
 impl Decider for Requests {
-    fn decide(&self, key: SessionKey, _forward: ForwardId, _facts: Facts) {
+    fn decide(&self, key: SessionKey, _forward: ForwardId, _route: Option<u16>, _facts: Facts) {
         self.0.lock().expect("one thread").waiting.push(key);
     }
 }

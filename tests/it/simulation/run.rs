@@ -11,6 +11,7 @@ use thalweg::config::{
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::net::address::Endpoint;
+use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
@@ -66,15 +67,20 @@ pub(crate) fn reactor(
         attempts_max: 1,
         ..rules
     };
-    let forward = |id, pool, steps: &[Step]| {
+    let forward = |id, pool, request: &[Step]| {
         Arc::new(Forward {
             id: ForwardId::new(id),
             name: "sim".into(),
-            rules: if steps.is_empty() { rules } else { asking },
+            rules: if request.is_empty() { rules } else { asking },
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            steps: steps.into(),
+            steps: request.iter().map(|_| Requests::look()).collect(),
+            announced: false,
+            request: request.into(),
+            routing: None,
+            route: None,
+            books: Arc::new(ForwardBooks::new(1)),
             generation: 0,
         })
     };
@@ -84,17 +90,14 @@ pub(crate) fn reactor(
         forward(2, 0, &[Requests::step()]),
     ];
     let listener = |index: usize| {
-        Arc::new(Listener {
-            id: ListenerId::new(index as u32),
-            socket: index as u32,
-            address: Endpoint::Unnamed,
-            forward: forwards[[0, 1, 1, 2][index]].clone(),
-        })
+        let forward = forwards[[0, 1, 1, 2][index]].clone();
+        Listener::new(ListenerId::new(index as u32), Endpoint::Unnamed, forward)
     };
     let setup = Setup {
         reactor: 0,
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
+        own: Arc::default(),
         counters: counters.clone(),
         log,
         session_log: SessionLog::Off,

@@ -90,6 +90,14 @@ fn errors_name_the_fault_and_the_remedy() {
         ("5000", "port without a colon", "`:5000`"),
         ("host:", "after the colon", "`host:443`"),
         ("host:https", "`https` is not a port", "number"),
+        ("udp:53", "does not belong", "only TCP"),
+        ("udp:53", "does not belong", "`Udp:PORT`"),
+        ("tcp:10.0.0.1:53", "does not belong", "write `10.0.0.1:53`;"),
+        ("tcp:53", "does not belong", "write `:53`;"),
+        ("udp://host:53", "scheme", "only TCP"),
+        (":53/udp", "`53/udp` is not a port", "only TCP"),
+        (":53/tcp", "`53/tcp` is not a port", "53 alone"),
+        ("UNIX:/run/x", "`/run/x` is not a port", "in small letters"),
         ("host:65536", "65536 is too large", "65535"),
         ("host:99999999999999999999", "too large", "65535"),
         (":9-5", "backwards", "`:5-9`"),
@@ -156,7 +164,63 @@ fn a_server_needs_a_host_and_a_port() {
     }
 }
 
+/// Any address that there can be, by its parts and not by its text.
+fn any_address() -> impl Strategy<Value = Address> {
+    let label = "[a-z0-9_]([a-z0-9_-]{0,5})";
+    let plain = prop::collection::vec(label, 1..4).prop_map(|labels| labels.join("."));
+    let word = prop::sample::select(vec!["unix", "udp", "tcp", "srv", "localhost", "unix.", "x"]);
+    let host = prop_oneof![plain, word.prop_map(str::to_owned)];
+    let host = host.prop_filter("a host", |host| host::check(host).is_ok());
+    let host = (host, any::<bool>()).prop_map(|(host, whole)| {
+        if whole && !host.ends_with('.') {
+            format!("{host}.")
+        } else {
+            host
+        }
+    });
+    let name = || prop::collection::vec(1u8.., 1..=107);
+    let v6 = (
+        any::<u128>(),
+        any::<u16>(),
+        prop_oneof![Just(0), any::<u32>()],
+    );
+    prop_oneof![
+        any::<u16>().prop_map(|port| Address::Any { port }),
+        (any::<[u8; 4]>(), any::<u16>()).prop_map(|it| Address::Inet(SocketAddr::from(it))),
+        v6.prop_map(|(ip, port, scope)| SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope))
+            .prop_filter("mapped is IPv4", |it| it.ip().to_ipv4_mapped().is_none())
+            .prop_map(|it| Address::Inet(SocketAddr::V6(it))),
+        (host.clone(), any::<u16>()).prop_map(|(host, port)| Address::Name { host, port }),
+        host.prop_map(|domain| Address::Srv(format!("_http._tcp.{domain}"))),
+        name().prop_map(|name| Address::Unix(UnixName::Abstract(name))),
+        name().prop_map(|name| Address::Unix(UnixName::Path(OsString::from_vec(name).into()))),
+    ]
+}
+
+/// Found by the fuzzer: a host that is called like the prefix of a unix socket.
+#[test]
+fn a_host_called_like_a_prefix_stays_a_host() {
+    for text in ["uNix:80", "UNIX:80", "Unix:80", "Udp:53", "TCP:1"] {
+        let read = address(text);
+        assert!(matches!(&read, Address::Name { .. }), "{text}: {read:?}");
+        assert_eq!(address(&read.to_string()), read, "{text}");
+    }
+    assert_eq!(address("uNix:80").to_string(), "Unix:80");
+    assert_eq!(
+        "uNix:1-3".parse::<AddressRange>().unwrap().to_string(),
+        "Unix:1-3"
+    );
+    assert!(matches!(address("unix:80"), Address::Unix(_)));
+}
+
 proptest! {
+    /// Print and parse are inverse.
+    #[test]
+    fn every_address_reads_back_as_it_is_shown(address in any_address()) {
+        let text = address.to_string();
+        prop_assert_eq!(text.parse(), Ok(address), "{}", text);
+    }
+
     #[test]
     fn any_text_is_an_address_that_reads_back_or_an_error(text in ".{0,60}") {
         if let Ok(range) = text.parse::<AddressRange>() {

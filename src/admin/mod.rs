@@ -1,0 +1,35 @@
+//! The admin endpoint: see what the process does, and steer it, over HTTP.
+//!
+//! ```text
+//!  ctl, top, curl, a browser ──HTTP/1.1──► thread "admin": guard ─► routes ─► Subject
+//!  Prometheus ──────────────────────────►     │                                 │ visits
+//!                                             └── bounded: connections, time     ▼
+//!                                                                            reactors
+//! ```
+//! Purpose: answer, whatever else is the matter. Owns its thread with a runtime of its
+//! own, its sockets, and descriptors set aside for the time when all others are used up
+//! ([`reserve`]). What it shows and changes is somebody else's: a [`Subject`].
+//!
+//! Invariants: nothing here runs on a reactor, but for visits, which are short
+//! (`reactor::inspect`); a request is bounded in size, an answer in time
+//! ([`patience`]), connections in number; a GET changes nothing.
+
+mod bind;
+mod gather;
+mod guard;
+mod health;
+mod metrics;
+mod patience;
+mod problem;
+mod process;
+mod reserve;
+mod serve;
+mod shared;
+mod subject;
+
+pub use bind::{BindProblem, Bound, DESCRIPTORS};
+pub use serve::Server;
+pub use subject::{
+    Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ServerChange,
+    ServerSeen, Subject, Visit,
+};

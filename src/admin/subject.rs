@@ -1,0 +1,191 @@
+//! What the endpoint shows and steers; `control` has one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+
+use crate::config::{self, AdminState, Config};
+use crate::observe::counters::Counters;
+use crate::observe::log::Log;
+use crate::reactor::Forward;
+use crate::reactor::inspect::Inspect;
+use crate::reactor::upstream::server::Server;
+use crate::relay::id::{ForwardId, ServerId};
+
+/// What is done on a visit to a reactor: short, for its sessions wait meanwhile.
+pub type Visit = Box<dyn FnOnce(&mut dyn Inspect) + Send>;
+
+/// A running forwarder, for whoever looks at it and steers it.
+pub trait Subject: Send + Sync + 'static {
+    /// When it was started.
+    fn started(&self) -> SystemTime;
+
+    /// Which engine its reactors have.
+    fn engine(&self) -> &'static str;
+
+    /// What it is about.
+    fn phase(&self) -> Phase;
+
+    /// The configuration in force.
+    fn configured(&self) -> Configured;
+
+    /// Every forward in force, and those that drain.
+    fn forwards(&self) -> Vec<ForwardSeen>;
+
+    /// Every pool with its servers.
+    fn pools(&self) -> Vec<PoolSeen>;
+
+    /// Every reactor, those that have ended included.
+    fn reactors(&self) -> Vec<ReactorSeen>;
+
+    /// Sessions at the most over all forwards, and those that are there now.
+    fn sessions_limit(&self) -> (u32, u32);
+
+    /// Has a reactor visited in one of its next turns; `false` if it has ended.
+    fn visit(&self, reactor: u16, visit: Visit) -> bool;
+
+    /// Changes a server, from the next pick of every reactor on.
+    fn change_server(&self, server: ServerId, change: &ServerChange) -> Result<(), Refused>;
+
+    /// Forgives servers their failures: one, or all.
+    fn clear_marks(&self, server: Option<ServerId>) -> Result<(), Refused>;
+
+    /// Lets nobody in at a forward any more; its sessions go on.
+    fn drain_forward(&self, forward: ForwardId) -> Result<(), Refused>;
+
+    /// Its log.
+    fn log(&self) -> &Log;
+}
+
+/// What a forwarder is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It lets clients in.
+    Serving,
+    /// It was told to end.
+    Draining,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// Itself.
+    pub config: Arc<Config>,
+    /// Counted from 1, the one of the start.
+    pub generation: u64,
+    /// The same for equal configurations.
+    pub hash: Arc<str>,
+    /// Since when.
+    pub applied: SystemTime,
+}
+
+/// A forward.
+#[derive(Debug, Clone)]
+pub struct ForwardSeen {
+    /// As reactors have it.
+    pub forward: Arc<Forward>,
+    /// As it is configured.
+    pub config: Arc<config::Forward>,
+    /// What its pool is called.
+    pub pool: Arc<str>,
+    /// Nobody is let in any more.
+    pub draining: bool,
+}
+
+/// A pool.
+#[derive(Debug, Clone)]
+pub struct PoolSeen {
+    /// What it is called.
+    pub label: Arc<str>,
+    /// As it is configured.
+    pub config: Arc<config::Pool>,
+    /// Those it lists, and those that have sessions yet.
+    pub servers: Vec<ServerSeen>,
+    /// The names by which it finds servers.
+    pub names: Vec<NameSeen>,
+}
+
+/// A server.
+#[derive(Debug, Clone)]
+pub struct ServerSeen {
+    /// Itself.
+    pub server: Arc<Server>,
+    /// Its share beside the others' weights.
+    pub weight: u32,
+    /// Used only while no other can be.
+    pub backup: bool,
+    /// Its pool has it still.
+    pub listed: bool,
+    /// What checks or an operator said last.
+    pub why: Option<Arc<str>>,
+}
+
+/// A name, and what it stands for.
+#[derive(Debug, Clone)]
+pub struct NameSeen {
+    /// As it is written.
+    pub name: String,
+    /// Empty before the first answer.
+    pub addresses: Vec<SocketAddr>,
+    /// When these came.
+    pub answered: Option<Instant>,
+}
+
+/// A reactor.
+#[derive(Debug, Clone)]
+pub struct ReactorSeen {
+    /// From 0.
+    pub number: u16,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+}
+
+/// What an operator wants of a server.
+#[derive(Debug, Clone, Default)]
+pub struct ServerChange {
+    /// Whether it takes sessions.
+    pub state: Option<AdminState>,
+    /// Its share.
+    pub weight: Option<u32>,
+    /// Sessions at the most; `Some(None)` is without a bound.
+    pub max_connections: Option<Option<u32>>,
+    /// Also where no other server of the pool would be left.
+    pub force: bool,
+    /// Only if it is still this version of it.
+    pub version: Option<u64>,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// There is none.
+    #[error("there is no such {0}")]
+    Unknown(&'static str),
+    /// Somebody else has changed it.
+    #[error("it was changed meanwhile: this is version {now}, not {expected}")]
+    Changed {
+        /// Which version was meant.
+        expected: u64,
+        /// Which there is.
+        now: u64,
+    },
+    /// It is the last one.
+    #[error(
+        "it is the last server of pool {pool} that takes sessions; force it if that is what you want"
+    )]
+    LastServer {
+        /// Its pool.
+        pool: String,
+    },
+}
+
+impl ServerSeen {
+    /// How long ago its state changed, `elapsed` after the start.
+    pub fn in_state_for(&self, elapsed: Duration) -> Duration {
+        let now = crate::relay::time::Time::ZERO + elapsed;
+        self.server.note_state(now);
+        now.since(self.server.state_since())
+    }
+}

@@ -1,0 +1,221 @@
+//! A running forwarder, for whoever looks at it and steers it: what `admin` shows and
+//! changes.
+//!
+//! It is shared by control's thread, which says what is in force ([`Steering::put`]), and
+//! by the endpoint's. What belongs to reactors is asked of them.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+
+use crate::admin::{
+    Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ServerChange, Subject, Visit,
+};
+use crate::config::Config;
+use crate::observe::counters::Counters;
+use crate::observe::log::Log;
+use crate::reactor::{Forward, Gate};
+use crate::relay::id::{ForwardId, ServerId};
+
+use super::inbox::{Teller, Told};
+use super::request::Request;
+use super::upstreams::Upstreams;
+use super::wire::Wire;
+
+/// See the module's documentation.
+pub(super) struct Steering {
+    started: SystemTime,
+    engine: &'static str,
+    log: Log,
+    gate: Arc<Gate>,
+    upstreams: Arc<Upstreams>,
+    current: ArcSwap<InForce>,
+    reactors: Mutex<Vec<(ReactorSeen, Wire)>>,
+    /// Forwards that an operator drains.
+    drained: Mutex<HashSet<ForwardId>>,
+    draining: AtomicBool,
+    /// The way to control's thread, once that listens.
+    control: OnceLock<Teller>,
+}
+
+/// What is in force.
+struct InForce {
+    configured: Configured,
+    forwards: Vec<Arc<Forward>>,
+}
+
+impl Steering {
+    pub(super) fn new(
+        (config, forwards): (&Config, Vec<Arc<Forward>>),
+        engine: &'static str,
+        (gate, upstreams): (Arc<Gate>, Arc<Upstreams>),
+        log: Log,
+    ) -> Self {
+        let current = InForce {
+            configured: configured(config, 1),
+            forwards,
+        };
+        Self {
+            started: SystemTime::now(),
+            engine,
+            log,
+            gate,
+            upstreams,
+            current: ArcSwap::from_pointee(current),
+            reactors: Mutex::new(Vec::new()),
+            drained: Mutex::new(HashSet::new()),
+            draining: AtomicBool::new(false),
+            control: OnceLock::new(),
+        }
+    }
+
+    /// This is the way to control's thread.
+    pub(super) fn answer_to(&self, control: Teller) {
+        let _ = self.control.set(control);
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn put(&self, config: &Config, forwards: Vec<Arc<Forward>>, generation: u64) {
+        if self.current.load().configured.generation == generation {
+            return;
+        }
+        let known: HashSet<ForwardId> = forwards.iter().map(|it| it.id).collect();
+        lock(&self.drained).retain(|it| known.contains(it));
+        self.current.store(Arc::new(InForce {
+            configured: configured(config, generation),
+            forwards,
+        }));
+    }
+
+    /// These are the reactors.
+    pub(super) fn connect(&self, reactors: impl Iterator<Item = (u16, Arc<Counters>, Wire)>) {
+        let seen =
+            reactors.map(|(number, counters, wire)| (ReactorSeen { number, counters }, wire));
+        *lock(&self.reactors) = seen.collect();
+    }
+
+    /// It was told to end.
+    pub(super) fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+fn configured(config: &Config, generation: u64) -> Configured {
+    Configured {
+        hash: hash(config).into(),
+        config: Arc::new(config.clone()),
+        generation,
+        applied: SystemTime::now(),
+    }
+}
+
+/// The same for equal configurations, however they are written.
+fn hash(config: &Config) -> String {
+    let digest = Sha256::digest(config.to_toml().as_bytes());
+    let mut text = String::new();
+    for byte in digest.iter().take(8) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+impl Subject for Steering {
+    fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    fn phase(&self) -> Phase {
+        if self.draining.load(Ordering::Relaxed) {
+            Phase::Draining
+        } else {
+            Phase::Serving
+        }
+    }
+
+    fn configured(&self) -> Configured {
+        self.current.load().configured.clone()
+    }
+
+    fn forwards(&self) -> Vec<ForwardSeen> {
+        let current = self.current.load();
+        let config = &current.configured.config;
+        let drained = lock(&self.drained);
+        let each = current.forwards.iter().filter_map(|forward| {
+            let configured = config.forwards.iter();
+            let config = configured.clone().find(|it| *it.name == *forward.name)?;
+            Some(ForwardSeen {
+                forward: forward.clone(),
+                config: config.clone(),
+                pool: config.pool.name.as_deref().unwrap_or(&config.name).into(),
+                draining: drained.contains(&forward.id),
+            })
+        });
+        each.collect()
+    }
+
+    fn pools(&self) -> Vec<PoolSeen> {
+        self.upstreams.seen()
+    }
+
+    fn reactors(&self) -> Vec<ReactorSeen> {
+        let reactors = lock(&self.reactors);
+        reactors.iter().map(|(seen, _)| seen.clone()).collect()
+    }
+
+    fn sessions_limit(&self) -> (u32, u32) {
+        (self.gate.max(), self.gate.live())
+    }
+
+    fn visit(&self, reactor: u16, visit: Visit) -> bool {
+        let reactors = lock(&self.reactors);
+        let found = reactors.iter().find(|(seen, _)| seen.number == reactor);
+        found.is_some_and(|(_, wire)| wire.visit(visit))
+    }
+
+    fn change_server(&self, server: ServerId, change: &ServerChange) -> Result<(), Refused> {
+        self.upstreams.change(server, change)
+    }
+
+    fn clear_marks(&self, server: Option<ServerId>) -> Result<(), Refused> {
+        self.upstreams.clear_marks(server)
+    }
+
+    fn drain_forward(&self, forward: ForwardId) -> Result<(), Refused> {
+        let current = self.current.load();
+        if !current.forwards.iter().any(|it| it.id == forward) {
+            return Err(Refused::Unknown("forward"));
+        }
+        lock(&self.drained).insert(forward);
+        for (_, wire) in &*lock(&self.reactors) {
+            wire.visit(Box::new(move |reactor| reactor.stop_listening(forward)));
+        }
+        if let Some(control) = self.control.get() {
+            control.tell(Told::Asked(Request::StopListening(forward)));
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl std::fmt::Debug for Steering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Steering").finish_non_exhaustive()
+    }
+}
+
+/// Whoever panicked while it held a lock left whole values behind it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

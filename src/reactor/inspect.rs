@@ -1,0 +1,370 @@
+//! What other threads may see of a reactor, and do to it: by visits, each within one of
+//! its turns.
+//!
+//! A visit is short. What grows with sessions or listeners is done in slices, each of
+//! which says where the next one begins, so that a reactor is never held for long by
+//! whoever looks (behaviour 143). Slots keep their order: a session that lives through
+//! all slices is in exactly one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::destination::Destination;
+use super::ends::settle;
+use super::upstream::server::Server;
+use super::{Entry, Forward, Listener, Reactor};
+use crate::engine::{Engine, SessionKey};
+use crate::net::address::Endpoint;
+use crate::net::tcp_info::TcpInfo;
+use crate::observe::counters::Snapshot;
+use crate::relay::ending::Cause;
+use crate::relay::id::{ForwardId, ListenerId, ServerId};
+use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
+
+/// Slots that a visit looks at: some 50 µs.
+const SLOTS: u32 = 1024;
+
+/// Sessions that a visit asks the kernel about: some 4 µs each, with both legs.
+const ASKED: usize = 64;
+
+/// Sessions that a visit ends: some 10 µs each.
+const CUT: usize = 64;
+
+/// Listeners that a visit asks the kernel about.
+const LISTENERS: usize = 256;
+
+/// Between two sums of what accept queues dropped, which asks for every listener.
+const OVERFLOWS_EVERY: Duration = Duration::from_secs(1);
+
+/// A part of something, and where the next one begins.
+#[derive(Debug)]
+pub struct Slice<T> {
+    /// In the order of slots.
+    pub items: Vec<T>,
+    /// `None` behind the last one.
+    pub next: Option<u32>,
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, Default)]
+pub struct SessionFilter {
+    /// Those of clients in this network.
+    pub client: Option<IpNet>,
+    /// … and from this port.
+    pub client_port: Option<u16>,
+    /// Those of these forwards.
+    pub forwards: Option<Vec<ForwardId>>,
+    /// Those on these servers.
+    pub servers: Option<Vec<ServerId>>,
+    /// Those that are as old.
+    pub older_than: Option<Duration>,
+    /// Those that are younger.
+    pub younger_than: Option<Duration>,
+    /// Those that moved so many bytes, both ways together.
+    pub bytes_min: Option<u64>,
+    /// The one of this number.
+    pub id: Option<u64>,
+}
+
+/// How closely to look at sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// At what the reactor knows.
+    Known,
+    /// Also at what the kernel knows of each leg.
+    Kernel,
+}
+
+/// A live session.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// Where it is.
+    pub key: SessionKey,
+    /// On which reactor.
+    pub reactor: u16,
+    /// Its number on that reactor, from 1.
+    pub id: u64,
+    /// What it is about.
+    pub phase: &'static str,
+    /// Who came.
+    pub client: Endpoint,
+    /// Where it came in, and its forward.
+    pub listener: Arc<Listener>,
+    /// Where it is or is being connected to.
+    pub destination: Option<Destination>,
+    /// Where the client asked to go, and who it says it is; escaped.
+    pub target: Option<String>,
+    /// See `target`.
+    pub user: Option<String>,
+    /// When this was seen, by the reactor's clock.
+    pub now: Time,
+    /// Since the accept.
+    pub age: Duration,
+    /// From accept to connected.
+    pub connect: Option<Duration>,
+    /// From accept to the first byte for the client.
+    pub first_byte: Option<Duration>,
+    /// Up and down.
+    pub lanes: [LaneView; 2],
+    /// The kernel's view of client and upstream, if it was asked.
+    pub tcp: [Option<TcpInfo>; 2],
+}
+
+/// One direction of a live session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneView {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes read and not written yet.
+    pub held: u32,
+    /// Whether any crossed by splice.
+    pub spliced: bool,
+    /// Its source has ended.
+    pub ended: bool,
+    /// It stands still because its sink takes nothing.
+    pub stalled: bool,
+}
+
+/// A listener of a reactor.
+#[derive(Debug, Clone)]
+pub struct ListenerView {
+    /// Its identity, address and forward.
+    pub listener: Arc<Listener>,
+    /// Connections that wait to be accepted; `None` of a unix socket.
+    pub queued: Option<u32>,
+    /// How many may.
+    pub backlog: Option<u32>,
+    /// How many the kernel dropped because the queue was full, since the socket was made.
+    pub dropped: Option<u32>,
+}
+
+/// What a visitor has before it. See the module's documentation.
+pub trait Inspect {
+    /// The counters of this moment, consistent in themselves, the gauges up to date.
+    fn counters(&mut self) -> Snapshot;
+
+    /// Enters what live sessions have moved in the books of their forwards and servers,
+    /// from this slot on; where the next visit goes on.
+    fn settle(&mut self, from: u32) -> Option<u32>;
+
+    /// Sessions from this slot on.
+    fn sessions(&mut self, from: u32, filter: &SessionFilter, depth: Depth) -> Slice<SessionView>;
+
+    /// These sessions, those of them that live yet; [`SESSIONS_MAX`] at the most.
+    fn these(&mut self, keys: &[SessionKey]) -> Vec<SessionView>;
+
+    /// Ends sessions from this slot on with a reset to both sides; the numbers of those
+    /// that were ended.
+    fn kill(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64>;
+
+    /// Listeners, from the `from`-th on.
+    fn listeners(&mut self, from: u32) -> Slice<ListenerView>;
+
+    /// Lets nobody in at the listeners of a forward any more. Its sessions go on.
+    fn stop_listening(&mut self, forward: ForwardId);
+}
+
+/// How many sessions [`Inspect::these`] looks at.
+pub const SESSIONS_MAX: usize = ASKED;
+
+impl SessionFilter {
+    fn takes(&self, entry: &Entry, now: Time) -> bool {
+        let client = match (&entry.client, self.client) {
+            (Endpoint::Inet(client), Some(network)) => network.contains(&client.ip()),
+            (_, network) => network.is_none(),
+        };
+        let port = match (&entry.client, self.client_port) {
+            (Endpoint::Inet(client), Some(port)) => client.port() == port,
+            (_, port) => port.is_none(),
+        };
+        let forward = entry.listener.forward.id;
+        let server = || account(entry).map(|server| server.settings().id);
+        let age = now.since(entry.session.started());
+        client
+            && port
+            && self.id.is_none_or(|id| id == entry.id)
+            && self
+                .forwards
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&forward))
+            && self
+                .servers
+                .as_ref()
+                .is_none_or(|ids| server().is_some_and(|id| ids.contains(&id)))
+            && self.older_than.is_none_or(|than| age >= than)
+            && self.younger_than.is_none_or(|than| age < than)
+            && self.bytes_min.is_none_or(|min| moved(entry) >= min)
+    }
+}
+
+fn account(entry: &Entry) -> Option<&Arc<Server>> {
+    entry.destination.as_ref().and_then(Destination::account)
+}
+
+fn moved(entry: &Entry) -> u64 {
+    let lanes = Direction::BOTH.map(|it| entry.session.lane(it).bytes_out());
+    lanes.iter().sum()
+}
+
+impl<E: Engine> Inspect for Reactor<E> {
+    fn counters(&mut self) -> Snapshot {
+        let now = self.ctx.now();
+        let due = self
+            .overflows_read
+            .is_none_or(|at| now.since(at) >= OVERFLOWS_EVERY);
+        if due {
+            self.overflows_read = Some(now);
+            self.publish();
+        } else {
+            self.publish_gauges();
+        }
+        self.ctx.counters.snapshot()
+    }
+
+    fn settle(&mut self, from: u32) -> Option<u32> {
+        let reactor = self.ctx.reactor;
+        let (until, next) = self.slots(from);
+        for slot in from..until {
+            if let Some(key) = self.ctx.sessions.key_of(slot)
+                && let Some(entry) = self.ctx.sessions.get_mut(key)
+            {
+                settle(entry, reactor);
+            }
+        }
+        next
+    }
+
+    fn sessions(&mut self, from: u32, filter: &SessionFilter, depth: Depth) -> Slice<SessionView> {
+        let now = self.ctx.now();
+        let (until, mut next) = self.slots(from);
+        let mut items = Vec::new();
+        for slot in from..until {
+            if depth == Depth::Kernel && items.len() == ASKED {
+                next = Some(slot);
+                break;
+            }
+            let key = self.ctx.sessions.key_of(slot);
+            let entry = key.and_then(|key| Some((key, self.ctx.sessions.get(key)?)));
+            if let Some((key, entry)) = entry
+                && filter.takes(entry, now)
+            {
+                items.push(self.view(key, entry, depth));
+            }
+        }
+        Slice { items, next }
+    }
+
+    fn these(&mut self, keys: &[SessionKey]) -> Vec<SessionView> {
+        let keys = keys.iter().take(SESSIONS_MAX);
+        let entries = keys.filter_map(|key| Some((*key, self.ctx.sessions.get(*key)?)));
+        entries
+            .map(|(key, entry)| self.view(key, entry, Depth::Kernel))
+            .collect()
+    }
+
+    fn kill(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64> {
+        let now = self.ctx.now();
+        let (until, mut next) = self.slots(from);
+        let mut items = Vec::new();
+        for slot in from..until {
+            if items.len() == CUT {
+                next = Some(slot);
+                break;
+            }
+            let key = self.ctx.sessions.key_of(slot);
+            let entry = key.and_then(|key| Some((key, self.ctx.sessions.get(key)?)));
+            if let Some((key, entry)) = entry
+                // One that is ending already has its cause.
+                && entry.session.ending().is_none()
+                && filter.takes(entry, now)
+            {
+                items.push(entry.id);
+                self.cut(key, Cause::Killed);
+            }
+        }
+        self.settle();
+        Slice { items, next }
+    }
+
+    fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
+        let all = self.listen_queue.listeners();
+        let slice = all.iter().skip(from as usize).take(LISTENERS);
+        let items: Vec<ListenerView> = slice
+            .map(|(key, listener)| {
+                let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
+                ListenerView {
+                    listener: listener.clone(),
+                    queued: seen.queued,
+                    backlog: seen.backlog,
+                    dropped: seen.dropped,
+                }
+            })
+            .collect();
+        let end = from as usize + items.len();
+        let next = (end < all.len()).then_some(end as u32);
+        Slice { items, next }
+    }
+
+    fn stop_listening(&mut self, forward: ForwardId) {
+        let of_it = |it: &&(_, Arc<Listener>)| it.1.forward.id == forward;
+        let listeners = self.listen_queue.listeners();
+        let ids: Vec<ListenerId> = listeners.iter().filter(of_it).map(|it| it.1.id).collect();
+        for id in ids {
+            drop(self.remove_listener(id));
+        }
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Where the visit that begins at this slot ends, and where the next one begins.
+    fn slots(&self, from: u32) -> (u32, Option<u32>) {
+        let slots = self.ctx.sessions.slots();
+        let until = from.saturating_add(SLOTS).min(slots);
+        (until, (until < slots).then_some(until))
+    }
+
+    fn view(&self, key: SessionKey, entry: &Entry, depth: Depth) -> SessionView {
+        let session = &entry.session;
+        let now = self.ctx.now();
+        let opened = entry.opening.as_ref();
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let asked = depth == Depth::Kernel;
+        let tcp = |side| asked.then(|| self.ctx.engine.tcp_info(key, side)).flatten();
+        SessionView {
+            key,
+            reactor: self.ctx.reactor,
+            id: entry.id,
+            phase: session.phase(),
+            client: entry.client.clone(),
+            listener: entry.listener.clone(),
+            destination: entry.destination.clone(),
+            target: opened.and_then(|it| text(it.target.as_deref())),
+            user: opened.and_then(|it| text(it.user.as_deref())),
+            now,
+            age: now.since(session.started()),
+            connect: session.connect_time(),
+            first_byte: session.first_byte_time(),
+            lanes: Direction::BOTH.map(|direction| {
+                let lane = session.lane(direction);
+                LaneView {
+                    bytes: lane.bytes_out(),
+                    held: lane.held(),
+                    spliced: lane.has_spliced(),
+                    ended: lane.source_ended(),
+                    stalled: lane.is_stalled(),
+                }
+            }),
+            tcp: [tcp(Side::Client), tcp(Side::Upstream)],
+        }
+    }
+}
+
+impl SessionView {
+    /// Its forward.
+    pub fn forward(&self) -> &Forward {
+        &self.listener.forward
+    }
+}
