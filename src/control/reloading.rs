@@ -76,7 +76,7 @@ impl Queue {
 
 /// A configuration that has to be confirmed.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct OnTrial {
     pub(super) back_to: Arc<Config>,
     pub(super) until: Instant,
 }

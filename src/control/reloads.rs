@@ -17,7 +17,7 @@ use super::reload::{
     AllOrders, From, KnownListener, Preparation, Prepared, ReloadError, Retired, Shop, Sockets,
     commit,
 };
-use super::reloading::{self, Job, Trial};
+use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
 use super::running::{Running, await_all, pools_of};
 use super::thread::ReactorThread;
@@ -134,7 +134,7 @@ impl Running {
                 // What was confirmed last is what it goes back to.
                 let back_to = self.trial.take().map_or(before, |it| it.back_to);
                 let until = Instant::now() + within;
-                self.trial = Some(Trial { back_to, until });
+                self.trial = Some(OnTrial { back_to, until });
                 report.confirm_within = Some(within.as_secs_f64());
             }
             None => self.trial = None,

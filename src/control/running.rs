@@ -24,7 +24,7 @@ use super::inbox::{Inbox, Teller, Told};
 use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
 use super::reload::{Committed, Preparation, Retired};
-use super::reloading::{Job, Queue, Trial};
+use super::reloading::{Job, OnTrial, Queue};
 use super::report;
 use super::request::Request;
 use super::resolve::Resolver;
@@ -96,7 +96,7 @@ pub(super) struct Running {
     pub(super) ended: Snapshot,
     pub(super) queue: Queue,
     pub(super) preparing: Option<(Job, Preparation)>,
-    pub(super) trial: Option<Trial>,
+    pub(super) trial: Option<OnTrial>,
 }
 
 impl Running {

@@ -55,13 +55,14 @@ pub struct Log {
 /// What may change while lines are written.
 #[derive(Debug)]
 struct Settings {
+    /// As a place in [`LEVELS`].
     level: AtomicU8,
     is_json: AtomicBool,
 }
 
 impl Settings {
     fn set(&self, level: LogLevel, format: LogFormat) {
-        self.level.store(level as u8, Ordering::Relaxed);
+        self.level.store(place(level), Ordering::Relaxed);
         let is_json = format == LogFormat::Json;
         self.is_json.store(is_json, Ordering::Relaxed);
     }
@@ -75,20 +76,29 @@ impl Settings {
     }
 }
 
+const LEVELS: [LogLevel; 4] = [
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Info,
+    LogLevel::Debug,
+];
+
 /// A target that is open and not written to yet.
 #[derive(Debug)]
 pub struct LogSink(Box<Sink>);
 
 impl LogSink {
-    /// Opens it. A pipe without a reader is waited for.
-    pub fn open(target: &LogTarget) -> io::Result<Self> {
+    /// Opens it; a file that is made gets this mode, less the umask. A pipe without a
+    /// reader is waited for.
+    pub fn open(target: &LogTarget, mode: u32) -> io::Result<Self> {
         let sink = Sink::open(Target {
             place: match target {
                 LogTarget::Stdout => Place::Stdout,
                 LogTarget::Stderr => Place::Stderr,
                 LogTarget::File(path) => Place::File(path.clone()),
             },
-            private: false,
+            mode,
+            needs_reader: false,
             rotate: None,
             prologue: Vec::new(),
         })?;
@@ -97,15 +107,26 @@ impl LogSink {
 }
 
 impl Log {
-    /// Starts the writer. Fails if the target file cannot be opened.
+    /// Starts the writer. Fails if the target file cannot be opened. One that is made is
+    /// readable by its owner alone.
     pub fn start(
         level: LogLevel,
         format: LogFormat,
         target: &LogTarget,
     ) -> io::Result<(Self, LogWriter)> {
-        let LogSink(sink) = LogSink::open(target)?;
+        Self::start_with_mode(level, format, target, 0o600)
+    }
+
+    /// As [`Log::start`]; a file that is made gets this mode, less the umask.
+    pub fn start_with_mode(
+        level: LogLevel,
+        format: LogFormat,
+        target: &LogTarget,
+        mode: u32,
+    ) -> io::Result<(Self, LogWriter)> {
+        let LogSink(sink) = LogSink::open(target, mode)?;
         let settings = Arc::new(Settings {
-            level: AtomicU8::new(level as u8),
+            level: AtomicU8::new(place(level)),
             is_json: AtomicBool::new(format == LogFormat::Json),
         });
         let (queue, entries) = sync_channel(QUEUE);
@@ -133,7 +154,21 @@ impl Log {
 
     /// Whether lines of this level are written.
     pub fn enabled(&self, level: LogLevel) -> bool {
-        level as u8 <= self.settings.level.load(Ordering::Relaxed)
+        level <= self.level()
+    }
+
+    /// The least that is worth a line.
+    pub fn level(&self) -> LogLevel {
+        let place = self.settings.level.load(Ordering::Relaxed);
+        LEVELS
+            .get(usize::from(place))
+            .copied()
+            .unwrap_or(LogLevel::Debug)
+    }
+
+    /// Another level from now on, for all who log.
+    pub fn set_level(&self, level: LogLevel) {
+        self.settings.level.store(place(level), Ordering::Relaxed);
     }
 
     /// Says something, if its level is enabled.
@@ -217,6 +252,11 @@ impl Log {
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
+}
+
+fn place(level: LogLevel) -> u8 {
+    let place = LEVELS.iter().position(|it| *it == level);
+    place.unwrap_or(LEVELS.len()) as u8
 }
 
 /// The writer's thread, for whoever ends it.

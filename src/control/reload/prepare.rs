@@ -286,7 +286,7 @@ fn acquire(
     let to = &config.log.to;
     if shop.running.log.to != *to {
         awaited.is(format_args!("opening the log {to}"));
-        let opened = LogSink::open(to).map_err(|error| {
+        let opened = LogSink::open(to, config.log.mode).map_err(|error| {
             let target = to.clone();
             unavailable(&StartError::Log { target, error })
         })?;
