@@ -15,7 +15,7 @@ use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::dial;
 use crate::net::limits;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::Bound;
 use crate::net::options::{Leg, SocketOptions};
 use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
@@ -33,6 +33,7 @@ use crate::relay::{Direction, Side};
 use super::awaited::Awaited;
 use super::error::StartError;
 use super::held::{Held, HeldListener, HeldOptions};
+use super::listener_names::ListenerNames;
 use super::plan::{ForwardPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
@@ -51,8 +52,12 @@ const SESSIONS_FEW: u32 = 100;
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
-/// How long a start waits for the first answers of the names of servers.
-const FIRST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long a start waits for the first answers of the names of servers: with a name server
+/// that answers it has its servers at once, and one that does not holds up nobody.
+const FIRST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// How long sessions wait, in their queue, for the first answers of their servers' names.
+pub(super) const SESSIONS_WAIT: Duration = Duration::from_secs(3);
 
 /// Everything that it takes to carry out a plan.
 pub(super) struct Acquired {
@@ -110,7 +115,7 @@ impl Acquired {
             .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
             .collect();
         let numbers: Vec<u16> = (0..count as u16).collect();
-        let opened = open(plan, |_| false, count, awaited)?;
+        let opened = open(plan, |_| false, count, awaited, log)?;
         let by_id: HashMap<ForwardId, &Arc<reactor::Forward>> =
             forwards.iter().map(|it| (it.id, it)).collect();
         let listeners = opened.into_iter().filter_map(|it| {
@@ -238,10 +243,23 @@ pub(super) fn resolver(
     let sources = &plan.config.global.names;
     let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;
-    if let Some(patience) = patience {
-        resolver.first(patience);
+    let resolver = Arc::new(resolver);
+    let Some(patience) = patience else {
+        return Ok(Some(resolver));
+    };
+    if resolver.first(patience) {
+        upstreams.names_were_tried();
+        return Ok(Some(resolver));
     }
-    Ok(Some(Arc::new(resolver)))
+    let (waits, told) = (resolver.clone(), upstreams.clone());
+    std::thread::Builder::new()
+        .name("first answers".into())
+        .spawn(move || {
+            waits.first(SESSIONS_WAIT);
+            told.names_were_tried();
+        })
+        .map_err(StartError::Resolver)?;
+    Ok(Some(resolver))
 }
 
 /// How many reactors a configuration asks for, on this machine.
@@ -333,7 +351,9 @@ pub(super) fn open(
     is_held: impl Fn(ListenerId) -> bool,
     reactors: usize,
     awaited: &Awaited,
+    log: &Log,
 ) -> Result<Vec<BoundAddress>, StartError> {
+    let names = ListenerNames::new(&plan.config.global.names, log);
     let mut opened: Vec<BoundAddress> = Vec::new();
     for forward in &plan.forwards {
         let config = forward.config;
@@ -342,7 +362,8 @@ pub(super) fn open(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let bound = listener::bind(address, &config.client, reactors).map_err(|error| {
+            let bound = names.bind(address, &config.client, reactors);
+            let bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
             })?;
@@ -540,12 +561,17 @@ pub(super) fn pin(config: &Config, index: usize, count: usize) -> Option<usize> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::{LogFormat, LogLevel, LogTarget};
     use crate::control::plan::Identities;
 
     fn taken(text: &str, held: &[ListenerId]) -> Result<Vec<ListenerId>, StartError> {
         let config = Config::parse(text).unwrap();
         let plan = Plan::of(&config, &mut Identities::default());
-        let opened = open(&plan, |id| held.contains(&id), 2, &Awaited::default())?;
+        let opened = {
+            let (log, _) =
+                Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+            open(&plan, |id| held.contains(&id), 2, &Awaited::default(), &log)?
+        };
         Ok(opened.iter().map(|it| it.id).collect())
     }
 

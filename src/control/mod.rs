@@ -20,6 +20,7 @@ mod handle;
 pub mod health;
 mod held;
 mod inbox;
+mod listener_names;
 mod plan;
 mod proxy;
 mod reap;

@@ -171,9 +171,10 @@ impl Running {
     /// When reloads want to be looked after next.
     pub(super) fn due(&self) -> Option<Instant> {
         let trial = self.trial.as_ref().map(|it| it.until);
+        let names = self.names_due;
         let look = (!self.retired.is_empty()).then(|| Instant::now() + RETIRED_LOOK);
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
-        [trial, look, cut].into_iter().flatten().min()
+        [trial, names, look, cut].into_iter().flatten().min()
     }
 
     /// What has not been confirmed in time, forwards that are gone and whose time is over,
@@ -182,6 +183,10 @@ impl Running {
         let now = Instant::now();
         if self.trial.as_ref().is_some_and(|it| it.until <= now) {
             self.go_back();
+        }
+        if self.names_due.is_some_and(|at| at <= now) {
+            self.names_due = None;
+            self.upstreams.names_were_tried();
         }
         let late = |it: &Retired| it.cut_at.is_some_and(|at| at <= now);
         let cut: Arc<[ForwardId]> = self
@@ -277,6 +282,8 @@ impl Running {
         self.resolver = parts.resolver;
         if let Some(resolver) = &self.resolver {
             resolver.set_names(plan.names.clone());
+            // Sessions wait for the first answer of a name that is new, but not for long.
+            self.names_due = Some(Instant::now() + acquire::SESSIONS_WAIT);
         }
         let deciders = parts.deciders.is_some();
         self.deciders = parts.deciders.or(self.deciders.take());

@@ -97,6 +97,8 @@ pub(super) struct Running {
     pub(super) queue: Queue,
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
+    /// When sessions wait no more for the first answers of names that are new.
+    pub(super) names_due: Option<Instant>,
 }
 
 impl Running {
@@ -168,6 +170,7 @@ impl Running {
             queue: Queue::default(),
             preparing: None,
             trial: None,
+            names_due: None,
         })
     }
 

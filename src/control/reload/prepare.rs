@@ -349,8 +349,8 @@ fn reactors(
     prepared.active.extend(&numbers);
 
     let is_held = |id| shop.listeners.contains_key(&id);
-    prepared.opened =
-        acquire::open(plan, is_held, count, awaited).map_err(|error| unavailable(&error))?;
+    prepared.opened = acquire::open(plan, is_held, count, awaited, &shop.log)
+        .map_err(|error| unavailable(&error))?;
     // Only as many sockets as there are reactors, and one at least, for each address.
     for (id, known) in &shop.listeners {
         for _ in known.count..count {
