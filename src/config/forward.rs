@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::clients::ClientAccess;
 use super::http_connect::{self, Mode};
 use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema};
 use super::pool::Pool;
@@ -44,6 +45,8 @@ section! {
         parts {
             /// Deadlines.
             timeouts: Timeouts;
+            /// Who may come in.
+            clients: ClientAccess;
         }
         keys {
             /// Auto copies and turns to splice once a direction shows bulk; splice copies where a

@@ -12,6 +12,7 @@
 mod addresses;
 mod admin;
 mod check;
+pub mod clients;
 mod describe;
 mod diff;
 mod example;

@@ -31,6 +31,7 @@ use crate::relay::session::{Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
+use super::clients;
 use super::error::StartError;
 use super::held::{Held, HeldListener, HeldOptions};
 use super::listener_names::ListenerNames;
@@ -109,10 +110,20 @@ impl Acquired {
             check_transparent(forward.config)?;
         }
         let mut held = Held::default();
+        let table = held
+            .clients
+            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
+        held.policies = clients::policies(plan, table)
+            .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
+            .map(|forward| {
+                Arc::new(reactor::Forward {
+                    clients: held.policies.get(&forward.id).cloned(),
+                    ..forward_of(forward, config, held.books(forward.id, count))
+                })
+            })
             .collect();
         let numbers: Vec<u16> = (0..count as u16).collect();
         let opened = open(plan, |_| false, count, awaited, log)?;
@@ -485,6 +496,7 @@ pub(super) fn forward_of(
         routing: None,
         route: None,
         gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        clients: None,
         books,
         generation: 0,
     }

@@ -17,7 +17,7 @@ use crate::net::listener::{Bound, ListenSocket};
 use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
 use crate::net::own::{OwnListeners, Owner};
 use crate::observe::books::ForwardBooks;
-use crate::reactor::{Forward, Listener};
+use crate::reactor::{ClientPolicy, ClientTable, Forward, Listener};
 use crate::relay::id::{ForwardId, ListenerId};
 
 /// See the module's documentation.
@@ -25,6 +25,10 @@ use crate::relay::id::{ForwardId, ListenerId};
 pub(super) struct Held {
     /// Unix listeners' paths go when this is dropped.
     pub(super) listeners: BTreeMap<ListenerId, HeldListener>,
+    /// What is remembered of clients.
+    pub(super) clients: Option<Arc<ClientTable>>,
+    /// Who may come in, by forward; without those that let everybody in.
+    pub(super) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// Totals go on from one configuration to the next.
     pub(super) books: HashMap<ForwardId, Arc<ForwardBooks>>,
     /// The same listeners, as whoever dials knows them.
@@ -295,6 +299,11 @@ impl Held {
         for listener in its.filter(|it| it.forward.id == forward) {
             listener.sockets.clear();
         }
+    }
+
+    /// Who may come in, of each forward that does not let everybody in.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
+        self.policies.values().map(AsRef::as_ref)
     }
 
     /// Where it listens, by forward.

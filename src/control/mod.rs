@@ -13,6 +13,7 @@
 mod acquire;
 mod awaited;
 mod begin;
+mod clients;
 pub mod doctor;
 mod drain;
 mod error;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 
+pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;

@@ -93,6 +93,7 @@ impl Running {
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
             own: self.held.own.clone(),
+            clients: self.held.clients.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
@@ -240,7 +241,9 @@ impl Running {
         let count = parts.active.len();
         let held = &mut self.held;
         let books = |forward| held.books(forward, count);
-        let forwards = commit::forwards(&plan, &self.forwards, (self.generation, anew), books);
+        let which = (self.generation, anew);
+        let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
+        self.held.policies = parts.policies;
         let changed = self.upstreams.follow(&plan);
         let mut orders = AllOrders::default();
         let known = self

@@ -8,10 +8,17 @@ use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::panics;
 use crate::reactor::upstream::server::Server;
+use crate::reactor::{ClientPolicy, WrittenRule};
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
 /// state and what came of dialling it. All at once: see [`Log::report`].
-pub(super) fn tell(log: &Log, total: &Snapshot, reactors: &[Snapshot], servers: &[Arc<Server>]) {
+pub(super) fn tell<'a>(
+    log: &Log,
+    total: &Snapshot,
+    reactors: &[Snapshot],
+    servers: &[Arc<Server>],
+    clients: impl Iterator<Item = &'a ClientPolicy>,
+) {
     let counters = Notice::Counters {
         counters: Box::new(*total),
         process: ProcessSnapshot {
@@ -24,7 +31,22 @@ pub(super) fn tell(log: &Log, total: &Snapshot, reactors: &[Snapshot], servers: 
         server: server.name(),
         figures: Box::new(figures(server)),
     });
-    log.report([counters].into_iter().chain(spread).chain(servers));
+    let rules = clients.flat_map(|policy| {
+        let written = policy.written.iter();
+        written.filter_map(|rule| denied(policy, rule))
+    });
+    let lines = [counters].into_iter().chain(spread).chain(servers);
+    log.report(lines.chain(rules));
+}
+
+/// Of a rule that has turned somebody away.
+fn denied(policy: &ClientPolicy, rule: &WrittenRule) -> Option<Notice> {
+    let denied = rule.denied.load(Ordering::Relaxed);
+    (denied > 0).then(|| Notice::ClientRule {
+        forward: policy.name.clone(),
+        rule: rule.text.clone(),
+        denied,
+    })
 }
 
 /// What is told of a server.

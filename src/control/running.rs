@@ -378,7 +378,13 @@ impl Running {
             .iter()
             .filter(|(number, _)| self.active.contains(number));
         let active: Vec<Snapshot> = active.map(|(_, it)| it.counters().snapshot()).collect();
-        report::tell(&self.log, &self.total(), &active, &self.upstreams.servers());
+        report::tell(
+            &self.log,
+            &self.total(),
+            &active,
+            &self.upstreams.servers(),
+            self.held.policies(),
+        );
     }
 }
 

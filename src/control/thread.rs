@@ -2,6 +2,7 @@
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -163,7 +164,15 @@ impl choice::Work for ReactorWork<'_> {
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            work(reactor, number, self.inbox, &self.log);
+            // A reactor that panicked is not taken apart: the kernel may be writing into its
+            // buffers, and what its sessions were in the middle of nobody knows. With the
+            // process everything ends at once, and a supervisor starts it again.
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                work(&mut reactor, number, self.inbox, &self.log);
+            }));
+            if done.is_err() {
+                std::process::abort();
+            }
         }
     }
 }
@@ -184,7 +193,7 @@ fn adopt<E: Engine<Listener = engine::Listener>>(
 }
 
 fn work<E: Engine<Listener = engine::Listener>>(
-    mut reactor: Reactor<E>,
+    reactor: &mut Reactor<E>,
     number: u16,
     inbox: &Receiver<Message>,
     log: &Log,
@@ -203,7 +212,7 @@ fn work<E: Engine<Listener = engine::Listener>>(
                             continue;
                         }
                         Message::Visit(visitor) => {
-                            (visitor.0)(&mut reactor);
+                            (visitor.0)(reactor);
                             continue;
                         }
                     };
@@ -217,7 +226,7 @@ fn work<E: Engine<Listener = engine::Listener>>(
                             reactor.cut_forwards(&forwards, cause);
                         }
                         Order::Change(change) => reactor.change(*change),
-                        Order::Adopt(sockets) => adopt(&mut reactor, sockets, log),
+                        Order::Adopt(sockets) => adopt(reactor, sockets, log),
                         Order::GiveAway(sockets) => {
                             for (id, socket) in sockets {
                                 reactor.give_away(id, socket);

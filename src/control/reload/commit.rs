@@ -9,7 +9,9 @@ use crate::engine;
 use crate::net::listener::{self, ListenSocket};
 use crate::observe::books::ForwardBooks;
 use crate::observe::notice::Notice;
-use crate::reactor::{Change, ChangedListener, Forward, Gate, Listener, UpstreamSetup};
+use crate::reactor::{
+    Change, ChangedListener, ClientPolicy, Forward, Gate, Listener, UpstreamSetup,
+};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
 use crate::control::acquire;
@@ -77,18 +79,23 @@ pub(in crate::control) fn forwards(
     before: &HashMap<ForwardId, Committed>,
     generation: (u64, bool),
     mut books: impl FnMut(ForwardId) -> Arc<ForwardBooks>,
+    policies: &BTreeMap<ForwardId, Arc<ClientPolicy>>,
 ) -> HashMap<ForwardId, Committed> {
     let (generation, anew) = generation;
     let one = |forward: &ForwardPlan<'_>| {
         let known = before.get(&forward.id);
         let committed = match known {
-            Some(known) if !anew && known.is_as(forward) => Committed {
-                config: forward.config.clone(),
-                forward: known.forward.clone(),
-            },
+            // The files of access lists were read again: they may say something else.
+            Some(known) if !anew && known.is_as(forward) && !policies.contains_key(&forward.id) => {
+                Committed {
+                    config: forward.config.clone(),
+                    forward: known.forward.clone(),
+                }
+            }
             _ => {
                 let mut made = acquire::forward_of(forward, plan.config, books(forward.id));
                 made.generation = generation;
+                made.clients = policies.get(&forward.id).cloned();
                 made.gate = gate(forward.config.max_connections, known);
                 Committed {
                     config: forward.config.clone(),

@@ -15,11 +15,12 @@ use crate::net::own::OwnListeners;
 use crate::observe::counters::Counters;
 use crate::observe::log::{Log, LogSink};
 use crate::observe::tap::Taps;
-use crate::reactor::{Gate, Setup};
-use crate::relay::id::ListenerId;
+use crate::reactor::{ClientPolicy, ClientTable, Gate, Setup};
+use crate::relay::id::{ForwardId, ListenerId};
 
 use crate::control::acquire::{self, BoundAddress, ReactorPlan};
 use crate::control::awaited::Awaited;
+use crate::control::clients;
 use crate::control::error::StartError;
 use crate::control::held::HeldSocket;
 use crate::control::inbox::{Teller, Told};
@@ -64,6 +65,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
     pub(in crate::control) own: Arc<OwnListeners>,
+    pub(in crate::control) clients: Option<Arc<ClientTable>>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
     pub(in crate::control) teller: Teller,
@@ -89,6 +91,8 @@ pub(in crate::control) struct Parts {
     pub(in crate::control) resolver: Option<Arc<Resolver>>,
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
+    /// Who may come in, by forward.
+    pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     pub(in crate::control) log_to: Option<LogSink>,
 }
 
@@ -201,6 +205,7 @@ fn prepare(
         resolver: shop.resolver.clone(),
         deciders: None,
         taps: shop.taps.clone(),
+        policies: BTreeMap::new(),
         log_to: None,
     };
     if !dry_run && let Err(error) = acquire(&plan, shop, &mut parts, awaited) {
@@ -295,6 +300,12 @@ fn acquire(
     awaited.is("opening the targets of taps");
     let taps = shop.taps.follow(config, log);
     prepared.taps = Arc::new(taps.map_err(|error| unavailable(&error.into()))?);
+    if let Some(table) = &shop.clients {
+        awaited.is("reading the files of access lists");
+        let policies = clients::policies(plan, table)
+            .map_err(|(forward, error)| unavailable(&StartError::Access { forward, error }));
+        prepared.policies = policies?;
+    }
     for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
         acquire::check_transparent(forward.config).map_err(|error| unavailable(&error))?;
     }

@@ -230,6 +230,19 @@ pub(super) enum Item {
     Nothing,
 }
 
+impl Item {
+    /// Whose it is.
+    pub(super) const fn session(&self) -> Option<SessionNumber> {
+        match self {
+            Self::Open(number, _)
+            | Self::Chunk(number, _)
+            | Self::End(number, _)
+            | Self::Close(number, _) => Some(*number),
+            Self::Nothing => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) at: SystemTime,
