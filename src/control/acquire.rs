@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
+use crate::config::{
+    Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
+};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
+use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
-use crate::net::listener::Bound;
+use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, SocketOptions};
 use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
@@ -27,7 +30,7 @@ use crate::proto::opening::{self, Step};
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Deadlines, Rules};
+use crate::relay::session::{Close, Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
@@ -373,7 +376,15 @@ pub(super) fn open(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let bound = names.bind(address, &config.client, reactors);
+            let bound = match address {
+                Address::Unix(_) => listener::bind_for(
+                    address,
+                    &config.client,
+                    &config.unix_file.permissions(),
+                    reactors,
+                ),
+                _ => names.bind(address, &config.client, reactors),
+            };
             let bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
@@ -474,6 +485,10 @@ pub(super) fn forward_of(
             DataPath::Auto => PathPolicy::Auto,
             DataPath::Copy => PathPolicy::Copy,
             DataPath::Splice => PathPolicy::Splice,
+        },
+        turn_away: match forward.on_no_server {
+            OnNoServer::Reset => Close::Reset,
+            OnNoServer::Close => Close::Orderly,
         },
         fill_limits: Direction::BOTH.map(|direction| {
             let sink = match direction.sink() {
