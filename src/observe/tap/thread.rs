@@ -204,12 +204,13 @@ impl Format for Target {
 
     fn item(&mut self, item: Item, sink: &mut Sink) {
         self.progress.advance();
-        self.current = Some(item.session());
+        self.current = item.session();
         match item {
             Item::Open(number, opening) => self.open(number, *opening, sink),
             Item::Chunk(number, chunk) => self.chunk(number, &chunk, sink),
             Item::End(number, end) => self.end(number, &end, sink),
             Item::Close(number, close) => self.close(number, &close, sink),
+            Item::Nothing => {}
         }
     }
 
@@ -220,11 +221,7 @@ impl Format for Target {
             self.sessions.remove(&session);
         }
         self.kept = self.sessions.values().map(Session::kept).sum();
-        let panics = panics::count();
-        self.log.notice(Notice::HelperPanicked {
-            thread: "tap",
-            panics,
-        });
+        self.log.panicked("tap", panics::count());
     }
 
     fn before_write(&mut self, _: &mut Sink) {}
