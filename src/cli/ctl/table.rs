@@ -116,7 +116,7 @@ mod tests {
         let mut table = Table::new(&["name", ">bytes"]);
         table.row(["a\x1b[2J".to_owned(), "1".to_owned()]);
         table.row(["long name".to_owned(), "12345".to_owned()]);
-        let expected = "NAME         BYTES\na\\u{1b}[2J       1\nlong name    12345\n";
+        let expected = "NAME        BYTES\na\\u{1b}[2J      1\nlong name   12345\n";
         assert_eq!(table.text(), expected);
     }
 
