@@ -9,8 +9,10 @@
 //! ```
 //! Nothing here touches the network or looks up a name.
 
+mod accept_proxy;
 mod addresses;
 mod admin;
+mod advice;
 mod check;
 mod describe;
 mod diff;
@@ -31,6 +33,7 @@ mod profile;
 mod question;
 mod raw;
 mod report;
+mod route;
 mod row;
 mod schema;
 mod scope;
@@ -48,6 +51,7 @@ mod values;
 mod words;
 mod written_pool;
 
+pub use accept_proxy::AcceptProxy;
 pub use admin::{Admin, AdminListen, Metrics};
 pub use check::{Check, OnDown};
 pub use describe::tables;
@@ -63,6 +67,7 @@ pub use names::NameSources;
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use question::CheckKind;
 pub use report::{ConfigErrors, Place, Problem};
+pub use route::{Route, RouteTo};
 pub use row::Applies;
 pub use schema::schema;
 pub use send_proxy::SendProxy;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, Reactors};
+use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Endpoint;
@@ -24,17 +24,13 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::proto::connect;
-use crate::proto::opening::{self, Step};
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
-use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Deadlines, Rules};
-use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
 use super::error::StartError;
-use super::plan::{ForwardPlan, Plan};
+use super::forwards::forward_of;
+use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
@@ -128,7 +124,10 @@ impl Acquired {
             .unwrap_or(1024);
         check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
-        for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
+        for advice in config.advice() {
+            log.notice(Notice::ConfigAdvice { advice });
+        }
+        for forward in plan.forwards.iter().filter(|it| is_transparent(it.config)) {
             check_transparent(forward.config)?;
         }
         let forwards: Vec<Arc<reactor::Forward>> = plan
@@ -275,6 +274,13 @@ fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(),
     })
 }
 
+/// Whether some of its connects come from foreign addresses.
+fn is_transparent(forward: &Forward) -> bool {
+    let routes = forward.routes.iter();
+    let mut pools = routes.filter_map(|it| Some(it.pool(&forward.name)?.1));
+    forward.pool.transparent || pools.any(|pool| pool.transparent)
+}
+
 /// Whether connects may come from foreign addresses here: better an error now than one
 /// for each client.
 fn check_transparent(forward: &Forward) -> Result<(), StartError> {
@@ -345,7 +351,13 @@ fn listen(
         let config = forward.config;
         let owner = Arc::new(Owner {
             forward: config.name.as_str().into(),
-            pools: [forward.pool].into(),
+            pools: forward
+                .routes
+                .iter()
+                .flatten()
+                .copied()
+                .chain([forward.pool])
+                .collect(),
         });
         for (id, address) in &forward.listeners {
             if held.listeners.contains_key(id) {
@@ -433,75 +445,6 @@ fn report_options(plan: &Plan<'_>, log: &Log) {
                 advice,
             });
         }
-    }
-}
-
-fn forward_of(
-    plan: &ForwardPlan<'_>,
-    config: &Config,
-    books: Arc<ForwardBooks>,
-) -> reactor::Forward {
-    let forward = plan.config;
-    let proxy = match &forward.mode {
-        Mode::Tcp => None,
-        Mode::HttpConnect(connect) => Some(connect),
-    };
-    let rules = Rules {
-        deadlines: Deadlines {
-            connect: forward.timeouts.connect,
-            idle: forward.timeouts.idle,
-            half_close: forward.timeouts.half_close,
-            write_stall: forward.timeouts.write_stall,
-        },
-        // Without a bound of its own a session ends when no server is left.
-        // The addresses of a request's target are one attempt: they race.
-        attempts_max: match (proxy, forward.pool.retries) {
-            (Some(_), _) => 1,
-            (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
-        },
-        opening: proxy.map(|connect| connect.header_timeout),
-        retry: forward.pool.retry_timeout,
-        queue: forward.pool.queue_timeout,
-        path: match forward.data_path {
-            DataPath::Auto => PathPolicy::Auto,
-            DataPath::Copy => PathPolicy::Copy,
-            DataPath::Splice => PathPolicy::Splice,
-        },
-        fill_limits: Direction::BOTH.map(|direction| {
-            let sink = match direction.sink() {
-                Side::Client => &forward.client,
-                Side::Upstream => &forward.upstream,
-            };
-            // The engine reads no more than its scratch buffer or its pipe takes.
-            let most = config.global.scratch_buffer.max(config.global.pipe_size);
-            sink.write_max().map_or(most, |max| max.min(most))
-        }),
-    };
-    reactor::Forward {
-        id: plan.id,
-        name: forward.name.as_str().into(),
-        rules,
-        pool: plan.pool,
-        steps: [].into(),
-        announced: false,
-        request: proxy.into_iter().map(|connect| step(connect)).collect(),
-        routing: None,
-        route: None,
-        gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
-        books,
-        generation: 0,
-    }
-}
-
-/// What a client says before its payload that makes requests.
-fn step(connect: &HttpConnect) -> Step {
-    let settings = connect::Settings {
-        header_max: connect.header_max as usize,
-        realm: connect.realm.as_str().into(),
-    };
-    Step {
-        kind: opening::StepKind::HttpConnect(settings),
-        patience: connect.header_timeout,
     }
 }
 

@@ -16,6 +16,7 @@ mod begin;
 pub mod doctor;
 mod drain;
 mod error;
+mod forwards;
 mod handle;
 pub mod health;
 mod inbox;

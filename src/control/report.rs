@@ -11,7 +11,7 @@ use crate::reactor::upstream::server::Server;
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
 /// state and what came of dialling it. All at once: see [`Log::report`].
-pub(super) fn tell(log: &Log, reactors: &[Snapshot], servers: &[Arc<Server>]) {
+pub(super) fn tell(log: &Log, reactors: &[Snapshot], routes: Vec<Notice>, servers: &[Arc<Server>]) {
     let total = reactors
         .iter()
         .copied()
@@ -28,7 +28,8 @@ pub(super) fn tell(log: &Log, reactors: &[Snapshot], servers: &[Arc<Server>]) {
         server: server.name(),
         figures: Box::new(figures(server)),
     });
-    log.report([counters].into_iter().chain(spread).chain(servers));
+    let lines = [counters].into_iter().chain(spread);
+    log.report(lines.chain(routes).chain(servers));
 }
 
 /// What is told of a server.

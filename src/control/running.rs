@@ -254,6 +254,11 @@ impl Running {
     /// Logs the counters: in all, and how evenly the reactors share the load.
     fn report(&self) {
         self.publish();
-        report::tell(&self.log, &self.snapshots(), &self.upstreams.servers());
+        report::tell(
+            &self.log,
+            &self.snapshots(),
+            self.steering.routes(),
+            &self.upstreams.servers(),
+        );
     }
 }

@@ -43,6 +43,7 @@ mod pools;
 mod process;
 mod resets;
 mod resolving;
+mod routing;
 mod running_out;
 mod scripts;
 mod serial;

@@ -23,7 +23,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::net::address::Endpoint;
 use crate::net::own::OwnListeners;
@@ -77,10 +76,11 @@ impl Deciders {
         log: &Log,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = HashMap::new();
-        for ForwardPlan { id, config, .. } in &plan.forwards {
-            let Mode::HttpConnect(connect) = &config.mode else {
-                continue;
-            };
+        let requests = plan
+            .forwards
+            .iter()
+            .flat_map(|forward| forward.requests().map(move |it| (forward, it)));
+        for (ForwardPlan { id, config, .. }, (route, connect)) in requests {
             let users = connect.users.as_deref().map(Users::read).transpose();
             let users = users.map_err(|error| StartError::Users {
                 forward: config.name.clone(),
@@ -99,7 +99,7 @@ impl Deciders {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert((*id, None), rule);
+            rules.insert((*id, route), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
