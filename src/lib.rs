@@ -16,7 +16,7 @@
 //! | [`observe`] | metrics, notices, session records, the log that never blocks |
 //! | [`engine`] | who waits for the kernel and owns the bytes meanwhile |
 //! | [`reactor`] | the loop of one core |
-//! | [`admin`] | HTTP: metrics, health, the API, on a thread of its own |
+//! | [`admin`] | HTTP on a thread of its own: metrics, health, the API |
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
 //! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`tune`] | the search for the options that make a path fast |

@@ -187,7 +187,7 @@ impl Bound {
 
 /// Where the socket may be, best first: that of the service manager alone, if it gave
 /// one; that of the system; that of the user.
-fn runtime_directories() -> Vec<PathBuf> {
+pub(super) fn runtime_directories() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty());
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
         // Several are separated by colons (systemd.exec(5)).

@@ -1,5 +1,6 @@
 //! Asking reactors: visits with an answer, and walks over all sessions in slices.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -7,7 +8,7 @@ use tokio::time::timeout;
 
 use super::subject::{Phase, Subject};
 use crate::observe::counters::Snapshot;
-use crate::reactor::inspect::Inspect;
+use crate::reactor::inspect::{Depth, Inspect, ListenerView, SessionFilter, SessionView};
 
 /// How long a reactor may take to be visited: a turn or two, but for a machine that is
 /// busy with other things.
@@ -64,4 +65,42 @@ pub(super) async fn settled(subject: &dyn Subject, reactor: u16) -> Option<Snaps
         from = ask(subject, reactor, move |it| it.settle(slot)).await?;
     }
     ask(subject, reactor, |it| it.counters()).await
+}
+
+/// Every session that a filter takes, by reactor and slot.
+pub(super) async fn sessions(
+    subject: &dyn Subject,
+    filter: &Arc<SessionFilter>,
+    depth: Depth,
+) -> Vec<SessionView> {
+    let mut all = Vec::new();
+    for reactor in reactors(subject) {
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let filter = filter.clone();
+            let slice = ask(subject, reactor, move |it| {
+                it.sessions(slot, &filter, depth)
+            })
+            .await;
+            let Some(slice) = slice else { break };
+            all.extend(slice.items);
+            from = slice.next;
+        }
+    }
+    all
+}
+
+/// The sockets that all reactors listen on.
+pub(super) async fn listeners(subject: &dyn Subject) -> Vec<ListenerView> {
+    let mut all = Vec::new();
+    for reactor in reactors(subject) {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let slice = ask(subject, reactor, move |it| it.listeners(first)).await;
+            let Some(slice) = slice else { break };
+            all.extend(slice.items);
+            from = slice.next;
+        }
+    }
+    all
 }

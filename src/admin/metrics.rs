@@ -82,14 +82,12 @@ struct ServerRead {
 async fn read(subject: &dyn Subject) -> Read {
     let configured = subject.configured();
     let mut reactors = Vec::new();
-    let mut listeners = Vec::new();
     for reactor in subject.reactors() {
         let settled = gather::settled(subject, reactor.number).await;
         let figures = figures_of_reactor(reactor.number, settled.is_some());
         // One that does not answer is told of as it was.
         let counters = settled.unwrap_or_else(|| reactor.counters.snapshot());
         reactors.push((reactor.number.to_string(), counters, figures));
-        listeners.extend(listeners_of(subject, reactor.number).await);
     }
     let pools = subject.pools();
     Read {
@@ -109,22 +107,8 @@ async fn read(subject: &dyn Subject) -> Read {
         forwards: forwards(subject),
         servers: servers(&pools),
         pools: pools.iter().map(figures_of_pool).collect(),
-        listeners: sum_listeners(&listeners),
+        listeners: sum_listeners(&gather::listeners(subject).await),
     }
-}
-
-/// Sockets of all reactors, with what each has dropped.
-async fn listeners_of(subject: &dyn Subject, reactor: u16) -> Vec<ListenerView> {
-    let mut all = Vec::new();
-    let mut from = Some(0);
-    while let Some(first) = from {
-        let Some(slice) = gather::ask(subject, reactor, move |it| it.listeners(first)).await else {
-            break;
-        };
-        all.extend(slice.items);
-        from = slice.next;
-    }
-    all
 }
 
 /// An address has a socket on each reactor, or one that they share.

@@ -14,7 +14,9 @@
 //! (`reactor::inspect`); a request is bounded in size, an answer in time
 //! ([`patience`]), connections in number; a GET changes nothing.
 
+mod api;
 mod bind;
+pub mod client;
 mod gather;
 mod guard;
 mod health;
@@ -26,6 +28,7 @@ mod reserve;
 mod serve;
 mod shared;
 mod subject;
+pub mod view;
 
 pub use bind::{BindProblem, Bound, DESCRIPTORS};
 pub use serve::Server;

@@ -27,7 +27,7 @@ use super::problem::Problem;
 use super::reserve::Reserve;
 use super::shared::Shared;
 use super::subject::Subject;
-use super::{health, metrics};
+use super::{api, health, metrics};
 use crate::net::address::Endpoint;
 
 /// From the connect, or the answer before, to the last byte of a request's head.
@@ -126,6 +126,7 @@ fn routes(shared: Shared) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .merge(api::routes())
         .fallback(|| async { Problem::not_found("there is nothing here; see /openapi.json") })
         .method_not_allowed_fallback(|| async {
             Problem::new(

@@ -47,6 +47,14 @@ impl Hysteresis {
         }
     }
 
+    /// Down, as it was found by earlier checks.
+    pub const fn down(rise: u32, fall: u32) -> Self {
+        let mut health = Self::new(rise, fall);
+        health.up = false;
+        health.unproven = false;
+        health
+    }
+
     /// Takes the answer of a check; says whether the server changed sides by it.
     pub const fn answer(&mut self, ok: bool) -> Option<Change> {
         let first = std::mem::replace(&mut self.unproven, false);

@@ -81,6 +81,12 @@ impl Standing {
         self.tell(now);
     }
 
+    /// It joins others that have served already: its slow start begins.
+    pub fn joined(&self, now: Time) {
+        self.condition.came_back(now);
+        self.tell(now);
+    }
+
     /// It is checked no more: it counts as up.
     pub fn unchecked(&self, now: Time) {
         self.condition.set_checked_down(false);

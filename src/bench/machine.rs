@@ -9,6 +9,7 @@ use crate::net::{device, limits};
 
 /// What the figures were taken on.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Machine {
     /// Kernel release and build.
     pub kernel: String,
@@ -17,6 +18,7 @@ pub struct Machine {
     /// CPUs this process may use.
     pub cpus: Vec<usize>,
     /// Bytes of memory.
+    #[serde(rename = "memory_bytes")]
     pub memory: u64,
     /// Whether a hypervisor is below.
     pub virtual_machine: bool,

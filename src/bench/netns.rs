@@ -29,6 +29,7 @@ pub enum Choice {
 
 /// Where a measurement runs.
 #[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Place {
     /// In a namespace of its own.
     pub isolated: bool,

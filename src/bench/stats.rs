@@ -21,6 +21,7 @@ pub const ROUNDS_MIN: usize = 3;
 
 /// A figure, and where it may well be, given rounds enough to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The best guess.
     pub estimate: f64,
@@ -31,6 +32,7 @@ pub struct Estimate {
 
 /// Both ends, at [`CONFIDENCE`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Interval {
     /// Lower end.
     pub low: f64,
@@ -63,6 +65,7 @@ impl Estimate {
 
 /// Which way is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
     /// Throughput, requests a second.
@@ -73,6 +76,7 @@ pub enum Better {
 
 /// What a ratio means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Better, and the interval excludes "equal".

@@ -190,10 +190,12 @@ fn measure(args: &Args) -> Result<Outcome, Failure> {
         place.notes.extend(path.doubts(asked.rtt));
     }
     let report = Report {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        when: timestamp(SystemTime::now()),
-        machine: machine::facts(),
+        head: report::Head::new(
+            "thalweg-bench",
+            std::env::args().collect::<Vec<_>>().join(" "),
+            timestamp(SystemTime::now()),
+            machine::facts(),
+        ),
         method: method(&options, &place, started.elapsed()),
         interrupted: interrupt
             .is_raised()
@@ -202,7 +204,6 @@ fn measure(args: &Args) -> Result<Outcome, Failure> {
         path,
         layouts: report::layouts(&options, &results, &baseline),
         baseline,
-        confidence: stats::CONFIDENCE,
     };
     let table = report::table::render(&report);
     let json = serde_json::to_string_pretty(&report)

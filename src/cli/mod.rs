@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 mod failure;
@@ -43,7 +44,8 @@ Examples:
   Ten ports to ten ports, and a unix socket, in one process:
     thalweg -l :5000-5009 -r db.example:6000-6009 -l unix:/run/x.sock -r '[::1]:80'
 
-  From a file, with one value changed:
+  The same as a file, with every default, and that file with one value changed:
+    thalweg check -l :5000 -r 10.0.0.1:443 > thalweg.toml
     thalweg run -c thalweg.toml --set defaults.idle_timeout=5s";
 
 /// Forward TCP at line rate: one reactor per core, zero-copy where it pays.
@@ -74,6 +76,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Ctl(ctl::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Ctl(args)) => ctl::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Bench(args)) => bench::run(args),
@@ -114,9 +118,83 @@ fn definition() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     #[test]
     fn the_definition_is_consistent() {
         super::definition().debug_assert();
+    }
+
+    /// The words of a line of shell: blanks part them, quotes hold them together.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None, None);
+        for c in line.chars() {
+            match (c, quote) {
+                (c, Some(open)) if c == open => quote = None,
+                ('\'' | '"', None) => {
+                    quote = Some(c);
+                    word.get_or_insert_with(String::new);
+                }
+                (' ', None) => words.extend(word.take()),
+                ('#', None) if word.is_none() => break,
+                (c, _) => word.get_or_insert_with(String::new).push(c),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// Every command that a document or a help shows is one.
+    #[test]
+    fn documented_commands_are_understood() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut texts = vec!["README.md".to_owned()];
+        for entry in std::fs::read_dir(root.join("docs")).expect("docs") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|it| it == "md") {
+                let name = path.file_name().expect("a name").display();
+                texts.push(format!("docs/{name}"));
+            }
+        }
+        let mut count = 0;
+        let mut look = |place: &str, text: &str| {
+            let text = text.replace("\\\n", " ");
+            for line in text.lines().map(str::trim) {
+                let Some(line) = line.strip_prefix("thalweg ") else {
+                    continue;
+                };
+                // What follows belongs to the shell.
+                let line = line.split([';', '|', '>', '&']).next().unwrap_or(line);
+                let line = line.split(" ...").next().unwrap_or(line);
+                let arguments = words(line);
+                // What is to be filled in.
+                let blank = |it: &String| {
+                    it.len() > 2 && it.chars().all(|c| c.is_ascii_uppercase() || c == ':')
+                };
+                if arguments.is_empty() || arguments.iter().any(blank) {
+                    continue;
+                }
+                count += 1;
+                let all = std::iter::once("thalweg".to_owned()).chain(arguments);
+                if let Err(error) = super::Cli::try_parse_from(all) {
+                    let fine = error.exit_code() == 0;
+                    assert!(fine, "{place}: thalweg {line}: {error}");
+                }
+            }
+        };
+        for name in &texts {
+            let text = std::fs::read_to_string(root.join(name)).expect(name);
+            let blocks = text.split("```").skip(1).step_by(2);
+            for block in blocks.filter(|it| it.starts_with("sh\n") || it.starts_with('\n')) {
+                look(name, block);
+            }
+        }
+        for command in super::definition().get_subcommands() {
+            let after = command.get_after_help().map(ToString::to_string);
+            look(command.get_name(), &after.unwrap_or_default());
+        }
+        look("--help", super::EXAMPLES);
+        assert!(count > 60, "{count}");
     }
 
     /// What can be run can be looked at before.

@@ -407,6 +407,32 @@ impl<T> Kind for Special<T> {
     }
 }
 
+/// The mode of a file, in octal digits as chmod(1) has it.
+pub(super) fn file_mode() -> Special<u32> {
+    Special {
+        read: |node| {
+            let text = values::string(node)?;
+            let digits = matches!(text.len(), 3 | 4) && text.bytes().all(|b| b.is_ascii_digit());
+            let mode = digits.then(|| u32::from_str_radix(text, 8).ok()).flatten();
+            match mode {
+                Some(mode) if mode <= 0o777 && mode & 0o200 != 0 => Ok(mode),
+                Some(mode) if mode <= 0o777 => Err(Fault::new(
+                    "a file with this mode could not be written by its owner",
+                )
+                .remedy("such as \"0600\", or \"0640\" to let its group read")),
+                _ => {
+                    let short: String = text.chars().take(20).collect();
+                    let fault = Fault::new(format!("`{}` is not a mode", short.escape_debug()));
+                    Err(fault.remedy("write octal digits, such as \"0600\" or \"0640\""))
+                }
+            }
+        },
+        write: |mode| quote(&format!("{mode:04o}")),
+        words: "octal digits in quotes",
+        schema: json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
+    }
+}
+
 /// As [`Special`], for a value with several parts, each with a place of its own.
 pub(super) struct Composite<T> {
     pub(super) read: fn(&str, &Node, &mut Report) -> Option<T>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::kind::{Special, choice, text_schema};
+use super::kind::{Special, choice, file_mode, text_schema};
 use super::raw::Node;
 use super::report::{Fault, nearest};
 use super::section::section;
@@ -24,6 +24,8 @@ section! {
             sessions: SessionLog = SessionLog::Close, choice(), Live;
             /// Where lines go; a file is appended to, its path needs a slash.
             to: LogTarget = LogTarget::Stdout, log_target(), Live;
+            /// The mode of a file that is made, less the umask.
+            mode: u32 = 0o600, file_mode(), Live;
         }
     }
 }

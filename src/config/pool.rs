@@ -53,7 +53,8 @@ section! {
             max_fails: u32 = 1, max_fails(), Live;
             /// See `max_fails`.
             fail_timeout: Duration = Duration::from_secs(10), fail_timeout(), Live;
-            /// A server that is back gets its share little by little over this time.
+            /// A server that is back, or new among others of its name, gets its share little by
+            /// little over this time.
             slow_start: Duration = Duration::ZERO, time(Duration::ZERO..=DAY), Live;
             /// Sessions that may wait, per reactor, while every server is at its
             /// `max_connections`.

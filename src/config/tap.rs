@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
 use super::kind::{
-    Compared, Composite, Kind, Optional, Special, Switch, choice, int, one_or_list, reference,
-    size, text_schema,
+    Compared, Composite, Kind, Optional, Special, Switch, choice, file_mode, int, one_or_list,
+    reference, size, text_schema,
 };
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report, Span, nearest};
@@ -41,6 +41,8 @@ section! {
             /// Whose sessions, and which way.
             filter: TapFilter = TapFilter::default(), table("filter"), Live,
                 shown "all of it";
+            /// The mode of a file that is made, less the umask.
+            mode: u32 = 0o600, file_mode(), Live;
             /// When a file is begun anew.
             rotate: Option<Rotate> = None, RotateKey, Live, shown "never";
             /// Headers, and parameters of a query, whose values `text` and `http` mask besides

@@ -24,6 +24,21 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         $vis enum $name { $( $(#[$doc])* $variant, )+ }
 
+        impl $name {
+            /// The word for it.
+            #[allow(dead_code, reason = "not every one is told outside of a configuration")]
+            $vis fn as_word(self) -> &'static str {
+                crate::config::words::Words::word(&self)
+            }
+
+            /// What a word stands for.
+            #[allow(dead_code, reason = "not every one is told outside of a configuration")]
+            $vis fn of_word(word: &str) -> Option<Self> {
+                let mut words = <Self as crate::config::words::Words>::WORDS.iter();
+                words.find(|(known, _)| *known == word).map(|(_, value)| *value)
+            }
+        }
+
         impl crate::config::words::Words for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$( ($word, Self::$variant), )+];
         }

@@ -245,7 +245,7 @@ fn resolver(
         return Ok(None);
     }
     let (told, line) = (upstreams.clone(), log.clone());
-    let changed = move |name, answer| told.resolved(name, &answer, &line);
+    let changed = move |answers: Vec<_>| told.resolved(&answers, &line);
     let sources = &plan.config.global.names;
     let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;

@@ -139,13 +139,16 @@ impl Beginning {
 
 fn open(config: &Config, step: &Awaited, teller: &Teller) -> Result<AtWork, StartError> {
     step.is(format_args!("opening the log {}", config.log.to));
-    let (log, writer) =
-        Log::start(config.log.level, config.log.format, &config.log.to).map_err(|error| {
-            StartError::Log {
-                target: config.log.to.clone(),
-                error,
-            }
-        })?;
+    let (log, writer) = Log::start_with_mode(
+        config.log.level,
+        config.log.format,
+        &config.log.to,
+        config.log.mode,
+    )
+    .map_err(|error| StartError::Log {
+        target: config.log.to.clone(),
+        error,
+    })?;
     let begun = forward(config, step, &log, teller);
     match begun {
         Ok((running, taps)) => Ok(AtWork {

@@ -6,11 +6,13 @@
 //!   checker thread ─── up, down ────────────► the shared Server ──► Order::CutServer
 //! ```
 //! Invariants: a server keeps its counters and its state for as long as its pool lists
-//! it or it has sessions; a pool whose names fail keeps the servers it had.
+//! it or it has sessions, and for a while after (`departed`); a pool whose names fail keeps
+//! the servers it had.
 
+mod departed;
 mod steered;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,10 +33,11 @@ use crate::reactor::upstream::server::{
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
-use super::health::{CheckPlan, Checker, Verdict};
+use super::health::{CheckPlan, Checker, Used, Verdict};
 use super::plan::{Plan, PoolPlan};
 use super::resolve::Answer;
 use super::wire::{Order, Wire};
+use departed::Departed;
 
 /// Every pool, and who is told of changes.
 #[derive(Debug)]
@@ -53,8 +56,10 @@ struct LivePool {
     label: Arc<str>,
     /// For each configured server the places it stands for.
     places: Vec<Places>,
-    /// Servers that are listed or have sessions yet, by their place in the configuration.
+    /// Servers that are listed, have sessions yet or left not long ago, by their place in
+    /// the configuration.
     known: HashMap<(usize, Endpoint), Arc<Server>>,
+    departed: Departed,
     set: Arc<ServerSet>,
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
@@ -125,6 +130,7 @@ impl LivePool {
             config: plan.config.clone(),
             label: plan.label.clone(),
             known: HashMap::new(),
+            departed: Departed::default(),
             weights: HashMap::new(),
             reasons: HashMap::new(),
             set: empty_set(&plan.config),
@@ -179,10 +185,17 @@ impl LivePool {
                     // Of SRV records those of a later priority are for when the
                     // earlier ones are down.
                     let first = addresses.iter().map(|it| it.priority).min();
+                    // One that joins others has not served yet; of the first answer all are
+                    // alike.
+                    let joins = self.known.keys().any(|(at, _)| *at == index);
                     for address in addresses {
                         let endpoint = Endpoint::Inet(address.endpoint);
+                        let is_new = !self.known.contains_key(&(index, endpoint.clone()));
                         let server =
                             server(&mut self.known, &self.config, &self.label, index, &endpoint);
+                        if is_new && joins {
+                            server.standing.joined(now);
+                        }
                         let own = weight(configured.weight, address.weight);
                         let given = self.weights.get(&(index, endpoint));
                         members.push(Member {
@@ -195,23 +208,37 @@ impl LivePool {
                 }
             }
         }
-        // One that its name does not list any more is checked no more; nothing is
-        // remembered of it once its last session has ended.
-        let id = |server: &Server| server.settings().id;
-        let ids: HashSet<ServerId> = members.iter().map(|it| id(&it.server)).collect();
-        self.known.retain(|_, server| {
-            let listed = ids.contains(&id(server));
-            if !listed {
-                server.standing.unchecked(now);
-            }
-            listed || server.active() > 0
-        });
+        let listed = members.iter().map(|it| it.server.settings().id);
+        self.departed
+            .follow(&mut self.known, &listed.collect(), now);
         let alone = members.len() == 1;
         for member in &members {
-            member.server.standing.set_alone(alone, now);
+            let standing = &member.server.standing;
+            standing.set_alone(alone, now);
+            if self.config.check.is_none() && standing.is_checked_down() {
+                standing.unchecked(now);
+            }
         }
         let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
         self.set = Arc::new(set);
+    }
+}
+
+impl LivePool {
+    /// Servers that are listed or have sessions yet.
+    fn present(&self) -> impl Iterator<Item = &Arc<Server>> {
+        let known = self.known.values();
+        known.filter(|server| !self.departed.is_gone(server))
+    }
+
+    /// Servers that are to be checked, and whether only for the sessions that they have yet:
+    /// those are ended when it goes down.
+    fn checked(&self) -> Vec<(&Arc<Server>, bool)> {
+        let listed = self.set.members().iter().map(|it| (&it.server, false));
+        let on_down = self.config.check.as_ref().map(|it| it.on_down);
+        let left = self.departed.in_use(self.known.values());
+        let left = left.filter(|_| on_down == Some(OnDown::Close));
+        listed.chain(left.map(|it| (it, true))).collect()
     }
 }
 
@@ -289,14 +316,16 @@ impl Upstreams {
         }
     }
 
-    /// A name has other addresses.
-    pub(super) fn resolved(&self, name: NameId, answer: &Answer, log: &Log) {
+    /// Names have other addresses: all those whose answer is the same one.
+    pub(super) fn resolved(&self, answers: &[(NameId, Answer)], log: &Log) {
+        let answers: HashMap<NameId, &Answer> = answers.iter().map(|(id, it)| (*id, it)).collect();
         let mut pools = self.pools();
+        let mut notices = Vec::new();
         for pool in &mut *pools {
             let mut changed = false;
             for place in &mut pool.places {
                 if let Places::Named(id, addresses, answered) = place
-                    && *id == name
+                    && let Some(answer) = answers.get(id)
                 {
                     addresses.clone_from(&answer.addresses);
                     *answered = Some(Instant::now());
@@ -305,13 +334,11 @@ impl Upstreams {
             }
             if changed {
                 pool.rebuild(self.now());
-                log.notice(Notice::PoolChanged {
-                    pool: pool.label.clone(),
-                    servers: pool.set.members().len(),
-                });
+                notices.push((pool.label.clone(), pool.set.members().len()));
                 self.tell(pool);
             }
         }
+        report_changes(notices, log);
         self.renew_checks(&pools);
     }
 
@@ -355,11 +382,19 @@ impl Upstreams {
         let found = pools.iter_mut().find_map(|pool| {
             let mut servers = pool.known.values();
             let server = servers.find(|server| server.settings().id == id)?.clone();
-            pool.reasons.insert(id, verdict.reason.as_str().into());
+            if !verdict.released {
+                pool.reasons.insert(id, verdict.reason.as_str().into());
+            }
             Some((server, pool.config.check.as_ref()?.on_down))
         });
         drop(pools);
-        if let Some((server, on_down)) = found {
+        // Of one that has left its name's list the verdict is kept, and it begins with that
+        // when it is back; one that an operator takes out begins anew.
+        let stays =
+            |server: &Server| verdict.released && server.terms().admin == AdminState::Active;
+        if let Some((server, on_down)) = found
+            && !stays(&server)
+        {
             server.standing.checked(verdict.change, now);
             server.note_state(now);
             if verdict.change == Change::Down && on_down == OnDown::Close {
@@ -388,10 +423,29 @@ impl Upstreams {
     /// Every server that is listed or has sessions yet, for reports.
     pub(super) fn servers(&self) -> Vec<Arc<Server>> {
         let pools = self.pools();
-        let known = pools.iter().flat_map(|pool| pool.known.values());
+        let known = pools.iter().flat_map(LivePool::present);
         let mut servers: Vec<_> = known.cloned().collect();
         servers.sort_by_key(|server| server.settings().id);
         servers
+    }
+}
+
+/// Pools that are named one by one when one answer changes them.
+const NAMED_MAX: usize = 8;
+
+/// A range of a thousand ports is a thousand pools of one name.
+fn report_changes(changed: Vec<(Arc<str>, usize)>, log: &Log) {
+    if changed.len() > NAMED_MAX {
+        let (pool, servers) = &changed[0];
+        log.notice(Notice::PoolsChanged {
+            pool: pool.clone(),
+            servers: *servers,
+            others: changed.len() - 1,
+        });
+        return;
+    }
+    for (pool, servers) in changed {
+        log.notice(Notice::PoolChanged { pool, servers });
     }
 }
 
@@ -407,9 +461,9 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
         let Some((check, options)) = &pool.check else {
             continue;
         };
-        for member in pool.set.members() {
-            let settings = member.server.settings();
-            if member.server.terms().admin == AdminState::Maintenance {
+        for (server, while_used) in pool.checked() {
+            let settings = server.settings();
+            if server.terms().admin == AdminState::Maintenance {
                 continue;
             }
             plans.push(CheckPlan {
@@ -419,6 +473,8 @@ fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 endpoint: settings.endpoint.clone(),
                 options: options.clone(),
                 check: check.clone(),
+                down: server.standing.is_checked_down(),
+                while_used: while_used.then(|| Used(server.clone())),
                 send_proxy: pool.config.send_proxy.map(|it| it.version),
             });
         }

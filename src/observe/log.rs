@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,15 +49,34 @@ pub struct Log {
     queue: SyncSender<Entry>,
     orders: Sender<Order>,
     dropped: Arc<AtomicU64>,
-    level: LogLevel,
+    /// As a place in [`LEVELS`]; may be changed at any time.
+    level: Arc<AtomicU8>,
 }
 
+const LEVELS: [LogLevel; 4] = [
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Info,
+    LogLevel::Debug,
+];
+
 impl Log {
-    /// Starts the writer. Fails if the target file cannot be opened.
+    /// Starts the writer. Fails if the target file cannot be opened. One that is made is
+    /// readable by its owner alone.
     pub fn start(
         level: LogLevel,
         format: LogFormat,
         target: &LogTarget,
+    ) -> io::Result<(Self, LogWriter)> {
+        Self::start_with_mode(level, format, target, 0o600)
+    }
+
+    /// As [`Log::start`]; a file that is made gets this mode, less the umask.
+    pub fn start_with_mode(
+        level: LogLevel,
+        format: LogFormat,
+        target: &LogTarget,
+        mode: u32,
     ) -> io::Result<(Self, LogWriter)> {
         let sink = Sink::open(Target {
             place: match target {
@@ -65,7 +84,8 @@ impl Log {
                 LogTarget::Stderr => Place::Stderr,
                 LogTarget::File(path) => Place::File(path.clone()),
             },
-            private: false,
+            mode,
+            needs_reader: false,
             rotate: None,
             prologue: Vec::new(),
         })?;
@@ -83,7 +103,7 @@ impl Log {
             queue,
             orders: outlet.orders(),
             dropped,
-            level,
+            level: Arc::new(AtomicU8::new(place(level))),
         };
         let writer = LogWriter {
             outlet,
@@ -94,7 +114,21 @@ impl Log {
 
     /// Whether lines of this level are written.
     pub fn enabled(&self, level: LogLevel) -> bool {
-        level <= self.level
+        level <= self.level()
+    }
+
+    /// The least that is worth a line.
+    pub fn level(&self) -> LogLevel {
+        let place = self.level.load(Ordering::Relaxed);
+        LEVELS
+            .get(usize::from(place))
+            .copied()
+            .unwrap_or(LogLevel::Debug)
+    }
+
+    /// Another level from now on, for all who log.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.store(place(level), Ordering::Relaxed);
     }
 
     /// Says something, if its level is enabled.
@@ -170,6 +204,11 @@ impl Log {
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
+}
+
+fn place(level: LogLevel) -> u8 {
+    let place = LEVELS.iter().position(|it| *it == level);
+    place.unwrap_or(LEVELS.len()) as u8
 }
 
 /// The writer's thread, for whoever ends it.

@@ -122,6 +122,7 @@ pub struct Evidence<'a> {
 
 /// What holds a path back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// The receiver's window.
@@ -168,6 +169,7 @@ impl Limit {
 
 /// Shares of the senders' time, 0 to 1, together 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shares {
     /// Nothing to send.
     pub application: f64,
@@ -181,32 +183,44 @@ pub struct Shares {
 
 /// The verdict, with what it was made from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diagnosis {
     /// What it is.
     pub limit: Limit,
     /// Of the senders' time.
+    #[serde(rename = "sender_time_shares")]
     pub shares: Shares,
     /// The shortest round trip seen, seconds in JSON.
-    #[serde(serialize_with = "super::seconds")]
+    #[serde(rename = "rtt_min_seconds", serialize_with = "super::seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub rtt_min: Duration,
     /// The middle of the smoothed ones, likewise.
-    #[serde(serialize_with = "super::seconds")]
+    #[serde(rename = "rtt_seconds", serialize_with = "super::seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub rtt: Duration,
     /// Share of the bytes sent that were sent again.
+    #[serde(rename = "retransmitted_share")]
     pub retransmitted: f64,
     /// The peer's window, middle over samples and flows, bytes.
+    #[serde(rename = "peer_window_bytes")]
     pub window: u64,
     /// The congestion window, middle, bytes.
+    #[serde(rename = "congestion_window_bytes")]
     pub congestion_window: u64,
     /// Segment size, bytes.
+    #[serde(rename = "mss_bytes")]
     pub mss: u32,
     /// Bytes a second for each flow.
+    #[serde(rename = "flow_bytes_per_second")]
     pub rate: f64,
     /// Bytes that one flow must have under way for that rate: rate × shortest rtt.
+    #[serde(rename = "bandwidth_delay_bytes")]
     pub bandwidth_delay: u64,
     /// Share of a core that the busiest thread used.
+    #[serde(rename = "busiest_thread_share")]
     pub busiest_thread: f64,
     /// Share of all CPUs in use.
+    #[serde(rename = "machine_cpu_share")]
     pub machine: f64,
     /// In words.
     pub finding: String,

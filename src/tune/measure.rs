@@ -47,9 +47,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// What every run of a search has in common.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Terms {
     /// Which way the bulk goes.
     #[serde(serialize_with = "direction_name")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub direction: Direction,
     /// Bulk flows at a time.
     pub flows: usize,
@@ -78,12 +80,15 @@ pub fn name_of(direction: Direction) -> &'static str {
 
 /// How long a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Timing {
     /// Not measured: connections grow. Seconds in JSON.
-    #[serde(serialize_with = "super::seconds")]
+    #[serde(rename = "warm_up_seconds", serialize_with = "super::seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub warm_up: Duration,
     /// Measured.
-    #[serde(serialize_with = "super::seconds")]
+    #[serde(rename = "duration_seconds", serialize_with = "super::seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub duration: Duration,
 }
 
@@ -125,6 +130,7 @@ impl Timing {
 
 /// What is between the load and the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Through {
     /// Nothing: the options are on the sockets of the measurement itself.

@@ -25,6 +25,7 @@ pub struct Figures {
 
 /// Weights, none negative, one at least positive.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Objective {
     /// Of throughput.
     pub throughput: f64,

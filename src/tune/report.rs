@@ -18,32 +18,30 @@ use super::search::{Row, StageResult};
 use super::space::values::{Facts, Skipped};
 use super::{TuneOptions, TuneResult};
 use crate::bench::machine::Machine;
+use crate::bench::report::Head;
 use crate::bench::report::render::ratio_text;
 use crate::bench::stats::{self, Better, Verdict};
 
 /// Everything that a search found.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
-    /// Of thalweg.
-    pub version: String,
-    /// The command line that made it.
-    pub command: String,
-    /// UTC, ISO 8601.
-    pub when: String,
-    /// What it ran on.
-    pub machine: Machine,
+    /// What it is, and what made it.
+    #[serde(flatten)]
+    pub head: Head,
     /// Which path, in words.
     pub place: String,
     /// What all runs share.
     pub terms: Terms,
     /// Asked for, seconds.
+    #[serde(rename = "time_seconds")]
     pub time: f64,
     /// Taken, seconds.
+    #[serde(rename = "took_seconds")]
     pub took: f64,
     /// A gain below this share is not recommended.
+    #[serde(rename = "minimum_effect_share")]
     pub minimum_effect: f64,
-    /// Of every interval.
-    pub confidence: f64,
     /// Of the order and the intervals.
     pub seed: u64,
     /// What a first look at the path found.
@@ -83,16 +81,17 @@ impl Report {
     /// Puts the document together.
     pub fn new(options: &TuneOptions, result: TuneResult, occasion: Occasion) -> Self {
         let mut report = Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            command: occasion.command,
-            when: occasion.when,
-            machine: occasion.machine,
+            head: Head::new(
+                "thalweg-tune",
+                occasion.command,
+                occasion.when,
+                occasion.machine,
+            ),
             place: occasion.place,
             terms: options.terms.clone(),
             time: options.time.as_secs_f64(),
             took: result.took.as_secs_f64(),
             minimum_effect: options.minimum_effect,
-            confidence: stats::CONFIDENCE,
             seed: options.seed,
             verdict: verdict(&result, options.minimum_effect),
             findings: findings(&result),
@@ -124,7 +123,7 @@ impl Report {
             "{}; interleaved rounds in random order, the kernel's defaults in each; the decision \
              by fresh runs at {:.0} %; took {:.0} s of {:.0} s",
             stages.collect::<Vec<_>>().join(", "),
-            self.confidence * 100.0,
+            self.head.confidence * 100.0,
             self.took,
             self.time,
         )
@@ -336,6 +335,11 @@ mod tests {
             remedy: Some("another congestion control".to_owned()),
             remedy_option: Some("congestion"),
         }
+    }
+
+    #[test]
+    fn the_schema_of_tune_is_what_its_types_say() {
+        crate::bench::report::document::check_schema::<Report>("tune.schema.json");
     }
 
     #[test]

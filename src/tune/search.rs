@@ -13,7 +13,8 @@ use super::race::{DEFAULTS, Decision, Fate, Leave, Race, RaceOptions, Step};
 use super::space::values::Skipped;
 use super::space::{Candidate, combinations};
 use crate::bench::load::shape::Direction;
-use crate::bench::stats::{self, Estimate};
+use crate::bench::report::{Cost, Ratio};
+use crate::bench::stats::{self, Better, Estimate};
 use crate::net::limits::sysctl;
 
 /// Rounds that a field must get before the worse half is dropped; what cannot get
@@ -53,6 +54,7 @@ pub(super) struct Search<'a> {
 
 /// One candidate with everything known of it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// What it is.
     #[serde(flatten)]
@@ -61,17 +63,24 @@ pub struct Row {
     pub name: String,
     /// Whether it is what the user has now.
     pub present: bool,
-    /// Rounds while racing, and in the confirmation.
+    /// Rounds while racing, and in the confirmation, which decides.
     pub rounds: [usize; 2],
     /// Bytes a second.
+    #[serde(rename = "throughput_bytes_per_second")]
     pub throughput: Option<Estimate>,
-    /// Nanoseconds.
+    /// Of the exchanges beside the bulk, nanoseconds; `None` where latency is not asked for.
+    #[serde(rename = "latency_p99_nanoseconds")]
     pub p99: Option<Estimate>,
-    /// CPU seconds for a gigabyte.
-    pub cpu: Option<Estimate>,
-    /// Merit by the defaults' while racing.
+    /// CPU time for a gigabyte.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
+    /// Merit by the defaults', while racing and in the confirmation.
+    pub ratios: Vec<Ratio>,
+    /// The first of them.
+    #[serde(skip)]
     pub ratio: Option<Estimate>,
-    /// Merit by the defaults' in the confirmation.
+    /// The second.
+    #[serde(skip)]
     pub confirmed: Option<Estimate>,
     /// What became of it.
     #[serde(flatten)]
@@ -87,19 +96,25 @@ pub struct Row {
 /// A run over time: of the busiest flow's sender, or of the receiver where only that
 /// is here.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Series {
     /// Seconds since the traffic began.
+    #[serde(rename = "at_seconds")]
     pub at: Vec<f64>,
     /// Smoothed round trip time, seconds.
+    #[serde(rename = "rtt_seconds")]
     pub rtt: Vec<f64>,
     /// Congestion window, bytes.
+    #[serde(rename = "congestion_window_bytes")]
     pub cwnd: Vec<f64>,
     /// Bytes a second lately delivered.
+    #[serde(rename = "delivery_rate_bytes_per_second")]
     pub rate: Vec<f64>,
 }
 
 /// What a race came to.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StageResult {
     /// What was between load and path.
     pub through: Through,
@@ -351,6 +366,8 @@ impl Search<'_> {
             stats::mean(&values)
         };
         let last = entrant.last.as_ref();
+        let ratio = race.ratio(arm).filter(|_| arm != DEFAULTS);
+        let confirmed = race.confirmed(arm).filter(|_| arm != DEFAULTS);
         Row {
             name: entrant.contender.candidate.to_string(),
             candidate: entrant.contender.candidate.clone(),
@@ -358,9 +375,10 @@ impl Search<'_> {
             rounds: race.rounds(arm),
             throughput: mean(&|figures| Some(figures.throughput)),
             p99: mean(&|figures| figures.p99),
-            cpu: mean(&|figures| Some(figures.cpu)),
-            ratio: race.ratio(arm).filter(|_| arm != DEFAULTS),
-            confirmed: race.confirmed(arm).filter(|_| arm != DEFAULTS),
+            cost: mean(&|figures| Some(figures.cpu)).map(Cost::of_path),
+            ratios: ratios(ratio, confirmed, race.rounds(arm)),
+            ratio,
+            confirmed,
             fate: race.fate(arm).clone(),
             granted: entrant.contender.granted.clone(),
             diagnosis: last.map(|run| diagnosis(self.ground, run, &entrant.contender)),
@@ -393,6 +411,23 @@ impl Search<'_> {
         }
         series
     }
+}
+
+/// Comparisons with the defaults, as the document has them.
+fn ratios(racing: Option<Estimate>, fresh: Option<Estimate>, rounds: [usize; 2]) -> Vec<Ratio> {
+    let both = [("merit_racing", racing), ("merit_fresh", fresh)];
+    let both = both.into_iter().zip(rounds);
+    both.filter_map(|((of, ratio), rounds)| {
+        let ratio = ratio?;
+        Some(Ratio {
+            against: "defaults".to_owned(),
+            of,
+            rounds,
+            ratio,
+            verdict: stats::verdict(ratio, rounds, Better::More),
+        })
+    })
+    .collect()
 }
 
 /// Whose `TCP_INFO` tells about the sending.

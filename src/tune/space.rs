@@ -30,6 +30,7 @@ const SCRATCH: &str = "candidate";
 
 /// One setting that differs from the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Change {
     /// Where it stands.
     pub place: Place,
@@ -95,6 +96,7 @@ impl FromStr for Change {
 
 /// Settings that are measured together.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Candidate {
     /// What differs from the defaults; nothing: the defaults themselves.
     pub changes: Vec<Change>,

@@ -2,9 +2,11 @@
 //! says of good and bad files, exit codes, completions, the manual.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use crate::kit::Namespace;
 
 /// A directory that is removed when the test ends.
 struct Scratch(PathBuf);
@@ -99,6 +101,41 @@ fn the_examples_are_valid_and_their_resolved_form_is_too() {
         "check = \"off\"",
     ] {
         assert!(minimal.contains(default), "{default}");
+    }
+}
+
+/// In a network of its own, where nobody has their ports.
+#[test]
+fn the_examples_start_as_they_stand() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    for name in ["minimal.toml", "pools.toml", "http_connect.toml"] {
+        let mut child = namespace.run(|| {
+            let file = example(name);
+            let mut command = command(&["run", "-c", &file, "--log-to", "stderr"]);
+            command
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the binary runs")
+        });
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let listening = lines.any(|line| line.is_ok_and(|it| it.contains("listening on ")));
+        let ended = child.try_wait().expect("a child");
+        child.kill().expect("it can be ended");
+        child.wait().expect("a child");
+        assert!(listening && ended.is_none(), "{name}: {ended:?}");
+    }
+    // The reference is to copy from, and says so.
+    let every_key = fs::read_to_string(example("thalweg.toml")).expect("the example");
+    assert!(every_key.contains("as it stands it needs a file of users"));
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("README.md");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in fs::read_dir(folder).expect("examples") {
+        let name = entry.expect("an entry").file_name();
+        let link = format!("(examples/{})", name.display());
+        assert!(readme.contains(&link), "README.md does not name {link}");
     }
 }
 

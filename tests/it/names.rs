@@ -98,14 +98,14 @@ fn b58_the_last_good_set_and_the_port_stay_in_use() {
             session(&forwarder, &alive);
 
             names.dns.set("db.test", failure);
-            let line = forwarder.wait_for_line(&format!("name {name}: "));
+            let line = forwarder.wait_for_line("name db.test: ");
             assert!(line.message().contains(reason), "{line:?}");
             for _ in 0..20 {
                 session(&forwarder, &alive);
             }
             names.dns.set("db.test", good);
-            forwarder.wait_for_line(&format!("name {name} resolves again"));
-            assert_eq!(forwarder.lines_with(&format!("name {name}: ")).len(), 1);
+            forwarder.wait_for_line("name db.test resolves again");
+            assert_eq!(forwarder.lines_with("name db.test: ").len(), 1);
         }
     });
 }
@@ -146,7 +146,7 @@ fn b58_a_name_that_does_not_resolve_holds_nobody_up() {
                 continue;
             }
             names.dns.set("db.test", Says::addresses(1, &[&ip(&late)]));
-            forwarder.wait_for_line(&format!("name {name} resolves again"));
+            forwarder.wait_for_line("name db.test resolves again");
             wait_until("a session", PATIENCE, || {
                 let client = unless_reset(Peer::try_connect(forwarder.address()));
                 client.is_some() && late.accept_within(Duration::from_millis(100)).is_some()
@@ -285,6 +285,153 @@ fn b59_new_sessions_follow_a_change_and_old_ones_stay() {
         transfer(&mut client, &mut upstream, 100_000);
         transfer(&mut upstream, &mut client, 100_000);
     });
+}
+
+/// Two servers of one name with the same port, and their checks on a port of their own.
+struct Checked {
+    names: Names,
+    servers: [Listener; 2],
+    checks: [Option<Listener>; 2],
+}
+
+impl Checked {
+    /// `checks` makes the place where the second is checked.
+    fn new(checks: impl Fn(SocketAddr) -> Listener) -> Self {
+        let first = server(1, 0);
+        let second = server(2, first.address().port());
+        let check = server(1, 0);
+        let port = check.address().port();
+        Self {
+            names: Names::new(),
+            servers: [first, second],
+            checks: [Some(check), Some(checks(([127, 0, 58, 2], port).into()))],
+        }
+    }
+
+    fn setup(&self, case: Case, check: &str) -> Setup {
+        let port = |listener: &Listener| listener.address().port();
+        let name = format!("db.test:{}", port(&self.servers[0]));
+        let check_port = self.checks[0].as_ref().map(port).unwrap();
+        let check = format!("{{ type = \"tcp\", port = {check_port}, {check} }}");
+        self.names
+            .setup(case, &name)
+            .set("upstream.pool.resolve", "\"all\"")
+            .set("upstream.pool.check", check)
+    }
+
+    /// The name has these of the two from now on.
+    fn list(&self, servers: &[usize]) {
+        let all: Vec<String> = servers.iter().map(|it| ip(&self.servers[*it])).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.names.dns.set("db.test", Says::addresses(1, &all));
+    }
+}
+
+/// A server that hangs is not tried anew by clients each time that its name lists it again,
+/// as it does where each answer is some of many addresses.
+#[test]
+fn a_server_that_comes_back_is_what_checks_found_before() {
+    on_every_engine(|case| {
+        // Nothing is ever answered there: a check takes its whole time.
+        let pool = Checked::new(|at| Listener::with(at, 0, None));
+        let full = pool.checks[1].as_ref().map(Listener::fill_accept_queue);
+        pool.list(&[0, 1]);
+        let forwarder = pool
+            .setup(case, "interval = \"60s\", timeout = \"2s\"")
+            .start();
+        forwarder.wait_for_line(&format!(
+            "server {} of pool is down",
+            pool.servers[1].address()
+        ));
+        let lines = |servers: u8| {
+            let line = format!("upstream pool: {servers} servers");
+            forwarder.lines_with(&line).len()
+        };
+        for round in 1..4 {
+            pool.list(&[0]);
+            wait_until("it leaves", PATIENCE, || lines(1) >= round);
+            pool.list(&[0, 1]);
+            wait_until("it comes back", PATIENCE, || lines(2) > round);
+            for _ in 0..20 {
+                session(&forwarder, &pool.servers[0]);
+            }
+        }
+        assert!(pool.servers[1].accept_within(Duration::ZERO).is_none());
+        drop(full);
+    });
+}
+
+/// Who has left its name is checked for the sessions that it has yet.
+#[test]
+fn a_server_that_has_left_is_checked_while_it_has_sessions() {
+    on_every_engine(|case| {
+        let mut pool = Checked::new(|at| Listener::with(at, 16, None));
+        pool.list(&[1]);
+        let check = "interval = \"100ms\", fall = 1, on_down = \"close\"";
+        let forwarder = pool.setup(case, check).start();
+        let (mut client, mut upstream) = session(&forwarder, &pool.servers[1]);
+        pool.list(&[0]);
+        wait_until("it has left", PATIENCE, || {
+            comes_to(&forwarder, &pool.servers[0], &pool.servers[1])
+        });
+        transfer(&mut client, &mut upstream, 1000);
+        transfer(&mut upstream, &mut client, 1000);
+        // Its check finds nobody any more.
+        pool.checks[1] = None;
+        client.receive_until_end();
+        upstream.receive_until_end();
+    });
+}
+
+/// An address that joins others gets its share little by little.
+#[test]
+fn a_new_address_has_a_slow_start() {
+    let epoll = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let pool = Checked::new(|at| Listener::with(at, 16, None));
+    pool.list(&[0]);
+    let forwarder = pool
+        .setup(epoll, "interval = \"60s\"")
+        .set("upstream.pool.slow_start", "\"1h\"")
+        .start();
+    session(&forwarder, &pool.servers[0]);
+    pool.list(&[0, 1]);
+    forwarder.wait_for_line("upstream pool: 2 servers");
+    let mut to_new = 0;
+    for _ in 0..60 {
+        to_new += u32::from(!comes_to(&forwarder, &pool.servers[0], &pool.servers[1]));
+    }
+    // Half of them without.
+    assert!(to_new < 15, "{to_new} of 60");
+}
+
+/// As many pools as a range of ports has: one name, one line for all.
+#[test]
+fn many_pools_of_one_name_are_one_line() {
+    let epoll = Case {
+        engine: "epoll",
+        path: "auto",
+    };
+    let (names, alive) = (Names::new(), server(1, 0));
+    names.dns.set("db.test", Says::addresses(1, &[&ip(&alive)]));
+    let name = format!("db.test:{}", alive.address().port());
+    let mut setup = names.setup(epoll, &name);
+    for _ in 0..30 {
+        setup = setup.and("127.0.0.1:0", &name);
+    }
+    let forwarder = setup.start();
+    session(&forwarder, &alive);
+    forwarder.wait_for_line("upstream pool: 1 servers; so have 30 others of the same name");
+    assert_eq!(forwarder.lines_with("name db.test is").len(), 1);
+    // Those with lives of their own are asked for with the others.
+    let asked = names.dns.asked_for("db.test");
+    wait_until("it is asked for again", PATIENCE, || {
+        names.dns.asked_for("db.test") >= asked + 4
+    });
+    let after = names.dns.asked_for("db.test");
+    assert!(after < asked + 31, "{after} questions after {asked}");
 }
 
 #[test]

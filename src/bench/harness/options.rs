@@ -11,6 +11,7 @@ use crate::bench::subjects::Subject;
 
 /// Who runs where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// Everything on one CPU.

@@ -8,31 +8,42 @@ use crate::bench::subjects::running::StartCost;
 
 /// One measurement.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sample {
     /// Which round, from 0.
     pub round: usize,
     /// Measured seconds.
     pub seconds: f64,
     /// Payload bytes a second from client to origin, as they arrived.
+    #[serde(rename = "up_bytes_per_second")]
     pub up: f64,
     /// Payload bytes a second from origin to client, as they arrived.
+    #[serde(rename = "down_bytes_per_second")]
     pub down: f64,
     /// Exchanges a second.
+    #[serde(rename = "exchanges_per_second")]
     pub exchanges: f64,
     /// Requests of an open loop that were due and not answered in time.
+    #[serde(rename = "unanswered_exchanges")]
     pub unanswered: u64,
     /// CPU seconds a second of the forwarder's process tree.
+    #[serde(rename = "forwarder_cpu_seconds_per_second")]
     pub forwarder_cpu: f64,
     /// CPU seconds a second of the generator.
+    #[serde(rename = "generator_cpu_seconds_per_second")]
     pub generator_cpu: f64,
     /// CPU seconds a second of the origin.
+    #[serde(rename = "origin_cpu_seconds_per_second")]
     pub origin_cpu: f64,
     /// Share of the CPUs that this subject's path may use, 0 to 1, that went to
     /// something else.
+    #[serde(rename = "foreign_cpu_share")]
     pub foreign_cpu: f64,
     /// Context switches a second of the forwarder.
+    #[serde(rename = "context_switches_per_second")]
     pub switches: f64,
     /// Bytes compared with what was sent, warm-up included.
+    #[serde(rename = "checked_bytes")]
     pub checked: u64,
     /// Latency of exchanges in the measured time.
     #[serde(skip)]
@@ -45,10 +56,13 @@ pub struct Sample {
 
 /// The exchanges of a mix without its bulk.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quiet {
     /// Exchanges a second.
+    #[serde(rename = "exchanges_per_second")]
     pub exchanges: f64,
     /// CPU seconds a second of the forwarder's process tree.
+    #[serde(rename = "forwarder_cpu_seconds_per_second")]
     pub forwarder_cpu: f64,
     /// Latency in the measured time.
     #[serde(skip)]
@@ -58,10 +72,13 @@ pub struct Quiet {
 /// How long single bytes waited for bulk that was ready at the same moment, averaged
 /// over the bursts of a round.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BurstSample {
     /// Share of the bulk, 0 to 1, that had come to the origin before half of the bytes.
+    #[serde(rename = "bulk_share_before_half")]
     pub median: f64,
     /// Before the last of them.
+    #[serde(rename = "bulk_share_before_last")]
     pub last: f64,
     /// Seconds until all of the bulk had come.
     pub seconds: f64,
@@ -84,10 +101,12 @@ pub struct Cell {
 
 /// What an idle session costs.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct IdleCost {
     /// How many there were.
     pub sessions: usize,
     /// Bytes of user memory for each.
+    #[serde(rename = "memory_bytes")]
     pub bytes: f64,
     /// Descriptors for each.
     pub descriptors: f64,
@@ -97,6 +116,7 @@ pub struct IdleCost {
 
 /// How a subject was run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectFacts {
     /// Its name in the report.
     pub name: String,
@@ -107,6 +127,7 @@ pub struct SubjectFacts {
     /// Whether a response that follows the client's end arrives whole.
     pub keeps_half_closed: bool,
     /// What an idle session costs; not for `direct`.
+    #[serde(rename = "idle_session")]
     pub idle: Option<IdleCost>,
     /// What each of some starts cost; not for `direct`.
     pub starts: Vec<StartCost>,

@@ -12,12 +12,15 @@ const LATE: u64 = 200_000;
 
 /// The emulated path of a run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PathFacts {
     /// As on the command line, every part written out.
     pub spec: String,
     /// Round trip that this machine needs itself; part of the path's, nanoseconds.
+    #[serde(rename = "own_delay_nanoseconds")]
     pub own_delay_ns: u64,
     /// CPU time of the two threads that carry the packets, nanoseconds.
+    #[serde(rename = "cpu_nanoseconds")]
     pub cpu_ns: u64,
     /// What crossed it in the whole run, warm-ups included.
     pub counters: LinkCounters,

@@ -50,6 +50,7 @@ pub struct Link {
 
 /// What a link has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LinkCounters {
     /// From the near end to the far end.
     pub up: DirectionCounters,
@@ -59,26 +60,33 @@ pub struct LinkCounters {
 
 /// What one direction has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DirectionCounters {
     /// IP packets delivered.
     pub packets: u64,
     /// Bytes of them, headers included.
     pub bytes: u64,
     /// Packets that found the queue full.
+    #[serde(rename = "packets_dropped")]
     pub dropped: u64,
     /// Packets lost by chance.
+    #[serde(rename = "packets_lost")]
     pub lost: u64,
     /// The most bytes that waited for the line, the packet on it included.
+    #[serde(rename = "queue_peak_bytes")]
     pub queue_peak: u64,
     /// The longest that a packet was delivered after its time, nanoseconds: the
     /// machine was busy elsewhere.
+    #[serde(rename = "late_peak_nanoseconds")]
     pub late_peak_ns: u64,
     /// The mean of that over all packets, nanoseconds. More than a few per cent of the
     /// round trip time: the figures are those of a longer path.
+    #[serde(rename = "late_mean_nanoseconds")]
     pub late_mean_ns: u64,
     /// Packets that the device dropped because the link's thread came too late, or
     /// that could not be handed over. More than none: this machine is too slow for
     /// this path, and figures taken on it are worth little.
+    #[serde(rename = "packets_overrun")]
     pub overrun: u64,
 }
 

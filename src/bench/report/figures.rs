@@ -4,13 +4,17 @@
 use hdrhistogram::Histogram;
 
 use super::comparing::{self, calm, disturbance};
-use super::{BurstReport, Hop, Latency, LayoutReport, QuietReport, Row, ShapeReport, StartReport};
+use super::round::{bulk, path_cpu, per_unit, quantile};
+use super::{
+    BurstReport, Cost, Costs, CpuShares, Hop, Latency, LayoutReport, QuietReport, Row, ShapeReport,
+    StartReport,
+};
 use crate::bench::harness::{
     BenchOptions, BurstSample, Cell, Layout, LayoutResult, Quiet, Sample, SubjectFacts,
 };
 use crate::bench::load;
 use crate::bench::load::shape::Shape;
-use crate::bench::stats;
+use crate::bench::stats::{self, Estimate};
 use crate::bench::subjects::running::StartCost;
 
 /// The generator and the origin together use so much of their CPUs that they, and
@@ -112,7 +116,10 @@ fn shape_report(
             }
             let direct = direct.filter(|it| it.subject != cell.subject && shape.burst.is_none());
             if let Some(direct) = direct {
-                row.hop = Some(hop(shape, cell, direct));
+                row.hop = hop(cell, direct);
+                if let Some(Cost::Gigabyte(costs) | Cost::Exchange(costs)) = &mut row.cost {
+                    costs.hop = Some(hop_cpu(shape, cell, direct));
+                }
             }
             row
         })
@@ -130,7 +137,6 @@ fn shape_report(
 fn row(shape: &Shape, cell: &Cell, result: &LayoutResult) -> Row {
     let samples = &calm(&cell.samples);
     let has_exchanges = shape.exchange.is_some();
-    let has_cpu = shape.burst.is_none();
     let interval = |of: &dyn Fn(&Sample) -> f64| {
         let values: Vec<f64> = samples.iter().map(|it| of(it)).collect();
         stats::mean(&values)
@@ -148,30 +154,42 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult) -> Row {
         latency: summary(&latency),
         quiet: quiet(samples),
         burst: burst(samples),
-        cpu: interval(&|s| per_unit(shape, s, s.forwarder_cpu)).filter(|_| has_cpu),
-        path_cpu: interval(&|s| per_unit(shape, s, path_cpu(s))).filter(|_| has_cpu),
-        ends_cpu: interval(&|s| per_unit(shape, s, s.generator_cpu + s.origin_cpu))
-            .filter(|_| has_cpu),
+        cost: cost(shape, samples, &interval),
         ratios: Vec::new(),
         hop: None,
-        cpu_shares: [
-            average(&|s| s.forwarder_cpu),
-            average(&|s| s.generator_cpu),
-            average(&|s| s.origin_cpu),
-        ],
-        switches: average(&|s| {
-            let units = if has_exchanges {
-                s.exchanges
-            } else {
-                throughput(s) / 1e9
-            };
-            s.switches / units.max(f64::MIN_POSITIVE)
-        }),
+        cpu_shares: CpuShares {
+            forwarder: average(&|s| s.forwarder_cpu),
+            generator: average(&|s| s.generator_cpu),
+            origin: average(&|s| s.origin_cpu),
+        },
         disturbed: disturbance(&cell.samples),
         remarks: remarks(cell, samples, result),
         curve: curve(&latency),
         samples: cell.samples.clone(),
     }
+}
+
+/// What a gigabyte or an exchange costs, but for what is compared with `direct`.
+fn cost(
+    shape: &Shape,
+    samples: &[&Sample],
+    interval: &impl Fn(&dyn Fn(&Sample) -> f64) -> Option<Estimate>,
+) -> Option<Cost> {
+    if shape.burst.is_some() {
+        return None;
+    }
+    let switches = samples.iter().map(|s| per_unit(shape, s, s.switches));
+    let costs = Costs {
+        path: interval(&|s| per_unit(shape, s, path_cpu(s)))?,
+        forwarder: interval(&|s| per_unit(shape, s, s.forwarder_cpu)),
+        ends: interval(&|s| per_unit(shape, s, s.generator_cpu + s.origin_cpu)),
+        hop: None,
+        context_switches: Some(switches.sum::<f64>() / samples.len().max(1) as f64),
+    };
+    Some(match shape.exchange {
+        Some(_) => Cost::Exchange(costs),
+        None => Cost::Gigabyte(costs),
+    })
 }
 
 fn remarks(cell: &Cell, samples: &[&Sample], result: &LayoutResult) -> Vec<String> {
@@ -243,49 +261,28 @@ fn burst(samples: &[&Sample]) -> Option<BurstReport> {
     })
 }
 
-pub(super) fn throughput(sample: &Sample) -> f64 {
-    sample.up + sample.down
-}
-
-/// Without what a mix's exchanges move.
-pub(super) fn bulk(shape: &Shape, sample: &Sample) -> f64 {
-    let each = shape.exchange.map_or(0, |exchange| 2 * exchange.size);
-    (throughput(sample) - sample.exchanges * each as f64).max(0.0)
-}
-
-pub(super) fn path_cpu(sample: &Sample) -> f64 {
-    sample.forwarder_cpu + sample.generator_cpu + sample.origin_cpu
-}
-
-/// CPU seconds a second to seconds per gigabyte, or microseconds per exchange.
-pub(super) fn per_unit(shape: &Shape, sample: &Sample, cpu: f64) -> f64 {
-    if shape.exchange.is_some() {
-        cpu * 1e6 / sample.exchanges
-    } else {
-        cpu * 1e9 / throughput(sample)
-    }
-}
-
-pub(super) fn quantile(sample: &Sample, quantile: f64) -> f64 {
-    sample.latency.value_at_quantile(quantile) as f64
-}
-
-fn hop(shape: &Shape, cell: &Cell, direct: &Cell) -> Hop {
-    let (cell, direct) = (calm(&cell.samples), calm(&direct.samples));
-    let mean = |samples: &[&Sample]| {
+/// What the forwarder adds to the CPU of the path.
+fn hop_cpu(shape: &Shape, cell: &Cell, direct: &Cell) -> f64 {
+    let mean = |cell: &Cell| {
+        let samples = calm(&cell.samples);
         let each = samples.iter().map(|s| per_unit(shape, s, path_cpu(s)));
         each.sum::<f64>() / samples.len().max(1) as f64
     };
-    let added = |share: f64| {
-        let (with, without) = (latency(&cell), latency(&direct));
-        (!with.is_empty() && !without.is_empty())
-            .then(|| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64)
-    };
-    Hop {
-        cpu: mean(&cell) - mean(&direct),
+    mean(cell) - mean(direct)
+}
+
+/// What the forwarder adds to the latency.
+fn hop(cell: &Cell, direct: &Cell) -> Option<Hop> {
+    let (with, without) = (
+        latency(&calm(&cell.samples)),
+        latency(&calm(&direct.samples)),
+    );
+    let added =
+        |share: f64| with.value_at_quantile(share) as f64 - without.value_at_quantile(share) as f64;
+    (!with.is_empty() && !without.is_empty()).then(|| Hop {
         p50: added(0.5),
         p99: added(0.99),
-    }
+    })
 }
 
 fn latency(samples: &[&Sample]) -> Histogram<u64> {

@@ -16,9 +16,9 @@ pub fn render(report: &Report) -> String {
     let _ = writeln!(
         out,
         "Bold: the {:.0} % interval of the ratio to {} excludes 1. {}. {}.",
-        report.confidence * 100.0,
+        report.head.confidence * 100.0,
         report.baseline,
-        report.machine.summary(),
+        report.head.machine.summary(),
         report.method
     );
     let versions: Vec<String> = report

@@ -1,40 +1,43 @@
-//! What a run found: the document, whose figures are made in `figures`. Pure. What is shown of them is in `tables`, in terms of [`model`], which
-//! [`render`] writes; the outputs around it are [`table`], [`markdown`], [`html`] and
-//! [`svg`]. `tune` reports by the same model.
+//! What a run found: the document, whose figures are made in `figures` and `comparing`.
+//! Pure. What is shown of them is in `tables`, in terms of [`model`], which [`render`]
+//! writes, and in words in `answer`; the outputs around it are [`table`], [`markdown`],
+//! [`html`] and [`svg`]. `tune` reports by the same model, and its document shares
+//! [`document`] with this one.
 
+mod answer;
 mod comparing;
+pub mod document;
 mod figures;
 pub mod html;
 pub mod markdown;
 pub mod model;
 pub(crate) mod page;
 pub mod render;
+mod round;
+#[cfg(test)]
+mod sample;
 pub mod svg;
 pub mod table;
 mod tables;
 
+pub use document::{Cost, Costs, Head, Ratio};
 pub use figures::layouts;
 
 use serde::Serialize;
 
 use super::harness::{Layout, Sample, SubjectFacts};
 use super::load::shape::Figure;
-use super::machine::Machine;
 use super::netns::Place;
 use super::path::PathFacts;
-use super::stats::{Estimate, ROUNDS_MIN, Verdict};
+use super::stats::{Estimate, ROUNDS_MIN};
 
 /// Everything that a run found.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
-    /// Of thalweg.
-    pub version: String,
-    /// The command line that made it.
-    pub command: String,
-    /// UTC, ISO 8601.
-    pub when: String,
-    /// What it ran on.
-    pub machine: Machine,
+    /// What it is, and what made it.
+    #[serde(flatten)]
+    pub head: Head,
     /// In which network namespace, with which congestion control.
     pub place: Place,
     /// The path between the subjects and the origin; `None`: loopback.
@@ -45,14 +48,13 @@ pub struct Report {
     pub interrupted: Option<String>,
     /// The subject that ratios are against.
     pub baseline: String,
-    /// Confidence of every interval.
-    pub confidence: f64,
     /// One for each layout.
     pub layouts: Vec<LayoutReport>,
 }
 
 /// One layout.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LayoutReport {
     /// Which.
     pub layout: Layout,
@@ -72,28 +74,32 @@ pub struct LayoutReport {
 
 /// What it takes to start a subject, until the first exchange crosses it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StartReport {
     /// Its name.
     pub subject: String,
     /// Seconds.
     pub seconds: Estimate,
     /// CPU seconds of its process tree.
+    #[serde(rename = "cpu_seconds")]
     pub cpu: Estimate,
     /// Time against the same subject with a small configuration, start by start.
     pub seconds_ratio: Option<Estimate>,
     /// CPU likewise.
+    #[serde(rename = "cpu_seconds_ratio")]
     pub cpu_ratio: Option<Estimate>,
 }
 
 /// One shape in one layout.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShapeReport {
     /// As on the command line.
     pub name: String,
     /// What decides.
     #[serde(skip)]
     pub figure: Figure,
-    /// Whether it has exchanges (then CPU is per exchange, otherwise per gigabyte).
+    /// Whether it has exchanges (then cost is for each of them, otherwise for a gigabyte).
     pub has_exchanges: bool,
     /// Whether it has bulk flows.
     pub has_bulk: bool,
@@ -105,6 +111,7 @@ pub struct ShapeReport {
 
 /// One subject in one shape in one layout.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// Its name.
     pub subject: String,
@@ -113,36 +120,36 @@ pub struct Row {
     /// Rounds measured.
     pub rounds: usize,
     /// Bytes a second, both directions together.
+    #[serde(rename = "throughput_bytes_per_second")]
     pub throughput: Option<Estimate>,
     /// Exchanges a second.
+    #[serde(rename = "exchanges_per_second")]
     pub exchanges: Option<Estimate>,
     /// Of all rounds together.
+    #[serde(rename = "latency_nanoseconds")]
     pub latency: Option<Latency>,
     /// Of a mix: what its exchanges are without the bulk.
     pub quiet: Option<QuietReport>,
     /// Of a burst: how long its single bytes waited.
     pub burst: Option<BurstReport>,
-    /// The forwarder's CPU: seconds per gigabyte (10⁹ bytes), or microseconds per
-    /// exchange.
-    pub cpu: Option<Estimate>,
-    /// CPU of generator, forwarder and origin together, in the same unit.
-    pub path_cpu: Option<Estimate>,
-    /// CPU of generator and origin alone: what the ends of the measurement cost.
-    pub ends_cpu: Option<Estimate>,
+    /// CPU time for a gigabyte, or for an exchange; not of a burst.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
     /// Against the baseline, against `direct`, and of a subject with a large configuration
     /// against the same with a small one.
     pub ratios: Vec<Ratio>,
     /// What the forwarder adds to `direct`.
+    #[serde(rename = "hop_nanoseconds")]
     pub hop: Option<Hop>,
-    /// CPU seconds a second: forwarder, generator, origin.
-    pub cpu_shares: [f64; 3],
-    /// The forwarder's context switches per exchange, or per gigabyte.
-    pub switches: f64,
+    /// CPU seconds a second.
+    #[serde(rename = "cpu_seconds_per_second")]
+    pub cpu_shares: CpuShares,
     /// What else took the CPUs meanwhile; `None`: nothing to speak of.
     pub disturbed: Option<Disturbance>,
     /// What limits these figures, in words.
     pub remarks: Vec<String>,
     /// Percentile (0 to 100) and nanoseconds.
+    #[serde(rename = "latency_curve_percent_nanoseconds")]
     pub curve: Vec<(f64, u64)>,
     /// Round by round.
     pub samples: Vec<Sample>,
@@ -150,6 +157,7 @@ pub struct Row {
 
 /// Nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Latency {
     /// Median.
     pub p50: u64,
@@ -166,26 +174,35 @@ pub struct Latency {
 /// The exchanges of a mix without its bulk, measured in the same rounds, and what the
 /// bulk makes of them.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct QuietReport {
     /// Exchanges a second.
+    #[serde(rename = "exchanges_per_second")]
     pub exchanges: Estimate,
     /// Of all rounds together.
+    #[serde(rename = "latency_nanoseconds")]
     pub latency: Latency,
     /// The forwarder's CPU seconds a second.
+    #[serde(rename = "forwarder_cpu_seconds_per_second")]
     pub cpu: f64,
     /// p50 beside bulk divided by p50 without, round by round; `None` when no exchange
     /// was whole beside the bulk in some round.
+    #[serde(rename = "p50_ratio")]
     pub p50: Option<Estimate>,
     /// p99 likewise.
+    #[serde(rename = "p99_ratio")]
     pub p99: Option<Estimate>,
 }
 
 /// How long the single bytes of a burst waited for its bulk.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BurstReport {
     /// Share of the bulk, 0 to 1, that moved before half of the bytes.
+    #[serde(rename = "bulk_share_before_half")]
     pub median: Estimate,
     /// Before the last of them.
+    #[serde(rename = "bulk_share_before_last")]
     pub last: Estimate,
     /// Seconds until all of the bulk had moved.
     pub seconds: Estimate,
@@ -193,40 +210,37 @@ pub struct BurstReport {
 
 /// What took CPUs that a subject and its load were to have.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disturbance {
     /// In so many rounds.
     pub rounds: usize,
     /// Up to this share of the CPUs, 0 to 1.
+    #[serde(rename = "foreign_cpu_share_max")]
     pub share: f64,
     /// Whether enough other rounds remained to leave these out of all figures.
     pub is_left_out: bool,
 }
 
-/// A comparison.
-#[derive(Debug, Clone, Serialize)]
-pub struct Ratio {
-    /// With whom.
-    pub against: String,
-    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `share` (of a burst), `cpu` (the
-    /// forwarder's), `path` (CPU of the whole path).
-    pub of: &'static str,
-    /// Over how many rounds.
-    pub rounds: usize,
-    /// This subject's figure divided by the other's.
-    pub ratio: Estimate,
-    /// What that means, given which way is good.
-    pub verdict: Verdict,
+/// Who used how much CPU, seconds a second.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CpuShares {
+    /// The forwarder's process tree.
+    pub forwarder: f64,
+    /// The load generator.
+    pub generator: f64,
+    /// The origin.
+    pub origin: f64,
 }
 
-/// What a forwarder adds.
+/// What a forwarder adds to `direct`, nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hop {
-    /// CPU of the whole path, in the unit of [`Row::cpu`].
-    pub cpu: f64,
-    /// Nanoseconds at the median; `None` without exchanges.
-    pub p50: Option<f64>,
-    /// Nanoseconds at 99 %.
-    pub p99: Option<f64>,
+    /// At the median.
+    pub p50: f64,
+    /// At 99 %.
+    pub p99: f64,
 }
 
 impl Report {

@@ -65,26 +65,52 @@ fn text_value(value: &Value) -> String {
     }
 }
 
-/// A table of a page, with its notes below.
+/// A table of a page, with its notes below. One with more figures than rows stands on its
+/// side: a line for each figure, a column for each row.
 pub fn html(table: &Table) -> String {
     let shown = |at: &usize| table.columns[*at].shown != Shown::Nowhere;
     let columns: Vec<usize> = (0..table.columns.len()).filter(shown).collect();
-    let mut out = format!(
-        "<div class=\"scroll\"><table><tr><th>{}</th>",
-        escape(&table.title)
-    );
-    for at in &columns {
-        let _ = write!(out, "<th>{}</th>", escape(&table.columns[*at].name));
-    }
-    out.push_str("</tr>\n");
-    for line in &table.lines {
-        let _ = write!(out, "<tr><td>{}</td>", escape(&line.name));
-        for at in &columns {
-            let _ = write!(out, "<td>{}</td>", html_value(&line.values[*at]));
+    let mut out = String::from("<div class=\"scroll\"><table class=\"figures\"><thead><tr>");
+    let head = |out: &mut String, names: &mut dyn Iterator<Item = (&str, &str)>| {
+        let _ = write!(out, "<th>{}</th>", escape(&table.title));
+        for (name, class) in names {
+            let _ = write!(out, "<th class=\"{class}\">{}</th>", escape(name));
         }
-        out.push_str("</tr>\n");
+        out.push_str("</tr></thead><tbody>\n");
+    };
+    let cell = |out: &mut String, of: &str, value: &Value| {
+        let (of, value) = (escape(of), html_value(value));
+        let _ = write!(out, "<td data-of=\"{of}\"><span>{value}</span></td>");
+    };
+    if columns.len() > table.lines.len() && columns.len() > 5 {
+        let state = |line: &TableRow| if line.is_failed() { "failed" } else { "" };
+        let names = table.lines.iter().map(|line| (&line.name[..], state(line)));
+        head(&mut out, &mut { names });
+        for at in &columns {
+            let name = &table.columns[*at].name;
+            let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(name));
+            for line in &table.lines {
+                if line.is_failed() {
+                    let failed = Value::Word("not compared".to_owned(), Tone::Failed);
+                    cell(&mut out, &line.name, &failed);
+                } else {
+                    cell(&mut out, &line.name, &line.values[*at]);
+                }
+            }
+            out.push_str("</tr>\n");
+        }
+    } else {
+        let names = columns.iter().map(|at| (&table.columns[*at].name[..], ""));
+        head(&mut out, &mut { names });
+        for line in &table.lines {
+            let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&line.name));
+            for at in &columns {
+                cell(&mut out, &table.columns[*at].name, &line.values[*at]);
+            }
+            out.push_str("</tr>\n");
+        }
     }
-    out.push_str("</table></div>\n");
+    out.push_str("</tbody></table></div>\n");
     for line in &table.lines {
         for note in &line.notes {
             let (name, text) = (escape(&line.name), escape(&note.text));
@@ -261,9 +287,10 @@ mod tests {
         );
         assert!(terminal.contains("20.0 k/s ±10%  -1.50 µs"), "{terminal}");
         let page = html(&table);
-        assert!(
-            page.contains("<th>p50, p99</th>") && page.contains("1.00 µs<small>2.00 ms</small>")
-        );
+        assert!(page.contains("<th class=\"\">p50, p99</th>"), "{page}");
+        assert!(page.contains("1.00 µs<small>2.00 ms</small>"), "{page}");
+        // Where there is no room for columns each figure has its name.
+        assert!(page.contains("<td data-of=\"rate\">"), "{page}");
         assert!(
             page.contains("&lt;b&gt;") && !page.contains("<b>"),
             "{page}"

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{LayoutReport, Report, render, tables};
+use super::{LayoutReport, Report, answer, render, tables};
 
 /// The whole report as text.
 pub fn render(report: &Report) -> String {
@@ -10,8 +10,8 @@ pub fn render(report: &Report) -> String {
     let _ = writeln!(
         out,
         "thalweg {}, {}",
-        report.version,
-        report.machine.summary()
+        report.head.version,
+        report.head.machine.summary()
     );
     let _ = writeln!(out, "{}", report.method);
     for note in &report.place.notes {
@@ -44,6 +44,10 @@ pub fn render(report: &Report) -> String {
         out.push_str(&render::text(&table));
     }
     subjects(report, &mut out);
+    out.push('\n');
+    for sentence in answer::sentences(report) {
+        let _ = writeln!(out, "=> {sentence}");
+    }
     out
 }
 

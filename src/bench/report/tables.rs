@@ -1,7 +1,7 @@
 //! Which figures a report shows, and in which order: the tables of a run.
 
 use super::model::{Column, Note, Table, Tone, Unit, Value};
-use super::{LayoutReport, Report, Row, ShapeReport};
+use super::{Costs, CpuShares, LayoutReport, Report, Row, ShapeReport};
 use crate::bench::harness::SubjectFacts;
 use crate::bench::load::shape::Figure;
 use crate::bench::stats::{Estimate, Verdict};
@@ -91,29 +91,38 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     } else {
         ("s/GB", "s/GB")
     };
+    // In the document it is seconds for both.
+    let scale = if shape.has_exchanges { 1e6 } else { 1.0 };
+    let of_costs = |of: fn(&Costs) -> Option<Estimate>| {
+        move |row: &Row| {
+            let cost = row.cost.as_ref().and_then(|cost| of(cost.costs()));
+            // `direct` has no forwarder.
+            let cost = cost.filter(|it| it.estimate > 0.0);
+            Value::spread(cost.map(|it| it.map(|value| value * scale)), Unit::Plain)
+        }
+    };
     let forwarder = Column::new(format!("cpu {unit}"));
     let forwarder = forwarder.summed_up(of(&format!("forwarder's CPU, {each}")));
-    table.add(forwarder, rows, |row| {
-        // `direct` has no forwarder.
-        Value::spread(row.cpu.filter(|cpu| cpu.estimate > 0.0), Unit::Plain)
-    });
+    table.add(forwarder, rows, of_costs(|it| it.forwarder));
     let ends = Column::new(format!("ends {unit}"));
     let ends = if shape.has_exchanges {
         ends.on_page()
     } else {
         ends
     };
-    table.add(ends, rows, |row| Value::spread(row.ends_cpu, Unit::Plain));
+    table.add(ends, rows, of_costs(|it| it.ends));
     let path = Column::new(format!("path {unit}")).on_page();
-    table.add(path, rows, |row| Value::spread(row.path_cpu, Unit::Plain));
+    table.add(path, rows, of_costs(|it| Some(it.path)));
     table.add(Column::new(format!("hop {unit}")), rows, |row| {
-        let hop = row.hop.map(|hop| Value::Number(hop.cpu, Unit::Plain));
-        hop.unwrap_or(Value::Missing)
+        let hop = row.cost.and_then(|cost| cost.costs().hop);
+        hop.map_or(Value::Missing, |hop| {
+            Value::Number(hop * scale, Unit::Plain)
+        })
     });
     if shape.has_exchanges {
-        let added = |of: fn(&super::Hop) -> Option<f64>| {
+        let added = |of: fn(&super::Hop) -> f64| {
             move |row: &Row| {
-                let ns = row.hop.as_ref().and_then(of);
+                let ns = row.hop.as_ref().map(of);
                 ns.map_or(Value::Missing, |ns| {
                     Value::Difference(ns, Unit::Nanoseconds)
                 })
@@ -127,13 +136,17 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     } else {
         Column::new("cpu used").on_page()
     };
-    let part = |at: usize| move |row: &Row| Value::Number(row.cpu_shares[at], Unit::Share);
-    table.add(used, rows, part(0));
-    for (at, whose) in [(1, "generator"), (2, "origin")] {
-        table.add(Column::new(format!("by {whose}")).on_page(), rows, part(at));
-    }
+    let part = |of: fn(&CpuShares) -> f64| {
+        move |row: &Row| Value::Number(of(&row.cpu_shares), Unit::Share)
+    };
+    table.add(used, rows, part(|it| it.forwarder));
+    let generator = Column::new("by generator").on_page();
+    table.add(generator, rows, part(|it| it.generator));
+    let origin = Column::new("by origin").on_page();
+    table.add(origin, rows, part(|it| it.origin));
     table.add(Column::new("switches").on_page(), rows, |row| {
-        Value::Number(row.switches, Unit::Plain)
+        let switches = row.cost.and_then(|cost| cost.costs().context_switches);
+        switches.map_or(Value::Missing, |it| Value::Number(it, Unit::Plain))
     });
 }
 
@@ -193,7 +206,11 @@ fn comparisons(table: &mut Table, layout: &LayoutReport, shape: &ShapeReport, ba
 }
 
 /// The ratio of the figure by which the shape is judged.
-fn deciding(shape: &ShapeReport, row: &Row, against: &str) -> Option<(Estimate, Verdict)> {
+pub(super) fn deciding(
+    shape: &ShapeReport,
+    row: &Row,
+    against: &str,
+) -> Option<(Estimate, Verdict)> {
     let of = match shape.figure {
         Figure::Throughput => "throughput",
         Figure::Requests | Figure::Connections => "exchanges",
@@ -217,7 +234,7 @@ fn growth(layout: &LayoutReport, row: &Row) -> Option<Estimate> {
 }
 
 /// What deciding means, in words.
-fn judged_by(shape: &ShapeReport) -> &'static str {
+pub(super) fn judged_by(shape: &ShapeReport) -> &'static str {
     match shape.figure {
         Figure::Throughput => "throughput",
         Figure::Requests => "requests a second",
@@ -247,7 +264,7 @@ pub(super) fn verdicts(report: &Report) -> Table {
     table.add(Column::new("subject"), &rows, |row| {
         Value::word(row.0.clone())
     });
-    let confidence = report.confidence * 100.0;
+    let confidence = report.head.confidence * 100.0;
     let ratio = Column::new(format!("ratio and {confidence:.0} % interval"));
     table.add(ratio, &rows, |row| Value::Ratio(row.1, Some(row.2)));
     table.add(Column::new("verdict"), &rows, |row| Value::verdict(row.2));

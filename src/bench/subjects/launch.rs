@@ -17,6 +17,7 @@ use super::size::Size;
 
 /// What to run.
 #[derive(Debug, Clone, Default, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Launch {
     /// The command line; empty for `direct`.
     pub argv: Vec<String>,

@@ -85,10 +85,12 @@ pub struct Running {
 
 /// What a start took, until the first exchange crossed the subject.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StartCost {
     /// Seconds since its first process was started.
     pub seconds: f64,
     /// CPU seconds of its process tree.
+    #[serde(rename = "cpu_seconds")]
     pub cpu: f64,
 }
 

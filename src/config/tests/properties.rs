@@ -249,6 +249,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     format: LogFormat::Json,
                     sessions: SessionLog::All,
                     to: LogTarget::File(path.clone().into()),
+                    mode: 0o640,
                 },
                 admin: Admin {
                     listen: match pick {
@@ -379,6 +380,7 @@ fn a_tap(number: u64) -> Tap {
             size: number % (1 << 40) + 4096,
             keep: (number % 1000 + 1) as u16,
         }),
+        mode: 0o600 | (number & 0o77) as u32,
         mask: vec![format!("X-{number}"), "ticket".to_owned()],
         unmask: number & 1 == 1,
     }

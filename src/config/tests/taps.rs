@@ -143,6 +143,9 @@ fn what_makes_no_tap_is_refused_with_a_remedy() {
             "out of range",
         ),
         ("{ format = \"hex\", unmask = \"yes\" }", "without quotes"),
+        ("{ format = \"hex\", mode = 600 }", "put it in quotes"),
+        ("{ format = \"hex\", mode = \"0999\" }", "octal digits"),
+        ("{ format = \"hex\", mode = \"0444\" }", "by its owner"),
         (
             "{ format = \"http\", mask = [\"X-A\", \"X-B: c\"] }",
             "not the name of a header",

@@ -247,6 +247,13 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             return;
         };
         let plan = &server.plan;
+        if plan
+            .while_used
+            .as_ref()
+            .is_some_and(|it| it.0.active() == 0)
+        {
+            return self.forget(id);
+        }
         let means = match plan.argv() {
             Some(argv) => Command::start(argv, &plan.endpoint).map(Means::Command),
             None => Connection::open(plan, &self.ephemeral_ports, &mut self.random)
@@ -377,7 +384,11 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             let due = now + schedule::first_delay(&plan.check, index, count);
             let id = plan.id;
             let server = Watched {
-                health: Hysteresis::new(plan.check.rise, plan.check.fall),
+                health: if plan.down {
+                    Hysteresis::down(plan.check.rise, plan.check.fall)
+                } else {
+                    Hysteresis::new(plan.check.rise, plan.check.fall)
+                },
                 plan,
                 due,
                 probe: None,
@@ -395,11 +406,13 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
 
     /// A known server with another plan: what is on its way is of no use any more, and
     /// it is asked anew at once.
-    fn replace(&mut self, plan: CheckPlan, now: Instant) {
+    fn replace(&mut self, mut plan: CheckPlan, now: Instant) {
         let id = plan.id;
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
+        // What checks found is known here.
+        plan.down = server.plan.down;
         if server.plan == plan {
             return;
         }
@@ -411,9 +424,8 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         self.set_due(id, now);
     }
 
-    /// A server is checked no more: it counts as up again, as one that never was. If it
-    /// were left down, nobody would ever say otherwise, and under the same number it
-    /// would begin up here and be down for the owner.
+    /// A server is checked no more. If it was down, its owner is told, for nobody will say
+    /// otherwise any more.
     fn release(&mut self, id: ServerId) {
         let was_down = self.servers.get(&id).is_some_and(|it| !it.health.is_up());
         self.forget(id);
@@ -421,6 +433,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             let verdict = Verdict {
                 change: Change::Up,
                 reason: "checked no more".to_owned(),
+                released: true,
             };
             (self.on_change)(id, verdict);
         }
@@ -466,6 +479,7 @@ impl Watched {
         Some(Verdict {
             change: change?,
             reason,
+            released: false,
         })
     }
 

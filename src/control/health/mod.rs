@@ -43,6 +43,7 @@ use crate::net::options::OptionPlan;
 use crate::observe::log::Log;
 use crate::observe::notice::ServerName;
 use crate::proto::proxy;
+use crate::reactor::upstream::server::Server;
 use crate::relay::id::ServerId;
 
 use checks::{CheckOrder, Checks};
@@ -55,8 +56,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 pub struct CheckPlan {
     /// The owner's number of it, unique among its plans. It stands for the server:
     /// its state is kept as long as plans have this number, whatever else in them
-    /// changes. Without a plan it counts as up, which is told if it was down; under
-    /// the same number it begins anew later.
+    /// changes. Without a plan it is checked no more, which is told if it was down; under
+    /// the same number it begins anew later, as [`CheckPlan::down`] says.
     pub id: ServerId,
     /// Its pool, for the log.
     pub pool: Arc<str>,
@@ -70,8 +71,23 @@ pub struct CheckPlan {
     pub options: Arc<OptionPlan>,
     /// How, and how often.
     pub check: Arc<Check>,
+    /// Checks found it down before, so it begins with that; counts for a server that is not
+    /// checked yet.
+    pub down: bool,
+    /// It is checked for the sessions that it has, and no longer than it has any.
+    pub while_used: Option<Used>,
     /// The server expects a PROXY header: it is told that a check is nobody's.
     pub send_proxy: Option<proxy::Version>,
+}
+
+/// A server that may have sessions.
+#[derive(Debug, Clone)]
+pub struct Used(pub Arc<Server>);
+
+impl PartialEq for Used {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl CheckPlan {
@@ -119,6 +135,9 @@ pub struct Verdict {
     /// As in the log: `connect refused, 3 of 3 checks failed`. Not in the log, and for
     /// a server that was down when its plan was taken away: `checked no more`.
     pub reason: String,
+    /// It was down when its plan was taken away: nothing speaks for it, but nobody will say
+    /// that it is up either.
+    pub released: bool,
 }
 
 /// What came of one check.

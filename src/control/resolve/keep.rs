@@ -11,9 +11,10 @@
 //! to forget or to freeze the A records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -42,13 +43,64 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// needs it works, and it must not stay so for longer than the fault does.
 const RETRY_WITHOUT_ADDRESS: Duration = Duration::from_secs(2);
 
-/// A name and what is known of it.
+/// What is watched: whoever wants a host wants the same, whatever the port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum NameSubject {
+    Host(String),
+    Service(String),
+}
+
+impl NameSubject {
+    pub(super) fn of(name: &Name) -> Self {
+        match name {
+            Name::Host(host, _) => Self::Host(host.clone()),
+            Name::Srv(service) => Self::Service(service.clone()),
+        }
+    }
+}
+
+impl fmt::Display for NameSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host),
+            Self::Service(service) => write!(f, "srv:{service}"),
+        }
+    }
+}
+
+/// How long what is known of a subject is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lifetimes {
+    /// A shorter time to live counts as this one.
+    pub(super) ttl_min: Duration,
+    /// A longer one counts as this one.
+    pub(super) ttl_max: Duration,
+}
+
+impl Lifetimes {
+    /// Those of who is the least patient of all that want it.
+    pub(super) fn of<'a>(requests: impl IntoIterator<Item = &'a NameRequest>) -> Self {
+        let longest = Self {
+            ttl_min: Duration::MAX,
+            ttl_max: Duration::MAX,
+        };
+        requests.into_iter().fold(longest, |terms, it| Self {
+            ttl_min: terms.ttl_min.min(it.ttl_min),
+            ttl_max: terms.ttl_max.min(it.ttl_max),
+        })
+    }
+}
+
+/// A subject and what is known of it.
 pub(super) struct Keeper {
-    request: NameRequest,
+    subject: NameSubject,
+    /// May change at any time.
+    terms: Arc<Mutex<Lifetimes>>,
     system: Arc<System>,
     places: Arc<Semaphore>,
     log: Log,
-    /// What a service consisted of when it last answered; a host is its own target.
+    /// What a service consisted of when it last answered; a host is its own target, on port
+    /// 0.
     targets: Vec<Target>,
     /// The last good addresses of each host, IPv4 and IPv6 apart.
     known: BTreeMap<(String, Family), Vec<IpAddr>>,
@@ -76,22 +128,24 @@ struct Round {
 
 impl Keeper {
     pub(super) fn new(
-        request: NameRequest,
+        subject: NameSubject,
+        terms: Arc<Mutex<Lifetimes>>,
         system: Arc<System>,
         places: Arc<Semaphore>,
         log: Log,
     ) -> Self {
-        let targets = match &request.name {
-            Name::Host(host, port) => vec![Target {
+        let targets = match &subject {
+            NameSubject::Host(host) => vec![Target {
                 host: host.clone(),
-                port: *port,
+                port: 0,
                 priority: 0,
                 weight: 1,
             }],
-            Name::Srv(_) => Vec::new(),
+            NameSubject::Service(_) => Vec::new(),
         };
         Self {
-            request,
+            subject,
+            terms,
             system,
             places,
             log,
@@ -111,14 +165,14 @@ impl Keeper {
             let answer = self.changed();
             let delay = self.delay(&round);
             self.report(round.failure.as_ref(), answer.as_ref(), delay);
-            let answer = answer.map(|answer| Event::Changed(self.request.id, answer));
+            let answer = answer.map(|answer| Event::Changed(self.subject.clone(), answer));
             let first = (!std::mem::replace(&mut tried, true)).then_some(Event::Tried);
             for event in answer.into_iter().chain(first) {
                 if events.send(event).is_err() {
                     return;
                 }
             }
-            if matches!(&self.request.name, Name::Host(host, _) if literal(host).is_some()) {
+            if matches!(&self.subject, NameSubject::Host(host) if literal(host).is_some()) {
                 return;
             }
             tokio::time::sleep(delay).await;
@@ -131,7 +185,7 @@ impl Keeper {
             ttl: None,
             failure: None,
         };
-        if let Name::Srv(service) = &self.request.name {
+        if let NameSubject::Service(service) = &self.subject {
             let asked = timeout(QUESTION_DEADLINE, questions.service(service)).await;
             match asked.unwrap_or_else(|_| Err(silence(QUESTION_DEADLINE))) {
                 Ok((targets, ttl)) => {
@@ -147,7 +201,7 @@ impl Keeper {
 
     /// Every host of the targets, all at the same time.
     async fn ask_targets(&mut self, questions: Questions, round: &mut Round) {
-        let absolute = matches!(self.request.name, Name::Srv(_));
+        let absolute = matches!(self.subject, NameSubject::Service(_));
         let hosts: BTreeSet<String> = self.targets.iter().map(|it| it.host.clone()).collect();
         self.known.retain(|(host, _), _| hosts.contains(host));
         let mut asked = JoinSet::new();
@@ -226,7 +280,7 @@ impl Keeper {
         let crowded = all.len() > ADDRESSES_MAX;
         if crowded && !self.crowded {
             self.log.notice(Notice::NameCrowded {
-                name: self.request.name.to_string(),
+                name: self.subject.to_string(),
                 addresses: all.len(),
                 used: ADDRESSES_MAX,
             });
@@ -238,8 +292,8 @@ impl Keeper {
 
     /// Until the next round.
     fn delay(&self, round: &Round) -> Duration {
-        let request = &self.request;
-        let lives = round.ttl.map(|ttl| ttl.max(request.ttl_min));
+        let terms = *self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = round.ttl.map(|ttl| ttl.max(terms.ttl_min));
         let retry = round.failure.is_some().then(|| {
             let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
             let longest = if self.told.is_empty() {
@@ -249,19 +303,19 @@ impl Keeper {
             };
             RETRY_FIRST.saturating_mul(doubled).min(longest)
         });
-        let delay = [lives, retry, Some(request.ttl_max)];
+        let delay = [lives, retry, Some(terms.ttl_max)];
         let delay = delay.into_iter().flatten().min().unwrap_or(RETRY_FIRST);
         // A little early, so that the next answer is there when this one ends, and
         // names that were asked for together do not stay together.
         let early = delay / 10 * random_percent() / 100;
-        let shortest = request.ttl_min.min(delay).max(REFRESH_FLOOR);
+        let shortest = terms.ttl_min.min(delay).max(REFRESH_FLOOR);
         delay.saturating_sub(early).max(shortest)
     }
 
     /// One line when it begins to fail, one when it works again, one for each
     /// change of the addresses.
     fn report(&mut self, failure: Option<&LookupError>, answer: Option<&Answer>, delay: Duration) {
-        let name = self.request.name.to_string();
+        let name = self.subject.to_string();
         let failed_before = self.failures > 0;
         let addresses = answer.map(|answer| list(&answer.addresses));
         self.log.notice(match (failure, failed_before, addresses) {
@@ -299,7 +353,11 @@ fn in_order(sorted: &[Resolved]) -> Vec<Resolved> {
 }
 
 fn list(addresses: &[Resolved]) -> List {
-    let shown = addresses.iter().map(|it| it.endpoint.to_string());
+    // A host has no port, but those who want it have.
+    let shown = addresses.iter().map(|it| match it.endpoint.port() {
+        0 => it.endpoint.ip().to_string(),
+        _ => it.endpoint.to_string(),
+    });
     List(shown.collect())
 }
 
@@ -317,14 +375,18 @@ mod tests {
         let target = LogTarget::File("/dev/null".into());
         let log = Log::start(LogLevel::Error, LogFormat::Text, &target);
         let (log, _writer) = log.expect("a log that nobody reads");
-        let request = NameRequest {
-            id: crate::relay::id::NameId::new(0),
-            name: Name::Host("db.test".to_owned(), 1),
+        let terms = Lifetimes {
             ttl_min: Duration::from_secs(ttl_min),
             ttl_max: Duration::from_secs(ttl_max),
         };
         let system = Arc::new(System::new(NameSources::default(), log.clone()));
-        Keeper::new(request, system, Arc::new(Semaphore::new(1)), log)
+        let subject = NameSubject::Host("db.test".to_owned());
+        let terms = Arc::new(Mutex::new(terms));
+        Keeper::new(subject, terms, system, Arc::new(Semaphore::new(1)), log)
+    }
+
+    fn set_ttl_min(keeper: &Keeper, ttl_min: Duration) {
+        keeper.terms.lock().expect("nobody panics").ttl_min = ttl_min;
     }
 
     fn answered(ttl: u64) -> Round {
@@ -343,7 +405,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_asked_for_again_a_little_before_it_ends() {
-        let mut keeper = keeper(10, 100);
+        let keeper = keeper(10, 100);
         for _ in 0..100 {
             assert_about(keeper.delay(&answered(50)), 50);
             assert_about(keeper.delay(&answered(86_400)), 100);
@@ -351,10 +413,10 @@ mod tests {
             assert_eq!(keeper.delay(&answered(0)), Duration::from_secs(10));
             assert!(keeper.delay(&answered(10)) >= Duration::from_secs(10));
         }
-        keeper.request.ttl_min = Duration::ZERO;
+        set_ttl_min(&keeper, Duration::ZERO);
         assert_eq!(keeper.delay(&answered(0)), REFRESH_FLOOR);
         // A floor above the ceiling is the configuration's fault, not a panic.
-        keeper.request.ttl_min = HOUR;
+        set_ttl_min(&keeper, HOUR);
         assert_about(keeper.delay(&answered(50)), 100);
     }
 

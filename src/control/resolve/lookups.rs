@@ -26,8 +26,8 @@ use super::system::System;
 use super::{ADDRESSES_MAX, order};
 
 pub use desk::LookupId;
-use desk::{Asked, Asker, Client, Desk, Number, Start};
-use remembered::{Outcome, Remembered};
+use desk::{Asker, Desk, LookupClient, LookupNumber, LookupStart, LookupStep};
+use remembered::{LookupResult, Remembered};
 
 /// Questions of lookups at the most: for each name one of either family.
 pub(super) const QUESTIONS_MAX: usize = 2 * desk::PLACES;
@@ -42,15 +42,15 @@ pub(super) struct Lookups {
     runtime: Handle,
     /// For the questions of all of them.
     questions: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Mutex<LookupState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LookupState {
     known: Remembered,
     desk: Desk<(u16, Reply)>,
     /// How an asking under way is ended.
-    tasks: HashMap<Number, AbortHandle>,
+    tasks: HashMap<LookupNumber, AbortHandle>,
     /// The runtime ends: nothing is begun any more.
     ended: bool,
 }
@@ -73,7 +73,7 @@ impl Lookups {
         (host, port): (&str, u16),
         reply: Reply,
     ) {
-        let (client, now) = (Client::from(client), Instant::now());
+        let (client, now) = (LookupClient::from(client), Instant::now());
         let mut state = self.state();
         if state.ended {
             return;
@@ -89,9 +89,9 @@ impl Lookups {
         };
         let is_silent = state.known.is_silent(host, now);
         match state.desk.ask(host, asker, is_silent) {
-            Asked::Waits => {}
-            Asked::Start(start) => self.start(&mut state, start),
-            Asked::Refused((_, reply)) => {
+            LookupStep::Waits => {}
+            LookupStep::Start(start) => self.start(&mut state, start),
+            LookupStep::Refused((_, reply)) => {
                 drop(state);
                 reply.send(Err(LookupError::Busy));
             }
@@ -121,7 +121,7 @@ impl Lookups {
         drop(desk);
     }
 
-    fn start(self: &Arc<Self>, state: &mut State, start: Start) {
+    fn start(self: &Arc<Self>, state: &mut LookupState, start: LookupStart) {
         let number = start.number;
         let mut asking = Asking {
             lookups: self.clone(),
@@ -138,7 +138,7 @@ impl Lookups {
     }
 
     /// Begins what waits, as far as there are places.
-    fn start_more(self: &Arc<Self>, state: &mut State) {
+    fn start_more(self: &Arc<Self>, state: &mut LookupState) {
         let now = Instant::now();
         let known = &state.known;
         let mut starts = Vec::new();
@@ -150,7 +150,7 @@ impl Lookups {
         }
     }
 
-    async fn look_up(&self, host: &str) -> (Outcome, Option<Duration>) {
+    async fn look_up(&self, host: &str) -> (LookupResult, Option<Duration>) {
         let questions = Questions::new(&self.system, &self.questions);
         // Absolute: a list of domains to search would turn the name that was judged into
         // another one.
@@ -169,7 +169,12 @@ impl Lookups {
         }
     }
 
-    fn finish(self: &Arc<Self>, start: &Start, outcome: &Outcome, ttl: Option<Duration>) {
+    fn finish(
+        self: &Arc<Self>,
+        start: &LookupStart,
+        outcome: &LookupResult,
+        ttl: Option<Duration>,
+    ) {
         let mut state = self.state();
         state.tasks.remove(&start.number);
         let askers = state.desk.finish(start);
@@ -186,7 +191,7 @@ impl Lookups {
     }
 
     /// Whoever panicked while it held the lock left whole values behind it.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LookupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,11 +200,11 @@ impl Lookups {
 #[derive(Debug)]
 struct Asking {
     lookups: Arc<Lookups>,
-    start: Option<Start>,
+    start: Option<LookupStart>,
 }
 
 impl Asking {
-    fn conclude(&mut self, outcome: &Outcome, ttl: Option<Duration>) {
+    fn conclude(&mut self, outcome: &LookupResult, ttl: Option<Duration>) {
         if let Some(start) = self.start.take() {
             self.lookups.finish(&start, outcome, ttl);
         }
@@ -220,7 +225,7 @@ fn in_order(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     ordered.iter().map(SocketAddr::ip).collect()
 }
 
-fn with_port(outcome: Outcome, port: u16) -> Result<Vec<SocketAddr>, LookupError> {
+fn with_port(outcome: LookupResult, port: u16) -> Result<Vec<SocketAddr>, LookupError> {
     outcome.map(|found| found.into_iter().map(|ip| (ip, port).into()).collect())
 }
 

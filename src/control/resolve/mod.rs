@@ -1,9 +1,9 @@
 //! Names to addresses, off the reactors: one thread asks, and tells what changed.
 //!
 //! ```text
-//! kept names ─► keep: one task each ─► query ─► hosts file, DNS servers
+//! kept names ─► keep: one task for each host ─► query ─► hosts file, DNS servers
 //!                │ TTL, retries, the last good set
-//!                └─► on_change(name, its addresses)       only if they differ
+//!                └─► on_change(names, their addresses)    only if they differ
 //! lookup(host) ─► remembered, or the desk ─► query ─► done(addresses)   for a client's own name
 //! ```
 //! A kept library reads and writes messages of DNS (hickory-proto); here is who is asked
@@ -25,6 +25,7 @@ mod order;
 mod query;
 mod system;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
@@ -43,7 +45,7 @@ use crate::relay::id::NameId;
 pub use error::LookupError;
 pub use host_name::check_host;
 use host_name::literal;
-use keep::Keeper;
+use keep::{Keeper, Lifetimes, NameSubject};
 pub use lookups::LookupId;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
@@ -68,7 +70,8 @@ const DESCRIPTORS_OF_ITS_OWN: u32 = 6 + SOCKETS_PER_QUESTION * system::LATE_MAX 
 /// Descriptors that keeping these names takes at the most, for a start to set aside.
 pub fn descriptors(names: &[NameRequest]) -> u32 {
     let services = names.iter().any(|it| matches!(it.name, Name::Srv(_)));
-    let questions = match names.len() {
+    let subjects: HashSet<NameSubject> = names.iter().map(|it| NameSubject::of(&it.name)).collect();
+    let questions = match subjects.len() {
         0 => return 0,
         // A service has any number of targets.
         _ if services => QUESTIONS_MAX,
@@ -147,10 +150,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts to keep names resolved, as the system resolves them. `on_change` is
-    /// called on the resolver's thread, with the first answer of each name and with
-    /// each that differs from the one before; it must not block. What fails is
-    /// logged once, and once when it works again.
+    /// Starts to keep names resolved, as the system resolves them. Of names that differ in
+    /// their port one is asked for; of different bounds on times to live the shortest
+    /// count. `on_change` is called on the resolver's thread, with the first answer of each
+    /// name and with each that differs from the one before, with all names whose answer
+    /// it is together; it must not block. What fails is logged once, and once when it works
+    /// again.
     ///
     /// Fails only if there can be no thread: a name that cannot be resolved, or a
     /// file of `sources` that cannot be read, is logged and tried again.
@@ -158,7 +163,7 @@ impl Resolver {
         sources: &NameSources,
         requests: Vec<NameRequest>,
         log: Log,
-        on_change: impl Fn(NameId, Answer) + Send + 'static,
+        on_change: impl Fn(Vec<(NameId, Answer)>) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -166,7 +171,11 @@ impl Resolver {
         let (events, received) = unbounded_channel();
         let system = Arc::new(System::new(sources.clone(), log.clone()));
         let lookups = Arc::new(Lookups::new(system.clone(), runtime.handle().clone()));
-        let first = Arc::new(First::new(requests.len()));
+        let subjects: HashSet<NameSubject> = requests
+            .iter()
+            .map(|it| NameSubject::of(&it.name))
+            .collect();
+        let first = Arc::new(First::new(subjects.len()));
         let start = Start {
             requests,
             system,
@@ -196,6 +205,13 @@ impl Resolver {
     /// each first answer: so a normal start has its servers at once.
     pub fn first(&self, patience: Duration) -> bool {
         self.first.wait(patience)
+    }
+
+    /// Keeps these names from now on and no others. One that was kept goes on with what is
+    /// known of it, whatever its place in the list.
+    pub fn set_names(&self, names: Vec<NameRequest>) {
+        // One that has ended keeps none.
+        let _ = self.events.send(Event::Names(names));
     }
 
     /// Looks a host up once, for a name that a client gave; `client` is that client's
@@ -245,10 +261,12 @@ impl Drop for Resolver {
 /// What reaches the resolver's thread. The queue needs no bound of its own: a kept
 /// name adds at most one entry in [`keep::REFRESH_FLOOR`].
 enum Event {
-    /// A kept name has other addresses than before.
-    Changed(NameId, Answer),
-    /// A kept name has had its first answer, which was told before, or failure.
+    /// What is kept has other addresses than before.
+    Changed(NameSubject, Answer),
+    /// It has had its first answer, which was told before, or failure.
     Tried,
+    /// These are kept from now on.
+    Names(Vec<NameRequest>),
     Stop,
 }
 
@@ -264,28 +282,129 @@ struct Start {
 async fn run(
     start: Start,
     mut events: UnboundedReceiver<Event>,
-    on_change: impl Fn(NameId, Answer),
+    on_change: impl Fn(Vec<(NameId, Answer)>),
 ) {
-    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    for request in start.requests {
-        let keeper = Keeper::new(
-            request,
-            start.system.clone(),
-            places.clone(),
-            start.log.clone(),
-        );
-        tokio::spawn(keeper.run(start.events.clone()));
-    }
+    let mut watches = Watches {
+        kept: HashMap::new(),
+        places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        system: start.system,
+        log: start.log,
+        events: start.events,
+    };
+    watches.set_names(start.requests);
     while let Some(event) = events.recv().await {
-        match event {
-            Event::Changed(id, answer) => on_change(id, answer),
-            Event::Tried => start.first.tried(),
+        let answers = match event {
+            Event::Changed(subject, answer) => watches.changed(&subject, answer),
+            Event::Names(names) => watches.set_names(names),
+            Event::Tried => {
+                start.first.tried();
+                continue;
+            }
             Event::Stop => return,
+        };
+        if !answers.is_empty() {
+            on_change(answers);
         }
     }
 }
 
-/// How many kept names have not had their first outcome yet.
+/// What is kept, and for whom.
+struct Watches {
+    kept: HashMap<NameSubject, Watch>,
+    places: Arc<Semaphore>,
+    system: Arc<System>,
+    log: Log,
+    events: UnboundedSender<Event>,
+}
+
+struct Watch {
+    task: AbortHandle,
+    terms: Arc<Mutex<Lifetimes>>,
+    /// Whoever wants it.
+    names: Vec<NameRequest>,
+    /// What they were told.
+    told: Option<Answer>,
+}
+
+impl Watches {
+    /// Those who are to be told, and what.
+    fn changed(&mut self, subject: &NameSubject, answer: Answer) -> Vec<(NameId, Answer)> {
+        let Some(watch) = self.kept.get_mut(subject) else {
+            return Vec::new();
+        };
+        let tell = |it: &NameRequest| (it.id, answer.at_port_of(&it.name));
+        let told = watch.names.iter().map(tell).collect();
+        watch.told = Some(answer);
+        told
+    }
+
+    /// Who is to be told at once: names that are new, of something that is known.
+    fn set_names(&mut self, names: Vec<NameRequest>) -> Vec<(NameId, Answer)> {
+        let mut wanted: HashMap<NameSubject, Vec<NameRequest>> = HashMap::new();
+        for name in names {
+            wanted
+                .entry(NameSubject::of(&name.name))
+                .or_default()
+                .push(name);
+        }
+        self.kept.retain(|subject, watch| {
+            let stays = wanted.contains_key(subject);
+            if !stays {
+                watch.task.abort();
+            }
+            stays
+        });
+        let mut told = Vec::new();
+        for (subject, names) in wanted {
+            let terms = Lifetimes::of(&names);
+            let Some(watch) = self.kept.get_mut(&subject) else {
+                let watch = self.watch(subject.clone(), terms, names);
+                self.kept.insert(subject, watch);
+                continue;
+            };
+            *watch.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+            let before = std::mem::replace(&mut watch.names, names);
+            let before: HashSet<NameId> = before.iter().map(|it| it.id).collect();
+            let new = watch.names.iter().filter(|it| !before.contains(&it.id));
+            if let Some(answer) = &watch.told {
+                told.extend(new.map(|it| (it.id, answer.at_port_of(&it.name))));
+            }
+        }
+        told
+    }
+
+    fn watch(&self, subject: NameSubject, terms: Lifetimes, names: Vec<NameRequest>) -> Watch {
+        let terms = Arc::new(Mutex::new(terms));
+        let keeper = Keeper::new(
+            subject,
+            terms.clone(),
+            self.system.clone(),
+            self.places.clone(),
+            self.log.clone(),
+        );
+        Watch {
+            task: tokio::spawn(keeper.run(self.events.clone())).abort_handle(),
+            terms,
+            names,
+            told: None,
+        }
+    }
+}
+
+impl Answer {
+    /// What is known of a host, for who wants it on a port; a service has its own.
+    fn at_port_of(&self, name: &Name) -> Self {
+        let mut answer = self.clone();
+        if let Name::Host(_, port) = name {
+            for resolved in &mut answer.addresses {
+                resolved.endpoint.set_port(*port);
+            }
+        }
+        answer
+    }
+}
+
+/// How much of what is kept has not had its first outcome yet.
 #[derive(Debug)]
 struct First {
     missing: Mutex<usize>,

@@ -103,7 +103,7 @@ impl LivePool {
                 .iter()
                 .any(|member| member.server.settings().id == id)
         };
-        let mut left: Vec<&Arc<Server>> = self.known.values().filter(|it| !known(it)).collect();
+        let mut left: Vec<&Arc<Server>> = self.present().filter(|it| !known(it)).collect();
         left.sort_by_key(|it| it.settings().id);
         listed.extend(left.into_iter().map(|server| ServerSeen {
             server: server.clone(),

@@ -369,6 +369,24 @@ fn b61_a_live_path_is_in_use_even_with_a_full_backlog() {
     );
 }
 
+/// Between `bind` and `listen` a connect is refused as it is behind the last close.
+#[test]
+fn b61_a_path_that_is_bound_and_not_listened_on_yet_is_in_use() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    for kind in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+        let scratch = Scratch::new();
+        let other = Socket::new(Domain::UNIX, kind, None).unwrap();
+        other
+            .bind(&SockAddr::unix(scratch.path()).unwrap())
+            .unwrap();
+        let error = bind_default(&scratch.address(), 1).unwrap_err();
+        assert_eq!(error.cause, BindCause::UnixInUse, "{kind:?}");
+        assert!(scratch.path().exists());
+        drop(other);
+        bind_default(&scratch.address(), 1).unwrap();
+    }
+}
+
 #[test]
 fn b61_a_path_that_is_no_socket_is_left_alone() {
     let scratch = Scratch::new();

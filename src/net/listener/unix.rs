@@ -1,9 +1,11 @@
 //! Unix listeners: names, stale paths, and removing what is ours.
 //!
-//! A path outlives the process that bound it. It is stale when a connect to it
-//! is refused, and only then, and only if it is a socket, it is replaced.
-//! Between `bind` and `listen` a living socket refuses too, so instances
-//! that start together take turns by a lock on the directory (behaviour 61).
+//! A path outlives the process that bound it. It is stale when no socket is bound to it any
+//! more, and only then, and only if it is a socket, it is replaced. Whether one is, is asked
+//! by a connect of another type: the kernel looks for the socket of the file first, in
+//! every network namespace, and says ECONNREFUSED if there is none and EPROTOTYPE if there
+//! is one, whether it listens yet or not. Instances that start together take turns by a lock
+//! on the directory (behaviour 61).
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, fchmod};
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BindCause, Bound, ListenSocket};
 use crate::net::address::{Endpoint, UnixName};
@@ -182,7 +184,7 @@ fn listen(socket: &Socket, backlog: i32) -> Result<(), BindCause> {
         .map_err(|error| BindCause::system("listen", &error))
 }
 
-/// Removes `path` if it is a socket that nobody listens on.
+/// Removes `path` if it is the file of a socket that there is no more.
 fn remove_stale(address: &SockAddr, path: &Path) -> Result<(), BindCause> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -193,12 +195,12 @@ fn remove_stale(address: &SockAddr, path: &Path) -> Result<(), BindCause> {
     if !found.file_type().is_socket() {
         return Err(BindCause::NotASocket);
     }
-    let (probe, _) =
-        make_socket(Family::Unix, false).map_err(|error| BindCause::opening(&error))?;
+    let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)
+        .map_err(|error| BindCause::system("socket", &error))?;
     match probe.connect(address) {
         Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {}
-        // Accepted, or EAGAIN (its backlog is full): alive. EACCES, EPROTOTYPE (a
-        // datagram socket) and the rest: not ours to remove.
+        // EPROTOTYPE: it is bound, by a stream socket. Connected: by one for datagrams. EACCES
+        // and the rest: not ours to remove.
         _ => return Err(BindCause::UnixInUse),
     }
     if identity(path) != Some((found.dev(), found.ino())) {

@@ -270,6 +270,9 @@ notices! {
     /// The addresses of a pool's names have changed.
     PoolChanged "pool_changed" Info [pool: Arc<str>] { servers: usize }
         "upstream {pool}: {servers} servers";
+    /// The addresses of a name have changed that many pools have.
+    PoolsChanged "pools_changed" Info [pool: Arc<str>] { servers: usize, others: usize }
+        "upstream {pool}: {servers} servers; so have {others} others of the same name";
 
     // Names.
 

@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use super::file::{Place, Target, is_same};
 use crate::config::Rotate;
 
 /// Bytes gathered before they are written.
 const BATCH: usize = 256 * 1024;
+
+/// How long after a rotation that failed the next is tried.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(in crate::observe) struct Sink {
     /// The rest of a unit that was cut.
     torn: Vec<u8>,
     lost: Lost,
+    /// When another file is tried again, after one could not be begun.
+    retry_at: Option<Instant>,
 }
 
 /// Where a unit ends in the batch, and what it counts.
@@ -57,6 +63,7 @@ impl Sink {
             units: Vec::new(),
             torn: Vec::new(),
             lost: Lost::default(),
+            retry_at: None,
         };
         sink.begin();
         Ok(sink)
@@ -77,9 +84,10 @@ impl Sink {
         if let Some(rotate) = self.rotate {
             let after = self.len + (self.batch.len() + unit.len()) as u64;
             let begun = self.len + self.batch.len() as u64 > self.target.prologue.len() as u64;
-            if after > rotate.size && begun {
-                self.flush();
-                self.start_anew(rotate);
+            if after > rotate.size && begun && !self.make_room(unit.len() as u64, rotate) {
+                self.lost.units += 1;
+                self.lost.weight += weight;
+                return;
             }
         }
         self.batch.extend_from_slice(unit);
@@ -157,8 +165,20 @@ impl Sink {
         true
     }
 
+    /// Whether there is room for so many bytes more: in another file, or, where none can be
+    /// begun, in this one up to twice its size. More is lost until one can be.
+    fn make_room(&mut self, len: u64, rotate: Rotate) -> bool {
+        let now = Instant::now();
+        if self.retry_at.is_none_or(|at| at <= now) {
+            self.flush();
+            self.retry_at = Some(now + RETRY);
+            self.start_anew(rotate);
+        }
+        self.len + self.batch.len() as u64 + len <= rotate.size.saturating_mul(2)
+    }
+
     /// Renames the file away and begins another. Where that fails the old one goes
-    /// on: too large a file is better than none.
+    /// on: too large a file is better than none, within bounds.
     fn start_anew(&mut self, rotate: Rotate) {
         let Place::File(path) = &self.target.place else {
             return;
@@ -170,9 +190,13 @@ impl Sink {
             Ok(file) => {
                 self.file = file;
                 self.len = 0;
+                self.retry_at = None;
                 self.begin();
             }
-            Err(error) => self.lost.error = Some(error),
+            Err(error) => {
+                let error = io::Error::new(error.kind(), format!("it cannot be rotated: {error}"));
+                self.lost.error = Some(error);
+            }
         }
     }
 
@@ -212,7 +236,8 @@ mod tests {
     fn target(path: &Path, rotate: Option<Rotate>) -> Target {
         Target {
             place: Place::File(path.to_owned()),
-            private: true,
+            mode: 0o600,
+            needs_reader: true,
             rotate,
             prologue: Vec::new(),
         }
@@ -252,6 +277,33 @@ mod tests {
         assert_eq!(read("tap.1"), "unit7\n");
         assert_eq!(read("tap.2"), "unit6\n");
         assert!(!directory.join("tap.3").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// The name that the old file should get is a directory that is not empty.
+    #[test]
+    fn a_rotation_that_fails_is_bounded_by_dropping() {
+        let directory = directory("stuck");
+        let path = directory.join("tap");
+        fs::create_dir_all(directory.join("tap.1/x")).unwrap();
+        let rotate = Some(Rotate { size: 100, keep: 1 });
+        let mut sink = Sink::open(target(&path, rotate)).unwrap();
+        for _ in 0..100 {
+            sink.put(b"0123456789", 10);
+            assert!(sink.flush());
+        }
+        assert_eq!(fs::metadata(&path).unwrap().len(), 200);
+        let lost = sink.take_lost();
+        assert_eq!((lost.units, lost.weight), (80, 800));
+        let why = lost.error.unwrap().to_string();
+        assert!(why.contains("cannot be rotated"), "{why}");
+        // Once it can be, it goes on.
+        fs::remove_dir_all(directory.join("tap.1")).unwrap();
+        sink.retry_at = None;
+        sink.put(b"0123456789", 10);
+        assert!(sink.flush());
+        assert_eq!(fs::metadata(&path).unwrap().len(), 10);
+        assert_eq!(sink.take_lost().units, 0);
         fs::remove_dir_all(directory).unwrap();
     }
 

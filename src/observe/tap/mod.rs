@@ -187,7 +187,8 @@ fn open(tap: &Tap) -> Result<Sink, TapError> {
     };
     let target = outlet::Target {
         place,
-        private: true,
+        mode: tap.mode,
+        needs_reader: true,
         rotate: tap.rotate,
         prologue,
     };

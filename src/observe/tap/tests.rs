@@ -18,6 +18,7 @@ fn sessions_and_bytes_that_found_no_room_are_told_of() {
         max_bytes_per_session: 1 << 30,
         filter: TapFilter::default(),
         rotate: None,
+        mode: 0o600,
         mask: Vec::new(),
         unmask: false,
     };

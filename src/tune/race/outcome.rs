@@ -37,6 +37,7 @@ pub enum Step {
 
 /// What became of an arm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "fate")]
 pub enum Fate {
     /// It ran to the end of the race.
@@ -65,6 +66,7 @@ pub enum Fate {
 
 /// What the race comes to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "decision")]
 pub enum Decision {
     /// This arm is better than the defaults by more than the minimum effect.
@@ -83,6 +85,7 @@ pub enum Decision {
 
 /// Why the kernel's defaults are the answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum Leave {
     /// No arm even looked better by the minimum effect.

@@ -5,73 +5,146 @@ use std::fmt::Write as _;
 
 use super::{Report, tables};
 use crate::bench::report::model::Tone;
-use crate::bench::report::svg::{self, Bar, Line, escape};
+use crate::bench::report::svg::{self, Bar, Direction, Group, Line, Outcome, RatioRow, escape};
 use crate::bench::report::{page, render};
-use crate::bench::stats::Estimate;
+use crate::bench::stats::{self, Better, Estimate};
 use crate::bench::units;
 use crate::tune::measure::Through;
-use crate::tune::race::{DEFAULTS, Decision};
+use crate::tune::race::{DEFAULTS, Decision, Fate};
 use crate::tune::search::{Row, Series, StageResult};
 
 /// The page.
 pub fn render(report: &Report) -> String {
-    let lead = [&report.when, &report.place, &report.machine.summary()];
-    let lead = lead.map(|line| escape(line)).join("<br>");
+    let head = &report.head;
+    let lead = [&head.when, &report.place, &head.machine.summary()];
+    let lead = lead.map(|line| escape(line)).join("; ");
     let terms = [report.conditions(), report.path(), report.method()];
     let terms = terms.map(|sentence| format!("{}.", escape(&sentence)));
-    let command = escape(&report.command);
+    let command = escape(&head.command);
     let mut out = page::open(
         "thalweg tune",
         &[
             format!("{lead}<br><code>{command}</code>"),
             terms.join("<br>"),
         ],
+        &contents(report),
     );
     for doubt in &report.doubts {
         page::say(&mut out, Tone::Failed, &format!("Doubtful: {doubt}"));
     }
-    out.push_str("<h2>The answer</h2>\n");
-    for sentence in &report.verdict {
-        let _ = writeln!(out, "<p><b>{}</b></p>", escape(sentence));
-    }
+    page::section(&mut out, "answer", "The answer");
+    page::answer(&mut out, &report.verdict);
+    page::beside(&mut out, &forest(report), reading);
+    page::section(&mut out, "profile", "The profile");
     let _ = writeln!(out, "<pre>{}</pre>", escape(&report.profile));
-    out.push_str("<h2>What holds it back</h2>\n");
+    page::section(&mut out, "limits", "What holds it back");
     for finding in &report.findings {
-        let _ = writeln!(out, "<p>{}</p>", escape(finding));
+        page::say(&mut out, Tone::Plain, finding);
     }
-    for stage in &report.stages {
-        stage_section(report, stage, &mut out);
+    for (at, stage) in report.stages.iter().enumerate() {
+        stage_section(report, at, stage, &mut out);
     }
     skipped(report, &mut out);
-    page::machine(&report.machine, &report.facts.congestion, &mut out);
-    reading(&mut out);
-    page::close(&mut out, &report.version, "");
+    page::machine(&head.machine, &report.facts.congestion, &mut out);
+    page::close(&mut out, &head.version, "");
     out
 }
 
-fn stage_section(report: &Report, stage: &StageResult, out: &mut String) {
-    let title = match stage.through {
+fn stage_title(stage: &StageResult) -> &'static str {
+    match stage.through {
         Through::Nothing => "The options of a leg",
         Through::Forwarder => "The forwarder's settings",
+    }
+}
+
+fn contents(report: &Report) -> Vec<(String, String)> {
+    let owned = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let mut contents = vec![
+        owned("answer", "The answer"),
+        owned("reading", "How to read this"),
+        owned("profile", "The profile"),
+        owned("limits", "What holds it back"),
+    ];
+    let stages = report.stages.iter().enumerate();
+    contents
+        .extend(stages.map(|(at, stage)| (format!("stage-{at}"), stage_title(stage).to_owned())));
+    if !report.skipped.is_empty() {
+        contents.push(owned("skipped", "Not tried"));
+    }
+    contents.push(owned("machine", "The machine"));
+    contents
+}
+
+/// Every candidate against the defaults: by the fresh runs where it took part in them,
+/// which decide, else by the race.
+fn forest(report: &Report) -> String {
+    let group = |stage: &StageResult| {
+        let rows = stage
+            .ranked()
+            .into_iter()
+            .filter(|(arm, _)| *arm != DEFAULTS);
+        let row = |(_, row): (usize, &Row)| {
+            let (ratio, rounds) = match row.confirmed {
+                Some(ratio) => (Some(ratio), row.rounds[1]),
+                None => (row.ratio, row.rounds[0]),
+            };
+            let fresh = if row.confirmed.is_some() {
+                " (fresh)"
+            } else {
+                ""
+            };
+            RatioRow {
+                label: format!("{}{fresh}", stage.name(row)),
+                outcome: match (ratio, &row.fate) {
+                    (_, Fate::Failed { .. }) => Outcome::Failed,
+                    (Some(ratio), _) => {
+                        let verdict = stats::verdict(ratio, rounds, Better::More);
+                        Outcome::Ratio(ratio, verdict)
+                    }
+                    (None, _) => Outcome::Missing,
+                },
+            }
+        };
+        Group {
+            title: format!("{}: {}", stage_title(stage), report.terms.objective),
+            rows: rows.map(row).collect(),
+        }
     };
-    let _ = writeln!(out, "<h2>{title}</h2>");
+    let groups: Vec<Group> = report.stages.iter().map(group).collect();
+    svg::forest(
+        "How many times as good as the defaults",
+        "defaults",
+        &groups,
+    )
+}
+
+fn stage_section(report: &Report, at: usize, stage: &StageResult, out: &mut String) {
+    page::section(out, &format!("stage-{at}"), stage_title(stage));
     out.push_str(&render::html(&tables::stage(report, stage)));
     out.push_str("<h3>Each option</h3>\n");
+    let mut plots = Vec::new();
     for option in options(stage) {
+        let mut plot = |what: &str, direction, list: &[Bar]| {
+            plots.push(svg::bars(&format!("{option}: {what}"), direction, list));
+        };
         let throughput = bars(stage, &option, |row| row.throughput, units::bit_rate);
-        out.push_str(&svg::bars(&format!("{option}: throughput"), &throughput));
+        plot("throughput", Direction::More, &throughput);
         if report.terms.objective.needs_latency() {
             let p99 = bars(stage, &option, |row| row.p99, units::latency);
-            let title = format!("{option}: p99 under load, less is better");
-            out.push_str(&svg::bars(&title, &p99));
+            plot("p99 under load", Direction::Less, &p99);
         }
         if report.terms.objective.cpu > 0.0 {
             let seconds = |value| format!("{} s/GB", units::digits(value));
-            let cpu = bars(stage, &option, |row| row.cpu, seconds);
-            out.push_str(&svg::bars(&format!("{option}: CPU, less is better"), &cpu));
+            let cpu = bars(stage, &option, path_cpu, seconds);
+            plot("CPU", Direction::Less, &cpu);
         }
     }
+    page::plots(out, plots);
     over_time(stage, out);
+}
+
+fn path_cpu(row: &Row) -> Option<Estimate> {
+    row.cost.map(|cost| cost.costs().path)
 }
 
 /// Options that some row has, in the order of the rows.
@@ -100,28 +173,23 @@ fn bars(
     let mut rows: Vec<(usize, &Row)> = stage.rows.iter().enumerate().collect();
     rows.retain(|row| has(&row));
     let bar = |(arm, row): (usize, &Row)| {
-        let value = of(row)?;
         let label = match row.candidate.changes.as_slice() {
             [] => "defaults".to_owned(),
             [only] => only.shown().to_owned(),
             _ => row.name.replace(' ', ", "),
         };
+        let value = match row.fate {
+            Fate::Failed { .. } => None,
+            _ => Some(of(row)?),
+        };
         Some(Bar {
-            label: shorten(&label),
-            text: text(value.estimate),
+            label,
+            text: value.map_or_else(|| "not measured".to_owned(), |it| text(it.estimate)),
             value,
             colour: usize::from(arm != DEFAULTS) + usize::from(row.candidate.changes.len() > 1),
         })
     };
     rows.into_iter().filter_map(bar).collect()
-}
-
-/// What fits beside a bar.
-fn shorten(label: &str) -> String {
-    match label.char_indices().nth(22) {
-        Some((end, _)) => format!("{}…", &label[..end]),
-        None => label.to_owned(),
-    }
 }
 
 /// The defaults, the present settings and what is recommended, each in its last run.
@@ -139,7 +207,7 @@ fn over_time(stage: &StageResult, out: &mut String) {
         let each = shown.iter().enumerate().filter_map(|(colour, (_, row))| {
             let series = row.series.as_ref()?;
             Some(Line {
-                label: shorten(stage.name(row)),
+                label: stage.name(row).to_owned(),
                 points: series.at.iter().copied().zip(of(series).clone()).collect(),
                 colour,
             })
@@ -152,31 +220,20 @@ fn over_time(stage: &StageResult, out: &mut String) {
          <p>TCP_INFO of the busiest flow; measured from the dashed line on.</p>\n",
     );
     let seconds = |value: f64| units::latency(value * 1e9);
-    out.push_str(&svg::lines(
-        "round trip time",
-        &lines(|it| &it.rtt),
-        &marks,
-        seconds,
-    ));
-    out.push_str(&svg::lines(
-        "congestion window",
-        &lines(|it| &it.cwnd),
-        &marks,
-        units::size,
-    ));
-    out.push_str(&svg::lines(
-        "delivery rate",
-        &lines(|it| &it.rate),
-        &marks,
-        units::bit_rate,
-    ));
+    let rtt = svg::lines("round trip time", &lines(|it| &it.rtt), &marks, seconds);
+    let cwnd = lines(|it| &it.cwnd);
+    let cwnd = svg::lines("congestion window", &cwnd, &marks, units::size);
+    let rate = lines(|it| &it.rate);
+    let rate = svg::lines("delivery rate", &rate, &marks, units::bit_rate);
+    page::plots(out, [rtt, cwnd, rate]);
 }
 
 fn skipped(report: &Report, out: &mut String) {
     if report.skipped.is_empty() {
         return;
     }
-    out.push_str("<h2>Not tried</h2>\n<dl>\n");
+    page::section(out, "skipped", "Not tried");
+    out.push_str("<dl>\n");
     for skipped in &report.skipped {
         let _ = writeln!(
             out,
@@ -189,8 +246,11 @@ fn skipped(report: &Report, out: &mut String) {
 }
 
 fn reading(out: &mut String) {
+    page::section(out, "reading", "How to read this");
     out.push_str(
-        "<h2>How to read this</h2>\n<p>A ratio compares a candidate with the defaults in the same \
+        "<p>In the plot of ratios everything to the right of 1 is better than the defaults. A mark is the \
+         estimate, the line through it its 95 % interval. A filled triangle: the whole interval is on one \
+         side of 1; an open circle: noise.</p>\n<p>A ratio compares a candidate with the defaults in the same \
          round; above 1 is better, whatever the objective. The race only picks: whoever leads \
          twenty equal candidates has been lucky, so what decides is the column of fresh runs, in \
          which only the defaults, the pick and the present settings take part. An interval that \
@@ -205,12 +265,20 @@ mod tests {
     fn the_page_is_whole_and_refers_to_nothing_outside() {
         let page = super::render(&super::super::sample::sample());
         assert!(page.ends_with("</html>\n") && page.matches("<svg").count() >= 5);
+        assert!(page.find("id=\"answer\"") < page.find("<svg"));
+        assert!(page.find("<svg") < page.find("id=\"reading\""));
+        assert!(page.contains("congestion=cubic"), "{page}");
+        for link in page.split("href=\"").skip(1) {
+            let name = link.strip_prefix('#').expect("links stay on the page");
+            let name = name.split('"').next().unwrap();
+            assert!(page.contains(&format!("id=\"{name}\"")), "{name}");
+        }
         assert!(page.contains("congestion: throughput") && page.contains("[profile.tuned]"));
         assert!(
             !page.contains("<vegas>") && !page.contains("<late>"),
             "escaped"
         );
-        for outside in ["src=", "href=", "@import", "url("] {
+        for outside in ["src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
     }

@@ -16,9 +16,9 @@ pub fn render(report: &Report, name: &str) -> String {
     let mut out = String::new();
     comment(
         &mut out,
-        &format!("thalweg tune {}, {}", report.version, report.when),
+        &format!("thalweg tune {}, {}", report.head.version, report.head.when),
     );
-    comment(&mut out, &report.machine.summary());
+    comment(&mut out, &report.head.machine.summary());
     comment(&mut out, &report.place);
     comment(&mut out, &report.conditions());
     comment(&mut out, &report.path());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Occasion, Report};
 use crate::bench::load::shape::Direction;
 use crate::bench::machine;
+use crate::bench::report::Cost;
 use crate::bench::stats::{Estimate, Interval};
 use crate::tune::measure::{Terms, Through, Timing};
 use crate::tune::objective::Objective;
@@ -110,7 +111,8 @@ fn row(text: &str, ratio: f64, confirmed: Option<f64>, fate: Fate) -> Row {
         rounds: [4, usize::from(confirmed.is_some()) * 9],
         throughput: Some(interval(1e9 * ratio)),
         p99: None,
-        cpu: Some(interval(0.3)),
+        cost: Some(Cost::of_path(interval(0.3))),
+        ratios: Vec::new(),
         ratio: Some(interval(ratio)).filter(|_| !text.is_empty()),
         confirmed: confirmed.map(interval),
         fate,

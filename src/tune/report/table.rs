@@ -11,7 +11,7 @@ pub fn render(report: &Report) -> String {
     let mut out = format!(
         "{}\n{}\n{}\n{}\n{}\n",
         report.place,
-        report.machine.summary(),
+        report.head.machine.summary(),
         report.conditions(),
         report.path(),
         report.method()

@@ -22,7 +22,7 @@ pub(super) fn stage(report: &Report, stage: &StageResult) -> Table {
         });
     }
     table.add(Column::new("CPU s/GB"), &rows, |(_, row)| {
-        Value::spread(row.cpu, Unit::Plain)
+        Value::spread(row.cost.map(|cost| cost.costs().path), Unit::Plain)
     });
     table.add(Column::new("×defaults, race"), &rows, |(arm, row)| {
         if *arm == DEFAULTS {
@@ -41,7 +41,9 @@ pub(super) fn stage(report: &Report, stage: &StageResult) -> Table {
             [race, fresh] => format!("{race}+{fresh}"),
         })
     });
-    table.add(Column::new(""), &rows, |(arm, row)| fate(row, stage, *arm));
+    table.add(Column::new("outcome"), &rows, |(arm, row)| {
+        fate(row, stage, *arm)
+    });
     table.add(Column::new("held back by"), &rows, |(_, row)| {
         let diagnosis = row.diagnosis.as_ref();
         diagnosis.map_or(Value::Missing, |it| Value::word(it.limit.name()))

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// Where a setting stands in a configuration, and so what it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// `[profile.NAME]`: the sockets of a leg.

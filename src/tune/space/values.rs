@@ -17,16 +17,21 @@ const SHORT: Duration = Duration::from_millis(1);
 
 /// What is known of the path and this machine before the search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Facts {
     /// Segment size towards the peer with the kernel's defaults, bytes.
+    #[serde(rename = "mss_bytes")]
     pub mss: u32,
     /// Least round trip time; seconds in JSON.
-    #[serde(serialize_with = "crate::tune::seconds")]
+    #[serde(rename = "rtt_seconds", serialize_with = "crate::tune::seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub rtt: Duration,
     /// What all flows together carried with the defaults, bytes a second.
+    #[serde(rename = "throughput_bytes_per_second")]
     pub rate: f64,
     /// The highest rate at which one flow was delivered at any moment, bytes a second:
     /// what the path can do, where losses keep the mean far below it.
+    #[serde(rename = "delivery_rate_peak_bytes_per_second")]
     pub peak: f64,
     /// How many flows that were.
     pub flows: usize,
@@ -54,6 +59,7 @@ impl Facts {
 
 /// A value or an option that is not searched over, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Skipped {
     /// Such as `congestion=vegas`.
     pub what: String,

@@ -1,5 +1,7 @@
 //! The admin endpoint on the real binary (139 to 151).
 
+mod api;
+mod ctl;
 mod metrics;
 mod protocol;
 mod readiness;

@@ -44,6 +44,8 @@ pub(crate) fn plan(address: SocketAddr, kind: CheckKind) -> CheckPlan {
             on_down: OnDown::Keep,
             port: None,
         }),
+        down: false,
+        while_used: None,
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod schema;
 pub(crate) mod shortage;
 pub(crate) mod stopwatch;
 

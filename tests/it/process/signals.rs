@@ -132,14 +132,13 @@ fn b65_each_forward_has_a_drain_timeout_of_its_own() {
     });
 }
 
-/// A pipe without a reader as the log: opening it waits, and a signal ends that.
+/// A name server that says nothing: a start waits for it, and a signal ends that.
 #[test]
 fn b61_a_start_that_waits_is_ended_by_a_signal() {
-    let directory = Directory::new();
-    let log = directory.join("log");
-    mkfifo(&log, Mode::S_IRWXU).unwrap();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = format!("\"{}\"", silent.local_addr().unwrap());
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
-        let setup = Setup::new("127.0.0.1:1").set("log.to", format!("\"{}\"", log.display()));
+        let setup = Setup::new("silent.test:1").set("global.dns_servers", &silent);
         let mut child = setup
             .command()
             .stdin(Stdio::null())
@@ -147,7 +146,7 @@ fn b61_a_start_that_waits_is_ended_by_a_signal() {
             .spawn()
             .unwrap();
         let process = Process(child.id());
-        wait_until("it waits for a reader", PATIENCE, || {
+        wait_until("it waits for an answer", PATIENCE, || {
             process.threads().iter().any(|name| name == "start")
         });
         process.signal(Signal::SIGUSR2);
@@ -156,14 +155,25 @@ fn b61_a_start_that_waits_is_ended_by_a_signal() {
         let _ = child.kill();
         assert_eq!(status.and_then(|it| it.code()), Some(0), "{signal}");
     }
-    // With a reader it starts.
+}
+
+/// A pipe without a reader as the log does not hold the start up: what is said waits in it.
+#[test]
+fn b61_a_pipe_as_the_log_does_not_hold_the_start_up() {
+    let directory = Directory::new();
+    let log = directory.join("log");
+    mkfifo(&log, Mode::S_IRWXU).unwrap();
+    let setup = Setup::new("127.0.0.1:1").set("log.to", format!("\"{}\"", log.display()));
+    let mut child = setup.command().stdout(Stdio::null()).spawn().unwrap();
+    wait_until("its reactor runs", PATIENCE, || {
+        let threads = Process(child.id()).threads();
+        threads.iter().any(|name| name.starts_with("reactor"))
+    });
     let mut reader = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(&log)
         .unwrap();
-    let setup = Setup::new("127.0.0.1:1").set("log.to", format!("\"{}\"", log.display()));
-    let mut child = setup.command().stdout(Stdio::null()).spawn().unwrap();
     let mut said = String::new();
     wait_until("it listens", PATIENCE, || {
         let mut some = [0; 4096];

@@ -74,10 +74,9 @@ impl Bench {
             ttl_max,
         });
         let tell = told.clone();
-        let resolver =
-            Resolver::start(&self.sources, requests.collect(), log, move |id, answer| {
-                tell.lock().unwrap().push((id, answer));
-            });
+        let resolver = Resolver::start(&self.sources, requests.collect(), log, move |answers| {
+            tell.lock().unwrap().extend(answers);
+        });
         Kept {
             resolver: resolver.unwrap(),
             told,
@@ -139,6 +138,18 @@ impl Kept {
         wait_until(&format!("{words:?} in the log"), PATIENCE, || {
             !self.lines(words).is_empty()
         });
+    }
+
+    /// Keeps these names from now on, for an hour.
+    pub(crate) fn set(&self, names: &[(u32, Name)]) {
+        let hour = Duration::from_secs(3600);
+        let requests = names.iter().map(|(id, name)| NameRequest {
+            id: NameId::new(*id),
+            name: name.clone(),
+            ttl_min: hour,
+            ttl_max: hour,
+        });
+        self.resolver.set_names(requests.collect());
     }
 
     /// A one-off lookup, waited for.

@@ -144,7 +144,7 @@ fn name_servers_are_asked_in_order_and_the_next_when_one_cannot_tell() {
         second.set("gone.test", Says::addresses(1, &["192.0.2.2"]));
         let names = bench.keep(&[host("db.test", 1), host("gone.test", 1)]);
         names.wait_for(0, &["192.0.2.1:1"]);
-        names.wait_for_line(&["gone.test:1: ", "NXDOMAIN"]);
+        names.wait_for_line(&["gone.test: ", "NXDOMAIN"]);
         assert_eq!(second.asked_for("gone.test"), 0, "NXDOMAIN is believed");
     }
 }

@@ -98,21 +98,29 @@ fn quick_measures_every_shape_and_writes_the_whole_report() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(watch.allowing() < Duration::from_secs(60));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let schema = serde_json::from_str(include_str!("../../../docs/bench.schema.json")).unwrap();
+    kit::schema::assert_conforms(&report, &schema);
+    assert_eq!(report["format"], "thalweg-bench");
     let shapes = report["layouts"][0]["shapes"].as_array().unwrap();
     assert_eq!(shapes.len(), 4);
     for shape in shapes {
         for row in shape["rows"].as_array().unwrap() {
-            let figure = row["exchanges"]["estimate"].as_f64();
-            let figure = figure.or(row["throughput"]["estimate"].as_f64()).unwrap();
+            let figure = row["exchanges_per_second"]["estimate"].as_f64();
+            let figure = figure
+                .or(row["throughput_bytes_per_second"]["estimate"].as_f64())
+                .unwrap();
             assert!(figure > 0.0 && row["failure"].is_null(), "{row}");
-            assert!(row["samples"][0]["checked"].as_u64().unwrap() > 0, "{row}");
+            assert!(
+                row["samples"][0]["checked_bytes"].as_u64().unwrap() > 0,
+                "{row}"
+            );
         }
     }
-    let idle = &report["layouts"][0]["subjects"][1]["idle"];
+    let idle = &report["layouts"][0]["subjects"][1]["idle_session"];
     assert_eq!(idle["descriptors"].as_f64(), Some(2.0), "{idle}");
     let page = fs::read_to_string(out.0.join("report.html")).unwrap();
     assert!(page.contains("</html>") && page.contains("<svg"));
-    for outside in ["src=", "href=", "@import", "url("] {
+    for outside in ["src=", "href=\"h", "@import", "url("] {
         assert!(
             !page.contains(outside),
             "the page refers to something outside by {outside}"
@@ -191,12 +199,14 @@ fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
         let measured = |shape: usize| &report["layouts"][0]["shapes"][shape]["rows"][1];
         for mix in [3, 5] {
             let quiet = &measured(mix)["quiet"];
-            for figure in ["exchanges", "p50", "p99"] {
+            for figure in ["exchanges_per_second", "p50_ratio", "p99_ratio"] {
                 let estimate = quiet[figure]["estimate"].as_f64().unwrap();
                 assert!(estimate > 0.0, "{layout}: {quiet}");
             }
         }
-        let share = measured(6)["burst"]["last"]["estimate"].as_f64().unwrap();
+        let share = measured(6)["burst"]["bulk_share_before_last"]["estimate"]
+            .as_f64()
+            .unwrap();
         assert!((0.0..=1.0).contains(&share), "{layout}: {share}");
     }
     scratch.assert_clean();

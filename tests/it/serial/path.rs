@@ -414,7 +414,7 @@ fn every_shape_is_measured_over_a_path_and_the_report_says_so() {
     }
     // What a single exchange cannot be faster than, with or without a forwarder.
     for row in shapes[2]["rows"].as_array().unwrap() {
-        let median = row["latency"]["p50"].as_u64().unwrap();
+        let median = row["latency_nanoseconds"]["p50"].as_u64().unwrap();
         assert!(median > 3_800_000, "{median} ns");
     }
     let left = fs::read_dir(directory.path()).unwrap().count();

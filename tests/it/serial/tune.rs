@@ -86,7 +86,9 @@ fn present(stage: &Value) -> &Value {
 
 /// The ratio to the defaults in fresh runs: low end, estimate, high end.
 fn fresh(row: &Value) -> [f64; 3] {
-    let ratio = &row["confirmed"];
+    let ratios = row["ratios"].as_array().unwrap();
+    let fresh = ratios.iter().find(|it| it["of"] == "merit_fresh");
+    let ratio = fresh.map_or(&Value::Null, |it| &it["ratio"]);
     ["low", "estimate", "high"].map(|end| {
         let number = ratio[end].as_f64();
         number.unwrap_or_else(|| panic!("no fresh runs in {row}"))
@@ -131,6 +133,9 @@ fn a_search_over_the_forwarder_keeps_its_time_and_writes_every_output() {
     );
 
     let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let schema = serde_json::from_str(include_str!("../../../docs/tune.schema.json")).unwrap();
+    kit::schema::assert_conforms(&report, &schema);
+    assert_eq!(report["format"], "thalweg-tune");
     let stage = &report["stages"][0];
     assert_eq!(stage["through"], "forwarder");
     let defaults = &rows(stage)[0];
@@ -143,12 +148,17 @@ fn a_search_over_the_forwarder_keeps_its_time_and_writes_every_output() {
         );
         assert_ne!(row["fate"], "failed", "{row}");
     }
-    assert!(defaults["throughput"]["estimate"].as_f64().unwrap() > 0.0);
-    assert!(defaults["series"]["rtt"].as_array().unwrap().len() > 2);
+    assert!(
+        defaults["throughput_bytes_per_second"]["estimate"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    assert!(defaults["series"]["rtt_seconds"].as_array().unwrap().len() > 2);
 
     let page = fs::read_to_string(&html).unwrap();
     assert!(page.ends_with("</html>\n") && page.contains("<svg"));
-    for outside in ["src=", "href=", "@import", "url("] {
+    for outside in ["src=", "href=\"h", "@import", "url("] {
         assert!(
             !page.contains(outside),
             "the page refers to something outside by {outside}"

@@ -125,6 +125,7 @@ fn tap() -> Tap {
             ..TapFilter::default()
         },
         rotate: None,
+        mode: 0o600,
         mask: Vec::new(),
         unmask: false,
     }

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{WIDTH, colour, escape, open};
+use super::{WIDTH, colour, dashes, escape, legend, legend_at, mark, open};
 
-const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 90.0;
-const RIGHT: f64 = WIDTH - 170.0;
-const TOP: f64 = 36.0;
-const BOTTOM: f64 = HEIGHT - 36.0;
+const LEFT: f64 = 66.0;
+const RIGHT: f64 = WIDTH - 18.0;
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 190.0;
 
 /// One line: what it is called, and its points as seconds and value.
 #[derive(Debug, Clone)]
@@ -17,7 +16,7 @@ pub struct Line {
     pub label: String,
     /// By rising time; what is not finite is left out.
     pub points: Vec<(f64, f64)>,
-    /// Which colour.
+    /// Which colour, dashes and mark.
     pub colour: usize,
 }
 
@@ -36,49 +35,56 @@ pub fn lines(title: &str, lines: &[Line], marks: &[f64], text: impl Fn(f64) -> S
         .fold(f64::MIN_POSITIVE, f64::max);
     let x = |at: f64| LEFT + (RIGHT - LEFT) * (at / longest).clamp(0.0, 1.0);
     let y = |value: f64| BOTTOM - (BOTTOM - TOP) * (value / highest).clamp(0.0, 1.0);
-    let mut out = open(HEIGHT, title);
+    let height = BOTTOM + 42.0 + lines.len().div_ceil(2) as f64 * 18.0;
+    let mut out = open(height, title);
     for quarter in 0..=4 {
         let share = f64::from(quarter) / 4.0;
         let _ = writeln!(
             out,
-            "<path d=\"M{LEFT} {y:.1}H{RIGHT}\" stroke=\"#ddd\"/>\
-             <text x=\"{tx}\" y=\"{ty:.1}\" text-anchor=\"end\" font-size=\"11\">{value}</text>\
-             <text x=\"{x:.1}\" y=\"{below}\" text-anchor=\"middle\" font-size=\"11\">{at:.2} s</text>",
+            "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{RIGHT}\"/>\
+             <text class=\"soft\" x=\"{tx}\" y=\"{ty:.1}\" text-anchor=\"end\">{value}</text>\
+             <text class=\"soft\" x=\"{x:.1}\" y=\"{below}\" text-anchor=\"middle\">{at:.2} s</text>",
             y = y(highest * share),
             tx = LEFT - 6.0,
             ty = y(highest * share) + 4.0,
             value = escape(&text(highest * share)),
             x = x(longest * share),
-            below = BOTTOM + 18.0,
+            below = BOTTOM + 15.0,
             at = longest * share,
         );
     }
     for mark in marks.iter().filter(|mark| mark.is_finite()) {
         let _ = writeln!(
             out,
-            "<path d=\"M{x:.1} {TOP}V{BOTTOM}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>",
+            "<path class=\"grid\" d=\"M{x:.1} {TOP}V{BOTTOM}\" style=\"stroke:var(--soft)\" stroke-dasharray=\"4 3\"/>",
             x = x(*mark),
         );
     }
-    for (index, line) in lines.iter().enumerate() {
+    for (entry, line) in lines.iter().enumerate() {
         let mut path = String::new();
         let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
-        for (at, value) in line.points.iter().filter(finite) {
+        let points: Vec<&(f64, f64)> = line.points.iter().filter(finite).collect();
+        for (at, value) in &points {
             let verb = if path.is_empty() { 'M' } else { 'L' };
             let _ = write!(path, "{verb}{:.1} {:.1}", x(*at), y(*value));
         }
-        let legend = TOP + 14.0 + index as f64 * 20.0;
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"1.8\" fill=\"none\"/>\n\
-             <rect x=\"{rx:.0}\" y=\"{ry:.1}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>\
-             <text x=\"{tx:.0}\" y=\"{legend:.1}\" font-size=\"12\">{label}</text>",
+            "<path class=\"line\" d=\"{path}\" stroke=\"{colour}\" stroke-dasharray=\"{dashes}\"/>",
             colour = colour(line.colour),
-            rx = RIGHT + 10.0,
-            ry = legend - 7.0,
-            tx = RIGHT + 28.0,
-            label = escape(&line.label),
+            dashes = dashes(line.colour),
         );
+        // Some of the points; where lines lie on each other, not the same ones.
+        for (at, value) in points
+            .iter()
+            .skip(2 + entry * 2)
+            .step_by(points.len() / 4 + 1)
+        {
+            out.push_str(&mark(line.colour, x(*at), y(*value)));
+        }
+        out.push('\n');
+        let place = legend_at(entry, BOTTOM + 38.0);
+        legend(&mut out, line.colour, place, &line.label);
     }
     out.push_str("</svg>\n");
     out

@@ -32,9 +32,9 @@ pub type LookupId = (u16, SessionKey);
 /// Who is one client: an IPv4 address, the 64 bits of an IPv6 network, or all of unix
 /// sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Client(Option<IpAddr>);
+pub(super) struct LookupClient(Option<IpAddr>);
 
-impl From<Option<IpAddr>> for Client {
+impl From<Option<IpAddr>> for LookupClient {
     fn from(address: Option<IpAddr>) -> Self {
         Self(address.map(|ip| match ip.to_canonical() {
             // Whoever has one address of a network has all of them.
@@ -46,29 +46,29 @@ impl From<Option<IpAddr>> for Client {
 
 /// Which asking for a name: it may be asked for again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Number(u64);
+pub(super) struct LookupNumber(u64);
 
 /// A name to be asked for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Start {
+pub(super) struct LookupStart {
     pub(super) host: String,
-    pub(super) number: Number,
+    pub(super) number: LookupNumber,
 }
 
 /// Whoever waits for a name.
 #[derive(Debug)]
 pub(super) struct Asker<R> {
     pub(super) id: LookupId,
-    pub(super) client: Client,
+    pub(super) client: LookupClient,
     /// What is done with the outcome.
     pub(super) reply: R,
 }
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked<R> {
+pub(super) enum LookupStep<R> {
     /// It is asked now.
-    Start(Start),
+    Start(LookupStart),
     /// It is answered with another's, or in its turn.
     Waits,
     /// Too many are under way, of its client or of all.
@@ -79,9 +79,9 @@ pub(super) enum Asked<R> {
 #[derive(Debug)]
 pub(super) struct Desk<R> {
     names: HashMap<String, Wanted<R>>,
-    lines: HashMap<Client, Line>,
+    lines: HashMap<LookupClient, LookupLine>,
     /// Clients whose lines are not empty, in their order.
-    turn: VecDeque<Client>,
+    turn: VecDeque<LookupClient>,
     asked: usize,
     waiting: usize,
     wants: HashMap<LookupId, String>,
@@ -93,12 +93,12 @@ pub(super) struct Desk<R> {
 #[derive(Debug)]
 struct Wanted<R> {
     /// Whose place it takes; `None`: it waits.
-    place: Option<(Client, Number)>,
+    place: Option<(LookupClient, LookupNumber)>,
     askers: Vec<Asker<R>>,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct LookupLine {
     names: VecDeque<String>,
     places: usize,
 }
@@ -121,7 +121,7 @@ impl<R> Default for Desk<R> {
 impl<R> Desk<R> {
     /// Somebody wants the addresses of a host; `is_silent` says of its zone that names in
     /// it were not answered lately.
-    pub(super) fn ask(&mut self, host: &str, asker: Asker<R>, is_silent: bool) -> Asked<R> {
+    pub(super) fn ask(&mut self, host: &str, asker: Asker<R>, is_silent: bool) -> LookupStep<R> {
         let (client, id) = (asker.client, asker.id);
         if let Some(wanted) = self.names.get_mut(host) {
             let waits = wanted.place.is_none();
@@ -131,7 +131,7 @@ impl<R> Desk<R> {
                 // Whosoever turn comes first.
                 self.stand_in_line(client, host);
             }
-            return Asked::Waits;
+            return LookupStep::Waits;
         }
         let line = self.lines.entry(client).or_default();
         let starts = line.names.is_empty()
@@ -140,7 +140,7 @@ impl<R> Desk<R> {
         let waits = self.lines[&client].names.len() < ROOM - self.waiting;
         if !starts && !waits {
             self.forget_if_idle(client);
-            return Asked::Refused(asker.reply);
+            return LookupStep::Refused(asker.reply);
         }
         let wanted = Wanted {
             place: None,
@@ -149,11 +149,11 @@ impl<R> Desk<R> {
         self.names.insert(host.to_owned(), wanted);
         self.wants.insert(id, host.to_owned());
         if starts {
-            Asked::Start(self.start(host.to_owned(), client))
+            LookupStep::Start(self.start(host.to_owned(), client))
         } else {
             self.waiting += 1;
             self.stand_in_line(client, host);
-            Asked::Waits
+            LookupStep::Waits
         }
     }
 
@@ -162,7 +162,7 @@ impl<R> Desk<R> {
         under_way.is_some_and(|count| *count >= PLACES_OF_A_SILENT_ZONE)
     }
 
-    fn stand_in_line(&mut self, client: Client, host: &str) {
+    fn stand_in_line(&mut self, client: LookupClient, host: &str) {
         let line = self.lines.entry(client).or_default();
         if !line.names.iter().any(|it| it == host) {
             if line.names.is_empty() {
@@ -172,9 +172,9 @@ impl<R> Desk<R> {
         }
     }
 
-    fn start(&mut self, host: String, client: Client) -> Start {
+    fn start(&mut self, host: String, client: LookupClient) -> LookupStart {
         self.next += 1;
-        let number = Number(self.next);
+        let number = LookupNumber(self.next);
         self.asked += 1;
         self.lines.entry(client).or_default().places += 1;
         if let Some(zone) = zone(&host) {
@@ -183,17 +183,17 @@ impl<R> Desk<R> {
         if let Some(wanted) = self.names.get_mut(&host) {
             wanted.place = Some((client, number));
         }
-        Start { host, number }
+        LookupStart { host, number }
     }
 
     /// Whether this asking for the name is still wanted.
-    pub(super) fn is_wanted(&self, start: &Start) -> bool {
+    pub(super) fn is_wanted(&self, start: &LookupStart) -> bool {
         let place = self.names.get(&start.host).and_then(|it| it.place);
         place.is_some_and(|(_, number)| number == start.number)
     }
 
     /// A name has been asked for: whoever waits for it.
-    pub(super) fn finish(&mut self, start: &Start) -> Vec<Asker<R>> {
+    pub(super) fn finish(&mut self, start: &LookupStart) -> Vec<Asker<R>> {
         if !self.is_wanted(start) {
             return Vec::new();
         }
@@ -205,7 +205,7 @@ impl<R> Desk<R> {
     }
 
     /// The session is gone; its reply, and the asking that nobody waits for any more.
-    pub(super) fn cancel(&mut self, id: LookupId) -> Option<(R, Option<Number>)> {
+    pub(super) fn cancel(&mut self, id: LookupId) -> Option<(R, Option<LookupNumber>)> {
         let host = self.wants.remove(&id)?;
         let wanted = self.names.get_mut(&host)?;
         let at = wanted.askers.iter().position(|it| it.id == id)?;
@@ -246,7 +246,7 @@ impl<R> Desk<R> {
         wanted.askers
     }
 
-    fn leave_line(&mut self, client: Client, host: &str) {
+    fn leave_line(&mut self, client: LookupClient, host: &str) {
         if let Some(line) = self.lines.get_mut(&client) {
             line.names.retain(|it| it != host);
             if line.names.is_empty() {
@@ -256,7 +256,7 @@ impl<R> Desk<R> {
         self.forget_if_idle(client);
     }
 
-    fn forget_if_idle(&mut self, client: Client) {
+    fn forget_if_idle(&mut self, client: LookupClient) {
         if let Entry::Occupied(line) = self.lines.entry(client)
             && line.get().places == 0
             && line.get().names.is_empty()
@@ -267,7 +267,7 @@ impl<R> Desk<R> {
 
     /// The next name to be asked for, if a place is free: of the client whose turn it is and
     /// that is within its share. `is_silent` as for [`Desk::ask`].
-    pub(super) fn next(&mut self, is_silent: impl Fn(&str) -> bool) -> Option<Start> {
+    pub(super) fn next(&mut self, is_silent: impl Fn(&str) -> bool) -> Option<LookupStart> {
         for _ in 0..self.turn.len() {
             let client = self.turn.pop_front()?;
             self.turn.push_back(client);
@@ -283,7 +283,8 @@ impl<R> Desk<R> {
             let start = self.start(host.clone(), client);
             // Out of every line that it stands in.
             let wanted = self.names.get(&host).map(|it| it.askers.as_slice());
-            let clients: Vec<Client> = wanted.unwrap_or(&[]).iter().map(|it| it.client).collect();
+            let clients: Vec<LookupClient> =
+                wanted.unwrap_or(&[]).iter().map(|it| it.client).collect();
             for client in clients {
                 self.leave_line(client, &host);
             }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::desk::{Client, zone};
+use super::desk::{LookupClient, zone};
 use crate::control::resolve::error::LookupError;
 
 /// Hosts whose answer is remembered, and zones of a client whose silence is.
@@ -26,22 +26,27 @@ const NO_ANSWER_TTL: Duration = Duration::from_secs(5);
 /// taken for silent too.
 const SILENT_NAMES: u32 = 3;
 
-pub(super) type Outcome = Result<Vec<IpAddr>, LookupError>;
+pub(super) type LookupResult = Result<Vec<IpAddr>, LookupError>;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    hosts: Bounded<String, Outcome>,
+    hosts: Bounded<String, LookupResult>,
     /// How many names of a zone met with silence, for each client by itself: a client that
     /// makes a zone seem silent is the only one for whom it is.
-    silences: Bounded<(Client, String), u32>,
+    silences: Bounded<(LookupClient, String), u32>,
     /// Zones that met with silence, whoever asked.
     zones: Bounded<String, ()>,
 }
 
 impl Remembered {
     /// What is known of a host, for this client.
-    pub(super) fn outcome(&self, client: Client, host: &str, now: Instant) -> Option<Outcome> {
+    pub(super) fn outcome(
+        &self,
+        client: LookupClient,
+        host: &str,
+        now: Instant,
+    ) -> Option<LookupResult> {
         if let Some(outcome) = self.hosts.get(host, now) {
             return Some(outcome.clone());
         }
@@ -66,9 +71,9 @@ impl Remembered {
     pub(super) fn learn(
         &mut self,
         host: &str,
-        outcome: &Outcome,
+        outcome: &LookupResult,
         ttl: Option<Duration>,
-        clients: impl Iterator<Item = Client>,
+        clients: impl Iterator<Item = LookupClient>,
         now: Instant,
     ) {
         let silent = matches!(outcome, Err(LookupError::TimedOut(_)));
@@ -140,14 +145,14 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
 mod tests {
     use super::*;
 
-    fn client(last: u8) -> Client {
-        Client::from(Some(IpAddr::from([192, 0, 2, last])))
+    fn client(last: u8) -> LookupClient {
+        LookupClient::from(Some(IpAddr::from([192, 0, 2, last])))
     }
 
-    const SILENCE: Outcome = Err(LookupError::TimedOut(String::new()));
+    const SILENCE: LookupResult = Err(LookupError::TimedOut(String::new()));
 
     #[allow(clippy::unnecessary_wraps, reason = "it is one of the outcomes")]
-    fn good() -> Outcome {
+    fn good() -> LookupResult {
         Ok(vec![IpAddr::from([192, 0, 2, 1])])
     }
 

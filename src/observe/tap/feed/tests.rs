@@ -14,6 +14,7 @@ fn source(max: u64, direction: TapDirection) -> (Source, Receiver<Item>, Arc<Bud
             ..TapFilter::default()
         },
         rotate: None,
+        mode: 0o600,
         mask: Vec::new(),
         unmask: false,
     };

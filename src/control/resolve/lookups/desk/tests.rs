@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn client(last: u8) -> Client {
-    Client::from(Some(IpAddr::from([192, 0, 2, last])))
+fn client(last: u8) -> LookupClient {
+    LookupClient::from(Some(IpAddr::from([192, 0, 2, last])))
 }
 
 fn id(number: u32) -> LookupId {
@@ -14,7 +14,7 @@ fn id(number: u32) -> LookupId {
     (0, key)
 }
 
-fn ask(desk: &mut Desk<u32>, host: &str, of: u8, number: u32) -> Asked<u32> {
+fn ask(desk: &mut Desk<u32>, host: &str, of: u8, number: u32) -> LookupStep<u32> {
     let asker = Asker {
         id: id(number),
         client: client(of),
@@ -24,8 +24,8 @@ fn ask(desk: &mut Desk<u32>, host: &str, of: u8, number: u32) -> Asked<u32> {
 }
 
 #[track_caller]
-fn started(asked: Asked<u32>) -> Start {
-    let Asked::Start(start) = asked else {
+fn started(asked: LookupStep<u32>) -> LookupStart {
+    let LookupStep::Start(start) = asked else {
         panic!("{asked:?}");
     };
     start
@@ -39,8 +39,8 @@ fn replies(askers: Vec<Asker<u32>>) -> Vec<u32> {
 fn equal_names_are_asked_for_once() {
     let mut desk = Desk::default();
     let start = started(ask(&mut desk, "a.test", 1, 1));
-    assert_eq!(ask(&mut desk, "a.test", 1, 2), Asked::Waits);
-    assert_eq!(ask(&mut desk, "a.test", 2, 3), Asked::Waits);
+    assert_eq!(ask(&mut desk, "a.test", 1, 2), LookupStep::Waits);
+    assert_eq!(ask(&mut desk, "a.test", 2, 3), LookupStep::Waits);
     assert_eq!(replies(desk.finish(&start)), [1, 2, 3]);
     assert!(desk.names.is_empty() && desk.lines.is_empty() && desk.wants.is_empty());
     // Another asking is not answered by the end of the first.
@@ -55,8 +55,8 @@ fn a_client_leaves_places_and_room_for_others() {
     let mut refused = 0;
     for n in 0..1000 {
         match ask(&mut desk, &format!("n{n}.silent.test"), 1, n) {
-            Asked::Refused(_) => refused += 1,
-            Asked::Start(_) | Asked::Waits => {}
+            LookupStep::Refused(_) => refused += 1,
+            LookupStep::Start(_) | LookupStep::Waits => {}
         }
     }
     assert_eq!((desk.asked, desk.waiting), (PLACES / 2, ROOM / 2));
@@ -85,7 +85,7 @@ fn lines_are_served_in_turn() {
     let mut desk = Desk::default();
     let mut starts = Vec::new();
     for n in 0..100 {
-        if let Asked::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
+        if let LookupStep::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
             starts.push(start);
         }
     }
@@ -115,12 +115,12 @@ fn a_name_that_an_innocent_client_wants_too_is_asked_in_his_turn() {
     let mut desk = Desk::default();
     let mut starts = Vec::new();
     for n in 0..100 {
-        if let Asked::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
+        if let LookupStep::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
             starts.push(start);
         }
     }
     // It stands far back in the line of the first, who is at the end of his share.
-    assert_eq!(ask(&mut desk, "n90.test", 2, 1000), Asked::Waits);
+    assert_eq!(ask(&mut desk, "n90.test", 2, 1000), LookupStep::Waits);
     let next = desk
         .next(|_| false)
         .expect("a place is free for the second");
@@ -185,16 +185,16 @@ proptest! {
                 Step::Ask(name, of) => {
                     asked += 1;
                     match ask(&mut desk, &format!("n{name}.z{}.test", name % 3), of, asked) {
-                        Asked::Start(start) => { open.push(asked); starts.push(start); }
-                        Asked::Waits => open.push(asked),
-                        Asked::Refused(reply) => prop_assert_eq!(reply, asked),
+                        LookupStep::Start(start) => { open.push(asked); starts.push(start); }
+                        LookupStep::Waits => open.push(asked),
+                        LookupStep::Refused(reply) => prop_assert_eq!(reply, asked),
                     }
                 }
                 Step::Cancel(n) if !open.is_empty() => {
                     let number = open.swap_remove(usize::from(n) % open.len());
                     let (reply, stopped) = desk.cancel(id(number)).expect("it is open");
                     prop_assert_eq!(reply, number);
-                    starts.retain(|it: &Start| Some(it.number) != stopped);
+                    starts.retain(|it: &LookupStart| Some(it.number) != stopped);
                 }
                 Step::Finish(n) if !starts.is_empty() => {
                     let start = starts.swap_remove(usize::from(n) % starts.len());

@@ -1,0 +1,207 @@
+//! Forwards, pools, names and listeners.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::extract::{NoParameters, Parameters};
+use crate::admin::gather;
+use crate::admin::problem::Problem;
+use crate::admin::shared::Shared;
+use crate::admin::subject::{ForwardSeen, PoolSeen};
+use crate::admin::view::{Bytes, EndingCount, Forward, Listener, Name, Pool, Times};
+use crate::config::{Balance, HashKey, Mode};
+
+/// Every forward
+#[utoipa::path(get, path = "/v1/forwards", responses((status = OK, body = [Forward])))]
+pub(super) async fn forwards(
+    State(shared): State<Shared>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Json<Vec<Forward>> {
+    settle(&shared).await;
+    let forwards = shared.subject.forwards();
+    Json(forwards.iter().map(view).collect())
+}
+
+/// A forward
+#[utoipa::path(
+    get,
+    path = "/v1/forwards/{name}",
+    params(("name" = String, Path, description = "Of the forward")),
+    responses((status = OK, body = Forward))
+)]
+pub(super) async fn forward(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Forward>, Problem> {
+    settle(&shared).await;
+    Ok(Json(view(&find(&shared, &name)?)))
+}
+
+/// Lets nobody in at a forward any more; its sessions go on
+///
+/// Clients are refused from then on. Ask for the forward to see how many sessions are left.
+#[utoipa::path(
+    post,
+    path = "/v1/forwards/{name}/drain",
+    params(("name" = String, Path, description = "Of the forward")),
+    responses((status = OK, body = Forward))
+)]
+pub(super) async fn drain(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Forward>, Problem> {
+    let id = find(&shared, &name)?.forward.id;
+    let drained = shared.subject.drain_forward(id);
+    drained.map_err(|refused| Problem::not_found(refused.to_string()))?;
+    Ok(Json(view(&find(&shared, &name)?)))
+}
+
+fn find(shared: &Shared, name: &str) -> Result<ForwardSeen, Problem> {
+    let mut forwards = shared.subject.forwards().into_iter();
+    let found = forwards.find(|it| &*it.forward.name == name);
+    found.ok_or_else(|| Problem::not_found(format!("there is no forward named {name:?}")))
+}
+
+/// What live sessions have moved is in the books once this is done.
+async fn settle(shared: &Shared) {
+    for reactor in gather::reactors(&*shared.subject) {
+        gather::settled(&*shared.subject, reactor).await;
+    }
+}
+
+fn view(seen: &ForwardSeen) -> Forward {
+    let (books, endings) = seen.forward.books.read();
+    let ended: u64 = endings.iter().map(|(_, count)| count).sum();
+    Forward {
+        name: seen.forward.name.to_string(),
+        listen: seen.config.listen.iter().map(ToString::to_string).collect(),
+        pool: seen.pool.to_string(),
+        mode: match seen.config.mode {
+            Mode::HttpConnect(_) => "http-connect",
+            Mode::Tcp => "tcp",
+        }
+        .to_owned(),
+        state: if seen.draining { "draining" } else { "serving" }.to_owned(),
+        sessions: books.started.saturating_sub(ended),
+        sessions_total: books.started,
+        bytes: Bytes {
+            up: books.bytes_up,
+            down: books.bytes_down,
+        },
+        endings: endings
+            .iter()
+            .map(|(kind, count)| EndingCount {
+                code: kind.code.to_owned(),
+                cause: kind.cause.to_owned(),
+                count: *count,
+            })
+            .collect(),
+        connect: Times::of(&books.connect),
+        first_byte: Times::of(&books.first_byte),
+        duration: Times::of(&books.length),
+        sessions_max: seen.forward.gate.as_ref().map(|gate| gate.max()),
+    }
+}
+
+/// Every pool
+#[utoipa::path(get, path = "/v1/pools", responses((status = OK, body = [Pool])))]
+pub(super) async fn pools(
+    State(shared): State<Shared>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Json<Vec<Pool>> {
+    let forwards = shared.subject.forwards();
+    let pools = shared.subject.pools().into_iter();
+    Json(pools.map(|pool| pool_view(&pool, &forwards)).collect())
+}
+
+fn pool_view(pool: &PoolSeen, forwards: &[ForwardSeen]) -> Pool {
+    let listed = pool.servers.iter().filter(|it| it.listed);
+    let up = listed.clone().filter(|it| it.server.state() == "up");
+    let sessions = pool.servers.iter().map(|it| u64::from(it.server.active()));
+    let going = forwards.iter().filter(|it| it.pool == pool.label);
+    Pool {
+        name: pool.label.to_string(),
+        balance: balance(pool.config.balance).to_owned(),
+        forwards: going.map(|it| it.forward.name.to_string()).collect(),
+        servers: listed.clone().count() as u32,
+        up: up.count() as u32,
+        sessions: sessions.sum(),
+    }
+}
+
+const fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastConn => "least_conn",
+        Balance::PowerOfTwo => "power_of_two",
+        Balance::Random => "random",
+        Balance::Hash(HashKey::Address) => "hash address",
+        Balance::Hash(HashKey::AddressPort) => "hash address and port",
+        Balance::First => "first",
+    }
+}
+
+/// The names by which servers are found
+#[utoipa::path(get, path = "/v1/names", responses((status = OK, body = [Name])))]
+pub(super) async fn names(
+    State(shared): State<Shared>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Json<Vec<Name>> {
+    let now = Instant::now();
+    let mut names = Vec::new();
+    for pool in shared.subject.pools() {
+        names.extend(pool.names.into_iter().map(|name| {
+            Name {
+                name: name.name,
+                pool: pool.label.to_string(),
+                addresses: name.addresses.iter().map(ToString::to_string).collect(),
+                age_seconds: name
+                    .answered
+                    .map(|at| now.saturating_duration_since(at).as_secs_f64()),
+            }
+        }));
+    }
+    Json(names)
+}
+
+/// The addresses that are listened on, with their accept queues
+#[utoipa::path(get, path = "/v1/listeners", responses((status = OK, body = [Listener])))]
+pub(super) async fn listeners(
+    State(shared): State<Shared>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Json<Vec<Listener>> {
+    let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut views: Vec<Listener> = Vec::new();
+    for seen in gather::listeners(&*shared.subject).await {
+        let forward = seen.listener.forward.name.to_string();
+        let address = seen.listener.address.to_string();
+        let place = *places
+            .entry((forward.clone(), address.clone()))
+            .or_insert_with(|| {
+                views.push(Listener {
+                    forward,
+                    address,
+                    ..Listener::default()
+                });
+                views.len() - 1
+            });
+        let view = &mut views[place];
+        view.sockets += 1;
+        view.queue = plus(view.queue, seen.queued);
+        view.backlog = plus(view.backlog, seen.backlog);
+        view.dropped = plus(view.dropped, seen.dropped.map(u64::from));
+    }
+    Json(views)
+}
+
+fn plus<T: std::ops::Add<Output = T>>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (one, other) => one.or(other),
+    }
+}

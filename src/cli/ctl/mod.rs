@@ -1,0 +1,135 @@
+//! `thalweg ctl`: see a running thalweg and steer it.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments on arguments are the help text, which is not Markdown"
+)]
+
+mod act;
+mod show;
+pub(crate) mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueHint};
+
+use super::{USAGE, output};
+use crate::admin::client::{AskError, Client};
+
+const EXAMPLES: &str = "\
+Examples:
+  thalweg ctl show servers
+  thalweg ctl show sessions --sort rate --limit 20
+  thalweg ctl server web/10.0.0.2:80 drain --wait 5m
+  thalweg ctl kill --client 10.1.2.0/24
+  thalweg ctl log debug
+
+The socket is found in the runtime directory; --socket names another.
+Exit codes: 0 done, 1 refused or nobody answers, 2 usage.";
+
+/// See a running thalweg and steer it
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    at: AtArgs,
+    /// What it answers as JSON, as it comes
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where to ask.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where to ask")]
+pub(super) struct AtArgs {
+    /// The unix socket of its admin endpoint
+    #[arg(long, value_name = "PATH", global = true, value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+
+    /// The TCP address of its admin endpoint: HOST:PORT
+    #[arg(long, value_name = "ADDRESS", global = true, conflicts_with = "socket")]
+    address: Option<String>,
+
+    /// The file with the token that TCP needs
+    #[arg(long, value_name = "PATH", global = true, value_hint = ValueHint::FilePath)]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what there is
+    Show {
+        #[command(subcommand)]
+        what: show::What,
+    },
+    /// Drain a server, take it back, or give it another weight or limit
+    Server(act::ServerArgs),
+    /// Let nobody in at a forward any more
+    Forward(act::ForwardArgs),
+    /// End sessions with a reset to both sides
+    Kill(act::KillArgs),
+    /// Set the level of the log
+    Log(act::LogArgs),
+    /// Forgive servers their failures
+    ClearMarks(act::MarksArgs),
+}
+
+/// Asks, and says what came of it.
+pub fn run(args: Args) -> ExitCode {
+    let client = match args.at.client() {
+        Ok(client) => client,
+        Err(error) => return failed(&error),
+    };
+    let asked = Asked {
+        client,
+        json: args.json,
+    };
+    let done = match args.command {
+        Command::Show { what } => show::run(&asked, &what),
+        Command::Server(args) => act::server(&asked, &args),
+        Command::Forward(args) => act::forward(&asked, &args),
+        Command::Kill(args) => act::kill(&asked, &args),
+        Command::Log(args) => act::log(&asked, &args),
+        Command::ClearMarks(args) => act::clear_marks(&asked, &args),
+    };
+    match done {
+        Ok(text) => output::result(text.as_bytes()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &AskError) -> ExitCode {
+    output::complain(&error.to_string());
+    match error {
+        // A request that makes no sense is wrong usage.
+        AskError::Refused { status: 400, .. } => ExitCode::from(USAGE),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Who is asked, and how the answer is told.
+struct Asked {
+    client: Client,
+    json: bool,
+}
+
+impl AtArgs {
+    /// Whoever is to be asked.
+    pub(super) fn client(&self) -> Result<Client, AskError> {
+        let token = self.token_file.as_ref().map(std::fs::read_to_string);
+        let token = token.transpose().map_err(|error| {
+            let path = self.token_file.as_deref().unwrap_or("".as_ref());
+            AskError::NotFound(format!("cannot read {}: {error}", path.display()))
+        })?;
+        match (&self.socket, &self.address) {
+            (Some(socket), _) => Client::at_socket(socket),
+            (None, Some(address)) => {
+                Client::at_address(address, token.map(|it| it.trim().to_owned()))
+            }
+            (None, None) => Client::find(),
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! `ctl show`: what there is, as tables.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Asked;
+use super::table::{Table, bytes, maybe, printable, time};
+use crate::admin::client::{AskError, query, segment};
+use crate::admin::view::{
+    About, Forward, Listener, Name, Pool, Reactor, Server, Session, SessionPage, Times,
+};
+
+/// Over how long loads and rates are measured.
+const INTERVAL_MS: u32 = 300;
+
+/// Sessions of a page, where all are asked for.
+const PAGE: u32 = 1000;
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub(super) enum What {
+    /// The process, and the configuration in force
+    Info,
+    /// The configuration in force, as TOML
+    Config,
+    /// Forwards, with their sessions and bytes
+    Forwards,
+    /// How the sessions of a forward ended
+    Endings {
+        /// Its name; all forwards without
+        forward: Option<String>,
+    },
+    /// Pools, with how many of their servers are up
+    Pools,
+    /// Servers, with their state and why
+    Servers {
+        /// Those of this pool
+        #[arg(long)]
+        pool: Option<String>,
+        /// Those in this state: up, marked, down, drain, maintenance
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Names of servers, and their addresses
+    Names,
+    /// Listeners, with their accept queues
+    Listeners,
+    /// Threads that forward, with their load
+    Reactors,
+    /// Live sessions, with what holds each of them back
+    Sessions(SessionsArgs),
+}
+
+/// Which sessions.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct SessionsArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// Those that move so many bytes a second at least
+    #[arg(long, value_name = "BYTES")]
+    min_rate: Option<f64>,
+    /// The first by age, bytes or rate
+    #[arg(long, value_name = "ORDER", value_parser = ["age", "bytes", "rate"])]
+    sort: Option<String>,
+    /// So many at the most
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    limit: usize,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["limit", "sort"])]
+    all: bool,
+}
+
+/// Criteria that sessions meet, all of them together.
+#[derive(Debug, Default, clap::Args, Serialize)]
+pub(super) struct FilterArgs {
+    /// Those of this client: an address, a network, or an address with a port
+    #[arg(long, value_name = "CLIENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    /// Those of this forward
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward: Option<String>,
+    /// Those on this server: its address, or POOL/ADDRESS
+    #[arg(long, value_name = "SERVER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    /// Those that are so old at least
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_age: Option<f64>,
+    /// Those that are younger
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age: Option<f64>,
+    /// Those that moved so many bytes at least
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_bytes: Option<u64>,
+}
+
+/// A duration as in a configuration, as seconds.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    crate::config::units::parse_duration(text)
+        .map(|it| it.as_secs_f64())
+        .map_err(|error| format!("{error}; such as 30s, 5m or 1h30m"))
+}
+
+impl FilterArgs {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.client.is_none()
+            && self.forward.is_none()
+            && self.server.is_none()
+            && self.min_age.is_none()
+            && self.max_age.is_none()
+            && self.min_bytes.is_none()
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, Option<String>)> {
+        vec![
+            ("client", self.client.clone()),
+            ("forward", self.forward.clone()),
+            ("server", self.server.clone()),
+            ("min_age", self.min_age.map(|it| it.to_string())),
+            ("max_age", self.max_age.map(|it| it.to_string())),
+            ("min_bytes", self.min_bytes.map(|it| it.to_string())),
+        ]
+    }
+}
+
+/// What there is, as text.
+pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
+    match what {
+        What::Info => asked.told("/v1", info),
+        What::Config => {
+            let reply = asked.client.raw("/v1/config")?;
+            Ok(String::from_utf8_lossy(&reply.body).into_owned())
+        }
+        What::Forwards => asked.told("/v1/forwards", |it: Vec<Forward>| forwards(&it)),
+        What::Endings { forward: None } => {
+            asked.told("/v1/forwards", |it: Vec<Forward>| endings(&it))
+        }
+        What::Endings {
+            forward: Some(name),
+        } => {
+            let path = format!("/v1/forwards/{}", segment(name));
+            asked.told(&path, |it| endings(&[it]))
+        }
+        What::Pools => asked.told("/v1/pools", |it: Vec<Pool>| pools(&it)),
+        What::Servers { pool, state } => {
+            let query = query(&[("pool", pool.clone()), ("state", state.clone())]);
+            asked.told(&format!("/v1/servers{query}"), |it: Vec<Server>| {
+                servers(&it)
+            })
+        }
+        What::Names => asked.told("/v1/names", |it: Vec<Name>| names(&it)),
+        What::Listeners => asked.told("/v1/listeners", |it: Vec<Listener>| listeners(&it)),
+        What::Reactors => {
+            let path = format!("/v1/reactors?interval_ms={INTERVAL_MS}");
+            asked.told(&path, |it: Vec<Reactor>| reactors(&it))
+        }
+        What::Sessions(args) if args.all => all_sessions(asked, args),
+        What::Sessions(args) => some_sessions(asked, args),
+    }
+}
+
+impl Asked {
+    /// What is at a path: as it came, or as `text` has it.
+    pub(super) fn told<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: impl FnOnce(T) -> String,
+    ) -> Result<String, AskError> {
+        if self.json {
+            let reply = self.client.raw(path)?;
+            return Ok(String::from_utf8_lossy(&reply.body).into_owned() + "\n");
+        }
+        Ok(text(self.client.get(path)?))
+    }
+}
+
+fn info(about: About) -> String {
+    let mut text = String::new();
+    let ready = if about.unready.is_empty() {
+        "yes".to_owned()
+    } else {
+        about.unready.join("; ")
+    };
+    let lines = [
+        ("version", about.version),
+        ("engine", about.engine),
+        ("pid", about.pid.to_string()),
+        (
+            "started",
+            format!("{} ({} ago)", about.started, time(about.uptime_seconds)),
+        ),
+        ("phase", about.phase),
+        ("ready", ready),
+        (
+            "configuration",
+            format!(
+                "{} (generation {}, since {})",
+                about.config_hash, about.generation, about.config_applied
+            ),
+        ),
+        (
+            "sessions",
+            format!("{} of at most {}", about.sessions, about.sessions_max),
+        ),
+        ("reactors", about.reactors.to_string()),
+        (
+            "log",
+            format!("{}, {} lost", about.log_level, about.log_dropped),
+        ),
+    ];
+    for (key, value) in lines {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{key:<14} {}", printable(&value));
+    }
+    text
+}
+
+fn p99(times: &Times) -> String {
+    maybe(times.p99_seconds, time)
+}
+
+fn forwards(forwards: &[Forward]) -> String {
+    let mut table = Table::new(&[
+        "name",
+        "state",
+        "listen",
+        "pool",
+        ">sessions",
+        ">max",
+        ">total",
+        ">up",
+        ">down",
+        ">connect p99",
+        ">first byte p99",
+    ]);
+    for it in forwards {
+        table.row([
+            it.name.clone(),
+            it.state.clone(),
+            it.listen.join(","),
+            it.pool.clone(),
+            it.sessions.to_string(),
+            maybe(it.sessions_max, |max| max.to_string()),
+            it.sessions_total.to_string(),
+            bytes(it.bytes.up as f64),
+            bytes(it.bytes.down as f64),
+            p99(&it.connect),
+            p99(&it.first_byte),
+        ]);
+    }
+    table.text()
+}
+
+fn endings(forwards: &[Forward]) -> String {
+    let mut table = Table::new(&["forward", "code", "cause", ">sessions"]);
+    for forward in forwards {
+        for ending in &forward.endings {
+            table.row([
+                forward.name.clone(),
+                ending.code.clone(),
+                ending.cause.clone(),
+                ending.count.to_string(),
+            ]);
+        }
+    }
+    table.text()
+}
+
+fn pools(pools: &[Pool]) -> String {
+    let mut table = Table::new(&[
+        "name",
+        "balance",
+        ">up",
+        ">servers",
+        ">sessions",
+        "forwards",
+    ]);
+    for it in pools {
+        table.row([
+            it.name.clone(),
+            it.balance.clone(),
+            it.up.to_string(),
+            it.servers.to_string(),
+            it.sessions.to_string(),
+            it.forwards.join(","),
+        ]);
+    }
+    table.text()
+}
+
+/// Servers, a line for each.
+pub(super) fn servers(servers: &[Server]) -> String {
+    let mut table = Table::new(&[
+        "server",
+        "state",
+        ">since",
+        ">weight",
+        ">sessions",
+        ">max",
+        ">connects",
+        ">failed",
+        ">up",
+        ">down",
+        ">connect p99",
+        "why",
+    ]);
+    for it in servers {
+        let failures = &it.failures;
+        let failed = failures.refused
+            + failures.unreachable
+            + failures.timeout
+            + failures.reset
+            + failures.other;
+        let weight = if it.backup {
+            format!("{} backup", it.weight)
+        } else {
+            it.weight.to_string()
+        };
+        table.row([
+            format!("{}/{}", it.pool, it.address),
+            it.state.clone(),
+            time(it.state_seconds),
+            weight,
+            it.sessions.to_string(),
+            maybe(it.max_connections, |max| max.to_string()),
+            it.connects.to_string(),
+            failed.to_string(),
+            bytes(it.bytes.up as f64),
+            bytes(it.bytes.down as f64),
+            p99(&it.connect),
+            it.why.clone().unwrap_or_default(),
+        ]);
+    }
+    table.text()
+}
+
+fn names(names: &[Name]) -> String {
+    let mut table = Table::new(&["name", "pool", ">age", "addresses"]);
+    for it in names {
+        table.row([
+            it.name.clone(),
+            it.pool.clone(),
+            maybe(it.age_seconds, time),
+            it.addresses.join(","),
+        ]);
+    }
+    table.text()
+}
+
+fn listeners(listeners: &[Listener]) -> String {
+    let mut table = Table::new(&[
+        "address", "forward", ">sockets", ">queue", ">backlog", ">dropped",
+    ]);
+    for it in listeners {
+        table.row([
+            it.address.clone(),
+            it.forward.clone(),
+            it.sockets.to_string(),
+            maybe(it.queue, |n| n.to_string()),
+            maybe(it.backlog, |n| n.to_string()),
+            maybe(it.dropped, |n| n.to_string()),
+        ]);
+    }
+    table.text()
+}
+
+fn reactors(reactors: &[Reactor]) -> String {
+    let mut table = Table::new(&[
+        ">reactor",
+        "turns",
+        ">load",
+        ">turn",
+        ">sessions",
+        ">accepted",
+        ">spread",
+        ">held",
+        ">cpu",
+    ]);
+    for it in reactors {
+        table.row([
+            it.number.to_string(),
+            if it.turns { "yes" } else { "no" }.to_owned(),
+            maybe(it.load, |load| format!("{:.0}%", load * 100.0)),
+            maybe(it.turn_seconds, time),
+            it.sessions.to_string(),
+            it.accepted.to_string(),
+            format!("{:.2}", it.spread),
+            bytes(it.held_bytes as f64),
+            time(it.cpu_seconds),
+        ]);
+    }
+    table.text()
+}
+
+/// Sessions, a line for each.
+pub(super) fn sessions(sessions: &[Session]) -> String {
+    let mut table = Table::new(&[
+        "id",
+        "forward",
+        "client",
+        "server",
+        "phase",
+        ">age",
+        ">up",
+        ">down",
+        ">up/s",
+        ">down/s",
+        ">rtt client",
+        ">rtt server",
+        ">resent",
+        "held back by",
+    ]);
+    for it in sessions {
+        let rtt = |leg: &Option<crate::admin::view::Leg>| {
+            maybe(leg.as_ref(), |leg| time(leg.rtt_seconds))
+        };
+        let legs = [&it.client_tcp, &it.upstream_tcp].into_iter().flatten();
+        let resent: u32 = legs.map(|leg| leg.retransmits).sum();
+        let server = it.server.as_ref().or(it.target.as_ref());
+        table.row([
+            it.id.clone(),
+            it.forward.clone(),
+            it.client.clone(),
+            maybe(server, Clone::clone),
+            it.phase.clone(),
+            time(it.age_seconds),
+            bytes(it.up.bytes as f64),
+            bytes(it.down.bytes as f64),
+            bytes(it.up.rate),
+            bytes(it.down.rate),
+            rtt(&it.client_tcp),
+            rtt(&it.upstream_tcp),
+            resent.to_string(),
+            it.verdict.replace('_', " "),
+        ]);
+    }
+    table.text()
+}
+
+fn some_sessions(asked: &Asked, args: &SessionsArgs) -> Result<String, AskError> {
+    let mut parameters = args.filter.parameters();
+    parameters.extend([
+        ("min_rate", args.min_rate.map(|it| it.to_string())),
+        ("sort", args.sort.clone()),
+        ("limit", Some(args.limit.to_string())),
+        ("interval_ms", Some(INTERVAL_MS.to_string())),
+    ]);
+    let path = format!("/v1/sessions{}", query(&parameters));
+    asked.told(&path, |page: SessionPage| {
+        let mut text = sessions(&page.sessions);
+        if page.next.is_some() {
+            text.push_str("(there are more: --all, or --limit)\n");
+        }
+        text
+    })
+}
+
+/// Page by page, however many there are.
+fn all_sessions(asked: &Asked, args: &SessionsArgs) -> Result<String, AskError> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let mut parameters = args.filter.parameters();
+        parameters.extend([
+            ("min_rate", args.min_rate.map(|it| it.to_string())),
+            ("limit", Some(PAGE.to_string())),
+            ("cursor", cursor),
+        ]);
+        let path = format!("/v1/sessions{}", query(&parameters));
+        let page: SessionPage = asked.client.get(&path)?;
+        all.extend(page.sessions);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if asked.json {
+        let page = SessionPage {
+            sessions: all,
+            next: None,
+        };
+        // Plain data always serialises.
+        return Ok(serde_json::to_string(&page).unwrap_or_default() + "\n");
+    }
+    Ok(sessions(&all))
+}

@@ -1,0 +1,125 @@
+//! `thalweg ctl` on a running forwarder.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::{Steered, steered};
+use crate::kit::{Directory, Listener, Setup};
+
+/// With the runtime directory of a forwarder: so it finds the socket by itself.
+fn ctl(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .arg("ctl")
+        .args(arguments)
+        .env("RUNTIME_DIRECTORY", directory)
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn said(steered: &Steered, arguments: &[&str]) -> String {
+    let output = ctl(steered.directory.path(), arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn b143_ctl_shows_what_there_is() {
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()).reactors(2));
+    let (client, _upstream) = (steered.forwarder.connect(), server.accept());
+    let address = server.address().to_string();
+    for (what, expected) in [
+        ("info", "generation 1"),
+        ("config", "[[forward]]"),
+        ("forwards", "serving"),
+        ("endings", "CODE"),
+        ("pools", "round_robin"),
+        ("servers", address.as_str()),
+        ("names", "ADDRESSES"),
+        ("listeners", "BACKLOG"),
+        ("reactors", "SPREAD"),
+        ("sessions", "idle"),
+    ] {
+        let text = said(&steered, &["show", what]);
+        assert!(text.contains(expected), "{what}: {text}");
+    }
+    let text = said(&steered, &["show", "sessions", "--json", "--all"]);
+    let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(page["sessions"][0]["client"], client.local().to_string());
+    let none = said(&steered, &["show", "sessions", "--client", "10.0.0.0/8"]);
+    assert_eq!(none.lines().count(), 1, "{none}");
+}
+
+#[test]
+fn b145_ctl_steers_and_says_by_its_exit_code_what_came_of_it() {
+    let servers = [Listener::new(), Listener::new()];
+    let addresses = servers.iter().map(|it| it.address().to_string());
+    let steered = steered(Setup::new(addresses.collect::<Vec<_>>().join(",")));
+    let at = steered.directory.path();
+    let first = servers[0].address().to_string();
+    let drained = said(&steered, &["server", &first, "drain", "--wait", "5s"]);
+    assert!(drained.contains("drain"), "{drained}");
+    let last = ctl(at, &["server", &servers[1].address().to_string(), "drain"]);
+    assert_eq!(last.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&last.stderr).contains("--force")
+            || String::from_utf8_lossy(&last.stderr).contains("force")
+    );
+    said(&steered, &["server", &first, "ready"]);
+    let weighed = said(&steered, &["server", &first, "weight", "7", "--json"]);
+    assert!(weighed.contains("\"weight\":7"), "{weighed}");
+    said(&steered, &["server", &first, "limit", "9"]);
+    said(&steered, &["server", &first, "limit", "none"]);
+    said(&steered, &["clear-marks"]);
+    assert!(said(&steered, &["log", "debug"]).contains("level debug"));
+    let (mut client, mut upstream) = {
+        let client = steered.forwarder.connect();
+        let upstream = servers
+            .iter()
+            .find_map(|it| it.accept_within(std::time::Duration::from_secs(2)));
+        (client, upstream.unwrap())
+    };
+    let killed = said(&steered, &["kill", "--client", "127.0.0.1"]);
+    assert_eq!(killed, "1 sessions ended\n");
+    client.receive_until_end();
+    upstream.receive_until_end();
+    for (arguments, code) in [
+        (&["server", "10.9.9.9:1", "drain"][..], 1),
+        (&["server", &first, "weight", "0"], 2),
+        (&["server", &first, "weight"], 2),
+        (&["kill"], 2),
+        (&["kill", "0-99999"], 1),
+        (&["show", "nothing"], 2),
+        (&["show", "sessions", "--client", "nonsense"], 2),
+        (&["--socket", "/nonexistent/x.sock", "show", "info"], 1),
+    ] {
+        let output = ctl(at, arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn b145_ctl_says_which_ones_run_when_several_do() {
+    let server = Listener::new();
+    let first = steered(Setup::new(server.address()));
+    let second = Setup::new(server.address()).admin(&first.directory).start();
+    let output = ctl(first.directory.path(), &["show", "info"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("admin.sock") && said.contains("--socket"),
+        "{said}"
+    );
+    drop(second);
+    let nowhere = Directory::new();
+    let output = ctl(nowhere.path(), &["show", "info"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("no running thalweg"), "{said}");
+}
