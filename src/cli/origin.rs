@@ -13,10 +13,13 @@ use super::output;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
 use crate::bench::socket;
-use crate::config::units::parse_duration;
+use crate::config::units::{parse_duration, parse_size};
 use crate::net::limits;
 
-/// Serve the far end of measurements: commands, echo, discard, source.
+/// Serve the far end of measurements: commands, echo, discard, source
+///
+/// For test networks only: it serves whoever reaches it, without encryption, and sends as
+/// much as it is asked for. It listens on loopback unless told otherwise.
 ///
 /// On the command port the first line says what a connection is for: ECHO,
 /// SINK [seed], SOURCE [bytes|-] [seed], STRING, RECORD bytes, or INFO.
@@ -44,6 +47,9 @@ pub struct Args {
     /// Connections at the most
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     pub max_connections: usize,
+    /// Bytes that all connections together may hold
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub max_memory: u64,
     /// A connection without a byte for so long is closed
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub idle_timeout: Duration,
@@ -93,6 +99,7 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
         options: None,
         watch: None,
         connections_max: args.max_connections,
+        memory_max: args.max_memory,
         idle_timeout: args.idle_timeout,
     };
     let origin = Origin::start(&options, Handlers::default()).map_err(|error| error.to_string())?;

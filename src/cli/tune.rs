@@ -165,13 +165,20 @@ fn percent(text: &str) -> Result<f64, String> {
 )]
 pub fn run(args: Args) -> ExitCode {
     match search(&args) {
-        Ok(text) => output::result(text.as_bytes()),
+        Ok((text, interrupted)) => {
+            let printed = output::result(text.as_bytes());
+            if !interrupted {
+                return printed;
+            }
+            output::complain("interrupted: what was known by then is reported");
+            ExitCode::FAILURE
+        }
         Err(failure) => failure.report(),
     }
 }
 
-/// What to print.
-fn search(args: &Args) -> Result<String, Failure> {
+/// What to print, and whether an interrupt ended it early.
+fn search(args: &Args) -> Result<(String, bool), Failure> {
     let started = Instant::now();
     let options = options(args)?;
     check_outputs(&args.outputs)?;
@@ -200,7 +207,8 @@ fn search(args: &Args) -> Result<String, Failure> {
         doubts,
         profile_name: args.outputs.profile_name.clone(),
     };
-    deliver(&args.outputs, &Report::new(&options, result, occasion))
+    let text = deliver(&args.outputs, &Report::new(&options, result, occasion))?;
+    Ok((text, interrupt.is_raised()))
 }
 
 fn options(args: &Args) -> Result<TuneOptions, Failure> {

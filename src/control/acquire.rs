@@ -30,6 +30,7 @@ use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use super::awaited::Awaited;
 use super::error::StartError;
 use super::forwards::forward_of;
+use super::listener_names::ListenerNames;
 use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
@@ -48,8 +49,12 @@ const SESSIONS_FEW: u32 = 100;
 /// Descriptors for the log, signals, and what a library opens for a moment.
 pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 
-/// How long a start waits for the first answers of the names of servers.
-const FIRST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long a start waits for the first answers of the names of servers: with a name server
+/// that answers it has its servers at once, and one that does not holds up nobody.
+const FIRST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// How long sessions wait, in their queue, for the first answers of their servers' names.
+const SESSIONS_WAIT: Duration = Duration::from_secs(3);
 
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
@@ -249,8 +254,20 @@ fn resolver(
     let sources = &plan.config.global.names;
     let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;
-    resolver.first(FIRST_ANSWERS);
-    Ok(Some(Arc::new(resolver)))
+    let resolver = Arc::new(resolver);
+    if resolver.first(FIRST_ANSWERS) {
+        upstreams.names_were_tried();
+        return Ok(Some(resolver));
+    }
+    let (waits, told) = (resolver.clone(), upstreams.clone());
+    std::thread::Builder::new()
+        .name("first answers".into())
+        .spawn(move || {
+            waits.first(SESSIONS_WAIT);
+            told.names_were_tried();
+        })
+        .map_err(StartError::Resolver)?;
+    Ok(Some(resolver))
 }
 
 /// Whether the listeners leave descriptors for sessions: better a sum now than a bare
@@ -343,6 +360,7 @@ fn listen(
     awaited: &Awaited,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
+    let names = ListenerNames::new(&plan.config.global.names, log);
     // Held back until all could be bound.
     let mut opened = Vec::new();
     let mut told = Vec::new();
@@ -364,7 +382,8 @@ fn listen(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let mut bound = listener::bind(address, &config.client, reactors).map_err(|error| {
+            let bound = names.bind(address, &config.client, reactors);
+            let mut bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
             })?;

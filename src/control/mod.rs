@@ -20,6 +20,7 @@ mod forwards;
 mod handle;
 pub mod health;
 mod inbox;
+mod listener_names;
 mod plan;
 mod proxy;
 mod reap;

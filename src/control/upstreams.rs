@@ -60,6 +60,8 @@ struct LivePool {
     /// the configuration.
     known: HashMap<(usize, Endpoint), Arc<Server>>,
     departed: Departed,
+    /// Names that have had no answer yet may have their first one any moment.
+    awaits_names: bool,
     set: Arc<ServerSet>,
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
@@ -131,6 +133,7 @@ impl LivePool {
             label: plan.label.clone(),
             known: HashMap::new(),
             departed: Departed::default(),
+            awaits_names: true,
             weights: HashMap::new(),
             reasons: HashMap::new(),
             set: empty_set(&plan.config),
@@ -219,8 +222,11 @@ impl LivePool {
                 standing.unchecked(now);
             }
         }
+        let mut places = self.places.iter();
+        let awaits =
+            self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)));
         let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
-        self.set = Arc::new(set);
+        self.set = Arc::new(set.awaiting_names(awaits));
     }
 }
 
@@ -340,6 +346,19 @@ impl Upstreams {
         }
         report_changes(notices, log);
         self.renew_checks(&pools);
+    }
+
+    /// Every name has had its first answer or failure, or time enough: sessions wait for
+    /// none any more.
+    pub(super) fn names_were_tried(&self) {
+        let now = self.now();
+        for pool in &mut *self.pools() {
+            pool.awaits_names = false;
+            if pool.set.awaits_names() {
+                pool.rebuild(now);
+                self.tell(pool);
+            }
+        }
     }
 
     /// What is checked from now on.

@@ -26,7 +26,7 @@ mod overlap;
 mod rehearsal;
 mod unix;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -109,10 +109,28 @@ impl Bound {
 /// Binds and listens on `address`, once for each of `reactors`.
 ///
 /// [`Address::Any`] is one dual-stack socket, or IPv4 alone on a host without
-/// IPv6; `[::]` is IPv6 alone. A name is looked up (this blocks) and stands for
-/// all its addresses that this host has, at least one.
+/// IPv6; `[::]` is IPv6 alone. A name is looked up as the system does (this blocks) and
+/// stands for all its addresses that this host has, at least one; see [`bind_found`].
 pub fn bind(
     address: &Address,
+    options: &SocketOptions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
+    let system = match address {
+        Address::Name { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()
+            .map_err(|error| BindCause::NameNotFound(error.to_string()))
+            .map(|found| found.map(|it| it.ip()).collect())
+            .map_err(|cause| BindError::new(address, cause))?,
+        _ => Vec::new(),
+    };
+    bind_found(address, &system, options, reactors)
+}
+
+/// As [`bind`], for a name that was looked up and has the addresses `found`.
+pub fn bind_found(
+    address: &Address,
+    found: &[IpAddr],
     options: &SocketOptions,
     reactors: usize,
 ) -> Result<Bound, BindError> {
@@ -125,7 +143,7 @@ pub fn bind(
     let result = match address {
         Address::Any { port } => binder.any(*port),
         Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
-        Address::Name { host, port } => binder.name(host, *port),
+        Address::Name { port, .. } => binder.name(found, *port),
         Address::Unix(name) => unix::bind(name, &plan, backlog_of(options), binder.reactors),
         Address::Srv(_) => Err(BindCause::NameNotFound(
             "SRV records name servers, not an address of this host".to_owned(),
@@ -178,11 +196,8 @@ impl Binder<'_> {
         }
     }
 
-    fn name(&self, host: &str, port: u16) -> Result<Bound, BindCause> {
-        let mut addresses: Vec<SocketAddr> = (host, port)
-            .to_socket_addrs()
-            .map_err(|error| BindCause::NameNotFound(error.to_string()))?
-            .collect();
+    fn name(&self, found: &[IpAddr], port: u16) -> Result<Bound, BindCause> {
+        let mut addresses: Vec<SocketAddr> = found.iter().map(|ip| (*ip, port).into()).collect();
         addresses.dedup();
         let mut all: Option<Bound> = None;
         let mut missing = BindCause::NameNotFound("it has no address".to_owned());

@@ -210,7 +210,7 @@ impl Tuning<'_> {
             skipped.extend(not_settable);
             stages.push(search.run(singles, &mut skipped)?);
         }
-        if !of_forwarder.is_empty() {
+        if !of_forwarder.is_empty() && !self.interrupt.is_raised() {
             let workspace = Workspace::new()
                 .map_err(|error| TuneError::Broken(format!("no temporary directory: {error}")))?;
             let base = stages.first().and_then(StageResult::recommended).cloned();
@@ -219,14 +219,27 @@ impl Tuning<'_> {
             let search = self.search(&known, &ground, &base, None, self.left());
             let (singles, not_settable) = values::singles(&of_forwarder, &known.facts);
             skipped.extend(not_settable);
-            stages.push(search.run(singles, &mut skipped)?);
+            match search.run(singles, &mut skipped) {
+                Ok(stage) => stages.push(stage),
+                // The first race stands by itself.
+                Err(TuneError::Interrupted) if !stages.is_empty() => {}
+                Err(error) => return Err(error),
+            }
         }
+        let took = self.started.elapsed();
+        let interrupted = self.interrupt.is_raised().then(|| {
+            format!(
+                "interrupted after {:.0} s of {:.0} s: this is what was known by then",
+                took.as_secs_f64(),
+                self.options.time.as_secs_f64()
+            )
+        });
         Ok(TuneResult {
             facts: known.facts,
-            doubts: known.doubt.into_iter().collect(),
+            doubts: known.doubt.into_iter().chain(interrupted).collect(),
             skipped,
             stages,
-            took: self.started.elapsed(),
+            took,
         })
     }
 

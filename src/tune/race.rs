@@ -180,6 +180,24 @@ impl Race {
         }
     }
 
+    /// Ends it now, by what was measured until then: the fresh runs decide if there were
+    /// enough of them, else nothing is recommended.
+    pub fn interrupt(&mut self) {
+        match self.phase {
+            Phase::Done(_) => {}
+            Phase::Confirming { .. } => self.decide(),
+            Phase::Singles | Phase::Combined => {
+                let least = self.options.minimum_effect.ln_1p();
+                let leader = self.leader().map(|(arm, _)| arm);
+                let why = match leader.filter(|arm| self.estimate(*arm) >= least) {
+                    Some(arm) => Leave::NoTime { arm },
+                    None => Leave::NothingBetter,
+                };
+                self.finish(Decision::Leave { why });
+            }
+        }
+    }
+
     /// Adds `count` arms, combinations of what [`Step::Combine`] named. Returns the
     /// number of the first.
     pub fn join(&mut self, count: usize) -> usize {

@@ -319,6 +319,13 @@ impl Search<'_> {
                             }
                             merit
                         }
+                        // What has its rounds is reported.
+                        Err(NoRun::Interrupted)
+                            if race.rounds(DEFAULTS)[0] >= stats::ROUNDS_MIN =>
+                        {
+                            race.interrupt();
+                            return Ok(runs);
+                        }
                         Err(NoRun::Interrupted) => return Err(TuneError::Interrupted),
                         Err(NoRun::Failed(error)) => Err(error),
                     };

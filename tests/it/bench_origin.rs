@@ -4,13 +4,16 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use thalweg::bench::origin::handlers::{Action, Conversation, Next, Turn};
 use thalweg::bench::origin::record::Record;
-use thalweg::bench::origin::{Handlers, LINE_MAX, Origin, OriginOptions, Role};
+use thalweg::bench::origin::{Handlers, LINE_MAX, Origin, OriginOptions, PENDING_MAX, Role};
 use thalweg::bench::pattern;
 use thalweg::bench::probe::{ProbeError, ProbeOptions, probe};
+
+use crate::kit::poll;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -261,6 +264,119 @@ fn beyond_the_limit_connections_are_closed_and_counted() {
     let mut client = command(&origin);
     say(&mut client, "STRING\nroom again\n");
     assert_eq!(line(&mut client), "room again\n");
+}
+
+fn held(origin: &Origin) -> u64 {
+    origin.counters().held.load(Relaxed)
+}
+
+/// Records that never become whole took 16 MiB each.
+#[test]
+fn what_all_connections_hold_together_is_bounded_and_given_back() {
+    const MOST: u64 = 4 << 20;
+    let origin = Origin::start(
+        &OriginOptions {
+            memory_max: MOST,
+            connections_max: 1000,
+            threads: 2,
+            ..OriginOptions::default()
+        },
+        Handlers::default(),
+    )
+    .unwrap();
+    let mut bystander = command(&origin);
+    let mut greedy = Vec::new();
+    for _ in 0..40 {
+        let mut client = command(&origin);
+        say(&mut client, "RECORD 1000000\n");
+        // It is cut off perhaps before it has sent all of this.
+        let _ = client.get_mut().write_all(&vec![b'r'; 900_000]);
+        greedy.push(client);
+    }
+    let counters = origin.counters();
+    let cut = || counters.cut.load(Relaxed);
+    assert!(poll(PATIENCE, || (cut() > 0).then_some(())).is_some());
+    // Two reads that are on their way, and an equal share for each.
+    let bound = 2 * MOST + 2 * (1 << 20);
+    assert!(held(&origin) <= bound, "{}", held(&origin));
+    say(&mut bystander, "STRING\nI hold little\n");
+    assert_eq!(line(&mut bystander), "I hold little\n");
+    let last = greedy.pop().unwrap();
+    last.get_ref().shutdown(Shutdown::Write).unwrap();
+    let answer = String::from_utf8_lossy(&rest(last)).into_owned();
+    assert!(
+        answer.contains("ERR too many bytes are held here"),
+        "{answer}"
+    );
+    drop(greedy);
+    drop(bystander);
+    assert_eq!(origin.wait_until_open(0, Instant::now() + PATIENCE), Ok(()));
+    assert_eq!(held(&origin), 0);
+}
+
+/// Short questions have long answers, and who asks need not read them.
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let origin = origin();
+    for question in ["INFO\n", "x\n", "SOURCE 0\n"] {
+        let mut client = command(&origin);
+        let flood = question.repeat(2_000_000 / question.len());
+        let timeout = Some(Duration::from_millis(300));
+        client.get_mut().set_write_timeout(timeout).unwrap();
+        let _ = client.get_mut().write_all(flood.as_bytes());
+        // One read more than is held back, twice for growth of the buffer.
+        let bound = 2 * (PENDING_MAX as u64 + (1 << 20));
+        assert!(held(&origin) <= bound, "{question:?}: {}", held(&origin));
+    }
+    assert_eq!(origin.wait_until_open(0, Instant::now() + PATIENCE), Ok(()));
+}
+
+/// What is held back is carried out in its order, however much of it came at once.
+#[test]
+fn thousands_of_commands_in_one_piece_are_all_answered() {
+    const COUNT: usize = 20_000;
+    let origin = origin();
+    let mut client = command(&origin);
+    let mut text = "SOURCE 3\nSTRING\nabc\n".repeat(COUNT);
+    text.push_str("STRING\nlast\n");
+    let mut writer = client.get_ref().try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()));
+    let mut bytes = vec![0; COUNT * 7];
+    client.read_exact(&mut bytes).unwrap();
+    for answer in bytes.chunks(7) {
+        assert_eq!(pattern::check(0, &answer[..3]), Ok(()));
+        assert_eq!(&answer[3..], b"abc\n");
+    }
+    assert_eq!(line(&mut client), "last\n");
+    writing.join().unwrap().unwrap();
+}
+
+/// A position near 2^64 overflowed: a panic in one build, the wrong bytes in another.
+#[test]
+fn positions_beyond_all_streams_are_refused() {
+    let origin = origin();
+    let most = u64::MAX;
+    for text in [
+        format!("SOURCE 10 {most}\n"),
+        format!("SOURCE {most} 1\n"),
+        format!("SOURCE - {}\n", most - 5),
+        format!("SINK {most}\n"),
+        format!("SOURCE 10 {}\n", (1_u64 << 62) + 1),
+    ] {
+        let mut client = command(&origin);
+        say(&mut client, &text);
+        let answer = line(&mut client);
+        assert!(
+            answer.starts_with("ERR ") && answer.contains("at most"),
+            "{text}{answer}"
+        );
+    }
+    let far = 1_u64 << 62;
+    let mut client = command(&origin);
+    say(&mut client, format!("SOURCE 1000 {far}\n"));
+    let mut bytes = vec![0; 1000];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(pattern::check(far, &bytes), Ok(()));
 }
 
 #[test]

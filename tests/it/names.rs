@@ -184,6 +184,61 @@ fn a_final_dot_keeps_the_search_list_out() {
     });
 }
 
+/// A slow name server holds nobody up: who has an address begins at once, and who has a name
+/// is served when the name is known.
+#[test]
+fn b58_a_slow_name_server_delays_no_start_and_nobody_is_turned_away() {
+    on_every_engine(|case| {
+        let names = Names::new();
+        let options = "options timeout:30 attempts:1\n";
+        std::fs::write(names.directory.join("resolv.conf"), options).unwrap();
+        let (alive, other) = (server(1, 0), Listener::new());
+        let late = Box::new(Says::addresses(300, &[&ip(&alive)]));
+        names
+            .dns
+            .set("db.test", Says::Late(Duration::from_secs(2), late));
+        let name = format!("db.test:{}", alive.address().port());
+        let setup = names.setup(case, &name);
+        let forwarder = setup.and("127.0.0.1:0", other.address()).start();
+        let (mut waiting, mut client) = (
+            forwarder.connect(),
+            Peer::connect(forwarder.addresses()[1].parse().unwrap()),
+        );
+        let mut upstream = other.accept();
+        transfer(&mut client, &mut upstream, 1000);
+        let mut upstream = alive.accept();
+        transfer(&mut waiting, &mut upstream, 1000);
+        forwarder.wait_for_line("name db.test is");
+        let records = forwarder.records();
+        let at = |kind| records.iter().position(|it| it.text("kind") == kind);
+        assert!(at("starting") < at("name_resolved"), "{records:?}");
+    });
+}
+
+#[test]
+fn names_of_listeners_come_from_where_those_of_servers_do() {
+    on_every_engine(|case| {
+        let (names, alive) = (Names::new(), server(1, 0));
+        names
+            .dns
+            .set("front.test", Says::addresses(300, &["127.0.58.8"]));
+        std::fs::write(names.directory.join("hosts"), "127.0.58.9 box.test\n").unwrap();
+        let to = alive.address();
+        let forwarder = names
+            .setup(case, &to.to_string())
+            .and("front.test:0", to)
+            .and("box.test:0", to)
+            .start();
+        let addresses = forwarder.addresses();
+        for (at, ip) in [(1, "127.0.58.8:"), (2, "127.0.58.9:")] {
+            assert!(addresses[at].starts_with(ip), "{addresses:?}");
+            let mut client = Peer::connect(addresses[at].parse().unwrap());
+            let mut upstream = alive.accept();
+            transfer(&mut client, &mut upstream, 1000);
+        }
+    });
+}
+
 #[test]
 fn b58_a_thousand_answers_are_no_thousand_servers() {
     on_every_engine(|case| {

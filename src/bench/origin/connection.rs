@@ -8,11 +8,13 @@
 //!   ERR, or an end from this side ─► Lingering ─────┘ (shut down, read to the end)
 //! ```
 //!
-//! Invariants: nothing is read while more than [`PENDING_MAX`] bytes wait to be
-//! sent; a spurious event is harmless; one call moves at most `BUDGET` bytes.
+//! Invariants: nothing is read, and no command carried out, while [`PENDING_MAX`] bytes
+//! wait to be sent; a spurious event is harmless; one call moves at most `BUDGET` bytes.
+//! What a connection holds is counted with all others ([`Holding`]).
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -76,12 +78,48 @@ impl Check {
     }
 }
 
+/// Marks answered in one go.
+const MARKS_MAX: usize = 4096;
+
+/// What all connections of an origin together may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// Bytes.
+    pub(super) most: u64,
+    /// What each may hold whatever the others do.
+    pub(super) share: u64,
+}
+
+/// What one connection holds, counted with the others as long as it is there.
+struct Holding {
+    bytes: u64,
+    counters: Arc<Counters>,
+}
+
+impl Holding {
+    /// Says how many bytes all connections hold.
+    fn is_now(&mut self, bytes: u64) -> u64 {
+        // Wrapping: a difference that is added and taken away again.
+        let change = bytes.wrapping_sub(self.bytes);
+        self.bytes = bytes;
+        let before = self.counters.held.fetch_add(change, Relaxed);
+        before.wrapping_add(change)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.is_now(0);
+    }
+}
+
 /// What the pump borrows from its thread.
 pub(super) struct Context<'a> {
     pub(super) scratch: &'a mut [u8],
     pub(super) handlers: &'a Handlers,
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
+    pub(super) memory: Memory,
     /// Whether there is a prompt thread, and this is not it.
     pub(super) hands_over: bool,
 }
@@ -92,8 +130,11 @@ pub(super) struct Connection {
     mode: Mode,
     /// The command line so far.
     line: Vec<u8>,
-    /// Input that arrived behind a command which is still busy.
+    /// Input that arrived behind a command which is still busy, from `held_at` on: at
+    /// most one read's.
     held: Vec<u8>,
+    held_at: usize,
+    holding: Holding,
     /// Output that the socket did not take yet, from `pending_at` on.
     pending: Vec<u8>,
     pending_at: usize,
@@ -108,7 +149,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, role: Role, now: Instant) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        role: Role,
+        now: Instant,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             stream,
             last_active: now,
@@ -126,6 +172,8 @@ impl Connection {
             },
             line: Vec::new(),
             held: Vec::new(),
+            held_at: 0,
+            holding: Holding { bytes: 0, counters },
             pending: Vec::new(),
             pending_at: 0,
             input_ended: false,
@@ -160,10 +208,39 @@ impl Connection {
     /// Moves bytes until the socket or the budget ends it.
     pub(super) fn pump(&mut self, context: &mut Context<'_>) -> Pumped {
         self.last_active = context.now;
-        self.steps(context).unwrap_or_else(|_| {
+        let pumped = self.steps(context).unwrap_or_else(|_| {
             context.counters.aborted.fetch_add(1, Relaxed);
             Pumped::Close
-        })
+        });
+        if self.takes_too_much(context) {
+            return Pumped::Again;
+        }
+        pumped
+    }
+
+    /// Counts what it holds now. Above the bound for all of them together, whoever holds
+    /// more than an equal share of it lets everything go, and is told why.
+    fn takes_too_much(&mut self, context: &Context<'_>) -> bool {
+        let conversation = match &self.mode {
+            Mode::Conversing(conversation) => conversation.held(),
+            _ => 0,
+        };
+        let buffers = [&self.line, &self.held, &self.pending];
+        let own: usize = buffers.iter().map(|it| it.capacity()).sum();
+        let bytes = (own + conversation) as u64;
+        let all = self.holding.is_now(bytes);
+        if all <= context.memory.most || bytes <= context.memory.share {
+            return false;
+        }
+        for buffer in [&mut self.line, &mut self.held, &mut self.pending] {
+            *buffer = Vec::new();
+        }
+        (self.held_at, self.pending_at) = (0, 0);
+        context.counters.cut.fetch_add(1, Relaxed);
+        self.answer("ERR too many bytes are held here; try again later");
+        self.linger(context.now);
+        self.holding.is_now(self.pending.capacity() as u64);
+        true
     }
 
     fn steps(&mut self, context: &mut Context<'_>) -> io::Result<Pumped> {
@@ -179,9 +256,18 @@ impl Connection {
                 }
                 continue;
             }
-            if !self.held.is_empty() {
+            if self.held_at < self.held.len() {
+                // By place and not by moving what is left: a read may hold thousands of
+                // commands.
                 let held = std::mem::take(&mut self.held);
-                self.take(&held, context)?;
+                let used = self.take(&held[self.held_at..], context);
+                self.held = held;
+                let used = used?;
+                self.held_at += used;
+                moved += used;
+                if self.held_at == self.held.len() {
+                    (self.held, self.held_at) = (Vec::new(), 0);
+                }
                 continue;
             }
             if self.input_ended {
@@ -215,6 +301,11 @@ impl Connection {
             let scratch = std::mem::take(&mut context.scratch);
             let taken = self.take(&scratch[..read], context);
             let short = read < wanted;
+            if let Ok(used) = taken
+                && used < read
+            {
+                (self.held, self.held_at) = (scratch[used..read].to_vec(), 0);
+            }
             context.scratch = scratch;
             taken?;
             if self.manner == Manner::Prompt && context.hands_over {
@@ -232,7 +323,7 @@ impl Connection {
     /// so when the client's end was already announced: that event is used up.
     fn awaits_input(&self) -> bool {
         self.unsent() == 0
-            && self.held.is_empty()
+            && self.held_at == self.held.len()
             && !self.peer_ended
             && !matches!(self.mode, Mode::Source { .. } | Mode::Lingering { .. })
     }
@@ -314,9 +405,13 @@ impl Connection {
         }
     }
 
-    /// Uses all of `input`, or holds what is behind a busy command.
-    fn take(&mut self, mut input: &[u8], context: &Context<'_>) -> io::Result<()> {
+    /// Uses `input` until a command is busy or enough waits to be sent; says how much.
+    fn take(&mut self, whole: &[u8], context: &Context<'_>) -> io::Result<usize> {
+        let mut input = whole;
         while !input.is_empty() {
+            if self.unsent() >= PENDING_MAX {
+                break;
+            }
             let used = match &mut self.mode {
                 Mode::Command => self.command(input, context),
                 Mode::Echo => {
@@ -349,16 +444,15 @@ impl Connection {
                 }
                 Mode::Mark => {
                     let counters = context.counters;
-                    for _ in input {
+                    // An answer is longer than what it answers.
+                    let some = &input[..input.len().min(MARKS_MAX)];
+                    for _ in some {
                         let before = counters.received.fetch_add(1, Relaxed);
                         self.answer(&before.to_string());
                     }
-                    input.len()
+                    some.len()
                 }
-                Mode::Source { .. } => {
-                    self.held.extend_from_slice(input);
-                    return Ok(());
-                }
+                Mode::Source { .. } => break,
                 Mode::Conversing(conversation) => {
                     let turn = conversation.input(input, &mut self.pending);
                     context
@@ -376,7 +470,7 @@ impl Connection {
             };
             input = &input[used.min(input.len())..];
         }
-        Ok(())
+        Ok(whole.len() - input.len())
     }
 
     /// Straight from the scratch buffer to the socket; only a residue is copied.

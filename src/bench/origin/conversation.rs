@@ -26,6 +26,11 @@ pub trait Conversation: Send {
     /// Takes input, appends its answer to `output`.
     fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn;
 
+    /// Bytes of memory that it holds, for the bound over all connections.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// The client has ended its side; a last answer may follow.
     fn end(&mut self, _output: &mut Vec<u8>) {}
 }

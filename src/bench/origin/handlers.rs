@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::options::LINE_MAX;
+use super::options::{LINE_MAX, POSITION_MAX};
 use super::record;
 
 pub use super::conversation::{Conversation, Next, Turn};
@@ -162,6 +162,15 @@ fn number(what: &str, text: &str) -> Result<u64, String> {
         .map_err(|_| format!("{what} must be a number, got {:?}", shorten(text)))
 }
 
+/// A position in the pattern, or a number of its bytes.
+fn bounded(what: &str, text: &str) -> Result<u64, String> {
+    let number = number(what, text)?;
+    if number > POSITION_MAX {
+        return Err(format!("{what} is at most {POSITION_MAX}, got {number}"));
+    }
+    Ok(number)
+}
+
 fn echo(rest: &str) -> Result<Action, String> {
     if rest == "prompt" {
         return Ok(Action::Echo(Manner::Prompt));
@@ -179,7 +188,7 @@ fn sink(rest: &str) -> Result<Action, String> {
         _ => {}
     }
     let mut words = rest.split_whitespace();
-    let seed = words.next().map(|text| number("seed", text)).transpose()?;
+    let seed = words.next().map(|text| bounded("seed", text)).transpose()?;
     let one_in = words
         .next()
         .map(|text| number("one-in", text))
@@ -195,11 +204,11 @@ fn source(rest: &str) -> Result<Action, String> {
     let mut words = rest.split_whitespace();
     let bytes = match words.next() {
         None | Some("-") => None,
-        Some(text) => Some(number("bytes", text)?),
+        Some(text) => Some(bounded("bytes", text)?),
     };
     let seed = match words.next() {
         None => 0,
-        Some(text) => number("seed", text)?,
+        Some(text) => bounded("seed", text)?,
     };
     let from_file = match words.next() {
         None => false,
@@ -221,6 +230,10 @@ struct StringAnswer {
 }
 
 impl Conversation for StringAnswer {
+    fn held(&self) -> usize {
+        self.line.capacity()
+    }
+
     fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn {
         let end = input.iter().position(|byte| *byte == b'\n');
         let used = end.map_or(input.len(), |at| at + 1);

@@ -32,7 +32,8 @@
 //!
 //! Connections: [`OriginOptions::connections_max`], above which new ones are closed
 //! at once (counted as `refused`), and the process's descriptors, without which
-//! accepting pauses until some come free. Unsent output: [`PENDING_MAX`]
+//! accepting pauses until some come free. Memory: [`OriginOptions::memory_max`] over all
+//! connections. A record: [`record::RECORD_MAX`]. Unsent output: [`PENDING_MAX`]
 //! a connection, above which nothing is read from it. Silence:
 //! [`OriginOptions::idle_timeout`]. A connection that this side ends is shut down
 //! first and read until the client's end, so that no reset overtakes an answer.
@@ -53,7 +54,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use handlers::Handlers;
-pub use options::{Counters, LINE_MAX, OriginOptions, PENDING_MAX, Role};
+pub use options::{Counters, LINE_MAX, MEMORY_MAX, OriginOptions, PENDING_MAX, POSITION_MAX, Role};
 
 use crate::bench::precedence::Precedence;
 use crate::bench::socket;

@@ -12,6 +12,13 @@ use crate::net::options::OptionPlan;
 /// The longest line on the command port, in bytes.
 pub const LINE_MAX: usize = 64 * 1024;
 
+/// Bytes that all connections together may hold unless told otherwise.
+pub const MEMORY_MAX: u64 = 256 * 1024 * 1024;
+
+/// The highest position in the pattern that may be asked for, and the most bytes: their
+/// sum stays far below 2^64, so that no position overflows.
+pub const POSITION_MAX: u64 = 1 << 62;
+
 /// Unsent bytes above which nothing more is read from a connection.
 pub const PENDING_MAX: usize = 1024 * 1024;
 
@@ -39,6 +46,9 @@ pub struct OriginOptions {
     pub watch: Option<Arc<Watch>>,
     /// Connections at the most over all threads.
     pub connections_max: usize,
+    /// Bytes that all connections together may hold: lines, records and answers that are
+    /// not complete. Above it, whoever holds more than an equal share is cut off.
+    pub memory_max: u64,
     /// Without a byte for so long a connection is closed.
     pub idle_timeout: Duration,
 }
@@ -56,6 +66,7 @@ impl Default for OriginOptions {
             options: None,
             watch: None,
             connections_max: 100_000,
+            memory_max: MEMORY_MAX,
             idle_timeout: Duration::from_secs(600),
         }
     }
@@ -83,6 +94,10 @@ pub struct Counters {
     pub sent: AtomicU64,
     /// Connections accepted.
     pub accepted: AtomicU64,
+    /// Bytes that connections hold now.
+    pub held: AtomicU64,
+    /// Connections that were cut off because all together held too much.
+    pub cut: AtomicU64,
     /// Connections open now.
     pub open: AtomicU64,
     /// Connections closed at once because there were too many.

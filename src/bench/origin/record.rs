@@ -10,8 +10,9 @@ use serde::{Deserialize as DeserializeDerive, Serialize, Serializer};
 
 use super::conversation::{Conversation, Next, Turn};
 
-/// The longest encoded record, in bytes.
-pub const RECORD_MAX: u64 = 16 * 1024 * 1024;
+/// The longest encoded record, in bytes. Decoding makes a `String`, 24 bytes, of one byte,
+/// and its thread serves nobody else meanwhile.
+pub const RECORD_MAX: u64 = 1024 * 1024;
 
 /// Nested values deeper than this are refused.
 const DEPTH_MAX: usize = 64;
@@ -151,6 +152,10 @@ impl RecordAnswer {
 }
 
 impl Conversation for RecordAnswer {
+    fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     fn input(&mut self, input: &[u8], output: &mut Vec<u8>) -> Turn {
         let used = input.len().min(self.len - self.bytes.len());
         self.bytes.extend_from_slice(&input[..used]);

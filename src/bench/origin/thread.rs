@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::connection::{Connection, Context, Pumped};
+use super::connection::{Connection, Context, Memory, Pumped};
 use super::handlers::Handlers;
 use super::options::{Counters, OriginOptions, Role};
 use crate::bench::socket;
@@ -70,6 +70,7 @@ pub(super) struct Server {
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
     connections_max: u64,
+    memory: Memory,
     idle_timeout: Duration,
     congestion: Option<String>,
     options: Option<OptionPlan>,
@@ -104,6 +105,10 @@ impl Server {
             counters,
             stop,
             connections_max: options.connections_max as u64,
+            memory: Memory {
+                most: options.memory_max,
+                share: options.memory_max / (options.connections_max as u64).max(1),
+            },
             idle_timeout: options.idle_timeout,
             congestion: options.congestion.clone(),
             options: options.options.clone(),
@@ -245,7 +250,7 @@ impl Server {
         if let Some(watch) = &self.watch {
             watch.show(&stream);
         }
-        self.register(Connection::new(stream, role, now));
+        self.register(Connection::new(stream, role, now, self.counters.clone()));
     }
 
     /// Its first event comes from the registration itself.
@@ -280,6 +285,7 @@ impl Server {
             handlers: &self.handlers,
             counters: &self.counters,
             now,
+            memory: self.memory,
             hands_over: self.prompt.is_some(),
         };
         match connection.pump(&mut context) {

@@ -49,6 +49,7 @@ use keep::{Keeper, Lifetimes, NameSubject};
 pub use lookups::LookupId;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
+use query::{Families, Questions};
 use system::System;
 
 /// Addresses of one name at the most. Further ones are left out, the same ones each
@@ -138,6 +139,38 @@ pub struct Resolved {
     pub weight: u16,
     /// Address and port.
     pub endpoint: SocketAddr,
+}
+
+/// Looks a host up now, as the names of servers are, for who can wait up to `patience`.
+/// Never without an address.
+pub fn look_up_now(
+    sources: &NameSources,
+    log: &Log,
+    host: &str,
+    patience: Duration,
+) -> Result<Vec<IpAddr>, LookupError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| LookupError::Unreachable(error.to_string()))?;
+    let system = Arc::new(System::new(sources.clone(), log.clone()));
+    let questions = Questions::new(&system, &Arc::new(Semaphore::new(2)));
+    let families = runtime.block_on(async {
+        let asked = questions.host(host, false);
+        tokio::time::timeout(patience, asked).await
+    });
+    runtime.shutdown_background();
+    let families = families.unwrap_or_else(|_| Families::silent(patience));
+    let error = families.error();
+    let found: Vec<IpAddr> = [families.v6, families.v4]
+        .into_iter()
+        .flatten()
+        .flat_map(|it| it.addresses)
+        .collect();
+    match error {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// The thread that resolves names. Ends when it is dropped.

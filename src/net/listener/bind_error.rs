@@ -66,7 +66,8 @@ pub enum BindCause {
 }
 
 impl BindError {
-    pub(super) fn new(address: &Address, cause: BindCause) -> Self {
+    /// That this address cannot be listened on.
+    pub fn new(address: &Address, cause: BindCause) -> Self {
         Self {
             listener: address.to_string(),
             cause,

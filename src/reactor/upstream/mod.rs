@@ -247,6 +247,7 @@ impl Upstream {
             let (at, marked) = match set.balancer.pick(&set.members, &ask, &mut self.random) {
                 balance::Choice::Server { at, marked } => (at, marked),
                 balance::Choice::Full => return Choice::Full,
+                balance::Choice::Nowhere if set.awaits_names() => return Choice::Full,
                 balance::Choice::Nowhere => return Choice::Nowhere,
             };
             let standing = &set.members[usize::from(at)].server.standing;
@@ -282,7 +283,7 @@ impl Upstream {
     /// picked any more and there is nothing to wait for.
     pub(super) fn is_worth_a_try(&self, now: Time) -> bool {
         let set = &self.setup.set;
-        set.balancer.is_worth_a_try(&set.members, now)
+        !set.awaits_names() && set.balancer.is_worth_a_try(&set.members, now)
     }
 
     fn key(&self, client: &Endpoint) -> u64 {

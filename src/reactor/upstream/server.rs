@@ -273,6 +273,7 @@ pub struct ServerSet {
     pub(in crate::reactor) balancer: Balancer,
     /// Where each server stands, by its number.
     positions: Box<[(ServerId, u16)]>,
+    awaits_names: bool,
 }
 
 impl ServerSet {
@@ -319,7 +320,21 @@ impl ServerSet {
             resolve: rules.resolve,
             balancer,
             positions: positions.into(),
+            awaits_names: false,
         }
+    }
+
+    /// Names of its pool may have their first addresses any moment: as long as it is empty
+    /// sessions wait.
+    #[must_use]
+    pub fn awaiting_names(mut self, awaits: bool) -> Self {
+        self.awaits_names = awaits;
+        self
+    }
+
+    /// Whether sessions are to wait for its first servers, of which it has none.
+    pub fn awaits_names(&self) -> bool {
+        self.awaits_names && self.members.is_empty()
     }
 
     /// Its servers and their places.

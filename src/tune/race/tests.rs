@@ -265,6 +265,46 @@ fn present_settings_stay_to_the_end_and_are_confirmed_against_the_defaults() {
     assert!(ratio.is_below(0.5), "{ratio:?}");
 }
 
+#[test]
+fn an_interrupt_decides_by_the_fresh_runs_or_recommends_nothing() {
+    // Stopped while racing, and after so many fresh rounds of the winner.
+    for (fresh, recommends) in [(None, false), (Some(1), false), (Some(6), true)] {
+        let mut bench = Bench::new(vec![0.0, 0.3, 0.0], 0.02, SECOND / 3, 4);
+        let mut race = Race::new(RaceOptions {
+            arms: 3,
+            present: None,
+            budget: SECOND * 60,
+            run: SECOND / 3,
+            minimum_effect: 0.02,
+            seed: 4,
+        });
+        loop {
+            let is_enough = match fresh {
+                None => race.rounds(DEFAULTS)[0] >= 5,
+                Some(rounds) => race.rounds(1)[1] >= rounds && race.rounds(DEFAULTS)[1] >= rounds,
+            };
+            if is_enough {
+                race.interrupt();
+            }
+            match race.next(bench.now) {
+                Step::Run(arm) => {
+                    let merit = bench.run(arm);
+                    race.tell(arm, Ok(merit), bench.now);
+                }
+                Step::Combine(_) => {}
+                Step::Done => break,
+            }
+        }
+        match race.decision().unwrap() {
+            Decision::Recommend { arm: 1, .. } => assert!(recommends, "{fresh:?}"),
+            Decision::Leave {
+                why: Leave::NoTime { arm: 1 },
+            } => assert!(!recommends, "{fresh:?}"),
+            other => panic!("{fresh:?}: {other:?}"),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -584,8 +584,25 @@ fn the_demo_shows_both_ways_and_what_to_try_next() {
     let output = scratch.run(&["demo", "--time", "1s"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
-    for part in ["direct", "through thalweg", "no difference", "Next:"] {
+    for part in [
+        "direct",
+        "through thalweg",
+        "█",
+        "b/s",
+        "s CPU/GB",
+        "no difference",
+        "Next:",
+    ] {
         assert!(stdout.contains(part), "{part} is missing in:\n{stdout}");
+    }
+    if thalweg::bench::subjects::launch::find_program("nginx").is_some() {
+        let said = format!("{stdout}{}", text(&output.stderr));
+        assert!(
+            said.contains("times nginx's bulk") || said.contains("without nginx"),
+            "{said}"
+        );
+    } else {
+        kit::skip("nginx", "is not installed");
     }
     scratch.assert_clean();
 }
