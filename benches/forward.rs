@@ -339,6 +339,7 @@ fn setup(
         rules,
         pool,
         gate: None,
+        clients: None,
         books: Arc::new(ForwardBooks::new(1)),
         steps: [].into(),
         request: [].into(),

@@ -13,6 +13,7 @@ use super::reserve::RESERVED;
 use crate::config::{AdminListen, Config};
 use crate::net::address::{Address, Endpoint, UnixName};
 use crate::net::listener::{self, BindCause, BindError};
+use crate::net::options::SocketOptions;
 
 /// Connections that are served at a time, for each kind of listener; behind them the
 /// answer is 503.
@@ -102,6 +103,41 @@ impl Bound {
             bound.listen(Kind::Metrics, address)?;
         }
         Ok(bound)
+    }
+
+    /// What [`Bound::take`] would say, without listening anywhere or making a path.
+    pub fn rehearse(config: &Config) -> Vec<BindProblem> {
+        let mut problems = Vec::new();
+        let token = config
+            .admin
+            .token_file
+            .as_ref()
+            .map(|path| read_token(path));
+        let has_token = token.is_some();
+        problems.extend(token.and_then(Result::err));
+        let look = |section, address: &Address| {
+            let found = listener::rehearse(address, &SocketOptions::default());
+            found
+                .err()
+                .map(|error| BindProblem::Listen { section, error })
+        };
+        if let AdminListen::At(addresses) = &config.admin.listen {
+            for address in addresses {
+                let path = matches!(address, Address::Unix(UnixName::Path(_)));
+                if path || has_token {
+                    problems.extend(look("admin", address));
+                } else {
+                    problems.push(BindProblem::NoToken(address.to_string()));
+                }
+            }
+        }
+        for address in &config.metrics.listen {
+            problems.extend(match address {
+                Address::Unix(_) => Some(BindProblem::MetricsOnUnix(address.to_string())),
+                _ => look("metrics", address),
+            });
+        }
+        problems
     }
 
     /// Where it can be asked, for the log: `unix:/run/thalweg/admin.sock`.

@@ -1,8 +1,9 @@
 //! A client of the origin: sends strings and records through whatever lies in
 //! between, and checks that what comes back is what was sent.
 //!
-//! Plain blocking sockets with a deadline on every wait: a probe is one
-//! connection, and should be easy to follow.
+//! Plain blocking sockets with a deadline for each exchange, however slowly its bytes drip: a
+//! probe is one connection, and should be easy to follow. What the other side says is escaped
+//! before anybody is shown it: it may be anybody.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +23,7 @@ pub struct ProbeOptions {
     pub strings: u32,
     /// How many records.
     pub records: u32,
-    /// Each wait ends after this.
+    /// Each exchange ends after this, from the first byte sent to the last received.
     pub timeout: Duration,
 }
 
@@ -43,7 +44,7 @@ pub struct ProbeReport {
     pub record_bytes: u64,
     /// `TCP_INFO` of this end.
     pub info_here: String,
-    /// `TCP_INFO` of the origin's end.
+    /// `TCP_INFO` of the origin's end, as it says, with all but printable ASCII escaped.
     pub info_origin: String,
 }
 
@@ -107,7 +108,7 @@ pub fn probe(options: &ProbeOptions) -> Result<ProbeReport, ProbeError> {
     }
     let info_origin = client.info()?;
     let info_here =
-        socket::path_info(client.reader.get_ref()).map_err(broken("reading TCP_INFO"))?;
+        socket::path_info(&client.reader.get_ref().stream).map_err(broken("reading TCP_INFO"))?;
     Ok(ProbeReport {
         connect_ns,
         first_answer_ns: string_ns.remove(0),
@@ -136,20 +137,52 @@ fn broken(during: &'static str) -> impl Fn(io::Error) -> ProbeError {
 
 /// One connection to a command port.
 struct Client {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Timed>,
     timeout: Duration,
+}
+
+/// A stream whose reads and writes end by a deadline, all together.
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Client {
     fn new(stream: TcpStream, timeout: Duration) -> Result<Self, ProbeError> {
-        let set = || {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))
-        };
-        set().map_err(broken("setting socket options"))?;
+        stream
+            .set_nodelay(true)
+            .map_err(broken("setting socket options"))?;
+        let deadline = Instant::now() + timeout;
         Ok(Self {
-            reader: BufReader::new(stream),
+            reader: BufReader::new(Timed { stream, deadline }),
             timeout,
         })
     }
@@ -198,39 +231,39 @@ impl Client {
         self.send(DURING, b"INFO\n")?;
         let line = self.line(DURING)?;
         line.strip_prefix("INFO ")
-            .map(str::to_owned)
+            .map(shown)
             .ok_or_else(|| differs(DURING, "INFO", &line))
     }
 
+    /// Begins an exchange.
     fn send(&mut self, during: &'static str, bytes: &[u8]) -> Result<(), ProbeError> {
-        self.reader
-            .get_mut()
-            .write_all(bytes)
-            .map_err(broken(during))
+        let timed = self.reader.get_mut();
+        timed.deadline = Instant::now() + self.timeout;
+        timed.write_all(bytes).map_err(broken(during))
     }
 
-    /// One line without its newline; bounded in length and in total time.
+    /// One line without its newline; bounded in length.
     fn line(&mut self, during: &'static str) -> Result<String, ProbeError> {
         const LEN_MAX: u64 = 64 * 1024;
-        let deadline = Instant::now() + self.timeout;
         let mut line = Vec::new();
         let mut limited = (&mut self.reader).take(LEN_MAX);
-        loop {
-            let read = limited
-                .read_until(b'\n', &mut line)
-                .map_err(broken(during))?;
-            if line.last() == Some(&b'\n') {
-                line.pop();
-                return Ok(String::from_utf8_lossy(&line).into_owned());
-            }
-            if read == 0 {
-                return Err(broken(during)(io::ErrorKind::UnexpectedEof.into()));
-            }
-            if Instant::now() >= deadline {
-                return Err(broken(during)(io::ErrorKind::TimedOut.into()));
-            }
+        limited
+            .read_until(b'\n', &mut line)
+            .map_err(broken(during))?;
+        if line.pop() != Some(b'\n') {
+            return Err(broken(during)(io::ErrorKind::UnexpectedEof.into()));
         }
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
+}
+
+/// What a server says of itself: nothing that steers a terminal.
+fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 1000;
+    text.chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 /// Long values are shortened: an error is read by a person.
@@ -243,5 +276,70 @@ fn differs(during: &'static str, sent: &str, got: &str) -> ProbeError {
         during,
         sent: shorten(sent),
         got: shorten(got),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn probe_of(
+        timeout: Duration,
+        server: impl FnOnce(TcpStream) + Send + 'static,
+    ) -> Result<ProbeReport, ProbeError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || server(listener.accept().unwrap().0));
+        let report = probe(&ProbeOptions {
+            address,
+            strings: 1,
+            records: 0,
+            timeout,
+        });
+        server.join().unwrap();
+        report
+    }
+
+    /// Answers the string, then `info`.
+    fn answer(stream: &TcpStream, info: &[u8]) {
+        let mut reader = BufReader::new(stream);
+        let (mut command, mut text) = (String::new(), String::new());
+        reader.read_line(&mut command).unwrap();
+        reader.read_line(&mut text).unwrap();
+        let mut writer = stream;
+        writer.write_all(text.as_bytes()).unwrap();
+        reader.read_line(&mut command).unwrap();
+        writer.write_all(info).unwrap();
+    }
+
+    #[test]
+    fn what_a_server_says_steers_no_terminal() {
+        let info = "INFO rtt=1us \x1b[2J\u{9b}1m\u{202e}\n";
+        let report = probe_of(Duration::from_secs(60), move |stream| {
+            answer(&stream, info.as_bytes());
+        });
+        let info = report.unwrap().info_origin;
+        assert!(info.starts_with("rtt=1us "), "{info}");
+        assert!(
+            info.bytes().all(|byte| matches!(byte, b' '..=b'~')),
+            "{info}"
+        );
+    }
+
+    /// A byte now and then, each in time by itself.
+    #[test]
+    fn an_answer_that_drips_meets_its_deadline() {
+        let report = probe_of(Duration::from_millis(300), |mut stream| {
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let error = report.unwrap_err();
+        assert!(
+            matches!(&error, ProbeError::Broken { error, .. } if error.kind() == io::ErrorKind::TimedOut),
+            "{error}"
+        );
     }
 }

@@ -16,6 +16,7 @@ pub mod doctor;
 mod failure;
 mod flags;
 mod hints;
+pub mod init;
 pub mod man;
 pub mod origin;
 mod output;
@@ -76,6 +77,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Init(init::Args),
     Ctl(ctl::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         None => run::run(cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Init(args)) => init::run(args),
         Some(Command::Ctl(args)) => ctl::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),

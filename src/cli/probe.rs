@@ -20,7 +20,7 @@ pub struct Args {
     /// Structured records to send
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub records: u32,
-    /// Each wait ends after this
+    /// Each exchange ends after this, however slowly its bytes come
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Print the result as JSON

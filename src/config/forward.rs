@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::accept_proxy::{AcceptProxy, AcceptProxyKey};
+use super::clients::ClientAccess;
 use super::http_connect::{self, Mode};
 use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema, time};
 use super::pool::Pool;
@@ -48,6 +49,8 @@ section! {
         parts {
             /// Deadlines.
             timeouts: Timeouts;
+            /// Who may come in.
+            clients: ClientAccess;
         }
         keys {
             /// Auto copies and turns to splice once a direction shows bulk; splice copies where a

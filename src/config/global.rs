@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::clients::ClientMemory;
 use super::kind::{Limit, Special, choice, size, time};
 use super::names::NameSources;
 use super::raw::{Node, Value};
@@ -20,6 +21,8 @@ section! {
         parts {
             /// Where names are looked up.
             names: NameSources;
+            /// What is remembered of clients.
+            clients: ClientMemory;
         }
         keys {
             /// Threads that forward; auto is one for each core this process may use, by CPU

@@ -14,6 +14,7 @@ mod addresses;
 mod admin;
 mod advice;
 mod check;
+pub mod clients;
 mod describe;
 mod diff;
 mod example;

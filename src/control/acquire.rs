@@ -24,10 +24,11 @@ use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
+use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
 use super::awaited::Awaited;
+use super::clients;
 use super::error::StartError;
 use super::forwards::forward_of;
 use super::listener_names::ListenerNames;
@@ -59,6 +60,10 @@ const SESSIONS_WAIT: Duration = Duration::from_secs(3);
 /// What a process holds from one configuration to the next.
 #[derive(Debug, Default)]
 pub(super) struct Held {
+    /// What is remembered of clients.
+    clients: Option<Arc<ClientTable>>,
+    /// Who may come in, by forward; without those that let everybody in.
+    policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// With the names of their forwards. Unix listeners' paths go when this is dropped.
     listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
     /// Totals go on from one configuration to the next.
@@ -72,6 +77,11 @@ impl Held {
         let books = self.books.entry(forward);
         let new = || Arc::new(ForwardBooks::new(reactors));
         books.or_insert_with(new).clone()
+    }
+
+    /// Who may come in, of each forward that does not let everybody in.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
+        self.policies.values().map(AsRef::as_ref)
     }
 
     /// Where it listens, by forward.
@@ -135,10 +145,20 @@ impl Acquired {
         for forward in plan.forwards.iter().filter(|it| is_transparent(it.config)) {
             check_transparent(forward.config)?;
         }
+        let table = held
+            .clients
+            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
+        held.policies = clients::policies(plan, table)
+            .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
             .iter()
-            .map(|forward| Arc::new(forward_of(forward, config, held.books(forward.id, count))))
+            .map(|forward| {
+                Arc::new(reactor::Forward {
+                    clients: held.policies.get(&forward.id).cloned(),
+                    ..forward_of(forward, config, held.books(forward.id, count))
+                })
+            })
             .collect();
         let shares = listen(plan, &forwards, held, count, log, awaited)?;
         // After the sockets: what is wrong with those is known at once.

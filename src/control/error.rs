@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::clients::AccessFileError;
 use super::proxy::UsersError;
 use crate::admin::BindProblem;
 use crate::config::LogTarget;
@@ -34,6 +35,14 @@ pub enum StartError {
         forward: String,
         /// Which, why, and what to do.
         error: BindError,
+    },
+    /// The networks that may come in at a forward cannot be read.
+    #[error("forward {forward}: {error}")]
+    Access {
+        /// Whose.
+        forward: String,
+        /// Where, why, and what to do.
+        error: AccessFileError,
     },
     /// Listeners alone take more descriptors than there are.
     #[error(

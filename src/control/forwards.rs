@@ -154,6 +154,7 @@ impl Common<'_> {
             routing,
             route: branch.route,
             gate: self.gate.clone(),
+            clients: None,
             books: self.books.clone(),
             generation: 0,
         }

@@ -13,6 +13,7 @@
 mod acquire;
 mod awaited;
 mod begin;
+mod clients;
 pub mod doctor;
 mod drain;
 mod error;
@@ -37,6 +38,7 @@ mod wire;
 
 use crate::config::Config;
 
+pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;

@@ -8,10 +8,17 @@ use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::panics;
 use crate::reactor::upstream::server::Server;
+use crate::reactor::{ClientPolicy, WrittenRule};
 
 /// Logs the sum over the reactors, how the connections spread, and of each server its
 /// state and what came of dialling it. All at once: see [`Log::report`].
-pub(super) fn tell(log: &Log, reactors: &[Snapshot], routes: Vec<Notice>, servers: &[Arc<Server>]) {
+pub(super) fn tell<'a>(
+    log: &Log,
+    reactors: &[Snapshot],
+    routes: Vec<Notice>,
+    servers: &[Arc<Server>],
+    clients: impl Iterator<Item = &'a ClientPolicy>,
+) {
     let total = reactors
         .iter()
         .copied()
@@ -28,8 +35,23 @@ pub(super) fn tell(log: &Log, reactors: &[Snapshot], routes: Vec<Notice>, server
         server: server.name(),
         figures: Box::new(figures(server)),
     });
+    let rules = clients.flat_map(|policy| {
+        let written = policy.written.iter();
+        written.filter_map(|rule| denied(policy, rule))
+    });
     let lines = [counters].into_iter().chain(spread);
-    log.report(lines.chain(routes).chain(servers));
+    let lines = lines.chain(routes).chain(servers);
+    log.report(lines.chain(rules));
+}
+
+/// Of a rule that has turned somebody away.
+fn denied(policy: &ClientPolicy, rule: &WrittenRule) -> Option<Notice> {
+    let denied = rule.denied.load(Ordering::Relaxed);
+    (denied > 0).then(|| Notice::ClientRule {
+        forward: policy.name.clone(),
+        rule: rule.text.clone(),
+        denied,
+    })
 }
 
 /// What is told of a server.

@@ -259,6 +259,7 @@ impl Running {
             &self.snapshots(),
             self.steering.routes(),
             &self.upstreams.servers(),
+            self.held.policies(),
         );
     }
 }

@@ -2,6 +2,7 @@
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -163,12 +164,20 @@ impl choice::Work for ReactorWork<'_> {
         }
         // Nobody waits for the answer only if the process is ending.
         if self.ready.send(Ok(waker)).is_ok() {
-            work(reactor, number, self.inbox, &self.log);
+            // A reactor that panicked is not taken apart: the kernel may be writing into its
+            // buffers, and what its sessions were in the middle of nobody knows. With the
+            // process everything ends at once, and a supervisor starts it again.
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                work(&mut reactor, number, self.inbox, &self.log);
+            }));
+            if done.is_err() {
+                std::process::abort();
+            }
         }
     }
 }
 
-fn work<E: Engine>(mut reactor: Reactor<E>, number: u16, inbox: &Receiver<Message>, log: &Log) {
+fn work<E: Engine>(reactor: &mut Reactor<E>, number: u16, inbox: &Receiver<Message>, log: &Log) {
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
@@ -183,7 +192,7 @@ fn work<E: Engine>(mut reactor: Reactor<E>, number: u16, inbox: &Receiver<Messag
                             continue;
                         }
                         Message::Visit(visitor) => {
-                            (visitor.0)(&mut reactor);
+                            (visitor.0)(reactor);
                             continue;
                         }
                     };

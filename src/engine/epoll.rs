@@ -25,6 +25,7 @@ use crate::net::address::Endpoint;
 use crate::net::errno::{Failure, Operation};
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan, plan};
+use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -242,6 +243,10 @@ impl Engine for Epoll {
 
     fn accept_overflows(&self) -> u64 {
         self.listeners.overflows()
+    }
+
+    fn turn_away(&mut self, incoming: Incoming, how: TurnAway) {
+        turn_away::turn_away(incoming.fd, how);
     }
 
     fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {

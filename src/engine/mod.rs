@@ -58,6 +58,7 @@ use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::tcp_info::{self, TcpInfo};
+use crate::net::turn_away::TurnAway;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
@@ -189,6 +190,8 @@ pub trait Engine {
     /// each listener.
     fn accept_overflows(&self) -> u64;
 
+    /// Is rid of an accepted connection that no session is made for.
+    fn turn_away(&mut self, incoming: Self::Incoming, how: TurnAway);
     /// What the kernel knows of a listener's accept queue; `None` where there is no
     /// kernel, or no such listener.
     fn accept_queue(&self, _: ListenerKey) -> Option<AcceptQueue> {

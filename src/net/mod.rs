@@ -14,4 +14,5 @@ pub mod own;
 pub mod pipe;
 mod sys;
 pub mod tcp_info;
+pub mod turn_away;
 pub mod word;

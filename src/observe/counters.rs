@@ -25,6 +25,13 @@ metrics! {
     counter "limit_pauses" { limit_pauses }
     /// Connections turned away after the accept (registering them failed).
     counter "refused" { refused }
+    /// Clients that were not let in, by what turned them away; counted in a dry run too.
+    counter "clients_denied" by reason {
+        denied_access = "access",
+        denied_max_per_client = "max_per_client",
+        denied_connect_rate = "connect_rate",
+        denied_client_table = "client_table",
+    }
     /// Attempts to connect upstream.
     counter "connects" { connects }
     /// Attempts that failed, timed out ones included.

@@ -27,12 +27,17 @@ pub fn count() -> u64 {
 pub fn caught<T>(thread: &'static str, log: Option<&Log>, work: impl FnOnce() -> T) -> Option<T> {
     let done = catch_unwind(AssertUnwindSafe(work));
     if done.is_err() {
-        let panics = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(log) = log.filter(|_| panics <= TOLD || panics.is_power_of_two()) {
-            log.notice(Notice::HelperPanicked { thread, panics });
-        }
+        tell(thread, log);
     }
     done.ok()
+}
+
+/// Counts a panic that was caught elsewhere, and tells of it.
+pub fn tell(thread: &'static str, log: Option<&Log>) {
+    let panics = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
+    if let Some(log) = log.filter(|_| panics <= TOLD || panics.is_power_of_two()) {
+        log.notice(Notice::HelperPanicked { thread, panics });
+    }
 }
 
 #[cfg(test)]

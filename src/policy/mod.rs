@@ -1,4 +1,4 @@
-//! Who may go where: what an operator has written down, compiled so that asking costs
+//! Who may come in, and who may go where: what an operator has written down, compiled so that asking costs
 //! the same however much that is.
 //!
 //! Pure: addresses and names are parameters, nothing is looked up. The only
@@ -6,6 +6,7 @@
 //! are pure themselves. Text is read by `config`; names are resolved by `control`.
 
 pub mod access;
+pub mod clients;
 pub mod networks;
 pub mod ports;
 pub mod public;

@@ -1,10 +1,12 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
+use super::let_in::let_in;
 use super::listen_queue::Admitted;
 use super::openings::Opened;
-use super::{Entry, Forward, Reactor};
+use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey};
+use crate::net::turn_away::TurnAway;
 use crate::relay::session::Session;
 use crate::relay::time::Time;
 
@@ -38,6 +40,15 @@ impl<E: Engine> Reactor<E> {
         } = admitted;
         let now = self.ctx.engine.now();
         self.ctx.counters.accepted.add(1);
+        // Who stands behind another is known once that one has said so.
+        let asked = if at.forward.announced {
+            Ok(None)
+        } else {
+            let_in(&mut self.ctx, &at.forward, &client)
+        };
+        let Ok(permit) = asked else {
+            return self.turn_away(incoming, &at);
+        };
         let key = self.ctx.sessions.reserve();
         let adopted = key.map(|key| self.ctx.engine.adopt(key, incoming));
         if !matches!(adopted, Some(Ok(()))) {
@@ -66,6 +77,7 @@ impl<E: Engine> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward),
             listener: at,
+            permit,
             legs: None,
             settled: [0; 2],
         };
@@ -78,6 +90,18 @@ impl<E: Engine> Reactor<E> {
             self.carry_out(key, &mut actions);
         }
         self.actions = actions;
+    }
+
+    /// Is rid of a client without making a session of it.
+    fn turn_away(&mut self, incoming: E::Incoming, at: &Listener) {
+        let how = at
+            .forward
+            .clients
+            .as_ref()
+            .map_or(TurnAway::Reset, |it| it.turns_away);
+        self.ctx.engine.turn_away(incoming, how);
+        self.ctx.counters.ended.add(1);
+        self.make_room(&at.forward, true);
     }
 
     /// A session of this forward has ended; whether it ever had both its sides.

@@ -19,6 +19,7 @@ mod accept;
 mod acks;
 mod attempts;
 mod change;
+mod clients;
 mod context;
 mod decider;
 mod destination;
@@ -26,6 +27,7 @@ mod dialling;
 mod ends;
 mod gate;
 pub mod inspect;
+mod let_in;
 mod listen_queue;
 mod loops;
 mod openings;
@@ -46,6 +48,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
+pub use clients::{
+    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
@@ -67,6 +72,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
+use clients::ClientPermit;
 use context::{Ctx, Effect};
 use dialling::Dialler;
 use ends::RESET_SOON;
@@ -131,6 +137,9 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
+    /// Its place among its client's connections, while it lives; only where these count.
+    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    permit: Option<Box<ClientPermit>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
     /// The kernel's last word on each leg; only for a record, only at its end.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::destination::Destinations;
+use super::let_in::let_in;
 use super::routing::Routed;
 use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
@@ -255,13 +256,28 @@ impl Openings {
                 steps += 1;
                 let entry = ctx.sessions.get_mut(key)?;
                 let opened = entry.opening.as_mut()?;
+                let known = opened.header().is_some();
                 if let Some(client) = opened.keep(&entry.client) {
                     entry.client = client;
+                }
+                if !known && opened.header().is_some() && !Self::let_in(ctx, key)? {
+                    break Read::Refused(Cause::Denied);
                 }
             }
         };
         Self::close(ctx, key, read);
         Some(SessionEvent::Read(read))
+    }
+
+    /// It is known now who the client is: whether it may come in.
+    fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
+        let entry = ctx.sessions.get(key)?;
+        let (at, client) = (entry.listener.clone(), entry.client.clone());
+        let Ok(permit) = let_in(ctx, &at.forward, &client) else {
+            return Some(false);
+        };
+        ctx.sessions.get_mut(key)?.permit = permit;
+        Some(true)
     }
 
     fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::clients::ClientPolicy;
 use super::decider::Decider;
 use super::gate::Gate;
 use super::upstream::UpstreamSetup;
@@ -69,6 +70,8 @@ pub struct Forward {
     pub route: Option<(u16, Arc<str>)>,
     /// Admission to this forward, over all reactors, if it has a limit.
     pub gate: Option<Arc<Gate>>,
+    /// Who may come in, unless everybody may.
+    pub clients: Option<Arc<ClientPolicy>>,
     /// Where its sessions are counted; the same from one configuration to the next.
     pub books: Arc<ForwardBooks>,
     /// Which configuration of this process it came with, from 0.

@@ -104,6 +104,29 @@ fn the_examples_are_valid_and_their_resolved_form_is_too() {
     }
 }
 
+/// What `init` prints is accepted by `check`, through a file and through a pipe of text.
+#[test]
+fn what_init_prints_is_valid() {
+    let scratch = Scratch::new("init");
+    let help = valid(&["init", "--help"]);
+    for case in [
+        "edge",
+        "tls-passthrough",
+        "database",
+        "dns",
+        "forward-proxy",
+    ] {
+        assert!(help.contains(case), "{case}");
+        let text = valid(&["init", case]);
+        let file = scratch.file(case, text.as_bytes());
+        assert!(
+            valid(&["check", "-c", &file]).contains("[[forward]]"),
+            "{case}"
+        );
+    }
+    assert!(refused(&["init", "egde"]).contains("'edge'"));
+}
+
 /// In a network of its own, where nobody has their ports.
 #[test]
 fn the_examples_start_as_they_stand() {

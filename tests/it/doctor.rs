@@ -219,6 +219,13 @@ fn what_keeps_run_from_starting_is_found() {
         ),
         (proxy(&at("none")), "users"),
         (proxy(&at("users")), "users"),
+        // Where it can be steered and counted.
+        (format!("{pair} --set metrics.listen=\"{held}\""), "admin"),
+        (
+            format!("{pair} --set admin.listen=\"127.0.0.1:0\""),
+            "admin",
+        ),
+        (format!("{pair} --set admin.token_file=\"/none\""), "admin"),
         // An interface that is not there.
         (
             format!("{pair} --set profile.default.interface=nosuch0"),

@@ -27,6 +27,7 @@ mod bench_origin;
 mod checks;
 mod cli_config;
 mod cli_output;
+mod clients;
 mod conformance;
 mod connecting;
 mod differential;

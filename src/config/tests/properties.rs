@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::any_pool::any_pool;
 use super::{BASE, load};
+use crate::config::clients::{ClientAccess, ClientMemory, OnDeny, Period, WhenFull, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;
@@ -224,6 +225,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 client_profile: profile.clone(),
                 upstream: profile::upstream_leg(&options),
                 upstream_profile: profile.clone(),
+                clients: any_clients(number),
             };
             let default = ("default".to_owned(), profile::built_in());
             Config {
@@ -242,6 +244,12 @@ fn any_config() -> impl Strategy<Value = Config> {
                         ],
                         resolv_conf: path.clone().into(),
                         hosts: format!("{path}.hosts").into(),
+                    },
+                    clients: ClientMemory {
+                        entries_max: 16 + u32::from(number as u16),
+                        full: [WhenFull::LetIn, WhenFull::TurnAway][usize::from(proxy)],
+                        prefix_v4: pick as u8 * 16,
+                        prefix_v6: number as u8 & 127,
                     },
                 },
                 log: Log {
@@ -273,6 +281,28 @@ fn any_config() -> impl Strategy<Value = Config> {
             }
         },
     )
+}
+
+/// Of these a part, in this order: none is covered by one before it.
+fn any_clients(number: u64) -> ClientAccess {
+    let rules = [
+        "deny 10.0.0.0/8",
+        "allow 2001:db8::/32",
+        "deny @bad addresses.txt",
+        "allow 0.0.0.0/0",
+        "deny all",
+    ];
+    let rules = rules.map(|text| text.parse().expect("a rule"));
+    let pick = number as usize % 3;
+    ClientAccess {
+        access: rules.into_iter().skip(number as usize % 6).collect(),
+        on_deny: [OnDeny::Reset, OnDeny::Close, OnDeny::Drop][pick],
+        max_per_client: [None, Some(1), Some(u32::MAX)][pick],
+        connect_rate: [None, Some((7, Period::Minute)), Some((1, Period::Hour))][pick]
+            .map(|(count, per)| WrittenRate { count, per }),
+        connect_burst: [Some(3), None, Some(1_000_000)][pick],
+        dry_run: number.is_multiple_of(2),
+    }
 }
 
 /// A proxy's keys, none of them as by default where `number` has it so.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 
+use crate::admin;
 use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget};
 use crate::control::proxy;
 use crate::net::address::{Address, Endpoint};
@@ -53,6 +54,10 @@ pub enum Verdict {
 /// Tries everything.
 pub(super) fn trials(config: &Config) -> Vec<Trial> {
     let mut trials = listeners(config);
+    let admin = admin::Bound::rehearse(config).into_iter();
+    trials.extend(
+        admin.map(|problem| refused("admin".to_owned(), "cannot be had", problem.to_string())),
+    );
     trials.extend(log(&config.log.to));
     trials.extend(taps(config));
     trials.extend(users(config));

@@ -24,6 +24,7 @@ use crate::config::LogLevel;
 use crate::net::limits;
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice};
+use crate::observe::panics;
 use crate::observe::throttle::{self, Throttle};
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -34,6 +35,9 @@ const ORDERS: Token = Token(usize::MAX);
 /// How soon what nothing announces is looked at: the end of a killed command, and of
 /// any command where the kernel has no descriptors for processes (before Linux 5.3).
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long after a panic checks begin anew: one that panics each time costs no more than that.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// How long a stopping checker waits for the commands it killed.
 const REAP_PATIENCE: Duration = Duration::from_millis(500);
@@ -136,32 +140,60 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         Ok((checks, waker))
     }
 
-    /// Until the owner stops it.
+    /// Until the owner stops it. After a panic it begins anew with what is known of each
+    /// server.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(256);
+        let log = self.log.clone();
         loop {
-            match self.poll.poll(&mut events, self.patience(Instant::now())) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    // Fails only on misuse; going on would be to spin.
-                    self.log.notice(Notice::ChecksStop { error });
-                    return;
-                }
+            match panics::caught("checks", Some(&log), || self.turn(&mut events)) {
+                Some(true) => {}
+                Some(false) => return,
+                None => self.begin_anew(Instant::now()),
             }
-            let now = Instant::now();
-            for event in &events {
-                // Events of a check that is over find the next one, or none: a look
-                // too many does no harm.
-                if event.token() != ORDERS {
-                    self.advance(ServerId::new(event.token().0 as u32), now);
-                }
+        }
+    }
+
+    /// `false`: it is over.
+    fn turn(&mut self, events: &mut Events) -> bool {
+        match self.poll.poll(events, self.patience(Instant::now())) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) => {
+                // Fails only on misuse; going on would be to spin.
+                self.log.notice(Notice::ChecksStop { error });
+                return false;
             }
-            self.look(now);
-            self.keep_time(now);
-            if !self.obey(now) {
-                self.stop();
-                return;
+        }
+        let now = Instant::now();
+        for event in &*events {
+            // Events of a check that is over find the next one, or none: a look
+            // too many does no harm.
+            if event.token() != ORDERS {
+                self.advance(ServerId::new(event.token().0 as u32), now);
+            }
+        }
+        self.look(now);
+        self.keep_time(now);
+        let goes_on = self.obey(now);
+        if !goes_on {
+            self.stop();
+        }
+        goes_on
+    }
+
+    /// Drops every check that is on its way, one of which panicked, and begins the next soon.
+    fn begin_anew(&mut self, now: Instant) {
+        self.due.clear();
+        let ids: Vec<ServerId> = self.servers.keys().copied().collect();
+        for id in ids {
+            let Some(server) = self.servers.get_mut(&id) else {
+                continue;
+            };
+            server.due = now + AFTER_PANIC;
+            self.due.insert((server.due, id));
+            if let Some(probe) = server.probe.take() {
+                self.discard(probe);
             }
         }
     }

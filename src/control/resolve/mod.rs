@@ -35,10 +35,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::NameSources;
 use crate::observe::log::Log;
+use crate::observe::panics;
 use crate::proto::host;
 use crate::relay::id::NameId;
 
@@ -336,10 +337,13 @@ async fn run(
             Event::Stop => return,
         };
         if !answers.is_empty() {
-            on_change(answers);
+            panics::caught("resolver", Some(&watches.log), || on_change(answers));
         }
     }
 }
+
+/// How long after a panic a name is asked for again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// What is kept, and for whom.
 struct Watches {
@@ -408,15 +412,31 @@ impl Watches {
 
     fn watch(&self, subject: NameSubject, terms: Lifetimes, names: Vec<NameRequest>) -> Watch {
         let terms = Arc::new(Mutex::new(terms));
-        let keeper = Keeper::new(
-            subject,
-            terms.clone(),
-            self.system.clone(),
-            self.places.clone(),
-            self.log.clone(),
-        );
+        let (system, places, log) = (self.system.clone(), self.places.clone(), self.log.clone());
+        let (events, kept_by) = (self.events.clone(), terms.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let keeper = Keeper::new(
+                    subject.clone(),
+                    kept_by.clone(),
+                    system.clone(),
+                    places.clone(),
+                    log.clone(),
+                );
+                // Its own task, so that a panic is caught; it ends with this one.
+                let mut task = JoinSet::new();
+                task.spawn(keeper.run(events.clone()));
+                match task.join_next().await {
+                    Some(Err(error)) if error.is_panic() => {}
+                    _ => return,
+                }
+                // It begins anew: the name is asked for again.
+                panics::tell("resolver", Some(&log));
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        });
         Watch {
-            task: tokio::spawn(keeper.run(self.events.clone())).abort_handle(),
+            task: task.abort_handle(),
             terms,
             names,
             told: None,

@@ -27,6 +27,7 @@ use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::net::pipe::Pool;
+use crate::net::turn_away::TurnAway;
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::Lane;
@@ -380,6 +381,9 @@ impl Engine for Sim {
     fn accept_overflows(&self) -> u64 {
         0
     }
+
+    /// Nothing was made of it yet.
+    fn turn_away(&mut self, _: Incoming, _: TurnAway) {}
 
     fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {
         let conn = self.conns.touch(key.slot);

@@ -39,6 +39,7 @@ use crate::net::errno::Failure;
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info;
+use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
 use crate::relay::lane::{Lane, Progress};
@@ -306,6 +307,10 @@ impl Engine for Uring {
 
     fn accept_overflows(&self) -> u64 {
         self.listeners.overflows()
+    }
+
+    fn turn_away(&mut self, incoming: Incoming, how: TurnAway) {
+        turn_away::turn_away(incoming.fd, how);
     }
 
     fn adopt(&mut self, key: SessionKey, incoming: Incoming) -> Result<(), Cause> {

@@ -36,6 +36,8 @@ pub enum Subject {
     Server(ServerId),
     /// A listener.
     Listener(ListenerId),
+    /// What turns clients away at a forward: a rule by its place, or a limit.
+    Rule(ForwardId, u32),
 }
 
 /// ```text
@@ -225,6 +227,19 @@ notices! {
     /// All forwards together have as many sessions as they may.
     ProcessFull "process_full" Warn [] { forward: Arc<str>, live: u32, max: u32 }
         "{live} connections over all forwards, the limit is {max}; new ones wait (forward {forward})";
+
+    /// Clients are turned away at a forward. Of each rule and limit the first is named.
+    ClientDenied "client_denied" (if *dry_run { LogLevel::Info } else { LogLevel::Warn })
+        [forward: Arc<str>] { client: Endpoint, code: &'static str, cause: &'static str,
+            reason: String, dry_run: bool }
+        (|f| write!(
+            f,
+            "forward {forward}: client {client} {} turned away: {reason} code={code} cause={cause}",
+            if *dry_run { "would be" } else { "is" }
+        ));
+    /// At a report: what a rule has turned away.
+    ClientRule "client_rule" Info [forward: Arc<str>] { rule: Arc<str>, denied: u64 }
+        (|f| write!(f, "forward {forward} rule={} denied={denied}", Text(rule)));
 
     // Servers.
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{
 use std::time::{Duration, Instant};
 
 use super::sink::{Lost, Sink};
+use crate::observe::panics;
 
 /// While entries keep coming the thread sleeps this long between batches instead of
 /// being woken for each: a wake-up would cost the reactor more than the entry.
@@ -26,6 +27,10 @@ pub(in crate::observe) trait Format: Send + 'static {
 
     /// Makes units of an entry.
     fn item(&mut self, item: Self::Item, sink: &mut Sink);
+
+    /// Making units of the entry before panicked: what is not known to be whole is to be
+    /// thrown away.
+    fn panicked(&mut self) {}
 
     /// A batch is about to be written.
     fn before_write(&mut self, sink: &mut Sink);
@@ -66,7 +71,7 @@ impl Outlet {
     /// Starts the thread. It ends when it is told to, or when nobody can feed it any
     /// more; both behind what was queued until then.
     pub(in crate::observe) fn spawn<F: Format>(
-        name: &str,
+        name: &'static str,
         items: Receiver<F::Item>,
         format: F,
         sink: Sink,
@@ -74,6 +79,7 @@ impl Outlet {
         let (orders, inbox) = channel();
         let (alive, life) = channel();
         let writer = Writer {
+            name,
             items,
             inbox,
             format,
@@ -101,6 +107,7 @@ impl Outlet {
 }
 
 struct Writer<F: Format> {
+    name: &'static str,
     items: Receiver<F::Item>,
     inbox: Receiver<Order>,
     format: F,
@@ -163,7 +170,13 @@ impl<F: Format> Writer<F> {
         let mut taken = 0;
         loop {
             match next {
-                Ok(item) => self.format.item(item, &mut self.sink),
+                Ok(item) => {
+                    let (format, sink) = (&mut self.format, &mut self.sink);
+                    let done = panics::caught(self.name, None, || format.item(item, sink));
+                    if done.is_none() {
+                        self.format.panicked();
+                    }
+                }
                 Err(error) => return (taken, error == TryRecvError::Empty),
             }
             taken += 1;
@@ -179,5 +192,63 @@ impl<F: Format> Writer<F> {
         let whole = self.sink.flush();
         let lost = self.sink.take_lost();
         self.format.after_write(whole, lost, &mut self.sink);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Place, Target};
+    use super::*;
+
+    /// Writes numbers, and panics at some.
+    struct Numbers {
+        panics: u32,
+    }
+
+    impl Format for Numbers {
+        type Item = u32;
+
+        fn item(&mut self, item: u32, sink: &mut Sink) {
+            assert!(!item.is_multiple_of(3), "as a test does");
+            sink.put(format!("{item}\n").as_bytes(), 1);
+        }
+
+        fn panicked(&mut self) {
+            self.panics += 1;
+        }
+
+        fn before_write(&mut self, _: &mut Sink) {}
+
+        fn after_write(&mut self, _: bool, _: Lost, sink: &mut Sink) {
+            if self.panics > 0 {
+                sink.put(format!("{} panics\n", self.panics).as_bytes(), 1);
+                self.panics = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_that_panics_is_lost_and_no_other() {
+        let path = std::env::temp_dir().join(format!("thalweg-panics-{}", std::process::id()));
+        let sink = Sink::open(Target {
+            place: Place::File(path.clone()),
+            mode: 0o600,
+            needs_reader: false,
+            rotate: None,
+            prologue: Vec::new(),
+        });
+        let (queue, items) = channel();
+        let before = panics::count();
+        let outlet = Outlet::spawn("log", items, Numbers { panics: 0 }, sink.unwrap()).unwrap();
+        for item in 1..=7 {
+            queue.send(item).unwrap();
+        }
+        drop(queue);
+        assert!(outlet.ends_by(Instant::now() + Duration::from_secs(60)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let numbers: Vec<&str> = text.lines().filter(|it| !it.contains("panics")).collect();
+        assert_eq!(numbers, ["1", "2", "4", "5", "7"]);
+        assert!(panics::count() >= before + 2);
     }
 }

@@ -228,6 +228,18 @@ pub(super) enum Item {
     Close(SessionNumber, Box<Close>),
 }
 
+impl Item {
+    /// Whose it is.
+    pub(super) const fn session(&self) -> SessionNumber {
+        match self {
+            Self::Open(number, _)
+            | Self::Chunk(number, _)
+            | Self::End(number, _)
+            | Self::Close(number, _) => *number,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) at: SystemTime,

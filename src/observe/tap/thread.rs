@@ -16,6 +16,7 @@ use crate::config::{Tap, TapFormat, TapTarget};
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice};
 use crate::observe::outlet::{Format, Lost, Sink};
+use crate::observe::panics;
 use crate::observe::throttle::{self, Throttle};
 use crate::proto::secrets::Secrets;
 use crate::relay::Direction;
@@ -42,6 +43,8 @@ pub(super) struct Target {
     secrets: Option<(Arc<Tap>, Arc<Secrets>)>,
     /// Bytes of memory that decoding takes, all sessions together.
     kept: usize,
+    /// Whose entry was taken last.
+    current: Option<SessionNumber>,
     /// Bytes that the target did not take, as told to the log.
     lost: u64,
     /// Of these, how many no mark in the output tells of yet.
@@ -80,6 +83,7 @@ impl Target {
             unit: Vec::new(),
             secrets: None,
             kept: 0,
+            current: None,
             lost: 0,
             unmarked: 0,
             throttle: Throttle::new(throttle::INTERVAL),
@@ -200,12 +204,27 @@ impl Format for Target {
 
     fn item(&mut self, item: Item, sink: &mut Sink) {
         self.progress.advance();
+        self.current = Some(item.session());
         match item {
             Item::Open(number, opening) => self.open(number, *opening, sink),
             Item::Chunk(number, chunk) => self.chunk(number, &chunk, sink),
             Item::End(number, end) => self.end(number, &end, sink),
             Item::Close(number, close) => self.close(number, &close, sink),
         }
+    }
+
+    /// The session whose entry it was is shown no more: what is known of it may be half of
+    /// something.
+    fn panicked(&mut self) {
+        if let Some(session) = self.current {
+            self.sessions.remove(&session);
+        }
+        self.kept = self.sessions.values().map(Session::kept).sum();
+        let panics = panics::count();
+        self.log.notice(Notice::HelperPanicked {
+            thread: "tap",
+            panics,
+        });
     }
 
     fn before_write(&mut self, _: &mut Sink) {}

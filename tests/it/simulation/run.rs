@@ -75,6 +75,7 @@ pub(crate) fn reactor(
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
+            clients: None,
             steps: request.iter().map(|_| Requests::look()).collect(),
             announced: false,
             request: request.into(),

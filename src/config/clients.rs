@@ -1,0 +1,329 @@
+//! Who may come in at a forward, as an operator writes it down: `access`, and the limits
+//! of each client. What a list means is in [`policy::clients`].
+//!
+//! [`policy::clients`]: crate::policy::clients
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::kind::{Composite, Optional, Special, Switch, choice, int, text_schema};
+use super::raw::{Node, Value};
+use super::report::{Fault, Report};
+use super::section::section;
+use super::text::quote;
+use super::units;
+use super::values;
+use super::words::words;
+use crate::net::network;
+
+section! {
+    /// Who may come in at a forward.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ClientAccess, ClientAccessKeys {
+        keys {
+            /// Which clients may come in: rules, of which the first that is about a client
+            /// decides; without one that is, it may. After `deny` or `allow` stand `all`, a
+            /// network, or `@` and a file of networks, a line each.
+            access: Vec<AccessRule> = Vec::new(), access(), Live,
+                shown "everybody", example "[\"allow 10.0.0.0/8\", \"deny all\"]";
+            /// What happens to a client that is not let in: a reset, the end of the connection, or
+            /// nothing at all, which needs `CAP_NET_ADMIN` (a reset without it).
+            on_deny: OnDeny = OnDeny::Reset, choice(), Live;
+            /// Connections that one client may have at a time. The next is turned away as
+            /// `on_deny` says.
+            max_per_client: Option<u32> = None, Optional(int(1..=i64::from(u32::MAX))), Live,
+                example "100";
+            /// New connections that one client may make in a time, in the long run: `"10/s"`,
+            /// `"600/m"`. What is faster is turned away.
+            connect_rate: Option<WrittenRate> = None, Optional(connect_rate()), Live,
+                example "\"10/s\"";
+            /// So many of them at once, after a pause; by default those of a second, one at
+            /// least.
+            connect_burst: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
+                example "20";
+            /// Nobody is turned away by `access` and these limits; whoever would be is counted
+            /// and logged.
+            dry_run: bool = false, Switch, Live;
+        }
+    }
+}
+
+section! {
+    /// What is remembered of clients, of all forwards together.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ClientMemory, ClientMemoryKeys {
+        keys {
+            /// Clients of which connections and rates are remembered at a time, each forward's
+            /// by itself; up to 200 bytes each. Those without connections are forgotten first.
+            entries_max as "client_table": u32 = 65_536, int(16..=16_777_216), Restart;
+            /// What happens to further clients while all of those have connections: they are
+            /// let in and not limited, or turned away.
+            full as "client_table_full": WhenFull = WhenFull::LetIn, choice(), Restart;
+            /// Leading bits of an IPv4 address that make one client.
+            prefix_v4 as "client_prefix_v4": u8 = 32, int(0..=32), Restart;
+            /// Leading bits of an IPv6 address that make one client.
+            prefix_v6 as "client_prefix_v6": u8 = 64, int(0..=128), Restart;
+        }
+    }
+}
+
+words! {
+    /// What happens to a client that is not let in.
+    pub enum OnDeny {
+        /// A reset.
+        Reset = "reset",
+        /// The end of the connection.
+        Close = "close",
+        /// Nothing: no packet.
+        Drop = "drop",
+    }
+}
+
+words! {
+    /// What happens to clients of which nothing can be remembered.
+    pub enum WhenFull {
+        /// They are let in.
+        LetIn = "let_in",
+        /// They are turned away.
+        TurnAway = "turn_away",
+    }
+}
+
+/// A rule of `access`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRule {
+    /// Turned away, or let in.
+    pub denies: bool,
+    /// Whom it is about.
+    pub whom: AccessScope,
+}
+
+/// Whom a rule of `access` is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessScope {
+    /// Everybody.
+    All,
+    /// The addresses of a network.
+    Network(IpNet),
+    /// Those of the networks in a file, read at the start and at a reload.
+    File(PathBuf),
+}
+
+/// So many connections in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenRate {
+    /// Connections.
+    pub count: u32,
+    /// In this time.
+    pub per: Period,
+}
+
+/// The time of a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// `/s`
+    Second,
+    /// `/m`
+    Minute,
+    /// `/h`
+    Hour,
+}
+
+impl Period {
+    const ALL: [(&'static str, Self, u64); 3] = [
+        ("s", Self::Second, 1),
+        ("m", Self::Minute, 60),
+        ("h", Self::Hour, 3_600),
+    ];
+}
+
+impl WrittenRate {
+    /// Between two connections, in the long run.
+    pub fn interval(self) -> Duration {
+        let found = Period::ALL
+            .iter()
+            .find(|(_, period, _)| *period == self.per);
+        let seconds = found.map_or(1, |(_, _, seconds)| *seconds);
+        Duration::from_secs(seconds) / self.count
+    }
+}
+
+impl ClientAccess {
+    /// Whether everybody may come in, as often as they like.
+    pub fn lets_everybody_in(&self) -> bool {
+        self.access.is_empty() && !self.has_limits()
+    }
+
+    /// Whether clients must be told apart.
+    pub fn has_limits(&self) -> bool {
+        self.max_per_client.is_some() || self.connect_rate.is_some()
+    }
+
+    /// Connections at once, where there is a rate.
+    pub fn burst(&self) -> u32 {
+        let of_a_second = |rate: WrittenRate| {
+            let interval = rate.interval().as_micros().max(1);
+            (1_000_000 / interval) as u32
+        };
+        let rate = self.connect_rate.map_or(1, of_a_second);
+        self.connect_burst.unwrap_or(rate).max(1)
+    }
+}
+
+const FORMS: &str = "such as \"allow 10.0.0.0/8\", \"deny @bad.txt\", \"deny all\"";
+
+/// What is wrong with the text of a rule, or of a line in a file of networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessError {
+    /// What is wrong.
+    pub problem: String,
+    /// What to write.
+    pub remedy: String,
+}
+
+impl FromStr for AccessRule {
+    type Err = AccessError;
+
+    fn from_str(text: &str) -> Result<Self, AccessError> {
+        let wrong = |problem: &str| AccessError {
+            problem: problem.to_owned(),
+            remedy: FORMS.to_owned(),
+        };
+        let (verb, whom) = text
+            .split_once(' ')
+            .ok_or_else(|| wrong("a rule is `allow` or `deny`, a space, and whom it is about"))?;
+        let denies = match verb {
+            "deny" => true,
+            "allow" => false,
+            _ => return Err(wrong("a rule begins with `allow` or `deny`")),
+        };
+        let whom = match whom.trim() {
+            "all" => AccessScope::All,
+            "" | "@" => return Err(wrong("nobody is named behind `allow` or `deny`")),
+            whom => match whom.strip_prefix('@') {
+                Some(path) => AccessScope::File(path.into()),
+                None => AccessScope::Network(network_of(whom)?),
+            },
+        };
+        Ok(Self { denies, whom })
+    }
+}
+
+/// A network as rules and files have it.
+pub fn network_of(text: &str) -> Result<IpNet, AccessError> {
+    network::parse(text).map_err(|error| AccessError {
+        problem: error.problem,
+        remedy: error.remedy,
+    })
+}
+
+impl fmt::Display for AccessRule {
+    /// As it can be read again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.denies { "deny " } else { "allow " })?;
+        match &self.whom {
+            AccessScope::All => f.write_str("all"),
+            AccessScope::Network(network) => write!(f, "{network}"),
+            AccessScope::File(path) => write!(f, "@{}", path.display()),
+        }
+    }
+}
+
+/// A list of rules, each with errors of its own.
+fn access() -> Composite<Vec<AccessRule>> {
+    Composite {
+        read: read_access,
+        write: |rules| {
+            let texts: Vec<_> = rules.iter().map(|it| quote(&it.to_string())).collect();
+            (!rules.is_empty()).then(|| format!("[{}]", texts.join(", ")))
+        },
+        words: "list of rules",
+        schema: json!({ "type": "array", "items": {
+            "type": "string", "pattern": "^(allow|deny) (all|@.+|[0-9a-fA-F:./]+)$",
+        }}),
+    }
+}
+
+fn read_access(key: &str, node: &Node, report: &mut Report) -> Option<Vec<AccessRule>> {
+    let Value::Array(items) = &node.value else {
+        let fault = Fault::new("this must be a list of rules").remedy(FORMS);
+        report.error(&node.span, fault.of_key(key));
+        return None;
+    };
+    let mut rules: Vec<AccessRule> = Vec::new();
+    for item in items {
+        let rule = values::string(item).and_then(|text| {
+            text.parse()
+                .map_err(|error: AccessError| Fault::new(error.problem).remedy(error.remedy))
+        });
+        match rule {
+            Err(fault) => report.error(&item.span, fault.of_key(key)),
+            Ok(rule) => {
+                if let Some(before) = rules.iter().find(|it| it.covers(&rule)) {
+                    let fault = Fault::new(format!("`{rule}` is never reached behind `{before}`"));
+                    let fault = fault.remedy(
+                        "the first rule about a client decides: move or \
+                                              remove one of the two",
+                    );
+                    report.error(&item.span, fault.of_key(key));
+                }
+                rules.push(rule);
+            }
+        }
+    }
+    Some(rules)
+}
+
+impl AccessRule {
+    /// Whether nothing of the other one is left behind this one.
+    fn covers(&self, other: &Self) -> bool {
+        match (&self.whom, &other.whom) {
+            (AccessScope::All, _) => true,
+            (AccessScope::Network(a), AccessScope::Network(b)) => a.contains(b),
+            (AccessScope::File(a), AccessScope::File(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+fn connect_rate() -> Special<WrittenRate> {
+    Special {
+        read: |node| read_rate(values::string(node)?),
+        write: |rate| {
+            let found = Period::ALL
+                .iter()
+                .find(|(_, period, _)| *period == rate.per);
+            quote(&format!("{}/{}", rate.count, found.map_or("s", |it| it.0)))
+        },
+        words: "number in a time",
+        schema: {
+            let mut schema = text_schema();
+            schema["pattern"] = "^[1-9][0-9]*/[smh]$".into();
+            schema
+        },
+    }
+}
+
+fn read_rate(text: &str) -> Result<WrittenRate, Fault> {
+    let fault = || {
+        Fault::new("this must be a number of connections in a time")
+            .remedy("such as \"10/s\", \"600/m\" or \"1000/h\"")
+    };
+    let (count, per) = text.split_once('/').ok_or_else(fault)?;
+    let count = units::parse_count(count.trim()).map_err(|_| fault())?;
+    let per = per.trim();
+    let found = Period::ALL.iter().find(|(word, ..)| *word == per);
+    let (_, per, _) = found.ok_or_else(fault)?;
+    let count = u32::try_from(count)
+        .ok()
+        .filter(|it| (1..=1_000_000).contains(it));
+    let count = count.ok_or_else(|| {
+        Fault::new("this many connections are no limit").remedy("1 to 1000000 in a time")
+    })?;
+    Ok(WrittenRate { count, per: *per })
+}

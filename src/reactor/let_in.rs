@@ -1,0 +1,44 @@
+//! Whether a client is let in, asked at the accept or once a PROXY header has said who it
+//! is.
+
+use super::clients::{ClientPermit, ClientPolicy, Denied};
+use super::context::Ctx;
+use super::setup::Forward;
+use crate::engine::Engine;
+use crate::net::address::Endpoint;
+use crate::observe::notice::{Kind, Subject};
+
+/// Lets a client in at a forward, with its place among that client's connections; or
+/// counts that it is not, and says so. In a dry run everybody is let in.
+pub(super) fn let_in<E: Engine>(
+    ctx: &mut Ctx<E>,
+    forward: &Forward,
+    client: &Endpoint,
+) -> Result<Option<Box<ClientPermit>>, Denied> {
+    let Some(policy) = &forward.clients else {
+        return Ok(None);
+    };
+    let ip = match client {
+        Endpoint::Inet(address) => Some(address.ip()),
+        Endpoint::Unix(_) | Endpoint::Unnamed => None,
+    };
+    let denied = match policy.admit(ip) {
+        Ok(permit) => return Ok(permit),
+        Err(denied) => denied,
+    };
+    match denied {
+        Denied::Rule(_) => ctx.counters.denied_access.add(1),
+        Denied::Connections => ctx.counters.denied_max_per_client.add(1),
+        Denied::Rate => ctx.counters.denied_connect_rate.add(1),
+        Denied::TableFull => ctx.counters.denied_client_table.add(1),
+    }
+    let subject = Subject::Rule(forward.id, ClientPolicy::subject(denied));
+    ctx.complain(Kind::ClientDenied, subject, || {
+        policy.notice(denied, client.clone())
+    });
+    if policy.dry_run {
+        Ok(None)
+    } else {
+        Err(denied)
+    }
+}
