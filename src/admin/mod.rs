@@ -17,9 +17,12 @@
 mod api;
 mod bind;
 pub mod client;
+mod dashboard;
+mod events;
 mod gather;
 mod guard;
 mod health;
+mod live;
 mod metrics;
 mod patience;
 mod problem;
@@ -27,6 +30,7 @@ mod process;
 mod reserve;
 mod serve;
 mod shared;
+mod stream;
 mod subject;
 pub mod view;
 

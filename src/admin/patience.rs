@@ -47,6 +47,11 @@ impl Line {
             .store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// The answer is a stream.
+    pub(super) fn streams(&self) {
+        self.until.store(NONE, Ordering::Relaxed);
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let until = self.until.load(Ordering::Relaxed);
         (until != NONE).then(|| self.start + Duration::from_millis(until))

@@ -26,8 +26,9 @@ use super::patience::{Line, Patient};
 use super::problem::Problem;
 use super::reserve::Reserve;
 use super::shared::Shared;
+use super::stream::Connection;
 use super::subject::Subject;
-use super::{api, health, metrics};
+use super::{api, dashboard, events, health, live, metrics};
 use crate::net::address::Endpoint;
 
 /// From the connect, or the answer before, to the last byte of a request's head.
@@ -97,7 +98,7 @@ async fn serve(bound: Bound, subject: Arc<dyn Subject>, stopped: oneshot::Receiv
         token: bound.token,
         hosts: bound.hosts,
     });
-    let shared = Shared { subject };
+    let shared = Shared::new(subject);
     let routes = routes(shared);
     let reserve = Arc::new(std::sync::Mutex::new(Reserve::take()));
     // Those who look at metrics do not keep those out who steer.
@@ -126,6 +127,9 @@ fn routes(shared: Shared) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route("/", get(dashboard::dashboard))
+        .route("/v1/live", get(live::live))
+        .route("/v1/events", get(events::events))
         .merge(api::routes())
         .fallback(|| async { Problem::not_found("there is nothing here; see /openapi.json") })
         .method_not_allowed_fallback(|| async {
@@ -205,17 +209,20 @@ impl Door {
         place: Option<OwnedSemaphorePermit>,
     ) {
         let full = place.is_none();
-        let line = Line::new();
-        let io = TokioIo::new(Patient::new(stream, line.clone()));
+        let connection = Connection {
+            line: Line::new(),
+            place: Arc::new(std::sync::Mutex::new(place)),
+        };
+        let io = TokioIo::new(Patient::new(stream, connection.line.clone()));
         let service = service_fn(|request: Request<Incoming>| {
-            line.asked();
-            let door = self.clone();
+            connection.line.asked();
+            let (door, connection) = (self.clone(), connection.clone());
             async move {
                 let head = request.method() == axum::http::Method::HEAD;
                 let mut response = if full {
                     full_house()
                 } else {
-                    door.answer(request).await
+                    door.answer(request, connection).await
                 };
                 dress(&mut response);
                 if head {
@@ -232,14 +239,14 @@ impl Door {
             .keep_alive(!full);
         // How it ended is nobody's concern.
         let _ = http.serve_connection(io, service).await;
-        drop(place);
     }
 
-    async fn answer(mut self, request: Request<Incoming>) -> Response {
-        let (parts, body) = request.into_parts();
+    async fn answer(mut self, request: Request<Incoming>, connection: Connection) -> Response {
+        let (mut parts, body) = request.into_parts();
         if let Err(problem) = self.guard.check(self.kind, &parts) {
             return problem.into_response();
         }
+        parts.extensions.insert(connection);
         let request = Request::from_parts(parts, Body::new(body));
         let started = Instant::now();
         let answer = tokio::time::timeout(super::patience::ANSWER, self.routes.call(request));

@@ -2,10 +2,26 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
+use super::bind::STREAMS_MAX;
+use super::live::Live;
 use super::subject::Subject;
 
 /// See the module's documentation.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) subject: Arc<dyn Subject>,
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) live: Arc<Live>,
+}
+
+impl Shared {
+    pub(super) fn new(subject: Arc<dyn Subject>) -> Self {
+        Self {
+            subject,
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            live: Arc::default(),
+        }
+    }
 }

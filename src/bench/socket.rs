@@ -215,12 +215,23 @@ pub(crate) fn congestion_of(socket: &impl AsFd) -> io::Result<String> {
 /// Where an origin takes commands unless it is told otherwise.
 pub const ORIGIN_PORT: u16 = 7000;
 
+/// Why there is no address.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The text is none.
+    #[error("{0}")]
+    Malformed(String),
+    /// It names a host that has none.
+    #[error("{0}")]
+    NoAddress(String),
+}
+
 /// The command port of an origin: as [`resolve`], and a host alone means
 /// [`ORIGIN_PORT`] there.
 ///
 /// # Errors
 /// The text and what is wrong with it.
-pub fn resolve_origin(text: &str) -> Result<SocketAddr, String> {
+pub fn resolve_origin(text: &str) -> Result<SocketAddr, ResolveError> {
     if has_no_port(text) {
         resolve(&format!("{text}:{ORIGIN_PORT}"))
     } else {
@@ -232,19 +243,21 @@ pub fn resolve_origin(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// The text and what is wrong with it.
-pub fn resolve(text: &str) -> Result<SocketAddr, String> {
-    let address: Address = text.parse().map_err(|e: AddressError| e.to_string())?;
+pub fn resolve(text: &str) -> Result<SocketAddr, ResolveError> {
+    let malformed = |e: AddressError| ResolveError::Malformed(e.to_string());
+    let no_address = |why: &str| ResolveError::NoAddress(format!("`{text}`: {why}"));
+    let address: Address = text.parse().map_err(malformed)?;
     match address {
         Address::Any { port } => Ok(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))),
         Address::Inet(address) => Ok(address),
         Address::Name { host, port } => (host.as_str(), port)
             .to_socket_addrs()
-            .map_err(|error| format!("`{text}`: {error}"))?
+            .map_err(|error| no_address(&error.to_string()))?
             .next()
-            .ok_or_else(|| format!("`{text}`: no address")),
-        Address::Unix(_) | Address::Srv(_) => {
-            Err(format!("`{text}` is not HOST:PORT, which this takes"))
-        }
+            .ok_or_else(|| no_address("no address")),
+        Address::Unix(_) | Address::Srv(_) => Err(ResolveError::Malformed(format!(
+            "`{text}` is not HOST:PORT, which this takes"
+        ))),
     }
 }
 

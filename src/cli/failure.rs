@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::{USAGE, output};
+use crate::bench::socket::ResolveError;
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -21,6 +22,15 @@ impl<E: fmt::Display> From<E> for Failure {
 }
 
 impl Failure {
+    /// Of an address on the command line: a text that is none is wrong usage, a host that
+    /// has none is not.
+    pub(super) fn of_address(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Malformed(error) => Self::Usage(error),
+            ResolveError::NoAddress(error) => Self::Running(error),
+        }
+    }
+
     /// Says it, and answers with the exit code.
     pub(super) fn report(self) -> ExitCode {
         match self {

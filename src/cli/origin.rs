@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::output;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
-use crate::bench::socket;
+use crate::bench::socket::{self, ResolveError};
 use crate::config::units::{parse_duration, parse_size};
 use crate::net::limits;
 
@@ -64,29 +65,36 @@ pub fn run(args: Args) -> ExitCode {
     let interrupt = Interrupt::install();
     match serve(&args, &interrupt) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Ended::Failed(error)) => {
-            output::complain(&error);
-            ExitCode::FAILURE
-        }
+        Err(Ended::Failed(failure)) => failure.report(),
         Err(Ended::Unheard(code)) => code,
     }
 }
 
 /// Why it ended without being told to.
 enum Ended {
-    Failed(String),
+    Failed(Failure),
     /// Where it serves could not be said; with the exit code for that.
     Unheard(ExitCode),
 }
 
 impl From<String> for Ended {
     fn from(error: String) -> Self {
-        Self::Failed(error)
+        Self::Failed(Failure::Running(error))
+    }
+}
+
+impl From<ResolveError> for Ended {
+    fn from(error: ResolveError) -> Self {
+        Self::Failed(Failure::of_address(error))
     }
 }
 
 fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
     limits::raise_descriptor_limit().map_err(|error| error.to_string())?;
+    if let Some(name) = &args.congestion {
+        socket::check_congestion(name)
+            .map_err(|error| Ended::Failed(Failure::Usage(format!("--congestion: {error}"))))?;
+    }
     let optional = |text: &Option<String>| text.as_deref().map(socket::resolve).transpose();
     let options = OriginOptions {
         command: Some(socket::resolve_origin(&args.listen)?),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::output;
 use crate::bench::probe::{ProbeOptions, ProbeReport, probe};
 use crate::bench::{socket, units};
@@ -34,14 +35,15 @@ pub struct Args {
     reason = "every subcommand has this signature"
 )]
 pub fn run(args: Args) -> ExitCode {
-    let result = socket::resolve_origin(&args.address).and_then(|address| {
-        probe(&ProbeOptions {
-            address,
-            strings: args.strings,
-            records: args.records,
-            timeout: args.timeout,
-        })
-        .map_err(|error| error.to_string())
+    let address = match socket::resolve_origin(&args.address) {
+        Ok(address) => address,
+        Err(error) => return Failure::of_address(error).report(),
+    };
+    let result = probe(&ProbeOptions {
+        address,
+        strings: args.strings,
+        records: args.records,
+        timeout: args.timeout,
     });
     match result {
         Ok(report) if args.json => match serde_json::to_string_pretty(&report) {
@@ -49,7 +51,7 @@ pub fn run(args: Args) -> ExitCode {
             Err(error) => fail(&error.to_string()),
         },
         Ok(report) => output::result(table(&args.address, &report).as_bytes()),
-        Err(error) => fail(&error),
+        Err(error) => fail(&error.to_string()),
     }
 }
 

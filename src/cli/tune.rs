@@ -213,7 +213,9 @@ fn search(args: &Args) -> Result<(String, bool), Failure> {
 
 fn options(args: &Args) -> Result<TuneOptions, Failure> {
     let place = match &args.place {
-        PlaceArgs { to: Some(text), .. } => Where::Remote(socket::resolve_origin(text)?),
+        PlaceArgs { to: Some(text), .. } => {
+            Where::Remote(socket::resolve_origin(text).map_err(Failure::of_address)?)
+        }
         PlaceArgs {
             path: Some(spec), ..
         } => Where::Path(spec.clone()),

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{SerializeMap, Serializer};
+use tokio::sync::broadcast;
 
 use crate::config::{LogFormat, LogLevel, LogTarget};
 use crate::observe::notice::Notice;
@@ -51,7 +52,12 @@ pub struct Log {
     dropped: Arc<AtomicU64>,
     /// As a place in [`LEVELS`]; may be changed at any time.
     level: Arc<AtomicU8>,
+    /// For whoever listens to records.
+    told: broadcast::Sender<Arc<str>>,
 }
+
+/// Records that a listener may be behind.
+const RECORDS_BEHIND: usize = 1024;
 
 const LEVELS: [LogLevel; 4] = [
     LogLevel::Error,
@@ -91,7 +97,9 @@ impl Log {
         })?;
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
+        let (told, _) = broadcast::channel(RECORDS_BEHIND);
         let writer = Writer {
+            told: told.clone(),
             dropped: dropped.clone(),
             reported: 0,
             telling: 0,
@@ -104,6 +112,7 @@ impl Log {
             orders: outlet.orders(),
             dropped,
             level: Arc::new(AtomicU8::new(place(level))),
+            told,
         };
         let writer = LogWriter {
             outlet,
@@ -169,6 +178,12 @@ impl Log {
         self.push(Entry::Session(Box::new(record)));
     }
 
+    /// The records that are written from now on, each as JSON. A listener that falls behind
+    /// misses some, and is told how many; nobody waits for it.
+    pub fn records(&self) -> broadcast::Receiver<Arc<str>> {
+        self.told.subscribe()
+    }
+
     /// Entries lost so far, because the queue was full or the target failed.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -229,6 +244,7 @@ impl LogWriter {
 
 /// What runs on the log's thread.
 struct Writer {
+    told: broadcast::Sender<Arc<str>>,
     dropped: Arc<AtomicU64>,
     /// Of these, as many as were told of.
     reported: u64,
@@ -246,6 +262,10 @@ impl Format for Writer {
             Entry::Notice(said) => self.said(&said, 1, sink),
             Entry::Report(notices) => notices.iter().for_each(|it| self.said(it, 1, sink)),
             Entry::Session(record) => {
+                if self.told.receiver_count() > 0 && record.ending.is_some() {
+                    // A listener may have gone meanwhile.
+                    let _ = self.told.send(record.to_json().into());
+                }
                 self.line.clear();
                 // Writing to a Vec cannot fail.
                 let _ = match self.format {

@@ -475,6 +475,27 @@ fn the_probe_command_fails_plainly_when_nobody_is_there() {
 }
 
 #[test]
+fn what_cannot_be_meant_ends_with_the_exit_code_of_wrong_usage() {
+    for (line, word) in [
+        ("probe 127.0.0.1:port", "port"),
+        ("probe unix:/tmp/x", "is not HOST:PORT"),
+        ("origin -l 127.0.0.1:port", "port"),
+        ("origin --echo unix:/tmp/x", "is not HOST:PORT"),
+        ("origin -l 127.0.0.1:0 --congestion nosuch", "`nosuch`"),
+        ("tune --to 127.0.0.1:port", "port"),
+        ("tune --to unix:/tmp/x", "is not HOST:PORT"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(line.split(' '))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {text}");
+        assert!(text.contains(word), "{line}: {text}");
+    }
+}
+
+#[test]
 fn an_origin_whose_port_is_taken_says_which() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -15,6 +15,10 @@ use utoipa_axum::routes;
 
 use super::shared::Shared;
 
+pub(super) use process::now as about_now;
+pub(super) use servers::now as servers_now;
+pub(super) use topology::now as forwards_now;
+
 /// The head of the document.
 #[derive(OpenApi)]
 #[openapi(info(

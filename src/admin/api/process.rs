@@ -26,11 +26,16 @@ pub(super) async fn about(
     State(shared): State<Shared>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Json<About> {
+    Json(now(&shared).await)
+}
+
+/// What it is at this moment.
+pub(in crate::admin) async fn now(shared: &Shared) -> About {
     let subject = &*shared.subject;
     let configured = subject.configured();
     let (sessions_max, sessions) = subject.sessions_limit();
     let uptime = SystemTime::now().duration_since(subject.started());
-    Json(About {
+    About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: subject.engine().to_owned(),
         pid: std::process::id(),
@@ -50,7 +55,7 @@ pub(super) async fn about(
         reactors: subject.reactors().len() as u16,
         log_level: subject.log().level().as_word().to_owned(),
         log_dropped: subject.log().dropped(),
-    })
+    }
 }
 
 /// The configuration in force, as TOML with every default filled in

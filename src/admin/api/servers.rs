@@ -67,6 +67,16 @@ pub(super) async fn servers(
     Json(views)
 }
 
+/// Every server as it is at this moment.
+pub(in crate::admin) fn now(shared: &Shared) -> Vec<Server> {
+    let elapsed = elapsed(shared);
+    let mut views = Vec::new();
+    for pool in shared.subject.pools() {
+        views.extend(pool.servers.iter().map(|it| view(&pool, it, elapsed)));
+    }
+    views
+}
+
 /// A server
 #[utoipa::path(
     get,

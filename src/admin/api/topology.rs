@@ -20,9 +20,14 @@ pub(super) async fn forwards(
     State(shared): State<Shared>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Json<Vec<Forward>> {
-    settle(&shared).await;
+    Json(now(&shared).await)
+}
+
+/// Every forward as it is at this moment.
+pub(in crate::admin) async fn now(shared: &Shared) -> Vec<Forward> {
+    settle(shared).await;
     let forwards = shared.subject.forwards();
-    Json(forwards.iter().map(view).collect())
+    forwards.iter().map(view).collect()
 }
 
 /// A forward

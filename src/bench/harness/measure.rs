@@ -1,6 +1,7 @@
 //! One measurement: a load in one shape on one subject, what moved and what it
 //! cost between two instants, and whether every byte is accounted for.
 
+use std::cmp::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -177,12 +178,15 @@ fn check_arrived(this: &Measurement<'_>, before: u64, sent: u64) -> Result<(), S
     let deadline = Instant::now() + this.plan.patience + Duration::from_secs(2);
     let _ = this.origin.wait_until_open(this.ready, deadline);
     let arrived = this.origin.counters().received.load(Relaxed) - before;
-    if arrived == sent {
-        Ok(())
-    } else {
-        Err(format!(
+    match arrived.cmp(&sent) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(format!(
             "bytes were lost on the way up: {sent} sent, {arrived} arrived"
-        ))
+        )),
+        Ordering::Greater => Err(format!(
+            "more bytes arrived than were sent: {sent} sent, {arrived} arrived; they came twice, or a \
+             subject before this one had held them back"
+        )),
     }
 }
 

@@ -40,7 +40,8 @@ pub(super) fn groups(report: &Report) -> Vec<Group> {
             "{}, {}: {}",
             layout.layout.name(),
             shape.name,
-            judged_by(shape)
+            // Here more is better throughout.
+            judged_by(shape).replace("less is better", "inverted")
         ),
         rows: shape
             .rows

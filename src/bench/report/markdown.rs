@@ -21,6 +21,9 @@ pub fn render(report: &Report) -> String {
         report.head.machine.summary(),
         report.method
     );
+    for note in report.interrupted.iter().chain(&report.disturbance()) {
+        let _ = writeln!(out, "{note}.");
+    }
     let versions: Vec<String> = report
         .layouts
         .iter()

@@ -146,6 +146,22 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    proptest::proptest! {
+        /// What is written is a small multiple of what was shown, masked or not.
+        #[test]
+        fn a_line_is_no_longer_than_it_may_be(
+            pieces in proptest::collection::vec(
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40),
+                0..20,
+            ),
+            unmask: bool,
+        ) {
+            let fed: usize = pieces.iter().map(|piece| piece.len() + 8).sum();
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            proptest::prop_assert!(shown(&pieces, unmask).len() <= 6 * fed);
+        }
+    }
+
     #[test]
     fn lines_are_lines() {
         let text = shown(&[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x00\xff"], false);

@@ -391,3 +391,19 @@ fn what_is_given_up_keeps_nothing_and_says_so_once() {
     let notes = told(&mut conversation, Down, b"00 OK", 99);
     assert_eq!(notes, [Note::Unfollowed { bytes: 5 }]);
 }
+
+/// Each byte is looked at a bounded number of times, however they drip: lines that say
+/// nothing are not kept to be looked at again with the next.
+#[test]
+fn empty_lines_before_a_head_are_not_gathered() {
+    let mut conversation = Conversation::new();
+    let begin = b"GET /a HTTP/1.1\r\n\r\n";
+    told(&mut conversation, Up, begin, 1);
+    told(&mut conversation, Up, &b"\r\n".repeat(20_000), 1);
+    let known = conversation.kept();
+    told(&mut conversation, Up, &b"\r\n".repeat(20_000), 1);
+    assert_eq!(conversation.kept(), known);
+    assert!(known < 1024, "{known}");
+    let notes = told(&mut conversation, Up, begin, 1);
+    assert!(matches!(&notes[..], [Note::Request { .. }]), "{notes:?}");
+}

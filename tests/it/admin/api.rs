@@ -112,7 +112,14 @@ fn b143_filters_are_exact() {
     let forwards = admin.get("/v1/forwards").json();
     let names = forwards.as_array().unwrap().iter();
     let mut counts: Vec<usize> = names
-        .map(|it| count(&format!("&forward={}", it["name"].as_str().unwrap())))
+        .map(|it| {
+            it["name"]
+                .as_str()
+                .unwrap()
+                .replace('#', "%23")
+                .replace(' ', "%20")
+        })
+        .map(|name| count(&format!("&forward={name}")))
         .collect();
     counts.sort_unstable();
     assert_eq!(counts, [3, 5]);

@@ -1,7 +1,10 @@
 //! The admin endpoint on the real binary (139 to 151).
 
 mod api;
+mod contrib;
 mod ctl;
+mod dashboard;
+mod fuzzed;
 mod metrics;
 mod protocol;
 mod readiness;

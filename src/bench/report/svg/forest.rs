@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::{WIDTH, ends, escape, open, shorten};
 use crate::bench::report::render::ratio_text;
 use crate::bench::stats::{Estimate, Verdict};
+use crate::bench::units;
 
 /// Ratios that belong together.
 #[derive(Debug, Clone)]
@@ -186,7 +187,20 @@ fn row(
         Verdict::Disturbed => ("even", format!("M{at:.1} {:.1}l5 5l-5 5l-5 -5z", y - 5.0)),
     };
     let _ = writeln!(out, "<path class=\"{class}\" d=\"{path}\"/>");
-    words(out, "", &ratio_text(ratio));
+    words(out, "", &short(ratio));
+}
+
+/// As [`ratio_text`], with three digits where there are more before the point.
+fn short(ratio: Estimate) -> String {
+    match ratio.interval {
+        Some(it) if it.high >= 10.0 => format!(
+            "{} [{}, {}]",
+            units::digits(ratio.estimate),
+            units::digits(it.low),
+            units::digits(it.high)
+        ),
+        _ => ratio_text(ratio),
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +244,7 @@ mod tests {
             "nginx = 1",
             "better →",
             "1.50 [1.35, 1.65]",
+            "8.00 [0.900, 900]",
             "✕ not compared",
             "class=\"good\"",
             "class=\"bad\"",

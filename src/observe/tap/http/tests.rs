@@ -1,4 +1,5 @@
 use loona_hpack::Encoder;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -258,4 +259,44 @@ fn what_is_known_of_the_requests_before_a_bad_one_still_pairs() {
         ),
         "{text}"
     );
+}
+
+proptest! {
+    /// The bound of what is told is one of what is written: no note is longer in words than it
+    /// weighs, whatever was said.
+    #[test]
+    fn a_note_is_no_longer_than_it_weighs(
+        begin in prop::sample::select(vec![
+            &b""[..],
+            b"GET /?a=b HTTP/1.1\r\n",
+            b"HEAD /?sig=x&key= HTTP/1.1\r\nCookie:\r\n",
+            b"CONNECT a@b:1 HTTP/1.1\r\n\r\n",
+            crate::proto::http2::PREFACE,
+            b"\x15\x03\x03\x00\x02",
+            b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c",
+        ]),
+        frames in prop::collection::vec((0_u8..10, any::<u8>(), 0_u32..5, 0_usize..40), 0..6),
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut up = begin.to_vec();
+        let mut rest = bytes.as_slice();
+        for (kind, flags, stream, length) in frames {
+            let (payload, others) = rest.split_at(length.min(rest.len()));
+            up.extend_from_slice(&frame(kind, flags, stream, payload));
+            rest = others;
+        }
+        up.extend_from_slice(rest);
+        let (mut conversation, mut notes) = (Conversation::new(), Vec::new());
+        conversation.feed(UP, &up, &mut notes);
+        conversation.feed(DOWN, &bytes, &mut notes);
+        for note in notes {
+            let weight = crate::proto::tell::weight(&note);
+            for secrets in [None, Some(&Secrets::default())] {
+                let mut out = Vec::new();
+                let mut words = Words { out: &mut out, secrets };
+                words.tell(note.clone());
+                prop_assert!(out.len() as u64 <= weight, "{weight} {note:?}");
+            }
+        }
+    }
 }

@@ -1,0 +1,131 @@
+//! What a dashboard shows, once a second: made once for all who look, and not at all while
+//! nobody does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Extension, State};
+use axum::response::Response;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::api;
+use super::problem::Problem;
+use super::shared::Shared;
+use super::stream::{Connection, events};
+use super::view::{About, Forward, Server};
+
+/// Between two pictures.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Servers of a picture: those in trouble, then those with the most sessions.
+const SERVERS_MAX: usize = 200;
+
+/// Forwards of a picture: those with the most sessions.
+const FORWARDS_MAX: usize = 200;
+
+/// Pictures, for all who look.
+#[derive(Debug)]
+pub(super) struct Live {
+    latest: watch::Sender<Arc<str>>,
+    drawing: AtomicBool,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            latest: watch::Sender::new("".into()),
+            drawing: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What is shown at one moment; totals, from which whoever shows it makes rates.
+#[derive(Serialize)]
+struct Picture {
+    at_ms: u64,
+    about: About,
+    totals: Totals,
+    forwards: Vec<Forward>,
+    servers: Vec<Server>,
+}
+
+#[derive(Default, Serialize)]
+struct Totals {
+    accepted: u64,
+    ended: u64,
+    failures: u64,
+    up: u64,
+    down: u64,
+}
+
+/// The pictures as they are made; nothing else than the API tells.
+pub(super) async fn live(
+    State(shared): State<Shared>,
+    Extension(connection): Extension<Connection>,
+) -> Result<Response, Problem> {
+    let place = connection.streams(&shared.streams)?;
+    let mut pictures = shared.live.latest.subscribe();
+    // The last one may be old.
+    pictures.mark_unchanged();
+    if !shared.live.drawing.swap(true, Ordering::AcqRel) {
+        tokio::spawn(draw(shared));
+    }
+    let lines = stream::unfold(pictures, |mut pictures| async move {
+        // Who is slow gets the latest, and none in between.
+        pictures.changed().await.ok()?;
+        let picture = pictures.borrow_and_update().clone();
+        Some((format!("data: {picture}"), pictures))
+    });
+    Ok(events(place, lines))
+}
+
+/// Until nobody looks any more.
+async fn draw(shared: Shared) {
+    let live = shared.live.clone();
+    loop {
+        let picture = picture(&shared).await;
+        // Plain data always serialises.
+        let text = serde_json::to_string(&picture).unwrap_or_default();
+        live.latest.send_replace(text.into());
+        tokio::time::sleep(EVERY).await;
+        if live.latest.receiver_count() == 0 {
+            live.drawing.store(false, Ordering::Release);
+            // Somebody may have come in between.
+            if live.latest.receiver_count() == 0 || live.drawing.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+    }
+}
+
+async fn picture(shared: &Shared) -> Picture {
+    let mut forwards = api::forwards_now(shared).await;
+    let mut servers = api::servers_now(shared);
+    forwards.sort_by_key(|it| std::cmp::Reverse(it.sessions));
+    forwards.truncate(FORWARDS_MAX);
+    forwards.sort_by(|one, other| one.name.cmp(&other.name));
+    servers.sort_by_key(|it| (it.state == "up", std::cmp::Reverse(it.sessions)));
+    servers.truncate(SERVERS_MAX);
+    servers.sort_by_key(|it| it.id);
+    let counters = shared.subject.reactors();
+    let counters = counters.iter().map(|it| it.counters.snapshot());
+    let sum = counters.fold(Totals::default(), |mut sum, it| {
+        sum.accepted += it.accepted;
+        sum.ended += it.ended;
+        sum.failures += it.connect_failures;
+        sum.up += it.bytes_up;
+        sum.down += it.bytes_down;
+        sum
+    });
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Picture {
+        at_ms: since.unwrap_or_default().as_millis() as u64,
+        about: api::about_now(shared).await,
+        totals: sum,
+        forwards,
+        servers,
+    }
+}
