@@ -21,7 +21,7 @@ use thalweg::engine::wheel::Wheel;
 use thalweg::net::pipe::PipePool;
 use thalweg::policy::networks::{NetworkRule, Networks};
 use thalweg::relay::lane::{Lane, Next, PathPolicy};
-use thalweg::relay::session::{Action, Deadlines, Event, Pumped, Readiness, Rules, Session};
+use thalweg::relay::session::{Action, Close, Deadlines, Event, Pumped, Readiness, Rules, Session};
 use thalweg::relay::time::Time;
 use thalweg::relay::{Direction, Side};
 
@@ -39,6 +39,7 @@ const RULES: Rules = Rules {
     queue: Duration::from_secs(5),
     opening: None,
     path: PathPolicy::Auto,
+    turn_away: Close::Reset,
     fill_limits: [FILL; 2],
 };
 

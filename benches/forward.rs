@@ -41,7 +41,7 @@ use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup, UpstreamSetup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
-use thalweg::relay::session::{Deadlines, Rules};
+use thalweg::relay::session::{Close, Deadlines, Rules};
 
 const SCRATCH: u32 = 256 * 1024;
 const BULK: usize = 16 * 1024 * 1024;
@@ -330,6 +330,7 @@ fn setup(
         queue: PATIENCE,
         opening: None,
         path,
+        turn_away: Close::Reset,
         fill_limits: [SCRATCH; 2],
     };
     let pool = PoolId::new(0);

@@ -13,6 +13,7 @@ use thalweg::bench::origin::handlers::{Action, Conversation, Handlers, Next};
 use thalweg::bench::origin::record::Record;
 use thalweg::bench::units as figures;
 use thalweg::config::{AccessRules, Config, ConfigErrors, FileText, Inputs, Override, Pair, units};
+use thalweg::control::resolve::read;
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
@@ -433,4 +434,58 @@ fn is_counted(notes: &[Note], most: u64) {
         _ => 0,
     });
     assert!(unknown.sum::<u64>() <= most);
+}
+
+/// A hosts file, behind a line with the name that is looked for.
+pub(crate) fn hosts_file(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n');
+    let (name, text) = data.split_at(end.unwrap_or(data.len()));
+    let Ok(name) = std::str::from_utf8(name) else {
+        return;
+    };
+    let found = read::hosts(text, name);
+    // As one reads it line by line. Long lines are cut.
+    if text.len() < 16 << 10 {
+        let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let said = |line: &[u8]| {
+            let line = line.split(|byte| *byte == b'#').next()?;
+            let words = line.split(u8::is_ascii_whitespace);
+            let mut words = words.filter(|word| !word.is_empty());
+            let address = std::str::from_utf8(words.next()?).ok()?;
+            let address: std::net::IpAddr = address.parse().ok()?;
+            let wanted = bare(name);
+            let has =
+                words.any(|word| std::str::from_utf8(word).is_ok_and(|it| bare(it) == wanted));
+            has.then(|| address.to_canonical())
+        };
+        let slowly: Vec<_> = text.split(|byte| *byte == b'\n').filter_map(said).collect();
+        assert_eq!(found, slowly);
+    }
+}
+
+/// A resolv.conf.
+pub(crate) fn resolv_conf(data: &[u8]) {
+    let conf = read::resolv_conf(data);
+    assert!((1..=8).contains(&conf.servers.len()), "{conf:?}");
+    assert!(
+        (1..=5).contains(&conf.rounds) && conf.ndots <= 15,
+        "{conf:?}"
+    );
+    let timeout = conf.timeout.as_secs();
+    assert!((1..=30).contains(&timeout), "{conf:?}");
+    assert!(conf.search.iter().all(|it| it.ends_with('.')), "{conf:?}");
+}
+
+/// An answer of a name server.
+pub(crate) fn dns_answer(data: &[u8]) {
+    let Some(said) = read::answer(data) else {
+        return;
+    };
+    assert!(said.links <= 9, "{said:?}");
+    // A record has eleven bytes at the least beside what it says.
+    let records = said.addresses.len() + said.targets.len();
+    assert!(11 * records <= data.len() && said.targets.len() <= 64);
+    for (host, port) in &said.targets {
+        assert!(*port != 0 && thalweg::control::resolve::check_host(host).is_ok());
+    }
 }

@@ -22,8 +22,9 @@ wrong configuration. Without a configuration nothing is needed.";
 
 /// Say what on this machine limits a forwarder, and how to change it
 ///
-/// Looks at descriptors, CPUs, queues, buffers, ports, pipes, congestion controls, io_uring,
-/// offloads and the clock, and changes nothing. Run it as the user, and in the unit or
+/// Tries what a start takes hold of (listeners, log, tap, users), looks at descriptors, CPUs,
+/// queues, buffers, ports, pipes, congestion controls, io_uring, offloads and the clock, and
+/// changes nothing. Run it as the user, and in the unit or
 /// container, that the forwarder will run in: limits differ between them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, max_term_width = 100)]

@@ -15,6 +15,7 @@ use super::row::{Applies, Row};
 use super::section::section;
 use super::tap::{Tap, TapKey};
 use super::text::quote;
+use super::unix_file::UnixFile;
 use super::values;
 use super::words::words;
 use crate::net::address::Address;
@@ -49,6 +50,8 @@ section! {
         parts {
             /// Deadlines.
             timeouts: Timeouts;
+            /// Owner, group and rights of the paths of unix listeners.
+            unix_file: UnixFile;
             /// Who may come in.
             clients: ClientAccess;
         }
@@ -69,6 +72,8 @@ section! {
             /// How long the first bytes may take in all that a route is found by.
             sniff_timeout: Duration = Duration::from_secs(5),
                 time(Duration::from_millis(10)..=Duration::from_secs(3600)), Live;
+            /// What a client sees when no server can be had.
+            on_no_server: OnNoServer = OnNoServer::Reset, choice(), Live;
             /// Sessions of one forward at the most; auto is only the global limit.
             max_connections: Option<u32> = None, Limit, Live;
         }
@@ -94,6 +99,17 @@ section! {
             /// After SIGTERM, and after the forward was removed: its sessions that are left are cut.
             drain as "drain_timeout": Duration = Duration::from_secs(30), Timeout, Live;
         }
+    }
+}
+
+words! {
+    /// `on_no_server =`.
+    pub enum OnNoServer {
+        /// A reset: a failure is told as one.
+        Reset = "reset",
+        /// An end, as of nginx, HAProxy and realm: nothing is read as an error by clients that
+        /// take a reset for one of the network.
+        Close = "close",
     }
 }
 

@@ -349,35 +349,54 @@ impl Forwards {
     ) {
         for written in listen {
             for address in written.range.expand() {
-                // Port 0 is a different port each time.
-                if address.port() == Some(0) {
-                    continue;
-                }
-                let mut refuse = |earlier: &Span, problem: String, remedy: &str| {
-                    let place = report.describe(earlier);
-                    let fault = Fault::new(format!("{problem} ({place})"));
-                    report.error(&written.span, fault.remedy(remedy));
-                };
-                if let Some(earlier) = self.listeners.get(&address) {
-                    let problem = format!("`{address}` is listened on twice");
-                    refuse(earlier, problem, "remove one of the two");
+                if !self.check_listener(address, interface, &written.span, report) {
                     break;
                 }
-                if let Err((other, earlier)) =
-                    self.overlaps.add(&address, interface, written.span.clone())
-                {
-                    let problem = format!(
-                        "`{address}` and `{other}` are the same port: the kernel gives it to one \
-                         of them"
-                    );
-                    let remedy = "remove one of the two, or name every address that is to be \
-                                  listened on";
-                    refuse(&earlier, problem, remedy);
-                    break;
-                }
-                self.listeners.insert(address, written.span.clone());
             }
         }
+    }
+
+    /// Refuses where the process itself listens, `[admin]` and `[metrics]`, if that is
+    /// where clients are.
+    pub(super) fn check_own(&mut self, own: &[Address], span: &Span, report: &mut Report) {
+        for address in own {
+            if !self.check_listener(address.clone(), None, span, report) {
+                break;
+            }
+        }
+    }
+
+    /// Says whether this one can stand beside those before it; if not, it is reported.
+    fn check_listener(
+        &mut self,
+        address: Address,
+        interface: Option<&str>,
+        span: &Span,
+        report: &mut Report,
+    ) -> bool {
+        // Port 0 is a different port each time.
+        if address.port() == Some(0) {
+            return true;
+        }
+        let mut refuse = |earlier: &Span, problem: String, remedy: &str| {
+            let place = report.describe(earlier);
+            let fault = Fault::new(format!("{problem} ({place})"));
+            report.error(span, fault.remedy(remedy));
+            false
+        };
+        if let Some(earlier) = self.listeners.get(&address) {
+            let problem = format!("`{address}` is listened on twice");
+            return refuse(earlier, problem, "remove one of the two");
+        }
+        if let Err((other, earlier)) = self.overlaps.add(&address, interface, span.clone()) {
+            let problem = format!(
+                "`{address}` and `{other}` are the same port: the kernel gives it to one of them"
+            );
+            let remedy = "remove one of the two, or name every address that is to be listened on";
+            return refuse(&earlier, problem, remedy);
+        }
+        self.listeners.insert(address, span.clone());
+        true
     }
 }
 

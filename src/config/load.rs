@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::admin::{Admin, Metrics};
+use super::admin::{Admin, AdminListen, Metrics};
 use super::forward::Forward;
 use super::forwards::{Forwards, Settings};
 use super::global::Global;
@@ -155,6 +155,16 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     refuse_useless_overrides(pool_nodes, "pool", &scope.used_pools, report);
     table.close(report, &sections());
     config.profiles = scope.profiles;
+    let own = match &config.admin.listen {
+        AdminListen::At(addresses) => addresses.as_slice(),
+        AdminListen::Auto => &[],
+    };
+    for (section, addresses) in [("admin", own), ("metrics", &config.metrics.listen)] {
+        let listen = root.entry(section).and_then(|it| it.node.entry("listen"));
+        if let Some(entry) = listen {
+            forwards.check_own(addresses, &entry.node.span, report);
+        }
+    }
     config.forwards = forwards.finish();
     config
 }

@@ -13,7 +13,7 @@ use crate::admin;
 use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::Endpoint;
+use crate::net::address::{Address, Endpoint};
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -402,7 +402,15 @@ fn listen(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let bound = names.bind(address, &config.client, reactors);
+            let bound = match address {
+                Address::Unix(_) => listener::bind_for(
+                    address,
+                    &config.client,
+                    &config.unix_file.permissions(),
+                    reactors,
+                ),
+                _ => names.bind(address, &config.client, reactors),
+            };
             let mut bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::config::{Config, DataPath, Forward, HttpConnect, Mode, Pool, RouteTo};
+use crate::config::{Config, DataPath, Forward, HttpConnect, Mode, OnNoServer, Pool, RouteTo};
 use crate::observe::books::ForwardBooks;
 use crate::policy::route::{Conditions, Routes};
 use crate::policy::trust::Trust;
@@ -16,7 +16,7 @@ use crate::proto::{connect, proxy};
 use crate::reactor::{self, Gate, Routing, Way};
 use crate::relay::id::PoolId;
 use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Deadlines, Rules};
+use crate::relay::session::{Close, Deadlines, Rules};
 use crate::relay::{Direction, Side};
 
 use super::plan::ForwardPlan;
@@ -131,6 +131,10 @@ impl Common<'_> {
                 DataPath::Auto => PathPolicy::Auto,
                 DataPath::Copy => PathPolicy::Copy,
                 DataPath::Splice => PathPolicy::Splice,
+            },
+            turn_away: match forward.on_no_server {
+                OnNoServer::Reset => Close::Reset,
+                OnNoServer::Close => Close::Orderly,
             },
             fill_limits: Direction::BOTH.map(|direction| {
                 let sink = match direction.sink() {

@@ -59,6 +59,13 @@ pub enum Endpoint {
     Unnamed,
 }
 
+impl Endpoint {
+    /// Whether it stands for every address of this host.
+    pub const fn is_unspecified(&self) -> bool {
+        matches!(self, Self::Inet(address) if address.ip().is_unspecified())
+    }
+}
+
 impl fmt::Display for Endpoint {
     /// One word, whatever a peer calls itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

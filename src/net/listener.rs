@@ -23,6 +23,7 @@
 
 mod bind_error;
 mod overlap;
+mod permissions;
 mod rehearsal;
 mod unix;
 
@@ -35,6 +36,7 @@ use socket2::{SockAddr, Socket};
 
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
+pub use permissions::{SocketPermissions, Who};
 pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -134,6 +136,28 @@ pub fn bind_found(
     options: &SocketOptions,
     reactors: usize,
 ) -> Result<Bound, BindError> {
+    let permissions = SocketPermissions::default();
+    bind_with(address, found, options, &permissions, reactors)
+}
+
+/// As [`bind`], for a unix listener whose path is given these rights before anybody can
+/// connect to it.
+pub fn bind_for(
+    address: &Address,
+    options: &SocketOptions,
+    permissions: &SocketPermissions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
+    bind_with(address, &[], options, permissions, reactors)
+}
+
+fn bind_with(
+    address: &Address,
+    found: &[IpAddr],
+    options: &SocketOptions,
+    permissions: &SocketPermissions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
     let plan = options.plan(Leg::Client);
     let binder = Binder {
         options,
@@ -144,7 +168,13 @@ pub fn bind_found(
         Address::Any { port } => binder.any(*port),
         Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
         Address::Name { port, .. } => binder.name(found, *port),
-        Address::Unix(name) => unix::bind(name, &plan, backlog_of(options), binder.reactors),
+        Address::Unix(name) => unix::bind(
+            name,
+            &plan,
+            permissions,
+            backlog_of(options),
+            binder.reactors,
+        ),
         Address::Srv(_) => Err(BindCause::NameNotFound(
             "SRV records name servers, not an address of this host".to_owned(),
         )),

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 use crate::config::{LogFormat, LogLevel, LogTarget};
 use crate::observe::notice::Notice;
 use crate::observe::outlet::{Format, Lost, Order, Outlet, Place, Sink, Target};
+use crate::observe::panics;
 use crate::observe::record::SessionRecord;
 use crate::observe::timestamp::timestamp;
 
@@ -153,6 +154,25 @@ impl Log {
                 notice,
                 suppressed,
             }));
+        }
+    }
+
+    /// Does something for the thread of this name; `None`: it panicked, which is counted
+    /// and told. See [`panics::caught`].
+    pub fn guard<T>(&self, thread: &'static str, work: impl FnOnce() -> T) -> Option<T> {
+        let done = panics::caught(work);
+        if done.is_none() {
+            self.panicked(thread, panics::count());
+        }
+        done
+    }
+
+    /// A thread beside the reactors panicked and goes on. So many are told one by one; of
+    /// more, every one that doubles their number.
+    pub fn panicked(&self, thread: &'static str, panics: u64) {
+        const TOLD: u64 = 16;
+        if panics <= TOLD || panics.is_power_of_two() {
+            self.notice(Notice::HelperPanicked { thread, panics });
         }
     }
 

@@ -7,12 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::log::Log;
-use super::notice::Notice;
-
-/// So many are told one by one; of more, every one that doubles their number.
-const TOLD: u64 = 16;
-
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Panics of threads beside the reactors so far.
@@ -20,24 +14,21 @@ pub fn count() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Does something for the thread of this name; `None`: it panicked, which the log has (if
-/// there is one that is not its own), and standard error with the place.
-///
-/// What `work` changes must be whole at any moment, or not be looked at again after a panic.
-pub fn caught<T>(thread: &'static str, log: Option<&Log>, work: impl FnOnce() -> T) -> Option<T> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    if done.is_err() {
-        tell(thread, log);
-    }
-    done.ok()
+/// One more, which was caught elsewhere; how many that are.
+pub fn add() -> u64 {
+    PANICS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// Counts a panic that was caught elsewhere, and tells of it.
-pub fn tell(thread: &'static str, log: Option<&Log>) {
-    let panics = PANICS.fetch_add(1, Ordering::Relaxed) + 1;
-    if let Some(log) = log.filter(|_| panics <= TOLD || panics.is_power_of_two()) {
-        log.notice(Notice::HelperPanicked { thread, panics });
+/// Does something; `None`: it panicked, which is counted, and standard error has the place.
+/// [`Log::guard`](super::log::Log::guard) tells the log as well.
+///
+/// What `work` changes must be whole at any moment, or not be looked at again after a panic.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    if done.is_err() {
+        add();
     }
+    done.ok()
 }
 
 #[cfg(test)]
@@ -47,10 +38,10 @@ mod tests {
     #[test]
     fn a_panic_is_counted_and_what_follows_it_is_done() {
         let before = count();
-        assert_eq!(caught("x", None, || 7), Some(7));
+        assert_eq!(caught(|| 7), Some(7));
         let panics = || -> u32 { panic!("as a test does") };
-        assert_eq!(caught("x", None, panics), None);
+        assert_eq!(caught(panics), None);
         assert!(count() > before);
-        assert_eq!(caught("x", None, || 8), Some(8));
+        assert_eq!(caught(|| 8), Some(8));
     }
 }

@@ -30,6 +30,8 @@ pub struct SessionRecord {
     pub peer: Option<Endpoint>,
     /// The address of the listener.
     pub listener: Endpoint,
+    /// Which address the client has reached, where the listener is on all of them.
+    pub reached: Option<Endpoint>,
     /// The route by which it went, or was turned away.
     pub route: Option<Arc<str>>,
     /// The server that TLS asked for (SNI), a [`Word`](crate::net::word::Word).
@@ -118,6 +120,8 @@ struct Json<'a> {
     peer: Option<String>,
     listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sni: Option<&'a str>,
@@ -201,6 +205,7 @@ impl SessionRecord {
             client: self.client.to_string(),
             peer: self.peer.as_ref().map(ToString::to_string),
             listener: self.listener.to_string(),
+            reached: self.reached.as_ref().map(ToString::to_string),
             route: self.route.as_deref(),
             sni: self.sni.as_deref(),
             target: self.target.as_deref(),
@@ -276,6 +281,9 @@ impl fmt::Display for SessionRecord {
             write!(f, " peer={peer}")?;
         }
         write!(f, " listener={}", self.listener)?;
+        if let Some(reached) = &self.reached {
+            write!(f, " reached={reached}")?;
+        }
         if let Some(route) = &self.route {
             write!(f, " route={}", Text(route))?;
         }
@@ -365,6 +373,7 @@ mod tests {
             client: Endpoint::Unix(UnixName::Abstract(name)),
             peer: None,
             listener: Endpoint::Unnamed,
+            reached: None,
             route: None,
             sni: None,
             target: None,

@@ -78,7 +78,7 @@ impl<E: Engine> Reactor<E> {
             opening: Opened::begin(&at.forward),
             listener: at,
             permit,
-            legs: None,
+            last_words: None,
             settled: [0; 2],
         };
         let books = &entry.listener.forward.books;

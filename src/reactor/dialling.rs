@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::Forward;
 use super::context::{Ctx, Effect};
 use super::destination::Destination;
+use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::server::{Server, ServerSet, add};
 use super::upstream::{Choice, Pools, UpstreamSetup};
@@ -51,12 +52,15 @@ pub(super) struct Dialler {
     /// The header that was written last; reused, so that none allocates.
     pub(super) header: Vec<u8>,
     loops: Loops,
+    /// Who has the descriptors of rivals.
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Dialler {
     pub(super) fn new(
         pools: BTreeMap<PoolId, UpstreamSetup>,
         own: Arc<OwnListeners>,
+        gate: Arc<Gate>,
         reactor: u16,
     ) -> Self {
         let mut dialler = Self {
@@ -66,6 +70,7 @@ impl Dialler {
             warm_pause: Time::ZERO,
             header: Vec::new(),
             loops: Loops::new(own),
+            gate,
         };
         for pool in dialler.pools.ids() {
             dialler.warm_up(pool);

@@ -1,5 +1,6 @@
 //! How many sessions there may be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::net::limits;
@@ -11,8 +12,23 @@ pub struct Gate {
     live: AtomicU32,
     max: AtomicU32,
     configured: AtomicU32,
+    /// Sessions that descriptors allow.
+    fit: AtomicU32,
+    /// Connects beside the one that each session is counted with: those of races, a
+    /// descriptor each.
+    rivals: AtomicU32,
     /// `None`: not bound to descriptors.
     reserve: Option<Reserve>,
+}
+
+/// The descriptor of one more connect; given back when dropped.
+#[derive(Debug)]
+pub(super) struct RivalPlace(Arc<Gate>);
+
+impl Drop for RivalPlace {
+    fn drop(&mut self) {
+        self.0.rivals.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Descriptors that are no session's.
@@ -43,6 +59,8 @@ impl Gate {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
             configured: AtomicU32::new(max),
+            fit: AtomicU32::new(u32::MAX),
+            rivals: AtomicU32::new(0),
             reserve: None,
         }
     }
@@ -54,6 +72,8 @@ impl Gate {
             live: AtomicU32::new(0),
             max: AtomicU32::new(max),
             configured: AtomicU32::new(max),
+            fit: AtomicU32::new(u32::MAX),
+            rivals: AtomicU32::new(0),
             reserve: Some(Reserve { taken, spare }),
         }
     }
@@ -74,6 +94,7 @@ impl Gate {
             && let Ok(limit) = limits::descriptor_limit()
         {
             let fit = reserve.sessions(limit);
+            self.fit.store(fit.max(1), Ordering::Relaxed);
             let configured = self.configured.load(Ordering::Relaxed);
             self.max.store(fit.clamp(1, configured), Ordering::Relaxed);
         }
@@ -87,11 +108,26 @@ impl Gate {
     }
 
     pub(super) fn enter(&self) -> bool {
-        let entered = self.live.fetch_add(1, Ordering::Relaxed) < self.max();
+        let before = self.live.fetch_add(1, Ordering::Relaxed);
+        let entered = before < self.max() && self.fits(before.saturating_add(1));
         if !entered {
             self.leave();
         }
         entered
+    }
+
+    /// Whether so many sessions and the rivals of now have their descriptors.
+    fn fits(&self, sessions: u32) -> bool {
+        let rivals = self.rivals.load(Ordering::Relaxed);
+        sessions.saturating_add(rivals.div_ceil(2)) <= self.fit.load(Ordering::Relaxed)
+    }
+
+    /// One more connect of a session that has one under way; `None`: there is no
+    /// descriptor to spare for it.
+    pub(super) fn add_rival(self: &Arc<Self>) -> Option<RivalPlace> {
+        self.rivals.fetch_add(1, Ordering::Relaxed);
+        let place = RivalPlace(self.clone());
+        self.fits(self.live()).then_some(place)
     }
 
     pub(super) fn leave(&self) {
@@ -102,6 +138,25 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn b33_the_rivals_of_a_race_have_descriptors_too() {
+        let gate = Arc::new(Gate::by_descriptors(100, 0, 0));
+        gate.fit.store(3, Ordering::Relaxed);
+        assert!(gate.enter());
+        // Two places of two descriptors each are left.
+        let mut rivals: Vec<_> = (0..4).filter_map(|_| gate.add_rival()).collect();
+        assert_eq!(rivals.len(), 4);
+        assert!(gate.add_rival().is_none() && !gate.enter());
+        rivals.truncate(3);
+        assert!(!gate.enter(), "half a place");
+        rivals.truncate(2);
+        assert!(gate.enter() && !gate.enter());
+        rivals.clear();
+        assert!(gate.enter());
+        assert_eq!(gate.live(), 3);
+        assert!(gate.add_rival().is_none());
+    }
 
     #[test]
     fn b33_a_small_limit_is_for_sessions_first() {

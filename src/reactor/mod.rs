@@ -113,6 +113,14 @@ pub struct Reactor<E: Engine> {
     fired: Vec<u32>,
 }
 
+/// What is known of the legs of a session only while they are open.
+#[derive(Debug, Default)]
+struct LastWords {
+    tcp: [Option<TcpInfo>; 2],
+    /// Where the client came in, at a listener on all addresses.
+    reached: Option<Endpoint>,
+}
+
 /// A session and what the reactor knows of it.
 #[derive(Debug)]
 struct Entry {
@@ -142,8 +150,8 @@ struct Entry {
     permit: Option<Box<ClientPermit>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
-    /// The kernel's last word on each leg; only for a record, only at its end.
-    legs: Option<Box<[Option<TcpInfo>; 2]>>,
+    /// What the kernel said last of its legs; only for a record.
+    last_words: Option<Box<LastWords>>,
 }
 
 impl<E: Engine> Reactor<E> {
@@ -153,7 +161,7 @@ impl<E: Engine> Reactor<E> {
         Self {
             ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
             wheel: Wheel::new(),
-            dialler: Dialler::new(setup.pools, setup.own, reactor),
+            dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),

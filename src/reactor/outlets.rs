@@ -48,6 +48,9 @@ impl Outlets {
 
     /// A session has begun and not yet dialled.
     pub(super) fn begin<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
+        if self.records == SessionLog::All {
+            note_reached(key, ctx);
+        }
         if self.records == SessionLog::All
             && let Some(entry) = ctx.sessions.get(key)
         {
@@ -59,11 +62,16 @@ impl Outlets {
     /// A leg of a session is about to be closed. The kernel's view of it goes with the
     /// descriptor: what the record wants of it is read now.
     pub(super) fn leg_closes<E: Engine>(&self, key: SessionKey, side: Side, ctx: &mut Ctx<E>) {
-        if self.records != SessionLog::Off
-            && let Some(info) = ctx.engine.tcp_info(key, side)
+        if self.records == SessionLog::Off {
+            return;
+        }
+        if side == Side::Client {
+            note_reached(key, ctx);
+        }
+        if let Some(info) = ctx.engine.tcp_info(key, side)
             && let Some(entry) = ctx.sessions.get_mut(key)
         {
-            entry.legs.get_or_insert_default()[side.index()] = Some(info);
+            entry.last_words.get_or_insert_default().tcp[side.index()] = Some(info);
         }
     }
 
@@ -125,6 +133,18 @@ impl Outlets {
     }
 }
 
+/// Which address the client has reached at a listener that is on all of them.
+fn note_reached<E: Engine>(key: SessionKey, ctx: &mut Ctx<E>) {
+    let entry = ctx.sessions.get(key);
+    let on_all = entry.is_some_and(|it| it.listener.address.is_unspecified());
+    if on_all
+        && let Some(reached) = ctx.engine.local_address(key, Side::Client)
+        && let Some(entry) = ctx.sessions.get_mut(key)
+    {
+        entry.last_words.get_or_insert_default().reached = Some(reached);
+    }
+}
+
 fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
     let forward = &entry.listener.forward;
     let session = &entry.session;
@@ -133,6 +153,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
     let last = failures.last().map(|(destination, _)| destination);
     let destination = entry.destination.as_ref().or(last);
     let opened = entry.opening.as_ref();
+    let words = entry.last_words.as_ref();
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
@@ -141,6 +162,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         client: entry.client.clone(),
         peer: opened.and_then(|it| it.peer().cloned()),
         listener: entry.listener.address.clone(),
+        reached: words.and_then(|it| it.reached.clone()),
         route: opened.and_then(|it| it.route(entry)),
         sni: opened
             .and_then(|it| it.sniffed()?.server_name.as_deref())
@@ -161,7 +183,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         total: session.total_time(ctx.engine.now()),
         up: session.lane(Direction::Up).into(),
         down: session.lane(Direction::Down).into(),
-        client_tcp: entry.legs.as_ref().and_then(|legs| legs[0]),
-        upstream_tcp: entry.legs.as_ref().and_then(|legs| legs[1]),
+        client_tcp: words.and_then(|it| it.tcp[0]),
+        upstream_tcp: words.and_then(|it| it.tcp[1]),
     }
 }

@@ -104,6 +104,17 @@ impl Dialler {
         let entry = ctx.sessions.get_mut(key)?;
         let upstream = entry.listener.forward.pool;
         let attempts = entry.dialling.as_mut()?.race.as_mut()?;
+        // The session's own place has a descriptor for one of them.
+        let place = if attempts.rivals.is_empty() {
+            None
+        } else {
+            let place = self.gate.add_rival();
+            if place.is_none() {
+                attempts.race.postpone(now);
+                return None;
+            }
+            place
+        };
         let destination = attempts.destinations[usize::from(index)].clone();
         // The first was admitted and counted when it was chosen.
         let admission = if index == 0 {
@@ -125,6 +136,7 @@ impl Dialler {
             destination: destination.clone(),
             since: now,
             closing: false,
+            _place: place,
         };
         let Some(rival) = ctx.sessions.insert_ahead(ahead) else {
             destination.abandoned(admission, now);

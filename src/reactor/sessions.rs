@@ -2,6 +2,7 @@
 
 use super::Entry;
 use super::destination::Destination;
+use super::gate::RivalPlace;
 use crate::balance::health::Admission;
 use crate::engine::SessionKey;
 use crate::engine::slab::Slab;
@@ -17,6 +18,8 @@ pub(super) struct Ahead {
     pub(super) since: Time,
     /// Its close was asked for.
     pub(super) closing: bool,
+    /// What it is counted by, of a race that has more than one.
+    pub(super) _place: Option<RivalPlace>,
 }
 
 /// Why a connection is made ahead.

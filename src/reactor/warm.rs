@@ -311,6 +311,7 @@ impl Dialler {
                 destination: Destination::Server(server.clone()),
                 since: now,
                 closing: false,
+                _place: None,
             };
             let Some(spare) = ctx.sessions.insert_ahead(ahead) else {
                 return false;

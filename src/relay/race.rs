@@ -127,6 +127,16 @@ impl Race {
         }
     }
 
+    /// The address that was started last could not be dialled for want of something here:
+    /// it is started again after the attempt delay, unless all others end before. Only
+    /// while others are open.
+    pub fn postpone(&mut self, now: Time) {
+        debug_assert!(self.open() > 1, "nothing else is under way");
+        self.open_count -= 1;
+        self.next -= 1;
+        self.next_start = now + Duration::from_micros(self.attempt_delay.max(1).into());
+    }
+
     /// The attempts that are open, in the order of starting.
     pub fn in_flight(&self) -> impl Iterator<Item = u16> + '_ {
         self.open[..self.open()].iter().copied()
@@ -215,6 +225,20 @@ mod tests {
         assert_eq!(race.next(at(5_000)), Step::Abandon(0));
         assert_eq!(race.next(at(5_000)), Step::Abandon(1));
         assert_eq!(race.next(at(5_000)), Step::Lost);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_dialled_yet_is_started_later() {
+        let mut race = Race::new(2, at(0), &rules(5_000));
+        assert_eq!(race.next(at(0)), Step::Start(0));
+        assert_eq!(race.next(at(250)), Step::Start(1));
+        race.postpone(at(250));
+        assert_eq!(race.in_flight().collect::<Vec<_>>(), [0]);
+        assert_eq!(race.next(at(250)), Step::Wait(at(500)));
+        race.failed(0);
+        assert_eq!(race.next(at(260)), Step::Start(1));
+        race.failed(1);
+        assert_eq!(race.next(at(260)), Step::Lost);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::kit::directory::Directory;
 use crate::kit::peer::{Refusing, transfer, unless_reset};
 use crate::kit::*;
 use nix::sys::signal::Signal;
@@ -239,5 +240,66 @@ fn b27_errors_before_the_outcome_of_a_connect_is_known() {
         assert!(records.iter().any(|record| record.code() == "SC"));
         forwarder.check_idle();
         assert_eq!(forwarder.sessions().len(), ROUNDS * CLIENTS);
+    });
+}
+
+/// nginx, HAProxy and realm end the connection of whom they have no server for.
+#[test]
+fn b18_whoever_gets_no_server_is_reset_or_sees_an_end_as_it_is_configured() {
+    on_every_engine(|case| {
+        let dead = Refusing::new();
+        let start = |how: &str| {
+            Setup::new(dead.address())
+                .case(case)
+                .set("defaults.on_no_server", how)
+                .start()
+        };
+        let forwarder = start("close");
+        for bytes in [0, 1, 100_000] {
+            // Never a reset, though nobody reads what it sends.
+            let mut client = forwarder.connect();
+            client.send(bytes);
+            assert_eq!(client.receive_until_end(), End::Eof);
+            client.close();
+        }
+        // One that does not end is not waited for.
+        let mut silent = forwarder.connect();
+        assert_eq!(silent.receive_until_end(), End::Eof);
+        let records = forwarder.wait_for_sessions(4);
+        let refused = |it: &Record| (it.code(), it.cause()) == ("SC", "refused");
+        assert!(records.iter().all(refused), "{records:?}");
+        forwarder.check_idle();
+        let forwarder = start("reset");
+        if let Some(mut client) = unless_reset(Peer::try_connect(forwarder.address())) {
+            assert_eq!(client.receive_until_end(), End::Reset);
+        }
+    });
+}
+
+/// A queue that is full, and one that has waited too long.
+#[test]
+fn whoever_gets_no_place_at_a_server_sees_an_end_as_it_is_configured() {
+    on_every_engine(|case| {
+        let (server, directory) = (Listener::new(), Directory::new());
+        let file = directory.join("queue.toml");
+        let text = format!(
+            "[[forward]]\nlisten = \"127.0.0.1:0\"\non_no_server = \"close\"\n[forward.upstream]\n\
+             servers = [{{ address = \"{}\", max_connections = 1 }}]\n\
+             queue = 1\nqueue_timeout = \"300ms\"\n",
+            server.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 1).case(case).start();
+        let _first = forwarder.connect();
+        let _upstream = server.accept();
+        let mut others = [forwarder.connect(), forwarder.connect()];
+        for other in &mut others {
+            assert_eq!(other.receive_until_end(), End::Eof);
+        }
+        drop(others);
+        let mut causes: Vec<_> = forwarder.wait_for_sessions(2);
+        causes.sort_by_key(|it| it.cause().to_owned());
+        let causes: Vec<_> = causes.iter().map(Record::cause).collect();
+        assert_eq!(causes, ["queue_full", "queue_timeout"]);
     });
 }

@@ -2,7 +2,7 @@
 //! printed reads back.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -13,6 +13,7 @@ use crate::config::clients::{ClientAccess, ClientMemory, OnDeny, Period, WhenFul
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;
+use crate::net::listener::Who;
 use crate::net::options::SocketOptions;
 use crate::policy::route::{Conditions, Pattern, Protocol};
 use std::sync::Arc;
@@ -199,7 +200,25 @@ fn any_config() -> impl Strategy<Value = Config> {
                 ..SocketOptions::default()
             };
             let proxy = number % 5 == 0;
+            // Where the process itself listens is not where clients are.
+            let port = number as u16;
+            let port = if listen.port() == Some(port) {
+                port ^ 1
+            } else {
+                port
+            };
+            let own_ports = [[127, 0, 0, 1], [127, 0, 0, 2]]
+                .map(|ip| Address::Inet(SocketAddr::from((ip, port))));
+            let own_unix = Address::Unix(UnixName::Abstract(b"the admin's own, \0".to_vec()));
             let forward = Forward {
+                unix_file: UnixFile {
+                    mode: [None, Some(0o600), Some(0o777)][pick],
+                    owner: [None, Some(Who::Id(7)), Some(Who::Name("root".to_owned()))][pick]
+                        .clone(),
+                    group: [None, Some(Who::Id(0)), Some(Who::Name("a b".to_owned()))][pick]
+                        .clone(),
+                },
+                on_no_server: [OnNoServer::Reset, OnNoServer::Close][pick % 2],
                 name,
                 listen: vec![listen.clone()],
                 mode: if proxy {
@@ -263,18 +282,13 @@ fn any_config() -> impl Strategy<Value = Config> {
                     listen: match pick {
                         0 => AdminListen::Auto,
                         1 => AdminListen::At(Vec::new()),
-                        _ => AdminListen::At(vec![listen.clone()]),
+                        _ => AdminListen::At(vec![own_unix.clone()]),
                     },
                     token_file: [None, Some(path.clone().into()), None][pick].clone(),
                     hosts: vec!["gate.example".to_owned(); pick],
                 },
                 metrics: Metrics {
-                    listen: vec![
-                        Address::Any {
-                            port: number as u16
-                        };
-                        pick
-                    ],
+                    listen: own_ports[..pick].to_vec(),
                 },
                 profiles: BTreeMap::from([default, (profile, options)]),
                 forwards: vec![Arc::new(forward)],

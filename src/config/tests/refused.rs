@@ -366,6 +366,12 @@ fn what_must_be_unique_is() {
     expect(&twice("\"unix:/a\"", "\"unix:/a\""), "5:9", &["twice"]);
     good(&twice("\"0.0.0.0:1\"", "\"[::]:1\""));
     good(&twice("\"127.0.0.1:1\"", "[\"127.0.0.2:1\", \"[::]:1\"]"));
+    let own = "[metrics]\nlisten=\":1\"\n[[forward]]\nlisten=\"127.0.0.1:1\"\nupstream=\"a:1\"\n";
+    expect(own, "2:8", &["are the same port", "line 4"]);
+    let own = own
+        .replace("metrics", "admin")
+        .replace("\":1\"", "\"127.0.0.1:1\"");
+    expect(&own, "2:8", &["is listened on twice", "line 4"]);
     let profiles = "[profile.a]\ninterface=\"a\"\n[profile.b]\ninterface=\"b\"\n";
     let apart = two(
         "client_profile=\"a\"\nlisten=\":1\"",

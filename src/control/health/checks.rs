@@ -24,7 +24,6 @@ use crate::config::LogLevel;
 use crate::net::limits;
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice};
-use crate::observe::panics;
 use crate::observe::throttle::{self, Throttle};
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -146,7 +145,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         let mut events = Events::with_capacity(256);
         let log = self.log.clone();
         loop {
-            match panics::caught("checks", Some(&log), || self.turn(&mut events)) {
+            match log.guard("checks", || self.turn(&mut events)) {
                 Some(true) => {}
                 Some(false) => return,
                 None => self.begin_anew(Instant::now()),

@@ -14,7 +14,6 @@ use super::users::{Credentials, Users};
 use crate::engine::SessionKey;
 use crate::net::limits;
 use crate::observe::log::Log;
-use crate::observe::panics;
 
 /// Threads at the most.
 const THREADS_MAX: usize = 16;
@@ -169,7 +168,7 @@ impl Shared {
     /// wrong was no guess. A panic of what verifies costs this one its verdict.
     fn verify(&self, job: &Verification) -> (Verdict, bool) {
         let known = job.users.known(&job.credentials);
-        let verified = panics::caught("credentials", Some(&self.log), || {
+        let verified = self.log.guard("credentials", || {
             known.unwrap_or_else(|| job.users.verify(&job.credentials))
         });
         match verified {

@@ -7,12 +7,11 @@
 //! Invariant: what is said was read from the file as it was when it was indexed, or it is
 //! said that the file has changed.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::files::{Stamp, open_regular};
 
@@ -25,8 +24,8 @@ const LINE_MAX: usize = 16 << 10;
 /// Where names stand in a file.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    /// The file as it was when it was indexed, also when another has taken its place.
-    file: Option<(File, Stamp)>,
+    /// The file as it was when it was indexed; `None`: there are no names.
+    file: Option<(PathBuf, Stamp)>,
     index: Index,
 }
 
@@ -47,32 +46,30 @@ impl Hosts {
         let stamp = Stamp::of_open(&file);
         let index = Index::of(BufReader::new((&file).take(FILE_MAX)))?;
         Ok(Self {
-            file: Some((file, stamp)),
+            file: Some((path.to_owned(), stamp)),
             index,
         })
     }
 
     /// The addresses of a name, in the order of the file.
     pub(super) fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Changed> {
-        let Some((file, stamp)) = &self.file else {
+        let mut lines = self.index.lines(name).peekable();
+        let Some((path, stamp)) = self.file.as_ref().filter(|_| lines.peek().is_some()) else {
             return Ok(Vec::new());
         };
+        let file = open_regular(path).ok().flatten().ok_or(Changed)?;
         let mut found = Vec::new();
         let mut line = [0; LINE_MAX];
-        for offset in self.index.lines(name) {
-            let Ok(len) = file.read_at(&mut line, u64::from(offset)) else {
-                return Err(Changed);
-            };
-            found.extend(address_in(&line[..len], name));
+        for offset in lines {
+            let len = file.read_at(&mut line, u64::from(offset));
+            found.extend(address_in(&line[..len.map_err(|_| Changed)?], name));
         }
         // Looked at last: what was read before is of the file as it was.
-        if !found.is_empty() || !self.index.is_empty() {
-            let now = Stamp::of_open(file);
-            if now != *stamp {
-                return Err(Changed);
-            }
+        if Stamp::of_open(&file) == *stamp {
+            Ok(found)
+        } else {
+            Err(Changed)
         }
-        Ok(found)
     }
 }
 
@@ -107,10 +104,6 @@ impl Index {
         entries.sort_unstable();
         entries.dedup();
         Ok(Self(entries.into()))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// Lines that may have this name.
@@ -164,6 +157,15 @@ pub(super) fn address_in(bytes: &[u8], name: &str) -> Option<IpAddr> {
         .then_some(address)
 }
 
+/// The addresses that a text gives a name, by way of an index as for a file.
+pub(super) fn addresses_in(text: &[u8], name: &str) -> Vec<IpAddr> {
+    let index = Index::of(text).unwrap_or_default();
+    let lines = index.lines(name).filter_map(|at| text.get(at as usize..));
+    // As much of a line as is read of a file's.
+    let lines = lines.map(|line| &line[..line.len().min(LINE_MAX)]);
+    lines.filter_map(|line| address_in(line, name)).collect()
+}
+
 fn without_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
@@ -184,10 +186,8 @@ mod tests {
     use super::*;
 
     fn found(text: &str, name: &str) -> Vec<String> {
-        let index = Index::of(text.as_bytes()).expect("memory can be read");
-        let lines = index.lines(name);
-        let of = |offset: u32| address_in(&text.as_bytes()[offset as usize..], name);
-        lines.filter_map(of).map(|ip| ip.to_string()).collect()
+        let found = addresses_in(text.as_bytes(), name);
+        found.iter().map(ToString::to_string).collect()
     }
 
     #[test]

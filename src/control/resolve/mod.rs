@@ -23,6 +23,7 @@ mod keep;
 mod lookups;
 mod order;
 mod query;
+pub mod read;
 mod system;
 
 use std::collections::{HashMap, HashSet};
@@ -337,7 +338,7 @@ async fn run(
             Event::Stop => return,
         };
         if !answers.is_empty() {
-            panics::caught("resolver", Some(&watches.log), || on_change(answers));
+            watches.log.guard("resolver", || on_change(answers));
         }
     }
 }
@@ -431,7 +432,7 @@ impl Watches {
                     _ => return,
                 }
                 // It begins anew: the name is asked for again.
-                panics::tell("resolver", Some(&log));
+                log.panicked("resolver", panics::add());
                 tokio::time::sleep(AFTER_PANIC).await;
             }
         });

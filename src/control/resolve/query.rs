@@ -393,7 +393,10 @@ async fn other_family(
     late.unwrap_or_else(|_| Err(silence(OTHER_FAMILY)))
 }
 
-fn targets(records: &[Record], ttl: Duration) -> Result<(Vec<Target>, Duration), LookupError> {
+pub(super) fn targets(
+    records: &[Record],
+    ttl: Duration,
+) -> Result<(Vec<Target>, Duration), LookupError> {
     let services = records.iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => Some(srv),
         _ => None,
@@ -467,7 +470,7 @@ fn found(
 
 /// Where the CNAMEs of an answer lead.
 #[derive(Debug)]
-struct Chain<'a> {
+pub(super) struct Chain<'a> {
     answers: &'a [Record],
     /// The name at its end.
     owner: &'a Name,
@@ -477,14 +480,18 @@ struct Chain<'a> {
 }
 
 impl Chain<'_> {
+    pub(super) const fn links(&self) -> usize {
+        self.links
+    }
+
     /// What the name at its end has of this type. Records of other names are not ours.
-    fn records(&self, kind: RecordType) -> impl Iterator<Item = &Record> {
+    pub(super) fn records(&self, kind: RecordType) -> impl Iterator<Item = &Record> {
         let own = move |it: &&Record| it.name == *self.owner && it.record_type() == kind;
         self.answers.iter().filter(own)
     }
 }
 
-fn follow<'a>(answers: &'a [Record], name: &'a Name) -> Chain<'a> {
+pub(super) fn follow<'a>(answers: &'a [Record], name: &'a Name) -> Chain<'a> {
     let mut chain = Chain {
         answers,
         owner: name,

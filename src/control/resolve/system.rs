@@ -171,8 +171,10 @@ impl System {
 /// Without a name server in it, the one on this host is asked.
 pub(super) fn parse_resolv_conf(text: &[u8]) -> (Manner, Vec<SocketAddr>) {
     let (conf, _) = resolv_conf::Config::parse_with_errors(text);
+    // Not by IDNA: what is not ASCII cannot be asked for.
     let domain = |text: &str| {
-        let mut name = Name::from_str_relaxed(text).ok()?;
+        let text = text.is_ascii().then_some(text)?;
+        let mut name = Name::from_ascii(text.to_ascii_lowercase()).ok()?;
         name.set_fqdn(true);
         Some(name)
     };
@@ -240,10 +242,15 @@ mod tests {
         let search: Vec<String> = manner.search.iter().map(Name::to_ascii).collect();
         assert_eq!(search, ["one.test.", "two.test."]);
         // That line is not UTF-8, and the C library would take it; nothing else is lost.
-        let (manner, servers) = parse_resolv_conf(
+        let (_, servers) = parse_resolv_conf(
             b"options ndots:99 timeout:0 attempts:99 use-vc no-aaaa edns0 unknown\nsearch .\n",
         );
         assert_eq!(servers, ["127.0.0.1:53".parse().expect("an address")]);
+        let (manner, _) = parse_resolv_conf("search b\u{fc}cher.test good.test\n".as_bytes());
+        assert_eq!(manner.search.len(), 1, "{:?}", manner.search);
+        let (manner, _) = parse_resolv_conf(
+            b"options ndots:99 timeout:0 attempts:99 use-vc no-aaaa edns0 unknown\nsearch .\n",
+        );
         assert_eq!((manner.ndots, manner.rounds), (15, 5));
         assert_eq!(manner.timeout, Duration::from_secs(1));
         assert!(manner.over_tcp && manner.no_aaaa);

@@ -56,6 +56,13 @@ pub enum BindCause {
     },
     /// The path exists and is something else than a socket.
     NotASocket,
+    /// The owner or group that a path is to be given is not known here.
+    NoSuchUser {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// Anything else.
     System {
         /// The call or the option.
@@ -165,6 +172,9 @@ impl fmt::Display for BindCause {
                 "the path exists and is not a socket; it is left alone, remove it or \
                  choose another path",
             ),
+            Self::NoSuchUser { what, name } => {
+                write!(f, "there is no {what} {} on this host", name.escape_debug())
+            }
             Self::System { operation, errno } => {
                 write!(f, "{operation}: {}", errno.desc())?;
                 f.write_str(match (*operation, *errno) {
@@ -172,6 +182,9 @@ impl fmt::Display for BindCause {
                     (_, Errno::ENFILE) => "; raise the sysctl fs.file-max",
                     ("bind", Errno::ENOENT) => "; the directory has to be there first",
                     ("bind", Errno::EACCES) => "; this user may not make files in that directory",
+                    ("chown", Errno::EPERM) => {
+                        "; another owner, or a group that one is not in, takes root or CAP_CHOWN"
+                    }
                     ("bind", Errno::EROFS) => "; choose a directory such as /run",
                     _ => "",
                 })

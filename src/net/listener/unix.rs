@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{BindCause, Bound, ListenSocket};
+use super::{BindCause, Bound, ListenSocket, SocketPermissions};
 use crate::net::address::{Endpoint, UnixName};
 use crate::net::dial::{make_socket, sockaddr};
 use crate::net::options::plan::Stage;
@@ -72,25 +71,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 pub(super) fn bind(
     name: &UnixName,
     plan: &OptionPlan,
+    permissions: &SocketPermissions,
     backlog: i32,
-    reactors: usize,
-) -> Result<Bound, BindCause> {
-    bind_with_mode(name, plan, (backlog, None), reactors)
-}
-
-/// Listens on `name`, which only the user of this process may connect to.
-pub(super) fn bind_private(
-    name: &UnixName,
-    plan: &OptionPlan,
-    backlog: i32,
-) -> Result<Bound, BindCause> {
-    bind_with_mode(name, plan, (backlog, Some(0o600)), 1)
-}
-
-fn bind_with_mode(
-    name: &UnixName,
-    plan: &OptionPlan,
-    (backlog, mode): (i32, Option<libc::mode_t>),
     reactors: usize,
 ) -> Result<Bound, BindCause> {
     let len = match name {
@@ -110,17 +92,8 @@ fn bind_with_mode(
     if let Err(refused) = plan.apply(socket.as_fd(), Stage::Listener, Family::Unix) {
         refusal = Some(refused);
     }
-    if let Some(mode) = mode {
-        // The path that bind makes gets the mode that the socket has by then, less the
-        // umask: there is no moment at which others could connect.
-        let mode = Mode::from_bits_truncate(mode);
-        fchmod(socket.as_fd(), mode).map_err(|errno| BindCause::System {
-            operation: "fchmod",
-            errno,
-        })?;
-    }
     let file = match name {
-        UnixName::Path(path) => bind_path(&socket, &address, path, backlog)?,
+        UnixName::Path(path) => bind_path(&socket, &address, path, permissions, backlog)?,
         UnixName::Abstract(_) => {
             bind_once(&socket, &address)?;
             listen(&socket, backlog)?;
@@ -149,11 +122,25 @@ fn bind_with_mode(
     })
 }
 
+/// Listens on `name`, which only the user of this process may connect to.
+pub(super) fn bind_private(
+    name: &UnixName,
+    plan: &OptionPlan,
+    backlog: i32,
+) -> Result<Bound, BindCause> {
+    let private = SocketPermissions {
+        mode: Some(0o600),
+        ..SocketPermissions::default()
+    };
+    bind(name, plan, &private, backlog, 1)
+}
+
 /// Binds and listens on a path, replacing a stale one.
 fn bind_path(
     socket: &Socket,
     address: &SockAddr,
     path: &Path,
+    permissions: &SocketPermissions,
     backlog: i32,
 ) -> Result<Option<SocketFile>, BindCause> {
     let _lock = lock_directory(path);
@@ -165,6 +152,8 @@ fn bind_path(
         other => other?,
     }
     let file = SocketFile::new(path);
+    // Who is not meant to connect finds nobody listening until it is so.
+    permissions.apply(path)?;
     listen(socket, backlog)?;
     Ok(file)
 }

@@ -79,7 +79,6 @@ impl Outlet {
         let (orders, inbox) = channel();
         let (alive, life) = channel();
         let writer = Writer {
-            name,
             items,
             inbox,
             format,
@@ -107,7 +106,6 @@ impl Outlet {
 }
 
 struct Writer<F: Format> {
-    name: &'static str,
     items: Receiver<F::Item>,
     inbox: Receiver<Order>,
     format: F,
@@ -172,7 +170,7 @@ impl<F: Format> Writer<F> {
             match next {
                 Ok(item) => {
                     let (format, sink) = (&mut self.format, &mut self.sink);
-                    let done = panics::caught(self.name, None, || format.item(item, sink));
+                    let done = panics::caught(|| format.item(item, sink));
                     if done.is_none() {
                         self.format.panicked();
                     }

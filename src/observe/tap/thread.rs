@@ -220,11 +220,7 @@ impl Format for Target {
             self.sessions.remove(&session);
         }
         self.kept = self.sessions.values().map(Session::kept).sum();
-        let panics = panics::count();
-        self.log.notice(Notice::HelperPanicked {
-            thread: "tap",
-            panics,
-        });
+        self.log.panicked("tap", panics::count());
     }
 
     fn before_write(&mut self, _: &mut Sink) {}

@@ -4,6 +4,7 @@
 //! ```text
 //!  Refusing ──nothing is owed─────────────────────► Closing
 //!     └──────told──► Parting ──the client ended──► Closing ──no side is open──► End
+//!  no server, and told by an end ──┘
 //! ```
 //! Invariant: [`Action::End`] is pushed once, here and nowhere else.
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::common::{ANSWER_PATIENCE, Common, Context};
 use super::{Action, Close, Event, Pumped, Said, Stage};
-use crate::relay::ending::Cause;
+use crate::relay::ending::{self, Cause, Ending};
 use crate::relay::probe;
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -47,6 +48,18 @@ impl Closing {
         cx.hang_up(Side::Upstream, Close::Reset);
         cx.actions.push(Action::Say);
         Self::enter(from, Phase::Refusing, cx.now + ANSWER_PATIENCE).stay()
+    }
+
+    /// The client gets no server: it is reset, or sees an orderly end. For that it is read
+    /// from until it ends, since bytes that nobody read would make the close a reset.
+    pub(super) fn turn_away(from: &'static str, cx: &mut Context<'_>) -> Stage {
+        match cx.rules.turn_away {
+            Close::Reset => Self::close_all(from, Close::Reset, cx),
+            Close::Orderly => {
+                cx.hang_up(Side::Upstream, Close::Reset);
+                Self::part(from, cx)
+            }
+        }
     }
 
     /// Closes both sides.
@@ -168,8 +181,14 @@ impl Closing {
 
     fn said(self, said: Said, cx: &mut Context<'_>) -> Stage {
         match said {
-            Said::Whole => self.part(cx),
-            Said::Nothing => Self::close_all(self.name(), Close::Reset, cx),
+            Said::Whole => Self::part(self.name(), cx),
+            Said::Nothing => match cx.common.ending {
+                Some(Ending {
+                    stage: ending::Stage::Connect | ending::Stage::Queue,
+                    ..
+                }) => Self::turn_away(self.name(), cx),
+                _ => Self::close_all(self.name(), Close::Reset, cx),
+            },
             // Readiness says when to go on.
             Said::Part => self.stay(),
             Said::Failed(_) => Self::close_all(self.name(), Close::Reset, cx),
@@ -177,13 +196,13 @@ impl Closing {
     }
 
     /// Ends towards the client, and drops what it still sends.
-    fn part(self, cx: &mut Context<'_>) -> Stage {
+    fn part(from: &'static str, cx: &mut Context<'_>) -> Stage {
         cx.actions.push(Action::Conclude);
         let up = cx.common.lane_mut(Direction::Up);
         up.sink_failed();
         up.source_ready();
         cx.pump(Direction::Up);
-        Self::enter(self.name(), Phase::Parting, cx.now + PARTING_PATIENCE).stay()
+        Self::enter(from, Phase::Parting, cx.now + PARTING_PATIENCE).stay()
     }
 
     fn pumped(self, pumped: Pumped, cx: &mut Context<'_>) -> Stage {

@@ -259,7 +259,7 @@ impl Dialling {
         if cx.rules.opening.is_some() {
             Closing::refuse(self.name(), cx)
         } else {
-            Closing::close_all(self.name(), Close::Reset, cx)
+            Closing::turn_away(self.name(), cx)
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Rules {
     pub opening: Option<Duration>,
     /// Which data path the lanes may take.
     pub path: PathPolicy,
+    /// How a client is turned away that gets no server.
+    pub turn_away: Close,
     /// Bytes that one fill may read, of each direction.
     pub fill_limits: [u32; 2],
 }

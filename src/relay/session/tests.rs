@@ -25,6 +25,7 @@ const PLAIN: Rules = Rules {
     queue: QUEUE,
     opening: None,
     path: PathPolicy::Copy,
+    turn_away: Close::Reset,
     fill_limits: [1 << 16; 2],
 };
 

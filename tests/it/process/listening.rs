@@ -101,3 +101,38 @@ fn b69_a_privileged_port() {
         "{said}"
     );
 }
+
+/// Which of this host's addresses a client has reached: a listener on all of them does
+/// not tell.
+#[test]
+fn the_record_of_a_listener_on_all_addresses_says_which_was_reached() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        for (listen, every) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
+            let setup = Setup::between(listen, server.address()).case(case);
+            let forwarder = setup.set("log.sessions", "all").start();
+            let port = port_of(&forwarder.addresses()[0]);
+            let reached = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            let client = Peer::connect(reached);
+            server.accept().close();
+            client.close();
+            let end = forwarder.wait_for_session();
+            let mut records = forwarder.records();
+            records.retain(|it| it.text("kind") == "session_start");
+            assert_eq!(records.len(), 1);
+            records.push(end);
+            let expected = if every {
+                reached.to_string()
+            } else {
+                String::new()
+            };
+            for record in records {
+                assert_eq!(record.text("reached"), expected, "{record:?}");
+            }
+        }
+    });
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}

@@ -105,11 +105,9 @@ fn b61_a_live_path_is_left_alone() {
     let first = setup.start();
     let why = setup.try_start().unwrap_err();
     assert!(why.contains(&listen) && why.contains("already"), "{why}");
-    // It looked whether somebody is there, and that was forwarded too.
-    drop(server.accept());
-    first.wait_for_session();
+    // It looked whether somebody is there, and nobody who is noticed.
     exchange(connect(&path), server.accept());
-    assert_eq!(first.wait_for_sessions(2)[1].code(), "--");
+    assert_eq!(first.wait_for_sessions(1)[0].code(), "--");
 
     let file = directory.join("file");
     std::fs::write(&file, "precious").unwrap();
@@ -167,4 +165,37 @@ fn b61_a_server_that_is_not_there() {
         assert_eq!(forwarder.wait_for_session().attempts(), 2);
         forwarder.check_idle();
     });
+}
+
+/// Whoever is not meant to connect is kept away by mode, owner and group, not by the
+/// umask alone.
+#[test]
+fn b61_a_path_has_the_mode_owner_and_group_that_are_asked_for() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = Directory::new();
+    let (front, back) = (directory.join("front"), directory.join("back"));
+    let server = UnixListener::bind(&back).unwrap();
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    // Another group only where that is permitted.
+    let group = if uid.is_root() { 7 } else { gid.as_raw() };
+    let listen = format!("unix:{}", front.display());
+    let setup = Setup::between(&listen, format!("unix:{}", back.display()))
+        .set("defaults.unix_mode", "\"0620\"")
+        .set("defaults.unix_owner", uid)
+        .set("defaults.unix_group", group);
+    for _ in 0..2 {
+        let forwarder = setup.start();
+        let made = std::fs::metadata(&front).unwrap();
+        assert_eq!(made.mode() & 0o7777, 0o620);
+        assert_eq!((made.uid(), made.gid()), (uid.as_raw(), group));
+        exchange(connect(&front), accept(&server));
+        assert!(forwarder.terminate().success());
+        assert!(!front.exists(), "its path is left behind");
+    }
+    let why = setup
+        .set("defaults.unix_owner", "\"no-such-user\"")
+        .try_start();
+    let why = why.err().unwrap_or_default();
+    assert!(why.contains("there is no user no-such-user"), "{why}");
+    assert!(!front.exists(), "a path without a listener is left behind");
 }

@@ -79,7 +79,7 @@ fn ten_classic_bugs_are_caught() {
 }
 
 /// Transitions of a session's phase that there are, no more and no fewer.
-const TRANSITIONS: [(&str, &str); 33] = [
+const TRANSITIONS: [(&str, &str); 36] = [
     ("Reading", "Deciding"),
     ("Reading", "Refusing"),
     ("Reading", "Closing"),
@@ -98,6 +98,9 @@ const TRANSITIONS: [(&str, &str); 33] = [
     ("Refusing", "Parting"),
     ("Refusing", "Closing"),
     ("Parting", "Closing"),
+    ("Dialing", "Parting"),
+    ("Prefixing", "Parting"),
+    ("Queued", "Parting"),
     ("Dialing", "Queued"),
     ("Queued", "Dialing"),
     ("Queued", "Closing"),

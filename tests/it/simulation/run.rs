@@ -20,7 +20,7 @@ use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
-use thalweg::relay::session::{Deadlines, Rules};
+use thalweg::relay::session::{Close, Deadlines, Rules};
 
 use super::plan::Plan;
 use super::pools::Pools;
@@ -58,6 +58,7 @@ pub(crate) fn reactor(
         queue: Duration::from_secs(3),
         opening: None,
         path,
+        turn_away: Close::Reset,
         fill_limits: [256 * 1024; 2],
     };
     // Two forwards that share servers, and one whose clients say where to go; two
@@ -71,7 +72,14 @@ pub(crate) fn reactor(
         Arc::new(Forward {
             id: ForwardId::new(id),
             name: "sim".into(),
-            rules: if request.is_empty() { rules } else { asking },
+            rules: match (id, request.is_empty()) {
+                (1, _) => Rules {
+                    turn_away: Close::Orderly,
+                    ..rules
+                },
+                (_, true) => rules,
+                _ => asking,
+            },
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
