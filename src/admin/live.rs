@@ -1,15 +1,13 @@
 //! What a dashboard shows, once a second: made once for all who look, and not at all while
 //! nobody does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::watch;
 
 use super::api;
 use super::problem::Problem;
@@ -25,22 +23,6 @@ const SERVERS_MAX: usize = 200;
 
 /// Forwards of a picture: those with the most sessions.
 const FORWARDS_MAX: usize = 200;
-
-/// Pictures, for all who look.
-#[derive(Debug)]
-pub(super) struct Live {
-    latest: watch::Sender<Arc<str>>,
-    drawing: AtomicBool,
-}
-
-impl Default for Live {
-    fn default() -> Self {
-        Self {
-            latest: watch::Sender::new("".into()),
-            drawing: AtomicBool::new(false),
-        }
-    }
-}
 
 /// What is shown at one moment; totals, from which whoever shows it makes rates.
 #[derive(Serialize)]

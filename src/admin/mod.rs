@@ -25,6 +25,7 @@ mod health;
 mod live;
 mod metrics;
 mod patience;
+mod pictures;
 mod problem;
 mod process;
 mod reserve;

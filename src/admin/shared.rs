@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::bind::STREAMS_MAX;
-use super::live::Live;
+use super::pictures::Live;
 use super::subject::Subject;
 
 /// See the module's documentation.

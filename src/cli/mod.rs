@@ -25,6 +25,7 @@ mod route;
 pub mod run;
 pub mod schema;
 mod sources;
+pub mod top;
 pub mod tune;
 
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    Top(top::Args),
     Tune(tune::Args),
     Origin(origin::Args),
     Probe(probe::Args),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Tune(args)) => tune::run(args),
         Some(Command::Origin(args)) => origin::run(args),
         Some(Command::Probe(args)) => probe::run(args),

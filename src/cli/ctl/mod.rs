@@ -7,6 +7,8 @@
 
 mod act;
 mod show;
+
+pub(super) use show::seconds;
 pub(crate) mod table;
 
 use std::path::PathBuf;

@@ -103,7 +103,7 @@ pub(super) struct FilterArgs {
 }
 
 /// A duration as in a configuration, as seconds.
-pub(super) fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     crate::config::units::parse_duration(text)
         .map(|it| it.as_secs_f64())
         .map_err(|error| format!("{error}; such as 30s, 5m or 1h30m"))

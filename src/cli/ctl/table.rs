@@ -61,7 +61,7 @@ fn width(text: &str) -> usize {
 }
 
 /// Whatever a name holds, it stays on one line and cannot move a terminal's cursor.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped = c.is_control().then(|| c.escape_default());

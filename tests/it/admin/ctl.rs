@@ -123,3 +123,63 @@ fn b145_ctl_says_which_ones_run_when_several_do() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("no running thalweg"), "{said}");
 }
+
+#[test]
+fn b149_top_prints_one_plain_picture_into_a_pipe() {
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let (client, _upstream) = (steered.forwarder.connect(), server.accept());
+    let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .arg("top")
+        .env("RUNTIME_DIRECTORY", steered.directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\x1b'), "{text}");
+    for expected in [
+        client.local().to_string(),
+        server.address().to_string(),
+        "HELD BACK BY".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn b149_top_restores_the_terminal_after_a_signal() {
+    let Ok(script) = Command::new("script").arg("--version").output() else {
+        return crate::kit::skip("b149_top_restores_the_terminal", "script is not there");
+    };
+    assert!(script.status.success());
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    for signal in ["TERM", "INT", "HUP"] {
+        // The terminal's settings are told before and behind it.
+        let command = format!(
+            "stty -g; timeout --foreground -s {signal} 2 {} top; stty -g",
+            env!("CARGO_BIN_EXE_thalweg")
+        );
+        let output = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("RUNTIME_DIRECTORY", steered.directory.path())
+            .env("TERM", "xterm")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_setting = |c: char| c.is_ascii_hexdigit() || c == ':';
+        let settings: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .map(|line| &line[line.trim_end_matches(is_setting).len()..])
+            .filter(|it| it.matches(':').count() > 20)
+            .collect();
+        assert_eq!(settings.len(), 2, "{signal}: {text:?}");
+        assert_eq!(settings[0], settings[1], "{signal}");
+        assert!(
+            text.contains("\u{1b}[?1049l"),
+            "{signal}: the screen is not given back"
+        );
+    }
+}
