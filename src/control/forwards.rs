@@ -36,16 +36,20 @@ struct Common<'a> {
     name: Arc<str>,
     books: Arc<ForwardBooks>,
     gate: Option<Arc<Gate>>,
+    generation: u64,
     steps: Arc<[Step]>,
     /// Of the first step, or without any.
     patience: Option<Duration>,
 }
 
-/// See the module's documentation.
+/// See the module's documentation. `gate` is the forward's limit, which all its routes
+/// share.
 pub(super) fn forward_of(
     plan: &ForwardPlan<'_>,
     config: &Config,
     books: Arc<ForwardBooks>,
+    gate: Option<Arc<Gate>>,
+    generation: u64,
 ) -> reactor::Forward {
     let forward = plan.config;
     let steps = steps(forward);
@@ -55,7 +59,8 @@ pub(super) fn forward_of(
         config,
         name: forward.name.as_str().into(),
         books,
-        gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
+        gate,
+        generation,
         patience: match steps.first() {
             Some(step) => Some(step.patience),
             None => routed.then_some(forward.sniff_timeout),
@@ -160,7 +165,7 @@ impl Common<'_> {
             gate: self.gate.clone(),
             clients: None,
             books: self.books.clone(),
-            generation: 0,
+            generation: self.generation,
         }
     }
 }

@@ -25,9 +25,25 @@ pub(super) struct Identities {
     forwards: Registry<String, ForwardId>,
     /// By address, and for a port that the kernel chooses by whose it is.
     listeners: Registry<(String, String), ListenerId>,
-    /// By pool, and by which of the sets of options that it is dialled with.
-    pools: Registry<(Arc<str>, usize), PoolId>,
+    /// By pool, and by the options that it is dialled with.
+    pools: Registry<(PoolName, SocketOptions), PoolId>,
     names: Registry<(Name, Duration, Duration), NameId>,
+}
+
+impl Identities {
+    /// Forgets names that this plan does not have. Their numbers are not handed out again.
+    pub(super) fn keep(&mut self, plan: &Plan<'_>) {
+        let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
+        self.forwards.retain(|name, _| forwards.contains(&**name));
+        let listeners = plan.forwards.iter().flat_map(|it| &it.listeners);
+        let listeners: HashSet<ListenerId> = listeners.map(|(id, _)| *id).collect();
+        self.listeners.retain(|_, id| listeners.contains(id));
+        let pools = plan.pools.iter().flat_map(|it| &it.dialled);
+        let pools: HashSet<PoolId> = pools.map(|(id, _)| *id).collect();
+        self.pools.retain(|_, id| pools.contains(id));
+        let names: HashSet<NameId> = plan.names.iter().map(|it| it.id).collect();
+        self.names.retain(|_, id| names.contains(id));
+    }
 }
 
 impl Default for Identities {
@@ -55,19 +71,22 @@ pub(super) struct Plan<'a> {
 #[derive(Debug)]
 pub(super) struct ForwardPlan<'a> {
     pub(super) id: ForwardId,
-    pub(super) config: &'a config::Forward,
+    pub(super) config: &'a Arc<config::Forward>,
     pub(super) pool: PoolId,
     /// Of each of its routes; `None`: it leads nowhere.
     pub(super) routes: Vec<Option<PoolId>>,
     pub(super) listeners: Vec<(ListenerId, &'a Address)>,
 }
 
+/// What people call a pool, its name or that of the forward it is written in; and which of
+/// those of this name it is, for ranges of ports make several.
+pub(super) type PoolName = (Arc<str>, usize);
+
 /// A pool, for all forwards that use it.
 #[derive(Debug)]
 pub(super) struct PoolPlan {
     pub(super) config: Arc<config::Pool>,
-    /// What people call it: its name, or that of the forward it is written in.
-    pub(super) label: Arc<str>,
+    pub(super) name: PoolName,
     /// Forwards that dial with the same options share its spares as well.
     pub(super) dialled: Vec<(PoolId, SocketOptions)>,
     /// For each of its servers the name that it is found by, if by any.
@@ -83,11 +102,15 @@ impl<'a> Plan<'a> {
             names: Vec::new(),
         };
         let mut known = HashMap::new();
+        let mut named: HashMap<Arc<str>, usize> = HashMap::new();
         for forward in &config.forwards {
             // Forwards that name the same pool have the very same one.
             let mut dialled = |pool: &Arc<config::Pool>, label: &str, asks: bool| {
                 let at = *known.entry(Arc::as_ptr(pool)).or_insert_with(|| {
-                    plan.pools.push(PoolPlan::new(pool, label));
+                    let label: Arc<str> = label.into();
+                    let nth = named.entry(label.clone()).or_default();
+                    plan.pools.push(PoolPlan::new(pool, (label, *nth)));
+                    *nth += 1;
                     plan.pools.len() - 1
                 });
                 plan.pools[at].dialled_with(forward.upstream.clone(), asks, ids)
@@ -126,14 +149,6 @@ impl<'a> Plan<'a> {
     pub(super) fn has_requests(&self) -> bool {
         let mut forwards = self.forwards.iter();
         forwards.any(|forward| forward.requests().next().is_some())
-    }
-
-    /// How long the sessions of each forward may take to end.
-    pub(super) fn drain_timeouts(&self) -> Vec<(ForwardId, Duration)> {
-        let forwards = self.forwards.iter();
-        forwards
-            .map(|it| (it.id, it.config.timeouts.drain))
-            .collect()
     }
 
     fn name_servers(&mut self, ids: &mut Identities) {
@@ -200,10 +215,10 @@ fn name_of(address: &Address) -> Option<Name> {
 }
 
 impl PoolPlan {
-    fn new(config: &Arc<config::Pool>, label: &str) -> Self {
+    fn new(config: &Arc<config::Pool>, name: PoolName) -> Self {
         Self {
             config: config.clone(),
-            label: label.into(),
+            name,
             dialled: Vec::new(),
             names: Vec::new(),
         }
@@ -230,7 +245,7 @@ impl PoolPlan {
         if let Some((id, _)) = known {
             return *id;
         }
-        let id = ids.pools.id((self.label.clone(), self.dialled.len()));
+        let id = ids.pools.id((self.name.clone(), options.clone()));
         self.dialled.push((id, options));
         id
     }

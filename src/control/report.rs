@@ -14,17 +14,14 @@ use crate::reactor::{ClientPolicy, WrittenRule};
 /// state and what came of dialling it. All at once: see [`Log::report`].
 pub(super) fn tell<'a>(
     log: &Log,
+    total: &Snapshot,
     reactors: &[Snapshot],
     routes: Vec<Notice>,
     servers: &[Arc<Server>],
     clients: impl Iterator<Item = &'a ClientPolicy>,
 ) {
-    let total = reactors
-        .iter()
-        .copied()
-        .fold(Snapshot::default(), Snapshot::plus);
     let counters = Notice::Counters {
-        counters: Box::new(total),
+        counters: Box::new(*total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
             helper_panics: panics::count(),

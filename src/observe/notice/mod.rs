@@ -176,6 +176,21 @@ notices! {
     /// A signal came that means nothing here.
     SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
         "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";
+    /// A listener lets nobody in any more but those who wait already.
+    NotListening "not_listening" Info [listener: Endpoint] { forward: Arc<str> }
+        "not listening on {listener} any more forward={forward}";
+    /// Another configuration runs: what differs, one line for each.
+    Reloaded "reloaded" Info [] { generation: u64, summary: String, changes: List, back: bool }
+        (|f| {
+            let back = if *back { "back to what was confirmed last: " } else { "" };
+            write!(f, "reloaded: {back}{summary}")
+        });
+    /// The configuration that was to run is not to be had; nothing has changed.
+    ReloadRefused "reload_refused" Error [] { error: String }
+        "not reloaded, nothing has changed: {error}";
+    /// A tap goes on where it was.
+    TapNotReopened "tap_not_reopened" Warn [tap: String] { error: io::Error }
+        "tap {tap} cannot be opened anew, and goes on where it is: {error}";
     /// The log goes on in the file that has its name now.
     LogReopened "log_reopened" Info [] {}
         "the log was opened anew";
