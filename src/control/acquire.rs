@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{
-    Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
-};
+use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Address;
@@ -20,25 +18,20 @@ use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
 use crate::net::options::{Leg, SocketOptions};
-use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::proto::connect;
-use crate::proto::opening::{self, Step};
 use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
-use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Close, Deadlines, Rules};
-use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
+use super::forwards::forward_of;
 use super::held::{Held, HeldListener, HeldOptions};
 use super::listener_names::ListenerNames;
-use super::plan::{ForwardPlan, Plan};
+use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
@@ -109,7 +102,10 @@ impl Acquired {
             .unwrap_or(1024);
         check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
-        for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
+        for advice in config.advice() {
+            log.notice(Notice::ConfigAdvice { advice });
+        }
+        for forward in plan.forwards.iter().filter(|it| is_transparent(it.config)) {
             check_transparent(forward.config)?;
         }
         let mut held = Held::default();
@@ -124,7 +120,16 @@ impl Acquired {
             .map(|forward| {
                 Arc::new(reactor::Forward {
                     clients: held.policies.get(&forward.id).cloned(),
-                    ..forward_of(forward, config, held.books(forward.id, count))
+                    ..forward_of(
+                        forward,
+                        config,
+                        held.books(forward.id, count),
+                        forward
+                            .config
+                            .max_connections
+                            .map(|max| Arc::new(Gate::new(max))),
+                        0,
+                    )
                 })
             })
             .collect();
@@ -305,6 +310,13 @@ fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(),
     })
 }
 
+/// Whether some of its connects come from foreign addresses.
+fn is_transparent(forward: &Forward) -> bool {
+    let routes = forward.routes.iter();
+    let mut pools = routes.filter_map(|it| Some(it.pool(&forward.name)?.1));
+    forward.pool.transparent || pools.any(|pool| pool.transparent)
+}
+
 /// Whether connects may come from foreign addresses here: better an error now than one
 /// for each client.
 pub(super) fn check_transparent(forward: &Forward) -> Result<(), StartError> {
@@ -452,80 +464,6 @@ pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
                 advice,
             });
         }
-    }
-}
-
-pub(super) fn forward_of(
-    plan: &ForwardPlan<'_>,
-    config: &Config,
-    books: Arc<ForwardBooks>,
-) -> reactor::Forward {
-    let forward = plan.config;
-    let proxy = match &forward.mode {
-        Mode::Tcp => None,
-        Mode::HttpConnect(connect) => Some(connect),
-    };
-    let rules = Rules {
-        deadlines: Deadlines {
-            connect: forward.timeouts.connect,
-            idle: forward.timeouts.idle,
-            half_close: forward.timeouts.half_close,
-            write_stall: forward.timeouts.write_stall,
-        },
-        // Without a bound of its own a session ends when no server is left.
-        // The addresses of a request's target are one attempt: they race.
-        attempts_max: match (proxy, forward.pool.retries) {
-            (Some(_), _) => 1,
-            (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
-        },
-        opening: proxy.map(|connect| connect.header_timeout),
-        retry: forward.pool.retry_timeout,
-        queue: forward.pool.queue_timeout,
-        path: match forward.data_path {
-            DataPath::Auto => PathPolicy::Auto,
-            DataPath::Copy => PathPolicy::Copy,
-            DataPath::Splice => PathPolicy::Splice,
-        },
-        turn_away: match forward.on_no_server {
-            OnNoServer::Reset => Close::Reset,
-            OnNoServer::Close => Close::Orderly,
-        },
-        fill_limits: Direction::BOTH.map(|direction| {
-            let sink = match direction.sink() {
-                Side::Client => &forward.client,
-                Side::Upstream => &forward.upstream,
-            };
-            // The engine reads no more than its scratch buffer or its pipe takes.
-            let most = config.global.scratch_buffer.max(config.global.pipe_size);
-            sink.write_max().map_or(most, |max| max.min(most))
-        }),
-    };
-    reactor::Forward {
-        id: plan.id,
-        name: forward.name.as_str().into(),
-        rules,
-        pool: plan.pool,
-        steps: [].into(),
-        announced: false,
-        request: proxy.into_iter().map(|connect| step(connect)).collect(),
-        routing: None,
-        route: None,
-        gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
-        clients: None,
-        books,
-        generation: 0,
-    }
-}
-
-/// What a client says before its payload that makes requests.
-fn step(connect: &HttpConnect) -> Step {
-    let settings = connect::Settings {
-        header_max: connect.header_max as usize,
-        realm: connect.realm.as_str().into(),
-    };
-    Step {
-        kind: opening::StepKind::HttpConnect(settings),
-        patience: connect.header_timeout,
     }
 }
 

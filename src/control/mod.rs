@@ -17,6 +17,7 @@ mod clients;
 pub mod doctor;
 mod drain;
 mod error;
+mod forwards;
 mod handle;
 pub mod health;
 mod held;

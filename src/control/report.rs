@@ -16,6 +16,7 @@ pub(super) fn tell<'a>(
     log: &Log,
     total: &Snapshot,
     reactors: &[Snapshot],
+    routes: Vec<Notice>,
     servers: &[Arc<Server>],
     clients: impl Iterator<Item = &'a ClientPolicy>,
 ) {
@@ -35,7 +36,8 @@ pub(super) fn tell<'a>(
         let written = policy.written.iter();
         written.filter_map(|rule| denied(policy, rule))
     });
-    let lines = [counters].into_iter().chain(spread).chain(servers);
+    let lines = [counters].into_iter().chain(spread);
+    let lines = lines.chain(routes).chain(servers);
     log.report(lines.chain(rules));
 }
 

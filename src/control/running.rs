@@ -382,6 +382,7 @@ impl Running {
             &self.log,
             &self.total(),
             &active,
+            self.steering.routes(),
             &self.upstreams.servers(),
             self.held.policies(),
         );

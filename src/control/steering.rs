@@ -19,6 +19,7 @@ use crate::admin::{
 use crate::config::Config;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::reactor::{Forward, Gate};
 use crate::relay::id::{ForwardId, ServerId};
 
@@ -50,6 +51,20 @@ struct InForce {
 }
 
 impl Steering {
+    /// How many sessions took each route, for a report.
+    pub(super) fn routes(&self) -> Vec<Notice> {
+        let current = self.current.load();
+        let routed = current.forwards.iter().filter_map(|forward| {
+            let routing = forward.routing.as_ref()?;
+            Some(routing.ways.iter().map(|way| Notice::Route {
+                forward: forward.name.clone(),
+                route: way.name.clone(),
+                sessions: way.taken.load(Ordering::Relaxed),
+            }))
+        });
+        routed.flatten().collect()
+    }
+
     pub(super) fn new(
         (config, forwards): (&Config, Vec<Arc<Forward>>),
         engine: &'static str,

@@ -45,6 +45,7 @@ mod process;
 mod reloading;
 mod resets;
 mod resolving;
+mod routing;
 mod running_out;
 mod scripts;
 mod serial;

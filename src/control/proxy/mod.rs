@@ -23,7 +23,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::net::address::Endpoint;
 use crate::net::own::OwnListeners;
@@ -79,10 +78,11 @@ impl Deciders {
         earlier: Option<&Self>,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = earlier.map(|it| it.rules.clone()).unwrap_or_default();
-        for ForwardPlan { id, config, .. } in &plan.forwards {
-            let Mode::HttpConnect(connect) = &config.mode else {
-                continue;
-            };
+        let requests = plan
+            .forwards
+            .iter()
+            .flat_map(|forward| forward.requests().map(move |it| (forward, it)));
+        for (ForwardPlan { id, config, .. }, (route, connect)) in requests {
             let users = connect.users.as_deref().map(Users::read).transpose();
             let users = users.map_err(|error| StartError::Users {
                 forward: config.name.clone(),
@@ -101,7 +101,7 @@ impl Deciders {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert((*id, None), rule);
+            rules.insert((*id, route), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());

@@ -15,6 +15,7 @@ use crate::reactor::{
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
 use crate::control::acquire;
+use crate::control::forwards::forward_of;
 use crate::control::held::{Held, HeldListener, HeldOptions, sessions};
 use crate::control::plan::{ForwardPlan, Plan};
 
@@ -65,6 +66,11 @@ impl Committed {
         if self.forward.pool != plan.pool || pool(&was.pool) != pool(&is.pool) {
             return false;
         }
+        let routing = self.forward.routing.iter().flat_map(|it| &it.ways);
+        let routes = routing.map(|way| Some(way.forward.as_ref()?.pool));
+        if !routes.eq(plan.routes.iter().copied()) {
+            return false;
+        }
         // What else differs of a pool is no matter of its forwards.
         let mut was = config::Forward::clone(was);
         was.pool = is.pool.clone();
@@ -93,10 +99,10 @@ pub(in crate::control) fn forwards(
                 }
             }
             _ => {
-                let mut made = acquire::forward_of(forward, plan.config, books(forward.id));
-                made.generation = generation;
+                let gate = gate(forward.config.max_connections, known);
+                let books = books(forward.id);
+                let mut made = forward_of(forward, plan.config, books, gate, generation);
                 made.clients = policies.get(&forward.id).cloned();
-                made.gate = gate(forward.config.max_connections, known);
                 Committed {
                     config: forward.config.clone(),
                     forward: Arc::new(made),

@@ -207,6 +207,9 @@ notices! {
     /// At the start: hashes of a file of users that are weak, dear or mixed.
     UsersAdvice "users_advice" Warn [forward: Arc<str>] { path: PathBuf, problem: String }
         (|f| write!(f, "forward {forward}: users of {}: {problem}", path.display()));
+    /// The configuration is valid, and has something that is seldom meant.
+    ConfigAdvice "config_advice" Warn [] { advice: String }
+        "{advice}";
     /// A thread beside the reactors panicked, and goes on; the panic itself is on standard error.
     HelperPanicked "helper_panicked" Error [] { thread: &'static str, panics: u64 }
         "the thread {thread} panicked and goes on ({panics} panics so far); please report it, with \
@@ -376,6 +379,9 @@ notices! {
             }
             write!(f, " busiest_to_mean={busiest_to_mean:.2}")
         });
+    /// A route, and how many sessions took it.
+    Route "route" Info [forward: Arc<str>, route: Arc<str>] { sessions: u64 }
+        (|f| write!(f, "forward {} route={} sessions={sessions}", Text(forward), Text(route)));
     /// A server, and what came of dialling it.
     Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
         (|f| write!(f, "server {} pool={}", server.endpoint, Text(&server.pool)));
