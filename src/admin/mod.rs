@@ -8,11 +8,11 @@
 //! ```
 //! Purpose: answer, whatever else is the matter. Owns its thread with a runtime of its
 //! own, its sockets, and descriptors set aside for the time when all others are used up
-//! ([`reserve`]). What it shows and changes is somebody else's: a [`Subject`].
+//! (`reserve`). What it shows and changes is somebody else's: a [`Subject`].
 //!
 //! Invariants: nothing here runs on a reactor, but for visits, which are short
 //! (`reactor::inspect`); a request is bounded in size, an answer in time
-//! ([`patience`]), connections in number; a GET changes nothing.
+//! (`patience`), connections in number; a GET changes nothing.
 
 mod api;
 mod bind;

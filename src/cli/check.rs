@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::flags::FlagArgs;
+use super::route::{Asked, explain};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::Config;
@@ -12,6 +13,7 @@ Examples:
   thalweg check -c thalweg.toml
   thalweg check -c thalweg.toml --set profile.wan.mss=1400
   thalweg check -l :5000-5009 -r host:6000-6009 > thalweg.toml
+  thalweg check -c thalweg.toml --route sni=a.example,alpn=h2,client=192.0.2.1
 
 Exit code: 0 if the configuration is valid, 2 if not.";
 
@@ -28,6 +30,11 @@ pub struct Args {
     #[command(flatten)]
     flags: FlagArgs,
 
+    /// Say where such a client would go, and why: sni=, host=, alpn=, protocol=, client=,
+    /// listener=, forward=, with commas between them
+    #[arg(long, value_name = "CLIENT")]
+    route: Option<Asked>,
+
     /// Print nothing if it is valid
     #[arg(short, long)]
     quiet: bool,
@@ -43,8 +50,23 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     match Config::load(&inputs) {
-        Ok(_) if args.quiet => ExitCode::SUCCESS,
-        Ok(config) => output::result(config.to_toml().as_bytes()),
+        Ok(config) => told(&config, args.route.as_ref(), args.quiet),
         Err(errors) => output::configuration_errors(&errors),
+    }
+}
+
+/// What a valid configuration means.
+fn told(config: &Config, route: Option<&Asked>, quiet: bool) -> ExitCode {
+    for advice in config.advice() {
+        output::complain(&format!("warning: {advice}"));
+    }
+    match route.map(|asked| explain(config, asked)) {
+        Some(Ok(text)) => output::result(text.as_bytes()),
+        Some(Err(message)) => {
+            output::complain(&message);
+            ExitCode::from(USAGE)
+        }
+        None if quiet => ExitCode::SUCCESS,
+        None => output::result(config.to_toml().as_bytes()),
     }
 }

@@ -21,6 +21,7 @@ pub mod man;
 pub mod origin;
 mod output;
 pub mod probe;
+mod route;
 pub mod run;
 pub mod schema;
 mod sources;

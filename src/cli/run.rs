@@ -5,12 +5,15 @@
     reason = "the comments on arguments are the help text, which is not Markdown"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::flags::{FlagArgs, QuietArgs};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
-use crate::config::Config;
+use crate::config::{Config, Override};
+use crate::control;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +24,8 @@ Examples:
 
 SIGTERM or SIGINT stops accepting and lets transfers finish, for at most
 drain_timeout; a second one ends at once. SIGQUIT does the same, however often.
-SIGHUP opens the log anew; SIGUSR1 logs the counters.";
+SIGHUP reads the configuration again and opens the log anew; SIGUSR1 logs the
+counters.";
 
 /// Forward until SIGTERM or SIGINT
 ///
@@ -43,7 +47,8 @@ pub struct Args {
 /// Forwards until a signal ends it.
 pub fn run(args: Args) -> ExitCode {
     let flags = args.flags.overrides(args.quiet.quiet);
-    let config = match args.sources.inputs(flags) {
+    let sources = args.sources;
+    let config = match sources.clone().inputs(flags.clone()) {
         Ok(inputs) => Config::load(&inputs),
         Err(message) => {
             output::complain(&message);
@@ -54,11 +59,33 @@ pub fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return output::configuration_errors(&errors),
     };
-    match crate::control::run(&config) {
+    let source = Arc::new(Again { sources, flags });
+    match control::run_from(&config, Some(source)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The configuration as the command line says it, read again.
+#[derive(Debug)]
+struct Again {
+    sources: SourceArgs,
+    flags: Vec<Override>,
+}
+
+impl control::ConfigSource for Again {
+    fn read(&self) -> Result<Config, String> {
+        if self.sources.is_standard_input() {
+            return Err("standard input cannot be read again; name a file".to_owned());
+        }
+        let inputs = self.sources.clone().inputs(self.flags.clone())?;
+        Config::load(&inputs).map_err(|errors| errors.to_string())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.sources.files()
     }
 }

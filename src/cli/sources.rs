@@ -20,7 +20,7 @@ use crate::config::{FileText, Inputs, Override, Pair};
 const FILE_MAX: u64 = 64 << 20;
 
 /// What to forward: pairs, a file, or both.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
     /// Listen on ADDRESS (:PORT, HOST:PORT, unix:/PATH)
     ///
@@ -67,6 +67,17 @@ impl SourceArgs {
             && self.set.is_empty()
     }
 
+    /// Whether the file is standard input, which can be read once.
+    pub(super) fn is_standard_input(&self) -> bool {
+        self.config.as_deref().is_some_and(is_standard_input)
+    }
+
+    /// The files that it reads.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let file = self.config.iter().filter(|path| !is_standard_input(path));
+        file.cloned().collect()
+    }
+
     /// Reads the file and puts all parts together. The error is one line.
     pub(super) fn inputs(self, flags: Vec<Override>) -> Result<Inputs, String> {
         let file = self.config.as_deref().map(read_file).transpose()?;
@@ -89,8 +100,12 @@ impl SourceArgs {
     }
 }
 
+fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == OsStr::new("-")
+}
+
 fn read_file(path: &Path) -> Result<FileText, String> {
-    let (name, bytes) = if path.as_os_str() == OsStr::new("-") {
+    let (name, bytes) = if is_standard_input(path) {
         ("standard input".to_owned(), read_all(io::stdin().lock()))
     } else {
         let bytes = File::open(path).and_then(read_all);

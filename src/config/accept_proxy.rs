@@ -134,13 +134,14 @@ fn everybody() -> AcceptProxy {
 fn read_table(key: &str, node: &Node, report: &mut Report) -> Option<AcceptProxy> {
     let mut table = TableReader::open(node, format!("`{key}`"), report)?;
     let mut accept = AcceptProxy::nobody();
-    match table.get("from") {
-        Some(node) => read_from(&mut accept, "from", node, report),
-        None => {
-            let fault = Fault::new(format!("`{key}` has no `from`: whose headers are believed?"));
-            let remedy = "such as from = [\"10.0.0.0/8\"]";
-            report.consequence(&node.span, fault.remedy(remedy));
-        }
+    if let Some(node) = table.get("from") {
+        read_from(&mut accept, "from", node, report);
+    } else {
+        let fault = Fault::new(format!(
+            "`{key}` has no `from`: whose headers are believed?"
+        ));
+        let remedy = "such as from = [\"10.0.0.0/8\"]";
+        report.consequence(&node.span, fault.remedy(remedy));
     }
     if let Some(node) = table.get("versions") {
         let nodes = nodes(node);

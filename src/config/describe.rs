@@ -11,6 +11,7 @@ use super::http_connect::HttpConnect;
 use super::log::Log;
 use super::pool::{self, Pool};
 use super::profile::{self, KeepaliveNumbers};
+use super::route;
 use super::row::Row;
 use super::section::Section;
 use super::server::Server;
@@ -41,6 +42,7 @@ pub(super) fn sections() -> Vec<Described> {
         section("rotate", Rotate::rows()),
         section("forward", forward::own_rows()),
         section("connect", HttpConnect::rows()),
+        section("route", route::rows()),
         section("pool", pool),
         section("server", Server::rows()),
         section("check", check::rows()),

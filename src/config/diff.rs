@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::forward::Forward;
+use super::kind::Compared;
 use super::model::Config;
 use super::pool::Pool;
 use super::profile;
+use super::route::Route;
 use super::row::{Applies, KeyChange};
 use super::section::Section;
 use super::server::Server;
@@ -181,6 +183,11 @@ impl Collected {
             old.diff(new, "", &mut changes);
             TapKey::diff(old.tap.as_ref(), new.tap.as_ref(), &mut changes);
             old.mode.diff(&new.mode, &mut changes);
+            let route = Compared {
+                key: "route".to_owned(),
+                effect: Applies::Live,
+            };
+            route.texts(routes_of(old), routes_of(new), &mut changes);
             self.changes(&subject(name), changes);
             if pool_of(old) != pool_of(new) {
                 let what = What::Changed {
@@ -227,6 +234,13 @@ impl Collected {
     }
 }
 
+/// The routes of a forward, as TOML; `None`: it has none.
+fn routes_of(forward: &Forward) -> Option<String> {
+    let routes = forward.routes.iter().map(Route::write);
+    let routes: Vec<String> = routes.collect();
+    (!routes.is_empty()).then(|| format!("[{}]", routes.join(", ")))
+}
+
 /// The name by which the pool of a forward is known; `None`: it has none.
 fn pool_of(forward: &Forward) -> Option<String> {
     if forward.pool.servers.is_empty() {
@@ -251,19 +265,23 @@ impl<'c> PoolsByName<'c> {
     fn of(config: &'c Config) -> Self {
         let mut by_name: BTreeMap<String, OnePool<'c>> = BTreeMap::new();
         let mut seen: BTreeSet<*const Pool> = BTreeSet::new();
-        for forward in &config.forwards {
-            let Some(name) = pool_of(forward) else {
-                continue;
-            };
+        let forwards = config.forwards.iter();
+        let all = forwards.flat_map(|forward| {
+            let own = pool_of(forward).map(|name| (name, &forward.pool));
+            let routes = forward.routes.iter();
+            let others = routes.filter_map(|route| route.pool(&forward.name));
+            own.into_iter().chain(others)
+        });
+        for (name, config) in all {
             // Several forwards share one.
-            if !seen.insert(std::sync::Arc::as_ptr(&forward.pool)) {
+            if !seen.insert(std::sync::Arc::as_ptr(config)) {
                 continue;
             }
             let pool = by_name.entry(name).or_insert_with(|| OnePool {
-                policy: &forward.pool,
+                policy: config,
                 servers: BTreeMap::new(),
             });
-            for server in &forward.pool.servers {
+            for server in &config.servers {
                 let address = server.address.to_string();
                 let mut key = address.clone();
                 let mut count = 1;

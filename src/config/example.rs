@@ -67,7 +67,7 @@ pub fn example() -> String {
         "[[forward]]",
         "Clients that go to a pool.",
         "forward",
-        &["connect"],
+        &["connect", "route"],
     );
     out.line("client_profile = \"wan\"");
     out.table(
@@ -78,6 +78,13 @@ pub fn example() -> String {
     );
     out.table("[forward.tap.filter]", "", "filter", &[]);
     out.table("[forward.tap.rotate]", "", "rotate", &[]);
+    out.table(
+        "[[forward.route]]",
+        "Sessions that go elsewhere, by what they ask for, who comes and where; see \
+         docs/routing.md.",
+        "route",
+        &["mode", "connect"],
+    );
     out.table(
         "[[forward]]",
         "Clients that say where to go; see docs/http_connect.md.",

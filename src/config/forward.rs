@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::accept_proxy::{AcceptProxy, AcceptProxyKey};
 use super::clients::ClientAccess;
 use super::http_connect::{self, Mode};
-use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema};
+use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema, time};
 use super::pool::Pool;
+use super::route::Route;
 use super::row::{Applies, Row};
 use super::section::section;
 use super::tap::{Tap, TapKey};
@@ -34,6 +36,8 @@ section! {
             /// default, when its clients say where to go ([`Mode::HttpConnect`]). The same
             /// `Arc` for every forward that has the same named pool with the same ports.
             pool: Arc<Pool> = Arc::default();
+            /// Which of its sessions go elsewhere, in order.
+            routes: Vec<Route> = Vec::new();
             /// What of its traffic is shown; `None`: nothing.
             tap: Option<Tap> = None;
             /// Options of the leg towards clients.
@@ -60,6 +64,14 @@ section! {
                 example "\"wan\"";
             /// Socket options of the leg towards upstreams.
             upstream_profile: String = "default".to_owned(), profile_name(), Live;
+            /// Each connection begins with a PROXY header, from these senders and nobody else: its
+            /// client is the client. `versions` both by default, `timeout` 3 s for all of it; see
+            /// [routing](routing.md#in).
+            accept_proxy: Option<AcceptProxy> = None, AcceptProxyKey, Live,
+                example "{ from = [\"10.0.0.0/8\"], versions = [\"v2\"], timeout = \"3s\" }";
+            /// How long the first bytes may take in all that a route is found by.
+            sniff_timeout: Duration = Duration::from_secs(5),
+                time(Duration::from_millis(10)..=Duration::from_secs(3600)), Live;
             /// What a client sees when no server can be had.
             on_no_server: OnNoServer = OnNoServer::Reset, choice(), Live;
             /// Sessions of one forward at the most; auto is only the global limit.
@@ -127,6 +139,16 @@ fn profile_name() -> Special<String> {
 /// depend on one another.
 pub(super) fn own_rows() -> Vec<Row> {
     let [mode, connect] = http_connect::rows();
+    let mut route = Row::by_hand(
+        "route",
+        "tables",
+        "",
+        Applies::Live,
+        "Where sessions go that meet its conditions: below, and [routing](routing.md).",
+        json!({ "type": "array", "items": reference("route") }),
+    )
+    .value("[]");
+    route.table = Some("route");
     let servers = json!({ "anyOf": [text_schema(), reference("server")] });
     let upstream = json!({ "anyOf": [one_or_list(&servers), reference("pool_of_forward")] });
     vec![
@@ -159,6 +181,7 @@ pub(super) fn own_rows() -> Vec<Row> {
         .example("\"web\""),
         mode,
         connect,
+        route,
     ]
 }
 

@@ -11,6 +11,7 @@ use super::pool::{self, Pool};
 use super::profile;
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
+use super::route::{self, RouteTo};
 use super::scope::Scope;
 use super::section::Section;
 use super::server::Server;
@@ -24,6 +25,9 @@ use crate::net::listener::Listeners;
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
 /// hundred bytes, each listener a descriptor for each reactor.
 const ADDRESSES_MAX: usize = 65_536;
+
+/// Ports of a range that the listeners of routes are looked for in.
+const ROUTED_LISTENERS_MAX: usize = 65_536;
 
 /// The keys that `[defaults]` and each `[[forward]]` share, as written.
 #[derive(Debug, Clone, Default)]
@@ -129,12 +133,23 @@ impl Forwards {
             }
             _ => {}
         }
+        let routes = route::read(&mut table, scope, report);
         let settings = Settings::read(&mut table, scope, report).or(&self.defaults);
         close(table, report);
+        let listened: Vec<Address> = listen
+            .iter()
+            .flatten()
+            .flat_map(|it| it.range.expand().take(ROUTED_LISTENERS_MAX))
+            .collect();
+        if !listened.is_empty() {
+            routes.check_listeners(&listened, report);
+        }
+        let routes = routes.finish(scope, report);
         let tap = self.taps.finish(settings.tap.as_ref(), report);
         if let (Mode::HttpConnect(_), Some(listen)) = (&mode, &listen) {
             let template = Forward {
                 mode,
+                routes,
                 tap,
                 ..template(&settings, scope)
             };
@@ -151,6 +166,7 @@ impl Forwards {
             Err((span, fault)) => return report.error(&span, fault),
         };
         let template = Forward {
+            routes,
             tap,
             ..template(&settings, scope)
         };
@@ -393,7 +409,12 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
             }
             (server, listen) => server == listen,
         };
-        if let Some(server) = forward.pool.servers.iter().find(itself) {
+        let routes = forward.routes.iter().filter_map(|route| match &route.to {
+            RouteTo::Pool(pool) => Some(pool),
+            RouteTo::Reject | RouteTo::HttpConnect(_) => None,
+        });
+        let mut servers = routes.chain([&forward.pool]).flat_map(|it| &it.servers);
+        if let Some(server) = servers.find(itself) {
             let fault = Fault::new(format!("this forward dials itself: {}", server.address));
             report.error(span, fault.remedy("change the port of one side"));
             return;

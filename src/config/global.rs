@@ -27,25 +27,25 @@ section! {
         keys {
             /// Threads that forward; auto is one for each core this process may use, by CPU
             /// affinity and cgroup quota, pinned if there are several.
-            reactors: Reactors = Reactors::Auto, reactors(), Restart;
+            reactors: Reactors = Reactors::Auto, reactors(), Live;
             /// Who waits for the kernel; auto takes io_uring only where it is built in and
             /// permitted.
-            engine: EngineChoice = EngineChoice::Auto, choice(), Restart;
+            engine: EngineChoice = EngineChoice::Auto, choice(), Live;
             /// Sessions over all forwards at the most; auto is as many as descriptors allow,
             /// which also bounds a number.
             max_connections: Option<u32> = None, Limit, Live;
             /// The buffer of each reactor that copied bytes pass through, and the most that one
             /// read takes. More is no faster.
-            scratch_buffer: u32 = 256 << 10, size(4 << 10..=16 << 20), Restart;
+            scratch_buffer: u32 = 256 << 10, size(4 << 10..=16 << 20), Live;
             /// Asked for each pipe; whatever the kernel grants is used, if it is 64KiB or more.
-            pipe_size: u32 = 1 << 20, size(4 << 10..=1 << 30), Restart;
+            pipe_size: u32 = 1 << 20, size(4 << 10..=1 << 30), Live;
             /// Bytes that each reactor may hold for slow receivers before reads shrink and pipes
             /// are refused.
-            buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Restart;
+            buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Live;
             /// A reactor spins this long for events before it sleeps: lower latency, a core
             /// burnt.
             busy_poll: Duration = Duration::ZERO,
-                time(Duration::ZERO..=Duration::from_secs(1)), Restart;
+                time(Duration::ZERO..=Duration::from_secs(1)), Live;
         }
     }
 }

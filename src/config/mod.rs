@@ -9,8 +9,10 @@
 //! ```
 //! Nothing here touches the network or looks up a name.
 
+mod accept_proxy;
 mod addresses;
 mod admin;
+mod advice;
 mod check;
 pub mod clients;
 mod describe;
@@ -32,6 +34,7 @@ mod profile;
 mod question;
 mod raw;
 mod report;
+mod route;
 mod row;
 mod schema;
 mod scope;
@@ -50,6 +53,7 @@ mod values;
 mod words;
 mod written_pool;
 
+pub use accept_proxy::AcceptProxy;
 pub use admin::{Admin, AdminListen, Metrics};
 pub use check::{Check, OnDown};
 pub use describe::tables;
@@ -65,6 +69,7 @@ pub use names::NameSources;
 pub use pool::{Balance, HashKey, Pool, Resolve};
 pub use question::CheckKind;
 pub use report::{ConfigErrors, Place, Problem};
+pub use route::{Route, RouteTo};
 pub use row::Applies;
 pub use schema::schema;
 pub use send_proxy::SendProxy;

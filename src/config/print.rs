@@ -7,6 +7,7 @@ use super::http_connect::Mode;
 use super::model::Config;
 use super::pool::Pool;
 use super::profile;
+use super::route::RouteTo;
 use super::row::Pairs;
 use super::section::Section;
 use super::server::Server;
@@ -89,18 +90,30 @@ fn write_forward(out: &mut Out, forward: &Forward) {
     out.keys(forward);
     out.bare("tap", TapKey::write(forward.tap.as_ref()));
     match &forward.mode {
-        Mode::Tcp => write_pool(out, &forward.pool),
+        Mode::Tcp => write_pool(out, "[forward.upstream]", &forward.pool),
         Mode::HttpConnect(connect) => {
             out.bare("mode", forward.mode.write());
             out.header("[forward.connect]");
             out.pairs(connect.pairs());
         }
     }
+    for route in &forward.routes {
+        out.header("[[forward.route]]");
+        out.pairs(route.pairs());
+        match &route.to {
+            RouteTo::Pool(pool) => write_pool(out, "[forward.route.upstream]", pool),
+            RouteTo::Reject => {}
+            RouteTo::HttpConnect(connect) => {
+                out.header("[forward.route.connect]");
+                out.pairs(connect.pairs());
+            }
+        }
+    }
 }
 
-/// `[forward.upstream]`: the pool of the forward above.
-fn write_pool(out: &mut Out, pool: &Pool) {
-    out.header("[forward.upstream]");
+/// The pool of the forward or the route above.
+fn write_pool(out: &mut Out, header: &str, pool: &Pool) {
+    out.header(header);
     if let Some(name) = &pool.name {
         out.quoted("name", name);
     }

@@ -12,7 +12,7 @@ use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report, Span};
 use super::row::{Applies, Pairs, Row};
 use super::scope::Scope;
-use super::text::{list, quote};
+use super::text::{inline, list, quote};
 use super::upstream;
 use super::values;
 use super::words::Words;
@@ -59,11 +59,13 @@ struct WrittenRoute {
     conditions: Conditions,
     to: WrittenTo,
     span: Span,
+    /// Nothing of it was wrong: what it takes is known.
+    sound: bool,
 }
 
 #[derive(Debug)]
 enum WrittenTo {
-    Pool(WrittenPool, Span),
+    Pool(Box<WrittenPool>, Span),
     Reject,
     HttpConnect(Arc<HttpConnect>),
     /// It is wrong, which has been reported.
@@ -81,13 +83,20 @@ impl Words for Protocol {
 }
 
 /// Reads `route` of a `[[forward]]`.
-pub(super) fn read(t: &mut TableReader<'_>, scope: &mut Scope, report: &mut Report) -> WrittenRoutes {
+pub(super) fn read(
+    t: &mut TableReader<'_>,
+    scope: &mut Scope,
+    report: &mut Report,
+) -> WrittenRoutes {
     let Some(node) = t.get("route") else {
         return WrittenRoutes::default();
     };
     let Value::Array(nodes) = &node.value else {
         let fault = Fault::new(format!("`route` must be a list, not {}", node.kind()));
-        report.error(&node.span, fault.remedy("start each with `[[forward.route]]`"));
+        report.error(
+            &node.span,
+            fault.remedy("start each with `[[forward.route]]`"),
+        );
         return WrittenRoutes::default();
     };
     if nodes.len() > ROUTES_MAX {
@@ -96,13 +105,16 @@ pub(super) fn read(t: &mut TableReader<'_>, scope: &mut Scope, report: &mut Repo
         report.error(&node.span, fault.remedy(remedy));
         return WrittenRoutes::default();
     }
-    let routes = nodes.iter().filter_map(|node| read_one(node, scope, report));
+    let routes = nodes
+        .iter()
+        .filter_map(|node| read_one(node, scope, report));
     let routes: Vec<WrittenRoute> = routes.collect();
     refuse_doubts(&routes, report);
     WrittenRoutes { routes }
 }
 
 fn read_one(node: &Node, scope: &mut Scope, report: &mut Report) -> Option<WrittenRoute> {
+    let errors = report.count();
     let mut table = TableReader::open(node, "[[forward.route]]", report)?;
     let t = &mut table;
     let name = t.read("name", report, |node| {
@@ -113,7 +125,9 @@ fn read_one(node: &Node, scope: &mut Scope, report: &mut Report) -> Option<Writt
         sni: each(t, "sni", report, pattern),
         host: each(t, "host", report, pattern),
         alpn: each(t, "alpn", report, protocol_name),
-        protocol: each(t, "protocol", report, |node| values::choice(node, Protocol::WORDS)),
+        protocol: each(t, "protocol", report, |node| {
+            values::choice(node, Protocol::WORDS)
+        }),
         no_sni: t.read("no_sni", report, values::boolean).unwrap_or(false),
         client: each(t, "client", report, |node| {
             network::parse(values::string(node)?)
@@ -129,10 +143,16 @@ fn read_one(node: &Node, scope: &mut Scope, report: &mut Report) -> Option<Writt
         conditions,
         to,
         span: node.span.clone(),
+        sound: report.count() == errors,
     })
 }
 
-fn read_to(t: &mut TableReader<'_>, node: &Node, scope: &mut Scope, report: &mut Report) -> WrittenTo {
+fn read_to(
+    t: &mut TableReader<'_>,
+    node: &Node,
+    scope: &mut Scope,
+    report: &mut Report,
+) -> WrittenTo {
     let upstream_node = t.get("upstream");
     let reject = t.read("reject", report, values::boolean).unwrap_or(false);
     let mode = http_connect::read(t, report);
@@ -151,7 +171,7 @@ fn read_to(t: &mut TableReader<'_>, node: &Node, scope: &mut Scope, report: &mut
     }
     match (upstream, upstream_node, mode) {
         (Some(pool), Some(node), _) if !pool.servers.is_empty() => {
-            WrittenTo::Pool(pool, node.span.clone())
+            WrittenTo::Pool(Box::new(pool), node.span.clone())
         }
         (Some(_), ..) => WrittenTo::Nothing,
         (None, _, Mode::HttpConnect(connect)) => WrittenTo::HttpConnect(connect),
@@ -162,6 +182,8 @@ fn read_to(t: &mut TableReader<'_>, node: &Node, scope: &mut Scope, report: &mut
 
 /// Routes that are never taken, all of them.
 fn refuse_doubts(routes: &[WrittenRoute], report: &mut Report) {
+    // What a route takes of which a part is wrong is not known.
+    let routes: Vec<&WrittenRoute> = routes.iter().filter(|it| it.sound).collect();
     let conditions: Vec<Conditions> = routes.iter().map(|it| it.conditions.clone()).collect();
     for doubt in doubts(&conditions) {
         match doubt {
@@ -188,10 +210,6 @@ fn refuse_doubts(routes: &[WrittenRoute], report: &mut Report) {
 }
 
 impl WrittenRoutes {
-    pub(super) fn is_empty(&self) -> bool {
-        self.routes.is_empty()
-    }
-
     /// Refuses listeners that the forward has not.
     pub(super) fn check_listeners(&self, listen: &[Address], report: &mut Report) {
         for route in &self.routes {
@@ -201,7 +219,8 @@ impl WrittenRoutes {
                     let fault = Fault::new(format!(
                         "`listener`: this forward does not listen at {at}: the route is never taken"
                     ));
-                    let listen: Vec<String> = listen.iter().take(4).map(ToString::to_string).collect();
+                    let listen: Vec<String> =
+                        listen.iter().take(4).map(ToString::to_string).collect();
                     let remedy = format!("it listens at {}", listen.join(", "));
                     report.error(&route.span, fault.remedy(remedy));
                 }
@@ -267,7 +286,10 @@ fn each<T>(
     };
     if nodes.is_empty() {
         let fault = Fault::new(format!("`{key}`: the list is empty"));
-        report.error(&node.span, fault.remedy("remove the key, which asks for nothing then"));
+        report.error(
+            &node.span,
+            fault.remedy("remove the key, which asks for nothing then"),
+        );
     }
     let mut found = Vec::new();
     for node in nodes {
@@ -355,6 +377,32 @@ fn write_share(share: u16) -> String {
 }
 
 impl Route {
+    /// The pool that it leads to, and what people call it: its name, or that of the
+    /// forward and of the route that it is written in.
+    pub fn pool(&self, forward: &str) -> Option<(String, &Arc<Pool>)> {
+        let RouteTo::Pool(pool) = &self.to else {
+            return None;
+        };
+        let name = pool.name.clone();
+        let name = name.unwrap_or_else(|| format!("{forward}/{}", self.name));
+        Some((name, pool))
+    }
+
+    /// As an inline table: what it leads to by its name.
+    pub(super) fn write(&self) -> String {
+        let mut pairs = self.pairs();
+        match &self.to {
+            RouteTo::Pool(pool) => {
+                let servers = || list(pool.servers.iter().map(|it| it.address.to_string()));
+                let name = pool.name.as_deref().map(quote);
+                pairs.push(("upstream", name.unwrap_or_else(servers)));
+            }
+            RouteTo::Reject => {}
+            RouteTo::HttpConnect(connect) => pairs.push(("connect", inline(&connect.pairs()))),
+        }
+        inline(&pairs)
+    }
+
     /// Its keys and their values, but for the pool or `connect` that it leads to.
     pub(super) fn pairs(&self) -> Pairs {
         let conditions = &self.conditions;

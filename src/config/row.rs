@@ -12,7 +12,7 @@ pub enum Applies {
     /// With new listeners in place of the old ones: what an accepted connection
     /// inherits, and where it is awaited.
     Rebind,
-    /// In a new process: what a reactor or the resolver is built from.
+    /// In a new process: what the resolver is built from.
     Restart,
 }
 

@@ -10,35 +10,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{
-    Config, DataPath, EngineChoice, Forward, HttpConnect, Mode, OnNoServer, Reactors,
-};
+use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::Address;
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
-use crate::net::options::{Leg, OptionPlan, SocketOptions};
-use crate::net::own::{OwnListeners, Owner};
-use crate::observe::books::ForwardBooks;
+use crate::net::options::{Leg, SocketOptions};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::proto::connect;
-use crate::proto::opening::{self, Step};
-use crate::reactor::{self, ClientPolicy, ClientTable, Gate, Listener, Setup, UpstreamSetup};
+use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
-use crate::relay::lane::PathPolicy;
-use crate::relay::session::{Close, Deadlines, Rules};
-use crate::relay::{Direction, Side};
 
 use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
+use super::forwards::forward_of;
+use super::held::{Held, HeldListener, HeldOptions};
 use super::listener_names::ListenerNames;
-use super::plan::{ForwardPlan, Plan};
+use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
@@ -61,48 +54,16 @@ pub(super) const DESCRIPTORS_SPARE: u32 = 16;
 const FIRST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// How long sessions wait, in their queue, for the first answers of their servers' names.
-const SESSIONS_WAIT: Duration = Duration::from_secs(3);
-
-/// What a process holds from one configuration to the next.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// What is remembered of clients.
-    clients: Option<Arc<ClientTable>>,
-    /// Who may come in, by forward; without those that let everybody in.
-    policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
-    /// With the names of their forwards. Unix listeners' paths go when this is dropped.
-    listeners: BTreeMap<ListenerId, (Arc<str>, Bound)>,
-    /// Totals go on from one configuration to the next.
-    books: HashMap<ForwardId, Arc<ForwardBooks>>,
-    /// The same, as whoever dials knows them.
-    own: Arc<OwnListeners>,
-}
-
-impl Held {
-    fn books(&mut self, forward: ForwardId, reactors: usize) -> Arc<ForwardBooks> {
-        let books = self.books.entry(forward);
-        let new = || Arc::new(ForwardBooks::new(reactors));
-        books.or_insert_with(new).clone()
-    }
-
-    /// Who may come in, of each forward that does not let everybody in.
-    pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
-        self.policies.values().map(AsRef::as_ref)
-    }
-
-    /// Where it listens, by forward.
-    pub(super) fn locals(&self) -> Vec<(Arc<str>, Endpoint)> {
-        let each = self.listeners.values().flat_map(|(forward, bound)| {
-            let locals = bound.locals().iter();
-            locals.map(|local| (forward.clone(), local.clone()))
-        });
-        each.collect()
-    }
-}
+pub(super) const SESSIONS_WAIT: Duration = Duration::from_secs(3);
 
 /// Everything that it takes to carry out a plan.
 pub(super) struct Acquired {
     pub(super) reactors: Vec<ReactorPlan>,
+    pub(super) held: Held,
+    pub(super) forwards: Vec<Arc<reactor::Forward>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) kind: Kind,
+    pub(super) deciders: Option<Arc<Deciders>>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) resolver: Option<Arc<Resolver>>,
     /// Where it can be looked at and steered, and by what.
@@ -126,28 +87,28 @@ pub(super) struct ReactorPlan {
 }
 
 impl Acquired {
-    /// Takes all that `plan` needs and `held` does not have.
+    /// Takes all that `plan` needs.
     pub(super) fn take(
         plan: &Plan<'_>,
-        held: &mut Held,
         log: &Log,
         taps: &Taps,
         awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
         let kind = choose_engine(config, log)?;
-        let count = match config.global.reactors {
-            Reactors::Auto => limits::reactor_count(),
-            Reactors::Count(count) => usize::from(count),
-        };
+        let count = reactor_count(config);
         let descriptors = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
         check_descriptors(plan, count, descriptors)?;
         report_options(plan, log);
-        for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
+        for advice in config.advice() {
+            log.notice(Notice::ConfigAdvice { advice });
+        }
+        for forward in plan.forwards.iter().filter(|it| is_transparent(it.config)) {
             check_transparent(forward.config)?;
         }
+        let mut held = Held::default();
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
@@ -159,15 +120,35 @@ impl Acquired {
             .map(|forward| {
                 Arc::new(reactor::Forward {
                     clients: held.policies.get(&forward.id).cloned(),
-                    ..forward_of(forward, config, held.books(forward.id, count))
+                    ..forward_of(
+                        forward,
+                        config,
+                        held.books(forward.id, count),
+                        forward
+                            .config
+                            .max_connections
+                            .map(|max| Arc::new(Gate::new(max))),
+                        0,
+                    )
                 })
             })
             .collect();
-        let shares = listen(plan, &forwards, held, count, log, awaited)?;
+        let numbers: Vec<u16> = (0..count as u16).collect();
+        let opened = open(plan, |_| false, count, awaited, log)?;
+        let by_id: HashMap<ForwardId, &Arc<reactor::Forward>> =
+            forwards.iter().map(|it| (it.id, it)).collect();
+        let listeners = opened.into_iter().filter_map(|it| {
+            let forward = by_id.get(&it.forward)?;
+            let own = &held.own;
+            let its = HeldListener::new(it.id, (it.bound, own), it.options, forward, &numbers);
+            Some((it.id, its))
+        });
+        held.listeners = listeners.collect();
+        tell_listeners(held.listeners.values(), log);
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan));
         awaited.is("waiting for the names of servers");
-        let resolver = resolver(plan, &upstreams, log)?;
+        let resolver = resolver(plan, &upstreams, log, Some(FIRST_ANSWERS))?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
             Some(resolver) if plan.has_requests() => Some(Deciders::new(
@@ -175,6 +156,7 @@ impl Acquired {
                 resolver.clone(),
                 held.own.clone(),
                 log,
+                None,
             )?),
             _ => None,
         };
@@ -203,33 +185,35 @@ impl Acquired {
             log.clone(),
         ));
         let origin = Instant::now();
-        let reactors = shares
-            .into_iter()
-            .enumerate()
-            .map(|(index, share)| ReactorPlan {
-                kind,
-                engine: engine_setup(config),
-                listeners: share.listeners,
-                setup: Setup {
-                    reactor: index as u16,
-                    pools: pools.clone(),
-                    gate: gate.clone(),
-                    own: held.own.clone(),
-                    counters: Arc::new(Counters::default()),
-                    log: log.clone(),
-                    session_log: config.log.sessions,
-                    taps: sources(taps, index as u16, &forwards),
-                    // Once its reactor stands, and can be told the answers.
-                    decider: None,
-                },
-                pin: pin(config, index, count),
-                origin,
-                deciders: deciders.clone(),
-            });
+        let reactors = numbers.into_iter().map(|index| ReactorPlan {
+            kind,
+            engine: engine_setup(config),
+            listeners: held.of_reactor(index),
+            setup: Setup {
+                reactor: index,
+                pools: pools.clone(),
+                gate: gate.clone(),
+                own: held.own.clone(),
+                counters: Arc::new(Counters::default()),
+                log: log.clone(),
+                session_log: config.log.sessions,
+                taps: sources(taps, index, &forwards),
+                // Once its reactor stands, and can be told the answers.
+                decider: None,
+            },
+            pin: pin(config, usize::from(index), count),
+            origin,
+            deciders: deciders.clone(),
+        });
         Ok(Self {
             reactors: reactors.collect(),
+            held,
+            forwards,
+            gate,
+            kind,
             upstreams,
             resolver,
+            deciders,
             admin,
             steering,
             origin,
@@ -264,10 +248,11 @@ fn tell_of(admin: &admin::Bound, log: &Log) {
 /// clients ask for. Returns once each has an
 /// answer or a failure: so a normal start has its servers at once, and one whose names
 /// do not resolve is not held up for long.
-fn resolver(
+pub(super) fn resolver(
     plan: &Plan<'_>,
     upstreams: &Arc<Upstreams>,
     log: &Log,
+    patience: Option<Duration>,
 ) -> Result<Option<Arc<Resolver>>, StartError> {
     if plan.names.is_empty() && !plan.has_requests() {
         return Ok(None);
@@ -278,7 +263,10 @@ fn resolver(
     let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
         .map_err(StartError::Resolver)?;
     let resolver = Arc::new(resolver);
-    if resolver.first(FIRST_ANSWERS) {
+    let Some(patience) = patience else {
+        return Ok(Some(resolver));
+    };
+    if resolver.first(patience) {
         upstreams.names_were_tried();
         return Ok(Some(resolver));
     }
@@ -291,6 +279,14 @@ fn resolver(
         })
         .map_err(StartError::Resolver)?;
     Ok(Some(resolver))
+}
+
+/// How many reactors a configuration asks for, on this machine.
+pub(super) fn reactor_count(config: &Config) -> usize {
+    match config.global.reactors {
+        Reactors::Auto => limits::reactor_count(),
+        Reactors::Count(count) => usize::from(count),
+    }
 }
 
 /// Whether the listeners leave descriptors for sessions: better a sum now than a bare
@@ -314,9 +310,16 @@ fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(),
     })
 }
 
+/// Whether some of its connects come from foreign addresses.
+fn is_transparent(forward: &Forward) -> bool {
+    let routes = forward.routes.iter();
+    let mut pools = routes.filter_map(|it| Some(it.pool(&forward.name)?.1));
+    forward.pool.transparent || pools.any(|pool| pool.transparent)
+}
+
 /// Whether connects may come from foreign addresses here: better an error now than one
 /// for each client.
-fn check_transparent(forward: &Forward) -> Result<(), StartError> {
+pub(super) fn check_transparent(forward: &Forward) -> Result<(), StartError> {
     dial::may_be_transparent().map_err(|errno| StartError::Transparent {
         forward: forward.name.clone(),
         error: errno.into(),
@@ -325,7 +328,7 @@ fn check_transparent(forward: &Forward) -> Result<(), StartError> {
 
 /// The engine asked for, or the best that can be had; which, and why, goes to the
 /// log.
-fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
+pub(super) fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
     match config.global.engine {
         EngineChoice::Epoll => Ok(Kind::Epoll),
         EngineChoice::IoUring => choice::io_uring()
@@ -343,52 +346,45 @@ fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartError> {
     }
 }
 
-/// A reactor's part of the listeners.
-#[derive(Debug, Default)]
-struct Share {
-    listeners: Vec<(engine::Listener, Arc<Listener>)>,
-}
-
 /// What a reactor shows, by forward.
-fn sources(
+pub(super) fn sources<'a>(
     taps: &Taps,
     reactor: u16,
-    forwards: &[Arc<reactor::Forward>],
+    forwards: impl IntoIterator<Item = &'a Arc<reactor::Forward>>,
 ) -> BTreeMap<ForwardId, Source> {
     let sources = taps.sources(reactor);
     if sources.is_empty() {
         return BTreeMap::new();
     }
-    let ids: HashMap<&str, ForwardId> = forwards.iter().map(|it| (&*it.name, it.id)).collect();
+    let ids: HashMap<&str, ForwardId> = forwards.into_iter().map(|it| (&*it.name, it.id)).collect();
     sources
         .into_iter()
         .filter_map(|(name, source)| Some((*ids.get(&*name)?, source)))
         .collect()
 }
 
-/// Listens wherever that is not done yet; what each reactor gets of it.
-fn listen(
+/// An address that was bound, and belongs to nobody yet.
+pub(super) struct BoundAddress {
+    pub(super) id: ListenerId,
+    pub(super) forward: ForwardId,
+    pub(super) bound: Bound,
+    pub(super) options: HeldOptions,
+}
+
+/// Binds wherever that is not done yet. An error closes all that it bound.
+pub(super) fn open(
     plan: &Plan<'_>,
-    forwards: &[Arc<reactor::Forward>],
-    held: &mut Held,
+    is_held: impl Fn(ListenerId) -> bool,
     reactors: usize,
-    log: &Log,
     awaited: &Awaited,
-) -> Result<Vec<Share>, StartError> {
-    let mut shares: Vec<Share> = (0..reactors).map(|_| Share::default()).collect();
+    log: &Log,
+) -> Result<Vec<BoundAddress>, StartError> {
     let names = ListenerNames::new(&plan.config.global.names, log);
-    // Held back until all could be bound.
-    let mut opened = Vec::new();
-    let mut told = Vec::new();
-    let mut options: Option<(&SocketOptions, Arc<OptionPlan>)> = None;
-    for (forward, at) in plan.forwards.iter().zip(forwards) {
+    let mut opened: Vec<BoundAddress> = Vec::new();
+    for forward in &plan.forwards {
         let config = forward.config;
-        let owner = Arc::new(Owner {
-            forward: config.name.as_str().into(),
-            pools: [forward.pool].into(),
-        });
         for (id, address) in &forward.listeners {
-            if held.listeners.contains_key(id) {
+            if is_held(*id) {
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
@@ -401,55 +397,41 @@ fn listen(
                 ),
                 _ => names.bind(address, &config.client, reactors),
             };
-            let mut bound = bound.map_err(|error| {
+            let bound = bound.map_err(|error| {
                 let forward = config.name.clone();
                 StartError::Bind { forward, error }
             })?;
             // Neighbours have the same options more often than not.
-            let plan = match &options {
-                Some((known, plan)) if **known == config.client => plan.clone(),
-                _ => Arc::new(config.client.plan(Leg::Client)),
+            let options = match opened.last() {
+                Some(last) if last.options.client == config.client => last.options.clone(),
+                _ => HeldOptions::new(&config.client),
             };
-            options = Some((&config.client, plan.clone()));
-            for (reactor, share) in shares.iter_mut().enumerate() {
-                share.add(bound.take_share(reactor), *id, at, &plan);
-            }
-            told.extend(bound.locals().iter().map(|local| Notice::Listening {
-                listener: local.clone(),
-                forward: config.name.as_str().into(),
-            }));
-            bound.register(&held.own, &owner);
-            opened.push((*id, (at.name.clone(), bound)));
+            opened.push(BoundAddress {
+                id: *id,
+                forward: forward.id,
+                bound,
+                options,
+            });
         }
     }
-    log.report(told);
-    held.listeners.extend(opened);
-    Ok(shares)
+    Ok(opened)
 }
 
-impl Share {
-    fn add(
-        &mut self,
-        sockets: Vec<listener::ListenSocket>,
-        id: ListenerId,
-        forward: &Arc<reactor::Forward>,
-        options: &Arc<OptionPlan>,
-    ) {
-        for socket in sockets {
-            let at = Listener::new(id, socket.local, forward.clone());
-            let socket = engine::Listener {
-                fd: Arc::new(socket.fd),
-                family: socket.family,
-                options: options.clone(),
-            };
-            self.listeners.push((socket, at));
-        }
-    }
+/// Says where it listens from now on.
+pub(super) fn tell_listeners<'a>(listeners: impl Iterator<Item = &'a HeldListener>, log: &Log) {
+    let told = listeners.flat_map(|listener| {
+        let locals = listener.locals().iter();
+        locals.map(|local| Notice::Listening {
+            listener: local.clone(),
+            forward: listener.forward.name.clone(),
+        })
+    });
+    log.report(told);
 }
 
 /// Says what was asked for and not granted, and what to change: once for all forwards
 /// that ask for the same.
-fn report_options(plan: &Plan<'_>, log: &Log) {
+pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
     let mut told: Vec<(Leg, &SocketOptions, String, usize)> = Vec::new();
     for forward in &plan.forwards {
         let config = forward.config;
@@ -485,83 +467,15 @@ fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
-fn forward_of(
-    plan: &ForwardPlan<'_>,
-    config: &Config,
-    books: Arc<ForwardBooks>,
-) -> reactor::Forward {
-    let forward = plan.config;
-    let proxy = match &forward.mode {
-        Mode::Tcp => None,
-        Mode::HttpConnect(connect) => Some(connect),
-    };
-    let rules = Rules {
-        deadlines: Deadlines {
-            connect: forward.timeouts.connect,
-            idle: forward.timeouts.idle,
-            half_close: forward.timeouts.half_close,
-            write_stall: forward.timeouts.write_stall,
-        },
-        // Without a bound of its own a session ends when no server is left.
-        // The addresses of a request's target are one attempt: they race.
-        attempts_max: match (proxy, forward.pool.retries) {
-            (Some(_), _) => 1,
-            (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
-        },
-        opening: proxy.map(|connect| connect.header_timeout),
-        retry: forward.pool.retry_timeout,
-        queue: forward.pool.queue_timeout,
-        path: match forward.data_path {
-            DataPath::Auto => PathPolicy::Auto,
-            DataPath::Copy => PathPolicy::Copy,
-            DataPath::Splice => PathPolicy::Splice,
-        },
-        turn_away: match forward.on_no_server {
-            OnNoServer::Reset => Close::Reset,
-            OnNoServer::Close => Close::Orderly,
-        },
-        fill_limits: Direction::BOTH.map(|direction| {
-            let sink = match direction.sink() {
-                Side::Client => &forward.client,
-                Side::Upstream => &forward.upstream,
-            };
-            // The engine reads no more than its scratch buffer or its pipe takes.
-            let most = config.global.scratch_buffer.max(config.global.pipe_size);
-            sink.write_max().map_or(most, |max| max.min(most))
-        }),
-    };
-    reactor::Forward {
-        id: plan.id,
-        name: forward.name.as_str().into(),
-        rules,
-        pool: plan.pool,
-        steps: [].into(),
-        announced: false,
-        request: proxy.into_iter().map(|connect| step(connect)).collect(),
-        routing: None,
-        route: None,
-        gate: forward.max_connections.map(|max| Arc::new(Gate::new(max))),
-        clients: None,
-        books,
-        generation: 0,
-    }
-}
-
-/// What a client says before its payload that makes requests.
-fn step(connect: &HttpConnect) -> Step {
-    let settings = connect::Settings {
-        header_max: connect.header_max as usize,
-        realm: connect.realm.as_str().into(),
-    };
-    Step {
-        kind: opening::StepKind::HttpConnect(settings),
-        patience: connect.header_timeout,
-    }
-}
-
 /// Admission by descriptors: two for each session, of those that are left; looking up
 /// names and spare connections take up to `others` of them.
-fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &Log) -> Gate {
+pub(super) fn gate(
+    config: &Config,
+    descriptors: u64,
+    reactors: usize,
+    others: u32,
+    log: &Log,
+) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
     let most = config.global.max_connections.unwrap_or(u32::MAX);
@@ -580,7 +494,7 @@ fn gate(config: &Config, descriptors: u64, reactors: usize, others: u32, log: &L
     gate
 }
 
-fn engine_setup(config: &Config) -> engine::Setup {
+pub(super) fn engine_setup(config: &Config) -> engine::Setup {
     engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
@@ -599,7 +513,7 @@ fn spares(upstreams: &BTreeMap<PoolId, UpstreamSetup>, reactors: usize) -> u32 {
 
 /// One reactor a core is pinned to it; any other number is left to the
 /// scheduler, which knows better.
-fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
+pub(super) fn pin(config: &Config, index: usize, count: usize) -> Option<usize> {
     // With fewer reactors than cores (a cgroup quota), every instance would take
     // the same first ones.
     let auto = config.global.reactors == Reactors::Auto
@@ -615,53 +529,40 @@ mod tests {
     use crate::config::{LogFormat, LogLevel, LogTarget};
     use crate::control::plan::Identities;
 
-    #[test]
-    fn a_listener_that_is_held_is_not_bound_again() {
-        let (log, _writer) =
-            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
-        let text =
-            "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:9\"\n";
-        let (mut ids, mut held) = (Identities::default(), Held::default());
-        let mut listen_on = |text: &str| {
-            let config = Config::parse(text).unwrap();
-            let plan = Plan::of(&config, &mut ids);
-            let forwards: Vec<_> = plan
-                .forwards
-                .iter()
-                .map(|it| Arc::new(forward_of(it, &config, Arc::new(ForwardBooks::new(1)))))
-                .collect();
-            let shares = listen(&plan, &forwards, &mut held, 2, &log, &Awaited::default()).unwrap();
-            shares
-                .iter()
-                .map(|it| it.listeners.len())
-                .collect::<Vec<_>>()
+    fn taken(text: &str, held: &[ListenerId]) -> Result<Vec<ListenerId>, StartError> {
+        let config = Config::parse(text).unwrap();
+        let plan = Plan::of(&config, &mut Identities::default());
+        let opened = {
+            let (log, _) =
+                Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
+            open(&plan, |id| held.contains(&id), 2, &Awaited::default(), &log)?
         };
-        assert_eq!(listen_on(text), [1, 1]);
-        assert_eq!(listen_on(text), [0, 0]);
-        let second = text.replace("\"a\"", "\"b\"");
-        assert_eq!(listen_on(&format!("{text}{second}")), [1, 1]);
+        Ok(opened.iter().map(|it| it.id).collect())
     }
 
     #[test]
-    fn what_cannot_be_had_changes_nothing() {
-        let (log, _writer) =
-            Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
+    fn a_listener_that_is_held_is_not_bound_again() {
+        let text = "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\n\
+                    upstream = \"127.0.0.1:9\"\n";
+        let both = taken(text, &[]).unwrap();
+        assert_eq!(both.len(), 2);
+        assert_eq!(taken(text, &both[..1]).unwrap(), both[1..]);
+        assert_eq!(taken(text, &both).unwrap(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_told_and_nothing_stays() {
+        let taken_here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken_here.local_addr().unwrap().port();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = free.local_addr().unwrap().port();
+        drop(free);
         let text = format!(
-            "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:{port}\"]\n\
+            "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:{other}\", \"127.0.0.1:{port}\"]\n\
              upstream = \"127.0.0.1:9\"\n"
         );
-        let config = Config::parse(&text).unwrap();
-        let plan = Plan::of(&config, &mut Identities::default());
-        let forwards = [Arc::new(forward_of(
-            &plan.forwards[0],
-            &config,
-            Arc::new(ForwardBooks::new(1)),
-        ))];
-        let mut held = Held::default();
-        let error = listen(&plan, &forwards, &mut held, 1, &log, &Awaited::default()).unwrap_err();
+        let error = taken(&text, &[]).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
-        assert!(held.listeners.is_empty());
+        assert!(std::net::TcpListener::bind(("127.0.0.1", other)).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 //! whoever is at the other end of a pipe, and a listener's name for a name server.
 //! Whoever started it is told, and can end the process meanwhile.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
@@ -9,19 +10,17 @@ use crate::config::Config;
 use crate::observe::log::{Log, LogWriter};
 use crate::observe::tap::Taps;
 
-use super::acquire::{Acquired, Held};
+use super::acquire::Acquired;
 use super::awaited::Awaited;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
 use super::plan::{Identities, Plan};
-use super::running::Running;
+use super::running::{Begun, Running};
 use super::signals::{self, Signal};
+use super::source::ConfigSource;
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long what taps still have to show may take to be written.
-const TAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long all of it may take. A service manager's own patience is longer, and a slow
 /// name server's answer comes within it.
@@ -30,22 +29,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Begins, runs, and ends; `begun` is called once all listeners are served.
 pub(super) fn supervise(
     config: &Config,
+    source: Option<Arc<dyn ConfigSource>>,
     inbox: &Inbox,
     begun: impl FnOnce(),
 ) -> Result<(), StartError> {
     signals::ignore_broken_pipes().map_err(StartError::Signals)?;
-    let Some(at_work) = begin(config, inbox)? else {
+    let Some(at_work) = begin(config, source, inbox)? else {
         return Ok(());
     };
     let AtWork {
         running,
-        taps,
         log,
         writer,
     } = at_work;
     begun();
     let outcome = running.serve(inbox);
-    taps.finish(TAP_PATIENCE);
     drop(log);
     writer.finish(LOG_PATIENCE);
     outcome
@@ -54,14 +52,17 @@ pub(super) fn supervise(
 /// What has begun, and what is to be ended behind it.
 struct AtWork {
     running: Running,
-    taps: Taps,
     log: Log,
     writer: LogWriter,
 }
 
 /// Waits for the beginning, or for a signal that makes it pointless: `None`.
-fn begin(config: &Config, inbox: &Inbox) -> Result<Option<AtWork>, StartError> {
-    let beginning = Beginning::start(config, inbox.teller())?;
+fn begin(
+    config: &Config,
+    source: Option<Arc<dyn ConfigSource>>,
+    inbox: &Inbox,
+) -> Result<Option<AtWork>, StartError> {
+    let beginning = Beginning::start(config, source, inbox.teller())?;
     let mut reopen = false;
     loop {
         match inbox.wait(Some(beginning.deadline())) {
@@ -92,16 +93,20 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn start(config: &Config, teller: Teller) -> Result<Self, StartError> {
+    fn start(
+        config: &Config,
+        source: Option<Arc<dyn ConfigSource>>,
+        teller: Teller,
+    ) -> Result<Self, StartError> {
         let (done, outcome) = channel();
         let step = Awaited::default();
-        let (config, told) = (config.clone(), step.clone());
+        let (config, told) = (Arc::new(config.clone()), step.clone());
         std::thread::Builder::new()
             .name("start".into())
             .spawn(move || {
                 signals::block_here();
                 // Nobody waits for it any more when the process is ending.
-                let _ = done.send(open(&config, &told, &teller));
+                let _ = done.send(open(config, source, &told, &teller));
                 teller.tell(Told::Ready);
             })
             .map_err(StartError::Reactor)?;
@@ -137,7 +142,12 @@ impl Beginning {
     }
 }
 
-fn open(config: &Config, step: &Awaited, teller: &Teller) -> Result<AtWork, StartError> {
+fn open(
+    config: Arc<Config>,
+    source: Option<Arc<dyn ConfigSource>>,
+    step: &Awaited,
+    teller: &Teller,
+) -> Result<AtWork, StartError> {
     step.is(format_args!("opening the log {}", config.log.to));
     let (log, writer) = Log::start_with_mode(
         config.log.level,
@@ -149,11 +159,15 @@ fn open(config: &Config, step: &Awaited, teller: &Teller) -> Result<AtWork, Star
         target: config.log.to.clone(),
         error,
     })?;
-    let begun = forward(config, step, &log, teller);
-    match begun {
-        Ok((running, taps)) => Ok(AtWork {
+    let begun = Begun {
+        config,
+        source,
+        log: log.clone(),
+        teller: teller.clone(),
+    };
+    match forward(begun, step) {
+        Ok(running) => Ok(AtWork {
             running,
-            taps,
             log,
             writer,
         }),
@@ -165,18 +179,13 @@ fn open(config: &Config, step: &Awaited, teller: &Teller) -> Result<AtWork, Star
     }
 }
 
-fn forward(
-    config: &Config,
-    step: &Awaited,
-    log: &Log,
-    teller: &Teller,
-) -> Result<(Running, Taps), StartError> {
-    let plan = Plan::of(config, &mut Identities::default());
-    let mut held = Held::default();
+fn forward(begun: Begun, step: &Awaited) -> Result<Running, StartError> {
+    let (config, log) = (begun.config.clone(), begun.log.clone());
+    let mut ids = Identities::default();
+    let plan = Plan::of(&config, &mut ids);
     step.is("opening the targets of taps");
-    let taps = Taps::start(config, log)?;
-    let acquired = Acquired::take(&plan, &mut held, log, &taps, step)?;
+    let taps = Taps::start(&config, &log)?;
+    let acquired = Acquired::take(&plan, &log, &taps, step)?;
     step.is("starting the reactors");
-    let running = Running::start(acquired, held, plan.drain_timeouts(), log.clone(), teller)?;
-    Ok((running, taps))
+    Running::start(acquired, &plan, ids, taps, begun)
 }

@@ -11,7 +11,8 @@ use crate::observe::counters::Snapshot;
 use super::begin;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
-use super::request::Request;
+use super::reload::{ReloadError, Reloaded};
+use super::request::{ReloadRequest, Request};
 use super::signals;
 
 /// Starts to forward, beside whatever else this process does. Returns once every listener
@@ -27,7 +28,7 @@ pub fn start(config: &Config) -> Result<Handle, StartError> {
         .spawn(move || {
             signals::block_here();
             let inbox = Inbox::without_signals().map_err(StartError::Signals)?;
-            begin::supervise(&config, &inbox, || {
+            begin::supervise(&config, None, &inbox, || {
                 let _ = ready.send(inbox.teller());
             })
         })
@@ -62,6 +63,14 @@ impl Handle {
     /// What it has counted so far, over all reactors; nothing once it has ended.
     pub fn counters(&self) -> Snapshot {
         self.ask(Request::Counters)
+    }
+
+    /// Goes by another configuration from now on, and says what that changed. What both
+    /// have stays what it is: sockets, sessions, servers' health, counters.
+    pub fn reload(&self, request: ReloadRequest) -> Result<Reloaded, ReloadError> {
+        let (request, answer) = Request::reload(request);
+        self.teller.tell(Told::Asked(request));
+        answer.recv().unwrap_or(Err(ReloadError::Ending))
     }
 
     /// Lets nobody in any more; sessions go on until they end or their forward's

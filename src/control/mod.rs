@@ -17,23 +17,31 @@ mod clients;
 pub mod doctor;
 mod drain;
 mod error;
+mod forwards;
 mod handle;
 pub mod health;
+mod held;
 mod inbox;
 mod listener_names;
 mod plan;
 mod proxy;
 mod reap;
 mod registry;
+mod reload;
+mod reloading;
+mod reloads;
 mod report;
 mod request;
 pub mod resolve;
 mod running;
 mod signals;
+mod source;
 mod steering;
 mod thread;
 mod upstreams;
 mod wire;
+
+use std::sync::Arc;
 
 use crate::config::Config;
 
@@ -42,6 +50,9 @@ pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
 pub use proxy::UsersError;
+pub use reload::{ReloadError, Reloaded};
+pub use request::{ReloadRequest, Request};
+pub use source::ConfigSource;
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
@@ -53,6 +64,12 @@ pub use proxy::UsersError;
 /// The signals are those of the whole process. A program that has others in mind for
 /// them embeds a forwarder by [`start`].
 pub fn run(config: &Config) -> Result<(), StartError> {
+    run_from(config, None)
+}
+
+/// As [`run`], with a way to read the configuration again: at SIGHUP it is, and what
+/// differs is changed.
+pub fn run_from(config: &Config, source: Option<Arc<dyn ConfigSource>>) -> Result<(), StartError> {
     let inbox = Inbox::with_signals().map_err(StartError::Signals)?;
-    begin::supervise(config, &inbox, || ())
+    begin::supervise(config, source, &inbox, || ())
 }

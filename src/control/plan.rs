@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config, HttpConnect, Mode, RouteTo};
 use crate::net::address::Address;
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::relay::id::{ForwardId, ListenerId, NameId, PoolId};
@@ -25,9 +25,25 @@ pub(super) struct Identities {
     forwards: Registry<String, ForwardId>,
     /// By address, and for a port that the kernel chooses by whose it is.
     listeners: Registry<(String, String), ListenerId>,
-    /// By pool, and by which of the sets of options that it is dialled with.
-    pools: Registry<(Arc<str>, usize), PoolId>,
+    /// By pool, and by the options that it is dialled with.
+    pools: Registry<(PoolName, SocketOptions), PoolId>,
     names: Registry<(Name, Duration, Duration), NameId>,
+}
+
+impl Identities {
+    /// Forgets names that this plan does not have. Their numbers are not handed out again.
+    pub(super) fn keep(&mut self, plan: &Plan<'_>) {
+        let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
+        self.forwards.retain(|name, _| forwards.contains(&**name));
+        let listeners = plan.forwards.iter().flat_map(|it| &it.listeners);
+        let listeners: HashSet<ListenerId> = listeners.map(|(id, _)| *id).collect();
+        self.listeners.retain(|_, id| listeners.contains(id));
+        let pools = plan.pools.iter().flat_map(|it| &it.dialled);
+        let pools: HashSet<PoolId> = pools.map(|(id, _)| *id).collect();
+        self.pools.retain(|_, id| pools.contains(id));
+        let names: HashSet<NameId> = plan.names.iter().map(|it| it.id).collect();
+        self.names.retain(|_, id| names.contains(id));
+    }
 }
 
 impl Default for Identities {
@@ -55,17 +71,22 @@ pub(super) struct Plan<'a> {
 #[derive(Debug)]
 pub(super) struct ForwardPlan<'a> {
     pub(super) id: ForwardId,
-    pub(super) config: &'a config::Forward,
+    pub(super) config: &'a Arc<config::Forward>,
     pub(super) pool: PoolId,
+    /// Of each of its routes; `None`: it leads nowhere.
+    pub(super) routes: Vec<Option<PoolId>>,
     pub(super) listeners: Vec<(ListenerId, &'a Address)>,
 }
+
+/// What people call a pool, its name or that of the forward it is written in; and which of
+/// those of this name it is, for ranges of ports make several.
+pub(super) type PoolName = (Arc<str>, usize);
 
 /// A pool, for all forwards that use it.
 #[derive(Debug)]
 pub(super) struct PoolPlan {
     pub(super) config: Arc<config::Pool>,
-    /// What people call it: its name, or that of the forward it is written in.
-    pub(super) label: Arc<str>,
+    pub(super) name: PoolName,
     /// Forwards that dial with the same options share its spares as well.
     pub(super) dialled: Vec<(PoolId, SocketOptions)>,
     /// For each of its servers the name that it is found by, if by any.
@@ -81,19 +102,40 @@ impl<'a> Plan<'a> {
             names: Vec::new(),
         };
         let mut known = HashMap::new();
+        let mut named: HashMap<Arc<str>, usize> = HashMap::new();
         for forward in &config.forwards {
             // Forwards that name the same pool have the very same one.
-            let at = *known.entry(Arc::as_ptr(&forward.pool)).or_insert_with(|| {
-                let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
-                plan.pools.push(PoolPlan::new(&forward.pool, label));
-                plan.pools.len() - 1
+            let mut dialled = |pool: &Arc<config::Pool>, label: &str, asks: bool| {
+                let at = *known.entry(Arc::as_ptr(pool)).or_insert_with(|| {
+                    let label: Arc<str> = label.into();
+                    let nth = named.entry(label.clone()).or_default();
+                    plan.pools.push(PoolPlan::new(pool, (label, *nth)));
+                    *nth += 1;
+                    plan.pools.len() - 1
+                });
+                plan.pools[at].dialled_with(forward.upstream.clone(), asks, ids)
+            };
+            let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
+            let asks = matches!(forward.mode, Mode::HttpConnect(_));
+            let pool = dialled(&forward.pool, label, asks);
+            let routes = forward.routes.iter().map(|route| match &route.to {
+                RouteTo::Pool(_) => {
+                    let (label, pool) = route.pool(&forward.name)?;
+                    Some(dialled(pool, &label, false))
+                }
+                RouteTo::HttpConnect(_) => {
+                    let label = format!("{}/{}", forward.name, route.name);
+                    Some(dialled(&Arc::default(), &label, true))
+                }
+                RouteTo::Reject => None,
             });
-            let pool = plan.pools[at].dialled_by(forward, ids);
+            let routes = routes.collect();
             let listeners = forward.listen.iter();
             plan.forwards.push(ForwardPlan {
                 id: ids.forwards.id(forward.name.clone()),
                 config: forward,
                 pool,
+                routes,
                 listeners: listeners
                     .map(|address| (ids.listeners.id(listener_name(forward, address)), address))
                     .collect(),
@@ -106,15 +148,7 @@ impl<'a> Plan<'a> {
     /// Whether any forward's clients say where to go.
     pub(super) fn has_requests(&self) -> bool {
         let mut forwards = self.forwards.iter();
-        forwards.any(|forward| matches!(forward.config.mode, Mode::HttpConnect(_)))
-    }
-
-    /// How long the sessions of each forward may take to end.
-    pub(super) fn drain_timeouts(&self) -> Vec<(ForwardId, Duration)> {
-        let forwards = self.forwards.iter();
-        forwards
-            .map(|it| (it.id, it.config.timeouts.drain))
-            .collect()
+        forwards.any(|forward| forward.requests().next().is_some())
     }
 
     fn name_servers(&mut self, ids: &mut Identities) {
@@ -137,6 +171,22 @@ impl<'a> Plan<'a> {
                 pool.names.push(id);
             }
         }
+    }
+}
+
+impl<'a> ForwardPlan<'a> {
+    /// What its clients may ask for, and by which of its routes they come there.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (Option<u16>, &'a HttpConnect)> {
+        let own = match &self.config.mode {
+            Mode::HttpConnect(connect) => Some((None, &**connect)),
+            Mode::Tcp => None,
+        };
+        let routes = (0..).zip(&self.config.routes);
+        let others = routes.filter_map(|(at, route)| match &route.to {
+            RouteTo::HttpConnect(connect) => Some((Some(at), &**connect)),
+            RouteTo::Pool(_) | RouteTo::Reject => None,
+        });
+        own.into_iter().chain(others)
     }
 }
 
@@ -165,32 +215,37 @@ fn name_of(address: &Address) -> Option<Name> {
 }
 
 impl PoolPlan {
-    fn new(config: &Arc<config::Pool>, label: &str) -> Self {
+    fn new(config: &Arc<config::Pool>, name: PoolName) -> Self {
         Self {
             config: config.clone(),
-            label: label.into(),
+            name,
             dialled: Vec::new(),
             names: Vec::new(),
         }
     }
 
-    /// The identity for a forward: forwards that share a pool share its servers; those
-    /// that connect with the same options too, its spares.
-    fn dialled_by(&mut self, forward: &config::Forward, ids: &mut Identities) -> PoolId {
-        let mut options = forward.upstream.clone();
-        if matches!(forward.mode, Mode::HttpConnect(_)) {
+    /// The identity for a forward that connects with these options: forwards that share a
+    /// pool share its servers; those that connect with the same options too, its spares.
+    /// `asks`: clients say where to go.
+    fn dialled_with(
+        &mut self,
+        mut options: SocketOptions,
+        asks: bool,
+        ids: &mut Identities,
+    ) -> PoolId {
+        if asks {
             // A connect that sends data along succeeds before it is answered, and
             // so would the answer to the client.
             options.fastopen_connect = None;
         }
-        if forward.pool.interface.is_some() {
-            options.interface.clone_from(&forward.pool.interface);
+        if self.config.interface.is_some() {
+            options.interface.clone_from(&self.config.interface);
         }
         let known = self.dialled.iter().find(|(_, with)| *with == options);
         if let Some((id, _)) = known {
             return *id;
         }
-        let id = ids.pools.id((self.label.clone(), self.dialled.len()));
+        let id = ids.pools.id((self.name.clone(), options.clone()));
         self.dialled.push((id, options));
         id
     }

@@ -22,6 +22,11 @@ impl<N: Eq + Hash, I: Copy> Registry<N, I> {
         }
     }
 
+    /// Forgets names; their numbers are not handed out again.
+    pub(super) fn retain(&mut self, keep: impl Fn(&N, &I) -> bool) {
+        self.known.retain(|name, id| keep(name, id));
+    }
+
     /// The identity of a name: the one it has, or the next that nobody ever had.
     pub(super) fn id(&mut self, name: N) -> I {
         let (next, make) = (&mut self.next, self.make);

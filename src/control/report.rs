@@ -14,16 +14,14 @@ use crate::reactor::{ClientPolicy, WrittenRule};
 /// state and what came of dialling it. All at once: see [`Log::report`].
 pub(super) fn tell<'a>(
     log: &Log,
+    total: &Snapshot,
     reactors: &[Snapshot],
+    routes: Vec<Notice>,
     servers: &[Arc<Server>],
     clients: impl Iterator<Item = &'a ClientPolicy>,
 ) {
-    let total = reactors
-        .iter()
-        .copied()
-        .fold(Snapshot::default(), Snapshot::plus);
     let counters = Notice::Counters {
-        counters: Box::new(total),
+        counters: Box::new(*total),
         process: ProcessSnapshot {
             log_dropped: log.dropped(),
             helper_panics: panics::count(),
@@ -38,7 +36,8 @@ pub(super) fn tell<'a>(
         let written = policy.written.iter();
         written.filter_map(|rule| denied(policy, rule))
     });
-    let lines = [counters].into_iter().chain(spread).chain(servers);
+    let lines = [counters].into_iter().chain(spread);
+    let lines = lines.chain(routes).chain(servers);
     log.report(lines.chain(rules));
 }
 

@@ -1,28 +1,50 @@
 //! A forwarder at work: its reactors, what they are told, how they end.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::admin;
+use crate::config::{Config, LogTarget};
+use crate::engine::choice::Kind;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::observe::tap::Taps;
+use crate::reactor::Gate;
 use crate::relay::ending::Cause;
-use crate::relay::id::ForwardId;
+use crate::relay::id::{ForwardId, PoolId};
 
-use super::acquire::{Acquired, Held};
+use super::acquire::Acquired;
 use super::drain::{self, Deadlines};
 use super::error::StartError;
+use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
+use super::plan::{Identities, Plan};
+use super::proxy::Deciders;
+use super::reload::{Committed, Preparation, Retired};
+use super::reloading::{Job, OnTrial, Queue};
 use super::report;
 use super::request::Request;
 use super::resolve::Resolver;
 use super::signals::Signal;
+use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upstreams::Upstreams;
-use super::wire::{Order, Pending};
+use super::wire::{Order, Pending, Wire};
+
+/// How long what taps still have to show may take to be written.
+const TAP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a beginning hands on.
+pub(super) struct Begun {
+    pub(super) config: Arc<Config>,
+    pub(super) source: Option<Arc<dyn ConfigSource>>,
+    pub(super) log: Log,
+    pub(super) teller: Teller,
+}
 
 /// How long a reactor may take to carry out an order that needs nobody's consent: a
 /// matter of a turn or two, but for a machine that is busy with other things.
@@ -43,57 +65,112 @@ enum End {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Running {
-    /// By number; `None` once it has ended.
-    reactors: Vec<Option<ReactorThread>>,
-    upstreams: Arc<Upstreams>,
+    /// Those that live, the ones that let nobody in any more among them.
+    pub(super) reactors: BTreeMap<u16, ReactorThread>,
+    /// Those that let clients in.
+    pub(super) active: Vec<u16>,
+    pub(super) config: Arc<Config>,
+    pub(super) source: Option<Arc<dyn ConfigSource>>,
+    pub(super) generation: u64,
+    pub(super) ids: Arc<Mutex<Identities>>,
+    pub(super) forwards: HashMap<ForwardId, Committed>,
+    /// Of earlier configurations, as long as sessions go by them.
+    pub(super) retired: Vec<Retired>,
+    /// What reactors know.
+    pub(super) pools: BTreeSet<PoolId>,
+    pub(super) held: Held,
+    pub(super) kind: Kind,
+    pub(super) gate: Arc<Gate>,
+    pub(super) upstreams: Arc<Upstreams>,
     /// Answers for as long as it is there.
     _admin: admin::Server,
-    steering: Arc<Steering>,
+    pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
-    _resolver: Option<Arc<Resolver>>,
-    held: Held,
-    drain_timeouts: Vec<(ForwardId, Duration)>,
-    log: Log,
+    pub(super) resolver: Option<Arc<Resolver>>,
+    pub(super) deciders: Option<Arc<Deciders>>,
+    pub(super) taps: Arc<Taps>,
+    pub(super) origin: Instant,
+    pub(super) log: Log,
+    pub(super) teller: Teller,
     /// What reactors that have ended had counted.
-    ended: Vec<Snapshot>,
+    pub(super) ended: Snapshot,
+    pub(super) queue: Queue,
+    pub(super) preparing: Option<(Job, Preparation)>,
+    pub(super) trial: Option<OnTrial>,
+    /// When sessions wait no more for the first answers of names that are new.
+    pub(super) names_due: Option<Instant>,
 }
 
 impl Running {
     pub(super) fn start(
         acquired: Acquired,
-        held: Held,
-        drain_timeouts: Vec<(ForwardId, Duration)>,
-        log: Log,
-        teller: &Teller,
+        plan: &Plan<'_>,
+        ids: Identities,
+        taps: Taps,
+        begun: Begun,
     ) -> Result<Self, StartError> {
         let Acquired {
-            reactors,
+            reactors: plans,
+            held,
+            forwards,
+            gate,
+            kind,
             upstreams,
             resolver,
+            deciders,
             admin,
             steering,
             origin,
         } = acquired;
-        let reactors = reactors
-            .into_iter()
-            .map(|plan| ReactorThread::spawn(plan, teller.clone()).map(Some))
-            .collect::<Result<Vec<_>, _>>()?;
-        let wires = reactors.iter().flatten().map(ReactorThread::wire).collect();
-        upstreams.connect(wires);
-        steering.connect(reactors.iter().flatten().map(ReactorThread::seen));
+        let Begun {
+            config,
+            source,
+            log,
+            teller,
+        } = begun;
+        let active: Vec<u16> = plans.iter().map(|plan| plan.setup.reactor).collect();
+        let mut reactors = BTreeMap::new();
+        for plan in plans {
+            let number = plan.setup.reactor;
+            reactors.insert(number, ReactorThread::spawn(plan, teller.clone())?);
+        }
+        upstreams.connect(reactors.values().map(ReactorThread::wire).collect());
+        steering.connect(reactors.values().map(ReactorThread::seen));
+        steering.answer_to(teller.clone());
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
+        let forwards = plan.forwards.iter().zip(forwards).map(|(plan, forward)| {
+            let config = plan.config.clone();
+            (plan.id, Committed { config, forward })
+        });
         Ok(Self {
-            ended: vec![Snapshot::default(); reactors.len()],
+            forwards: forwards.collect(),
+            pools: pools_of(plan),
             reactors,
-            upstreams,
+            active,
+            config,
+            source,
+            generation: 1,
+            ids: Arc::new(Mutex::new(ids)),
+            retired: Vec::new(),
             _admin: admin::Server::start(admin, steering.clone())?,
             steering,
-            _resolver: resolver,
             held,
-            drain_timeouts,
+            kind,
+            gate,
+            upstreams,
+            resolver,
+            deciders,
+            taps: Arc::new(taps),
+            origin,
             log,
+            teller,
+            ended: Snapshot::default(),
+            queue: Queue::default(),
+            preparing: None,
+            trial: None,
+            names_due: None,
         })
     }
 
@@ -102,18 +179,34 @@ impl Running {
     pub(super) fn serve(mut self, inbox: &Inbox) -> Result<(), StartError> {
         let mut lost = false;
         let how = loop {
-            let Some(told) = inbox.wait(None) else {
-                break End::Drain;
+            let Some(told) = inbox.wait(self.due()) else {
+                self.look_after_reloads();
+                continue;
             };
             match told {
-                Told::Signal(Signal::Reload) => self.reopen_log(),
                 Told::Ended(reactor) => {
                     self.note_the_end(reactor);
-                    lost = true;
-                    break End::Drain;
+                    lost = self.active.contains(&reactor);
+                    if lost {
+                        break End::Drain;
+                    }
+                }
+                Told::Signal(Signal::Reload) => self.ask(Job::unasked()),
+                Told::Ready => self.prepared(),
+                Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
+                    request,
+                    replies: vec![reply],
+                    is_return: false,
+                }),
+                Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
+                Told::Asked(Request::Confirm(reply)) => {
+                    let _ = reply.send(self.confirm());
+                }
+                Told::Asked(Request::GoBack(reply)) => {
+                    let _ = reply.send(self.go_back());
                 }
                 other => {
-                    if let Some(end) = self.heed(&other) {
+                    if let Some(end) = self.heed(other) {
                         break end;
                     }
                 }
@@ -123,6 +216,11 @@ impl Running {
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
+        let taps = self.taps.clone();
+        drop(self);
+        if let Some(taps) = Arc::into_inner(taps) {
+            taps.finish(TAP_PATIENCE);
+        }
         if lost {
             Err(StartError::ReactorLost)
         } else {
@@ -131,7 +229,7 @@ impl Running {
     }
 
     /// What is heeded at work and while it drains alike; whether that is to be the end.
-    fn heed(&self, told: &Told) -> Option<End> {
+    fn heed(&self, told: Told) -> Option<End> {
         match told {
             // The first one; a second one cuts.
             Told::Signal(Signal::Stop | Signal::Drain) => return Some(End::Drain),
@@ -143,13 +241,19 @@ impl Running {
             Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
+            // Nobody answers: the process is ending.
+            Told::Asked(
+                Request::Reload(..)
+                | Request::Confirm(_)
+                | Request::GoBack(_)
+                | Request::StopListening(_),
+            ) => {}
             Told::Asked(Request::Listeners(reply)) => {
                 let _ = reply.send(self.listeners());
             }
             Told::Asked(Request::Counters(reply)) => {
                 self.publish();
-                let total = self.snapshots().into_iter();
-                let _ = reply.send(total.fold(Snapshot::default(), Snapshot::plus));
+                let _ = reply.send(self.total());
             }
         }
         None
@@ -158,18 +262,26 @@ impl Running {
     /// Ends when every reactor has, which is when its last session has ended; those that
     /// are left when their forward's time has run out, or at a second signal, are cut.
     fn drain(&mut self, inbox: &Inbox, how: End) {
-        let live: u64 = self
-            .snapshots()
+        let total = self.total();
+        // Two loads beside a running reactor: an end may be seen before its start.
+        let live = total.accepted.saturating_sub(total.ended);
+        let mut timeouts: Vec<(ForwardId, Duration)> = self
+            .forwards
             .iter()
-            // Two loads beside a running reactor: an end may be seen before its start.
-            .map(|counters| counters.accepted.saturating_sub(counters.ended))
-            .sum();
+            .map(|(id, it)| (*id, it.config.timeouts.drain))
+            .collect();
+        let now = Instant::now();
+        for retired in self.retired.iter().filter(|it| it.sessions() > 0) {
+            if let Some(cut_at) = retired.cut_at {
+                timeouts.push((retired.id(), cut_at.saturating_duration_since(now)));
+            }
+        }
         self.log.notice(Notice::Draining {
             sessions: live,
-            timeout: drain::longest(&self.drain_timeouts),
+            timeout: drain::longest(&timeouts),
         });
         self.order(|| Order::Drain);
-        let mut deadlines = Deadlines::of(&self.drain_timeouts, Instant::now());
+        let mut deadlines = Deadlines::of(&timeouts, now);
         while how == End::Drain && !self.has_ended() {
             while let Some(forwards) = deadlines.due(Instant::now()) {
                 self.order(|| Order::CutForwards(forwards.clone(), Cause::DrainTimeout));
@@ -178,8 +290,12 @@ impl Running {
                 Some(Told::Ended(reactor)) => self.note_the_end(reactor),
                 Some(Told::Signal(Signal::Stop)) => break,
                 Some(Told::Signal(Signal::Drain)) => {}
-                Some(told) if self.heed(&told) == Some(End::Cut) => break,
-                Some(_) => {}
+                Some(told) => {
+                    let end = self.heed(told);
+                    if end == Some(End::Cut) {
+                        break;
+                    }
+                }
                 None if deadlines.next().is_none() => break,
                 None => {}
             }
@@ -200,30 +316,39 @@ impl Running {
     }
 
     fn has_ended(&self) -> bool {
-        self.reactors.iter().all(Option::is_none)
+        self.reactors.is_empty()
     }
 
     /// The thread of a reactor is over.
     fn note_the_end(&mut self, reactor: u16) {
-        let index = usize::from(reactor);
-        if let Some(thread) = self.reactors.get_mut(index).and_then(Option::take) {
-            self.ended[index] = thread.counters().snapshot();
+        if let Some(thread) = self.reactors.remove(&reactor) {
+            self.ended = self.ended.plus(thread.counters().snapshot());
             thread.join();
+            self.upstreams.set_wires(self.wires());
         }
     }
 
+    pub(super) fn wires(&self) -> Vec<Wire> {
+        self.reactors.values().map(ReactorThread::wire).collect()
+    }
+
     /// Tells every reactor; nobody waits.
-    fn order(&self, order: impl Fn() -> Order) {
-        for reactor in self.reactors.iter().flatten() {
+    pub(super) fn order(&self, order: impl Fn() -> Order) {
+        for reactor in self.reactors.values() {
             reactor.send(order()).forget();
         }
     }
 
-    /// Goes on in the file that has the log's name now.
+    /// Goes on in the files that have the names of the log and of taps now.
     pub(super) fn reopen_log(&self) {
         match self.log.reopen(REOPEN_PATIENCE) {
+            Ok(()) if !matches!(self.config.log.to, LogTarget::File(_)) => {}
             Ok(()) => self.log.notice(Notice::LogReopened {}),
             Err(error) => self.log.notice(Notice::LogNotReopened { error }),
+        }
+        for (tap, error) in self.taps.reopen(REOPEN_PATIENCE) {
+            let tap = tap.to_string();
+            self.log.notice(Notice::TapNotReopened { tap, error });
         }
     }
 
@@ -232,33 +357,47 @@ impl Running {
         self.held.locals()
     }
 
-    fn snapshots(&self) -> Vec<Snapshot> {
-        let each = self.reactors.iter().zip(&self.ended);
-        each.map(|(reactor, ended)| {
-            let running = reactor.as_ref();
-            running.map_or(*ended, |reactor| reactor.counters().snapshot())
-        })
-        .collect()
+    /// Of all reactors that there are and were.
+    fn total(&self) -> Snapshot {
+        let each = self.reactors.values().map(|it| it.counters().snapshot());
+        each.fold(self.ended, Snapshot::plus)
     }
 
     /// Brings the gauges up to date; a reactor that is stuck is left as it was.
     fn publish(&self) {
-        let running = self.reactors.iter().flatten();
+        let running = self.reactors.values();
         let published: Vec<Pending> = running.map(|it| it.send(Order::Publish)).collect();
-        let deadline = Instant::now() + ORDER_PATIENCE;
-        for pending in published {
-            pending.is_done_by(deadline);
-        }
+        await_all(published);
     }
 
     /// Logs the counters: in all, and how evenly the reactors share the load.
     fn report(&self) {
         self.publish();
+        let active = self
+            .reactors
+            .iter()
+            .filter(|(number, _)| self.active.contains(number));
+        let active: Vec<Snapshot> = active.map(|(_, it)| it.counters().snapshot()).collect();
         report::tell(
             &self.log,
-            &self.snapshots(),
+            &self.total(),
+            &active,
+            self.steering.routes(),
             &self.upstreams.servers(),
             self.held.policies(),
         );
     }
+}
+
+/// Waits until reactors have carried orders out; one that is stuck is not waited for.
+pub(super) fn await_all(orders: Vec<Pending>) {
+    let deadline = Instant::now() + ORDER_PATIENCE;
+    for pending in orders {
+        pending.is_done_by(deadline);
+    }
+}
+
+pub(super) fn pools_of(plan: &Plan<'_>) -> BTreeSet<PoolId> {
+    let pools = plan.pools.iter().flat_map(|it| &it.dialled);
+    pools.map(|(id, _)| *id).collect()
 }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -19,9 +19,12 @@ use crate::admin::{
 use crate::config::Config;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::notice::Notice;
 use crate::reactor::{Forward, Gate};
 use crate::relay::id::{ForwardId, ServerId};
 
+use super::inbox::{Teller, Told};
+use super::request::Request;
 use super::upstreams::Upstreams;
 use super::wire::Wire;
 
@@ -37,6 +40,8 @@ pub(super) struct Steering {
     /// Forwards that an operator drains.
     drained: Mutex<HashSet<ForwardId>>,
     draining: AtomicBool,
+    /// The way to control's thread, once that listens.
+    control: OnceLock<Teller>,
 }
 
 /// What is in force.
@@ -46,6 +51,20 @@ struct InForce {
 }
 
 impl Steering {
+    /// How many sessions took each route, for a report.
+    pub(super) fn routes(&self) -> Vec<Notice> {
+        let current = self.current.load();
+        let routed = current.forwards.iter().filter_map(|forward| {
+            let routing = forward.routing.as_ref()?;
+            Some(routing.ways.iter().map(|way| Notice::Route {
+                forward: forward.name.clone(),
+                route: way.name.clone(),
+                sessions: way.taken.load(Ordering::Relaxed),
+            }))
+        });
+        routed.flatten().collect()
+    }
+
     pub(super) fn new(
         (config, forwards): (&Config, Vec<Arc<Forward>>),
         engine: &'static str,
@@ -66,7 +85,26 @@ impl Steering {
             reactors: Mutex::new(Vec::new()),
             drained: Mutex::new(HashSet::new()),
             draining: AtomicBool::new(false),
+            control: OnceLock::new(),
         }
+    }
+
+    /// This is the way to control's thread.
+    pub(super) fn answer_to(&self, control: Teller) {
+        let _ = self.control.set(control);
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn put(&self, config: &Config, forwards: Vec<Arc<Forward>>, generation: u64) {
+        if self.current.load().configured.generation == generation {
+            return;
+        }
+        let known: HashSet<ForwardId> = forwards.iter().map(|it| it.id).collect();
+        lock(&self.drained).retain(|it| known.contains(it));
+        self.current.store(Arc::new(InForce {
+            configured: configured(config, generation),
+            forwards,
+        }));
     }
 
     /// These are the reactors.
@@ -174,6 +212,9 @@ impl Subject for Steering {
         lock(&self.drained).insert(forward);
         for (_, wire) in &*lock(&self.reactors) {
             wire.visit(Box::new(move |reactor| reactor.stop_listening(forward)));
+        }
+        if let Some(control) = self.control.get() {
+            control.tell(Told::Asked(Request::StopListening(forward)));
         }
         Ok(())
     }

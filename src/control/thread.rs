@@ -177,7 +177,27 @@ impl choice::Work for ReactorWork<'_> {
     }
 }
 
-fn work<E: Engine>(reactor: &mut Reactor<E>, number: u16, inbox: &Receiver<Message>, log: &Log) {
+/// Lets clients in at these sockets. One that the kernel does not let be waited for is
+/// told of; its queue waits for the next change.
+fn adopt<E: Engine<Listener = engine::Listener>>(
+    reactor: &mut Reactor<E>,
+    sockets: Vec<(engine::Listener, Arc<Listener>)>,
+    log: &Log,
+) {
+    for (socket, at) in sockets {
+        let listener = at.address.clone();
+        if let Err(error) = reactor.listen_or_change(socket, at) {
+            log.notice(Notice::AcceptFailed { listener, error });
+        }
+    }
+}
+
+fn work<E: Engine<Listener = engine::Listener>>(
+    reactor: &mut Reactor<E>,
+    number: u16,
+    inbox: &Receiver<Message>,
+    log: &Log,
+) {
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
@@ -205,6 +225,14 @@ fn work<E: Engine>(reactor: &mut Reactor<E>, number: u16, inbox: &Receiver<Messa
                         Order::CutForwards(forwards, cause) => {
                             reactor.cut_forwards(&forwards, cause);
                         }
+                        Order::Change(change) => reactor.change(*change),
+                        Order::Adopt(sockets) => adopt(reactor, sockets, log),
+                        Order::GiveAway(sockets) => {
+                            for (id, socket) in sockets {
+                                reactor.give_away(id, socket);
+                            }
+                        }
+                        Order::ForgetPools(pools) => reactor.forget_pools(&pools),
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),

@@ -22,7 +22,7 @@ use crate::balance::Policy;
 use crate::balance::health::Change;
 use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
 use crate::net::address::{Address, Endpoint};
-use crate::net::options::{Leg, OptionPlan};
+use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::proto::host;
@@ -34,7 +34,7 @@ use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
 use super::health::{CheckPlan, Checker, Used, Verdict};
-use super::plan::{Plan, PoolPlan};
+use super::plan::{Plan, PoolName, PoolPlan};
 use super::resolve::Answer;
 use super::wire::{Order, Wire};
 use departed::Departed;
@@ -53,12 +53,14 @@ pub(super) struct Upstreams {
 #[derive(Debug)]
 struct LivePool {
     config: Arc<config::Pool>,
-    label: Arc<str>,
+    name: PoolName,
+    /// What each configured server is known by: see [`keys`].
+    keys: Vec<Arc<str>>,
     /// For each configured server the places it stands for.
     places: Vec<Places>,
-    /// Servers that are listed, have sessions yet or left not long ago, by their place in
-    /// the configuration.
-    known: HashMap<(usize, Endpoint), Arc<Server>>,
+    /// Servers that are listed, have sessions yet or left not long ago, by the configured
+    /// one and the place.
+    known: HashMap<(Arc<str>, Endpoint), Arc<Server>>,
     departed: Departed,
     /// Names that have had no answer yet may have their first one any moment.
     awaits_names: bool,
@@ -66,7 +68,7 @@ struct LivePool {
     /// What reactors know it by: once for each set of options that it is dialled with.
     dialled: Vec<(PoolId, Arc<OptionPlan>)>,
     /// Weights that an operator gave servers.
-    weights: HashMap<(usize, Endpoint), u32>,
+    weights: HashMap<(Arc<str>, Endpoint), u32>,
     /// What checks or an operator said of servers last.
     reasons: HashMap<ServerId, Arc<str>>,
     /// How its servers are checked, if they are, and what such a connect sets.
@@ -114,36 +116,80 @@ const fn policy(config: &config::Pool) -> Policy {
 
 impl LivePool {
     fn new(plan: &PoolPlan) -> Self {
-        let servers = plan.config.servers.iter().zip(&plan.names);
-        let places = servers.map(|(server, name)| match (&server.address, name) {
-            (_, Some(name)) => Places::Named(*name, Vec::new(), None),
-            (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
-            (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
-            (address, _) => {
-                let localhost = std::net::Ipv4Addr::LOCALHOST;
-                let port = address.port().unwrap_or_default();
-                Places::Fixed(Endpoint::Inet((localhost, port).into()))
-            }
-        });
-        let dialled = plan.dialled.iter();
-        let check = plan.config.check.clone();
+        Self::known_by(plan, &HashMap::new(), Time::ZERO)
+    }
+
+    /// One whose names have these addresses already.
+    fn known_by(plan: &PoolPlan, resolved: &Addresses, now: Time) -> Self {
         let mut pool = Self {
-            places: places.collect(),
+            keys: keys(&plan.config),
+            places: places(plan, resolved),
             config: plan.config.clone(),
-            label: plan.label.clone(),
+            name: plan.name.clone(),
             known: HashMap::new(),
             departed: Departed::default(),
             awaits_names: true,
             weights: HashMap::new(),
             reasons: HashMap::new(),
             set: empty_set(&plan.config),
-            dialled: dialled
-                .map(|(id, options)| (*id, Arc::new(options.plan(Leg::Upstream))))
-                .collect(),
-            check: check.map(|check| (Arc::new(check), plan.check_options())),
+            dialled: Vec::new(),
+            check: None,
         };
-        pool.rebuild(Time::ZERO);
+        pool.dial_as(plan);
+        pool.rebuild(now);
         pool
+    }
+
+    /// The options that it is dialled and checked with; those that are as before stay the
+    /// very same.
+    fn dial_as(&mut self, plan: &PoolPlan) {
+        let before = std::mem::take(&mut self.dialled);
+        let options = |(id, options): &(PoolId, SocketOptions)| {
+            let known = before.iter().find(|(known, _)| known == id);
+            let compiled = known.map(|(_, options)| options.clone());
+            (
+                *id,
+                compiled.unwrap_or_else(|| Arc::new(options.plan(Leg::Upstream))),
+            )
+        };
+        self.dialled = plan.dialled.iter().map(options).collect();
+        let check = plan.config.check.clone();
+        self.check = check.map(|check| (Arc::new(check), plan.check_options()));
+    }
+
+    /// Whether nothing differs from what is asked for.
+    fn is_as(&self, plan: &PoolPlan) -> bool {
+        let ids = |dialled: &[(PoolId, _)]| -> Vec<PoolId> {
+            dialled.iter().map(|(id, _)| *id).collect()
+        };
+        let asked: Vec<PoolId> = plan.dialled.iter().map(|(id, _)| *id).collect();
+        let names = self.places.iter().map(Places::name);
+        *self.config == *plan.config && ids(&self.dialled) == asked && names.eq(plan.names.clone())
+    }
+
+    /// Becomes what is asked for. Servers that stay keep what is known of them, and what
+    /// an operator has asked of them where the configuration does not ask otherwise now.
+    fn follow(&mut self, plan: &PoolPlan, resolved: &Addresses, now: Time) {
+        let before = std::mem::replace(&mut self.config, plan.config.clone());
+        let keys_before = std::mem::replace(&mut self.keys, keys(&plan.config));
+        self.places = places(plan, resolved);
+        self.dial_as(plan);
+        for (key, configured) in self.keys.iter().zip(&self.config.servers) {
+            let at = keys_before.iter().position(|it| it == key);
+            let Some(earlier) = at.and_then(|at| before.servers.get(at)) else {
+                continue;
+            };
+            let (was, is) = (terms(earlier, &before), terms(configured, &self.config));
+            if was == is {
+                continue;
+            }
+            for ((_, _), server) in self.known.iter().filter(|((known, _), _)| known == key) {
+                let mut terms = server.terms();
+                merge(&mut terms, &was, &is);
+                server.set_terms(terms, now);
+            }
+        }
+        self.rebuild(now);
     }
 
     fn setups(&self) -> impl Iterator<Item = (PoolId, UpstreamSetup)> + '_ {
@@ -174,9 +220,15 @@ impl LivePool {
         for (index, configured) in self.config.servers.iter().enumerate() {
             match &self.places[index] {
                 Places::Fixed(endpoint) => {
-                    let server =
-                        server(&mut self.known, &self.config, &self.label, index, endpoint);
-                    let given = self.weights.get(&(index, endpoint.clone()));
+                    let server = server(
+                        &mut self.known,
+                        &self.config,
+                        &self.name.0,
+                        (index, &self.keys[index]),
+                        endpoint,
+                    );
+                    let place = (self.keys[index].clone(), endpoint.clone());
+                    let given = self.weights.get(&place);
                     members.push(Member {
                         server,
                         weight: given.copied().unwrap_or(configured.weight),
@@ -190,17 +242,24 @@ impl LivePool {
                     let first = addresses.iter().map(|it| it.priority).min();
                     // One that joins others has not served yet; of the first answer all are
                     // alike.
-                    let joins = self.known.keys().any(|(at, _)| *at == index);
+                    let key = &self.keys[index];
+                    let joins = self.known.keys().any(|(at, _)| at == key);
                     for address in addresses {
                         let endpoint = Endpoint::Inet(address.endpoint);
-                        let is_new = !self.known.contains_key(&(index, endpoint.clone()));
-                        let server =
-                            server(&mut self.known, &self.config, &self.label, index, &endpoint);
+                        let place = (self.keys[index].clone(), endpoint.clone());
+                        let is_new = !self.known.contains_key(&place);
+                        let server = server(
+                            &mut self.known,
+                            &self.config,
+                            &self.name.0,
+                            (index, &self.keys[index]),
+                            &endpoint,
+                        );
                         if is_new && joins {
                             server.standing.joined(now);
                         }
                         let own = weight(configured.weight, address.weight);
-                        let given = self.weights.get(&(index, endpoint));
+                        let given = self.weights.get(&(self.keys[index].clone(), endpoint));
                         members.push(Member {
                             server,
                             weight: given.copied().unwrap_or(own),
@@ -227,6 +286,68 @@ impl LivePool {
             self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)));
         let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
         self.set = Arc::new(set.awaiting_names(awaits));
+    }
+}
+
+/// What names are known to resolve to.
+type Addresses = HashMap<NameId, (Vec<super::resolve::Resolved>, Option<Instant>)>;
+
+impl Places {
+    const fn name(&self) -> Option<NameId> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Named(name, ..) => Some(*name),
+        }
+    }
+}
+
+/// What each configured server is known by from one configuration to the next: its address,
+/// and of those that are the same which one.
+fn keys(config: &config::Pool) -> Vec<Arc<str>> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let key = |server: &config::Server| {
+        let address = server.address.to_string();
+        let nth = seen.entry(address.clone()).or_default();
+        *nth += 1;
+        match nth {
+            1 => address.into(),
+            nth => format!("{address}#{nth}").into(),
+        }
+    };
+    config.servers.iter().map(key).collect()
+}
+
+fn places(plan: &PoolPlan, resolved: &Addresses) -> Vec<Places> {
+    let servers = plan.config.servers.iter().zip(&plan.names);
+    let places = servers.map(|(server, name)| match (&server.address, name) {
+        (_, Some(name)) => {
+            let (addresses, answered) = resolved.get(name).cloned().unwrap_or_default();
+            Places::Named(*name, addresses, answered)
+        }
+        (Address::Inet(address), _) => Places::Fixed(Endpoint::Inet(*address)),
+        (Address::Unix(name), _) => Places::Fixed(Endpoint::Unix(name.clone())),
+        (address, _) => {
+            let localhost = std::net::Ipv4Addr::LOCALHOST;
+            let port = address.port().unwrap_or_default();
+            Places::Fixed(Endpoint::Inet((localhost, port).into()))
+        }
+    });
+    places.collect()
+}
+
+/// What the configuration asks otherwise than before; the rest is as an operator has it.
+fn merge(terms: &mut ServerTerms, was: &ServerTerms, is: &ServerTerms) {
+    if was.max_connections != is.max_connections {
+        terms.max_connections = is.max_connections;
+    }
+    if was.admin != is.admin {
+        terms.admin = is.admin;
+    }
+    if was.max_fails != is.max_fails {
+        terms.max_fails = is.max_fails;
+    }
+    if was.fail_timeout != is.fail_timeout {
+        terms.fail_timeout = is.fail_timeout;
     }
 }
 
@@ -260,10 +381,10 @@ fn terms(server: &config::Server, pool: &config::Pool) -> ServerTerms {
 
 /// The server at this place, as it was known or a new one.
 fn server(
-    known: &mut HashMap<(usize, Endpoint), Arc<Server>>,
+    known: &mut HashMap<(Arc<str>, Endpoint), Arc<Server>>,
     pool: &config::Pool,
     label: &Arc<str>,
-    index: usize,
+    (index, key): (usize, &Arc<str>),
     endpoint: &Endpoint,
 ) -> Arc<Server> {
     let configured = &pool.servers[index];
@@ -281,7 +402,7 @@ fn server(
         }))
     };
     known
-        .entry((index, endpoint.clone()))
+        .entry((key.clone(), endpoint.clone()))
         .or_insert_with(make)
         .clone()
 }
@@ -303,6 +424,52 @@ impl Upstreams {
         pools.iter().flat_map(LivePool::setups).collect()
     }
 
+    /// Becomes what a plan asks for; what reactors are to be told of that.
+    pub(super) fn follow(&self, plan: &Plan<'_>) -> Vec<(PoolId, UpstreamSetup)> {
+        let now = self.now();
+        let mut pools = self.pools();
+        let mut resolved = Addresses::new();
+        for place in pools.iter().flat_map(|pool| &pool.places) {
+            if let Places::Named(name, addresses, answered) = place {
+                resolved.insert(*name, (addresses.clone(), *answered));
+            }
+        }
+        let before = std::mem::take(&mut *pools).into_iter();
+        let mut before: HashMap<PoolName, LivePool> =
+            before.map(|pool| (pool.name.clone(), pool)).collect();
+        let mut changed = Vec::new();
+        for plan in &plan.pools {
+            let pool = match before.remove(&plan.name) {
+                Some(pool) if pool.is_as(plan) => pool,
+                Some(mut pool) => {
+                    pool.follow(plan, &resolved, now);
+                    changed.extend(pool.setups());
+                    pool
+                }
+                None => {
+                    let pool = LivePool::known_by(plan, &resolved, now);
+                    changed.extend(pool.setups());
+                    pool
+                }
+            };
+            pools.push(pool);
+        }
+        // Sessions that are left there go by what is known; nobody checks it any more.
+        for server in before.values().flat_map(|pool| pool.known.values()) {
+            server.standing.unchecked(now);
+        }
+        if let Some(checker) = &*lock(&self.checker) {
+            checker.set_plans(plans(&pools));
+        }
+        changed
+    }
+
+    /// Whether a plan has servers to check and nobody checks any so far.
+    pub(super) fn lacks_checks(&self, plan: &Plan<'_>) -> bool {
+        let wanted = plan.pools.iter().any(|pool| pool.config.check.is_some());
+        wanted && lock(&self.checker).is_none()
+    }
+
     fn pools(&self) -> MutexGuard<'_, Vec<LivePool>> {
         lock(&self.pools)
     }
@@ -320,6 +487,11 @@ impl Upstreams {
         for pool in &*self.pools() {
             self.tell(pool);
         }
+    }
+
+    /// These are the reactors that are alive.
+    pub(super) fn set_wires(&self, wires: Vec<Wire>) {
+        *lock(&self.wires) = wires;
     }
 
     /// Names have other addresses: all those whose answer is the same one.
@@ -340,7 +512,7 @@ impl Upstreams {
             }
             if changed {
                 pool.rebuild(self.now());
-                notices.push((pool.label.clone(), pool.set.members().len()));
+                notices.push((pool.name.0.clone(), pool.set.members().len()));
                 self.tell(pool);
             }
         }
@@ -377,6 +549,11 @@ impl Upstreams {
         if pools.iter().all(|pool| pool.check.is_none()) {
             return Ok(());
         }
+        self.check(plans(&pools), log)
+    }
+
+    /// Starts to check these servers.
+    pub(super) fn check(self: &Arc<Self>, plans: Vec<CheckPlan>, log: &Log) -> io::Result<()> {
         // The checker is part of this: it must not keep it alive.
         let told = Arc::downgrade(self);
         let on_change = move |id: ServerId, verdict: Verdict| {
@@ -384,7 +561,7 @@ impl Upstreams {
                 told.checked(id, &verdict, told.now());
             }
         };
-        let checker = Checker::start(plans(&pools), log.clone(), on_change)?;
+        let checker = Checker::start(plans, log.clone(), on_change)?;
         *lock(&self.checker) = Some(checker);
         Ok(())
     }

@@ -9,15 +9,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_chann
 use std::time::Instant;
 
 use crate::admin::Visit;
-use crate::engine::SessionKey;
 use crate::engine::choice::Waker;
-use crate::reactor::Ruling;
+use crate::engine::{self, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
+use crate::reactor::{Change, Listener, Ruling};
 use crate::relay::ending::Cause;
-use crate::relay::id::{ForwardId, PoolId};
+use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
 /// What control tells a reactor.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Order {
     /// Accept nothing more; end when the last session has.
     Drain,
@@ -25,6 +25,14 @@ pub(super) enum Order {
     Cut(Cause),
     /// End the sessions of these forwards.
     CutForwards(Arc<[ForwardId]>, Cause),
+    /// Go by another configuration.
+    Change(Box<Change>),
+    /// Let clients in at these sockets.
+    Adopt(Vec<(engine::Listener, Arc<Listener>)>),
+    /// Look after these sockets no more: somebody else does.
+    GiveAway(Vec<(ListenerId, u32)>),
+    /// Nobody uses these pools any more.
+    ForgetPools(Arc<[PoolId]>),
     /// Bring the gauges up to date.
     Publish,
     /// These are the servers of a pool from now on.

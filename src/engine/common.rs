@@ -27,7 +27,7 @@ use crate::relay::ending::Cause;
 use crate::relay::time::Time;
 
 /// What an engine is made with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
     /// Bytes of the scratch buffer.
     pub scratch_buffer: u32,

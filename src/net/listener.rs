@@ -21,6 +21,7 @@
 //! instance gets EADDRINUSE, and also the loser of a race between two
 //! instances does (were the option set before `listen`, both would win).
 
+mod again;
 mod bind_error;
 mod overlap;
 mod permissions;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
 
+pub use again::{fixed_options, join, set_again};
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
 pub use permissions::{SocketPermissions, Who};

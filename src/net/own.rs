@@ -11,7 +11,7 @@
 //!   ▲                                                          │
 //!   └───────────────── a loop: refused ◄───────────────────────┘
 //! ```
-//! A loop of several forwards is found by what was dialled lately ([`LINK_LIFE`]): each
+//! A loop of several forwards is found by what was dialled lately (`LINK_LIFE`): each
 //! turn of it dials again. One that passes through another process is not seen here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

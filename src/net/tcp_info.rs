@@ -243,6 +243,25 @@ pub fn unsent(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     Ok(if len > 0 && is_dead() { 0 } else { len })
 }
 
+/// Bytes that the send buffer of a socket has room for, the kernel's overhead included
+/// (`SO_MEMINFO`); 0 where it has none.
+pub fn room(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // The array of u32 of `linux/sock_diag.h`. What TCP has queued and what a unix socket's
+    // peer has not read are counted in different places.
+    const LEN: usize = libc::SK_MEMINFO_WMEM_QUEUED as usize + 1;
+    let mut bytes = [0; LEN * 4];
+    let len = sys::option_bytes(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut bytes)?;
+    let number = |index: libc::c_int| {
+        let at = index as usize * 4;
+        let number = bytes[..len].get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(number))
+    };
+    let most = number(libc::SK_MEMINFO_SNDBUF).ok_or(Errno::ENOPROTOOPT)?;
+    let queued = number(libc::SK_MEMINFO_WMEM_QUEUED).unwrap_or(0);
+    let allocated = number(libc::SK_MEMINFO_WMEM_ALLOC).unwrap_or(0);
+    Ok(most.saturating_sub(queued.max(allocated)))
+}
+
 /// Bytes that wait to be read (SIOCINQ). A FIN is not counted.
 pub fn unread(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     sys::ioctl_int(fd, libc::FIONREAD as libc::c_ulong).map(|len| len.max(0) as u32)

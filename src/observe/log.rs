@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -51,10 +51,33 @@ pub struct Log {
     queue: SyncSender<Entry>,
     orders: Sender<Order>,
     dropped: Arc<AtomicU64>,
-    /// As a place in [`LEVELS`]; may be changed at any time.
-    level: Arc<AtomicU8>,
+    settings: Arc<Settings>,
     /// For whoever listens to records.
     told: broadcast::Sender<Arc<str>>,
+}
+
+/// What may change while lines are written.
+#[derive(Debug)]
+struct Settings {
+    /// As a place in [`LEVELS`].
+    level: AtomicU8,
+    is_json: AtomicBool,
+}
+
+impl Settings {
+    fn set(&self, level: LogLevel, format: LogFormat) {
+        self.level.store(place(level), Ordering::Relaxed);
+        let is_json = format == LogFormat::Json;
+        self.is_json.store(is_json, Ordering::Relaxed);
+    }
+
+    fn format(&self) -> LogFormat {
+        if self.is_json.load(Ordering::Relaxed) {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        }
+    }
 }
 
 /// Records that a listener may be behind.
@@ -66,6 +89,29 @@ const LEVELS: [LogLevel; 4] = [
     LogLevel::Info,
     LogLevel::Debug,
 ];
+
+/// A target that is open and not written to yet.
+#[derive(Debug)]
+pub struct LogSink(Box<Sink>);
+
+impl LogSink {
+    /// Opens it; a file that is made gets this mode, less the umask. A pipe without a
+    /// reader is waited for.
+    pub fn open(target: &LogTarget, mode: u32) -> io::Result<Self> {
+        let sink = Sink::open(Target {
+            place: match target {
+                LogTarget::Stdout => Place::Stdout,
+                LogTarget::Stderr => Place::Stderr,
+                LogTarget::File(path) => Place::File(path.clone()),
+            },
+            mode,
+            needs_reader: false,
+            rotate: None,
+            prologue: Vec::new(),
+        })?;
+        Ok(Self(Box::new(sink)))
+    }
+}
 
 impl Log {
     /// Starts the writer. Fails if the target file cannot be opened. One that is made is
@@ -85,17 +131,11 @@ impl Log {
         target: &LogTarget,
         mode: u32,
     ) -> io::Result<(Self, LogWriter)> {
-        let sink = Sink::open(Target {
-            place: match target {
-                LogTarget::Stdout => Place::Stdout,
-                LogTarget::Stderr => Place::Stderr,
-                LogTarget::File(path) => Place::File(path.clone()),
-            },
-            mode,
-            needs_reader: false,
-            rotate: None,
-            prologue: Vec::new(),
-        })?;
+        let LogSink(sink) = LogSink::open(target, mode)?;
+        let settings = Arc::new(Settings {
+            level: AtomicU8::new(place(level)),
+            is_json: AtomicBool::new(format == LogFormat::Json),
+        });
         let (queue, entries) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let (told, _) = broadcast::channel(RECORDS_BEHIND);
@@ -104,15 +144,15 @@ impl Log {
             dropped: dropped.clone(),
             reported: 0,
             telling: 0,
-            format,
+            settings: settings.clone(),
             line: Vec::new(),
         };
-        let outlet = Outlet::spawn("log", entries, writer, sink)?;
+        let outlet = Outlet::spawn("log", entries, writer, *sink)?;
         let log = Self {
             queue,
             orders: outlet.orders(),
             dropped,
-            level: Arc::new(AtomicU8::new(place(level))),
+            settings,
             told,
         };
         let writer = LogWriter {
@@ -129,7 +169,7 @@ impl Log {
 
     /// The least that is worth a line.
     pub fn level(&self) -> LogLevel {
-        let place = self.level.load(Ordering::Relaxed);
+        let place = self.settings.level.load(Ordering::Relaxed);
         LEVELS
             .get(usize::from(place))
             .copied()
@@ -138,7 +178,7 @@ impl Log {
 
     /// Another level from now on, for all who log.
     pub fn set_level(&self, level: LogLevel) {
-        self.level.store(place(level), Ordering::Relaxed);
+        self.settings.level.store(place(level), Ordering::Relaxed);
     }
 
     /// Says something, if its level is enabled.
@@ -222,6 +262,14 @@ impl Log {
         answer.recv_timeout(patience).unwrap_or_else(late)
     }
 
+    /// Other lines from now on, and behind what was queued until now to another target.
+    pub fn change(&self, level: LogLevel, format: LogFormat, to: Option<LogSink>) {
+        self.settings.set(level, format);
+        if let Some(LogSink(sink)) = to {
+            self.order(Order::Replace(sink));
+        }
+    }
+
     fn order(&self, order: Order) {
         // A thread that has ended needs no orders. One that sleeps is woken; if the
         // queue is full it does not sleep.
@@ -270,7 +318,7 @@ struct Writer {
     reported: u64,
     /// … and will be, if what is about to be written is.
     telling: u64,
-    format: LogFormat,
+    settings: Arc<Settings>,
     line: Vec<u8>,
 }
 
@@ -288,7 +336,7 @@ impl Format for Writer {
                 }
                 self.line.clear();
                 // Writing to a Vec cannot fail.
-                let _ = match self.format {
+                let _ = match self.settings.format() {
                     LogFormat::Text => {
                         writeln!(self.line, "{} INFO {record}", timestamp(record.at))
                     }
@@ -328,7 +376,7 @@ impl Format for Writer {
 impl Writer {
     fn said(&mut self, said: &Said, weight: u64, sink: &mut Sink) {
         self.line.clear();
-        match self.format {
+        match self.settings.format() {
             LogFormat::Text => said.text(&mut self.line),
             LogFormat::Json => said.json(&mut self.line),
         }

@@ -87,6 +87,12 @@ impl<E: Engine> Reactor<E> {
         self.add_listener(socket, at)
     }
 
+    /// Looks after this socket no more. Its queue is untouched while somebody else holds
+    /// the socket.
+    pub fn give_away(&mut self, id: ListenerId, socket: u32) {
+        self.listen_queue.give_away(id, socket, &mut self.ctx);
+    }
+
     /// Forgets pools that no forward and no session has any use for.
     pub fn forget_pools(&mut self, pools: &[PoolId]) {
         for id in pools {

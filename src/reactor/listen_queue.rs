@@ -163,7 +163,7 @@ impl ListenQueue {
         let mut found = false;
         for key in self.keys.get(&at.id).into_iter().flatten() {
             let socket = find(&mut self.sockets, *key);
-            if let Some(socket) = socket.filter(|it| it.at.address == at.address) {
+            if let Some(socket) = socket.filter(|it| it.at.socket == at.socket) {
                 found = true;
                 socket.at = at.clone();
                 socket.leaving = None;
@@ -173,6 +173,16 @@ impl ListenQueue {
             }
         }
         found
+    }
+
+    /// Looks after one socket of an address no more: another reactor does, or nobody.
+    pub(super) fn give_away<E: Engine>(&mut self, id: ListenerId, socket: u32, ctx: &mut Ctx<E>) {
+        let keys = self.keys.get(&id).cloned().unwrap_or_default();
+        for key in keys {
+            if find(&mut self.sockets, key).is_some_and(|it| it.at.socket == socket) {
+                self.close(key, ctx);
+            }
+        }
     }
 
     /// Whoever waits at an address is let in, as far as there is room, and then its

@@ -106,6 +106,8 @@ pub struct Way {
 pub struct Listener {
     /// Its identity.
     pub id: ListenerId,
+    /// Which of the sockets of this address it is: a number of its own.
+    pub socket: u32,
     /// Its address.
     pub address: Endpoint,
     /// Whose it is.
@@ -118,14 +120,24 @@ pub struct Listener {
 impl Listener {
     /// A listener of this forward, with its routes.
     pub fn new(id: ListenerId, address: Endpoint, forward: Arc<Forward>) -> Arc<Self> {
+        Self::of_socket((id, id.number()), address, forward)
+    }
+
+    /// One of several sockets of an address, each with a number of its own.
+    pub fn of_socket(
+        (id, socket): (ListenerId, u32),
+        address: Endpoint,
+        forward: Arc<Forward>,
+    ) -> Arc<Self> {
         let ways = forward.routing.as_ref().map_or(&[][..], |it| &it.ways);
         let by_way = |way: &Way| {
             let forward = way.forward.clone()?;
-            Some(Self::new(id, address.clone(), forward))
+            Some(Self::of_socket((id, socket), address.clone(), forward))
         };
         Arc::new(Self {
             ways: ways.iter().map(by_way).collect(),
             id,
+            socket,
             address,
             forward,
         })

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use crate::kit::peer::transfer;
+use crate::kit::shortage::Fault;
 use crate::kit::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -222,4 +223,34 @@ fn urgent_data_keeps_nothing_up() {
             }
         }
     });
+}
+
+/// While TCP memory is exhausted a socket says that it has room and takes nothing: a poll
+/// for room must not be asked over and over (87,000 sends in four seconds).
+#[test]
+fn a_sink_that_says_it_has_room_and_takes_nothing_is_left_alone() {
+    if !engines().contains(&"io_uring") {
+        return skip(&test_name(), "no io_uring");
+    }
+    let server = Listener::new();
+    let forwarder = Setup::new(server.address()).engine("io_uring").start();
+    let mut client = forwarder.connect();
+    client.send(1);
+    let mut upstream = server.accept();
+    upstream.expect(1);
+    let Some(refused) = Fault::always(forwarder.process(), "sendto", "EAGAIN") else {
+        return;
+    };
+    client.send(10_000);
+    wait_until("it is refused", PATIENCE, || refused.injected() > 0);
+    let before = refused.injected();
+    std::thread::sleep(Duration::from_secs(2));
+    let tries = refused.injected() - before;
+    // Ten a second, and what a machine does that was busy elsewhere meanwhile.
+    assert!(tries < 200, "{tries} tries in two seconds");
+    drop(refused);
+    upstream.expect(10_000);
+    client.close();
+    upstream.close();
+    forwarder.check_idle();
 }

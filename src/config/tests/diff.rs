@@ -31,7 +31,7 @@ fn a_changed_key_says_from_what_to_what_and_what_it_takes() {
     );
     let found = differences(&old, &new);
     let expected = [
-        "[global]: engine: \"auto\" becomes \"epoll\" (restart)",
+        "[global]: engine: \"auto\" becomes \"epoll\" (live)",
         "[global]: max_connections: \"auto\" becomes 9 (live)",
         "[log]: level: \"info\" becomes \"debug\" (live)",
         "forward web: idle_timeout: \"10m\" becomes \"5s\" (live)",

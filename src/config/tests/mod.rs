@@ -6,6 +6,7 @@ mod diff;
 mod pools;
 mod properties;
 mod refused;
+mod routes;
 mod tables;
 mod taps;
 

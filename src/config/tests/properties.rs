@@ -15,6 +15,7 @@ use crate::net::address::Address;
 use crate::net::address::UnixName;
 use crate::net::listener::Who;
 use crate::net::options::SocketOptions;
+use crate::policy::route::{Conditions, Pattern, Protocol};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,6 +226,15 @@ fn any_config() -> impl Strategy<Value = Config> {
                 } else {
                     Mode::Tcp
                 },
+                routes: any_routes(number, &path),
+                accept_proxy: (pick == 1).then(|| AcceptProxy {
+                    from: vec!["10.0.0.0/8".parse().expect("a network")],
+                    unix: number & 4 == 0,
+                    v1: number & 8 == 0,
+                    v2: true,
+                    timeout: Duration::from_millis(10 + number % 10_000),
+                }),
+                sniff_timeout: Duration::from_millis(10 + number % 3_000_000),
                 pool: Arc::new(if proxy { Pool::new(Vec::new()) } else { pool }),
                 max_connections: [None, Some(1), Some(u32::MAX)][pick],
                 timeouts,
@@ -310,6 +320,49 @@ fn any_clients(number: u64) -> ClientAccess {
 }
 
 /// A proxy's keys, none of them as by default where `number` has it so.
+/// Routes of which none takes what another would.
+fn any_routes(number: u64, path: &str) -> Vec<Route> {
+    let name = |at: usize| format!("{at}.example");
+    let conditions = [
+        Conditions {
+            sni: vec![
+                Pattern::Exact("a.example".to_owned()),
+                Pattern::Below(name(1)),
+            ],
+            alpn: vec!["h2".to_owned(), "a \"b\\".to_owned()],
+            client: vec!["2001:db8::/32".parse().expect("a network")],
+            ..Conditions::default()
+        },
+        Conditions {
+            host: vec![Pattern::Below(name(2))],
+            share: Some(1 + (number % 10_000) as u16),
+            ..Conditions::default()
+        },
+        Conditions {
+            protocol: vec![Protocol::Ssh, Protocol::Other],
+            ..Conditions::default()
+        },
+        Conditions {
+            no_sni: true,
+            ..Conditions::default()
+        },
+    ];
+    let routes = conditions.into_iter().enumerate();
+    let routes = routes.map(|(at, conditions)| Route {
+        name: format!("route {at}"),
+        conditions,
+        to: match (at as u64 + number) % 3 {
+            0 => RouteTo::Reject,
+            1 => RouteTo::HttpConnect(Arc::new(any_connect(number, path))),
+            _ => {
+                let server = Address::Inet("192.0.2.1:443".parse().expect("an address"));
+                RouteTo::Pool(Arc::new(Pool::new(vec![Server::new(server)])))
+            }
+        },
+    });
+    routes.take((number >> 20) as usize % 5).collect()
+}
+
 fn any_connect(number: u64, path: &str) -> HttpConnect {
     let rules = [
         ":443",

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 
 use crate::admin;
-use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, TapTarget};
+use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget};
 use crate::control::proxy;
 use crate::net::address::{Address, Endpoint};
 use crate::net::dial;
@@ -278,11 +278,16 @@ fn shown(path: &Path) -> String {
 
 fn users(config: &Config) -> Vec<Trial> {
     let mut seen = BTreeSet::new();
-    let connects = config.forwards.iter().filter_map(|it| match &it.mode {
+    let own = config.forwards.iter().filter_map(|it| match &it.mode {
         Mode::HttpConnect(connect) => connect.users.as_ref(),
         Mode::Tcp => None,
     });
-    connects
+    let routes = config.forwards.iter().flat_map(|it| &it.routes);
+    let others = routes.filter_map(|it| match &it.to {
+        RouteTo::HttpConnect(connect) => connect.users.as_ref(),
+        RouteTo::Pool(_) | RouteTo::Reject => None,
+    });
+    own.chain(others)
         .filter(|path| seen.insert((*path).clone()))
         .map(|path| {
             let name = "users".to_owned();
@@ -302,12 +307,17 @@ fn users(config: &Config) -> Vec<Trial> {
 fn pools(config: &Config) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut seen = HashSet::new();
-    for forward in &config.forwards {
-        let pool = &forward.pool;
+    let all = config.forwards.iter().flat_map(|forward| {
+        let name = forward.pool.name.as_ref().unwrap_or(&forward.name);
+        let routed = forward.routes.iter();
+        let routed = routed.filter_map(|it| it.pool(&forward.name));
+        routed.chain([(name.clone(), &forward.pool)])
+    });
+    for (label, pool) in all {
         if !seen.insert(Arc::as_ptr(pool)) {
             continue;
         }
-        let label = pool.name.as_deref().unwrap_or(&forward.name);
+        let label = label.as_str();
         if pool.transparent
             && let Err(errno) = dial::may_be_transparent()
         {

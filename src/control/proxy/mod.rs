@@ -23,7 +23,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Mode;
 use crate::engine::SessionKey;
 use crate::net::address::Endpoint;
 use crate::net::own::OwnListeners;
@@ -58,29 +57,32 @@ pub(super) struct Deciders {
     /// What this process listens on.
     own: Arc<OwnListeners>,
     /// Only if any forward has users.
-    verifier: Option<Verifier>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 /// What one forward goes by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ForwardRules {
     access: Arc<Access>,
     users: Option<Arc<Users>>,
 }
 
 impl Deciders {
-    /// Reads the files of users.
+    /// Reads the files of users. What `earlier` ones go by and the plan does not know is
+    /// kept, for sessions whose forward was removed.
     pub(super) fn new(
         plan: &Plan<'_>,
         resolver: Arc<Resolver>,
         own: Arc<OwnListeners>,
         log: &Log,
+        earlier: Option<&Self>,
     ) -> Result<Arc<Self>, StartError> {
-        let mut rules = HashMap::new();
-        for ForwardPlan { id, config, .. } in &plan.forwards {
-            let Mode::HttpConnect(connect) = &config.mode else {
-                continue;
-            };
+        let mut rules = earlier.map(|it| it.rules.clone()).unwrap_or_default();
+        let requests = plan
+            .forwards
+            .iter()
+            .flat_map(|forward| forward.requests().map(move |it| (forward, it)));
+        for (ForwardPlan { id, config, .. }, (route, connect)) in requests {
             let users = connect.users.as_deref().map(Users::read).transpose();
             let users = users.map_err(|error| StartError::Users {
                 forward: config.name.clone(),
@@ -99,17 +101,29 @@ impl Deciders {
                 access: Arc::new(connect.access.compile()),
                 users: users.map(Arc::new),
             };
-            rules.insert((*id, None), rule);
+            rules.insert((*id, route), rule);
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
-        let verifier = verifier.then(|| Verifier::start(log.clone())).transpose();
+        let known = earlier.and_then(|it| it.verifier.clone());
+        let verifier = match known {
+            None if verifier => {
+                let started = Verifier::start(log.clone());
+                Some(Arc::new(started.map_err(StartError::Verifier)?))
+            }
+            known => known,
+        };
         Ok(Arc::new(Self {
-            verifier: verifier.map_err(StartError::Verifier)?,
             rules,
             resolver,
             own,
+            verifier,
         }))
+    }
+
+    /// As a reactor asks them.
+    pub(super) fn for_reactor(self: &Arc<Self>, wire: Wire, reactor: u16) -> Box<dyn Decider> {
+        Box::new(ReactorDecider::new(self.clone(), wire, reactor))
     }
 
     /// Who asks? Then where to.

@@ -37,7 +37,7 @@ impl Upstreams {
         let takes_out =
             change.state.is_some_and(|it| it != AdminState::Active) || change.weight == Some(0);
         if takes_out && !change.force && pool.is_last(&server) {
-            let pool = pool.label.to_string();
+            let pool = pool.name.0.to_string();
             return Err(Refused::LastServer { pool });
         }
         let was = server.terms();
@@ -122,7 +122,7 @@ impl LivePool {
             }),
         });
         PoolSeen {
-            label: self.label.clone(),
+            label: self.name.0.clone(),
             config: self.config.clone(),
             servers: listed,
             names: names.collect(),

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use super::leg::Leg;
 use super::op::{At, Op, Tag};
+use super::rest::list_rest;
 use super::ring::Completion;
 use super::vigil::list_vigil;
 use super::{POLL_PAUSE, READABLE, Uring, ready};
@@ -101,10 +102,12 @@ impl Uring {
                 events.push(ready(at.side, at.key, readiness));
             }
             Op::WatchOut if leg.connecting => self.connect_ended(at, result, events),
-            Op::WatchOut if leg.has_left_over() && !leg.flush(&mut self.common.kit) => {
-                leg.watch(Op::WatchOut, at, &mut self.ring);
-            }
             Op::WatchOut => {
+                leg.is_told_writable();
+                if leg.has_left_over() && !leg.flush(&mut self.common.kit) {
+                    leg.watch_out(at, &mut self.ring);
+                    return list_rest(&mut self.rests, leg, at, self.common.clock.now());
+                }
                 if leg.send_failed.is_some() {
                     events.push(ready(at.side.other(), at.key, READABLE));
                 }
@@ -134,7 +137,8 @@ impl Uring {
                 continue;
             }
             if leg.has_left_over() {
-                leg.watch(Op::WatchOut, at, &mut self.ring);
+                leg.watch_out(at, &mut self.ring);
+                list_rest(&mut self.rests, leg, at, self.common.clock.now());
             }
             let waits = std::mem::take(&mut leg.sender_waits);
             if waits || leg.has_left_over() || leg.send_failed.is_some() {

@@ -39,7 +39,7 @@ impl Mover<'_> {
     /// Moves until the lane parks or the budget ends, and sees to it that an event
     /// follows when there is something to do again.
     pub(super) fn pump(&mut self, lane: &mut Lane, budget: u32) -> Pumped {
-        let read_before = lane.bytes_in();
+        let (read_before, written_before) = (lane.bytes_in(), lane.bytes_out());
         let streamed = self.source.flies(Op::Recv) || self.source.has_received();
         let tap = self.tap.take();
         let mut turn = Turn::start(self.store, self.direction, tap, budget);
@@ -50,6 +50,9 @@ impl Mover<'_> {
             }
         }
         let pumped = self.kit.finish(&turn, self.store, lane);
+        if lane.bytes_out() > written_before {
+            self.sink.may_be_asked();
+        }
         if !pumped.more {
             if !streamed && lane.path() == Path::Copy {
                 self.source.note_read(lane.bytes_in() - read_before);
@@ -186,7 +189,7 @@ impl Mover<'_> {
         let (source, sink) = (self.at_source(), self.at_sink());
         match lane.next() {
             Next::Park if lane.held() > 0 => {
-                self.sink.watch(Op::WatchOut, sink, self.ring);
+                self.sink.watch_out(sink, self.ring);
                 self.source.leave_stream(source, self.ring, self.kit);
             }
             // The event that follows the send has the lane pumped again; a poll would

@@ -77,6 +77,10 @@ pub(super) struct Leg {
     pub(super) hung_up: bool,
     /// It is on the engine's list of vigils to come.
     pub(super) vigil_due: bool,
+    /// A poll said that it takes bytes, and none was taken since.
+    told_writable: bool,
+    /// It took none although it had said so: it is to rest before it is asked again.
+    pub(super) rest_wanted: bool,
     /// The lane towards this leg waits for its send to complete.
     pub(super) sender_waits: bool,
     /// How its stream ended: 0 in good order, else an errno.
@@ -151,6 +155,27 @@ impl Leg {
             Op::Recv | Op::Send => unreachable!("not a poll"),
         };
         self.poll(op, mask, at, ring);
+    }
+
+    /// Polls for room for bytes. A socket may say that there is some and take none, for as
+    /// long as TCP memory is exhausted: asked again at once, it would say so again and
+    /// again.
+    pub(super) fn watch_out(&mut self, at: At, ring: &mut Ring) {
+        if self.told_writable {
+            self.rest_wanted = true;
+        } else {
+            self.watch(Op::WatchOut, at, ring);
+        }
+    }
+
+    /// A poll says that it takes bytes.
+    pub(super) const fn is_told_writable(&mut self) {
+        self.told_writable = true;
+    }
+
+    /// It took some, or has rested.
+    pub(super) const fn may_be_asked(&mut self) {
+        self.told_writable = false;
     }
 
     /// Polls for bytes that are only looked at so far. A look does not go past the mark
@@ -362,7 +387,10 @@ impl Leg {
     pub(super) fn flush(&mut self, kit: &mut Kit) -> bool {
         while let (Some(tail), Some(fd)) = (&mut self.outbox, &self.fd) {
             match transmit(fd.as_fd(), tail.unsent()) {
-                Ok(taken) => tail.advance(taken as u32),
+                Ok(taken) => {
+                    tail.advance(taken as u32);
+                    self.told_writable = false;
+                }
                 Err(Failure::WouldBlock) => return false,
                 Err(failure) => {
                     self.send_failed = Some((failure, tail.unsent().len() as u32));

@@ -19,6 +19,7 @@ mod leg;
 mod listening;
 mod op;
 mod probe;
+mod rest;
 mod ring;
 mod vigil;
 mod wake;
@@ -52,6 +53,7 @@ use leg::Leg;
 use listening::ListenPoll;
 use op::{At, Op, SLOTS_MAX, Tag};
 pub use probe::probe;
+use rest::list_rest;
 pub use ring::Sizes;
 use ring::{Completion, Ring};
 use vigil::{VIGIL_PATIENCE, list_vigil};
@@ -72,6 +74,8 @@ pub struct Uring {
     waker: Waker,
     /// Sides that will want a vigil, and when; in order of time.
     vigils: VecDeque<(At, Time)>,
+    /// Sides that rest, and until when; in order of time.
+    rests: VecDeque<(At, Time)>,
     /// Sides with a send in flight.
     sends: Vec<At>,
     /// Something waits for these sends: do not sleep before they are over.
@@ -111,6 +115,7 @@ impl Uring {
             common: Common::new(setup, origin),
             waker,
             vigils: VecDeque::new(),
+            rests: VecDeque::new(),
             sends: Vec::new(),
             hurry: false,
             sends_asleep: usize::from(sizes.buffers) / 4,
@@ -236,7 +241,7 @@ impl Engine for Uring {
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
-        let vigil = self.keep_vigils();
+        let vigil = self.keep_vigils().min(self.end_rests());
         if self.polls_due <= self.now() {
             self.restart_polls();
         }
@@ -370,8 +375,13 @@ impl Engine for Uring {
             return Err(Cause::Stopped);
         };
         let said = parley::say(fd.as_fd(), bytes);
+        if said.is_ok_and(|taken| taken > 0) {
+            leg.may_be_asked();
+        }
         if said.is_ok_and(|taken| taken < bytes.len()) {
-            leg.watch(Op::WatchOut, At { key, side }, &mut self.ring);
+            let at = At { key, side };
+            leg.watch_out(at, &mut self.ring);
+            list_rest(&mut self.rests, leg, at, self.common.clock.now());
         }
         said
     }
@@ -463,6 +473,12 @@ impl Engine for Uring {
         if lane.progress() == Progress::Finished {
             mover.sink.shut = true;
         }
+        let now = self.common.clock.now();
+        let sink = At {
+            key,
+            side: direction.sink(),
+        };
+        list_rest(&mut self.rests, mover.sink, sink, now);
         let side = direction.source();
         list_vigil(
             &mut self.vigils,

@@ -176,6 +176,21 @@ notices! {
     /// A signal came that means nothing here.
     SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
         "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";
+    /// A listener lets nobody in any more but those who wait already.
+    NotListening "not_listening" Info [listener: Endpoint] { forward: Arc<str> }
+        "not listening on {listener} any more forward={forward}";
+    /// Another configuration runs: what differs, one line for each.
+    Reloaded "reloaded" Info [] { generation: u64, summary: String, changes: List, back: bool }
+        (|f| {
+            let back = if *back { "back to what was confirmed last: " } else { "" };
+            write!(f, "reloaded: {back}{summary}")
+        });
+    /// The configuration that was to run is not to be had; nothing has changed.
+    ReloadRefused "reload_refused" Error [] { error: String }
+        "not reloaded, nothing has changed: {error}";
+    /// A tap goes on where it was.
+    TapNotReopened "tap_not_reopened" Warn [tap: String] { error: io::Error }
+        "tap {tap} cannot be opened anew, and goes on where it is: {error}";
     /// The log goes on in the file that has its name now.
     LogReopened "log_reopened" Info [] {}
         "the log was opened anew";
@@ -192,6 +207,9 @@ notices! {
     /// At the start: hashes of a file of users that are weak, dear or mixed.
     UsersAdvice "users_advice" Warn [forward: Arc<str>] { path: PathBuf, problem: String }
         (|f| write!(f, "forward {forward}: users of {}: {problem}", path.display()));
+    /// The configuration is valid, and has something that is seldom meant.
+    ConfigAdvice "config_advice" Warn [] { advice: String }
+        "{advice}";
     /// A thread beside the reactors panicked, and goes on; the panic itself is on standard error.
     HelperPanicked "helper_panicked" Error [] { thread: &'static str, panics: u64 }
         "the thread {thread} panicked and goes on ({panics} panics so far); please report it, with \
@@ -361,6 +379,9 @@ notices! {
             }
             write!(f, " busiest_to_mean={busiest_to_mean:.2}")
         });
+    /// A route, and how many sessions took it.
+    Route "route" Info [forward: Arc<str>, route: Arc<str>] { sessions: u64 }
+        (|f| write!(f, "forward {} route={} sessions={sessions}", Text(forward), Text(route)));
     /// A server, and what came of dialling it.
     Server "server" Info [server: ServerName] { figures: Box<ServerSnapshot> }
         (|f| write!(f, "server {} pool={}", server.endpoint, Text(&server.pool)));

@@ -44,6 +44,8 @@ pub(in crate::observe) trait Format: Send + 'static {
 pub(in crate::observe) enum Order {
     /// See [`Sink::reopen`]; the answer is what came of it.
     Reopen(SyncSender<io::Result<()>>),
+    /// Go on there.
+    Replace(Box<Sink>),
     /// End.
     Close,
 }
@@ -98,6 +100,15 @@ impl Outlet {
         self.orders.clone()
     }
 
+    /// Tells it to go on in the file that has its target's name now; the answer comes
+    /// there. An entry has to follow, or it may sleep on.
+    pub(in crate::observe) fn reopen(&self) -> Receiver<io::Result<()>> {
+        let (order, answer) = Order::reopen();
+        // One that has ended answers by hanging up.
+        let _ = self.orders.send(order);
+        answer
+    }
+
     /// Waits for its end; `false` if that did not come in time.
     pub(in crate::observe) fn ends_by(&self, deadline: Instant) -> bool {
         let patience = deadline.saturating_duration_since(Instant::now());
@@ -130,6 +141,7 @@ impl<F: Format> Writer<F> {
                         // Nobody waits for an answer that came too late.
                         let _ = reply.send(self.sink.reopen());
                     }
+                    Order::Replace(sink) => self.sink = *sink,
                     Order::Close => closing = true,
                 }
             }

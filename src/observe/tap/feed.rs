@@ -226,16 +226,19 @@ pub(super) enum Item {
     End(SessionNumber, End),
     /// The last of a session.
     Close(SessionNumber, Box<Close>),
+    /// Wakes the thread up.
+    Nothing,
 }
 
 impl Item {
     /// Whose it is.
-    pub(super) const fn session(&self) -> SessionNumber {
+    pub(super) const fn session(&self) -> Option<SessionNumber> {
         match self {
             Self::Open(number, _)
             | Self::Chunk(number, _)
             | Self::End(number, _)
-            | Self::Close(number, _) => *number,
+            | Self::Close(number, _) => Some(*number),
+            Self::Nothing => None,
         }
     }
 }

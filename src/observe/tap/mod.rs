@@ -24,8 +24,8 @@ mod text;
 mod thread;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -52,6 +52,12 @@ pub enum TapError {
         /// What to do about it, or nothing.
         remedy: &'static str,
     },
+    /// It is written in another way at the moment.
+    #[error(
+        "the tap {0} is open, and cannot become or cease to be pcapng or rotate otherwise \
+         meanwhile; give it another file"
+    )]
+    Busy(TapTarget),
     /// Its thread cannot be started.
     #[error("cannot start the thread of the tap {0}: {1}")]
     Thread(TapTarget, #[source] io::Error),
@@ -61,10 +67,19 @@ pub enum TapError {
 #[derive(Debug, Default)]
 pub struct Taps {
     forwards: Vec<Placed>,
-    queues: Vec<Sender<Item>>,
-    /// How far each target has come.
-    progress: Vec<Arc<Progress>>,
-    outlets: Vec<Outlet>,
+    targets: Vec<Arc<Running>>,
+}
+
+/// A target at work. Its thread ends when nobody can feed it any more.
+#[derive(Debug)]
+struct Running {
+    /// The tap that it was opened by.
+    tap: Tap,
+    queue: Sender<Item>,
+    /// How far it has come.
+    progress: Arc<Progress>,
+    /// For whoever waits for its end.
+    outlet: Mutex<Outlet>,
 }
 
 /// A forward's tap and the place of its target among the queues.
@@ -72,7 +87,13 @@ pub struct Taps {
 struct Placed {
     tap: Arc<Tap>,
     forward: Arc<str>,
-    queue: usize,
+    target: usize,
+}
+
+impl Placed {
+    fn is_same(&self, other: &Self) -> bool {
+        self.forward == other.forward && self.tap == other.tap
+    }
 }
 
 /// Whoever operates it learns that somebody looks.
@@ -88,60 +109,86 @@ impl Taps {
     /// Opens every target and starts a thread for each. Without a tap it starts
     /// nothing.
     pub fn start(config: &Config, log: &Log) -> Result<Self, TapError> {
+        Self::default().follow(config, log)
+    }
+
+    /// Those of another configuration. A target that both have goes on as it is; what
+    /// only these have ends once nobody feeds it any more.
+    pub fn follow(&self, config: &Config, log: &Log) -> Result<Self, TapError> {
         let mut all = Self::default();
-        let mut targets: Vec<TapTarget> = Vec::new();
         for forward in &config.forwards {
             let Some(tap) = &forward.tap else {
                 continue;
             };
-            let known = targets.iter().position(|target| *target == tap.to);
-            let queue = known.unwrap_or(targets.len());
+            let same = |it: &&Arc<Running>| it.tap.to == tap.to;
+            let known = all.targets.iter().position(|it| same(&it));
+            let target = known.unwrap_or(all.targets.len());
             if known.is_none() {
-                all.start_target(tap, log)?;
-                targets.push(tap.to.clone());
+                let before = self.targets.iter().find(same);
+                all.targets.push(match before {
+                    Some(before) if before.goes_on_as(tap) => before.clone(),
+                    Some(_) => return Err(TapError::Busy(tap.to.clone())),
+                    None => Arc::new(Running::start(tap, log)?),
+                });
             }
-            tell(forward, tap, log);
-            all.forwards.push(Placed {
+            let placed = Placed {
                 tap: Arc::new(tap.clone()),
                 forward: forward.name.as_str().into(),
-                queue,
-            });
+                target,
+            };
+            if !self.forwards.iter().any(|it| it.is_same(&placed)) {
+                tell(forward, tap, log);
+            }
+            all.forwards.push(placed);
         }
         Ok(all)
     }
 
-    fn start_target(&mut self, tap: &Tap, log: &Log) -> Result<(), TapError> {
-        let sink = open(tap)?;
-        let (queue, items) = channel();
-        let progress = Arc::<Progress>::default();
-        let target = Target::new(tap, progress.clone(), log.clone());
-        let outlet = Outlet::spawn("tap", items, target, sink)
-            .map_err(|error| TapError::Thread(tap.to.clone(), error))?;
-        self.queues.push(queue);
-        self.progress.push(progress);
-        self.outlets.push(outlet);
-        Ok(())
+    /// Whether sessions are shown in the same way by both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let pairs = self.forwards.iter().zip(&other.forwards);
+        self.forwards.len() == other.forwards.len() && pairs.into_iter().all(|(a, b)| a.is_same(b))
+    }
+
+    /// Goes on in the files that have the targets' names now; says which could not be
+    /// opened.
+    pub fn reopen(&self, patience: Duration) -> Vec<(TapTarget, io::Error)> {
+        let asked: Vec<_> = self
+            .targets
+            .iter()
+            .filter(|it| matches!(it.tap.to, TapTarget::File(_)))
+            .map(|it| (it, it.reopen()))
+            .collect();
+        let end = Instant::now() + patience;
+        let failed = asked.into_iter().filter_map(|(it, answer)| {
+            let _ = it.queue.send(Item::Nothing);
+            let left = end.saturating_duration_since(Instant::now());
+            let late = |_| Err(io::ErrorKind::TimedOut.into());
+            let error = answer.recv_timeout(left).unwrap_or_else(late).err()?;
+            Some((it.tap.to.clone(), error))
+        });
+        failed.collect()
     }
 
     /// What a reactor feeds, with the names of the forwards that are tapped; empty where
     /// none is, so that who looks for a tap finds none at the price of a comparison.
     pub fn sources(&self, reactor: u16) -> Vec<(Arc<str>, Source)> {
-        if self.queues.is_empty() {
+        if self.targets.is_empty() {
             return Vec::new();
         }
         // One budget for each target: a stopped reader of one costs no other.
-        let budget = |progress: &Arc<Progress>| {
-            let told_here = (reactor == 0).then(|| progress.clone());
+        let budget = |target: &Arc<Running>| {
+            let told_here = (reactor == 0).then(|| target.progress.clone());
             Arc::new(Budget::new(told_here))
         };
-        let budgets: Vec<Arc<Budget>> = self.progress.iter().map(budget).collect();
+        let budgets: Vec<Arc<Budget>> = self.targets.iter().map(budget).collect();
         let source = |placed: &Placed| {
             let source = Source::new(
                 placed.tap.clone(),
                 placed.forward.clone(),
                 reactor,
-                self.queues[placed.queue].clone(),
-                budgets[placed.queue].clone(),
+                self.targets[placed.target].queue.clone(),
+                budgets[placed.target].clone(),
             );
             (placed.forward.clone(), source)
         };
@@ -152,14 +199,10 @@ impl Taps {
     /// taken nothing for `patience`, or that takes ten times as long in all, must not
     /// keep the process from ending. Whatever feeds must be gone already.
     pub fn finish(self, patience: Duration) {
-        let Self {
-            queues,
-            outlets,
-            progress,
-            ..
-        } = self;
         // A thread ends when nobody can feed it any more.
-        drop(queues);
+        let targets = self.targets.into_iter().filter_map(Arc::into_inner);
+        let (outlets, progress): (Vec<_>, Vec<_>) =
+            targets.map(|it| (lock(it.outlet), it.progress)).unzip();
         let done = || progress.iter().map(|it| it.items()).sum::<u64>();
         let end = Instant::now() + 10 * patience;
         let mut seen = done();
@@ -172,6 +215,39 @@ impl Taps {
                 seen = now;
             }
         }
+    }
+}
+
+/// Nothing that is done with it panics.
+fn lock(outlet: Mutex<Outlet>) -> Outlet {
+    outlet.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    fn reopen(&self) -> Receiver<io::Result<()>> {
+        let outlet = self.outlet.lock();
+        outlet.unwrap_or_else(PoisonError::into_inner).reopen()
+    }
+
+    fn start(tap: &Tap, log: &Log) -> Result<Self, TapError> {
+        let sink = open(tap)?;
+        let (queue, items) = channel();
+        let progress = Arc::<Progress>::default();
+        let target = Target::new(tap, progress.clone(), log.clone());
+        let outlet = Outlet::spawn("tap", items, target, sink)
+            .map_err(|error| TapError::Thread(tap.to.clone(), error))?;
+        Ok(Self {
+            tap: tap.clone(),
+            queue,
+            progress,
+            outlet: Mutex::new(outlet),
+        })
+    }
+
+    /// Whether it can be another tap's target as well, as it is.
+    fn goes_on_as(&self, tap: &Tap) -> bool {
+        let packets = |tap: &Tap| tap.format == TapFormat::Pcapng;
+        self.tap.to == tap.to && self.tap.rotate == tap.rotate && packets(&self.tap) == packets(tap)
     }
 }
 

@@ -204,12 +204,13 @@ impl Format for Target {
 
     fn item(&mut self, item: Item, sink: &mut Sink) {
         self.progress.advance();
-        self.current = Some(item.session());
+        self.current = item.session();
         match item {
             Item::Open(number, opening) => self.open(number, *opening, sink),
             Item::Chunk(number, chunk) => self.chunk(number, &chunk, sink),
             Item::End(number, end) => self.end(number, &end, sink),
             Item::Close(number, close) => self.close(number, &close, sink),
+            Item::Nothing => {}
         }
     }
 

@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     arguments: Vec<String>,
     wrapper: Vec<String>,
     reactors: u16,
+    reactors_by_file: bool,
     binary: PathBuf,
     stdout: Option<Arc<File>>,
     runtime_directory: PathBuf,
@@ -63,6 +64,7 @@ impl Setup {
             arguments: Vec::new(),
             wrapper: Vec::new(),
             reactors: 1,
+            reactors_by_file: false,
             binary: env!("CARGO_BIN_EXE_thalweg").into(),
             stdout: None,
             // Nowhere: what is not asked for an admin endpoint has none, and none that
@@ -120,6 +122,12 @@ impl Setup {
         self
     }
 
+    /// As many as the configuration file says.
+    pub(crate) fn reactors_by_file(mut self) -> Self {
+        self.reactors_by_file = true;
+        self
+    }
+
     /// A command that executes the one that follows it, such as
     /// `["prlimit", "--nofile=64:64"]`. It must keep its process.
     pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Self {
@@ -159,7 +167,9 @@ impl Setup {
         for (listen, servers) in &self.pairs {
             command.args(["-l", listen, "-r", servers]);
         }
-        command.args(["--set", &format!("global.reactors={}", self.reactors)]);
+        if !self.reactors_by_file {
+            command.args(["--set", &format!("global.reactors={}", self.reactors)]);
+        }
         command.args(["--set", "log.format=json", "--set", "log.sessions=close"]);
         command.args(&self.arguments);
         command

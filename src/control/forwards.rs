@@ -1,0 +1,218 @@
+//! A forward as reactors go by it, of one as it is configured: its rules, what its clients
+//! say before their payload, and its routes, each a forward of its own under the same
+//! identity.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crate::config::{Config, DataPath, Forward, HttpConnect, Mode, OnNoServer, Pool, RouteTo};
+use crate::observe::books::ForwardBooks;
+use crate::policy::route::{Conditions, Routes};
+use crate::policy::trust::Trust;
+use crate::proto::opening::{Step, StepKind};
+use crate::proto::sniff::Wanted;
+use crate::proto::{connect, proxy};
+use crate::reactor::{self, Gate, Routing, Way};
+use crate::relay::id::PoolId;
+use crate::relay::lane::PathPolicy;
+use crate::relay::session::{Close, Deadlines, Rules};
+use crate::relay::{Direction, Side};
+
+use super::plan::ForwardPlan;
+
+/// One way that sessions of a forward may go.
+struct Branch<'a> {
+    pool: PoolId,
+    config: &'a Pool,
+    request: Option<&'a HttpConnect>,
+    route: Option<(u16, Arc<str>)>,
+}
+
+/// What all ways of a forward have in common.
+struct Common<'a> {
+    plan: &'a ForwardPlan<'a>,
+    config: &'a Config,
+    name: Arc<str>,
+    books: Arc<ForwardBooks>,
+    gate: Option<Arc<Gate>>,
+    generation: u64,
+    steps: Arc<[Step]>,
+    /// Of the first step, or without any.
+    patience: Option<Duration>,
+}
+
+/// See the module's documentation. `gate` is the forward's limit, which all its routes
+/// share.
+pub(super) fn forward_of(
+    plan: &ForwardPlan<'_>,
+    config: &Config,
+    books: Arc<ForwardBooks>,
+    gate: Option<Arc<Gate>>,
+    generation: u64,
+) -> reactor::Forward {
+    let forward = plan.config;
+    let steps = steps(forward);
+    let routed = !forward.routes.is_empty();
+    let common = Common {
+        plan,
+        config,
+        name: forward.name.as_str().into(),
+        books,
+        gate,
+        generation,
+        patience: match steps.first() {
+            Some(step) => Some(step.patience),
+            None => routed.then_some(forward.sniff_timeout),
+        },
+        steps,
+    };
+    let ways = (0..).zip(&forward.routes).zip(&plan.routes);
+    let ways = ways.map(|((at, route), pool)| {
+        let name: Arc<str> = route.name.as_str().into();
+        let nobody = Pool::default();
+        let (config, request) = match &route.to {
+            RouteTo::Pool(pool) => (&**pool, None),
+            RouteTo::HttpConnect(connect) => (&nobody, Some(&**connect)),
+            RouteTo::Reject => (&nobody, None),
+        };
+        Way {
+            forward: pool.map(|pool| {
+                let branch = Branch {
+                    pool,
+                    config,
+                    request,
+                    route: Some((at, name.clone())),
+                };
+                Arc::new(common.branch(branch, None))
+            }),
+            name,
+            taken: AtomicU64::new(0),
+        }
+    });
+    let routing = routed.then(|| {
+        let conditions = forward.routes.iter().map(|it| it.conditions.clone());
+        let mut all = forward.routes.iter();
+        Arc::new(Routing {
+            by_listener: all.any(|it| !it.conditions.listener.is_empty()),
+            table: Routes::new(conditions.collect()),
+            ways: ways.collect(),
+        })
+    });
+    let own = Branch {
+        pool: plan.pool,
+        config: &forward.pool,
+        request: match &forward.mode {
+            Mode::Tcp => None,
+            Mode::HttpConnect(connect) => Some(connect),
+        },
+        route: None,
+    };
+    common.branch(own, routing)
+}
+
+impl Common<'_> {
+    fn branch(&self, branch: Branch<'_>, routing: Option<Arc<Routing>>) -> reactor::Forward {
+        let (forward, request) = (self.plan.config, branch.request);
+        let rules = Rules {
+            deadlines: Deadlines {
+                connect: forward.timeouts.connect,
+                idle: forward.timeouts.idle,
+                half_close: forward.timeouts.half_close,
+                write_stall: forward.timeouts.write_stall,
+            },
+            // Without a bound of its own a session ends when no server is left.
+            // The addresses of a request's target are one attempt: they race.
+            attempts_max: match (request, branch.config.retries) {
+                (Some(_), _) => 1,
+                (None, retries) => retries.map_or(u8::MAX, |it| it.saturating_add(1)),
+            },
+            opening: self
+                .patience
+                .or_else(|| request.map(|connect| connect.header_timeout)),
+            retry: branch.config.retry_timeout,
+            queue: branch.config.queue_timeout,
+            path: match forward.data_path {
+                DataPath::Auto => PathPolicy::Auto,
+                DataPath::Copy => PathPolicy::Copy,
+                DataPath::Splice => PathPolicy::Splice,
+            },
+            turn_away: match forward.on_no_server {
+                OnNoServer::Reset => Close::Reset,
+                OnNoServer::Close => Close::Orderly,
+            },
+            fill_limits: Direction::BOTH.map(|direction| {
+                let sink = match direction.sink() {
+                    Side::Client => &forward.client,
+                    Side::Upstream => &forward.upstream,
+                };
+                // The engine reads no more than its scratch buffer or its pipe takes.
+                let global = &self.config.global;
+                let most = global.scratch_buffer.max(global.pipe_size);
+                sink.write_max().map_or(most, |max| max.min(most))
+            }),
+        };
+        reactor::Forward {
+            id: self.plan.id,
+            name: self.name.clone(),
+            rules,
+            pool: branch.pool,
+            steps: self.steps.clone(),
+            announced: forward.accept_proxy.is_some(),
+            request: request.into_iter().map(step_of).collect(),
+            routing,
+            route: branch.route,
+            gate: self.gate.clone(),
+            clients: None,
+            books: self.books.clone(),
+            generation: self.generation,
+        }
+    }
+}
+
+/// What the clients of a forward say up to where they are routed.
+fn steps(forward: &Forward) -> Arc<[Step]> {
+    let header = forward.accept_proxy.as_ref().map(|accept| Step {
+        kind: StepKind::ProxyHeader {
+            settings: proxy::Settings {
+                v1: accept.v1,
+                v2: accept.v2,
+            },
+            trust: Arc::new(Trust::new(&accept.from, accept.unix)),
+        },
+        patience: accept.timeout,
+    });
+    let look = wanted(forward).map(|wanted| Step {
+        kind: StepKind::Sniff(wanted),
+        patience: forward.sniff_timeout,
+    });
+    header.into_iter().chain(look).collect()
+}
+
+/// What has to be known of the first bytes; `None`: nothing.
+fn wanted(forward: &Forward) -> Option<Wanted> {
+    let routes = || forward.routes.iter().map(|it| &it.conditions);
+    let mut pools = forward
+        .routes
+        .iter()
+        .filter_map(|it| Some(it.pool(&forward.name)?.1))
+        .chain([&forward.pool]);
+    let told = pools.any(|pool| pool.send_proxy.is_some_and(|it| it.needs_hello()));
+    let wanted = Wanted {
+        hello: told || routes().any(Conditions::wants_hello),
+        host: routes().any(Conditions::wants_host),
+    };
+    (told || routes().any(Conditions::wants_protocol)).then_some(wanted)
+}
+
+/// What a client says before its payload that makes requests.
+fn step_of(connect: &HttpConnect) -> Step {
+    let settings = connect::Settings {
+        header_max: connect.header_max as usize,
+        realm: connect.realm.as_str().into(),
+    };
+    Step {
+        kind: StepKind::HttpConnect(settings),
+        patience: connect.header_timeout,
+    }
+}

@@ -1,0 +1,284 @@
+//! What stays stays what it is: behaviours 111, 112, 114 and 115.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::kit::*;
+use crate::kit::*;
+
+fn two(a: u16, b: u16, server: std::net::SocketAddr, more: &str) -> String {
+    format!(
+        "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:{a}\"\nupstream = \"{server}\"\n{more}\
+         [[forward]]\nname = \"b\"\nlisten = \"127.0.0.1:{b}\"\nupstream = \"{server}\"\n"
+    )
+}
+
+fn letter(client: &Peer) -> u8 {
+    let mut letter = [0];
+    (&mut client.stream()).read_exact(&mut letter).unwrap();
+    letter[0]
+}
+
+/// Behaviour 111.
+#[test]
+fn b111_nothing_changed_and_one_timeout_changed() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b) = (free_port(), free_port());
+        let it = Reloadable::start(case, &two(a, b, server.address, ""), 2, Some(2));
+        let sockets = it.listening();
+        let mut clients: Vec<Peer> = [a, b]
+            .map(|port| Peer::connect(([127, 0, 0, 1], port).into()))
+            .into();
+        for client in &clients {
+            letter(client);
+        }
+        let said = it.reloads(&two(a, b, server.address, ""));
+        assert!(
+            said.message().contains("nothing differs, 0 sessions cut"),
+            "{said:?}"
+        );
+        assert_eq!(said.number("generation"), Some(1));
+        assert_eq!(it.listening(), sockets);
+        let said = it.reloads(&two(a, b, server.address, "idle_timeout = \"7s\"\n"));
+        assert!(
+            said.message().contains("1 forward changed, 0 sessions cut"),
+            "{said:?}"
+        );
+        assert_eq!(it.listening(), sockets);
+        for client in &mut clients {
+            client.send(100);
+        }
+        assert_eq!(it.forwarder.counters().of("accepted"), 2);
+        assert_eq!(it.forwarder.counters().of("ended"), 0);
+    });
+}
+
+/// Behaviour 111: a session keeps the timeout that it began with, the next one has the new.
+#[test]
+fn b111_a_changed_timeout_is_for_new_sessions() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b) = (free_port(), free_port());
+        let it = Reloadable::start(
+            case,
+            &two(a, b, server.address, "idle_timeout = \"1h\"\n"),
+            2,
+            Some(1),
+        );
+        let mut old = Peer::connect(([127, 0, 0, 1], a).into());
+        letter(&old);
+        it.reloads(&two(a, b, server.address, "idle_timeout = \"300ms\"\n"));
+        let mut new = Peer::connect(([127, 0, 0, 1], a).into());
+        letter(&new);
+        new.receive_until_end();
+        old.send(100);
+        assert_eq!(it.forwarder.wait_for_session().cause(), "idle_timeout");
+    });
+}
+
+/// Behaviour 112: whoever waits at a forward that is removed is served, then the port
+/// refuses; sessions go on.
+#[test]
+fn b112_a_removed_forward_serves_its_queue_and_its_sessions() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b) = (free_port(), free_port());
+        let both = two(a, b, server.address, "drain_timeout = \"1h\"\n");
+        let only_b = both[both.rfind("[[forward]]").unwrap()..].to_owned();
+        let it = Reloadable::start(case, &both, 2, Some(2));
+        let address = ([127, 0, 0, 1], a).into();
+        let mut lasting = Peer::connect(address);
+        letter(&lasting);
+        it.forwarder.process().stop();
+        let clients: Vec<Peer> = (0..50).map(|_| Peer::connect(address)).collect();
+        it.write(&only_b);
+        it.forwarder.process().signal(Signal::SIGHUP);
+        it.forwarder.process().signal(Signal::SIGCONT);
+        for client in &clients {
+            assert_eq!(letter(client), b'a');
+        }
+        until("the port refuses", || Peer::try_connect(address).is_err());
+        lasting.send(100);
+        let said = it.forwarder.wait_for_line("reloaded: ");
+        assert!(
+            said.message().contains("1 forward removed, 0 sessions cut"),
+            "{said:?}"
+        );
+        // It comes back at the same address.
+        it.reloads(&both);
+        assert_eq!(letter(&Peer::connect(address)), b'a');
+        lasting.send(100);
+    });
+}
+
+/// Behaviour 112: at its limit the queue waits for room, and is served.
+#[test]
+fn b112_a_removed_forward_at_its_limit_serves_its_queue() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b) = (free_port(), free_port());
+        let both = two(a, b, server.address, "max_connections = 1\n");
+        let only_b = both[both.rfind("[[forward]]").unwrap()..].to_owned();
+        let it = Reloadable::start(case, &both, 2, Some(1));
+        let address = ([127, 0, 0, 1], a).into();
+        let first = Peer::connect(address);
+        letter(&first);
+        let second = Peer::connect(address);
+        it.reloads(&only_b);
+        drop(first);
+        assert_eq!(letter(&second), b'a');
+        until("the port refuses", || Peer::try_connect(address).is_err());
+    });
+}
+
+/// Behaviour 112: its sessions are cut after its own `drain_timeout`.
+#[test]
+fn b112_sessions_of_a_removed_forward_have_its_drain_timeout() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b) = (free_port(), free_port());
+        let both = two(a, b, server.address, "drain_timeout = \"500ms\"\n");
+        let only_b = both[both.rfind("[[forward]]").unwrap()..].to_owned();
+        let it = Reloadable::start(case, &both, 2, Some(1));
+        let mut removed = Peer::connect(([127, 0, 0, 1], a).into());
+        let mut stays = Peer::connect(([127, 0, 0, 1], b).into());
+        letter(&removed);
+        letter(&stays);
+        it.reloads(&only_b);
+        removed.receive_until_end();
+        assert_eq!(it.forwarder.wait_for_session().cause(), "drain_timeout");
+        stays.send(100);
+    });
+}
+
+/// Behaviour 114: a server that is down stays down and gets no connect, one that is marked
+/// stays marked, and the counters of servers go on.
+#[test]
+fn b114_what_is_known_of_servers_survives() {
+    on_every_engine(|case| {
+        let (good, bad) = (Echo::new(b'a'), Echo::new(b'b'));
+        let port = free_port();
+        let down = free_port();
+        let text = |more: &str, extra: &str| {
+            format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"pool\"\n{more}\
+                 [upstream.pool]\nservers = [\"{}\", \"{}\"{extra}]\n\
+                 check = {{ type = \"tcp\", port = {down}, interval = \"1h\", fast_interval = \"1h\" }}\n",
+                good.address, bad.address
+            )
+        };
+        // Nobody answers at the port of the checks: all are down at once.
+        let it = Reloadable::start(case, &text("", ""), 1, Some(2));
+        until("both are down", || {
+            it.forwarder.lines_with(" is down: ").len() == 2
+        });
+        let third = Echo::new(b'c');
+        for turn in 0..10 {
+            let extra = if turn % 2 == 0 {
+                format!(", {{ address = \"{}\", weight = 2 }}", third.address)
+            } else {
+                String::new()
+            };
+            it.reloads(&text(
+                &format!("idle_timeout = \"{}s\"\n", 10 + turn),
+                &extra,
+            ));
+            // With no server it is ended, maybe before its connect has returned.
+            if let Ok(mut client) = Peer::try_connect(([127, 0, 0, 1], port).into())
+                && turn % 2 == 1
+            {
+                client.receive_until_end();
+            }
+        }
+        let served = |it: &Echo| it.served.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!((served(&good), served(&bad)), (0, 0));
+        let again = it.forwarder.lines_with(" is down: ");
+        let old = [good.address, bad.address].map(|it| it.to_string());
+        for server in old {
+            let lines = again.iter().filter(|line| line.message().contains(&server));
+            assert_eq!(lines.count(), 1, "found down once: {server}");
+        }
+    });
+}
+
+/// Behaviour 114: connections that stand ready are still there.
+#[test]
+fn b114_spares_survive() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let port = free_port();
+        let text = |timeout: u32| {
+            format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nidle_timeout = \"{timeout}s\"\n\
+                 [forward.upstream]\nservers = [\"{}\"]\nwarm = 4\n",
+                server.address
+            )
+        };
+        let it = Reloadable::start(case, &text(1_000), 1, Some(1));
+        let made = || server.served.load(std::sync::atomic::Ordering::Relaxed);
+        until("the spares stand", || made() == 4);
+        for turn in 1..=10 {
+            it.reloads(&text(1_000 + turn));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(made(), 4, "none was made again");
+    });
+}
+
+/// Behaviour 115: nothing is left of a reload but what it changed.
+#[test]
+fn b115_many_reloads_leave_nothing_behind() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let (a, b, c) = (free_port(), free_port(), free_port());
+        let text = |turn: usize| {
+            let mut text = two(
+                a,
+                b,
+                server.address,
+                &format!("idle_timeout = \"{}s\"\n", 100 + turn % 2),
+            );
+            if turn % 2 == 1 {
+                let _ = writeln!(
+                    text,
+                    "[[forward]]\nname = \"c\"\nlisten = \"127.0.0.1:{c}\"\nupstream = \"{}\"",
+                    server.address
+                );
+            }
+            text
+        };
+        let it = Reloadable::start(case, &text(0), 2, Some(2));
+        let mut clients: Vec<Peer> = (0..100)
+            .map(|_| Peer::connect(([127, 0, 0, 1], a).into()))
+            .collect();
+        for client in &clients {
+            letter(client);
+        }
+        let process = it.forwarder.process();
+        // A pool that meets its peak does not grow after that.
+        for turn in 1..=100 {
+            it.reloads(&text(turn));
+        }
+        let (memory, descriptors) = (process.memory().anonymous, process.descriptors());
+        let threads = process.threads().len();
+        for turn in 101..=600 {
+            it.reloads(&text(turn));
+        }
+        until("descriptors and threads are as they were", || {
+            process.descriptors() == descriptors && process.threads().len() == threads
+        });
+        let now = process.memory().anonymous;
+        assert!(
+            now <= memory + memory / 20 + MIB,
+            "{memory} bytes became {now}"
+        );
+        for client in &mut clients {
+            client.send(10);
+        }
+        assert_eq!(it.forwarder.counters().of("ended"), 0);
+    });
+}

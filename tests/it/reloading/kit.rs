@@ -1,0 +1,259 @@
+//! A forwarder with a file that is written anew, and clients that never stop.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::kit::directory::Directory;
+use crate::kit::*;
+
+/// A forwarder and the file that says what it does.
+pub(super) struct Reloadable {
+    // Dropped first.
+    pub(super) forwarder: Forwarder,
+    pub(super) file: PathBuf,
+    pub(super) directory: Directory,
+}
+
+impl Reloadable {
+    /// Starts with `text`, which has so many forwards.
+    pub(super) fn start(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
+        Self::with(case, text, forwards, reactors, |setup| setup)
+    }
+
+    /// Likewise, without a record of each session.
+    pub(super) fn quiet(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
+        Self::with(case, text, forwards, reactors, |setup| {
+            setup.set("log.sessions", "off")
+        })
+    }
+
+    fn with(
+        case: Case,
+        text: &str,
+        forwards: usize,
+        reactors: Option<u16>,
+        more: impl FnOnce(Setup) -> Setup,
+    ) -> Self {
+        let directory = Directory::new();
+        let file = directory.join("thalweg.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut setup = Setup::configured(&file, forwards).engine(case.engine);
+        setup = match reactors {
+            Some(reactors) => setup.reactors(reactors),
+            // The file says it.
+            None => setup.reactors_by_file(),
+        };
+        let forwarder = more(setup).start();
+        Self {
+            forwarder,
+            file,
+            directory,
+        }
+    }
+
+    /// Writes the file anew, by renaming another one over it.
+    pub(super) fn write(&self, text: &str) {
+        let new = self.directory.join("thalweg.toml.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &self.file).unwrap();
+    }
+
+    /// Reloads, and what it said of that.
+    #[track_caller]
+    pub(super) fn reload(&self, text: &str) -> Record {
+        let said = || {
+            let records = self.forwarder.records().into_iter();
+            records
+                .filter(|it| matches!(it.text("kind"), "reloaded" | "reload_refused"))
+                .collect::<Vec<_>>()
+        };
+        let before = said().len();
+        self.write(text);
+        self.forwarder.process().signal(Signal::SIGHUP);
+        match poll(PATIENCE, || said().get(before).cloned()) {
+            Some(record) => record,
+            None => panic!(
+                "it says nothing of a reload: {:?}",
+                self.forwarder.records()
+            ),
+        }
+    }
+
+    /// Likewise; it must have been carried out.
+    #[track_caller]
+    pub(super) fn reloads(&self, text: &str) -> Record {
+        let said = self.reload(text);
+        assert_eq!(said.text("kind"), "reloaded", "{said:?}");
+        said
+    }
+
+    /// The inode of each listening socket of TCP, by the port.
+    pub(super) fn listening(&self) -> Vec<(u16, u64)> {
+        let own: Vec<u64> = self
+            .forwarder
+            .process()
+            .descriptor_targets()
+            .into_iter()
+            .filter_map(|(_, target)| {
+                let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+                inode.parse().ok()
+            })
+            .collect();
+        let mut found = Vec::new();
+        for table in ["tcp", "tcp6"] {
+            let path = format!("/proc/{}/net/{table}", self.forwarder.process().0);
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            for line in text.lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (local, state, inode) = (fields[1], fields[3], fields[9]);
+                let port = local.rsplit_once(':').map_or("0", |(_, port)| port);
+                let inode: u64 = inode.parse().unwrap();
+                if state == "0A" && own.contains(&inode) {
+                    found.push((u16::from_str_radix(port, 16).unwrap(), inode));
+                }
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+/// A port of 127.0.0.1 that nobody has at the moment.
+pub(super) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A server that says its letter for each connection and echoes what follows until the
+/// end.
+pub(super) struct Echo {
+    pub(super) address: SocketAddr,
+    pub(super) served: Arc<AtomicU64>,
+}
+
+impl Echo {
+    pub(super) fn new(letter: u8) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Any number of clients at a time.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Arc::new(AtomicU64::new(0));
+        for _ in 0..4 {
+            let (listener, served) = (listener.try_clone().unwrap(), served.clone());
+            std::thread::spawn(move || {
+                for client in listener.incoming() {
+                    let Ok(mut client) = client else { return };
+                    served.fetch_add(1, Ordering::Relaxed);
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 4096];
+                        if client.write_all(&[letter]).is_err() {
+                            return;
+                        }
+                        while let Ok(len @ 1..) = client.read(&mut buffer) {
+                            if client.write_all(&buffer[..len]).is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+            });
+        }
+        Self { address, served }
+    }
+}
+
+/// What clients saw.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) whole: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) reset: AtomicU64,
+    pub(super) truncated: AtomicU64,
+}
+
+/// Clients in a row on several threads: connect, a message to and fro, an end, the end.
+pub(super) struct Load {
+    stop: Arc<AtomicBool>,
+    pub(super) seen: Arc<Seen>,
+    threads: Vec<JoinHandle<()>>,
+    since: Instant,
+}
+
+impl Load {
+    /// Begins, to these addresses in turn.
+    pub(super) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
+        let spawn = |index: usize| {
+            let (stop, seen) = (stop.clone(), seen.clone());
+            let addresses = addresses.to_vec();
+            std::thread::spawn(move || {
+                let mut turn = index;
+                while !stop.load(Ordering::Relaxed) {
+                    let counter = match one(addresses[turn % addresses.len()]) {
+                        Ok(true) => &seen.whole,
+                        Ok(false) => &seen.truncated,
+                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                            &seen.refused
+                        }
+                        Err(_) => &seen.reset,
+                    };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    turn += 1;
+                }
+            })
+        };
+        Self {
+            threads: (0..threads).map(spawn).collect(),
+            stop,
+            seen,
+            since: Instant::now(),
+        }
+    }
+
+    /// Ends; nobody may have been refused, reset or cut short. Connections a second.
+    #[track_caller]
+    pub(super) fn end(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
+        let seen = &self.seen;
+        let lost = [&seen.refused, &seen.reset, &seen.truncated].map(count);
+        assert_eq!(
+            lost,
+            [0; 3],
+            "refused, reset, truncated of {}",
+            count(&seen.whole)
+        );
+        assert!(count(&seen.whole) > 0, "nobody was served");
+        count(&seen.whole) as f64 / self.since.elapsed().as_secs_f64()
+    }
+}
+
+/// One client; whether everything came.
+fn one(address: SocketAddr) -> std::io::Result<bool> {
+    let mut client = TcpStream::connect(address)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.write_all(b"0123456789abcdef")?;
+    client.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer)?;
+    Ok(answer.len() == 17 && answer[1..] == *b"0123456789abcdef")
+}
+
+/// Waits until something is so, without a word of why not.
+#[track_caller]
+pub(super) fn until(what: &str, is: impl Fn() -> bool) {
+    wait_until(what, PATIENCE, is);
+}
+
+/// Between two reloads, so that clients come and go.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);

@@ -1,0 +1,239 @@
+//! Under load nobody is lost: behaviours 66, 67, 113 and 117.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::kit::*;
+use crate::kit::*;
+
+/// Behaviour 66: everything changes that can, a hundred times.
+#[test]
+fn b66_a_hundred_reloads_lose_nobody() {
+    for case in engines().iter().map(|engine| Case {
+        engine,
+        path: "auto",
+    }) {
+        let servers = [Echo::new(b'a'), Echo::new(b'b'), Echo::new(b'c')];
+        let (fixed, moving) = (free_port(), free_port());
+        let text = |turn: usize| {
+            let mut text = format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{fixed}\"\nupstream = \"pool\"\n\
+                 idle_timeout = \"{}s\"\nmax_connections = {}\n",
+                60 + turn,
+                1_000 + turn
+            );
+            let listed: Vec<String> = servers
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| index % 3 != turn % 3)
+                .map(|(_, it)| {
+                    format!(
+                        "{{ address = \"{}\", weight = {} }}",
+                        it.address,
+                        1 + turn % 2
+                    )
+                })
+                .collect();
+            let _ = writeln!(text, "[upstream.pool]\nservers = [{}]", listed.join(", "));
+            let _ = writeln!(
+                text,
+                "balance = \"{}\"",
+                ["round_robin", "least_conn"][turn % 2]
+            );
+            if turn % 2 == 1 {
+                let _ = write!(
+                    text,
+                    "[[forward]]\nname = \"other\"\nlisten = \"127.0.0.1:{moving}\"\n\
+                     upstream = \"{}\"\n",
+                    servers[0].address
+                );
+            }
+            text
+        };
+        let it = Reloadable::quiet(case, &text(0), 1, Some(2));
+        let sockets = it.listening();
+        let load = Load::begin(&[([127, 0, 0, 1], fixed).into()], 8);
+        for turn in 1..=100 {
+            it.reloads(&text(turn));
+        }
+        let rate = load.end();
+        println!("{}: {rate:.0} connections a second", case.engine);
+        assert_eq!(it.listening(), sockets, "the sockets are the same");
+        assert!(
+            it.forwarder.complaints().is_empty(),
+            "{:?}",
+            it.forwarder.complaints()
+        );
+    }
+}
+
+/// Behaviour 66: looking at a configuration while another one runs disturbs nothing.
+#[test]
+fn b66_a_test_of_a_configuration_drops_nothing() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let port = free_port();
+        let text = format!(
+            "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n",
+            server.address
+        );
+        let it = Reloadable::quiet(case, &text, 1, Some(2));
+        let load = Load::begin(&[([127, 0, 0, 1], port).into()], 4);
+        for _ in 0..20 {
+            let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_thalweg"));
+            let output = check
+                .args(["check", "-q", "-c"])
+                .arg(&it.file)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        load.end();
+    });
+}
+
+/// Behaviours 67 and 113: more reactors, fewer, more: no queue is lost.
+#[test]
+fn b67_the_number_of_reactors_changes_under_load() {
+    for case in engines().iter().map(|engine| Case {
+        engine,
+        path: "auto",
+    }) {
+        let server = Echo::new(b'a');
+        let port = free_port();
+        let text = |reactors: usize| {
+            format!(
+                "[global]\nreactors = {reactors}\n\
+                 [[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n",
+                server.address
+            )
+        };
+        let it = Reloadable::quiet(case, &text(2), 1, None);
+        let load = Load::begin(&[([127, 0, 0, 1], port).into()], 8);
+        for turn in 0..25 {
+            for reactors in [1, 2, 3, 2] {
+                it.reloads(&text(reactors));
+            }
+            if turn % 5 == 0 {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        load.end();
+        until("the reactors that left have ended", || {
+            let threads = it.forwarder.process().threads();
+            threads
+                .iter()
+                .filter(|name| name.starts_with("reactor-"))
+                .count()
+                == 2
+        });
+        let complaints = it.forwarder.complaints();
+        assert!(complaints.is_empty(), "{complaints:?}");
+    }
+}
+
+/// Behaviour 113: connections that wait in the queue of a reactor that leaves are served.
+#[test]
+fn b113_the_queue_of_a_reactor_that_leaves_is_served() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let port = free_port();
+        let text = |reactors: usize| {
+            format!(
+                "[global]\nreactors = {reactors}\n\
+                 [[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n",
+                server.address
+            )
+        };
+        let it = Reloadable::quiet(case, &text(2), 1, None);
+        for reactors in [1, 2, 1] {
+            it.forwarder.process().stop();
+            let mut clients: Vec<Peer> = (0..50)
+                .map(|_| Peer::connect(([127, 0, 0, 1], port).into()))
+                .collect();
+            it.write(&text(reactors));
+            it.forwarder.process().signal(Signal::SIGHUP);
+            it.forwarder.process().signal(Signal::SIGCONT);
+            for client in &mut clients {
+                let mut letter = [0];
+                std::io::Read::read_exact(&mut client.stream(), &mut letter).unwrap();
+                assert_eq!(letter, [b'a']);
+            }
+        }
+    });
+}
+
+/// Behaviour 67: the engine itself changes, and nobody notices.
+#[test]
+fn b67_the_engine_changes_under_load() {
+    if engines().len() < 2 {
+        return skip(&test_name(), "one engine only");
+    }
+    let server = Echo::new(b'a');
+    let port = free_port();
+    let text = |engine: &str| {
+        format!(
+            "[global]\nreactors = 2\nengine = \"{engine}\"\n\
+             [[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n",
+            server.address
+        )
+    };
+    let directory = directory::Directory::new();
+    let file = directory.join("thalweg.toml");
+    std::fs::write(&file, text("epoll")).unwrap();
+    let setup = Setup::configured(&file, 1).reactors_by_file();
+    let forwarder = setup.set("log.sessions", "off").start();
+    let it = Reloadable {
+        forwarder,
+        file,
+        directory,
+    };
+    let mut held = Peer::connect(([127, 0, 0, 1], port).into());
+    let load = Load::begin(&[([127, 0, 0, 1], port).into()], 4);
+    for turn in 0..20 {
+        it.reloads(&text(["io_uring", "epoll"][turn % 2]));
+        std::thread::sleep(PAUSE);
+    }
+    load.end();
+    // A session of the first reactors goes on where it is.
+    let mut letter = [0];
+    std::io::Read::read_exact(&mut held.stream(), &mut letter).unwrap();
+    held.send(1_000);
+}
+
+/// Behaviour 117: many signals, few reloads, and the last word counts.
+#[test]
+fn b117_fifty_signals_in_a_second() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let port = free_port();
+        let text = |turn: usize| {
+            format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n\
+                 idle_timeout = \"{}ms\"\n",
+                server.address,
+                9_000 + turn
+            )
+        };
+        let it = Reloadable::quiet(case, &text(0), 1, Some(1));
+        for turn in 1..=50 {
+            it.write(&text(turn));
+            it.forwarder.process().signal(Signal::SIGHUP);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let last = || {
+            let lines = it.forwarder.lines_with("reloaded: ");
+            lines
+                .iter()
+                .any(|line| line.json()["changes"].to_string().contains("9s50ms"))
+        };
+        until("the last content runs", last);
+        let reloads = it.forwarder.lines_with("reloaded: ").len();
+        assert!((1..=51).contains(&reloads), "{reloads} reloads");
+        // What runs is what was written last: nothing differs any more.
+        let said = it.reloads(&text(50));
+        assert!(said.message().contains("nothing differs"), "{said:?}");
+    });
+}
