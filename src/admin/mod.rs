@@ -38,6 +38,6 @@ pub mod view;
 pub use bind::{BindProblem, Bound, DESCRIPTORS};
 pub use serve::Server;
 pub use subject::{
-    Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ServerChange,
-    ServerSeen, Subject, Visit,
+    Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
+    ReloadRefused, ReloadTrouble, ServerChange, ServerSeen, Subject, Visit,
 };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
+use super::view::ReloadView;
 use crate::config::{self, AdminState, Config};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
@@ -54,6 +55,13 @@ pub trait Subject: Send + Sync + 'static {
 
     /// Lets nobody in at a forward any more; its sessions go on.
     fn drain_forward(&self, forward: ForwardId) -> Result<(), Refused>;
+
+    /// Has the configuration read again and what differs applied; blocks until that is done.
+    fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused>;
+
+    /// Keeps what a reload with a time to confirm has put in force, or goes back to what was
+    /// before; `false` if none waits for that. Blocks.
+    fn settle(&self, keep: bool) -> bool;
 
     /// Its log.
     fn log(&self) -> &Log;
@@ -155,6 +163,35 @@ pub struct ServerChange {
     pub force: bool,
     /// Only if it is still this version of it.
     pub version: Option<u64>,
+}
+
+/// What a reload is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReloadAsked {
+    /// Only say what would happen.
+    pub dry_run: bool,
+    /// Go back by itself, unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadRefused {
+    /// In words, with places.
+    pub why: String,
+    /// What kind of trouble it is.
+    pub trouble: ReloadTrouble,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadTrouble {
+    /// The configuration has mistakes, or asks for what a running process cannot change.
+    Configuration,
+    /// Another one has not come to an end.
+    Busy,
+    /// Something cannot be had, or the process is ending.
+    Unavailable,
 }
 
 /// Why something was not done.

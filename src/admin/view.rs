@@ -324,6 +324,35 @@ views! {
         missing: Vec<String>,
     }
 
+    /// What a reload did; of a dry run, what it would do.
+    ReloadView {
+        /// Which configuration of this process runs now.
+        generation: u64,
+        /// It was only looked at.
+        dry_run: bool,
+        /// One line: `2 forwards added, 1 changed, 3 servers added, 0 sessions cut`.
+        summary: String,
+        /// Every difference in words.
+        changes: Vec<String>,
+        /// Addresses that are listened on from now on, and were not before.
+        listeners_opened: Vec<String>,
+        /// Addresses that are listened on as before, by the very same sockets.
+        listeners_kept: u64,
+        /// Addresses that are listened on no more.
+        listeners_closed: Vec<String>,
+        /// Sessions whose forward is gone; they run to their end, or until its
+        /// `drain_timeout`.
+        sessions_left: u64,
+        ? /// Within this it has to be confirmed, or what was before is back.
+        confirm_seconds: f64,
+    }
+
+    /// What became of a reload that was to be confirmed.
+    SettledView {
+        /// Whether one waited for that.
+        waited: bool,
+    }
+
     /// The log.
     LogView {
         /// The least that is worth a line: `error`, `warn`, `info` or `debug`.

@@ -7,14 +7,17 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
+use crate::admin::view::ReloadView;
 use crate::admin::{
-    Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ServerChange, Subject, Visit,
+    Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked, ReloadRefused,
+    ReloadTrouble, ServerChange, Subject, Visit,
 };
 use crate::config::Config;
 use crate::observe::counters::Counters;
@@ -24,7 +27,8 @@ use crate::reactor::{Forward, Gate};
 use crate::relay::id::{ForwardId, ServerId};
 
 use super::inbox::{Teller, Told};
-use super::request::Request;
+use super::reload::{ReloadError, Reloaded};
+use super::request::{ReloadRequest, Request};
 use super::upstreams::Upstreams;
 use super::wire::Wire;
 
@@ -112,6 +116,12 @@ impl Steering {
         let seen =
             reactors.map(|(number, counters, wire)| (ReactorSeen { number, counters }, wire));
         *lock(&self.reactors) = seen.collect();
+    }
+
+    /// Asks control's thread; `None`: it does not listen any more.
+    fn ask<T>(&self, request: Request, answer: &Receiver<T>) -> Option<T> {
+        self.control.get()?.tell(Told::Asked(request));
+        answer.recv().ok()
     }
 
     /// It was told to end.
@@ -219,8 +229,54 @@ impl Subject for Steering {
         Ok(())
     }
 
+    fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused> {
+        let (request, answer) = Request::reload(ReloadRequest {
+            config: None,
+            dry_run: asked.dry_run,
+            confirm: asked.confirm,
+        });
+        let answer = self
+            .ask(request, &answer)
+            .unwrap_or(Err(ReloadError::Ending));
+        answer.map(view).map_err(|error| ReloadRefused {
+            trouble: match error {
+                ReloadError::Configuration(_) | ReloadError::Restart(_) => {
+                    ReloadTrouble::Configuration
+                }
+                ReloadError::Busy(_) => ReloadTrouble::Busy,
+                ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
+            },
+            why: error.to_string(),
+        })
+    }
+
+    fn settle(&self, keep: bool) -> bool {
+        let (reply, answer) = channel();
+        let request = if keep {
+            Request::Confirm(reply)
+        } else {
+            Request::GoBack(reply)
+        };
+        self.ask(request, &answer).unwrap_or(false)
+    }
+
     fn log(&self) -> &Log {
         &self.log
+    }
+}
+
+/// What came of a reload, for whoever asked for it.
+fn view(done: Reloaded) -> ReloadView {
+    ReloadView {
+        generation: done.generation,
+        dry_run: done.dry_run,
+        summary: done.summary,
+        changes: done.changes,
+        listeners_opened: done.listeners_opened,
+        listeners_kept: done.listeners_kept as u64,
+        listeners_closed: done.listeners_closed,
+        sessions_left: done.sessions_left as u64,
+        confirm_seconds: done.confirm_within,
     }
 }
 

@@ -3,6 +3,7 @@
 mod describe;
 mod extract;
 mod process;
+mod reload;
 mod servers;
 mod sessions;
 mod topology;
@@ -37,6 +38,9 @@ pub(super) fn routes() -> Router<Shared> {
         .routes(routes!(process::config))
         .routes(routes!(process::log, process::set_log))
         .routes(routes!(process::reactors))
+        .routes(routes!(reload::reload))
+        .routes(routes!(reload::confirm))
+        .routes(routes!(reload::back))
         .routes(routes!(topology::forwards))
         .routes(routes!(topology::forward))
         .routes(routes!(topology::drain))

@@ -253,7 +253,7 @@ fn wait_for<T>(
 
 impl Asked {
     /// As JSON, or as `text` has it.
-    fn shown<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> String {
+    pub(super) fn shown<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> String {
         if self.json {
             // Plain data always serialises.
             return serde_json::to_string(value).unwrap_or_default() + "\n";

@@ -6,6 +6,7 @@
 )]
 
 mod act;
+mod reload;
 mod show;
 
 pub(super) use show::seconds;
@@ -26,6 +27,8 @@ Examples:
   thalweg ctl server web/10.0.0.2:80 drain --wait 5m
   thalweg ctl kill --client 10.1.2.0/24
   thalweg ctl log debug
+  thalweg ctl reload --dry-run
+  thalweg ctl reload --confirm 30s && thalweg ctl confirm
 
 The socket is found in the runtime directory; --socket names another.
 Exit codes: 0 done, 1 refused or nobody answers, 2 usage.";
@@ -77,6 +80,12 @@ enum Command {
     Log(act::LogArgs),
     /// Forgive servers their failures
     ClearMarks(act::MarksArgs),
+    /// Read the configuration again, and apply what differs
+    Reload(reload::ReloadArgs),
+    /// Keep what a reload with --confirm has put in force
+    Confirm,
+    /// Go back to what was in force before a reload with --confirm
+    GoBack,
 }
 
 /// Asks, and says what came of it.
@@ -96,6 +105,9 @@ pub fn run(args: Args) -> ExitCode {
         Command::Kill(args) => act::kill(&asked, &args),
         Command::Log(args) => act::log(&asked, &args),
         Command::ClearMarks(args) => act::clear_marks(&asked, &args),
+        Command::Reload(args) => reload::reload(&asked, &args),
+        Command::Confirm => reload::settle(&asked, true),
+        Command::GoBack => reload::settle(&asked, false),
     };
     match done {
         Ok(text) => output::result(text.as_bytes()),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::config::{Applies, Config, Difference, Subject};
 use crate::engine::choice::Kind;
-use crate::net::address::Endpoint;
+use crate::net::address::{Address, Endpoint};
 use crate::net::listener::{self, ListenSocket};
 use crate::net::options::SocketOptions;
 use crate::net::own::OwnListeners;
@@ -231,7 +231,17 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
         let Some(before) = before.get(&*forward.name) else {
             continue;
         };
-        let stays = |address| before.listen.contains(address);
+        let stays = |address: &Address| before.listen.contains(address);
+        let unix = |it: &&Address| matches!(it, Address::Unix(_)) && stays(it);
+        if before.unix_file != forward.unix_file
+            && let Some(address) = forward.listen.iter().find(unix)
+        {
+            refused.push(format!(
+                "{}: `unix_mode`, `unix_owner` and `unix_group` of {address}, which exists; \
+                 change them by chmod and chown as well, or give it another path",
+                Subject::Forward(forward.name.clone())
+            ));
+        }
         if forward.listen.iter().any(stays) {
             let fixed = listener::fixed_options(&before.client, &forward.client);
             refused.extend(fixed.into_iter().map(|option| {

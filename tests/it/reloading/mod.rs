@@ -5,3 +5,4 @@ mod identity;
 mod kit;
 mod load;
 mod refused;
+mod steered;

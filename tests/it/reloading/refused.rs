@@ -132,5 +132,14 @@ fn b116_what_needs_a_restart_is_refused_with_its_key() {
             "{good}client_profile = \"m\"\n[profile.m]\nmptcp = true\n"
         ));
         assert!(said.text("error").contains("mptcp"), "{said:?}");
+        // The mode of a path is given when it is made.
+        let path = it.directory.join("web.sock");
+        let unix = good.replace(
+            &format!("127.0.0.1:{port}"),
+            &format!("unix:{}", path.display()),
+        );
+        it.reloads(&unix);
+        let said = it.reload(&format!("{unix}unix_mode = \"0666\"\n"));
+        assert!(said.text("error").contains("unix_mode"), "{said:?}");
     });
 }

@@ -1,0 +1,103 @@
+//! `thalweg ctl reload`: what would happen, what happens, and back again.
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::kit::{Echo, Reloadable, free_port};
+use crate::kit::directory::Directory;
+use crate::kit::*;
+
+/// `thalweg ctl` of the forwarder whose endpoint is in this directory.
+fn ctl(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .args(["ctl", "--socket"])
+        .arg(directory.join("admin.sock"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn said(directory: &Path, arguments: &[&str]) -> String {
+    let output = ctl(directory, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_listening(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// A forward that stays, and one more at each of these ports.
+fn forwards(echo: &Echo, ports: &[u16]) -> String {
+    let forward = |port: &u16| {
+        format!(
+            "[[forward]]\nname = \"f{port}\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n",
+            echo.address
+        )
+    };
+    ports.iter().map(forward).collect()
+}
+
+/// Behaviour 121, and how a mistake is told.
+#[test]
+fn b121_a_dry_run_says_what_would_happen_and_changes_nothing() {
+    on_every_engine(|case| {
+        let (echo, admin) = (Echo::new(b'a'), Directory::new());
+        let (kept, gone, new) = (free_port(), free_port(), free_port());
+        let before = forwards(&echo, &[kept, gone]);
+        let it = Reloadable::with(case, &before, 2, Some(1), |setup| setup.admin(&admin));
+        let sockets = it.listening();
+        it.write(&forwards(&echo, &[kept, new]));
+        let would = said(admin.path(), &["reload", "--dry-run"]);
+        for expected in [
+            "1 forward added, 1 removed".to_owned(),
+            format!("opens 127.0.0.1:{new}"),
+            format!("closes 127.0.0.1:{gone}"),
+        ] {
+            assert!(would.contains(&expected), "{expected}: {would}");
+        }
+        assert_eq!(it.listening(), sockets, "a dry run changed something");
+        let did = said(admin.path(), &["reload", "--verbose"]);
+        assert_eq!(would.strip_prefix("would be: "), Some(did.as_str()));
+        assert!(is_listening(new) && !is_listening(gone));
+        // A mistake: with its place, and nothing is touched.
+        it.write("[[forward]]\nlisten = 1\n");
+        let refused = ctl(admin.path(), &["reload"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(why.contains("thalweg.toml:2:"), "{why}");
+        assert!(is_listening(new));
+    });
+}
+
+/// Behaviour 122.
+#[test]
+fn b122_what_is_not_confirmed_is_gone_again() {
+    on_every_engine(|case| {
+        let (echo, admin) = (Echo::new(b'a'), Directory::new());
+        let (kept, new) = (free_port(), free_port());
+        let before = forwards(&echo, &[kept]);
+        let it = Reloadable::with(case, &before, 1, Some(1), |setup| setup.admin(&admin));
+        it.write(&forwards(&echo, &[kept, new]));
+        // Nobody confirms.
+        let text = said(admin.path(), &["reload", "--confirm", "1s"]);
+        assert!(text.contains("goes back in 1 s"), "{text}");
+        wait_until("it goes back", PATIENCE, || !is_listening(new));
+        let nothing_waits = ctl(admin.path(), &["confirm"]);
+        assert_eq!(nothing_waits.status.code(), Some(1));
+        // Somebody does not like it.
+        said(admin.path(), &["reload", "--confirm", "1h"]);
+        assert!(is_listening(new));
+        said(admin.path(), &["go-back"]);
+        wait_until("it is back", PATIENCE, || !is_listening(new));
+        // Somebody confirms.
+        said(admin.path(), &["reload", "--confirm", "1h"]);
+        said(admin.path(), &["confirm"]);
+        assert!(is_listening(new));
+        assert_eq!(ctl(admin.path(), &["go-back"]).status.code(), Some(1));
+        assert!(is_listening(new) && is_listening(kept));
+    });
+}
