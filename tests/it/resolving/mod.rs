@@ -299,6 +299,10 @@ fn a_thousand_ports_of_one_name_are_asked_for_once() {
     wait_until("all have the new address", PATIENCE, || {
         (0..1000).all(|id| has(id, "192.0.2.2"))
     });
+    // Said soon, and once for each answer.
+    wait_until("it is said", PATIENCE, || {
+        names.lines(&["db.test"]).len() >= 2
+    });
     assert_eq!(names.lines(&["db.test"]).len(), 2, "one for each answer");
 }
 
