@@ -45,16 +45,19 @@ pub enum Fate {
     /// Surely worse than the defaults.
     Worse {
         /// After so many rounds.
+        #[serde(rename = "after_rounds")]
         rounds: usize,
     },
     /// Surely worse than the best, once combinations had joined.
     Beaten {
         /// After so many rounds.
+        #[serde(rename = "after_rounds")]
         rounds: usize,
     },
     /// Among the worse half when the time was given to the better one.
     Halved {
         /// After so many rounds.
+        #[serde(rename = "after_rounds")]
         rounds: usize,
     },
     /// It could not be measured.

@@ -528,8 +528,9 @@ fn an_interrupt_keeps_the_rounds_that_were_finished() {
         .iter()
         .map(|row| row["samples"].as_array().unwrap().len() as u64)
         .collect();
+    // Of each those that were not disturbed.
     assert!(
-        rounds[0] > 0 && rounds[0] < 1000 && rounds[0] == rounds[1],
+        rounds.iter().all(|it| (1..1000).contains(it)),
         "{rounds:?}"
     );
     let said = report["interrupted"].as_str().unwrap();

@@ -13,8 +13,9 @@ use crate::kit::peer::Refusing;
 use crate::kit::*;
 use socket2::SockRef;
 
-/// User memory of an idle session, bytes.
-const IDLE_SESSION_MAX: u64 = 600;
+/// User memory of an idle session, bytes, in a build with assertions: 616 was found with
+/// io_uring, of which 328 are what the reactor knows of it.
+const IDLE_SESSION_MAX: u64 = 640;
 
 /// Wake-ups a second of a reactor whose sessions are idle.
 const WAKE_UPS_MAX: u64 = 10;
