@@ -529,10 +529,7 @@ fn an_interrupt_keeps_the_rounds_that_were_finished() {
         .map(|row| row["samples"].as_array().unwrap().len() as u64)
         .collect();
     // Of each those that were not disturbed.
-    assert!(
-        rounds.iter().all(|it| (1..1000).contains(it)),
-        "{rounds:?}"
-    );
+    assert!(rounds.iter().all(|it| (1..1000).contains(it)), "{rounds:?}");
     let said = report["interrupted"].as_str().unwrap();
     assert!(said.contains(" of 1000 rounds one-core"), "{said}");
     assert!(rows.iter().all(|row| row["failure"].is_null()));
