@@ -6,7 +6,6 @@
 //! first one on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -26,7 +25,6 @@ use crate::observe::counters::{
 };
 use crate::observe::metrics::render::{self, Readings};
 use crate::reactor::inspect::ListenerView;
-use crate::reactor::upstream::server::Server;
 
 /// Prometheus text, as its server has asked for since 2016.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -192,33 +190,11 @@ fn servers(pools: &[PoolSeen]) -> Vec<ServerRead> {
             all.push(ServerRead {
                 pool: pool.label.to_string(),
                 name,
-                figures: figures(server),
+                figures: server.figures(),
             });
         }
     }
     all
-}
-
-/// What is told of a server.
-fn figures(server: &Server) -> ServerSnapshot {
-    let tally = &server.tally;
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let [refused, unreachable, timeout, reset, other] = tally.failures.each_ref().map(count);
-    ServerSnapshot {
-        state: server.state(),
-        active: u64::from(server.active()),
-        connects: count(&tally.connects),
-        failures_refused: refused,
-        failures_unreachable: unreachable,
-        failures_timeout: timeout,
-        failures_reset: reset,
-        failures_other: other,
-        bytes_up: count(&tally.bytes_up),
-        bytes_down: count(&tally.bytes_down),
-        warm_used: count(&tally.warm_used),
-        warm_stale: count(&tally.warm_stale),
-        connect: tally.connect_times(),
-    }
 }
 
 impl Read {

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::clients::AccessFileError;
-use super::proxy::UsersError;
+use super::proxy::users::UsersError;
 use crate::admin::BindProblem;
 use crate::config::LogTarget;
 use crate::net::listener::BindError;

@@ -49,7 +49,7 @@ pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
-pub use proxy::UsersError;
+pub use proxy::users::UsersError;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
 pub use source::ConfigSource;

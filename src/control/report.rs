@@ -1,9 +1,9 @@
 //! What is told at SIGUSR1 and at the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::observe::counters::{ProcessSnapshot, ServerSnapshot, Snapshot};
+use crate::observe::counters::{ProcessSnapshot, Snapshot};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::panics;
@@ -30,7 +30,7 @@ pub(super) fn tell<'a>(
     let spread = (reactors.len() > 1).then(|| spread(reactors));
     let servers = servers.iter().map(|server| Notice::Server {
         server: server.name(),
-        figures: Box::new(figures(server)),
+        figures: Box::new(server.figures()),
     });
     let rules = clients.flat_map(|policy| {
         let written = policy.written.iter();
@@ -49,28 +49,6 @@ fn denied(policy: &ClientPolicy, rule: &WrittenRule) -> Option<Notice> {
         rule: rule.text.clone(),
         denied,
     })
-}
-
-/// What is told of a server.
-fn figures(server: &Server) -> ServerSnapshot {
-    let tally = &server.tally;
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let [refused, unreachable, timeout, reset, other] = tally.failures.each_ref().map(count);
-    ServerSnapshot {
-        state: server.state(),
-        active: u64::from(server.active()),
-        connects: count(&tally.connects),
-        failures_refused: refused,
-        failures_unreachable: unreachable,
-        failures_timeout: timeout,
-        failures_reset: reset,
-        failures_other: other,
-        bytes_up: count(&tally.bytes_up),
-        bytes_down: count(&tally.bytes_down),
-        warm_used: count(&tally.warm_used),
-        warm_stale: count(&tally.warm_stale),
-        connect: tally.connect_times(),
-    }
 }
 
 /// SO_REUSEPORT spreads by a hash of the addresses: with few clients it can be

@@ -15,7 +15,7 @@
 //! DNS.
 
 mod fair;
-mod users;
+pub(super) mod users;
 mod verifier;
 
 use std::collections::HashMap;
@@ -39,8 +39,7 @@ use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, LookupId, Resolver};
 use super::wire::Wire;
-pub use users::UsersError;
-use users::{Credentials, Users};
+use users::{Credentials, Users, UsersError};
 use verifier::{JobId, Verdict, Verification, Verifier};
 
 /// Whether a file of users can be read and means something.

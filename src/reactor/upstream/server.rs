@@ -14,6 +14,7 @@ use crate::balance::rivals::{self, Addresses};
 use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
+use crate::observe::counters::ServerSnapshot;
 use crate::observe::metrics::table::Distribution;
 use crate::observe::notice::ServerName;
 use crate::relay::ending::Cause;
@@ -72,6 +73,28 @@ pub struct Server {
 }
 
 impl Server {
+    /// What is told of it.
+    pub fn figures(&self) -> ServerSnapshot {
+        let tally = &self.tally;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [refused, unreachable, timeout, reset, other] = tally.failures.each_ref().map(count);
+        ServerSnapshot {
+            state: self.state(),
+            active: u64::from(self.active()),
+            connects: count(&tally.connects),
+            failures_refused: refused,
+            failures_unreachable: unreachable,
+            failures_timeout: timeout,
+            failures_reset: reset,
+            failures_other: other,
+            bytes_up: count(&tally.bytes_up),
+            bytes_down: count(&tally.bytes_down),
+            warm_used: count(&tally.warm_used),
+            warm_stale: count(&tally.warm_stale),
+            connect: tally.connect_times(),
+        }
+    }
+
     /// One that is up and has no session.
     pub fn new(settings: ServerSettings) -> Self {
         Self {
