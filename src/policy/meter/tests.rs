@@ -56,7 +56,9 @@ fn run(sessions: &mut [Greedy], from: u64, time: u64, late: u64) {
                 session.turn(at(now));
             }
         }
-        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        drawn = drawn
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let next = sessions.iter().map(|it| it.meters.due()).min();
         let next = next.map_or(now, Time::as_micros).max(now + 1);
         now = next + if late == 0 { 0 } else { (drawn >> 33) % late };
@@ -71,7 +73,12 @@ fn jain(sessions: &[Greedy]) -> f64 {
 
 #[test]
 fn b85_a_rate_is_kept_to_the_burst_however_late_anybody_looks() {
-    for (per_second, late) in [(10 * MB, 0), (10 * MB, 20_000), (100, 5_000), (5_000 * MB, 2_000)] {
+    for (per_second, late) in [
+        (10 * MB, 0),
+        (10 * MB, 20_000),
+        (100, 5_000),
+        (5_000 * MB, 2_000),
+    ] {
         for level in 0..3 {
             let mut levels = [None, None, None];
             levels[level] = Some(buckets(per_second));
@@ -105,11 +112,19 @@ fn b85_eight_sessions_of_a_client_have_the_same() {
 #[test]
 fn a_slow_client_does_not_slow_the_others_of_its_forward() {
     let forward = buckets(10 * MB);
-    let mut sessions = vec![Greedy::new([None, Some(buckets(MB)), Some(forward.clone())])];
+    let mut sessions = vec![Greedy::new([
+        None,
+        Some(buckets(MB)),
+        Some(forward.clone()),
+    ])];
     let fast = || Greedy::new([None, Some(buckets(100 * MB)), Some(forward.clone())]);
     sessions.extend(std::iter::repeat_with(fast).take(3));
     run(&mut sessions, SECOND, 5 * SECOND, 2_000);
-    assert!((4_900_000..=5_300_000).contains(&sessions[0].sent), "{}", sessions[0].sent);
+    assert!(
+        (4_900_000..=5_300_000).contains(&sessions[0].sent),
+        "{}",
+        sessions[0].sent
+    );
     assert!(jain(&sessions[1..]) > 0.99, "{}", jain(&sessions[1..]));
     let all: u64 = sessions.iter().map(|it| it.sent).sum();
     assert!((49 * MB..=52 * MB).contains(&all), "{all}");
@@ -150,7 +165,11 @@ fn a_pause_of_any_length_earns_no_more_than_the_burst() {
     assert_eq!(session.sent, 100_000);
     session.turn(at(3_600 * SECOND));
     // Besides what it was waiting for.
-    assert!((200_000..=210_000).contains(&session.sent), "{}", session.sent);
+    assert!(
+        (200_000..=210_000).contains(&session.sent),
+        "{}",
+        session.sent
+    );
 }
 
 #[test]
@@ -169,7 +188,10 @@ fn what_a_session_had_no_use_for_is_given_back() {
     // One that waits for its turn, and ends.
     assert!(bucket.try_take(99_000, now) && !bucket.try_take(2, now));
     let waited = reader.ask(Direction::Up, 64 * 1024, now);
-    assert!(matches!(waited, Grant::Wait(_, Level::Client)), "{waited:?}");
+    assert!(
+        matches!(waited, Grant::Wait(_, Level::Client)),
+        "{waited:?}"
+    );
     assert!(bucket.debt(now) > 0);
     drop(reader);
     assert_eq!(bucket.debt(now), 0);
@@ -180,7 +202,10 @@ fn a_dry_run_holds_nothing_back_and_tells_what_it_would_have() {
     let mut meters = Meters::new([Some(buckets(MB)), None, None], true);
     let mut over = 0;
     for _ in 0..10 {
-        assert_eq!(meters.ask(Direction::Up, 50_000, at(SECOND)), Grant::Flow(50_000));
+        assert_eq!(
+            meters.ask(Direction::Up, 50_000, at(SECOND)),
+            Grant::Flow(50_000)
+        );
         let told = meters.flowed(Direction::Up, 50_000, at(SECOND));
         over += u32::from(told == Some(Level::Session));
     }
