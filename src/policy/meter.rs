@@ -143,14 +143,14 @@ impl Bucket {
         let (now, burst) = (instant(now), self.burst.load(Ordering::Relaxed));
         let paid = self.paid.load(Ordering::Relaxed);
         let paid = paid.max(now.saturating_sub(burst));
-        let debt = paid as i128 - now as i128;
+        let debt = i128::from(paid) - i128::from(now);
         (debt / i128::from(TICKS_PER_MICRO)) as i64
     }
 
     /// As it was when it had this debt.
     pub fn set_debt(&self, debt: i64, now: Time) {
         let ticks = i128::from(debt) * i128::from(TICKS_PER_MICRO);
-        let paid = (instant(now) as i128 + ticks).max(0);
+        let paid = (i128::from(instant(now)) + ticks).max(0);
         self.paid.store(paid as u64, Ordering::Relaxed);
     }
 
@@ -319,7 +319,7 @@ impl Meters {
             let over = |(level, bucket): (Level, &Bucket)| {
                 (bytes > 0 && !bucket.try_take(bytes, now)).then_some(level)
             };
-            return levels.filter_map(over).last();
+            return levels.filter_map(over).next_back();
         }
         let way = &mut self.ways[direction.index()];
         let share = u64::from(way.share);
