@@ -13,7 +13,8 @@ use super::flags::{FlagArgs, QuietArgs};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::{Config, Override};
-use crate::control;
+use crate::control::{self, Given, StartError};
+use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,6 +47,14 @@ pub struct Args {
 
 /// Forwards until a signal ends it.
 pub fn run(args: Args) -> ExitCode {
+    // Before anything is opened: they are known by their numbers.
+    let inherited = match Inherited::passed() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            output::complain(&StartError::Inherited(error.to_string()).to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     let flags = args.flags.overrides(args.quiet.quiet);
     let sources = args.sources;
     let config = match sources.clone().inputs(flags.clone()) {
@@ -60,7 +69,11 @@ pub fn run(args: Args) -> ExitCode {
         Err(errors) => return output::configuration_errors(&errors),
     };
     let source = Arc::new(Again { sources, flags });
-    match control::run_from(&config, Some(source)) {
+    let given = Given {
+        source: Some(source),
+        inherited,
+    };
+    match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error.to_string());
