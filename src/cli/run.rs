@@ -13,7 +13,7 @@ use super::flags::{FlagArgs, QuietArgs};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::{Config, Override};
-use crate::control::{self, Given, StartError};
+use crate::control::{self, Given, Manager, StartError};
 use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
@@ -72,6 +72,7 @@ pub fn run(args: Args) -> ExitCode {
     let given = Given {
         source: Some(source),
         inherited,
+        manager: Manager::from_environment(),
     };
     match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,
