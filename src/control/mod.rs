@@ -39,6 +39,7 @@ mod source;
 mod steering;
 mod thread;
 mod upstreams;
+mod watch;
 mod wire;
 
 use std::sync::Arc;
@@ -52,7 +53,7 @@ use inbox::Inbox;
 pub use proxy::users::UsersError;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::ConfigSource;
+pub use source::{ConfigSource, Files, Stamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
