@@ -14,7 +14,8 @@ use super::host::{Asked, Host};
 use super::output;
 use super::sources::SourceArgs;
 use crate::config::{Config, Override};
-use crate::control::{self, Files};
+use crate::control::{self, Files, Given, StartError};
+use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +48,14 @@ pub struct Args {
 
 /// Forwards until a signal ends it.
 pub fn run(args: Args) -> ExitCode {
+    // Before anything is opened: they are known by their numbers.
+    let inherited = match Inherited::passed() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            output::complain(&StartError::Inherited(error.to_string()).to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     let flags = args.flags.overrides(args.quiet.quiet);
     let sources = args.sources;
     let host = Host::default();
@@ -59,7 +68,11 @@ pub fn run(args: Args) -> ExitCode {
         flags,
         asked: Mutex::new(host.asked()),
     });
-    match control::run_from(&config, Some(source)) {
+    let given = Given {
+        source: Some(source),
+        inherited,
+    };
+    match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error.to_string());
