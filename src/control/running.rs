@@ -416,7 +416,7 @@ pub(super) fn watch(
         log.notice(Notice::WatchesNothing {});
         return None;
     }
-    match FileWatch::start(source.clone(), teller.clone(), log.clone()) {
+    match FileWatch::start(source.clone(), teller.clone(), log) {
         Ok(watch) => {
             log.notice(Notice::Watching { files: files.len() });
             Some(watch)

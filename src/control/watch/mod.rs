@@ -68,7 +68,7 @@ impl FileWatch {
     pub(super) fn start(
         source: Arc<dyn ConfigSource>,
         teller: Teller,
-        log: Log,
+        log: &Log,
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let shared = Arc::new(Shared {
