@@ -135,7 +135,7 @@ impl Arrivals {
     fn segment(&self, index: usize) -> Option<usize> {
         let control = &self.controls[index];
         // struct cmsghdr: length (8), level (4), type (4); then an int.
-        let told = self.headers[index].msg_hdr.msg_controllen as usize;
+        let told = self.headers[index].msg_hdr.msg_controllen;
         let kind = [(control[1] & 0xffff_ffff) as i32, (control[1] >> 32) as i32];
         let native = cfg!(target_endian = "little");
         (native && told >= 20 && kind == [libc::SOL_UDP, libc::UDP_GRO])

@@ -1,5 +1,6 @@
 //! `thalweg probe`: strings and records through whatever lies in between.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -112,7 +113,8 @@ fn datagram_table(address: &str, report: &DatagramReport) -> String {
         let what = format!("{} bytes", size.size_bytes);
         text.push_str(&times(&what, &size.round_trip_ns));
         if size.lost > 0 {
-            text.push_str(&format!("  {what}: {} of {} lost\n", size.lost, size.sent));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {what}: {} of {} lost", size.lost, size.sent);
         }
     }
     text
