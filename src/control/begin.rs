@@ -78,7 +78,7 @@ fn begin(config: &Config, given: Given, inbox: &Inbox) -> Result<Option<AtWork>,
             Some(Told::Signal(Signal::Stop | Signal::Drain)) => return Ok(None),
             // Everything is as new.
             Some(Told::Signal(Signal::Reload)) => reopen = true,
-            Some(Told::Signal(_) | Told::Asked(_)) => {}
+            Some(Told::Signal(_) | Told::Asked(_) | Told::Changed) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {
                     continue;

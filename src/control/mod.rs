@@ -41,6 +41,7 @@ mod source;
 mod steering;
 mod thread;
 mod upstreams;
+mod watch;
 mod wire;
 
 use crate::config::Config;
@@ -54,7 +55,7 @@ pub use manager::Manager;
 pub use proxy::users::UsersError;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::ConfigSource;
+pub use source::{ConfigSource, Files, Stamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
