@@ -36,12 +36,12 @@ fn one_address_that_takes_every_place_leaves_some_for_others() {
             wait_until("it is kept from the last places", PATIENCE, || {
                 forwarder.counters().of("denied_share") > 0
             });
-            let live = forwarder.counters().of("live");
-            assert!(live > 9 * PLACES as u64 / 10, "only {live} were used");
+            let used = forwarder.counters().of("live");
+            assert!(used > 9 * PLACES as u64 / 10, "only {used} were used");
             for _ in 0..3 {
                 bystander.goes_on();
                 bystander.comes_in();
-                bystander.comes_in_at(addresses[1]);
+                comes_in_at(addresses[1]);
             }
             let line = forwarder.wait_for_line("turned away");
             assert_eq!((line.code(), line.cause()), ("PR", "share"));
