@@ -220,7 +220,9 @@ mod tests {
         let (check, doctor) = (flags("check"), flags("doctor"));
         let run = flags("run");
         assert!(run.len() > 10, "{run:?}");
-        for flag in run {
+        // Whose place it takes is nothing that could be looked at before.
+        let looked_at = run.into_iter().filter(|it| !it.contains("take-over"));
+        for flag in looked_at {
             assert!(check.contains(&flag), "check has no {flag}");
             assert!(doctor.contains(&flag), "doctor has no {flag}");
         }

@@ -53,6 +53,7 @@ mod serial;
 mod service;
 mod simulation;
 mod tap;
+mod upgrading;
 mod urgent;
 #[cfg(feature = "uring")]
 mod uring;

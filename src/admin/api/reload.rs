@@ -100,7 +100,9 @@ async fn settle(shared: Shared, keep: bool) -> Result<Json<SettledView>, Problem
 }
 
 /// On a thread that may wait for control.
-async fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn aside<T: Send + 'static>(
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let asked = tokio::task::spawn_blocking(ask).await;
     asked.map_err(|_| Problem::unavailable("the process is ending"))
 }

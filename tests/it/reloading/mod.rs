@@ -2,7 +2,7 @@
 //! and 111 to 122.
 
 mod identity;
-mod kit;
+pub(crate) mod kit;
 mod load;
 mod refused;
 mod steered;
