@@ -78,7 +78,7 @@ fn the_examples_of_both_versions_open_and_seal() {
 }
 
 #[test]
-fn b108_a_hello_over_two_datagrams_is_found_in_either_order() {
+fn a_hello_over_two_datagrams_is_found_in_either_order() {
     let hello = handshake("post.quantum.example", &["h3"], 1700);
     let (front, back) = hello.split_at(1000);
     let first = initial(&ID, 0, &crypto(0, front));
@@ -96,7 +96,7 @@ fn b108_a_hello_over_two_datagrams_is_found_in_either_order() {
 }
 
 #[test]
-fn b108_pieces_come_in_any_order_between_other_frames() {
+fn pieces_come_in_any_order_between_other_frames() {
     let hello = handshake("shuffled.example", &[], 0);
     let mut pieces: Vec<Vec<u8>> = hello
         .chunks(10)
@@ -139,7 +139,7 @@ fn an_initial_is_found_behind_and_before_other_packets() {
 }
 
 #[test]
-fn b108_an_unknown_version_is_told_and_so_is_what_is_no_quic() {
+fn an_unknown_version_is_told_and_so_is_what_is_no_quic() {
     let mut datagram = initial(&ID, 0, &crypto(0, &handshake("x.example", &[], 0)));
     datagram[1..5].copy_from_slice(&0x1a2a_3a4a_u32.to_be_bytes());
     let seen = Initials::default().look(&datagram);
@@ -234,7 +234,7 @@ fn short(id: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn b109_a_short_header_says_whose_it_is_by_an_id_that_the_server_told() {
+fn a_short_header_says_whose_it_is_by_an_id_that_the_server_told() {
     let mut ids = Ids::new(100);
     ids.learn(&from_server(&[1; 8]), &"a");
     ids.learn(&from_server(&[2; 20]), &"b");
