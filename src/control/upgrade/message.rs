@@ -140,8 +140,8 @@ mod tests {
 
     fn hello(oldest: u32, protocol: u32) -> Hello {
         Hello {
-            oldest,
             protocol,
+            oldest,
             ..Hello::own(0)
         }
     }

@@ -1,6 +1,7 @@
 //! A new process that comes to nothing, at every step: behaviours 126, 127 and 136.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -207,7 +208,6 @@ fn b136_another_user_is_sent_away() {
     if !nix::unistd::geteuid().is_root() {
         return skip(&test_name(), "not root: there is no other user to be");
     }
-    use std::os::unix::fs::PermissionsExt as _;
     let server = Echo::new(b'a');
     let it = Upgradable::start(Setup::new(server.address));
     let open = |path: &std::path::Path, mode| {

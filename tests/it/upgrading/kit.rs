@@ -115,12 +115,6 @@ impl Upgradable {
             .unwrap()
     }
 
-    /// Waits until a process has ended.
-    #[track_caller]
-    pub(super) fn is_gone(&self, process: Process) {
-        wait_until("the former process ends", PATIENCE, || !process.is_alive());
-    }
-
     /// All is as before: it is this process that serves, and it can be followed.
     #[track_caller]
     pub(super) fn goes_on(&self, process: Process) {
@@ -136,6 +130,12 @@ impl Upgradable {
     pub(super) fn exchange(&self) {
         Held::open(self.forwarder.address()).ping();
     }
+}
+
+/// Waits until a process has ended.
+#[track_caller]
+pub(super) fn is_gone(process: Process) {
+    wait_until("the former process ends", PATIENCE, || !process.is_alive());
 }
 
 /// The listening sockets of a process, by what the kernel calls them.

@@ -26,7 +26,7 @@ fn b125_ten_upgrades_under_load_refuse_and_reset_nobody() {
             let now = it.upgrade();
             assert_eq!(listening_on(address.port()), sockets);
             assert!(sockets.is_subset(&sockets_of(now)));
-            it.is_gone(before);
+            is_gone(before);
             before = now;
         }
         load.end();
@@ -42,24 +42,24 @@ fn b125_whoever_is_not_accepted_yet_is_served_by_the_next_process() {
         let full = Setup::new(server.address()).case(case);
         let it = Upgradable::start(full.set("global.max_connections", 1));
         let first = it.forwarder.connect();
-        let mut served = server.accept();
+        let mut first_end = server.accept();
         // It is connected, and nobody has accepted it.
         let mut second = it.forwarder.connect();
         second.send(1000);
         let old = it.serving();
         it.upgrade();
-        let mut second_served = server.accept();
-        second_served.expect(1000);
-        second_served.send(50);
+        let mut second_end = server.accept();
+        second_end.expect(1000);
+        second_end.send(50);
         second.expect(50);
         // The first one is not forgotten.
-        served.send(10);
+        first_end.send(10);
         let mut first = first;
         first.expect(10);
         first.close();
-        served.receive_until_end();
-        served.close();
-        it.is_gone(old);
+        first_end.receive_until_end();
+        first_end.close();
+        is_gone(old);
     });
 }
 
@@ -124,7 +124,7 @@ fn b135_a_forward_that_is_gone_ends_with_the_former_process() {
             std::net::TcpStream::connect(gone).is_err()
         });
         drop(held);
-        it.is_gone(old);
+        is_gone(old);
         it.exchange();
     });
 }

@@ -37,7 +37,7 @@ fn b137_paths_of_unix_listeners_stay_and_go_with_the_last_process() {
         let mut process = it.serving();
         for _ in 0..3 {
             let next = it.upgrade();
-            it.is_gone(process);
+            is_gone(process);
             process = next;
             assert_eq!(paths.each_ref().map(|it| inode(it)), before);
             hello(UnixStream::connect(&paths[0]).unwrap());
@@ -49,7 +49,7 @@ fn b137_paths_of_unix_listeners_stay_and_go_with_the_last_process() {
         assert_eq!(answer.status, 503);
         hello(UnixStream::connect(&paths[0]).unwrap());
         process.signal(nix::sys::signal::Signal::SIGTERM);
-        it.is_gone(process);
+        is_gone(process);
         for path in &paths {
             assert!(!path.exists(), "{}", path.display());
         }
@@ -82,16 +82,16 @@ fn b137_the_path_is_started_whatever_is_there_now() {
         copy(&other);
         let said = it.ctl(&["upgrade", "--binary", other.to_str().unwrap()]);
         assert!(said.status.success(), "{said:?}");
-        it.is_gone(old);
+        is_gone(old);
         let second = it.serving();
         // It goes by the path that it was started from itself.
         let answer = it.ask("{}");
         assert_eq!(answer.status, 200, "{}", answer.body);
-        it.is_gone(second);
+        is_gone(second);
         let third = it.serving();
         copy(&binary);
         third.signal(nix::sys::signal::Signal::SIGUSR2);
-        it.is_gone(third);
+        is_gone(third);
         it.exchange();
     });
 }
@@ -112,7 +112,7 @@ fn b137_a_process_that_is_started_by_hand_takes_over() {
             let old = it.serving();
             let next = setup.clone().argument(flag).start();
             assert_eq!(next.address(), address);
-            it.is_gone(old);
+            is_gone(old);
             assert_eq!(it.serving(), next.process());
             it.exchange();
             std::mem::forget(next);
