@@ -50,6 +50,7 @@ pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
 pub use proxy::users::UsersError;
+pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
 pub use source::{ConfigSource, Files, Stamp};
