@@ -4,7 +4,7 @@ use super::answer::{Expectation, Judgement};
 
 /// What has to be answered.
 #[derive(Debug, Clone, Copy)]
-pub enum Wanted<'a> {
+pub enum Sought<'a> {
     /// These bytes first.
     Start(&'a [u8]),
     /// An HTTP response with a status of 200 to 299.
@@ -14,11 +14,11 @@ pub enum Wanted<'a> {
 }
 
 /// Whether what has come so far is a good answer; `None`: that needs more; else why not.
-pub fn judge(wanted: Wanted<'_>, answer: &[u8]) -> Option<Result<(), String>> {
+pub fn judge(wanted: Sought<'_>, answer: &[u8]) -> Option<Result<(), String>> {
     let expectation = match wanted {
-        Wanted::Start(start) => Expectation::Start(start.to_vec()),
-        Wanted::Success => Expectation::Status(vec![200..=299]),
-        Wanted::ServerHello => Expectation::ServerHello,
+        Sought::Start(start) => Expectation::Start(start.to_vec()),
+        Sought::Success => Expectation::Status(vec![200..=299]),
+        Sought::ServerHello => Expectation::ServerHello,
     };
     match expectation.judge(answer) {
         Judgement::More => None,
