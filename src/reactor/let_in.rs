@@ -1,20 +1,21 @@
 //! Whether a client is let in, asked at the accept or once a PROXY header has said who it
 //! is.
 
-use super::clients::{ClientPermit, ClientPolicy, Denied};
+use super::clients::{ClientGrant, ClientPolicy, Denied};
 use super::context::Ctx;
 use super::setup::Forward;
 use crate::engine::Engine;
 use crate::net::address::Endpoint;
 use crate::observe::notice::{Kind, Subject};
 
-/// Lets a client in at a forward, with its place among that client's connections; or
+/// Lets a client in at a forward, with its place among that client's connections and what
+/// holds its bytes back; or
 /// counts that it is not, and says so. In a dry run everybody is let in.
 pub(super) fn let_in<E: Engine>(
     ctx: &mut Ctx<E>,
     forward: &Forward,
     client: &Endpoint,
-) -> Result<Option<Box<ClientPermit>>, Denied> {
+) -> Result<Option<Box<ClientGrant>>, Denied> {
     let Some(policy) = &forward.clients else {
         return Ok(None);
     };
@@ -23,7 +24,7 @@ pub(super) fn let_in<E: Engine>(
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     };
     let denied = match policy.admit(ip) {
-        Ok(permit) => return Ok(permit),
+        Ok(grant) => return Ok(grant),
         Err(denied) => denied,
     };
     match denied {

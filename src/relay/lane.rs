@@ -8,9 +8,10 @@
 //! ```text
 //!            fill                     drain
 //!   source ────────► [ held bytes ] ────────► sink
-//!   Ready ⇄ Empty                             Ready ⇄ Full
+//!   Ready ⇄ Empty, Held                       Ready ⇄ Full
 //!     └► Eof | Failed                           └► Shut | Failed
 //! ```
+//! A source is held when there may be something to read and a rate says not yet.
 //!
 //! Invariants:
 //! - a fill is asked for only when nothing is held: so an empty pipe makes
@@ -102,6 +103,8 @@ pub enum Next {
 enum Source {
     Ready,
     Empty,
+    /// Ready, and not to be read for now.
+    Held,
     Eof,
     Failed,
 }
@@ -119,6 +122,7 @@ impl Source {
         match self {
             Self::Ready => "source Ready",
             Self::Empty => "source Empty",
+            Self::Held => "source Held",
             Self::Eof => "source Eof",
             Self::Failed => "source Failed",
         }
@@ -220,7 +224,7 @@ impl Lane {
             (Sink::Failed, Source::Ready) => Next::Discard {
                 max: self.fill_limit,
             },
-            (Sink::Failed, Source::Empty) => Next::Park,
+            (Sink::Failed, Source::Empty | Source::Held) => Next::Park,
             (Sink::Shut, _) | (Sink::Failed, Source::Eof | Source::Failed) => Next::Done,
             (Sink::Full, _) if self.held > 0 => Next::Park,
             (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
@@ -228,7 +232,7 @@ impl Lane {
                 max: self.fill_max,
                 path: self.path(),
             },
-            (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
+            (Sink::Ready | Sink::Full, Source::Empty | Source::Held) => Next::Park,
             (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
             (Sink::Ready | Sink::Full, Source::Failed) => Next::Done,
         }
@@ -312,6 +316,8 @@ impl Lane {
         if !matches!(self.sink, Sink::Shut) {
             self.sink = Sink::Failed;
         }
+        // What is discarded goes by no rate.
+        self.release();
     }
 
     /// The end was passed on.
@@ -352,6 +358,20 @@ impl Lane {
         }
     }
 
+    /// Nothing is to be read before [`Lane::release`]: a rate says so.
+    pub const fn hold_back(&mut self) {
+        if matches!(self.source, Source::Ready) {
+            self.source = Source::Held;
+        }
+    }
+
+    /// What is there may be read again.
+    pub const fn release(&mut self) {
+        if matches!(self.source, Source::Held) {
+            self.source = Source::Ready;
+        }
+    }
+
     /// Somebody looks at the bytes: from the next fill on they are copied, whatever
     /// the policy, until [`Lane::untap`]. Called before the first fill.
     pub const fn tap(&mut self) {
@@ -388,8 +408,18 @@ impl Lane {
             (_, Source::Eof) => Progress::Ending,
             (_, Source::Failed) if self.held > 0 => Progress::Flushing,
             (_, Source::Failed) => Progress::SourceFailed,
-            (_, Source::Ready | Source::Empty) => Progress::Open,
+            (_, Source::Ready | Source::Empty | Source::Held) => Progress::Open,
         }
+    }
+
+    /// Whether it would read from its source, once nothing is held.
+    pub const fn wants_fill(&self) -> bool {
+        matches!(self.source, Source::Ready) && matches!(self.sink, Sink::Ready | Sink::Full)
+    }
+
+    /// Whether a rate keeps it from reading what may be there.
+    pub const fn is_held_back(&self) -> bool {
+        matches!(self.source, Source::Held)
     }
 
     /// The source has ended, well or not.
@@ -499,6 +529,26 @@ mod tests {
         let mut lane = Lane::new(policy, 256 * KIB);
         lane.source_ready();
         lane
+    }
+
+    #[test]
+    fn held_back_it_reads_nothing_and_hands_on_what_it_has() {
+        let mut lane = lane(PathPolicy::Copy);
+        lane.filled(10);
+        lane.drain_blocked();
+        lane.hold_back();
+        lane.source_ready();
+        assert!(lane.is_held_back() && !lane.wants_fill());
+        lane.sink_ready();
+        assert_eq!(lane.next(), Next::Drain { len: 10 });
+        lane.drained(10);
+        assert_eq!((lane.next(), lane.progress()), (Next::Park, Progress::Open));
+        lane.release();
+        assert!(matches!(lane.next(), Next::Fill { .. }));
+        // What nobody takes is discarded at once.
+        lane.hold_back();
+        lane.sink_failed();
+        assert!(matches!(lane.next(), Next::Discard { .. }));
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod networks;
 mod options;
 mod pools;
 mod process;
+mod rates;
 mod reloading;
 mod resets;
 mod resolving;
