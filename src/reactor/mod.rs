@@ -41,6 +41,7 @@ pub mod run_queue;
 mod sessions;
 mod setup;
 mod spares;
+mod timers;
 pub mod upstream;
 mod warm;
 
@@ -82,14 +83,12 @@ use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
+use timers::{COARSENESS, due};
 use upstream::server::{Server, ServerSet};
 
 /// Turns of accepting before the listeners close, besides one for each listener: more
 /// than any backlog that somaxconn's default allows.
 const DRAIN_ACCEPT_TURNS: usize = 256;
-
-/// A timer fires late by at most this part of the time it was armed for.
-const COARSENESS: u32 = 32;
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
@@ -476,18 +475,6 @@ impl<E: Engine> Reactor<E> {
         self.arm(key);
     }
 
-    /// Arms the timer only if it would fire too late: a deadline that moves away
-    /// is found out when the timer fires.
-    fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let due = coarse(due(entry), self.ctx.engine.now());
-        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
-            self.wheel.arm(key.slot, due);
-        }
-    }
-
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
         self.dialler.connect_failed_at(&mut self.ctx, key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
@@ -625,39 +612,6 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn fire_timers(&mut self) {
-        let now = self.ctx.engine.now();
-        let mut fired = std::mem::take(&mut self.fired);
-        fired.clear();
-        self.wheel.advance(now, &mut fired);
-        self.ctx.counters.timers_fired.add(fired.len() as u64);
-        for slot in &fired {
-            let Some(key) = self.ctx.sessions.key_of(*slot) else {
-                continue;
-            };
-            self.release_lanes(key, now);
-            let Some(entry) = self.ctx.sessions.get(key) else {
-                continue;
-            };
-            let rules = &entry.listener.forward.rules;
-            if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
-                    self.dialler
-                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
-                }
-                let unsent = self.ctx.engine.unsent(key);
-                self.deliver(key, SessionEvent::Looked { unsent });
-            } else if due(entry) <= now
-                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
-            {
-                self.ctx.out.push_back(Effect::Concluded(key, event));
-                self.settle();
-            }
-            self.arm(key);
-        }
-        self.fired = fired;
-    }
-
     /// Who the client is was announced: only now the session is shown.
     fn introduce(&mut self, key: SessionKey) {
         let entry = self.ctx.sessions.get(key);
@@ -682,26 +636,4 @@ impl<E: Engine> Reactor<E> {
 fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
     connected.is_some_and(|at| now.since(at) >= RESET_SOON)
-}
-
-/// When a session or its race wants to be looked at.
-fn due(entry: &Entry) -> Time {
-    let rules = &entry.listener.forward.rules;
-    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-    let timeout = entry.session.deadline(rules).min(race);
-    timeout.min(rates::due(entry))
-}
-
-/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
-/// same age then share a tick. Thousands of idle ones would wake the reactor for
-/// each of their timers otherwise (behaviour 43).
-fn coarse(due: Time, now: Time) -> Time {
-    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
-    if due == Time::NEVER || millis == 0 {
-        return due;
-    }
-    // A power of two, so that sessions of different ages agree on the ticks and
-    // these are boundaries of the wheel's buckets, which wake it up anyway.
-    let step = 1000 << millis.ilog2();
-    Time::from_micros(due.as_micros().div_ceil(step) * step)
 }
