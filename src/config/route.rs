@@ -192,7 +192,7 @@ fn refuse_doubts(routes: &[WrittenRoute], report: &mut Report) {
                 report.error(&routes[route].span, fault.remedy("remove one of the two"));
             }
             Doubt::Shadowed { route, name, by } => {
-                let place = report.describe(&routes[by].span);
+                let place = report.describe(&routes[by].span, &routes[route].span);
                 let fault = Fault::new(match name {
                     Some(name) => format!(
                         "`{name}` never takes this route: an earlier one takes all of it ({place})"

@@ -23,6 +23,7 @@ pub mod health;
 mod held;
 mod inbox;
 mod listener_names;
+mod manager;
 mod plan;
 mod proxy;
 mod reap;
@@ -34,11 +35,13 @@ mod report;
 mod request;
 pub mod resolve;
 mod running;
+mod service;
 mod signals;
 mod source;
 mod steering;
 mod thread;
 mod upstreams;
+mod watch;
 mod wire;
 
 use crate::config::Config;
@@ -48,10 +51,11 @@ pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
+pub use manager::Manager;
 pub use proxy::users::UsersError;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::ConfigSource;
+pub use source::{ConfigSource, Files, Stamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
