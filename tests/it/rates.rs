@@ -41,7 +41,7 @@ impl Greedy {
 
 /// Sends until nobody takes it.
 fn pour(mut stream: &TcpStream) {
-    let chunk = [7; 64 * 1024];
+    let chunk = vec![7; 64 * 1024];
     while stream.write_all(&chunk).is_ok() {}
 }
 
