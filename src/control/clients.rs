@@ -61,10 +61,11 @@ pub(super) fn table(memory: &ClientMemory) -> ClientTable {
 }
 
 /// Of each forward that does not let everybody in; the name of the forward stands beside
-/// an error.
+/// an error. Rules that are written as `before` go on with what they have counted.
 pub(super) fn policies(
     plan: &Plan<'_>,
     table: &Arc<ClientTable>,
+    before: &BTreeMap<ForwardId, Arc<ClientPolicy>>,
 ) -> Result<BTreeMap<ForwardId, Arc<ClientPolicy>>, (String, AccessFileError)> {
     let mut policies = BTreeMap::new();
     let mut files = Files::default();
@@ -83,9 +84,11 @@ pub(super) fn policies(
             }
         };
         last = Some((&clients.access, rules.clone()));
-        let written = clients.access.iter().map(|rule| WrittenRule {
-            text: rule.to_string().into(),
-            denied: AtomicU64::new(0),
+        let mut known = Known::of(before.get(&forward.id));
+        let written = clients.access.iter().map(|rule| {
+            let text: Arc<str> = rule.to_string().into();
+            let denied = known.denied(&text);
+            WrittenRule { text, denied }
         });
         let limits = Limits {
             connections: clients.max_per_client,
@@ -110,6 +113,23 @@ pub(super) fn policies(
         policies.insert(forward.id, Arc::new(policy));
     }
     Ok(policies)
+}
+
+/// What the rules of a forward have counted so far.
+struct Known<'a>(Vec<&'a WrittenRule>);
+
+impl<'a> Known<'a> {
+    fn of(policy: Option<&'a Arc<ClientPolicy>>) -> Self {
+        Self(policy.iter().flat_map(|it| &*it.written).collect())
+    }
+
+    /// The counter of a rule that is written like this; of several each has its own.
+    fn denied(&mut self, text: &str) -> Arc<AtomicU64> {
+        match self.0.iter().position(|it| &*it.text == text) {
+            Some(at) => self.0.remove(at).denied.clone(),
+            None => Arc::default(),
+        }
+    }
 }
 
 fn compile(rules: &[AccessRule], files: &mut Files) -> Result<ClientRules, AccessFileError> {

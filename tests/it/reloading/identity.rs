@@ -265,7 +265,7 @@ fn b115_many_reloads_leave_nothing_behind() {
         }
         let (memory, descriptors) = (process.memory().anonymous, process.descriptors());
         let threads = process.threads().len();
-        for turn in 101..=600 {
+        for turn in 101..=1_100 {
             it.reloads(&text(turn));
         }
         until("descriptors and threads are as they were", || {
