@@ -285,7 +285,8 @@ impl Sockets<'_> {
             // Of a forward that was drained: it is not known at the same address twice.
             drop(self.held.listeners.remove(&it.id));
             let bound = (it.bound, &self.held.own);
-            let listener = HeldListener::new(it.id, bound, it.options, forward, self.active);
+            let listener =
+                HeldListener::new((it.id, it.address), bound, it.options, forward, self.active);
             self.told
                 .extend(listener.locals().iter().map(|local| Notice::Listening {
                     listener: local.clone(),
