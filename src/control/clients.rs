@@ -84,7 +84,7 @@ pub(super) fn policies(
             }
         };
         last = Some((&clients.access, rules.clone()));
-        let mut known = Known::of(before.get(&forward.id));
+        let mut known = CountedRules::of(before.get(&forward.id));
         let written = clients.access.iter().map(|rule| {
             let text: Arc<str> = rule.to_string().into();
             let denied = known.denied(&text);
@@ -116,9 +116,9 @@ pub(super) fn policies(
 }
 
 /// What the rules of a forward have counted so far.
-struct Known<'a>(Vec<&'a WrittenRule>);
+struct CountedRules<'a>(Vec<&'a WrittenRule>);
 
-impl<'a> Known<'a> {
+impl<'a> CountedRules<'a> {
     fn of(policy: Option<&'a Arc<ClientPolicy>>) -> Self {
         Self(policy.iter().flat_map(|it| &*it.written).collect())
     }

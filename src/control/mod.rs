@@ -55,7 +55,7 @@ pub use manager::Manager;
 pub use proxy::users::UsersError;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::{ConfigSource, Files, Stamp};
+pub use source::{ConfigFiles, ConfigSource, FileStamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
