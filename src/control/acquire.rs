@@ -114,7 +114,7 @@ impl Acquired {
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        held.policies = clients::policies(plan, table, &held.policies)
+        held.policies = clients::policies(plan, table, &BTreeMap::new())
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards

@@ -10,7 +10,6 @@ use crate::reactor::Change;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
-use super::acquire;
 use super::held::HeldListener;
 use super::plan::Plan;
 use super::reload::{
@@ -22,6 +21,7 @@ use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::wire::Order;
+use super::{acquire, clients};
 
 /// Between looks at forwards that sessions may still go by.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
@@ -265,6 +265,7 @@ impl Running {
         let which = (self.generation, anew);
         let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
         self.held.policies = parts.policies;
+        clients::apply_rates(&self.held.policies);
         let changed = self.upstreams.follow(&plan);
         let mut orders = AllOrders::default();
         let known = self
