@@ -78,9 +78,9 @@ fn b114_what_an_operator_set_holds_until_the_file_changes_it() {
             assert_eq!(seen(c, "max_connections"), 77, "{turn}");
         }
         // Three to one, and none for the one that drains.
-        let went: Vec<u8> = (0..16).map(|_| greeted(port).unwrap()).collect();
+        let went: Vec<char> = (0..16).map(|_| greeted(port).unwrap().into()).collect();
         let count = |letter| went.iter().filter(|it| **it == letter).count();
-        assert_eq!((count(b'a'), count(b'b'), count(b'c')), (12, 0, 4));
+        assert_eq!((count('a'), count('b'), count('c')), (12, 0, 4));
         // The file says something of one key: that holds, the others are still the operator's.
         it.reloads(&text(200, 2, ""));
         assert_eq!(seen(a, "weight"), 2);
@@ -251,8 +251,8 @@ fn b114_a_drained_forward_stays_drained_and_comes_back_by_ctl() {
         };
         let it = Reloadable::with(case, &text(100), 2, Some(2), |setup| setup.admin(&admin));
         let mut inside = stays(web);
-        let serves = || std::os::unix::net::UnixStream::connect(&path).is_ok();
-        assert!(serves());
+        let is_there = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+        assert!(is_there());
         let ready = || ctl(admin.path(), &["forward", "web", "ready"]);
         // Nothing to do.
         assert!(ready().status.success());
@@ -261,10 +261,10 @@ fn b114_a_drained_forward_stays_drained_and_comes_back_by_ctl() {
             until("it refuses", || {
                 Peer::try_connect(([127, 0, 0, 1], web).into()).is_err()
             });
-            assert!(!serves());
+            assert!(!is_there());
             it.reloads(&text(100 + turn));
             assert!(Peer::try_connect(([127, 0, 0, 1], web).into()).is_err());
-            assert!(!serves());
+            assert!(!is_there());
             // Somebody else has the port: it stays as it is.
             let thief = std::net::TcpListener::bind(("127.0.0.1", web)).unwrap();
             let refused = ready();
@@ -275,7 +275,7 @@ fn b114_a_drained_forward_stays_drained_and_comes_back_by_ctl() {
             let text = said(admin.path(), &["forward", "web", "ready"]);
             assert!(text.contains("web: serving"), "{text}");
             assert_eq!(greeted(web), Some(b'a'));
-            assert!(serves());
+            assert!(is_there());
             inside.send(100);
             assert_eq!(greeted(other), Some(b'a'));
         }
