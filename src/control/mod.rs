@@ -53,6 +53,7 @@ pub use handle::{Handle, start};
 use inbox::Inbox;
 pub use manager::Manager;
 pub use proxy::users::UsersError;
+pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
 pub use source::{ConfigFiles, ConfigSource, FileStamp};
