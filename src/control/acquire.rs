@@ -135,7 +135,7 @@ impl Acquired {
                             .config
                             .max_connections
                             .map(|max| Arc::new(Gate::new(max))),
-                        0,
+                        (0, None),
                     )
                 })
             })

@@ -58,7 +58,7 @@ pub use proxy::users::UsersError;
 pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::{ConfigSource, Files, Stamp};
+pub use source::{ConfigFiles, ConfigSource, FileStamp};
 pub use upgrade::{TakeOver, UpgradeError, UpgradeRequest, Upgraded};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.

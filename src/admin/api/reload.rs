@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::extract::{Body, NoParameters, Parameters};
 use crate::admin::problem::{Problem, ProblemBody};
 use crate::admin::shared::Shared;
-use crate::admin::subject::{ReloadAsked, ReloadTrouble};
+use crate::admin::subject::{ReloadAsked, ReloadRefused, ReloadTrouble};
 use crate::admin::view::{ReloadView, SettledView};
 
 /// Longest that a reload may wait to be confirmed.
@@ -58,14 +58,17 @@ pub(super) async fn reload(
         confirm: confirm.transpose()?,
     };
     let done = aside(move || shared.subject.reload(asked)).await?;
-    done.map(Json).map_err(|refused| {
-        let status = match refused.trouble {
-            ReloadTrouble::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadTrouble::Busy => StatusCode::CONFLICT,
-            ReloadTrouble::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Problem::new(status, refused.why)
-    })
+    done.map(Json).map_err(problem)
+}
+
+/// Why it was not done.
+pub(super) fn problem(refused: ReloadRefused) -> Problem {
+    let status = match refused.trouble {
+        ReloadTrouble::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+        ReloadTrouble::Busy => StatusCode::CONFLICT,
+        ReloadTrouble::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, refused.why)
 }
 
 /// Keeps the configuration of a reload that waits to be confirmed
