@@ -255,9 +255,9 @@ pub fn resolve(text: &str) -> Result<SocketAddr, ResolveError> {
             .map_err(|error| no_address(&error.to_string()))?
             .next()
             .ok_or_else(|| no_address("no address")),
-        Address::Unix(_) | Address::Srv(_) => Err(ResolveError::Malformed(format!(
-            "`{text}` is not HOST:PORT, which this takes"
-        ))),
+        Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => Err(ResolveError::Malformed(
+            format!("`{text}` is not HOST:PORT, which this takes"),
+        )),
     }
 }
 

@@ -19,7 +19,7 @@ use super::reload::{
 };
 use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
-use super::running::{Running, await_all, pools_of};
+use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::wire::Order;
 
@@ -120,6 +120,10 @@ impl Running {
                 Err(error) => self.refused(&job, error),
                 Ok(prepared) if job.request.dry_run => job.answer(&Ok(prepared.report.clone())),
                 Ok(prepared) => self.carry_out(&job, *prepared),
+            }
+            // Its files may be others now, whatever came of it.
+            if let Some(watch) = &self.watch {
+                watch.again();
             }
         }
         self.next();
@@ -334,6 +338,10 @@ impl Running {
         self.steering.put(&config, forwards, self.generation);
         ids.keep(&plan);
         drop(ids);
+        if self.config.global.watch != config.global.watch {
+            let source = self.source.as_ref();
+            self.watch = running::watch(&config, source, &self.teller, &self.log);
+        }
         self.config = config;
     }
 

@@ -33,6 +33,7 @@ use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upstreams::Upstreams;
+use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
 
 /// How long what taps still have to show may take to be written.
@@ -97,6 +98,8 @@ pub(super) struct Running {
     pub(super) queue: Queue,
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
+    /// Looks after the files of the configuration, if it is to.
+    pub(super) watch: Option<FileWatch>,
     /// When sessions wait no more for the first answers of names that are new.
     pub(super) names_due: Option<Instant>,
 }
@@ -140,6 +143,7 @@ impl Running {
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
+        let watch = watch(&config, source.as_ref(), &teller, &log);
         let forwards = plan.forwards.iter().zip(forwards).map(|(plan, forward)| {
             let config = plan.config.clone();
             (plan.id, Committed { config, forward })
@@ -170,6 +174,7 @@ impl Running {
             queue: Queue::default(),
             preparing: None,
             trial: None,
+            watch,
             names_due: None,
         })
     }
@@ -191,7 +196,7 @@ impl Running {
                         break End::Drain;
                     }
                 }
-                Told::Signal(Signal::Reload) => self.ask(Job::unasked()),
+                Told::Signal(Signal::Reload) | Told::Changed => self.ask(Job::unasked()),
                 Told::Ready => self.prepared(),
                 Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
                     request,
@@ -238,7 +243,7 @@ impl Running {
             Told::Signal(Signal::Meaningless(signal)) => self.log.notice(Notice::SignalIgnored {
                 signal: signal.as_str(),
             }),
-            Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready => {}
+            Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.
@@ -394,6 +399,32 @@ pub(super) fn await_all(orders: Vec<Pending>) {
     let deadline = Instant::now() + ORDER_PATIENCE;
     for pending in orders {
         pending.is_done_by(deadline);
+    }
+}
+
+/// Looks after the files that a configuration is read from, if it wants that. Without a
+/// thread for it nothing else is lost.
+pub(super) fn watch(
+    config: &Config,
+    source: Option<&Arc<dyn ConfigSource>>,
+    teller: &Teller,
+    log: &Log,
+) -> Option<FileWatch> {
+    let source = source.filter(|_| config.global.watch)?;
+    let files = source.was_read();
+    if files.is_empty() {
+        log.notice(Notice::WatchesNothing {});
+        return None;
+    }
+    match FileWatch::start(source.clone(), teller.clone(), log) {
+        Ok(watch) => {
+            log.notice(Notice::Watching { files: files.len() });
+            Some(watch)
+        }
+        Err(error) => {
+            log.notice(Notice::NotWatched { error });
+            None
+        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod device;
 pub mod dial;
 pub mod errno;
 pub mod holder;
+pub mod inherited;
 pub mod limits;
 pub mod listener;
 pub mod network;

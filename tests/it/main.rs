@@ -49,6 +49,7 @@ mod routing;
 mod running_out;
 mod scripts;
 mod serial;
+mod service;
 mod simulation;
 mod tap;
 mod urgent;
