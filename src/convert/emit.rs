@@ -246,8 +246,10 @@ fn value(value: &Value) -> String {
     }
 }
 
-/// A basic string on one line: its escapes are those of JSON, but for DEL.
+/// A basic string on one line: its escapes are those of JSON, but for DEL; `${` would be the
+/// beginning of a variable.
 fn quoted(text: &str) -> String {
+    let text = text.replace("${", "$${");
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 

@@ -1,6 +1,6 @@
 //! Frontends and backends, joined: forwards with what their backends say, and pools.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::address;
@@ -24,31 +24,42 @@ pub(super) fn join(proxies: Vec<Proxy>, model: &mut Model, findings: &mut Findin
             Join { proxy, backends: &backends }.forwards(model, findings);
         }
     }
+    let ports = ports(&proxies);
     for proxy in &proxies {
         let serves = !proxy.servers.is_empty() || proxy.role == Role::Backend;
         if proxy.role != Role::Frontend && serves {
-            let port = only_port(proxy, &proxies);
-            pool(proxy, port.as_deref(), model, findings);
+            // Servers without a port have that of the only listener that leads to them.
+            let mut ports = ports.get(proxy.name.as_str()).into_iter().flatten();
+            let port = ports.next().filter(|_| ports.next().is_none());
+            pool(proxy, port.copied(), model, findings);
         }
     }
 }
 
-/// The port that servers without one have: that of the only listener that leads to them.
-fn only_port(backend: &Proxy, proxies: &[Proxy]) -> Option<String> {
-    let leads = |proxy: &&Proxy| {
-        let to = |target: &Target| *target == Target::Pool(backend.name.clone());
-        proxy.name == backend.name && proxy.role == backend.role
-            || proxy.default_backend.as_ref().is_some_and(|(_, name)| *name == backend.name)
-            || proxy.rules.iter().any(|rule| matches!(rule, Rule::Route { to: t, .. } if to(t)))
-    };
-    let mut ports = proxies
-        .iter()
-        .filter(leads)
-        .flat_map(|proxy| &proxy.binds)
-        .flat_map(|bind| &bind.addresses)
-        .filter_map(|address| address.rsplit_once(':').map(|(_, port)| port.to_owned()));
-    let first = ports.next()?;
-    ports.all(|port| port == first).then_some(first)
+/// Of each backend the ports of the listeners that lead to it.
+fn ports(proxies: &[Proxy]) -> HashMap<&str, BTreeSet<&str>> {
+    let mut ports: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    for proxy in proxies {
+        let own: BTreeSet<&str> = proxy
+            .binds
+            .iter()
+            .flat_map(|bind| &bind.addresses)
+            .filter_map(|address| address.rsplit_once(':').map(|(_, port)| port))
+            .collect();
+        if own.is_empty() {
+            continue;
+        }
+        let routed = proxy.rules.iter().filter_map(|rule| match rule {
+            Rule::Route { to: Target::Pool(name), .. } => Some(name.as_str()),
+            _ => None,
+        });
+        let default = proxy.default_backend.as_ref().map(|(_, name)| name.as_str());
+        let itself = (proxy.role == Role::Listen).then_some(proxy.name.as_str());
+        for name in routed.chain(default).chain(itself) {
+            ports.entry(name).or_default().extend(&own);
+        }
+    }
+    ports
 }
 
 struct Join<'a> {

@@ -139,9 +139,6 @@ fn access(line: &Line, proxy: &mut Proxy, verb: &str) -> Told {
             _ => return Err("who may come in goes by the client's address, alone"),
         }
     }
-    if !proxy.keys.has("on_deny") {
-        proxy.keys.set("on_deny", "close");
-    }
     proxy.rules.extend(rules.into_iter().map(Rule::Access));
     Ok(())
 }
