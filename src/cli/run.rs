@@ -14,7 +14,7 @@ use super::host::{Asked, Host};
 use super::output;
 use super::sources::SourceArgs;
 use crate::config::{Config, Override};
-use crate::control::{self, Files, Given, StartError};
+use crate::control::{self, Files, Given, Manager, StartError};
 use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,7 @@ pub fn run(args: Args) -> ExitCode {
     let given = Given {
         source: Some(source),
         inherited,
+        manager: Manager::from_environment(),
     };
     match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,

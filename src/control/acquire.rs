@@ -143,7 +143,13 @@ impl Acquired {
         let listeners = opened.into_iter().filter_map(|it| {
             let forward = by_id.get(&it.forward)?;
             let own = &held.own;
-            let its = HeldListener::new(it.id, (it.bound, own), it.options, forward, &numbers);
+            let its = HeldListener::new(
+                (it.id, it.address),
+                (it.bound, own),
+                it.options,
+                forward,
+                &numbers,
+            );
             Some((it.id, its))
         });
         held.listeners = listeners.collect();
@@ -369,6 +375,7 @@ pub(super) fn sources<'a>(
 /// An address that was bound, and belongs to nobody yet.
 pub(super) struct BoundAddress {
     pub(super) id: ListenerId,
+    pub(super) address: Address,
     pub(super) forward: ForwardId,
     pub(super) bound: Bound,
     pub(super) options: HeldOptions,
@@ -419,6 +426,7 @@ pub(super) fn open(
             };
             opened.push(BoundAddress {
                 id: *id,
+                address: (*address).clone(),
                 forward: forward.id,
                 bound,
                 options,

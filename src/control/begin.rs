@@ -15,6 +15,7 @@ use super::acquire::Acquired;
 use super::awaited::Awaited;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
+use super::manager::Manager;
 use super::plan::{Identities, Plan};
 use super::running::{Begun, Running};
 use super::signals::{self, Signal};
@@ -34,6 +35,8 @@ pub struct Given {
     pub source: Option<Arc<dyn ConfigSource>>,
     /// Sockets to listen on that somebody else made.
     pub inherited: Inherited,
+    /// Who wants to be told how things are.
+    pub manager: Manager,
 }
 
 /// Begins, runs, and ends; `begun` is called once all listeners are served.
@@ -161,7 +164,12 @@ fn open(
         target: config.log.to.clone(),
         error,
     })?;
-    let Given { source, inherited } = given;
+    let Given {
+        source,
+        inherited,
+        mut manager,
+    } = given;
+    manager.starting(&log);
     let begun = Begun {
         config,
         source,
@@ -169,12 +177,16 @@ fn open(
         teller: teller.clone(),
     };
     match forward(begun, inherited, step) {
-        Ok(running) => Ok(AtWork {
-            running,
-            log,
-            writer,
-        }),
+        Ok(mut running) => {
+            running.serve_under(manager);
+            Ok(AtWork {
+                running,
+                log,
+                writer,
+            })
+        }
         Err(error) => {
+            manager.failed(&error);
             drop(log);
             writer.finish(LOG_PATIENCE);
             Err(error)

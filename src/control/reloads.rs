@@ -29,11 +29,15 @@ const RETIRED_LOOK: Duration = Duration::from_secs(1);
 impl Running {
     /// One more reload is asked for.
     pub(super) fn ask(&mut self, job: Job) {
+        if !job.request.dry_run {
+            self.manager.reloading();
+        }
         if let Some((_, preparing)) = &self.preparing
             && preparing.since.elapsed() > reloading::PATIENCE
         {
             let error = ReloadError::Busy(preparing.awaited.now());
             self.refused(&job, error);
+            self.tell_reloaded();
             return;
         }
         self.queue.push(job);
@@ -44,6 +48,7 @@ impl Running {
     fn next(&mut self) {
         while self.preparing.is_none() {
             let Some(job) = self.queue.pop() else {
+                self.tell_reloaded();
                 return;
             };
             if !job.request.dry_run {
@@ -179,7 +184,11 @@ impl Running {
         let names = self.names_due;
         let look = (!self.retired.is_empty()).then(|| Instant::now() + RETIRED_LOOK);
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
-        [trial, names, look, cut].into_iter().flatten().min()
+        let service = self.manager.due();
+        [trial, names, look, cut, service]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What has not been confirmed in time, forwards that are gone and whose time is over,

@@ -21,6 +21,7 @@ use super::drain::{self, Deadlines};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
+use super::manager::Manager;
 use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
 use super::reload::{Committed, Preparation, Retired};
@@ -98,6 +99,7 @@ pub(super) struct Running {
     pub(super) queue: Queue,
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
+    pub(super) manager: Manager,
     /// Looks after the files of the configuration, if it is to.
     pub(super) watch: Option<FileWatch>,
     /// When sessions wait no more for the first answers of names that are new.
@@ -174,6 +176,7 @@ impl Running {
             queue: Queue::default(),
             preparing: None,
             trial: None,
+            manager: Manager::default(),
             watch,
             names_due: None,
         })
@@ -184,6 +187,7 @@ impl Running {
     pub(super) fn serve(mut self, inbox: &Inbox) -> Result<(), StartError> {
         let mut lost = false;
         let how = loop {
+            self.look_after_service();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
                 continue;
@@ -281,6 +285,7 @@ impl Running {
                 timeouts.push((retired.id(), cut_at.saturating_duration_since(now)));
             }
         }
+        self.manager.stopping(live);
         self.log.notice(Notice::Draining {
             sessions: live,
             timeout: drain::longest(&timeouts),
@@ -291,7 +296,9 @@ impl Running {
             while let Some(forwards) = deadlines.due(Instant::now()) {
                 self.order(|| Order::CutForwards(forwards.clone(), Cause::DrainTimeout));
             }
-            match inbox.wait(deadlines.next()) {
+            self.look_after_service();
+            let next = [deadlines.next(), self.manager.due()];
+            match inbox.wait(next.into_iter().flatten().min()) {
                 Some(Told::Ended(reactor)) => self.note_the_end(reactor),
                 Some(Told::Signal(Signal::Stop)) => break,
                 Some(Told::Signal(Signal::Drain)) => {}
@@ -301,7 +308,6 @@ impl Running {
                         break;
                     }
                 }
-                None if deadlines.next().is_none() => break,
                 None => {}
             }
         }

@@ -65,6 +65,8 @@ pub struct Bound {
     refusal: Option<Refusal>,
     /// One IPv6 socket that takes IPv4, too.
     dual: bool,
+    /// A service manager passed it, and keeps it.
+    passed: bool,
     /// Held for its `Drop`.
     file: Option<unix::SocketFile>,
     /// Likewise.
@@ -104,6 +106,12 @@ impl Bound {
         self.registered = registered
             .map(|local| own.register(local, self.dual, owner.clone()))
             .collect();
+    }
+
+    /// Whether a service manager passed it: that one keeps it, whatever becomes of this
+    /// process.
+    pub const fn is_passed(&self) -> bool {
+        self.passed
     }
 
     /// Leaves the path of a unix listener alone from now on: another process serves it.
@@ -301,6 +309,7 @@ impl Binder<'_> {
             locals: vec![local],
             refusal,
             dual: stack == Stack::Dual,
+            passed: false,
             file: None,
             registered: Vec::new(),
         })

@@ -10,6 +10,7 @@ pub mod inherited;
 pub mod limits;
 pub mod listener;
 pub mod network;
+pub mod notify;
 pub mod options;
 pub mod own;
 pub mod pipe;

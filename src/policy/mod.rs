@@ -6,10 +6,12 @@
 //! are pure themselves. Text is read by `config`; names are resolved by `control`.
 
 pub mod access;
+pub mod client;
 pub mod clients;
 pub mod meter;
 pub mod networks;
 pub mod ports;
 pub mod public;
 pub mod route;
+pub mod shares;
 pub mod trust;

@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod deadlines;
 mod decider;
 mod destination;
 mod dialling;
@@ -39,6 +40,7 @@ mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
+mod shortage;
 mod spares;
 pub mod upstream;
 mod warm;
@@ -74,6 +76,7 @@ use crate::relay::{Direction, Side};
 use attempts::Dialling;
 use clients::ClientPermit;
 use context::{Ctx, Effect};
+use deadlines::{COARSENESS, coarse, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
@@ -85,9 +88,6 @@ use upstream::server::{Server, ServerSet};
 /// Turns of accepting before the listeners close, besides one for each listener: more
 /// than any backlog that somaxconn's default allows.
 const DRAIN_ACCEPT_TURNS: usize = 256;
-
-/// A timer fires late by at most this part of the time it was armed for.
-const COARSENESS: u32 = 32;
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
@@ -159,7 +159,12 @@ impl<E: Engine> Reactor<E> {
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
         Self {
-            ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
+            ctx: Ctx::new(
+                engine,
+                (setup.counters, setup.log),
+                setup.gate.clone(),
+                reactor,
+            ),
             wheel: Wheel::new(),
             dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
@@ -219,6 +224,7 @@ impl<E: Engine> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
+        self.ctx.shortage.take_stock(&self.ctx.sessions);
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -378,7 +384,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() {
+        if !self.run_queue.is_empty() || self.ctx.shortage.has_more_to_enter(&self.ctx.sessions) {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
@@ -404,6 +410,11 @@ impl<E: Engine> Reactor<E> {
                 Effect::Concluded(key, event) => self.deliver(key, event),
                 Effect::Arm(key) => self.arm(key),
                 Effect::Starved => self.starve(self.ctx.now()),
+                Effect::MakeRoom(key) => {
+                    self.ctx.counters.made_room.add(1);
+                    self.ctx.engine.forsake(key);
+                    self.cut(key, Cause::MadeRoom);
+                }
             }
         }
     }
@@ -673,25 +684,4 @@ impl<E: Engine> Reactor<E> {
 fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
     connected.is_some_and(|at| now.since(at) >= RESET_SOON)
-}
-
-/// When a session or its race wants to be looked at.
-fn due(entry: &Entry) -> Time {
-    let rules = &entry.listener.forward.rules;
-    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-    entry.session.deadline(rules).min(race)
-}
-
-/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
-/// same age then share a tick. Thousands of idle ones would wake the reactor for
-/// each of their timers otherwise (behaviour 43).
-fn coarse(due: Time, now: Time) -> Time {
-    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
-    if due == Time::NEVER || millis == 0 {
-        return due;
-    }
-    // A power of two, so that sessions of different ages agree on the ticks and
-    // these are boundaries of the wheel's buckets, which wake it up anyway.
-    let step = 1000 << millis.ilog2();
-    Time::from_micros(due.as_micros().div_ceil(step) * step)
 }

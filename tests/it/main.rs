@@ -36,6 +36,7 @@ mod doctor;
 mod documents;
 mod endings;
 mod faults;
+mod hostile;
 mod http_connect;
 mod loops;
 mod names;

@@ -34,6 +34,9 @@ pub fn adopt(
         shares: (0..reactors).map(|_| Vec::new()).collect(),
         refusal: None,
         dual: claimed.iter().any(|it| it.dual),
+        passed: claimed
+            .iter()
+            .any(|it| matches!(it.origin, Origin::Passed { .. })),
         file: None,
         registered: Vec::new(),
     };

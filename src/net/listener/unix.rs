@@ -122,6 +122,7 @@ pub(super) fn bind(
         shares,
         refusal,
         dual: false,
+        passed: false,
         file,
         registered: Vec::new(),
     })

@@ -167,6 +167,13 @@ notices! {
             "forward {forward}: the first {} of each session are shown to {tap}",
             crate::config::units::format_size(*bytes)
         ));
+    /// The service manager that the environment names cannot be told anything.
+    ServiceManager "service_manager" Warn [] { complaint: String }
+        "the service manager is told nothing: {complaint}";
+    /// The service manager has no room for sockets that would outlive a crash.
+    ListenersNotKept "listeners_not_kept" Warn [] { sockets: usize, room: usize }
+        "{sockets} listening sockets are not kept over a crash: the service manager keeps {room} \
+         descriptors; raise FileDescriptorStoreMax=";
     /// The end has begun.
     Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
         (|f| match timeout {

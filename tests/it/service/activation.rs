@@ -31,7 +31,7 @@ fn answer_at(address: &str) -> u8 {
 }
 
 /// A server that says one byte to whoever comes.
-fn server(says: u8) -> String {
+pub(super) fn server(says: u8) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {

@@ -1,3 +1,6 @@
-//! A service manager's part: sockets that it passes, and what it is told.
+//! A service manager's part: sockets that it passes, what it is told, what it keeps.
 
 mod activation;
+mod kept;
+mod manager;
+mod notify;
