@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{USAGE, output};
-use crate::observe::aside::aside;
 use crate::convert::{Converted, Kind, Outcome, convert};
+use crate::observe::aside::aside;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -175,8 +175,14 @@ impl PoolNames {
 
     /// In the order of the pools, those of addresses behind them.
     fn written<'a>(&'a self, model: &'a Model) -> Vec<(&'a str, WrittenPool<'a>, &'a Keys)> {
-        let known = model.pools.iter().map(|pool| (&pool.name, WrittenPool::Known(pool)));
-        let addresses = self.addresses.iter().map(|of| (of, WrittenPool::Address(of)));
+        let known = model
+            .pools
+            .iter()
+            .map(|pool| (&pool.name, WrittenPool::Known(pool)));
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|of| (of, WrittenPool::Address(of)));
         let mut written = HashSet::new();
         known
             .chain(addresses)
@@ -193,7 +199,13 @@ impl PoolNames {
 fn plain(name: &str) -> String {
     let mut plain: String = name
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     if !plain.starts_with(|c: char| c.is_ascii_alphabetic()) {
         plain.insert_str(0, "pool-");
@@ -207,12 +219,18 @@ struct Profiles(Vec<(String, Keys)>);
 
 impl Profiles {
     fn name(&mut self, side: &str, options: &Keys) -> String {
-        if let Some((name, _)) =
-            self.0.iter().find(|(name, keys)| name.starts_with(side) && keys == options)
+        if let Some((name, _)) = self
+            .0
+            .iter()
+            .find(|(name, keys)| name.starts_with(side) && keys == options)
         {
             return name.clone();
         }
-        let before = self.0.iter().filter(|(name, _)| name.starts_with(side)).count();
+        let before = self
+            .0
+            .iter()
+            .filter(|(name, _)| name.starts_with(side))
+            .count();
         let name = match before {
             0 => side.to_owned(),
             more => format!("{side}-{}", more + 1),
@@ -250,7 +268,9 @@ fn value(value: &Value) -> String {
 /// beginning of a variable.
 fn quoted(text: &str) -> String {
     let text = text.replace("${", "$${");
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+    serde_json::Value::from(text)
+        .to_string()
+        .replace('\u{7f}', "\\u007F")
 }
 
 fn key(name: &str) -> String {

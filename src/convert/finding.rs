@@ -83,7 +83,11 @@ impl Findings {
 
     fn add(&mut self, place: &Origin, what: &str, outcome: Outcome) {
         self.same(place, what);
-        self.found.insert(Finding { place: place.clone(), what: what.to_owned(), outcome });
+        self.found.insert(Finding {
+            place: place.clone(),
+            what: what.to_owned(),
+            outcome,
+        });
     }
 
     /// Everything, in the order of the places, and how many directives were converted.

@@ -42,7 +42,9 @@ impl Kind {
         if let Some((_, kind)) = by_name.into_iter().find(|(part, _)| name.contains(part)) {
             return Some(kind);
         }
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        let extension = path
+            .extension()
+            .map(|e| e.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {
             Some("cfg") => return Some(Self::Haproxy),
             Some("toml" | "json") => return Some(Self::Realm),
@@ -64,7 +66,10 @@ fn by_beginning(text: &str) -> Option<Kind> {
             ("frontend" | "backend" | "listen" | "defaults", _, _) => Some(Kind::Haproxy),
             ("[[endpoints]]" | "\"endpoints\":", ..) => Some(Kind::Realm),
             (_, Some(port), Some(_))
-                if port.split('/').next().is_some_and(|port| port.parse::<u16>().is_ok())
+                if port
+                    .split('/')
+                    .next()
+                    .is_some_and(|port| port.parse::<u16>().is_ok())
                     && words.next().is_some() =>
             {
                 Some(Kind::Rinetd)
@@ -85,9 +90,15 @@ mod tests {
         assert_eq!(guess("lb.cfg", ""), Some(Kind::Haproxy));
         assert_eq!(guess("x.json", ""), Some(Kind::Realm));
         assert_eq!(guess("x", "# no\nstream {\n"), Some(Kind::Nginx));
-        assert_eq!(guess("x", "global\n  daemon\ndefaults\n"), Some(Kind::Haproxy));
+        assert_eq!(
+            guess("x", "global\n  daemon\ndefaults\n"),
+            Some(Kind::Haproxy)
+        );
         assert_eq!(guess("x", "0.0.0.0 80 10.0.0.1 80\n"), Some(Kind::Rinetd));
-        assert_eq!(guess("x", "0.0.0.0 53/udp 10.0.0.1 53/udp\n"), Some(Kind::Rinetd));
+        assert_eq!(
+            guess("x", "0.0.0.0 53/udp 10.0.0.1 53/udp\n"),
+            Some(Kind::Rinetd)
+        );
         assert_eq!(guess("x", "hello world\n"), None);
     }
 }

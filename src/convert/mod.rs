@@ -21,7 +21,7 @@ mod rinetd;
 mod source;
 mod time;
 
-pub use finding::{Finding, Outcome, Origin};
+pub use finding::{Finding, Origin, Outcome};
 pub use guess::Kind;
 pub use source::Failure;
 
@@ -46,7 +46,10 @@ pub struct Converted {
 impl Converted {
     /// Whether nothing that matters was left behind.
     pub fn is_complete(&self) -> bool {
-        !self.findings.iter().any(|finding| matches!(finding.outcome, Outcome::Left(_)))
+        !self
+            .findings
+            .iter()
+            .any(|finding| matches!(finding.outcome, Outcome::Left(_)))
     }
 }
 
@@ -68,15 +71,27 @@ pub fn convert(kind: Kind, path: &Path) -> Result<Converted, Failure> {
     }
     let toml = emit::toml(kind, &model);
     if model.forwards.is_empty() {
-        findings.left(&text.place(1), "the whole file", "nothing in it forwards at layer 4");
+        findings.left(
+            &text.place(1),
+            "the whole file",
+            "nothing in it forwards at layer 4",
+        );
     } else if let Err(errors) = Config::parse(&toml) {
         // What the original accepts and we do not, such as a host name with an underscore in
         // front: it is said, and what was converted is still there to be mended.
         for problem in errors.problems() {
             let line = problem.place.position.map_or(0, |(line, _)| line);
-            findings.left(&text.place(1), &format!("line {line} of the result"), &problem.message);
+            findings.left(
+                &text.place(1),
+                &format!("line {line} of the result"),
+                &problem.message,
+            );
         }
     }
     let (findings, converted) = findings.told();
-    Ok(Converted { toml, findings, converted })
+    Ok(Converted {
+        toml,
+        findings,
+        converted,
+    })
 }

@@ -59,7 +59,11 @@ pub(super) struct Key {
 impl Keys {
     /// Sets a key, or sets it anew.
     pub(super) fn set(&mut self, name: &'static str, value: impl Into<Value>) {
-        self.put(Key { name, value: value.into(), remark: None });
+        self.put(Key {
+            name,
+            value: value.into(),
+            remark: None,
+        });
     }
 
     /// Likewise, with a remark behind it.
@@ -69,7 +73,11 @@ impl Keys {
         value: impl Into<Value>,
         remark: &'static str,
     ) {
-        self.put(Key { name, value: value.into(), remark: Some(remark) });
+        self.put(Key {
+            name,
+            value: value.into(),
+            remark: Some(remark),
+        });
     }
 
     fn put(&mut self, key: Key) {
@@ -82,8 +90,10 @@ impl Keys {
     /// Adds to a list.
     pub(super) fn push(&mut self, name: &'static str, item: impl Into<String>) {
         let item = item.into();
-        if let Some(Key { value: Value::List(list), .. }) =
-            self.0.iter_mut().find(|key| key.name == name)
+        if let Some(Key {
+            value: Value::List(list),
+            ..
+        }) = self.0.iter_mut().find(|key| key.name == name)
         {
             list.push(item);
         } else {
@@ -96,7 +106,10 @@ impl Keys {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|key| key.name == name).map(|key| &key.value)
+        self.0
+            .iter()
+            .find(|key| key.name == name)
+            .map(|key| &key.value)
     }
 
     pub(super) fn remove(&mut self, name: &str) {

@@ -27,10 +27,20 @@ pub(super) fn translate(
             _ => findings.left(&line_of(text, key, 0), key, "not known here"),
         }
     }
-    let endpoints = root.get("endpoints").and_then(Json::as_array).cloned().unwrap_or_default();
+    let endpoints = root
+        .get("endpoints")
+        .and_then(Json::as_array)
+        .cloned()
+        .unwrap_or_default();
     for (index, endpoint) in endpoints.iter().enumerate() {
         let origin = line_of(text, "listen", index);
-        Endpoint { text, index, origin, network: &network }.take(endpoint, model, findings);
+        Endpoint {
+            text,
+            index,
+            origin,
+            network: &network,
+        }
+        .take(endpoint, model, findings);
     }
     Ok(())
 }
@@ -52,19 +62,25 @@ fn parse(text: &Text) -> Result<Json, Failure> {
         return serde_json::from_str(&text.text)
             .map_err(|error| Failure::at(&text.place(error.line().max(1)), error.to_string()));
     }
-    let document = text.text.parse::<toml_edit::DocumentMut>().map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let line = text.text.as_bytes()[..at.min(text.text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        Failure::at(&text.place(line + 1), error.message().to_owned())
-    })?;
+    let document = text
+        .text
+        .parse::<toml_edit::DocumentMut>()
+        .map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let before = text.text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count();
+            Failure::at(&text.place(line + 1), error.message().to_owned())
+        })?;
     Ok(table(document.as_table()))
 }
 
 fn table(table: &dyn toml_edit::TableLike) -> Json {
-    Json::Object(table.iter().map(|(key, item)| (key.to_owned(), item_json(item))).collect())
+    Json::Object(
+        table
+            .iter()
+            .map(|(key, item)| (key.to_owned(), item_json(item)))
+            .collect(),
+    )
 }
 
 fn item_json(item: &toml_edit::Item) -> Json {
@@ -94,11 +110,17 @@ fn value_json(value: &toml_edit::Value) -> Json {
 /// The line on which a key is written for the n-th time, as well as a search can tell.
 fn line_of(text: &Text, key: &str, nth: usize) -> Origin {
     let is_key = |line: &str| {
-        let line = line.trim_start().trim_start_matches(['[', '{', '"', '\'', ' ']);
+        let line = line
+            .trim_start()
+            .trim_start_matches(['[', '{', '"', '\'', ' ']);
         line.strip_prefix(key)
             .is_some_and(|rest| rest.starts_with(['"', '\'', ' ', '=', ':', ']', '.']))
     };
-    let mut lines = text.text.lines().enumerate().filter(|(_, line)| is_key(line));
+    let mut lines = text
+        .text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| is_key(line));
     text.place(lines.nth(nth).map_or(1, |(index, _)| index + 1))
 }
 
@@ -119,20 +141,36 @@ fn log(value: &Json, place: &Origin, model: &mut Model, findings: &mut Findings)
 }
 
 fn dns(value: &Json, place: &Origin, model: &mut Model, findings: &mut Findings) {
-    for server in value.get("nameservers").and_then(Json::as_array).into_iter().flatten() {
+    for server in value
+        .get("nameservers")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+    {
         if let Some(server) = server.as_str() {
             model.global.push("dns_servers", server);
         }
     }
-    let ttls = [("min_ttl", "resolve_ttl_min"), ("max_ttl", "resolve_ttl_max")];
+    let ttls = [
+        ("min_ttl", "resolve_ttl_min"),
+        ("max_ttl", "resolve_ttl_max"),
+    ];
     for (theirs, ours) in ttls {
-        if let Some(seconds) = value.get(theirs).and_then(Json::as_u64).filter(|ttl| *ttl > 0) {
+        if let Some(seconds) = value
+            .get(theirs)
+            .and_then(Json::as_u64)
+            .filter(|ttl| *ttl > 0)
+        {
             model.pool_defaults.set(ours, format!("{seconds}s"));
         }
     }
     match value.get("protocol").and_then(Json::as_str) {
         None | Some("udp" | "tcp_and_udp") => {}
-        Some(_) => findings.differs(place, "dns.protocol", "UDP is asked first, TCP where it is cut"),
+        Some(_) => findings.differs(
+            place,
+            "dns.protocol",
+            "UDP is asked first, TCP where it is cut",
+        ),
     }
     match value.get("mode").and_then(Json::as_str) {
         None | Some("ipv4_and_ipv6") => {}
@@ -168,8 +206,14 @@ impl Endpoint<'_> {
         }
         if let Some(through) = endpoint.get("through").and_then(Json::as_str) {
             let host = through.rsplit_once(':').map_or(through, |(host, _)| host);
-            let host = if through.parse::<std::net::IpAddr>().is_ok() { through } else { host };
-            forward.pool_keys.set("source", host.trim_matches(['[', ']']));
+            let host = if through.parse::<std::net::IpAddr>().is_ok() {
+                through
+            } else {
+                host
+            };
+            forward
+                .pool_keys
+                .set("source", host.trim_matches(['[', ']']));
         }
         if let Some(interface) = endpoint.get("interface").and_then(Json::as_str) {
             forward.pool_keys.set("interface", interface);
@@ -178,7 +222,10 @@ impl Endpoint<'_> {
             forward.client_options.set("interface", interface);
         }
         for transport in ["listen_transport", "remote_transport"] {
-            if endpoint.get(transport).is_some_and(|value| !value.is_null()) {
+            if endpoint
+                .get(transport)
+                .is_some_and(|value| !value.is_null())
+            {
                 let why = "no transports (ws, tls) are spoken here";
                 return findings.left(place, transport, why);
             }
@@ -189,11 +236,21 @@ impl Endpoint<'_> {
     }
 
     fn settings(&self, layer: &Json, at: &str, keys: &mut Network, findings: &mut Findings) {
-        let Some(table) = layer.as_object() else { return };
+        let Some(table) = layer.as_object() else {
+            return;
+        };
         for (key, value) in table {
             let known = [
-                "listen", "remote", "extra_remotes", "balance", "through", "interface",
-                "listen_interface", "listen_transport", "remote_transport", "network",
+                "listen",
+                "remote",
+                "extra_remotes",
+                "balance",
+                "through",
+                "interface",
+                "listen_interface",
+                "listen_transport",
+                "remote_transport",
+                "network",
             ];
             if at == "endpoint" && known.contains(&key.as_str()) {
                 continue;
@@ -222,7 +279,10 @@ impl Endpoint<'_> {
             .flatten()
             .filter_map(Json::as_str)
             .collect();
-        let balance = endpoint.get("balance").and_then(Json::as_str).unwrap_or("off");
+        let balance = endpoint
+            .get("balance")
+            .and_then(Json::as_str)
+            .unwrap_or("off");
         let (policy, weights) = balance.split_once(':').unwrap_or((balance, ""));
         let policy = policy.trim();
         if extra.is_empty() {
@@ -242,18 +302,31 @@ impl Endpoint<'_> {
                 return Target::Address(remote.to_owned());
             }
         }
-        let weights: Vec<u64> =
-            weights.split(',').filter_map(|weight| weight.trim().parse().ok()).collect();
-        let servers = std::iter::once(remote).chain(extra).enumerate().map(|(index, address)| {
-            let mut keys = Keys::default();
-            if let Some(weight) = weights.get(index) {
-                keys.set("weight", *weight);
-            }
-            Server { address: address.to_owned(), keys }
-        });
+        let weights: Vec<u64> = weights
+            .split(',')
+            .filter_map(|weight| weight.trim().parse().ok())
+            .collect();
+        let servers = std::iter::once(remote)
+            .chain(extra)
+            .enumerate()
+            .map(|(index, address)| {
+                let mut keys = Keys::default();
+                if let Some(weight) = weights.get(index) {
+                    keys.set("weight", *weight);
+                }
+                Server {
+                    address: address.to_owned(),
+                    keys,
+                }
+            });
         let name = format!("endpoint-{}", self.index + 1);
         let origin = self.origin.clone();
-        model.pools.push(Pool { origin, name: name.clone(), keys, servers: servers.collect() });
+        model.pools.push(Pool {
+            origin,
+            name: name.clone(),
+            keys,
+            servers: servers.collect(),
+        });
         Target::Pool(name)
     }
 }
@@ -316,7 +389,11 @@ impl Network {
             "tcp_keepalive_probe" => self.probes = number()?,
             "accept_mptcp" => self.mptcp[0] = truth()?,
             "send_mptcp" => self.mptcp[1] = truth()?,
-            "ipv6_only" => return Ok(Some("write the family into `listen`: `[::]:PORT` is IPv6 only")),
+            "ipv6_only" => {
+                return Ok(Some(
+                    "write the family into `listen`: `[::]:PORT` is IPv6 only",
+                ));
+            }
             "zero_copy" | "fast_open" | "tcp_fast_open" => {
                 return Ok(Some("found out at run time, or an option of a profile"));
             }
@@ -343,7 +420,8 @@ impl Network {
                 tcp.keys.set("accept_proxy", Value::Table(table));
             }
             if self.send_proxy {
-                tcp.pool_keys.set("send_proxy", if self.version == 1 { "v1" } else { "v2" });
+                tcp.pool_keys
+                    .set("send_proxy", if self.version == 1 { "v1" } else { "v2" });
             }
             let legs = [(&mut tcp.client_options, 0), (&mut tcp.upstream_options, 1)];
             for (options, side) in legs {

@@ -17,18 +17,21 @@ pub(super) fn translate(text: &Text, model: &mut Model, findings: &mut Findings)
         let shown = words.join(" ");
         match words.as_slice() {
             [] => {}
-            [verb @ ("allow" | "deny"), pattern] => match network(pattern) {
-                Some(network) => {
+            [verb @ ("allow" | "deny"), pattern] => {
+                if let Some(network) = network(pattern) {
                     let rules = own.as_mut().unwrap_or(&mut common);
-                    let list = if *verb == "allow" { &mut rules.allow } else { &mut rules.deny };
+                    let list = if *verb == "allow" {
+                        &mut rules.allow
+                    } else {
+                        &mut rules.deny
+                    };
                     list.push(network);
                     findings.same(&place, &shown);
-                }
-                None => {
+                } else {
                     findings.left(&place, &shown, "a pattern that is no network");
                     own.as_mut().unwrap_or(&mut common).withheld = true;
                 }
-            },
+            }
             ["logfile", path] => {
                 if path.starts_with('/') {
                     model.log.set("to", *path);
@@ -36,7 +39,11 @@ pub(super) fn translate(text: &Text, model: &mut Model, findings: &mut Findings)
                 findings.differs(&place, &shown, "lines have a form of their own");
             }
             ["logcommon" | "pidlogfile", ..] => {
-                findings.needless(&place, &shown, "nothing that is forwarded depends on it here");
+                findings.needless(
+                    &place,
+                    &shown,
+                    "nothing that is forwarded depends on it here",
+                );
             }
             [from, from_port, to, to_port, options @ ..] => {
                 apply(&mut own, &common, model, findings);
@@ -85,14 +92,26 @@ fn apply(own: &mut Option<Rules>, common: &Rules, model: &mut Model, findings: &
     };
     if own.withheld || common.withheld {
         let why = "it is not written: it would let in whom rinetd turns away";
-        findings.left(&forward.origin, &format!("the forward of {}", forward.listen.join(" ")), why);
+        findings.left(
+            &forward.origin,
+            &format!("the forward of {}", forward.listen.join(" ")),
+            why,
+        );
         model.forwards.pop();
         return;
     }
-    let deny = common.deny.iter().chain(&own.deny).map(|network| format!("deny {network}"));
+    let deny = common
+        .deny
+        .iter()
+        .chain(&own.deny)
+        .map(|network| format!("deny {network}"));
     let mut rules: Vec<String> = deny.collect();
     // Of two lists that must both allow, the shorter way is the forward's own, if it has one.
-    let allow = if own.allow.is_empty() { &common.allow } else { &own.allow };
+    let allow = if own.allow.is_empty() {
+        &common.allow
+    } else {
+        &own.allow
+    };
     rules.extend(allow.iter().map(|network| format!("allow {network}")));
     if !allow.is_empty() {
         rules.push("deny all".to_owned());
@@ -113,9 +132,12 @@ fn forward_of(
     if udp != server_udp {
         return Err("datagrams on one side, a stream on the other");
     }
-    let host = |host: &str| match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
+    let host = |host: &str| {
+        if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        }
     };
     let listen = match *from {
         "*" => "0.0.0.0".to_owned(),
@@ -129,11 +151,18 @@ fn forward_of(
     }
     let options = options.join(" ");
     let options = options.trim_matches(['[', ']', ' ']);
-    for option in options.split([',', ' ']).filter(|option| !option.is_empty()) {
+    for option in options
+        .split([',', ' '])
+        .filter(|option| !option.is_empty())
+    {
         match option.split_once('=') {
             Some(("timeout", value)) => {
                 let time = time::parse(value, 1000).ok_or("no time")?;
-                let key = if udp { "udp_idle_timeout" } else { "idle_timeout" };
+                let key = if udp {
+                    "udp_idle_timeout"
+                } else {
+                    "idle_timeout"
+                };
                 keys.set(key, time::timeout(time));
             }
             Some(("src", address)) => forward.pool_keys.set("source", address),
@@ -155,11 +184,29 @@ fn port(text: &str) -> Result<(u16, bool), &'static str> {
         _ => return Err("neither tcp nor udp"),
     };
     let services = [
-        ("ftp", 21), ("ssh", 22), ("telnet", 23), ("smtp", 25), ("domain", 53), ("http", 80),
-        ("pop3", 110), ("ntp", 123), ("imap", 143), ("snmp", 161), ("ldap", 389), ("https", 443),
-        ("imaps", 993), ("pop3s", 995), ("mysql", 3306), ("postgresql", 5432),
+        ("ftp", 21),
+        ("ssh", 22),
+        ("telnet", 23),
+        ("smtp", 25),
+        ("domain", 53),
+        ("http", 80),
+        ("pop3", 110),
+        ("ntp", 123),
+        ("imap", 143),
+        ("snmp", 161),
+        ("ldap", 389),
+        ("https", 443),
+        ("imaps", 993),
+        ("pop3s", 995),
+        ("mysql", 3306),
+        ("postgresql", 5432),
     ];
-    let named = || services.iter().find(|(name, _)| *name == port).map(|(_, number)| *number);
+    let named = || {
+        services
+            .iter()
+            .find(|(name, _)| *name == port)
+            .map(|(_, number)| *number)
+    };
     let number = port.parse().ok().or_else(named);
     Ok((number.ok_or("no port that is known here")?, udp))
 }
@@ -173,7 +220,10 @@ fn network(pattern: &str) -> Option<String> {
         return Some(pattern.to_owned());
     }
     let parts: Vec<&str> = pattern.split('.').collect();
-    let fixed = parts.iter().take_while(|part| part.parse::<u8>().is_ok()).count();
+    let fixed = parts
+        .iter()
+        .take_while(|part| part.parse::<u8>().is_ok())
+        .count();
     let open = parts[fixed..].iter().all(|part| *part == "*");
     if fixed == 0 || !open || parts.len() > 4 {
         return None;

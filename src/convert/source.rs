@@ -27,7 +27,10 @@ pub struct Failure {
 
 impl Failure {
     pub(super) fn at(place: &Origin, what: impl Into<String>) -> Self {
-        Self { place: Some(place.clone()), what: what.into() }
+        Self {
+            place: Some(place.clone()),
+            what: what.into(),
+        }
     }
 }
 
@@ -51,7 +54,10 @@ pub(super) struct Text {
 impl Text {
     /// A line of it, from 1.
     pub(super) fn place(&self, line: usize) -> Origin {
-        Origin { file: self.name.clone(), line }
+        Origin {
+            file: self.name.clone(),
+            line,
+        }
     }
 }
 
@@ -68,13 +74,20 @@ impl Sources {
     /// Of a main file, beside which the others stand.
     pub(super) fn beside(main: &Path) -> Self {
         let directory = main.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-        Self { directory, bytes: 0, files: 0 }
+        Self {
+            directory,
+            bytes: 0,
+            files: 0,
+        }
     }
 
     /// Reads a file that was named at `place`, or on the command line.
     pub(super) fn read(&mut self, path: &Path, place: Option<&Origin>) -> Result<Text, Failure> {
         let name = path.display().to_string();
-        let fail = |what: String| Failure { place: place.cloned(), what };
+        let fail = |what: String| Failure {
+            place: place.cloned(),
+            what,
+        };
         self.files += 1;
         if self.files > FILES_MAX {
             return Err(fail(format!("more than {FILES_MAX} files are included")));
@@ -95,7 +108,10 @@ impl Sources {
         self.bytes += bytes.len() as u64;
         let text = String::from_utf8_lossy(&bytes);
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-        Ok(Text { name: name.into(), text })
+        Ok(Text {
+            name: name.into(),
+            text,
+        })
     }
 
     /// The files that an include names, in order: those of a pattern that are there, or one

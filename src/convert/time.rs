@@ -13,7 +13,9 @@ pub(super) fn parse(text: &str, unit_ms: u64) -> Option<Duration> {
     }
     let mut micros: u64 = 0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let number: u64 = rest[..digits].parse().ok()?;
         let after = &rest[digits..];
         let (factor, length) = unit(after).unwrap_or((unit_ms * 1000, 0));
@@ -45,7 +47,7 @@ fn unit(text: &str) -> Option<(u64, usize)> {
 }
 
 /// Our longest timeout; what is longer is as good as never.
-const TIMEOUT_MAX: Duration = Duration::from_hours(365 * 24);
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// As a timeout of ours.
 pub(super) fn timeout(duration: Duration) -> String {
@@ -63,7 +65,9 @@ pub(super) fn at_least(duration: Duration, least: Duration) -> String {
 
 /// `16k`, `4m`, `1g`, or a number of bytes.
 pub(super) fn size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let factor = match text[digits..].to_ascii_lowercase().as_str() {
         "" => 1,

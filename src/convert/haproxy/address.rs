@@ -32,14 +32,17 @@ pub(super) fn server(text: &str, port: Option<&str>) -> Result<String, &'static 
         _ => (rest, None),
     };
     let port = match own {
-        Some(own) if own.starts_with(['+', '-']) => return Err("ports that are moved by a distance"),
+        Some(own) if own.starts_with(['+', '-']) => {
+            return Err("ports that are moved by a distance");
+        }
         Some(own) => own,
         None => port.ok_or("it has no port, and there is not just one listener")?,
     };
     let host = host.trim_matches(['[', ']']);
-    match host.contains(':') {
-        true => Ok(format!("[{host}]:{port}")),
-        false => Ok(format!("{host}:{port}")),
+    if host.contains(':') {
+        Ok(format!("[{host}]:{port}"))
+    } else {
+        Ok(format!("{host}:{port}"))
     }
 }
 
@@ -62,9 +65,10 @@ fn family(text: &str) -> Result<(Family, &str), &'static str> {
             return Ok((family, rest));
         }
     }
-    match text.contains('@') {
-        true => Err("of such addresses there are none here"),
-        false => Ok((Family::Any, text)),
+    if text.contains('@') {
+        Err("of such addresses there are none here")
+    } else {
+        Ok((Family::Any, text))
     }
 }
 
@@ -73,12 +77,14 @@ fn unix(text: &str) -> Option<Result<String, &'static str>> {
         return Some(Ok(format!("unix:{text}")));
     }
     if let Some(path) = text.strip_prefix("unix@") {
-        return Some(match path.starts_with('/') {
-            true => Ok(format!("unix:{path}")),
-            false => Err("its path is relative to `unix-bind`"),
+        return Some(if path.starts_with('/') {
+            Ok(format!("unix:{path}"))
+        } else {
+            Err("its path is relative to `unix-bind`")
         });
     }
-    text.strip_prefix("abns@").map(|name| Ok(format!("unix:@{name}")))
+    text.strip_prefix("abns@")
+        .map(|name| Ok(format!("unix:@{name}")))
 }
 
 #[cfg(test)]
@@ -90,13 +96,21 @@ mod tests {
         let listen = |text| listeners(text, false).map(|all| all.join(" "));
         assert_eq!(listen(":443,*:80").as_deref(), Ok("0.0.0.0:443 0.0.0.0:80"));
         assert_eq!(listen(":::443").as_deref(), Ok("[::]:443"));
-        assert_eq!(listeners(":::443", true).map(|all| all.join(" ")).as_deref(), Ok(":443"));
+        assert_eq!(
+            listeners(":::443", true)
+                .map(|all| all.join(" "))
+                .as_deref(),
+            Ok(":443")
+        );
         assert_eq!(listen("[::1]:443").as_deref(), Ok("[::1]:443"));
         assert_eq!(listen("::1:443").as_deref(), Ok("[::1]:443"));
         assert_eq!(listen("ipv6@:443").as_deref(), Ok("[::]:443"));
         assert_eq!(listen("/run/a.sock").as_deref(), Ok("unix:/run/a.sock"));
         assert_eq!(listen("abns@a").as_deref(), Ok("unix:@a"));
-        assert_eq!(listen("10.0.0.1:5000-5009").as_deref(), Ok("10.0.0.1:5000-5009"));
+        assert_eq!(
+            listen("10.0.0.1:5000-5009").as_deref(),
+            Ok("10.0.0.1:5000-5009")
+        );
         assert!(listen("fd@3").is_err());
         assert!(listen("443").is_err());
         assert_eq!(server("10.0.0.1:80", None).as_deref(), Ok("10.0.0.1:80"));

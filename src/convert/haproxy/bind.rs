@@ -27,7 +27,11 @@ pub(super) fn read(line: &Line, findings: &mut Findings) -> Option<Bind> {
             return None;
         }
     };
-    let mut bind = Bind { addresses, keys: Keys::default(), options: Keys::default() };
+    let mut bind = Bind {
+        addresses,
+        keys: Keys::default(),
+        options: Keys::default(),
+    };
     let mut words = words.iter().map(String::as_str);
     let mut whole = true;
     while let Some(word) = words.next() {
@@ -68,7 +72,9 @@ impl Bind {
         match word {
             "accept-proxy" => {
                 self.keys.set("accept_proxy", true);
-                return Ok(Some("everybody's header is believed, as by HAProxy; name whom to believe"));
+                return Ok(Some(
+                    "everybody's header is believed, as by HAProxy; name whom to believe",
+                ));
             }
             "v4v6" | "v6only" | "transparent" => {
                 if word == "transparent" {
@@ -76,10 +82,17 @@ impl Bind {
                 }
             }
             "interface" => self.options.set("interface", value()?),
-            "mss" => self.options.set("mss", value()?.parse::<u64>().map_err(|_| NO_VALUE)?),
-            "backlog" => self.options.set("backlog", value()?.parse::<u64>().map_err(|_| NO_VALUE)?),
+            "mss" => self
+                .options
+                .set("mss", value()?.parse::<u64>().map_err(|_| NO_VALUE)?),
+            "backlog" => self
+                .options
+                .set("backlog", value()?.parse::<u64>().map_err(|_| NO_VALUE)?),
             "maxconn" => {
-                self.keys.set("max_connections", value()?.parse::<u64>().map_err(|_| NO_VALUE)?);
+                self.keys.set(
+                    "max_connections",
+                    value()?.parse::<u64>().map_err(|_| NO_VALUE)?,
+                );
             }
             "tcp-ut" => {
                 let time = time::parse(value()?, 1).ok_or(NO_VALUE)?;
@@ -97,9 +110,14 @@ impl Bind {
                 let mode = value()?;
                 self.keys.set("unix_mode", format!("{mode:0>4}"));
             }
-            "user" | "uid" => self.keys.set("unix_owner", Value::Text(value()?.to_owned())),
-            "group" | "gid" => self.keys.set("unix_group", Value::Text(value()?.to_owned())),
-            "name" | "id" | "process" | "thread" | "shards" | "nice" | "severity-output" | "guid-prefix" => {
+            "user" | "uid" => self
+                .keys
+                .set("unix_owner", Value::Text(value()?.to_owned())),
+            "group" | "gid" => self
+                .keys
+                .set("unix_group", Value::Text(value()?.to_owned())),
+            "name" | "id" | "process" | "thread" | "shards" | "nice" | "severity-output"
+            | "guid-prefix" => {
                 value()?;
             }
             "ssl" | "crt" | "crt-list" => {

@@ -52,7 +52,10 @@ impl Asked {
             "mysql-check" | "pgsql-check" | "ldap-check" => Kind::Connect,
             _ => return false,
         };
-        *self = Self { kind, ..Self::default() };
+        *self = Self {
+            kind,
+            ..Self::default()
+        };
         if !on {
             self.kind = Kind::Connect;
             return true;
@@ -91,7 +94,9 @@ impl Asked {
                 return Told::Differs("the answer has to begin so, not to contain it");
             }
             ["tcp-check", ..] => return Told::Left("one text is sent and one expected, no more"),
-            ["http-check", "expect", "status", status, ..] => self.status = Some((*status).to_owned()),
+            ["http-check", "expect", "status", status, ..] => {
+                self.status = Some((*status).to_owned())
+            }
             ["http-check", "expect", "rstatus", ..] => {
                 return Told::Left("statuses are a list or a range (`status = \"200-399\"`)");
             }
@@ -108,7 +113,9 @@ impl Asked {
                     }
                 }
             }
-            ["http-check", ..] => return Told::Left("only a path, a host and a status can be said"),
+            ["http-check", ..] => {
+                return Told::Left("only a path, a host and a status can be said");
+            }
             ["external-check", "command", path] => self.command = Some((*path).to_owned()),
             ["external-check", ..] => return Told::Needless("the command has our environment"),
             _ => return Told::Left("not known here"),
@@ -172,7 +179,11 @@ impl Pace {
         let most = fast.unwrap_or(interval);
         let timeout = timeout.unwrap_or(most).clamp(LEAST, most);
         table.push(("timeout", time::timeout(timeout).into()));
-        let numbers = [("rise", self.rise), ("fall", self.fall), ("port", self.port)];
+        let numbers = [
+            ("rise", self.rise),
+            ("fall", self.fall),
+            ("port", self.port),
+        ];
         for (key, number) in numbers {
             if let Some(number) = number {
                 table.push((key, number.into()));

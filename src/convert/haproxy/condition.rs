@@ -59,7 +59,10 @@ impl Acls {
     pub(super) fn add(&mut self, line: &Line) -> Result<(), &'static str> {
         let test = test(line.from(2));
         let told = test.as_ref().map(|_| ()).map_err(|why| *why);
-        self.0.entry(line.word(1).to_owned()).or_default().push(test);
+        self.0
+            .entry(line.word(1).to_owned())
+            .or_default()
+            .push(test);
         told
     }
 
@@ -103,10 +106,7 @@ impl Acls {
             group = combined(&group, tests, negated)?;
         }
         any.append(&mut group);
-        match unless {
-            false => Ok(any),
-            true => opposite(any),
-        }
+        if unless { opposite(&any) } else { Ok(any) }
     }
 
     fn named(&self, name: &str) -> Result<Vec<Result<Test, &'static str>>, &'static str> {
@@ -132,13 +132,19 @@ fn combined(
     let mut tests = tests.into_iter().collect::<Result<Vec<_>, _>>()?;
     if negated {
         let none: Vec<Term> = tests.into_iter().map(negate).collect();
-        return Ok(group.iter().map(|all| [all.as_slice(), &none].concat()).collect());
+        return Ok(group
+            .iter()
+            .map(|all| [all.as_slice(), &none].concat())
+            .collect());
     }
     merge(&mut tests);
     let mut any = Condition::new();
     for all in group {
         for test in &tests {
-            let term = Term { test: test.clone(), negated: false };
+            let term = Term {
+                test: test.clone(),
+                negated: false,
+            };
             any.push([all.as_slice(), &[term]].concat());
         }
     }
@@ -147,8 +153,14 @@ fn combined(
 
 fn negate(test: Test) -> Term {
     match test.negated() {
-        Some(opposite) => Term { test: opposite, negated: false },
-        None => Term { test, negated: true },
+        Some(opposite) => Term {
+            test: opposite,
+            negated: false,
+        },
+        None => Term {
+            test,
+            negated: true,
+        },
     }
 }
 
@@ -168,13 +180,24 @@ fn merge(tests: &mut Vec<Test>) {
 }
 
 /// Not (a and b or c), where it is one test.
-fn opposite(any: Condition) -> Result<Condition, &'static str> {
+fn opposite(any: &Condition) -> Result<Condition, &'static str> {
     match any.as_slice() {
         [all] => match all.as_slice() {
-            [Term { test, negated: false }] => Ok(vec![vec![negate(test.clone())]]),
-            [Term { test, negated: true }] => {
-                Ok(vec![vec![Term { test: test.clone(), negated: false }]])
-            }
+            [
+                Term {
+                    test,
+                    negated: false,
+                },
+            ] => Ok(vec![vec![negate(test.clone())]]),
+            [
+                Term {
+                    test,
+                    negated: true,
+                },
+            ] => Ok(vec![vec![Term {
+                test: test.clone(),
+                negated: false,
+            }]]),
             _ => Err("`unless` of more than one test"),
         },
         _ => Err("`unless` of more than one test"),
@@ -228,7 +251,9 @@ fn test(words: &[String]) -> Result<Test, &'static str> {
 
 /// `payload(0,7) -m bin 5353482d322e30` and its kin.
 fn starts_as_ssh(fetch: &str, method: &str, values: &[String]) -> bool {
-    let payload = ["payload(0,", "req.payload(0,"].iter().any(|start| fetch.starts_with(start));
+    let payload = ["payload(0,", "req.payload(0,"]
+        .iter()
+        .any(|start| fetch.starts_with(start));
     let [value] = values else { return false };
     let value = value.to_ascii_lowercase();
     payload
@@ -244,7 +269,10 @@ fn counter(fetch: &str, values: &[String]) -> Result<Test, &'static str> {
     const UNKNOWN: &str = "what it asks for is not known here";
     let fetch = fetch.split('(').next().unwrap_or(fetch);
     let which = ["src_", "sc0_", "sc1_", "sc2_", "sc_"];
-    let kind = which.iter().find_map(|which| fetch.strip_prefix(which)).ok_or(UNKNOWN)?;
+    let kind = which
+        .iter()
+        .find_map(|which| fetch.strip_prefix(which))
+        .ok_or(UNKNOWN)?;
     let most = match values {
         [op, number] => {
             let number: u64 = number.parse().map_err(|_| UNKNOWN)?;
@@ -282,8 +310,16 @@ fn networks(values: &[String]) -> Result<Vec<String>, &'static str> {
     values
         .iter()
         .map(|value| {
-            let network = value.parse::<IpNet>().ok().map(|network| network.trunc().to_string());
-            let address = || value.parse::<std::net::IpAddr>().ok().map(|a| a.to_string());
+            let network = value
+                .parse::<IpNet>()
+                .ok()
+                .map(|network| network.trunc().to_string());
+            let address = || {
+                value
+                    .parse::<std::net::IpAddr>()
+                    .ok()
+                    .map(|a| a.to_string())
+            };
             network.or_else(address).ok_or("no network")
         })
         .collect()
@@ -301,8 +337,14 @@ mod tests {
     fn conditions_are_any_of_all() {
         let mut acls = Acls::default();
         let mut add = |text: &str| {
-            let place = crate::convert::finding::Origin { file: "t".into(), line: 1 };
-            acls.add(&Line { place, words: words(text) })
+            let place = crate::convert::finding::Origin {
+                file: "t".into(),
+                line: 1,
+            };
+            acls.add(&Line {
+                place,
+                words: words(text),
+            })
         };
         add("acl web req.ssl_sni -i a.example").unwrap();
         add("acl web req.ssl_sni -i -m end .b.example").unwrap();
@@ -311,18 +353,26 @@ mod tests {
         add("acl odd nbsrv(x) lt 1").unwrap_err();
         let names = Test::ServerName(vec!["a.example".into(), "*.b.example".into()]);
         let inside = Test::Client(vec!["10.0.0.0/8".into()]);
-        let term = |test: &Test, negated| Term { test: test.clone(), negated };
+        let term = |test: &Test, negated| Term {
+            test: test.clone(),
+            negated,
+        };
         let of = |text: &str| acls.condition(&words(text));
         assert_eq!(of("if web"), Ok(vec![vec![term(&names, false)]]));
         assert_eq!(
             of("if web in or !in"),
-            Ok(vec![vec![term(&names, false), term(&inside, false)], vec![term(&inside, true)]])
+            Ok(vec![
+                vec![term(&names, false), term(&inside, false)],
+                vec![term(&inside, true)]
+            ])
         );
         assert_eq!(of("unless in"), Ok(vec![vec![term(&inside, true)]]));
         let not_tls = Test::Protocol(NOT_TLS.to_vec());
         assert_eq!(of("if !tls"), Ok(vec![vec![term(&not_tls, false)]]));
-        assert_eq!(of("if { src_conn_rate gt 20 }"),
-            Ok(vec![vec![term(&Test::RateAbove(20), false)]]));
+        assert_eq!(
+            of("if { src_conn_rate gt 20 }"),
+            Ok(vec![vec![term(&Test::RateAbove(20), false)]])
+        );
         assert!(of("if odd").is_err());
         assert!(of("if nobody").is_err());
     }

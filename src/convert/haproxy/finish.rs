@@ -21,7 +21,11 @@ pub(super) fn join(proxies: Vec<Proxy>, model: &mut Model, findings: &mut Findin
         .collect();
     for proxy in &proxies {
         if proxy.role != Role::Backend {
-            Join { proxy, backends: &backends }.forwards(model, findings);
+            Join {
+                proxy,
+                backends: &backends,
+            }
+            .forwards(model, findings);
         }
     }
     let ports = ports(&proxies);
@@ -50,10 +54,16 @@ fn ports(proxies: &[Proxy]) -> HashMap<&str, BTreeSet<&str>> {
             continue;
         }
         let routed = proxy.rules.iter().filter_map(|rule| match rule {
-            Rule::Route { to: Target::Pool(name), .. } => Some(name.as_str()),
+            Rule::Route {
+                to: Target::Pool(name),
+                ..
+            } => Some(name.as_str()),
             _ => None,
         });
-        let default = proxy.default_backend.as_ref().map(|(_, name)| name.as_str());
+        let default = proxy
+            .default_backend
+            .as_ref()
+            .map(|(_, name)| name.as_str());
         let itself = (proxy.role == Role::Listen).then_some(proxy.name.as_str());
         for name in routed.chain(default).chain(itself) {
             ports.entry(name).or_default().extend(&own);
@@ -92,35 +102,55 @@ impl Join<'_> {
         self.rules(&mut forward, findings);
         if forward.to.is_none() {
             // No backend for who meets no rule: HAProxy ends the session.
-            let Some(first) = forward.routes.iter().find(|route| route.to != Target::Reject) else {
+            let Some(first) = forward
+                .routes
+                .iter()
+                .find(|route| route.to != Target::Reject)
+            else {
                 let why = "it leads nowhere that could be converted";
                 return findings.left(place, &shown, why);
             };
             forward.to = Some(first.to.clone());
             let keys = Keys::default();
-            forward.routes.push(Route { origin: place.clone(), keys, to: Target::Reject });
+            forward.routes.push(Route {
+                origin: place.clone(),
+                keys,
+                to: Target::Reject,
+            });
         }
-        let targets = forward.routes.iter().map(|route| &route.to).chain(&forward.to);
+        let targets = forward
+            .routes
+            .iter()
+            .map(|route| &route.to)
+            .chain(&forward.to);
         for target in targets {
             let Target::Pool(name) = target else { continue };
             if !self.backends.contains_key(name.as_str()) {
-                findings.left(place, &format!("backend {name}"), "it is not there, or is no `mode tcp`");
+                findings.left(
+                    place,
+                    &format!("backend {name}"),
+                    "it is not there, or is no `mode tcp`",
+                );
                 return;
             }
         }
-        self.kinds(forward, model);
+        self.kinds(&forward, model);
     }
 
     /// A forward for each kind of `bind`.
-    fn kinds(&self, forward: Forward, model: &mut Model) {
+    fn kinds(&self, forward: &Forward, model: &mut Model) {
         let mut kinds: Vec<(Keys, Keys, Vec<String>)> = Vec::new();
         for bind in &self.proxy.binds {
-            let same = kinds.iter_mut().find(|(keys, options, _)| {
-                *keys == bind.keys && *options == bind.options
-            });
+            let same = kinds
+                .iter_mut()
+                .find(|(keys, options, _)| *keys == bind.keys && *options == bind.options);
             match same {
                 Some((_, _, addresses)) => addresses.extend(bind.addresses.iter().cloned()),
-                None => kinds.push((bind.keys.clone(), bind.options.clone(), bind.addresses.clone())),
+                None => kinds.push((
+                    bind.keys.clone(),
+                    bind.options.clone(),
+                    bind.addresses.clone(),
+                )),
             }
         }
         for (index, (keys, options, addresses)) in kinds.into_iter().enumerate() {
@@ -153,9 +183,10 @@ impl Join<'_> {
         };
         let routed = || {
             self.proxy.rules.iter().find_map(|rule| match rule {
-                Rule::Route { to: Target::Pool(name), .. } => {
-                    self.backends.get(name.as_str()).copied()
-                }
+                Rule::Route {
+                    to: Target::Pool(name),
+                    ..
+                } => self.backends.get(name.as_str()).copied(),
                 _ => None,
             })
         };
@@ -165,7 +196,11 @@ impl Join<'_> {
     fn keys(&self, findings: &mut Findings) -> Keys {
         let (front, back) = (self.proxy, self.backend());
         let of = |proxy: &Proxy, name: &str| {
-            proxy.timeouts.get(name).copied().filter(|time| !time.is_zero())
+            proxy
+                .timeouts
+                .get(name)
+                .copied()
+                .filter(|time| !time.is_zero())
         };
         let (client, server) = (of(front, "client"), of(back, "server"));
         let mut keys = front.keys.clone();
@@ -177,17 +212,35 @@ impl Join<'_> {
             let why = "the shorter one holds for both: here a session is idle or it is not";
             findings.differs(place, &what, why);
         }
-        let idle = of(back, "tunnel").or(of(front, "tunnel")).or(shorter(client, server));
+        let idle = of(back, "tunnel")
+            .or(of(front, "tunnel"))
+            .or(shorter(client, server));
         let fin = shorter(of(front, "client-fin"), of(back, "server-fin"));
         let text = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), time::timeout);
         let mut put = |key, time: Option<Duration>, remark: &'static str| match time {
             Some(_) => keys.set(key, text(time)),
             None => keys.set_because(key, "off", remark),
         };
-        put("connect_timeout", of(back, "connect"), "HAProxy has none unless it is written; ours is 5s");
-        put("idle_timeout", idle, "HAProxy has none unless it is written; ours is 10m");
-        put("half_close_timeout", fin.or(idle), "HAProxy has none unless it is written; ours is 1m");
-        put("write_stall_timeout", idle, "HAProxy has none unless it is written; ours is 10m");
+        put(
+            "connect_timeout",
+            of(back, "connect"),
+            "HAProxy has none unless it is written; ours is 5s",
+        );
+        put(
+            "idle_timeout",
+            idle,
+            "HAProxy has none unless it is written; ours is 10m",
+        );
+        put(
+            "half_close_timeout",
+            fin.or(idle),
+            "HAProxy has none unless it is written; ours is 1m",
+        );
+        put(
+            "write_stall_timeout",
+            idle,
+            "HAProxy has none unless it is written; ours is 10m",
+        );
         keys
     }
 
@@ -203,7 +256,9 @@ impl Join<'_> {
                     }
                 }
                 Rule::Access(rule) => rules.push(rule.clone()),
-                Rule::Route { place, keys, to, .. } => {
+                Rule::Route {
+                    place, keys, to, ..
+                } => {
                     let (origin, keys, to) = (place.clone(), keys.clone(), to.clone());
                     forward.routes.push(Route { origin, keys, to });
                 }
@@ -221,12 +276,16 @@ impl Join<'_> {
         // So many are compared with one another; more have hardly been written by hand.
         const COMPARED_MAX: usize = 1000;
         let routes = self.proxy.rules.iter().filter_map(|rule| match rule {
-            Rule::Route { place, shown, keys, .. } => Some((place, shown, keys)),
+            Rule::Route {
+                place, shown, keys, ..
+            } => Some((place, shown, keys)),
             Rule::Access(_) => None,
         });
         let routes: Vec<_> = routes.take(COMPARED_MAX).collect();
         for (index, (_, _, earlier)) in routes.iter().enumerate() {
-            let later = routes[index + 1..].iter().find(|(_, _, later)| overtakes(earlier, later));
+            let later = routes[index + 1..]
+                .iter()
+                .find(|(_, _, later)| overtakes(earlier, later));
             if let Some((place, shown, _)) = later {
                 let why = "it goes before earlier ones here: exact names, suffixes, then all else";
                 findings.differs(place, shown, why);
@@ -264,7 +323,10 @@ fn pool(proxy: &Proxy, port: Option<&str>, model: &mut Model, findings: &mut Fin
     for server in &proxy.servers {
         match address::server(&server.address, port) {
             Ok(address) => {
-                pool.servers.push(model::Server { address, keys: server.keys.clone() });
+                pool.servers.push(model::Server {
+                    address,
+                    keys: server.keys.clone(),
+                });
             }
             Err(why) => findings.left(&server.place, &server.shown, why),
         }
@@ -279,30 +341,59 @@ fn pool(proxy: &Proxy, port: Option<&str>, model: &mut Model, findings: &mut Fin
     if pool.servers.is_empty() {
         return findings.left(place, &shown, "it has no server that could be converted");
     }
-    if proxy.servers.iter().any(|server| server.keys.has("max_connections")) {
-        let wait = ["queue", "connect"].into_iter().find_map(|name| proxy.timeouts.get(name));
+    if proxy
+        .servers
+        .iter()
+        .any(|server| server.keys.has("max_connections"))
+    {
+        let wait = ["queue", "connect"]
+            .into_iter()
+            .find_map(|name| proxy.timeouts.get(name));
         if let Some(wait) = wait {
-            pool.keys.set("queue_timeout", time::at_least(*wait, Duration::from_millis(1)));
+            pool.keys.set(
+                "queue_timeout",
+                time::at_least(*wait, Duration::from_millis(1)),
+            );
         }
-        pool.keys.set_because("queue", 1_000_000, "HAProxy's has no end; ours is 1024");
+        pool.keys
+            .set_because("queue", 1_000_000, "HAProxy's has no end; ours is 1024");
     }
     check(proxy, &mut pool.keys, findings);
-    if proxy.servers.iter().filter(|server| server.keys.has("backup")).count() > 1 {
+    if proxy
+        .servers
+        .iter()
+        .filter(|server| server.keys.has("backup"))
+        .count()
+        > 1
+    {
         let why = "all backups are used at once, as by `option allbackups`";
         findings.differs(place, &format!("backups of {}", proxy.name), why);
     }
     model.pools.push(pool);
 }
 
-fn retries(proxy: &Proxy, place: &crate::convert::finding::Origin, keys: &mut Keys, findings: &mut Findings) {
+fn retries(
+    proxy: &Proxy,
+    place: &crate::convert::finding::Origin,
+    keys: &mut Keys,
+    findings: &mut Findings,
+) {
     let retries = proxy.retries.unwrap_or(3);
     let what = format!("retries of {}", proxy.name);
     if proxy.redispatch {
         keys.set_because("retries", retries.min(255), "each at another server");
-        findings.differs(place, &what, "each goes to another server, not only the last one");
+        findings.differs(
+            place,
+            &what,
+            "each goes to another server, not only the last one",
+        );
     } else if proxy.servers.len() > 1 {
         keys.set_because("retries", 0, "no redispatch: no other server is tried");
-        findings.differs(place, &what, "the same server is not tried again; others, by `retries`");
+        findings.differs(
+            place,
+            &what,
+            "the same server is not tried again; others, by `retries`",
+        );
     }
 }
 
@@ -312,7 +403,11 @@ fn check(proxy: &Proxy, keys: &mut Keys, findings: &mut Findings) {
     let pace: &Pace = &first.pace;
     for server in &proxy.servers {
         if !server.checked {
-            findings.differs(&server.place, &server.shown, "it is checked with the others");
+            findings.differs(
+                &server.place,
+                &server.shown,
+                "it is checked with the others",
+            );
         } else if server.pace != *pace {
             let why = "it is checked as the first of its pool";
             findings.differs(&server.place, &server.shown, why);

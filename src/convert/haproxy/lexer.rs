@@ -61,7 +61,10 @@ pub(super) fn read(
         }
         let words = split(line, &place, environment, findings)?;
         let Some(first) = words.first() else { continue };
-        let line = Line { place, words: words.clone() };
+        let line = Line {
+            place,
+            words: words.clone(),
+        };
         match first.as_str() {
             ".if" | ".elif" | ".else" | ".endif" => {
                 conditional(&line, environment, &mut open, findings)?;
@@ -79,9 +82,13 @@ pub(super) fn read(
             _ => lines.push(line),
         }
     }
-    match open.is_empty() {
-        true => Ok(lines),
-        false => Err(Failure::at(&text.place(text.text.lines().count()), "an .if has no .endif")),
+    if open.is_empty() {
+        Ok(lines)
+    } else {
+        Err(Failure::at(
+            &text.place(text.text.lines().count()),
+            "an .if has no .endif",
+        ))
     }
 }
 
@@ -133,7 +140,10 @@ fn truth(condition: &str, environment: &BTreeMap<String, String>) -> Option<bool
     if let Some(rest) = condition.strip_prefix('!') {
         return truth(rest, environment).map(|truth| !truth);
     }
-    if let Some(name) = condition.strip_prefix("defined(").and_then(|c| c.strip_suffix(')')) {
+    if let Some(name) = condition
+        .strip_prefix("defined(")
+        .and_then(|c| c.strip_suffix(')'))
+    {
         return Some(environment.contains_key(name));
     }
     match condition {
@@ -251,7 +261,10 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Result<Vec<String>, Failure> {
-        let text = Text { name: "t".into(), text: text.to_owned() };
+        let text = Text {
+            name: "t".into(),
+            text: text.to_owned(),
+        };
         let mut environment = BTreeMap::from([("HOST".to_owned(), "a b".to_owned())]);
         let lines = read(&text, &mut environment, &mut Findings::default())?;
         Ok(lines.into_iter().map(|line| line.words.join("|")).collect())
@@ -262,8 +275,10 @@ mod tests {
         let of = |text: &str| lines(text).unwrap().join("\n");
         assert_eq!(of("a b # c\r\n\n d\t e"), "a|b\nd|e");
         assert_eq!(of(r#"a\ b "c d" 'e # f' g\#h"#), "a b|c d|e # f|g#h");
-        assert_eq!(of(r#"x "$HOST" '$HOST' $HOST "${HOST}s" "${NO-default}""#),
-            "x|a b|$HOST|$HOST|a bs|default");
+        assert_eq!(
+            of(r#"x "$HOST" '$HOST' $HOST "${HOST}s" "${NO-default}""#),
+            "x|a b|$HOST|$HOST|a bs|default"
+        );
         assert_eq!(of(r"x \x41\n"), "x|A\n");
         assert_eq!(of("setenv P 80\nx \"$P\""), "x|80");
     }
@@ -272,7 +287,10 @@ mod tests {
     fn conditions_that_can_be_known_are_followed() {
         let of = |text: &str| lines(text).unwrap().join(" ");
         assert_eq!(of(".if defined(HOST)\na\n.else\nb\n.endif\nc"), "a c");
-        assert_eq!(of(".if !defined(HOST)\na\n.elif true\nb\n.else\nc\n.endif"), "b");
+        assert_eq!(
+            of(".if !defined(HOST)\na\n.elif true\nb\n.else\nc\n.endif"),
+            "b"
+        );
         assert_eq!(of(".if 0\n.if 1\na\n.endif\n.endif\nb"), "b");
         assert!(lines(".if 1\na").is_err());
         assert!(lines(".endif").is_err());

@@ -55,9 +55,24 @@ pub(super) fn translate(
 }
 
 const SECTIONS: [&str; 18] = [
-    "global", "defaults", "frontend", "backend", "listen", "resolvers", "peers", "mailers",
-    "userlist", "cache", "program", "ring", "http-errors", "log-forward", "fcgi-app", "crt-store",
-    "log-profile", "traces",
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "resolvers",
+    "peers",
+    "mailers",
+    "userlist",
+    "cache",
+    "program",
+    "ring",
+    "http-errors",
+    "log-forward",
+    "fcgi-app",
+    "crt-store",
+    "log-profile",
+    "traces",
 ];
 
 fn is_head(line: &Line) -> bool {
@@ -69,7 +84,11 @@ fn defaults(model: &mut Model) {
     let defaults = &mut model.defaults;
     defaults.set_because("on_no_server", "close", "as HAProxy; ours is a reset");
     let pools = &mut model.pool_defaults;
-    pools.set_because("max_fails", 0, "HAProxy marks servers by checks alone; ours is 1");
+    pools.set_because(
+        "max_fails",
+        0,
+        "HAProxy marks servers by checks alone; ours is 1",
+    );
     pools.set_because("retry_timeout", "off", "HAProxy has none; ours is 30s");
 }
 
@@ -93,11 +112,15 @@ impl Sections {
         match head.word(0) {
             "global" => {
                 findings.same(place, &shown);
-                body.iter().for_each(|line| global(line, model, findings));
+                for line in body {
+                    global(line, model, findings);
+                }
             }
             "resolvers" => {
                 findings.same(place, &shown);
-                body.iter().for_each(|line| resolvers(line, &mut model.global, findings));
+                for line in body {
+                    resolvers(line, &mut model.global, findings);
+                }
             }
             "defaults" => {
                 let defaults = self.proxy(head, Role::Defaults, body, findings)?;
@@ -188,15 +211,47 @@ fn global(line: &Line, model: &mut Model, findings: &mut Findings) {
             let why = "see `[admin]`: a socket of its own, on by default, and `thalweg ctl`";
             findings.differs(place, &shown, why);
         }
-        ("lua-load" | "lua-load-per-thread", _) => findings.left(place, &shown, "no scripts run here"),
+        ("lua-load" | "lua-load-per-thread", _) => {
+            findings.left(place, &shown, "no scripts run here")
+        }
         (word, _) => {
             let ours = [
-                "daemon", "master-worker", "chroot", "user", "group", "uid", "gid", "pidfile",
-                "log", "log-tag", "log-send-hostname", "nbproc", "cpu-map", "ulimit-n", "node",
-                "description", "ca-base", "crt-base", "external-check", "insecure-fork-wanted",
-                "spread-checks", "maxpipes", "nosplice", "quiet", "zero-warning", "default-path",
-                "server-state-base", "server-state-file", "localpeer", "expose-experimental-directives",
-                "no", "busy-polling", "maxsslconn", "numa-cpu-mapping", "set-dumpable", "grace",
+                "daemon",
+                "master-worker",
+                "chroot",
+                "user",
+                "group",
+                "uid",
+                "gid",
+                "pidfile",
+                "log",
+                "log-tag",
+                "log-send-hostname",
+                "nbproc",
+                "cpu-map",
+                "ulimit-n",
+                "node",
+                "description",
+                "ca-base",
+                "crt-base",
+                "external-check",
+                "insecure-fork-wanted",
+                "spread-checks",
+                "maxpipes",
+                "nosplice",
+                "quiet",
+                "zero-warning",
+                "default-path",
+                "server-state-base",
+                "server-state-file",
+                "localpeer",
+                "expose-experimental-directives",
+                "no",
+                "busy-polling",
+                "maxsslconn",
+                "numa-cpu-mapping",
+                "set-dumpable",
+                "grace",
             ];
             if ours.contains(&word) || word.starts_with("tune.") || word.starts_with("ssl-") {
                 findings.needless(place, &shown, "about HAProxy's own process");
@@ -219,6 +274,10 @@ fn resolvers(line: &Line, global: &mut Keys, findings: &mut Findings) {
             Err(why) => findings.left(place, &shown, why),
         },
         "parse-resolv-conf" => findings.same(place, &shown),
-        _ => findings.needless(place, &shown, "resolv.conf's options bound lookups; see resolve_ttl_max"),
+        _ => findings.needless(
+            place,
+            &shown,
+            "resolv.conf's options bound lookups; see resolve_ttl_max",
+        ),
     }
 }

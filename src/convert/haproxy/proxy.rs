@@ -57,7 +57,7 @@ impl Proxy {
     pub(super) fn begin(mut self, head: &Line, role: Role) -> Self {
         self.role = role;
         self.place = Some(head.place.clone());
-        self.name = head.word(1).to_owned();
+        head.word(1).clone_into(&mut self.name);
         self
     }
 
@@ -132,26 +132,62 @@ impl Proxy {
             ("disabled", _) => self.disabled = true,
             ("enabled", _) => self.disabled = false,
             ("clitcpka-idle", _) => return keepalive(&mut self.client_options, "idle", seconds()),
-            ("clitcpka-intvl", _) => return keepalive(&mut self.client_options, "interval", seconds()),
-            ("srvtcpka-idle", _) => return keepalive(&mut self.upstream_options, "idle", seconds()),
+            ("clitcpka-intvl", _) => {
+                return keepalive(&mut self.client_options, "interval", seconds());
+            }
+            ("srvtcpka-idle", _) => {
+                return keepalive(&mut self.upstream_options, "idle", seconds());
+            }
             ("srvtcpka-intvl", _) => {
                 return keepalive(&mut self.upstream_options, "interval", seconds());
             }
             ("hash-type", _) => {
                 return Told::Differs("hashes are consistent, and other ones than HAProxy's");
             }
-            ("log" | "log-format" | "log-tag" | "description" | "id" | "fullconn" | "capture"
-            | "errorfile" | "errorfiles" | "errorloc" | "errorloc302" | "errorloc303"
-            | "error-log-format" | "log-format-sd" | "unique-id-format" | "unique-id-header"
-            | "load-server-state-from-file" | "server-state-file-name" | "guid" | "grace"
-            | "declare" | "hash-balance-factor" | "max-keep-alive-queue", _) => {
+            (
+                "log"
+                | "log-format"
+                | "log-tag"
+                | "description"
+                | "id"
+                | "fullconn"
+                | "capture"
+                | "errorfile"
+                | "errorfiles"
+                | "errorloc"
+                | "errorloc302"
+                | "errorloc303"
+                | "error-log-format"
+                | "log-format-sd"
+                | "unique-id-format"
+                | "unique-id-header"
+                | "load-server-state-from-file"
+                | "server-state-file-name"
+                | "guid"
+                | "grace"
+                | "declare"
+                | "hash-balance-factor"
+                | "max-keep-alive-queue",
+                _,
+            ) => {
                 return Told::Needless("nothing that is forwarded depends on it here");
             }
             ("stats" | "monitor-uri" | "monitor" | "monitor-net", _) => {
                 return Told::Differs("see `[admin]` and `[metrics]`");
             }
-            ("http-request" | "http-response" | "http-after-response" | "cookie" | "rspadd"
-            | "reqadd" | "http-reuse" | "compression" | "redirect" | "http-error", _) => {
+            (
+                "http-request"
+                | "http-response"
+                | "http-after-response"
+                | "cookie"
+                | "rspadd"
+                | "reqadd"
+                | "http-reuse"
+                | "compression"
+                | "redirect"
+                | "http-error",
+                _,
+            ) => {
                 return Told::Needless("of HTTP: without effect in `mode tcp`");
             }
             _ => return Told::Left("not known here"),
@@ -221,14 +257,32 @@ impl Proxy {
             }
             "tcp-smart-connect" => {}
             "nolinger" if on => return Told::Left("sides are ended as their peers end them"),
-            "transparent" if on => return Told::Left("the client's destination is not dialled here"),
-            "tcplog" | "httplog" | "dontlognull" | "dontlog-normal" | "logasap" | "httpslog"
-            | "log-separate-errors" | "log-health-checks" => {
+            "transparent" if on => {
+                return Told::Left("the client's destination is not dialled here");
+            }
+            "tcplog"
+            | "httplog"
+            | "dontlognull"
+            | "dontlog-normal"
+            | "logasap"
+            | "httpslog"
+            | "log-separate-errors"
+            | "log-health-checks" => {
                 return Told::Needless("records have a form of their own, `[log]`");
             }
-            "splice-auto" | "splice-request" | "splice-response" | "tcp-smart-accept"
-            | "contstats" | "persist" | "abortonclose" | "allbackups" | "socket-stats"
-            | "prefer-last-server" | "nolinger" | "transparent" | "independent-streams" => {
+            "splice-auto"
+            | "splice-request"
+            | "splice-response"
+            | "tcp-smart-accept"
+            | "contstats"
+            | "persist"
+            | "abortonclose"
+            | "allbackups"
+            | "socket-stats"
+            | "prefer-last-server"
+            | "nolinger"
+            | "transparent"
+            | "independent-streams" => {
                 return Told::Needless("as it is here anyway, or without effect");
             }
             _ if name.starts_with("http") || name == "forwardfor" || name == "originalto" => {
@@ -245,7 +299,11 @@ impl Proxy {
             [_, "usesrc", "clientip" | "client"] => self.pool_keys.set("transparent", true),
             [address] | [address, "interface", _] => {
                 let host = address.rsplit_once(':').map_or(*address, |(host, _)| host);
-                let host = if address.parse::<std::net::IpAddr>().is_ok() { address } else { host };
+                let host = if address.parse::<std::net::IpAddr>().is_ok() {
+                    address
+                } else {
+                    host
+                };
                 match host.parse::<std::net::IpAddr>() {
                     Ok(host) if host.is_unspecified() => {}
                     Ok(host) => self.pool_keys.set("source", host.to_string()),
@@ -263,7 +321,11 @@ impl Proxy {
     fn table(&mut self, line: &Line) -> Told {
         let words = line.from(1);
         let after = |word: &str| {
-            words.iter().position(|w| w == word).and_then(|at| words.get(at + 1)).map(String::as_str)
+            words
+                .iter()
+                .position(|w| w == word)
+                .and_then(|at| words.get(at + 1))
+                .map(String::as_str)
         };
         if !matches!(after("type"), Some("ip" | "ipv6")) {
             return Told::Left("a table can be by the client's address only");

@@ -13,7 +13,12 @@ pub(super) enum Rule {
     /// `allow …` or `deny …`.
     Access(String),
     /// A route.
-    Route { place: Origin, shown: String, keys: Keys, to: Target },
+    Route {
+        place: Origin,
+        shown: String,
+        keys: Keys,
+        to: Target,
+    },
 }
 
 /// Takes such a line.
@@ -67,9 +72,12 @@ fn connection(line: &Line, proxy: &mut Proxy) -> Told {
             };
             let value = match all.as_slice() {
                 [] => Value::Bool(true),
-                [Term { test: Test::Client(networks), negated: false }] => {
-                    Value::List(networks.clone())
-                }
+                [
+                    Term {
+                        test: Test::Client(networks),
+                        negated: false,
+                    },
+                ] => Value::List(networks.clone()),
                 _ => return Err("one list of networks may send headers"),
             };
             proxy.keys.set("accept_proxy", value);
@@ -86,9 +94,10 @@ fn content(line: &Line, proxy: &mut Proxy) -> Told {
         "accept" => {
             let condition = proxy.acls.condition(line.from(3))?;
             let waits = |term: &Term| matches!(term.test, Test::Always | Test::Protocol(_));
-            match condition.iter().flatten().all(waits) {
-                true => Ok(()),
-                false => Err("who is accepted would pass by the rules behind"),
+            if condition.iter().flatten().all(waits) {
+                Ok(())
+            } else {
+                Err("who is accepted would pass by the rules behind")
             }
         }
         "reject" | "silent-drop" => {
@@ -96,10 +105,16 @@ fn content(line: &Line, proxy: &mut Proxy) -> Told {
             let by_client = |term: &Term| {
                 matches!(
                     term.test,
-                    Test::Client(_) | Test::ClientFile(_) | Test::RateAbove(_) | Test::ConnectionsAbove(_)
+                    Test::Client(_)
+                        | Test::ClientFile(_)
+                        | Test::RateAbove(_)
+                        | Test::ConnectionsAbove(_)
                 )
             };
-            if condition.iter().all(|all| !all.is_empty() && all.iter().all(by_client)) {
+            if condition
+                .iter()
+                .all(|all| !all.is_empty() && all.iter().all(by_client))
+            {
                 return access(line, proxy, "deny");
             }
             routes(line, proxy, 3, &Target::Reject)
@@ -115,25 +130,61 @@ fn access(line: &Line, proxy: &mut Proxy, verb: &str) -> Told {
     let mut rules = Vec::new();
     for all in &condition {
         match all.as_slice() {
-            [] | [Term { test: Test::Always, negated: false }] => rules.push(format!("{verb} all")),
-            [Term { test: Test::Client(networks), negated: false }] => {
+            []
+            | [
+                Term {
+                    test: Test::Always,
+                    negated: false,
+                },
+            ] => rules.push(format!("{verb} all")),
+            [
+                Term {
+                    test: Test::Client(networks),
+                    negated: false,
+                },
+            ] => {
                 rules.extend(networks.iter().map(|network| format!("{verb} {network}")));
             }
-            [Term { test: Test::ClientFile(path), negated: false }] => {
+            [
+                Term {
+                    test: Test::ClientFile(path),
+                    negated: false,
+                },
+            ] => {
                 rules.push(format!("{verb} @{path}"));
             }
             // Everybody else is turned away: these are not, by this rule or a later one.
-            [Term { test: Test::Client(networks), negated: true }] if verb == "deny" => {
+            [
+                Term {
+                    test: Test::Client(networks),
+                    negated: true,
+                },
+            ] if verb == "deny" => {
                 rules.extend(networks.iter().map(|network| format!("allow {network}")));
                 rules.push("deny all".to_owned());
             }
-            [Term { test: Test::ClientFile(path), negated: true }] if verb == "deny" => {
+            [
+                Term {
+                    test: Test::ClientFile(path),
+                    negated: true,
+                },
+            ] if verb == "deny" => {
                 rules.extend([format!("allow @{path}"), "deny all".to_owned()]);
             }
-            [Term { test: Test::ConnectionsAbove(most), negated: false }] if verb == "deny" => {
+            [
+                Term {
+                    test: Test::ConnectionsAbove(most),
+                    negated: false,
+                },
+            ] if verb == "deny" => {
                 proxy.keys.set("max_per_client", *most);
             }
-            [Term { test: Test::RateAbove(most), negated: false }] if verb == "deny" => {
+            [
+                Term {
+                    test: Test::RateAbove(most),
+                    negated: false,
+                },
+            ] if verb == "deny" => {
                 rate(proxy, *most)?;
             }
             _ => return Err("who may come in goes by the client's address, alone"),
@@ -151,7 +202,8 @@ fn rate(proxy: &mut Proxy, most: u64) -> Told {
         .into_iter()
         .find_map(|(unit, length)| {
             let count = most * length;
-            (count % seconds == 0 && count > 0).then(|| format!("{}/{unit}", count / seconds))
+            (count.is_multiple_of(seconds) && count > 0)
+                .then(|| format!("{}/{unit}", count / seconds))
         })
         .ok_or("no whole number in an hour")?;
     proxy.keys.set("connect_rate", rate);
@@ -187,7 +239,9 @@ fn routes(line: &Line, proxy: &mut Proxy, from: usize, to: &Target) -> Told {
                     never = true;
                     continue;
                 }
-                Test::ClientFile(_) => return Err("networks of a route are written, not in a file"),
+                Test::ClientFile(_) => {
+                    return Err("networks of a route are written, not in a file");
+                }
                 Test::RateAbove(_) | Test::ConnectionsAbove(_) => {
                     return Err("limits turn away, they do not route");
                 }
@@ -203,7 +257,12 @@ fn routes(line: &Line, proxy: &mut Proxy, from: usize, to: &Target) -> Told {
     }
     for keys in all_routes {
         let (place, shown) = (line.place.clone(), line.shown());
-        proxy.rules.push(Rule::Route { place, shown, keys, to: to.clone() });
+        proxy.rules.push(Rule::Route {
+            place,
+            shown,
+            keys,
+            to: to.clone(),
+        });
     }
     Ok(())
 }

@@ -33,7 +33,11 @@ impl Defaults {
 /// Reads it; none if it cannot be a server here.
 pub(super) fn read(line: &Line, defaults: &Defaults, findings: &mut Findings) -> Option<Server> {
     let template = line.word(0) == "server-template";
-    let (address, from) = if template { (line.word(3), 4) } else { (line.word(2), 3) };
+    let (address, from) = if template {
+        (line.word(3), 4)
+    } else {
+        (line.word(2), 3)
+    };
     let mut server = Server {
         place: line.place.clone(),
         shown: line.shown(),
@@ -48,7 +52,11 @@ pub(super) fn read(line: &Line, defaults: &Defaults, findings: &mut Findings) ->
         return None;
     }
     let own = line.from(from);
-    let keeps_up = own.iter().chain(&defaults.0).any(|word| word == "resolvers") || template;
+    let keeps_up = own
+        .iter()
+        .chain(&defaults.0)
+        .any(|word| word == "resolvers")
+        || template;
     let mut whole = true;
     for (words, defaulted) in [(defaults.0.as_slice(), true), (own, false)] {
         let mut words = words.iter().map(String::as_str);
@@ -59,7 +67,11 @@ pub(super) fn read(line: &Line, defaults: &Defaults, findings: &mut Findings) ->
                     findings.differs(&line.place, &format!("{}: {word}", server.shown), differs);
                 }
                 Err(why) => {
-                    let of = if defaulted { "default-server" } else { "server" };
+                    let of = if defaulted {
+                        "default-server"
+                    } else {
+                        "server"
+                    };
                     findings.left(&line.place, &format!("{of} {}: {word}", line.word(1)), why);
                     whole &= word != "ssl";
                 }
@@ -77,7 +89,8 @@ pub(super) fn read(line: &Line, defaults: &Defaults, findings: &mut Findings) ->
 /// Whether the host of an address is a name.
 pub(super) fn is_name(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    !address.contains(['/', '@', '[']) && host.parse::<std::net::IpAddr>().is_err()
+    !address.contains(['/', '@', '['])
+        && host.parse::<std::net::IpAddr>().is_err()
         && address.parse::<std::net::IpAddr>().is_err()
 }
 
@@ -136,27 +149,32 @@ impl Server {
                 let host = address.trim_end_matches(":0");
                 self.pool.set("source", host);
             }
-            "resolvers" | "resolve-prefer" | "resolve-net" | "resolve-opts" | "init-addr" | "id"
-            | "cookie" | "agent-port" | "agent-inter" | "minconn" | "pool-max-conn" | "error-limit"
-            | "on-error" | "pool-purge-delay" | "pool-low-conn" | "log-proto" | "guid" => {
+            "resolvers" | "resolve-prefer" | "resolve-net" | "resolve-opts" | "init-addr"
+            | "id" | "cookie" | "agent-port" | "agent-inter" | "minconn" | "pool-max-conn"
+            | "error-limit" | "on-error" | "pool-purge-delay" | "pool-low-conn" | "log-proto"
+            | "guid" => {
                 value()?;
             }
             "observe" => {
                 value()?;
                 self.pool.set("max_fails", 10);
-                return Ok(Some("failed connects mark a server after ten (`max_fails`)"));
+                return Ok(Some(
+                    "failed connects mark a server after ten (`max_fails`)",
+                ));
             }
             "maxqueue" => {
                 value()?;
-                return Ok(Some("`queue` bounds how many wait for all servers together"));
+                return Ok(Some(
+                    "`queue` bounds how many wait for all servers together",
+                ));
             }
             "no-send-proxy" | "no-send-proxy-v2" => self.pool.remove("send_proxy"),
             "check-send-proxy" | "no-ssl" | "non-stick" | "no-backup" | "no-verifyhost"
             | "no-check-ssl" | "stick" => {}
             "ssl" => return Err("TLS is not begun here; the server would be sent plain text"),
             "tfo" => return Ok(Some("write `fastopen_connect` into the upstream profile")),
-            "verify" | "ca-file" | "sni" | "alpn" | "crt" | "verifyhost" | "check-sni" | "check-alpn"
-            | "ssl-min-ver" | "ssl-max-ver" | "ciphers" | "ciphersuites" => {
+            "verify" | "ca-file" | "sni" | "alpn" | "crt" | "verifyhost" | "check-sni"
+            | "check-alpn" | "ssl-min-ver" | "ssl-max-ver" | "ciphers" | "ciphersuites" => {
                 value()?;
                 return Ok(Some("of TLS, which passes as it is"));
             }

@@ -1,6 +1,6 @@
 //! Files in files: relative to the main file, those of a pattern in order.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::lexer::{self, Directive};
 use crate::convert::finding::Findings;
@@ -15,7 +15,12 @@ pub(super) fn expanded(
     sources: &mut Sources,
     findings: &mut Findings,
 ) -> Result<Vec<Directive>, Failure> {
-    Expansion { sources, findings, chain: Chain::default() }.all(directives)
+    Expansion {
+        sources,
+        findings,
+        chain: Chain::default(),
+    }
+    .all(directives)
 }
 
 struct Expansion<'a> {
@@ -50,10 +55,11 @@ impl Expansion<'_> {
             Err(why) => return Err(Failure::at(&include.place, why)),
         };
         if paths.is_empty() {
-            self.findings.needless(&include.place, &include.shown(), "no file has such a name");
+            self.findings
+                .needless(&include.place, &include.shown(), "no file has such a name");
         }
         for path in paths {
-            self.file(include, path, all)?;
+            self.file(include, &path, all)?;
         }
         Ok(())
     }
@@ -61,17 +67,19 @@ impl Expansion<'_> {
     fn file(
         &mut self,
         include: &Directive,
-        path: PathBuf,
+        path: &Path,
         all: &mut Vec<Directive>,
     ) -> Result<(), Failure> {
-        let entered = self.chain.enter(&path, &include.place)?;
-        match self.sources.read(&path, Some(&include.place)) {
+        let entered = self.chain.enter(path, &include.place)?;
+        match self.sources.read(path, Some(&include.place)) {
             Ok(text) => {
                 self.findings.same(&include.place, &include.shown());
                 let inner = self.all(lexer::read(&text)?)?;
                 all.extend(inner);
             }
-            Err(failure) => self.findings.left(&include.place, &include.shown(), failure.what),
+            Err(failure) => self
+                .findings
+                .left(&include.place, &include.shown(), failure.what),
         }
         self.chain.leave(&entered);
         Ok(())

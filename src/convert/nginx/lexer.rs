@@ -3,8 +3,8 @@
 //! A quote counts at the beginning of a word only; `#` likewise; `{` and `;` end a word, but not
 //! behind `$`; a backslash keeps what follows, and is itself kept before most of it.
 
-use crate::convert::source::{Failure, Text};
 use crate::convert::finding::Origin;
+use crate::convert::source::{Failure, Text};
 
 /// Blocks in blocks at the most.
 const DEPTH_MAX: usize = 64;
@@ -46,7 +46,11 @@ impl Directive {
 
 /// Reads a whole file.
 pub(super) fn read(text: &Text) -> Result<Vec<Directive>, Failure> {
-    let mut reader = Reader { text, rest: &text.text, line: 1 };
+    let mut reader = Reader {
+        text,
+        rest: &text.text,
+        line: 1,
+    };
     reader.block(0, None)
 }
 
@@ -74,16 +78,19 @@ impl Reader<'_> {
     }
 
     /// Directives up to the `}` of the block that began at `opened`, or up to the end.
-    fn block(&mut self, depth: usize, opened: Option<Origin>) -> Result<Vec<Directive>, Failure> {
+    fn block(&mut self, depth: usize, opened: Option<&Origin>) -> Result<Vec<Directive>, Failure> {
         let mut all = Vec::new();
         if depth > DEPTH_MAX {
             return self.fault("blocks are nested too deep");
         }
         loop {
-            match (self.token()?, &opened) {
+            match (self.token()?, opened) {
                 (Token::End, None) | (Token::Close, Some(_)) => return Ok(all),
                 (Token::End, Some(opened)) => {
-                    return Err(Failure::at(opened, "this block has no end: a \"}\" is missing"));
+                    return Err(Failure::at(
+                        opened,
+                        "this block has no end: a \"}\" is missing",
+                    ));
                 }
                 (Token::Close, None) => return self.fault("a \"}\" that ends nothing"),
                 (Token::Semicolon, _) => return self.fault("a \";\" that ends nothing"),
@@ -104,13 +111,21 @@ impl Reader<'_> {
                     self.skip_lua(&place)?;
                     break Some(Vec::new());
                 }
-                Token::Open => break Some(self.block(depth + 1, Some(place.clone()))?),
+                Token::Open => break Some(self.block(depth + 1, Some(&place))?),
                 Token::Close | Token::End => {
-                    return Err(Failure::at(&place, format!("\"{name}\" has no \";\" behind it")));
+                    return Err(Failure::at(
+                        &place,
+                        format!("\"{name}\" has no \";\" behind it"),
+                    ));
                 }
             }
         };
-        Ok(Directive { name, args, block, place })
+        Ok(Directive {
+            name,
+            args,
+            block,
+            place,
+        })
     }
 
     fn next(&mut self) -> Option<char> {
@@ -238,11 +253,17 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        Err(Failure::at(place, "this block has no end: a \"}\" is missing"))
+        Err(Failure::at(
+            place,
+            "this block has no end: a \"}\" is missing",
+        ))
     }
 
     fn skip_to(&mut self, end: &str) {
-        let length = self.rest.find(end).map_or(self.rest.len(), |at| at + end.len());
+        let length = self
+            .rest
+            .find(end)
+            .map_or(self.rest.len(), |at| at + end.len());
         self.line += self.rest[..length].matches('\n').count();
         self.rest = &self.rest[length..];
     }
@@ -253,13 +274,21 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<Vec<String>> {
-        let text = Text { name: "t".into(), text: text.to_owned() };
+        let text = Text {
+            name: "t".into(),
+            text: text.to_owned(),
+        };
         let all = read(&text).unwrap_or_else(|failure| panic!("{failure}"));
-        all.into_iter().map(|d| [vec![d.name], d.args].concat()).collect()
+        all.into_iter()
+            .map(|d| [vec![d.name], d.args].concat())
+            .collect()
     }
 
     fn fault(text: &str) -> String {
-        let text = Text { name: "t".into(), text: text.to_owned() };
+        let text = Text {
+            name: "t".into(),
+            text: text.to_owned(),
+        };
         read(&text).map(|_| ()).unwrap_err().to_string()
     }
 
@@ -269,13 +298,19 @@ mod tests {
         assert_eq!(words("a \"b ; { c\" 'd\"';"), [["a", "b ; { c", "d\""]]);
         assert_eq!(words("a b#c; # d;\r\ne;"), [vec!["a", "b#c"], vec!["e"]]);
         assert_eq!(words("a ${b}c $d;"), [["a", "${b}c", "$d"]]);
-        assert_eq!(words(r#"a "b\"c" d\ e \.f;"#), [["a", "b\"c", "d\\ e", "\\.f"]]);
+        assert_eq!(
+            words(r#"a "b\"c" d\ e \.f;"#),
+            [["a", "b\"c", "d\\ e", "\\.f"]]
+        );
         assert_eq!(words("a\nb\n;"), [["a", "b"]]);
     }
 
     #[test]
     fn what_nginx_refuses_is_refused_with_its_line() {
-        assert_eq!(fault("a;\nb {\n c;\n"), "t:2: this block has no end: a \"}\" is missing");
+        assert_eq!(
+            fault("a;\nb {\n c;\n"),
+            "t:2: this block has no end: a \"}\" is missing"
+        );
         assert_eq!(fault("a;\n}\n"), "t:2: a \"}\" that ends nothing");
         assert_eq!(fault("\n\na b"), "t:3: \"a\" has no \";\" behind it");
         assert_eq!(fault("a \"b"), "t:1: this quote has no end");
@@ -286,7 +321,10 @@ mod tests {
     #[test]
     fn lua_is_passed_over_with_its_own_comments_and_quotes() {
         let text = "preread_by_lua_block {\n -- it's a }\n local a = { \"}\" }\n --[[ } ]]\n}\nb;";
-        let text = Text { name: "t".into(), text: text.to_owned() };
+        let text = Text {
+            name: "t".into(),
+            text: text.to_owned(),
+        };
         let all = read(&text).unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!((all[1].name.as_str(), all[1].place.line), ("b", 6));

@@ -27,7 +27,11 @@ pub(super) fn read(directive: &Directive, findings: &mut Findings) -> Option<Lis
         findings.left(place, &shown, "no address");
         return None;
     };
-    let mut kind = Kind { udp: false, proxy_protocol: false, options: Keys::default() };
+    let mut kind = Kind {
+        udp: false,
+        proxy_protocol: false,
+        options: Keys::default(),
+    };
     let mut both_families = false;
     let mut refused = None;
     for parameter in parameters {
@@ -68,7 +72,10 @@ pub(super) fn read(directive: &Directive, findings: &mut Findings) -> Option<Lis
         return None;
     }
     findings.same(place, &shown);
-    Some(Listen { address: of(address, both_families), kind })
+    Some(Listen {
+        address: of(address, both_families),
+        kind,
+    })
 }
 
 /// A port alone and `*` are IPv4 for nginx.

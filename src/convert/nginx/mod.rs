@@ -53,7 +53,11 @@ pub(super) fn translate(
 /// What nginx does unless it is told otherwise, and we do not.
 fn defaults(model: &mut Model) {
     let defaults = &mut model.defaults;
-    defaults.set_because("connect_timeout", "1m", "nginx's proxy_connect_timeout; ours is 5s");
+    defaults.set_because(
+        "connect_timeout",
+        "1m",
+        "nginx's proxy_connect_timeout; ours is 5s",
+    );
     defaults.set_because(
         "half_close_timeout",
         "1ms",
@@ -61,8 +65,16 @@ fn defaults(model: &mut Model) {
     );
     defaults.set_because("on_no_server", "close", "as nginx; ours is a reset");
     let pools = &mut model.pool_defaults;
-    pools.set_because("retry_timeout", "off", "nginx's proxy_next_upstream_timeout; ours is 30s");
-    pools.set_because("queue", 0, "nginx turns away where every server is full; ours is 1024");
+    pools.set_because(
+        "retry_timeout",
+        "off",
+        "nginx's proxy_next_upstream_timeout; ours is 30s",
+    );
+    pools.set_because(
+        "queue",
+        0,
+        "nginx turns away where every server is full; ours is 1024",
+    );
 }
 
 /// A directive beside `stream`.
@@ -89,13 +101,30 @@ fn main_directive(directive: &Directive, model: &mut Model, findings: &mut Findi
         "error_log" => error_log(directive, model, findings),
         "user" => findings.needless(place, &shown, "whoever starts thalweg says as whom"),
         "http" | "mail" => {
-            let why = format!("what is in `{}` is not forwarded at layer 4", directive.name);
+            let why = format!(
+                "what is in `{}` is not forwarded at layer 4",
+                directive.name
+            );
             findings.left(place, &directive.name, why);
         }
-        "events" | "pid" | "daemon" | "master_process" | "load_module" | "pcre_jit" | "env"
-        | "lock_file" | "working_directory" | "timer_resolution" | "thread_pool"
-        | "worker_priority" | "worker_cpu_affinity" | "worker_rlimit_nofile"
-        | "worker_rlimit_core" | "worker_aio_requests" | "debug_points" | "ssl_engine"
+        "events"
+        | "pid"
+        | "daemon"
+        | "master_process"
+        | "load_module"
+        | "pcre_jit"
+        | "env"
+        | "lock_file"
+        | "working_directory"
+        | "timer_resolution"
+        | "thread_pool"
+        | "worker_priority"
+        | "worker_cpu_affinity"
+        | "worker_rlimit_nofile"
+        | "worker_rlimit_core"
+        | "worker_aio_requests"
+        | "debug_points"
+        | "ssl_engine"
         | "google_perftools_profiles" => {
             findings.needless(place, &shown, "about nginx's own processes");
         }
@@ -114,7 +143,8 @@ fn error_log(directive: &Directive, model: &mut Model, findings: &mut Findings) 
     if !model.log.has("level") {
         model.log.set("level", level);
     }
-    let why = "the level is taken over; lines go where `log.to` says, to standard output by default";
+    let why =
+        "the level is taken over; lines go where `log.to` says, to standard output by default";
     findings.differs(&directive.place, &directive.shown(), why);
 }
 
@@ -133,7 +163,9 @@ impl<'a> Stream<'a> {
     fn of(stream: &'a Directive, model: &'a mut Model, findings: &'a mut Findings) -> Self {
         let block = stream.block.as_deref().unwrap_or_default();
         let named = |directive: &'a Directive| {
-            (directive.name == "upstream").then(|| directive.only()).flatten()
+            (directive.name == "upstream")
+                .then(|| directive.only())
+                .flatten()
         };
         Self {
             block,
@@ -161,7 +193,8 @@ impl<'a> Stream<'a> {
         if servers.is_empty() {
             for directive in inherited {
                 let why = "no server is there to inherit it";
-                self.findings.needless(&directive.place, &directive.shown(), why);
+                self.findings
+                    .needless(&directive.place, &directive.shown(), why);
             }
             return;
         }
@@ -172,14 +205,19 @@ impl<'a> Stream<'a> {
 
     /// `limit_conn_zone KEY zone=NAME:SIZE`.
     fn zone(&mut self, directive: &Directive) {
-        let name = directive.args.iter().find_map(|arg| arg.strip_prefix("zone="));
+        let name = directive
+            .args
+            .iter()
+            .find_map(|arg| arg.strip_prefix("zone="));
         match (directive.args.first(), name) {
             (Some(key), Some(name)) => {
                 let name = name.split(':').next().unwrap_or(name);
                 self.zones.insert(name.to_owned(), key.clone());
                 self.findings.same(&directive.place, &directive.shown());
             }
-            _ => self.findings.left(&directive.place, &directive.shown(), "no zone"),
+            _ => self
+                .findings
+                .left(&directive.place, &directive.shown(), "no zone"),
         }
     }
 }
@@ -196,7 +234,9 @@ fn resolver(directive: &Directive, global: &mut Keys, findings: &mut Findings) {
                     global.push("dns_servers", arg.clone());
                 }
             }
-            Some(("valid", _)) => differs = Some("`resolve_ttl_max` bounds how long a name is kept"),
+            Some(("valid", _)) => {
+                differs = Some("`resolve_ttl_max` bounds how long a name is kept")
+            }
             Some(_) => {}
         }
     }

@@ -50,7 +50,9 @@ impl<'a> Stream<'a> {
             withheld: None,
         };
         let overridden = |directive: &Directive| {
-            let group = GROUPS.iter().find(|group| group.contains(&directive.name.as_str()));
+            let group = GROUPS
+                .iter()
+                .find(|group| group.contains(&directive.name.as_str()));
             own.iter().any(|other| match group {
                 Some(group) => group.contains(&other.name.as_str()),
                 None => other.name == directive.name,
@@ -59,7 +61,8 @@ impl<'a> Stream<'a> {
         for &directive in inherited {
             if overridden(directive) {
                 let why = "overridden by a server";
-                self.findings.needless(&directive.place, &directive.shown(), why);
+                self.findings
+                    .needless(&directive.place, &directive.shown(), why);
             } else {
                 self.setting(directive, &mut draft);
             }
@@ -176,7 +179,9 @@ impl<'a> Stream<'a> {
             let first = draft.forward.routes.iter().map(|route| &route.to);
             let to = first.clone().find(|to| **to != Target::Reject).cloned();
             let Some(to) = to else {
-                return self.findings.left(&server.place, &shown, "all of its routes reject");
+                return self
+                    .findings
+                    .left(&server.place, &shown, "all of its routes reject");
             };
             draft.forward.to = Some(to);
             draft.forward.routes.push(crate::convert::model::Route {
@@ -203,10 +208,17 @@ impl Draft {
     fn keys(&mut self) {
         let keys = &mut self.forward.keys;
         if keys.has("sniff_timeout") {
-            keys.set_because("sniff_timeout", self.sniff_timeout.clone(), "preread_timeout");
+            keys.set_because(
+                "sniff_timeout",
+                self.sniff_timeout.clone(),
+                "preread_timeout",
+            );
         }
         if self.half_close {
-            let idle = keys.get("idle_timeout").cloned().unwrap_or_else(|| "10m".into());
+            let idle = keys
+                .get("idle_timeout")
+                .cloned()
+                .unwrap_or_else(|| "10m".into());
             keys.set_because("half_close_timeout", idle, "proxy_half_close on");
         }
         if !self.access.is_empty() {
@@ -229,12 +241,13 @@ impl Draft {
         forward.listen = listens.into_iter().map(|listen| listen.address).collect();
         forward.client_options = forward.client_options.with(&kind.options);
         if kind.proxy_protocol {
-            let accept = match self.trusted.is_empty() {
-                true => Value::Bool(true),
-                false => Value::Table(vec![
+            let accept = if self.trusted.is_empty() {
+                Value::Bool(true)
+            } else {
+                Value::Table(vec![
                     ("from", Value::List(self.trusted.clone())),
                     ("timeout", Value::Text(self.header_timeout.clone())),
-                ]),
+                ])
             };
             forward.keys.set("accept_proxy", accept);
         }
@@ -250,7 +263,11 @@ impl Draft {
             forward.keys.remove("write_stall_timeout");
             let idle = idle.unwrap_or_else(|| "10m".into());
             keys.set_because("udp_idle_timeout", idle.clone(), "proxy_timeout");
-            keys.set_because("udp_unanswered_timeout", idle, "likewise: nginx has one for both");
+            keys.set_because(
+                "udp_unanswered_timeout",
+                idle,
+                "likewise: nginx has one for both",
+            );
             forward.keys = keys.with(&self.udp_keys).with(&forward.keys);
         }
         forward
@@ -340,7 +357,11 @@ fn switch(directive: &Directive, draft: &mut Draft) -> Option<Told> {
             forward.upstream_options.set("nodelay", false);
         }
         "proxy_requests" | "proxy_responses" => {
-            let key = if directive.name == "proxy_requests" { "requests" } else { "responses" };
+            let key = if directive.name == "proxy_requests" {
+                "requests"
+            } else {
+                "responses"
+            };
             match directive.only().and_then(|count| count.parse::<u64>().ok()) {
                 Some(count) => draft.udp_keys.set(key, count),
                 None => return Some(Told::Left("no number")),
@@ -354,7 +375,13 @@ fn switch(directive: &Directive, draft: &mut Draft) -> Option<Told> {
 }
 
 fn source(directive: &Directive, keys: &mut Keys) -> Told {
-    match directive.args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match directive
+        .args
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["off"] => Told::Same,
         ["$remote_addr" | "$remote_addr:$remote_port", "transparent"] => {
             keys.set("transparent", true);
@@ -374,7 +401,9 @@ fn network(text: &str) -> Option<(String, bool)> {
         let trunc = network.trunc();
         return Some((trunc.to_string(), trunc != network));
     }
-    text.parse::<IpAddr>().ok().map(|address| (address.to_string(), false))
+    text.parse::<IpAddr>()
+        .ok()
+        .map(|address| (address.to_string(), false))
 }
 
 fn access(directive: &Directive, draft: &mut Draft) -> Told {
@@ -433,12 +462,19 @@ fn access_log(directive: &Directive, log: &mut Keys) -> Told {
 /// What there is no key for.
 fn not_ours(name: &str) -> Told {
     match name {
-        "proxy_buffer_size" | "preread_buffer_size" | "proxy_download_buffer"
-        | "proxy_upload_buffer" | "variables_hash_bucket_size" | "variables_hash_max_size"
-        | "map_hash_bucket_size" | "map_hash_max_size" | "open_log_file_cache"
-        | "resolver_timeout" | "limit_conn_log_level" | "status_zone" | "server_names_hash_bucket_size" => {
-            Told::Needless("sizes itself")
-        }
+        "proxy_buffer_size"
+        | "preread_buffer_size"
+        | "proxy_download_buffer"
+        | "proxy_upload_buffer"
+        | "variables_hash_bucket_size"
+        | "variables_hash_max_size"
+        | "map_hash_bucket_size"
+        | "map_hash_max_size"
+        | "open_log_file_cache"
+        | "resolver_timeout"
+        | "limit_conn_log_level"
+        | "status_zone"
+        | "server_names_hash_bucket_size" => Told::Needless("sizes itself"),
         _ if name.starts_with("ssl_") || name.starts_with("proxy_ssl") => {
             Told::Left("TLS is neither ended nor begun here; what is encrypted passes as it is")
         }

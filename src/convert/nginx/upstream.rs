@@ -30,7 +30,8 @@ pub(super) fn pool(upstream: &Directive, model: &mut Model, findings: &mut Findi
 }
 
 fn balance(directive: &Directive, keys: &mut Keys, findings: &mut Findings) {
-    const OTHER_SERVER: &str = "a client's server is found by another hash than nginx's, so it may be another one";
+    const OTHER_SERVER: &str =
+        "a client's server is found by another hash than nginx's, so it may be another one";
     let (place, shown) = (&directive.place, directive.shown());
     let args: Vec<&str> = directive.args.iter().map(String::as_str).collect();
     match (directive.name.as_str(), args.as_slice()) {
@@ -46,15 +47,22 @@ fn balance(directive: &Directive, keys: &mut Keys, findings: &mut Findings) {
             keys.set("balance", "p2c");
             findings.same(place, &shown);
         }
-        ("hash", ["$remote_addr" | "$binary_remote_addr", rest @ ..])
-            if matches!(rest, [] | ["consistent"]) =>
-        {
+        (
+            "hash",
+            ["$remote_addr" | "$binary_remote_addr"]
+            | ["$remote_addr" | "$binary_remote_addr", "consistent"],
+        ) => {
             keys.set("balance", "hash_address");
             findings.differs(place, &shown, OTHER_SERVER);
         }
-        ("hash", ["$remote_addr:$remote_port" | "$remote_addr$remote_port", rest @ ..])
-            if matches!(rest, [] | ["consistent"]) =>
-        {
+        (
+            "hash",
+            ["$remote_addr:$remote_port" | "$remote_addr$remote_port"]
+            | [
+                "$remote_addr:$remote_port" | "$remote_addr$remote_port",
+                "consistent",
+            ],
+        ) => {
             keys.set("balance", "hash_address_port");
             findings.differs(place, &shown, OTHER_SERVER);
         }
@@ -64,11 +72,19 @@ fn balance(directive: &Directive, keys: &mut Keys, findings: &mut Findings) {
         }
         ("least_time", _) | ("random", ["two", ..]) => {
             keys.set("balance", "least_conn");
-            findings.differs(place, &shown, "least_conn is nearest: times are not weighed");
+            findings.differs(
+                place,
+                &shown,
+                "least_conn is nearest: times are not weighed",
+            );
         }
         ("zone", _) => findings.needless(place, &shown, "all reactors know the same of a server"),
         ("resolver_timeout", _) => {
-            findings.needless(place, &shown, "lookups are bounded by resolv.conf's options");
+            findings.needless(
+                place,
+                &shown,
+                "lookups are bounded by resolv.conf's options",
+            );
         }
         _ => findings.left(place, &shown, "not known here"),
     }
@@ -110,12 +126,15 @@ fn server(directive: &Directive, pool: &mut Pool, findings: &mut Findings) {
         }
     }
     if let Some(service) = service {
-        address = match service.contains('.') {
-            true => format!("srv:{service}.{address}"),
-            false => format!("srv:_{service}._tcp.{address}"),
+        address = if service.contains('.') {
+            format!("srv:{service}.{address}")
+        } else {
+            format!("srv:_{service}._tcp.{address}")
         };
     }
-    if address.starts_with("unix:") || !is_name(&address) || parameters.iter().any(|p| p == "resolve")
+    if address.starts_with("unix:")
+        || !is_name(&address)
+        || parameters.iter().any(|p| p == "resolve")
     {
         findings.same(place, &shown);
     } else {

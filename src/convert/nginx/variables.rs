@@ -78,7 +78,11 @@ impl<'a> Stream<'a> {
     }
 
     fn map(&mut self, block: &'a [Directive], by: By) -> Variable<'a> {
-        let mut variable = Variable { by, cases: Vec::new(), default: None };
+        let mut variable = Variable {
+            by,
+            cases: Vec::new(),
+            default: None,
+        };
         let hostnames = block.iter().any(|entry| entry.name == "hostnames");
         let mut empty = None;
         for entry in block {
@@ -112,7 +116,11 @@ impl<'a> Stream<'a> {
                 By::Protocol if pattern.starts_with("TLSv1") => {
                     // Versions are not told apart: one route for all of them.
                     keys.set("protocol", "tls");
-                    if variable.cases.iter().any(|case| case.keys == keys && case.value != value) {
+                    if variable
+                        .cases
+                        .iter()
+                        .any(|case| case.keys == keys && case.value != value)
+                    {
                         Err("versions of TLS are not told apart")
                     } else {
                         Ok(())
@@ -124,8 +132,8 @@ impl<'a> Stream<'a> {
                 Ok(()) => {
                     self.findings.same(place, &shown);
                     // Versions of TLS, of which there are few, are one route.
-                    let again = by == By::Protocol
-                        && variable.cases.iter().any(|case| case.keys == keys);
+                    let again =
+                        by == By::Protocol && variable.cases.iter().any(|case| case.keys == keys);
                     if !again {
                         variable.cases.push(Case { place, keys, value });
                     }
@@ -144,19 +152,24 @@ impl<'a> Stream<'a> {
 
     /// The longest prefix decides, so the routes go from long to short.
     fn geo(&mut self, block: &'a [Directive]) -> Variable<'a> {
-        let mut variable = Variable { by: By::Client, cases: Vec::new(), default: None };
+        let mut variable = Variable {
+            by: By::Client,
+            cases: Vec::new(),
+            default: None,
+        };
         let mut networks: Vec<(IpNet, &'a Directive, &'a str)> = Vec::new();
         for entry in block {
             let (place, shown) = (&entry.place, entry.shown());
             match (entry.name.as_str(), entry.only()) {
                 ("default", Some(value)) => variable.default = Some(value),
-                (network, Some(value)) => match parse_network(network) {
-                    Some(network) => networks.push((network, entry, value)),
-                    None => {
+                (network, Some(value)) => {
+                    if let Some(network) = parse_network(network) {
+                        networks.push((network, entry, value))
+                    } else {
                         self.findings.left(place, &shown, "no network");
                         continue;
                     }
-                },
+                }
                 _ => {
                     self.findings.left(place, &shown, "not understood");
                     continue;
@@ -168,17 +181,28 @@ impl<'a> Stream<'a> {
         for (network, entry, value) in networks {
             let mut keys = Keys::default();
             keys.set("client", network.to_string());
-            variable.cases.push(Case { place: &entry.place, keys, value });
+            variable.cases.push(Case {
+                place: &entry.place,
+                keys,
+                value,
+            });
         }
         variable
     }
 
     fn split(&mut self, block: &'a [Directive]) -> Variable<'a> {
-        let mut variable = Variable { by: By::Share, cases: Vec::new(), default: None };
+        let mut variable = Variable {
+            by: By::Share,
+            cases: Vec::new(),
+            default: None,
+        };
         let mut sum = 0.0_f64;
         for entry in block {
             let (place, shown) = (&entry.place, entry.shown());
-            let share = entry.name.strip_suffix('%').and_then(|share| share.parse::<f64>().ok());
+            let share = entry
+                .name
+                .strip_suffix('%')
+                .and_then(|share| share.parse::<f64>().ok());
             match (entry.name.as_str(), entry.only(), share) {
                 ("*", Some(value), _) => {
                     variable.default = Some(value);
@@ -222,8 +246,13 @@ impl<'a> Stream<'a> {
             return false;
         };
         routes.sniffs |= matches!(variable.by, By::ServerName | By::Alpn | By::Protocol);
-        let cases = variable.cases.iter().map(|case| (case.place, over.with(&case.keys), case.value));
-        let default = variable.default.map(|value| (&pass.place, over.clone(), value));
+        let cases = variable
+            .cases
+            .iter()
+            .map(|case| (case.place, over.with(&case.keys), case.value));
+        let default = variable
+            .default
+            .map(|value| (&pass.place, over.clone(), value));
         for (place, keys, value) in cases.chain(default) {
             if let Some(inner) = value.strip_prefix('$') {
                 if depth >= DEPTH_MAX || !self.collect(pass, inner, &keys, depth + 1, routes) {
@@ -239,7 +268,11 @@ impl<'a> Stream<'a> {
             if keys.is_empty() {
                 routes.default = Some(to);
             } else {
-                routes.all.push(Route { origin: place.clone(), keys, to });
+                routes.all.push(Route {
+                    origin: place.clone(),
+                    keys,
+                    to,
+                });
             }
         }
         self.variables.insert(name, variable);
@@ -256,7 +289,8 @@ impl<'a> Stream<'a> {
         }
         if super::upstream::is_name(value) {
             let what = format!("the name in {value}");
-            self.findings.differs(place, &what, super::server::KEPT_RESOLVED);
+            self.findings
+                .differs(place, &what, super::server::KEPT_RESOLVED);
         }
         Target::Address(value.to_owned())
     }
@@ -272,7 +306,9 @@ pub(super) struct Routes {
 }
 
 fn not_tls() -> Vec<String> {
-    ["http", "ssh", "proxy", "other"].map(str::to_owned).to_vec()
+    ["http", "ssh", "proxy", "other"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn parse_network(text: &str) -> Option<IpNet> {
@@ -326,7 +362,10 @@ fn alpn(pattern: &str) -> Result<String, &'static str> {
             regex.strip_suffix("\\b").unwrap_or(regex)
         }
     };
-    let literal = literal.replace("\\/", "/").replace("\\.", ".").replace("\\-", "-");
+    let literal = literal
+        .replace("\\/", "/")
+        .replace("\\.", ".")
+        .replace("\\-", "-");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-./_".contains(c);
     if literal.is_empty() || !literal.chars().all(plain) {
         return Err("of regular expressions only one protocol can be a route");
@@ -344,11 +383,23 @@ mod tests {
         assert_eq!(of("A.example", false).as_deref(), Some("a.example"));
         assert_eq!(of("*.a.example", true).as_deref(), Some("*.a.example"));
         assert_eq!(of("*.a.example", false), None);
-        assert_eq!(of(".a.example", true).as_deref(), Some("a.example *.a.example"));
+        assert_eq!(
+            of(".a.example", true).as_deref(),
+            Some("a.example *.a.example")
+        );
         assert_eq!(of("a.*", true), None);
-        assert_eq!(of(r"~^www\.a\.example$", false).as_deref(), Some("www.a.example"));
-        assert_eq!(of(r"~*\.a\.example$", false).as_deref(), Some("*.a.example"));
-        assert_eq!(of(r"~^.*\.a\.example$", false).as_deref(), Some("*.a.example"));
+        assert_eq!(
+            of(r"~^www\.a\.example$", false).as_deref(),
+            Some("www.a.example")
+        );
+        assert_eq!(
+            of(r"~*\.a\.example$", false).as_deref(),
+            Some("*.a.example")
+        );
+        assert_eq!(
+            of(r"~^.*\.a\.example$", false).as_deref(),
+            Some("*.a.example")
+        );
         assert_eq!(of(r"~^(a|b)\.example$", false), None);
         assert_eq!(of(r"~a\.example", false), None);
     }

@@ -33,7 +33,10 @@ impl Field {
     fn new() -> Option<Self> {
         let (near, far) = (Namespace::new()?, Namespace::new()?);
         near.run(|| {
-            ip(&format!("link add wire type veth peer name wire netns {}", far.path()));
+            ip(&format!(
+                "link add wire type veth peer name wire netns {}",
+                far.path()
+            ));
             ip("addr add 192.168.255.1/24 dev wire");
             ip("link set wire up");
             for client in CLIENTS {
@@ -113,9 +116,15 @@ fn meet(visit: Visit<'_>) -> String {
     let head = String::from_utf8_lossy(&got);
     let server = head.lines().next().unwrap_or_default();
     // Of a header the words, without the port, which is the kernel's choice.
-    let header = head.lines().nth(1).filter(|line| line.starts_with("PROXY "));
+    let header = head
+        .lines()
+        .nth(1)
+        .filter(|line| line.starts_with("PROXY "));
     let header = header.map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" "));
-    format!("{server} {header:?} half-closed: {}", String::from_utf8_lossy(&rest).trim())
+    format!(
+        "{server} {header:?} half-closed: {}",
+        String::from_utf8_lossy(&rest).trim()
+    )
 }
 
 fn whole(got: &[u8], says: &[u8]) -> bool {
@@ -126,7 +135,10 @@ fn connect(visit: Visit<'_>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     let from: IpAddr = visit.from.parse().unwrap();
     socket.bind(&SocketAddr::new(from, 0).into())?;
-    socket.connect_timeout(&SocketAddr::from(([127, 0, 0, 1], visit.port)).into(), PATIENCE)?;
+    socket.connect_timeout(
+        &SocketAddr::from(([127, 0, 0, 1], visit.port)).into(),
+        PATIENCE,
+    )?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket.into())
 }
@@ -158,7 +170,11 @@ fn hello(name: &str) -> Vec<u8> {
 fn survey() -> BTreeMap<String, BTreeMap<String, usize>> {
     let mut seen: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     let mut note = |what: &str, got: String| {
-        *seen.entry(what.to_owned()).or_default().entry(got).or_default() += 1;
+        *seen
+            .entry(what.to_owned())
+            .or_default()
+            .entry(got)
+            .or_default() += 1;
     };
     let visit = |port, from, says: &'static [u8]| Visit { port, from, says };
     // Shares over a round of the weights, 25 times.
@@ -168,11 +184,24 @@ fn survey() -> BTreeMap<String, BTreeMap<String, usize>> {
     for from in CLIENTS {
         note(&format!("access from {from}"), meet(visit(444, from, b"x")));
     }
-    for name in ["www.a.example", "WWW.A.example", "b.example", "x.y.b.example", "other.example"] {
+    for name in [
+        "www.a.example",
+        "WWW.A.example",
+        "b.example",
+        "x.y.b.example",
+        "other.example",
+    ] {
         let hello = hello(name);
         // A round of the weights, whose order is everybody's own.
         for _ in 0..4 {
-            note(&format!("name {name}"), meet(Visit { port: 445, from: CLIENTS[1], says: &hello }));
+            note(
+                &format!("name {name}"),
+                meet(Visit {
+                    port: 445,
+                    from: CLIENTS[1],
+                    says: &hello,
+                }),
+            );
         }
     }
     note("header", meet(visit(446, CLIENTS[1], b"x")));
@@ -206,11 +235,16 @@ impl Drop for Running {
 
 /// Runs a forwarder until all of its ports answer, surveys it, and ends it.
 fn surveyed(command: &mut Command) -> BTreeMap<String, BTreeMap<String, usize>> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let _running = Running(child.spawn().unwrap());
     for port in 443..=448 {
         let what = format!("{command:?} listens on {port}");
-        wait_until(&what, PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_until(&what, PATIENCE, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
     }
     survey()
 }
@@ -219,7 +253,11 @@ fn compare(program: &str, file: &str, original: impl FnOnce(&Directory, &str) ->
     let Some(field) = Field::new() else { return };
     let directory = Directory::new();
     let output = thalweg(&["convert", file]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let toml = directory.join("thalweg.toml");
     std::fs::write(&toml, &output.stdout).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -239,16 +277,27 @@ fn b169_nginx_and_what_its_file_becomes_do_the_same() {
     if !has("/usr/sbin/nginx") {
         return;
     }
-    compare("nginx", "tests/convert/nginx/run.conf", |directory, file| {
-        let mut command = Command::new("/usr/sbin/nginx");
-        let globals = format!(
-            "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; \
+    compare(
+        "nginx",
+        "tests/convert/nginx/run.conf",
+        |directory, file| {
+            let mut command = Command::new("/usr/sbin/nginx");
+            let globals = format!(
+                "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; \
              load_module /usr/lib/nginx/modules/ngx_stream_module.so;",
-            directory.path().display()
-        );
-        command.args(["-p", directory.path().to_str().unwrap(), "-c", file, "-g", &globals]);
-        command
-    });
+                directory.path().display()
+            );
+            command.args([
+                "-p",
+                directory.path().to_str().unwrap(),
+                "-c",
+                file,
+                "-g",
+                &globals,
+            ]);
+            command
+        },
+    );
 }
 
 #[test]

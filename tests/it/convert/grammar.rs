@@ -10,14 +10,28 @@ fn b171_nginx_includes_are_sorted_relative_and_end() {
     let directory = Directory::new();
     std::fs::create_dir(directory.join("d")).unwrap();
     let file = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
-    file("nginx.conf", "\u{feff}stream {\r\n include d/*.conf;\r\n include absent/*.conf;\r\n}\r\n");
+    file(
+        "nginx.conf",
+        "\u{feff}stream {\r\n include d/*.conf;\r\n include absent/*.conf;\r\n}\r\n",
+    );
     file("d/b.conf", "server { listen 2; proxy_pass 10.0.0.2:1; }\n");
-    file("d/a.conf", "server { listen 1; proxy_pass 10.0.0.1:1; } # include loop.conf;\n");
+    file(
+        "d/a.conf",
+        "server { listen 1; proxy_pass 10.0.0.1:1; } # include loop.conf;\n",
+    );
     let main = directory.join("nginx.conf");
     let output = thalweg(&["convert", main.to_str().unwrap()]);
     let written = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let at = |text: &str| written.find(text).unwrap_or_else(|| panic!("{text}: {written}"));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let at = |text: &str| {
+        written
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {written}"))
+    };
     assert!(at("0.0.0.0:1\"") < at("0.0.0.0:2\""));
     assert!(written.contains("d/a.conf:1\n[[forward]]"), "{written}");
 
@@ -58,7 +72,10 @@ fn b172_numbers_have_the_units_of_their_format() {
         "stream { server { listen 1 rcvbuf=64k; proxy_timeout 10; proxy_connect_timeout 1h30m; \
          proxy_pass 10.0.0.1:1; } }",
     );
-    assert!(written.contains("idle_timeout = \"10s\""), "{written}{told}");
+    assert!(
+        written.contains("idle_timeout = \"10s\""),
+        "{written}{told}"
+    );
     assert!(written.contains("connect_timeout = \"1h30m\""), "{written}");
     assert!(written.contains("receive_buffer = 65536"), "{written}");
     let (_, written) = of(
@@ -81,26 +98,45 @@ fn b172_defaults_that_differ_are_written_out_with_ours_beside() {
         (
             "nginx",
             "stream { server { listen 1; proxy_pass 10.0.0.1:1; } }",
-            &["connect_timeout = \"1m\"", "half_close_timeout = \"1ms\"", "retry_timeout = \"off\""][..],
+            &[
+                "connect_timeout = \"1m\"",
+                "half_close_timeout = \"1ms\"",
+                "retry_timeout = \"off\"",
+            ][..],
         ),
         (
             "haproxy",
             "listen l\n bind :1\n server s 10.0.0.1:1\n",
-            &["connect_timeout = \"off\"", "idle_timeout = \"off\"", "max_fails = 0"][..],
+            &[
+                "connect_timeout = \"off\"",
+                "idle_timeout = \"off\"",
+                "max_fails = 0",
+            ][..],
         ),
         (
             "realm",
             "{\"endpoints\":[{\"listen\":\"0.0.0.0:1\",\"remote\":\"10.0.0.1:1\"}]}",
-            &["idle_timeout = \"off\"", "retries = 0", "keepalive = { idle = \"15s\""][..],
+            &[
+                "idle_timeout = \"off\"",
+                "retries = 0",
+                "keepalive = { idle = \"15s\"",
+            ][..],
         ),
-        ("rinetd", "0.0.0.0 1 10.0.0.1 1\n", &["idle_timeout = \"off\""][..]),
+        (
+            "rinetd",
+            "0.0.0.0 1 10.0.0.1 1\n",
+            &["idle_timeout = \"off\""][..],
+        ),
     ] {
         let (code, told, written) = converted(kind, text);
         assert_eq!(code, 0, "{told}");
         for line in lines {
             let found = written.lines().find(|written| written.contains(line));
             let found = found.unwrap_or_else(|| panic!("{kind}: {line}: {written}"));
-            assert!(line.starts_with("keepalive") || found.contains("# "), "{found}");
+            assert!(
+                line.starts_with("keepalive") || found.contains("# "),
+                "{found}"
+            );
         }
     }
 }
@@ -112,8 +148,14 @@ fn b173_the_first_rule_decides_and_inner_lists_replace_outer_ones() {
         "stream { allow 10.0.0.0/8; deny all; server { listen 1; proxy_pass 10.0.0.1:1; } \
          server { listen 2; deny 10.1.0.0/16; proxy_pass 10.0.0.1:1; } }",
     );
-    let access: Vec<&str> = written.lines().filter(|line| line.starts_with("access")).collect();
-    let expected = ["access = [\"allow 10.0.0.0/8\", \"deny all\"]", "access = [\"deny 10.1.0.0/16\"]"];
+    let access: Vec<&str> = written
+        .lines()
+        .filter(|line| line.starts_with("access"))
+        .collect();
+    let expected = [
+        "access = [\"allow 10.0.0.0/8\", \"deny all\"]",
+        "access = [\"deny 10.1.0.0/16\"]",
+    ];
     assert_eq!(access, expected, "{written}");
 }
 
@@ -127,11 +169,17 @@ fn b173_sections_begin_as_their_defaults() {
          listen b\n bind :2\n server s 10.0.0.1:1\n\
          listen c from slow\n bind :3\n timeout connect 2s\n server s 10.0.0.1:1\n",
     );
-    let connects: Vec<&str> =
-        written.lines().filter(|line| line.starts_with("connect_timeout")).collect();
+    let connects: Vec<&str> = written
+        .lines()
+        .filter(|line| line.starts_with("connect_timeout"))
+        .collect();
     let expected = ["\"1s\"", "\"9s\"", "\"2s\""].map(|time| format!("connect_timeout = {time}"));
     assert_eq!(connects, expected, "{told}{written}");
-    assert_eq!(written.matches("balance = \"least_conn\"").count(), 2, "{written}");
+    assert_eq!(
+        written.matches("balance = \"least_conn\"").count(),
+        2,
+        "{written}"
+    );
 }
 
 /// A megabyte of directives: what is quadratic would take for ever.
@@ -159,10 +207,25 @@ fn b171_a_large_file_is_read() {
         |index| format!("backend b{index}\n server s 10.0.0.1:443 check weight 10\n"),
         "listen l\n bind :1\n server s 10.0.0.1:1\n",
     );
-    let rinetd = filled("", |index| format!("127.0.{}.1 {} 10.0.0.1 1\n", index % 250, index % 60_000 + 1), "");
+    let rinetd = filled(
+        "",
+        |index| {
+            format!(
+                "127.0.{}.1 {} 10.0.0.1 1\n",
+                index % 250,
+                index % 60_000 + 1
+            )
+        },
+        "",
+    );
     for (kind, text) in [("nginx", nginx), ("haproxy", haproxy), ("rinetd", rinetd)] {
         let (code, told, _) = converted(kind, &text);
-        assert_eq!(code, 0, "{kind}: {}", told.lines().next().unwrap_or_default());
+        assert_eq!(
+            code,
+            0,
+            "{kind}: {}",
+            told.lines().next().unwrap_or_default()
+        );
     }
 }
 

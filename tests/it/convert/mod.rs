@@ -19,7 +19,10 @@ fn corpus() -> Vec<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         for entry in std::fs::read_dir(root.join(&directory)).unwrap() {
             let name = entry.unwrap().file_name();
-            if Path::new(&name).extension().is_none_or(|extension| extension != "expected") {
+            if Path::new(&name)
+                .extension()
+                .is_none_or(|extension| extension != "expected")
+            {
                 files.push(directory.join(name));
             }
         }
@@ -88,30 +91,50 @@ fn b169_the_corpus_becomes_what_is_expected_and_is_valid() {
 #[test]
 fn b170_nothing_vanishes() {
     let line_of = |line: &str| -> usize {
-        let rest = line.split(".conf:").nth(1).or_else(|| line.split(".cfg:").nth(1));
-        rest.and_then(|rest| rest.split(':').next()?.parse().ok()).unwrap_or(0)
+        let rest = line
+            .split(".conf:")
+            .nth(1)
+            .or_else(|| line.split(".cfg:").nth(1));
+        rest.and_then(|rest| rest.split(':').next()?.parse().ok())
+            .unwrap_or(0)
     };
-    for name in ["tests/convert/nginx/left.conf", "tests/convert/haproxy/left.cfg"] {
+    for name in [
+        "tests/convert/nginx/left.conf",
+        "tests/convert/haproxy/left.cfg",
+    ] {
         let output = thalweg(&["convert", name]);
-        assert_eq!(output.status.code(), Some(1), "something that matters is left in {name}");
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "something that matters is left in {name}"
+        );
         let told = String::from_utf8(output.stderr).unwrap();
         let lines: Vec<usize> = told
             .lines()
             .filter(|line| line.contains(": not converted: "))
             .map(line_of)
             .collect();
-        let text = std::fs::read_to_string(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(name),
-        )
-        .unwrap();
+        let text =
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         for (index, line) in text.lines().enumerate() {
-            let lost = ["js_import", "proxy_ssl on", "by_lua", "ssl_certificate", "http {", " ssl "]
-                .iter()
-                .chain(&["mode http", "nbsrv", "peers mates"])
-                .any(|word| line.contains(word));
+            let lost = [
+                "js_import",
+                "proxy_ssl on",
+                "by_lua",
+                "ssl_certificate",
+                "http {",
+                " ssl ",
+            ]
+            .iter()
+            .chain(&["mode http", "nbsrv", "peers mates"])
+            .any(|word| line.contains(word));
             let skipped = line.trim_start().starts_with(['#']) || line.contains("mode http");
             if lost && !skipped {
-                assert!(lines.contains(&(index + 1)), "{name}:{}: {line}\n{told}", index + 1);
+                assert!(
+                    lines.contains(&(index + 1)),
+                    "{name}:{}: {line}\n{told}",
+                    index + 1
+                );
             }
         }
     }
@@ -121,14 +144,20 @@ fn b170_nothing_vanishes() {
     let (code, told, _) = converted("nginx", nobody);
     assert_eq!(code, 1);
     for word in ["one_a", "two_b", "three_c", "four_d"] {
-        assert!(told.contains(&format!("not converted: {word}")), "{word}: {told}");
+        assert!(
+            told.contains(&format!("not converted: {word}")),
+            "{word}: {told}"
+        );
     }
     let nobody = "global\n one-a 1\ndefaults\n two-b 2\n mode tcp\nlisten l\n bind :1\n three-c\n \
                   server s 10.0.0.1:1 four-d\n";
     let (code, told, _) = converted("haproxy", nobody);
     assert_eq!(code, 1);
     for word in ["one-a", "two-b", "three-c", "four-d"] {
-        assert!(told.contains(word) && told.contains("not known"), "{word}: {told}");
+        assert!(
+            told.contains(word) && told.contains("not known"),
+            "{word}: {told}"
+        );
     }
 }
 
@@ -156,14 +185,21 @@ fn b174_the_same_input_gives_the_same_bytes_and_each_forward_its_origin() {
         let first = thalweg(&["convert", name]);
         for _ in 0..3 {
             let again = thalweg(&["convert", name]);
-            assert!(first.stdout == again.stdout && first.stderr == again.stderr, "{name}");
+            assert!(
+                first.stdout == again.stdout && first.stderr == again.stderr,
+                "{name}"
+            );
         }
         let written = String::from_utf8(first.stdout).unwrap();
         let lines: Vec<&str> = written.lines().collect();
         for (index, line) in lines.iter().enumerate() {
             if *line == "[[forward]]" || *line == "[[forward.route]]" {
                 let origin = format!("# {name}:");
-                assert!(lines[index - 1].starts_with(&origin), "{name}: {}", lines[index - 1]);
+                assert!(
+                    lines[index - 1].starts_with(&origin),
+                    "{name}: {}",
+                    lines[index - 1]
+                );
             }
         }
     }
@@ -177,7 +213,10 @@ fn b174_secrets_and_certificates_are_not_copied_out() {
                    listen l\n bind :1\n stats auth a:SECRET4\n server s 10.0.0.1:1\n";
     for (kind, text) in [("nginx", nginx), ("haproxy", haproxy)] {
         let (_, told, written) = converted(kind, text);
-        assert!(!told.contains("SECRET") && !written.contains("SECRET"), "{told}\n{written}");
+        assert!(
+            !told.contains("SECRET") && !written.contains("SECRET"),
+            "{told}\n{written}"
+        );
     }
 }
 
@@ -187,17 +226,26 @@ fn the_command_says_what_it_cannot_do() {
     let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let said = |arguments: &[&str]| {
         let output = thalweg(arguments);
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, told) = said(&["convert", &path("absent.conf")]);
     assert_eq!(code, 2, "{told}");
     std::fs::write(directory.join("unknown"), "hello\n").unwrap();
     let (code, told) = said(&["convert", &path("unknown")]);
-    assert!(code == 2 && told.contains("--from nginx, haproxy, realm or rinetd"), "{told}");
+    assert!(
+        code == 2 && told.contains("--from nginx, haproxy, realm or rinetd"),
+        "{told}"
+    );
     // What is written is never written over.
     let source = "tests/convert/rinetd/rinetd.conf";
     std::fs::write(directory.join("there"), "mine").unwrap();
     let (code, told) = said(&["convert", source, "--output", &path("there")]);
     assert!(code == 1 && told.contains("cannot write"), "{told}");
-    assert_eq!(std::fs::read_to_string(directory.join("there")).unwrap(), "mine");
+    assert_eq!(
+        std::fs::read_to_string(directory.join("there")).unwrap(),
+        "mine"
+    );
 }
