@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lexer::Line;
-use super::proxy::Told;
+use super::told::Told;
 use crate::convert::model::Value;
 use crate::convert::time;
 
@@ -95,7 +95,7 @@ impl Asked {
             }
             ["tcp-check", ..] => return Told::Left("one text is sent and one expected, no more"),
             ["http-check", "expect", "status", status, ..] => {
-                self.status = Some((*status).to_owned())
+                self.status = Some((*status).to_owned());
             }
             ["http-check", "expect", "rstatus", ..] => {
                 return Told::Left("statuses are a list or a range (`status = \"200-399\"`)");

@@ -53,7 +53,7 @@ fn ports(proxies: &[Proxy]) -> HashMap<&str, BTreeSet<&str>> {
         if own.is_empty() {
             continue;
         }
-        let routed = proxy.rules.iter().filter_map(|rule| match rule {
+        let routed = proxy.gate.rules.iter().filter_map(|rule| match rule {
             Rule::Route {
                 to: Target::Pool(name),
                 ..
@@ -85,7 +85,7 @@ impl Join<'_> {
         if proxy.disabled {
             return findings.differs(place, &shown, "it is disabled: nothing is written for it");
         }
-        if proxy.withheld {
+        if proxy.gate.withheld {
             let why = "it is not written: it would let in whom HAProxy turns away";
             return findings.left(place, &shown, why);
         }
@@ -182,7 +182,7 @@ impl Join<'_> {
             _ => None,
         };
         let routed = || {
-            self.proxy.rules.iter().find_map(|rule| match rule {
+            self.proxy.gate.rules.iter().find_map(|rule| match rule {
                 Rule::Route {
                     to: Target::Pool(name),
                     ..
@@ -203,7 +203,7 @@ impl Join<'_> {
                 .filter(|time| !time.is_zero())
         };
         let (client, server) = (of(front, "client"), of(back, "server"));
-        let mut keys = front.keys.clone();
+        let mut keys = front.keys.with(&front.gate.keys);
         if let Some(place) = &front.place
             && client != server
             && of(back, "tunnel").is_none()
@@ -247,7 +247,7 @@ impl Join<'_> {
     fn rules(&self, forward: &mut Forward, findings: &mut Findings) {
         let mut rules: Vec<String> = Vec::new();
         self.order(findings);
-        for rule in &self.proxy.rules {
+        for rule in &self.proxy.gate.rules {
             match rule {
                 Rule::Access(rule) if rules.last().is_some_and(|last| last.ends_with(" all")) => {
                     if let Some(place) = &self.proxy.place {
@@ -275,7 +275,7 @@ impl Join<'_> {
     fn order(&self, findings: &mut Findings) {
         // So many are compared with one another; more have hardly been written by hand.
         const COMPARED_MAX: usize = 1000;
-        let routes = self.proxy.rules.iter().filter_map(|rule| match rule {
+        let routes = self.proxy.gate.rules.iter().filter_map(|rule| match rule {
             Rule::Route {
                 place, shown, keys, ..
             } => Some((place, shown, keys)),

@@ -20,6 +20,7 @@ mod lexer;
 mod proxy;
 mod rules;
 mod server;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -212,7 +213,7 @@ fn global(line: &Line, model: &mut Model, findings: &mut Findings) {
             findings.differs(place, &shown, why);
         }
         ("lua-load" | "lua-load-per-thread", _) => {
-            findings.left(place, &shown, "no scripts run here")
+            findings.left(place, &shown, "no scripts run here");
         }
         (word, _) => {
             let ours = [

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::bind::Bind;
 use super::check::Asked;
-use super::condition::Acls;
 use super::lexer::Line;
-use super::rules::Rule;
+use super::rules::{self, Gate};
 use super::server::{self, Defaults, Server};
+use super::told::Told;
 use crate::convert::finding::{Findings, Origin};
 use crate::convert::model::{Keys, Value};
 use crate::convert::time;
@@ -43,13 +43,8 @@ pub(super) struct Proxy {
     pub(super) servers: Vec<Server>,
     pub(super) server_defaults: Defaults,
     pub(super) asked: Asked,
-    pub(super) acls: Acls,
-    pub(super) rules: Vec<Rule>,
+    pub(super) gate: Gate,
     pub(super) default_backend: Option<(Origin, String)>,
-    /// A rule about who may come in could not be converted: the section must not be written.
-    pub(super) withheld: bool,
-    /// The time that rates of the stick table are over.
-    pub(super) rate_over: Option<Duration>,
 }
 
 impl Proxy {
@@ -98,12 +93,13 @@ impl Proxy {
                 Told::Same
             }
             "timeout" => self.timeout(line),
-            "acl" => match self.acls.add(line) {
+            "acl" => match self.gate.acls.add(line) {
                 Ok(()) => Told::Same,
                 Err(why) => Told::Left(why),
             },
             "tcp-request" | "use_backend" | "use-server" => {
-                super::rules::read(line, self, findings);
+                let backend = self.role == Role::Backend;
+                rules::read(line, backend, &mut self.gate, findings);
                 Told::Said
             }
             "default_backend" => {
@@ -334,7 +330,7 @@ impl Proxy {
             let (kind, over) = item.split_once('(').unwrap_or((item, ""));
             match kind {
                 "conn_rate" | "sess_rate" => {
-                    self.rate_over = time::parse(over.trim_end_matches(')'), 1);
+                    self.gate.rate_over = time::parse(over.trim_end_matches(')'), 1);
                 }
                 "" | "conn_cur" | "conn_cnt" | "server_id" => {}
                 _ => return Told::Left("connections and their rate can be limited, nothing else"),
@@ -356,16 +352,6 @@ impl Proxy {
 
 pub(super) const OTHER_SERVER: &str =
     "a client's server is found by another hash than HAProxy's, so it may be another one";
-
-/// What became of a line.
-pub(super) enum Told {
-    Same,
-    Differs(&'static str),
-    Needless(&'static str),
-    Left(&'static str),
-    /// It was said already.
-    Said,
-}
 
 fn switch(options: &mut Keys, name: &'static str, on: bool) {
     match on {

@@ -1,8 +1,9 @@
 //! `tcp-request` and `use_backend`: who may come in, and where he goes.
 
-use super::condition::{Term, Test};
+use std::time::Duration;
+
+use super::condition::{Acls, Term, Test};
 use super::lexer::Line;
-use super::proxy::{Proxy, Role};
 use crate::convert::finding::{Findings, Origin};
 use crate::convert::model::{Keys, Target, Value};
 use crate::convert::time;
@@ -21,8 +22,21 @@ pub(super) enum Rule {
     },
 }
 
+/// What a section says of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gate {
+    pub(super) acls: Acls,
+    pub(super) rules: Vec<Rule>,
+    /// Keys of the forward.
+    pub(super) keys: Keys,
+    /// A rule about who may come in could not be converted: the section must not be written.
+    pub(super) withheld: bool,
+    /// The time that rates of the stick table are over.
+    pub(super) rate_over: Option<Duration>,
+}
+
 /// Takes such a line.
-pub(super) fn read(line: &Line, proxy: &mut Proxy, findings: &mut Findings) {
+pub(super) fn read(line: &Line, backend: bool, gate: &mut Gate, findings: &mut Findings) {
     let (place, shown) = (&line.place, line.shown());
     let told = match (line.word(0), line.word(1), line.word(2)) {
         ("use_backend", name, _) if name.contains("%[") => {
@@ -30,43 +44,43 @@ pub(super) fn read(line: &Line, proxy: &mut Proxy, findings: &mut Findings) {
         }
         ("use_backend", name, _) => {
             let to = Target::Pool(name.to_owned());
-            routes(line, proxy, 2, &to)
+            routes(line, gate, 2, &to)
         }
         ("use-server", ..) => Err("a route leads to a pool; make one of this server"),
         (_, "inspect-delay", time) => match time::parse(time, 1) {
             Some(time) => {
-                proxy.keys.set("sniff_timeout", time::timeout(time));
+                gate.keys.set("sniff_timeout", time::timeout(time));
                 Ok(())
             }
             None => Err("no time"),
         },
-        _ if proxy.role == Role::Backend => Err("who may come in is said at a frontend"),
-        (_, "connection" | "session", _) => connection(line, proxy),
-        (_, "content", _) => content(line, proxy),
+        _ if backend => Err("who may come in is said at a frontend"),
+        (_, "connection" | "session", _) => connection(line, gate),
+        (_, "content", _) => content(line, gate),
         _ => Err("not known here"),
     };
     match told {
         Ok(()) => findings.same(place, &shown),
         Err(why) => {
             findings.left(place, &shown, why);
-            proxy.withheld |= line.word(0) == "tcp-request";
+            gate.withheld |= line.word(0) == "tcp-request";
         }
     }
 }
 
 type Told = Result<(), &'static str>;
 
-fn connection(line: &Line, proxy: &mut Proxy) -> Told {
+fn connection(line: &Line, gate: &mut Gate) -> Told {
     match line.word(2) {
-        "accept" => access(line, proxy, "allow"),
+        "accept" => access(line, gate, "allow"),
         "reject" | "silent-drop" => {
             if line.word(2) == "silent-drop" {
-                proxy.keys.set("on_deny", "drop");
+                gate.keys.set("on_deny", "drop");
             }
-            access(line, proxy, "deny")
+            access(line, gate, "deny")
         }
         "expect-proxy" => {
-            let condition = proxy.acls.condition(line.from(4))?;
+            let condition = gate.acls.condition(line.from(4))?;
             let [all] = condition.as_slice() else {
                 return Err("one list of networks may send headers");
             };
@@ -80,7 +94,7 @@ fn connection(line: &Line, proxy: &mut Proxy) -> Told {
                 ] => Value::List(networks.clone()),
                 _ => return Err("one list of networks may send headers"),
             };
-            proxy.keys.set("accept_proxy", value);
+            gate.keys.set("accept_proxy", value);
             Ok(())
         }
         "track-sc0" | "track-sc1" | "track-sc2" if line.word(3) == "src" => Ok(()),
@@ -88,11 +102,11 @@ fn connection(line: &Line, proxy: &mut Proxy) -> Told {
     }
 }
 
-fn content(line: &Line, proxy: &mut Proxy) -> Told {
+fn content(line: &Line, gate: &mut Gate) -> Told {
     match line.word(2) {
         // Of a hello there is waited for anyway.
         "accept" => {
-            let condition = proxy.acls.condition(line.from(3))?;
+            let condition = gate.acls.condition(line.from(3))?;
             let waits = |term: &Term| matches!(term.test, Test::Always | Test::Protocol(_));
             if condition.iter().flatten().all(waits) {
                 Ok(())
@@ -101,7 +115,7 @@ fn content(line: &Line, proxy: &mut Proxy) -> Told {
             }
         }
         "reject" | "silent-drop" => {
-            let condition = proxy.acls.condition(line.from(3))?;
+            let condition = gate.acls.condition(line.from(3))?;
             let by_client = |term: &Term| {
                 matches!(
                     term.test,
@@ -115,9 +129,9 @@ fn content(line: &Line, proxy: &mut Proxy) -> Told {
                 .iter()
                 .all(|all| !all.is_empty() && all.iter().all(by_client))
             {
-                return access(line, proxy, "deny");
+                return access(line, gate, "deny");
             }
-            routes(line, proxy, 3, &Target::Reject)
+            routes(line, gate, 3, &Target::Reject)
         }
         "track-sc0" | "track-sc1" | "track-sc2" if line.word(3) == "src" => Ok(()),
         _ => Err("not known at layer 4"),
@@ -125,8 +139,8 @@ fn content(line: &Line, proxy: &mut Proxy) -> Told {
 }
 
 /// Rules of `access`, and limits.
-fn access(line: &Line, proxy: &mut Proxy, verb: &str) -> Told {
-    let condition = proxy.acls.condition(line.from(3))?;
+fn access(line: &Line, gate: &mut Gate, verb: &str) -> Told {
+    let condition = gate.acls.condition(line.from(3))?;
     let mut rules = Vec::new();
     for all in &condition {
         match all.as_slice() {
@@ -177,7 +191,7 @@ fn access(line: &Line, proxy: &mut Proxy, verb: &str) -> Told {
                     negated: false,
                 },
             ] if verb == "deny" => {
-                proxy.keys.set("max_per_client", *most);
+                gate.keys.set("max_per_client", *most);
             }
             [
                 Term {
@@ -185,18 +199,18 @@ fn access(line: &Line, proxy: &mut Proxy, verb: &str) -> Told {
                     negated: false,
                 },
             ] if verb == "deny" => {
-                rate(proxy, *most)?;
+                rate(gate, *most)?;
             }
             _ => return Err("who may come in goes by the client's address, alone"),
         }
     }
-    proxy.rules.extend(rules.into_iter().map(Rule::Access));
+    gate.rules.extend(rules.into_iter().map(Rule::Access));
     Ok(())
 }
 
 /// So many in the time of the table, as a rate and what may come at once.
-fn rate(proxy: &mut Proxy, most: u64) -> Told {
-    let over = proxy.rate_over.ok_or("its table has no rate")?;
+fn rate(gate: &mut Gate, most: u64) -> Told {
+    let over = gate.rate_over.ok_or("its table has no rate")?;
     let seconds = over.as_secs().max(1);
     let rate = [("s", 1), ("m", 60), ("h", 3600)]
         .into_iter()
@@ -206,14 +220,14 @@ fn rate(proxy: &mut Proxy, most: u64) -> Told {
                 .then(|| format!("{}/{unit}", count / seconds))
         })
         .ok_or("no whole number in an hour")?;
-    proxy.keys.set("connect_rate", rate);
-    proxy.keys.set("connect_burst", most.max(1));
+    gate.keys.set("connect_rate", rate);
+    gate.keys.set("connect_burst", most.max(1));
     Ok(())
 }
 
 /// A route for each alternative.
-fn routes(line: &Line, proxy: &mut Proxy, from: usize, to: &Target) -> Told {
-    let condition = proxy.acls.condition(line.from(from))?;
+fn routes(line: &Line, gate: &mut Gate, from: usize, to: &Target) -> Told {
+    let condition = gate.acls.condition(line.from(from))?;
     let mut all_routes = Vec::new();
     for all in &condition {
         let mut keys = Keys::default();
@@ -257,7 +271,7 @@ fn routes(line: &Line, proxy: &mut Proxy, from: usize, to: &Target) -> Told {
     }
     for keys in all_routes {
         let (place, shown) = (line.place.clone(), line.shown());
-        proxy.rules.push(Rule::Route {
+        gate.rules.push(Rule::Route {
             place,
             shown,
             keys,

@@ -235,7 +235,7 @@ fn resolver(directive: &Directive, global: &mut Keys, findings: &mut Findings) {
                 }
             }
             Some(("valid", _)) => {
-                differs = Some("`resolve_ttl_max` bounds how long a name is kept")
+                differs = Some("`resolve_ttl_max` bounds how long a name is kept");
             }
             Some(_) => {}
         }

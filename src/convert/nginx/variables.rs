@@ -164,7 +164,7 @@ impl<'a> Stream<'a> {
                 ("default", Some(value)) => variable.default = Some(value),
                 (network, Some(value)) => {
                     if let Some(network) = parse_network(network) {
-                        networks.push((network, entry, value))
+                        networks.push((network, entry, value));
                     } else {
                         self.findings.left(place, &shown, "no network");
                         continue;
