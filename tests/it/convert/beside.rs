@@ -76,7 +76,7 @@ fn serve(listener: &TcpListener) {
                 stream.write_all(&buffer[..count])?;
             }
             // Whoever still reads by now has been let go on reading.
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(100));
             stream.write_all(b"end\n")
         });
     }
