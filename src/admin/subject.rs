@@ -56,6 +56,9 @@ pub trait Subject: Send + Sync + 'static {
     /// Lets nobody in at a forward any more; its sessions go on.
     fn drain_forward(&self, forward: ForwardId) -> Result<(), Refused>;
 
+    /// Lets clients in again at a forward that was drained; blocks until that is done.
+    fn resume_forward(&self, forward: ForwardId) -> Result<(), ReloadRefused>;
+
     /// Has the configuration read again and what differs applied; blocks until that is done.
     fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused>;
 

@@ -14,7 +14,7 @@ use super::host::{Asked, Host};
 use super::output;
 use super::sources::SourceArgs;
 use crate::config::{Config, Override};
-use crate::control::{self, Files, Given, Manager, StartError};
+use crate::control::{self, ConfigFiles, Given, Manager, StartError};
 use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
@@ -113,11 +113,11 @@ impl control::ConfigSource for Again {
         read.map_err(|why| why.to_string())
     }
 
-    fn was_read(&self) -> Files {
+    fn was_read(&self) -> ConfigFiles {
         self.asked().was_read()
     }
 
-    fn files(&self) -> Files {
+    fn files(&self) -> ConfigFiles {
         // Not under the lock: a file system may not answer.
         let asked = self.asked().clone();
         asked.files()

@@ -114,7 +114,7 @@ impl Acquired {
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        held.policies = clients::policies(plan, table)
+        held.policies = clients::policies(plan, table, &BTreeMap::new())
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
@@ -130,7 +130,7 @@ impl Acquired {
                             .config
                             .max_connections
                             .map(|max| Arc::new(Gate::new(max))),
-                        0,
+                        (0, None),
                     )
                 })
             })

@@ -311,11 +311,12 @@ impl Held {
     }
 
     /// Lets go of the sockets of a forward. Its addresses stay its own, so that no reload
-    /// opens them again.
+    /// opens them again; the path of one is removed.
     pub(super) fn close(&mut self, forward: ForwardId) {
         let its = self.listeners.values_mut();
         for listener in its.filter(|it| it.forward.id == forward) {
             listener.sockets.clear();
+            listener.bound.remove_file();
         }
     }
 

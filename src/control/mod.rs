@@ -53,9 +53,10 @@ pub use handle::{Handle, start};
 use inbox::Inbox;
 pub use manager::Manager;
 pub use proxy::users::UsersError;
+pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::{ConfigSource, Files, Stamp};
+pub use source::{ConfigFiles, ConfigSource, FileStamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///

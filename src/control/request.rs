@@ -32,6 +32,8 @@ pub enum Request {
     Cut,
     /// Let nobody in at this forward any more: its sockets are closed.
     StopListening(ForwardId),
+    /// Let clients in again at this forward, which was drained.
+    ListenAgain(ForwardId, Sender<Result<Reloaded, ReloadError>>),
     /// Where it listens, by forward.
     Listeners(Sender<Vec<(Arc<str>, Endpoint)>>),
     /// What has been counted, over all reactors.
@@ -49,5 +51,11 @@ impl Request {
     pub fn reload(request: ReloadRequest) -> (Self, Receiver<Result<Reloaded, ReloadError>>) {
         let (reply, answer) = channel();
         (Self::Reload(request, reply), answer)
+    }
+
+    /// Likewise, of a forward that is to listen again.
+    pub fn listen_again(forward: ForwardId) -> (Self, Receiver<Result<Reloaded, ReloadError>>) {
+        let (reply, answer) = channel();
+        (Self::ListenAgain(forward, reply), answer)
     }
 }

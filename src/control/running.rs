@@ -205,7 +205,13 @@ impl Running {
                 Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
                     request,
                     replies: vec![reply],
+                    listen_again: None,
                     is_return: false,
+                }),
+                Told::Asked(Request::ListenAgain(forward, reply)) => self.ask(Job {
+                    replies: vec![reply],
+                    listen_again: Some(forward),
+                    ..Job::unasked()
                 }),
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
@@ -253,6 +259,7 @@ impl Running {
             // Nobody answers: the process is ending.
             Told::Asked(
                 Request::Reload(..)
+                | Request::ListenAgain(..)
                 | Request::Confirm(_)
                 | Request::GoBack(_)
                 | Request::StopListening(_),

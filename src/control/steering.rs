@@ -124,6 +124,11 @@ impl Steering {
         answer.recv().ok()
     }
 
+    /// A forward that was drained lets clients in again.
+    pub(super) fn serves(&self, forward: ForwardId) {
+        lock(&self.drained).remove(&forward);
+    }
+
     /// It was told to end.
     pub(super) fn drains(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -229,6 +234,13 @@ impl Subject for Steering {
         Ok(())
     }
 
+    fn resume_forward(&self, forward: ForwardId) -> Result<(), ReloadRefused> {
+        let (request, answer) = Request::listen_again(forward);
+        let answer = self.ask(request, &answer);
+        let answer = answer.unwrap_or(Err(ReloadError::Ending));
+        answer.map(|_| ()).map_err(|error| refused(&error))
+    }
+
     fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused> {
         let (request, answer) = Request::reload(ReloadRequest {
             config: None,
@@ -238,16 +250,7 @@ impl Subject for Steering {
         let answer = self
             .ask(request, &answer)
             .unwrap_or(Err(ReloadError::Ending));
-        answer.map(view).map_err(|error| ReloadRefused {
-            trouble: match error {
-                ReloadError::Configuration(_) | ReloadError::Restart(_) => {
-                    ReloadTrouble::Configuration
-                }
-                ReloadError::Busy(_) => ReloadTrouble::Busy,
-                ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
-            },
-            why: error.to_string(),
-        })
+        answer.map(view).map_err(|error| refused(&error))
     }
 
     fn settle(&self, keep: bool) -> bool {
@@ -262,6 +265,18 @@ impl Subject for Steering {
 
     fn log(&self) -> &Log {
         &self.log
+    }
+}
+
+/// Why there was no reload, for whoever asked for it.
+fn refused(error: &ReloadError) -> ReloadRefused {
+    ReloadRefused {
+        trouble: match error {
+            ReloadError::Configuration(_) | ReloadError::Restart(_) => ReloadTrouble::Configuration,
+            ReloadError::Busy(_) => ReloadTrouble::Busy,
+            ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
+        },
+        why: error.to_string(),
     }
 }
 

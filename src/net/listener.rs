@@ -85,6 +85,11 @@ pub struct ListenSocket {
 }
 
 impl Bound {
+    /// The path of a unix socket goes before this does.
+    pub fn remove_file(&mut self) {
+        self.file = None;
+    }
+
     /// Where it listens, with the port the kernel gave if 0 was asked for. More
     /// than one for a name with several addresses.
     pub fn locals(&self) -> &[Endpoint] {

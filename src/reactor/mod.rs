@@ -36,12 +36,14 @@ mod outlets;
 mod prefix;
 mod queue;
 mod races;
+mod rates;
 mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
 mod shortage;
 mod spares;
+mod timers;
 pub mod upstream;
 mod warm;
 
@@ -51,7 +53,8 @@ use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
 pub use clients::{
-    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
+    WrittenRule,
 };
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
@@ -74,9 +77,9 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
-use clients::ClientPermit;
+use clients::ClientGrant;
 use context::{Ctx, Effect};
-use deadlines::{COARSENESS, coarse, due};
+use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
 use listen_queue::ListenQueue;
@@ -145,9 +148,9 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
-    /// Its place among its client's connections, while it lives; only where these count.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
-    permit: Option<Box<ClientPermit>>,
+    /// Its place among its client's connections, and what holds its bytes back; only
+    /// where there are limits.
+    grant: Option<Box<ClientGrant>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
     /// What the kernel said last of its legs; only for a record.
@@ -485,18 +488,6 @@ impl<E: Engine> Reactor<E> {
         self.arm(key);
     }
 
-    /// Arms the timer only if it would fire too late: a deadline that moves away
-    /// is found out when the timer fires.
-    fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let due = coarse(due(entry), self.ctx.engine.now());
-        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
-            self.wheel.arm(key.slot, due);
-        }
-    }
-
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
         self.dialler.connect_failed_at(&mut self.ctx, key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
@@ -526,12 +517,18 @@ impl<E: Engine> Reactor<E> {
             EVENT_BYTES
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
+        let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let lane = entry.session.lane_mut(direction);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
+        let filled = lane.bytes_in() - read;
         if has_turn {
             let drained = lane.bytes_out().saturating_sub(written);
-            self.run_queue
-                .has_moved(drained.max(lane.bytes_in() - read));
+            self.run_queue.has_moved(drained.max(filled));
         }
+        if metered {
+            rates::flowed(entry, direction, filled, now, &self.ctx.counters);
+        }
+        let lane = entry.session.lane(direction);
         self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.ctx.counters.bytes_up,
@@ -626,38 +623,6 @@ impl<E: Engine> Reactor<E> {
             let starved = self.listen_queue.is_starved(self.ctx.now());
             self.dialler.keep_warm(&mut self.ctx, starved);
         }
-    }
-
-    fn fire_timers(&mut self) {
-        let now = self.ctx.engine.now();
-        let mut fired = std::mem::take(&mut self.fired);
-        fired.clear();
-        self.wheel.advance(now, &mut fired);
-        self.ctx.counters.timers_fired.add(fired.len() as u64);
-        for slot in &fired {
-            let Some(key) = self.ctx.sessions.key_of(*slot) else {
-                continue;
-            };
-            let Some(entry) = self.ctx.sessions.get(key) else {
-                continue;
-            };
-            let rules = &entry.listener.forward.rules;
-            if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
-                    self.dialler
-                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
-                }
-                let unsent = self.ctx.engine.unsent(key);
-                self.deliver(key, SessionEvent::Looked { unsent });
-            } else if due(entry) <= now
-                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
-            {
-                self.ctx.out.push_back(Effect::Concluded(key, event));
-                self.settle();
-            }
-            self.arm(key);
-        }
-        self.fired = fired;
     }
 
     /// Who the client is was announced: only now the session is shown.

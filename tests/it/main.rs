@@ -44,6 +44,7 @@ mod networks;
 mod options;
 mod pools;
 mod process;
+mod rates;
 mod reloading;
 mod resets;
 mod resolving;

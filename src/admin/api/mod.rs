@@ -44,6 +44,7 @@ pub(super) fn routes() -> Router<Shared> {
         .routes(routes!(topology::forwards))
         .routes(routes!(topology::forward))
         .routes(routes!(topology::drain))
+        .routes(routes!(topology::ready))
         .routes(routes!(topology::pools))
         .routes(routes!(topology::names))
         .routes(routes!(topology::listeners))

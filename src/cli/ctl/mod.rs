@@ -74,7 +74,7 @@ enum Command {
     },
     /// Drain a server, take it back, or give it another weight or limit
     Server(act::ServerArgs),
-    /// Let nobody in at a forward any more
+    /// Let nobody in at a forward any more, or clients again
     Forward(act::ForwardArgs),
     /// End sessions with a reset to both sides
     Kill(act::KillArgs),

@@ -149,7 +149,12 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn new(letter: u8) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), letter)
+    }
+
+    /// At this address.
+    pub(super) fn at(address: SocketAddr, letter: u8) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         // Any number of clients at a time.
         socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
@@ -256,6 +261,14 @@ fn one(address: SocketAddr) -> std::io::Result<bool> {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer)?;
     Ok(answer.len() == 17 && answer[1..] == *b"0123456789abcdef")
+}
+
+/// A client of another address of this host: 127.0.0.LAST.
+pub(super) fn client_of(last: u8, to: SocketAddr) -> std::io::Result<Peer> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+    socket.connect(&to.into())?;
+    Ok(Peer::client(TcpStream::from(socket)))
 }
 
 /// Waits until something is so, without a word of why not.

@@ -2,6 +2,7 @@
 //! and 111 to 122.
 
 mod identity;
+mod kept;
 mod kit;
 mod load;
 mod refused;
