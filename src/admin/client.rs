@@ -277,12 +277,19 @@ async fn refused(response: hyper::Response<hyper::body::Incoming>) -> AskError {
             Some(place) => format!("{} ({place})", problem.detail),
             None => problem.detail,
         },
-        Err(_) => reason(status),
+        Err(_) => plain(&body).unwrap_or_else(|| reason(status)),
     };
     AskError::Refused {
         status: status.as_u16(),
         detail,
     }
+}
+
+/// An answer in plain text, such as that of /readyz.
+fn plain(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let printable = !text.contains(|c: char| c.is_control() && c != '\n');
+    (printable && !text.is_empty()).then(|| text.to_owned())
 }
 
 fn reason(status: StatusCode) -> String {

@@ -7,6 +7,7 @@
 
 mod act;
 mod diff;
+mod ready;
 mod reload;
 mod show;
 mod upgrade;
@@ -29,6 +30,7 @@ Examples:
   thalweg ctl server web/10.0.0.2:80 drain --wait 5m
   thalweg ctl kill --client 10.1.2.0/24
   thalweg ctl log debug
+  thalweg ctl ready --wait 30s
   thalweg ctl diff new.toml
   thalweg ctl reload --dry-run
   thalweg ctl reload --confirm 30s && thalweg ctl confirm
@@ -93,6 +95,8 @@ enum Command {
     /// The file is read here, with what it includes, and compared with the configuration in force, by
     /// name. What flags say when the process is started is part of what runs, and not of the file.
     Diff(diff::DiffArgs),
+    /// Say whether clients are served: exit code 0, or 1 with each reason why not
+    Ready(ready::ReadyArgs),
     /// Keep what a reload with --confirm has put in force
     Confirm,
     /// Go back to what was in force before a reload with --confirm
@@ -101,7 +105,11 @@ enum Command {
 
 /// Asks, and says what came of it.
 pub fn run(args: Args) -> ExitCode {
-    let client = match args.at.client() {
+    let client = match &args.command {
+        Command::Ready(ready) => ready.client(&args.at),
+        _ => args.at.client(),
+    };
+    let client = match client {
         Ok(client) => client,
         Err(error) => return failed(&error),
     };
@@ -122,6 +130,7 @@ pub fn run(args: Args) -> ExitCode {
             Ok(file) => diff::diff(&asked, &file),
             Err(why) => return why.told(),
         },
+        Command::Ready(args) => ready::ready(&asked, &args),
         Command::Confirm => reload::settle(&asked, true),
         Command::GoBack => reload::settle(&asked, false),
     };

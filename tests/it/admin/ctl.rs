@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
 use super::{Steered, steered};
-use crate::kit::{Directory, Listener, Setup};
+use crate::kit::{Directory, Listener, PATIENCE, Setup, wait_until};
 
 /// With the runtime directory of a forwarder: so it finds the socket by itself.
 fn ctl(directory: &Path, arguments: &[&str]) -> Output {
@@ -182,4 +183,29 @@ fn b149_top_restores_the_terminal_after_a_signal() {
             "{signal}: the screen is not given back"
         );
     }
+}
+
+#[test]
+fn b148_ctl_says_whether_clients_are_served_and_waits_for_it() {
+    let server = Listener::new();
+    let steered = steered(
+        Setup::new(server.address())
+            .set("defaults.upstream.check.type", "tcp")
+            .set("defaults.upstream.check.interval", "100ms")
+            .set("defaults.upstream.check.timeout", "50ms"),
+    );
+    assert_eq!(said(&steered, &["ready", "--wait", "60s"]), "ready\n");
+    let address = server.address();
+    drop(server);
+    wait_until("ctl says that it is not", PATIENCE, || {
+        let output = ctl(steered.directory.path(), &["ready"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.code() == Some(1) && told.contains("none of 1 servers is up")
+    });
+    // Somebody who waits is told as soon as it is.
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| said(&steered, &["ready", "--wait", "60s"]));
+        let _server = std::net::TcpListener::bind(address).unwrap();
+        assert_eq!(waits.join().unwrap(), "ready\n");
+    });
 }
