@@ -4,6 +4,7 @@
 
 mod headers_in;
 mod headers_out;
+mod programs;
 mod routes;
 
 use std::cell::Cell;
