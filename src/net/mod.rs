@@ -12,6 +12,7 @@ pub mod network;
 pub mod options;
 pub mod own;
 pub mod pipe;
+pub mod shared;
 mod sys;
 pub mod tcp_info;
 pub mod turn_away;

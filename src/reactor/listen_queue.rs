@@ -133,6 +133,11 @@ impl ListenQueue {
         }
     }
 
+    /// That of the process.
+    pub(super) const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Listens at one more socket.
     pub(super) fn listen<E: Engine>(
         &mut self,

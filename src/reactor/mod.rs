@@ -26,6 +26,7 @@ mod destination;
 mod dialling;
 mod ends;
 mod gate;
+mod hand_over;
 pub mod inspect;
 mod let_in;
 mod listen_queue;
@@ -40,6 +41,7 @@ pub mod run_queue;
 mod sessions;
 mod setup;
 mod spares;
+mod timers;
 pub mod upstream;
 mod warm;
 
@@ -54,6 +56,9 @@ pub use clients::{
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
+pub use hand_over::{
+    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+};
 pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
@@ -76,18 +81,17 @@ use clients::ClientPermit;
 use context::{Ctx, Effect};
 use dialling::Dialler;
 use ends::RESET_SOON;
+use hand_over::Leaving;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
+use timers::{COARSENESS, due};
 use upstream::server::{Server, ServerSet};
 
 /// Turns of accepting before the listeners close, besides one for each listener: more
 /// than any backlog that somaxconn's default allows.
 const DRAIN_ACCEPT_TURNS: usize = 256;
-
-/// A timer fires late by at most this part of the time it was armed for.
-const COARSENESS: u32 = 32;
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
@@ -101,6 +105,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
     openings: Openings,
+    leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
@@ -126,7 +131,9 @@ struct LastWords {
 struct Entry {
     session: Session,
     client: Endpoint,
+    /// Its number on the reactor where it began.
     id: u64,
+    reactor: u16,
     /// Where it came in, and the forward that it goes by.
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
@@ -167,6 +174,7 @@ impl<E: Engine> Reactor<E> {
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
+            leaving: Leaving::new(),
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
@@ -213,9 +221,11 @@ impl<E: Engine> Reactor<E> {
                     Dialler::ahead_closed(&mut self.ctx, key);
                 }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+                Event::Quiet(key) => self.leaving.is_quiet(key),
             }
         }
         self.events = events;
+        self.let_go_some();
         self.run_queued();
         self.serve_queues();
         self.settle();
@@ -238,9 +248,9 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.unlisten(id, &mut self.ctx)
     }
 
-    /// Sessions that live.
+    /// Sessions that live, those that are about to leave included.
     pub const fn live(&self) -> usize {
-        self.ctx.sessions.len()
+        self.ctx.sessions.len() + self.leaving.held()
     }
 
     /// Another set of servers for a pool; running sessions stay where they are.
@@ -378,7 +388,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() {
+        if !self.run_queue.is_empty() || self.leaving.is_busy() {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
@@ -472,18 +482,6 @@ impl<E: Engine> Reactor<E> {
             }
         }
         self.arm(key);
-    }
-
-    /// Arms the timer only if it would fire too late: a deadline that moves away
-    /// is found out when the timer fires.
-    fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let due = coarse(due(entry), self.ctx.engine.now());
-        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
-            self.wheel.arm(key.slot, due);
-        }
     }
 
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
@@ -617,38 +615,6 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn fire_timers(&mut self) {
-        let now = self.ctx.engine.now();
-        let mut fired = std::mem::take(&mut self.fired);
-        fired.clear();
-        self.wheel.advance(now, &mut fired);
-        self.ctx.counters.timers_fired.add(fired.len() as u64);
-        for slot in &fired {
-            let Some(key) = self.ctx.sessions.key_of(*slot) else {
-                continue;
-            };
-            let Some(entry) = self.ctx.sessions.get(key) else {
-                continue;
-            };
-            let rules = &entry.listener.forward.rules;
-            if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
-                    self.dialler
-                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
-                }
-                let unsent = self.ctx.engine.unsent(key);
-                self.deliver(key, SessionEvent::Looked { unsent });
-            } else if due(entry) <= now
-                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
-            {
-                self.ctx.out.push_back(Effect::Concluded(key, event));
-                self.settle();
-            }
-            self.arm(key);
-        }
-        self.fired = fired;
-    }
-
     /// Who the client is was announced: only now the session is shown.
     fn introduce(&mut self, key: SessionKey) {
         let entry = self.ctx.sessions.get(key);
@@ -673,25 +639,4 @@ impl<E: Engine> Reactor<E> {
 fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
     connected.is_some_and(|at| now.since(at) >= RESET_SOON)
-}
-
-/// When a session or its race wants to be looked at.
-fn due(entry: &Entry) -> Time {
-    let rules = &entry.listener.forward.rules;
-    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-    entry.session.deadline(rules).min(race)
-}
-
-/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
-/// same age then share a tick. Thousands of idle ones would wake the reactor for
-/// each of their timers otherwise (behaviour 43).
-fn coarse(due: Time, now: Time) -> Time {
-    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
-    if due == Time::NEVER || millis == 0 {
-        return due;
-    }
-    // A power of two, so that sessions of different ages agree on the ticks and
-    // these are boundaries of the wheel's buckets, which wake it up anyway.
-    let step = 1000 << millis.ilog2();
-    Time::from_micros(due.as_micros().div_ceil(step) * step)
 }

@@ -81,6 +81,12 @@ impl ClientPolicy {
         admitted.map(|permit| permit.map(Box::new))
     }
 
+    /// A client that was let in elsewhere counts here from now on: no limit keeps it out.
+    pub(super) fn readmit(&self, client: IpAddr) -> Option<Box<ClientPermit>> {
+        let (_, table) = self.limits.as_ref()?;
+        ClientTable::readmit(table, self.forward, client).map(Box::new)
+    }
+
     /// The rule's number for the throttle of lines; a limit's is none of a rule.
     pub(super) const fn subject(denied: Denied) -> u32 {
         match denied {

@@ -179,6 +179,21 @@ impl ClientTable {
         }
     }
 
+    /// Counts one more connection of a client, without a limit; `None` if nothing can be
+    /// remembered of it.
+    pub(super) fn readmit(
+        this: &Arc<Self>,
+        forward: ForwardId,
+        client: IpAddr,
+    ) -> Option<ClientPermit> {
+        let free = Limits {
+            connections: None,
+            rate: None,
+        };
+        let permit = Self::admit(this, forward, client, &free, Instant::now());
+        permit.ok().flatten()
+    }
+
     fn leave(&self, key: Key) {
         let now = self.origin.elapsed();
         self.shard(&key).leave(key, now);

@@ -29,14 +29,16 @@ use tokens::{Token, tokens};
 const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
 /// Dependencies that a pure room may have: parsers, types of networks and a trie of
-/// them, an atomic pointer, which are pure themselves.
-const PURE_DEPENDENCIES: [(&str, &str); 6] = [
+/// them, an atomic pointer, a way to write plain data, which are pure themselves.
+const PURE_DEPENDENCIES: [(&str, &str); 8] = [
     ("balance", "arc_swap"),
     ("policy", "ipnet"),
     ("policy", "prefix_trie"),
     ("proto", "crc"),
     ("proto", "httparse"),
     ("proto", "loona_hpack"),
+    ("relay", "serde"),
+    ("relay", "serde_json"),
 ];
 
 /// What a pure room may not name, and why.

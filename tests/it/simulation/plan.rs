@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) pools: PoolPlan,
     /// What happens to servers, in order.
     pub(crate) changes: Vec<Change>,
+    /// Sessions are moved, as the seed has it.
+    pub(crate) moves: bool,
 }
 
 /// How the pools of a run are.
@@ -174,6 +176,15 @@ impl Plan {
             sessions_max: dice.between(2, 40) as u32,
             pools: PoolPlan::drawn(&mut dice),
             changes: changes(&mut dice),
+            moves: false,
+        }
+    }
+
+    /// As it is drawn, with moves.
+    pub(crate) fn moving(seed: u64) -> Self {
+        Self {
+            moves: true,
+            ..Self::drawn(seed)
         }
     }
 

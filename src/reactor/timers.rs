@@ -1,0 +1,78 @@
+//! The timers of sessions: lazy, and coarse.
+
+use super::context::Effect;
+use super::{Entry, Reactor};
+use crate::engine::{Engine, SessionKey};
+use crate::relay::ending::Cause;
+use crate::relay::session::Event as SessionEvent;
+use crate::relay::time::Time;
+
+/// A timer fires late by at most this part of the time it was armed for.
+pub(super) const COARSENESS: u32 = 32;
+
+impl<E: Engine> Reactor<E> {
+    /// Arms the timer only if it would fire too late: a deadline that moves away
+    /// is found out when the timer fires.
+    pub(super) fn arm(&mut self, key: SessionKey) {
+        let Some(entry) = self.ctx.sessions.get(key) else {
+            return;
+        };
+        let due = coarse(due(entry), self.ctx.engine.now());
+        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
+            self.wheel.arm(key.slot, due);
+        }
+    }
+
+    pub(super) fn fire_timers(&mut self) {
+        let now = self.ctx.engine.now();
+        let mut fired = std::mem::take(&mut self.fired);
+        fired.clear();
+        self.wheel.advance(now, &mut fired);
+        self.ctx.counters.timers_fired.add(fired.len() as u64);
+        for slot in &fired {
+            let Some(key) = self.ctx.sessions.key_of(*slot) else {
+                continue;
+            };
+            let Some(entry) = self.ctx.sessions.get(key) else {
+                continue;
+            };
+            let rules = &entry.listener.forward.rules;
+            if entry.session.deadline(rules) <= now {
+                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
+                    self.dialler
+                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
+                }
+                let unsent = self.ctx.engine.unsent(key);
+                self.deliver(key, SessionEvent::Looked { unsent });
+            } else if due(entry) <= now
+                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
+            {
+                self.ctx.out.push_back(Effect::Concluded(key, event));
+                self.settle();
+            }
+            self.arm(key);
+        }
+        self.fired = fired;
+    }
+}
+
+/// When a session or its race wants to be looked at.
+pub(super) fn due(entry: &Entry) -> Time {
+    let rules = &entry.listener.forward.rules;
+    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
+    entry.session.deadline(rules).min(race)
+}
+
+/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
+/// same age then share a tick. Thousands of idle ones would wake the reactor for
+/// each of their timers otherwise (behaviour 43).
+fn coarse(due: Time, now: Time) -> Time {
+    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
+    if due == Time::NEVER || millis == 0 {
+        return due;
+    }
+    // A power of two, so that sessions of different ages agree on the ticks and
+    // these are boundaries of the wheel's buckets, which wake it up anyway.
+    let step = 1000 << millis.ilog2();
+    Time::from_micros(due.as_micros().div_ceil(step) * step)
+}
