@@ -26,6 +26,9 @@ use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
 use thalweg::proto::prelude::{Facts, Prelude as _, Read};
 use thalweg::proto::proxy;
+use thalweg::proto::quic::assembly::Assembly;
+use thalweg::proto::quic::ids::Ids;
+use thalweg::proto::quic::{Initials, Seen as Asks};
 use thalweg::proto::sniff::{Seen, Sniffer, Wanted};
 use thalweg::proto::steps::HeaderReader;
 use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
@@ -364,6 +367,40 @@ pub(crate) fn http2(data: &[u8]) {
 }
 
 /// A ClientHello of TLS, and a session that begins with its record.
+/// A client's datagrams of QUIC, or with a 1 before them the frames of one, which nobody can make by
+/// chance sealed: what is found stays found, what was seen twice changes nothing, and ids are bounded.
+pub(crate) fn quic_initial(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else {
+        return;
+    };
+    if *kind == 1 {
+        let mut assembly = Assembly::default();
+        let told = assembly.take(data);
+        let before = assembly.clone();
+        assert_eq!(assembly.take(data), told);
+        if told.is_ok() {
+            assert_eq!(assembly, before);
+        }
+        return;
+    }
+    let mut initials = Initials::default();
+    let seen = initials.look(data);
+    assert_eq!(Initials::default().look(data), seen);
+    if seen == Asks::More {
+        let again = initials.look(data);
+        assert_eq!(again, Asks::More);
+    }
+    // Both as a server's and as a client's.
+    let mut ids = Ids::new(4);
+    for piece in data.chunks(50) {
+        ids.learn(piece, &piece.len());
+        let _ = ids.find(piece);
+        assert!(ids.len() <= 4);
+    }
+    ids.retain(|_| false);
+    assert!(ids.is_empty());
+}
+
 pub(crate) fn tls_hello(data: &[u8]) {
     is_stable(data, tls::client_hello);
     if let Parse::Found(hello, length) = tls::client_hello(data) {

@@ -110,7 +110,7 @@ macro_rules! targets {
     };
 }
 
-targets! { address config connect dns_answer first_bytes hosts_file http1 http2 origin proxy_header resolv_conf rule session_key set_pairs tls_hello units }
+targets! { address config connect dns_answer first_bytes hosts_file http1 http2 origin proxy_header quic_initial resolv_conf rule session_key set_pairs tls_hello units }
 
 #[test]
 fn every_fuzz_target_is_played_here() {

@@ -5,6 +5,8 @@
 //! probe is one connection, and should be easy to follow. What the other side says is escaped
 //! before anybody is shown it: it may be anybody.
 
+pub mod datagrams;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

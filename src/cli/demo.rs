@@ -147,6 +147,7 @@ fn demonstrate(
         upstream,
         workers: 1,
         sessions: 64,
+        datagrams: false,
         workspace: &workspace,
         interrupt,
     };
@@ -263,6 +264,8 @@ fn turn(
         compare_one_in: Some(COMPARE_ONE_IN),
         connect_timeout: Duration::from_secs(5),
         patience: load::PATIENCE,
+        traffic: None,
+        answer_timeout: load::ANSWER_TIMEOUT,
     })?;
     let warm_up = time / 4;
     let window = load.go(warm_up, time.saturating_sub(warm_up));

@@ -42,6 +42,7 @@ mod section;
 mod send_proxy;
 mod server;
 mod sources;
+mod surroundings;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -74,5 +75,6 @@ pub use row::Applies;
 pub use schema::schema;
 pub use send_proxy::SendProxy;
 pub use server::{AdminState, Server};
+pub use surroundings::{Nowhere, Surroundings};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
 pub use unix_file::UnixFile;

@@ -35,7 +35,10 @@ metrics! {
         denied_max_per_client = "max_per_client",
         denied_connect_rate = "connect_rate",
         denied_client_table = "client_table",
+        denied_share = "share",
     }
+    /// Sessions whose client had never said anything, ended because no place was left.
+    counter "made_room" { made_room }
     /// Attempts to connect upstream.
     counter "connects" { connects }
     /// Attempts that failed, timed out ones included.

@@ -39,6 +39,7 @@ impl<E: Engine> Reactor<E> {
             at,
         } = admitted;
         let now = self.ctx.engine.now();
+        self.ctx.review_places(&at.forward);
         self.ctx.counters.accepted.add(1);
         // Who stands behind another is known once that one has said so.
         let asked = if at.forward.announced {
@@ -85,6 +86,7 @@ impl<E: Engine> Reactor<E> {
         let books = &entry.listener.forward.books;
         books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
+            self.ctx.shortage.entered(key, &self.ctx.sessions);
             if !announced {
                 self.outlets.begin(key, &mut self.ctx);
             }

@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod deadlines;
 mod decider;
 mod destination;
 mod dialling;
@@ -40,6 +41,7 @@ mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
+mod shortage;
 mod spares;
 mod timers;
 pub mod upstream;
@@ -79,6 +81,7 @@ use crate::relay::{Direction, Side};
 use attempts::Dialling;
 use clients::ClientPermit;
 use context::{Ctx, Effect};
+use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
 use hand_over::Leaving;
@@ -86,7 +89,6 @@ use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
-use timers::{COARSENESS, due};
 use upstream::server::{Server, ServerSet};
 
 /// Turns of accepting before the listeners close, besides one for each listener: more
@@ -166,7 +168,12 @@ impl<E: Engine> Reactor<E> {
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
         Self {
-            ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
+            ctx: Ctx::new(
+                engine,
+                (setup.counters, setup.log),
+                setup.gate.clone(),
+                reactor,
+            ),
             wheel: Wheel::new(),
             dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
@@ -229,6 +236,7 @@ impl<E: Engine> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
+        self.ctx.shortage.take_stock(&self.ctx.sessions);
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -388,7 +396,8 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() || self.leaving.is_busy() {
+        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
@@ -414,6 +423,11 @@ impl<E: Engine> Reactor<E> {
                 Effect::Concluded(key, event) => self.deliver(key, event),
                 Effect::Arm(key) => self.arm(key),
                 Effect::Starved => self.starve(self.ctx.now()),
+                Effect::MakeRoom(key) => {
+                    self.ctx.counters.made_room.add(1);
+                    self.ctx.engine.forsake(key);
+                    self.cut(key, Cause::MadeRoom);
+                }
             }
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Opened {
     learnt: Option<Box<Learnt>>,
     /// The route that turned it away.
     rejected_by: Option<u16>,
+    /// The client has said something, be it only a part of what is awaited.
+    heard: bool,
 }
 
 /// What a PROXY header or a look at the first bytes told.
@@ -97,6 +99,7 @@ impl Opened {
             status: None,
             learnt: None,
             rejected_by: None,
+            heard: false,
         }))
     }
 
@@ -124,6 +127,11 @@ impl Opened {
             }
             (None, None) => None,
         }
+    }
+
+    /// Whether the client has said something, besides a PROXY header.
+    pub(super) const fn has_heard(&self) -> bool {
+        self.heard
     }
 
     /// The PROXY header that came.
@@ -220,6 +228,7 @@ impl Opened {
             status: note.status,
             learnt,
             rejected_by: None,
+            heard: true,
         }
     }
 }
@@ -288,8 +297,16 @@ impl Openings {
             {
                 break Read::Refused(Cause::UntrustedProxy);
             }
+            let announces = matches!(
+                under_way.opening.step().map(|it| &it.kind),
+                Some(StepKind::ProxyHeader { .. })
+            );
             let (read, len) = match self.look(ctx, key)? {
-                Looked::Read(read, len) => (read, len),
+                Looked::Read(read, len) => {
+                    let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+                    opened.heard |= !announces && len > 0;
+                    (read, len)
+                }
                 Looked::Nothing => {
                     let step = Self::under_way(ctx, key)?.opening.step();
                     let next = step.filter(|_| steps > 0)?;
@@ -334,6 +351,9 @@ impl Openings {
             return Some(false);
         };
         ctx.sessions.get_mut(key)?.permit = permit;
+        // It was counted for who sent the header.
+        ctx.shortage.left(key);
+        ctx.shortage.entered(key, &ctx.sessions);
         Some(true)
     }
 

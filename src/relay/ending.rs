@@ -117,6 +117,8 @@ pub enum Cause {
     Stopped,
     /// The operator picked this session out to be ended.
     Killed,
+    /// Its client had never said anything, and no place was left for another one.
+    MadeRoom,
     /// Any other errno.
     Errno(i32),
 }
@@ -161,6 +163,7 @@ impl Cause {
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
             Self::Killed => "killed",
+            Self::MadeRoom => "made_room",
             Self::Errno(_) => "errno",
         }
     }
@@ -174,6 +177,7 @@ impl Cause {
                 | Self::NoDescriptors
                 | Self::NoMemory
                 | Self::Busy
+                | Self::MadeRoom
         )
     }
 

@@ -40,19 +40,14 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
     let entry = |key: &str, span: Span, text: &Option<String>| KeyNode {
         key: key.to_owned(),
         key_span: span.clone(),
-        node: Node {
-            value: Value::String(text.clone().unwrap_or_default()),
-            span,
-        },
+        node: Node::new(Value::String(text.clone().unwrap_or_default()), span),
     };
     let span = listen.clone();
-    let forward = Node {
-        value: Value::Table(vec![
-            entry("listen", listen, &pair.listen),
-            entry("upstream", upstream, &pair.upstream),
-        ]),
-        span: span.clone(),
-    };
+    let both = vec![
+        entry("listen", listen, &pair.listen),
+        entry("upstream", upstream, &pair.upstream),
+    ];
+    let forward = Node::new(Value::Table(both), span.clone());
     if let Value::Table(entries) = &mut root.value {
         match entries.iter_mut().find(|entry| entry.key == "forward") {
             Some(entry) => {
@@ -64,10 +59,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
             None => entries.push(KeyNode {
                 key: "forward".to_owned(),
                 key_span: span.clone(),
-                node: Node {
-                    value: Value::Array(vec![forward]),
-                    span,
-                },
+                node: Node::new(Value::Array(vec![forward]), span),
             }),
         }
     }
@@ -169,10 +161,7 @@ fn toml_or_text(value: &str, span: Span) -> Node {
             for_each_span(&mut node, &shift);
             node
         }
-        None => Node {
-            value: Value::String(value.to_owned()),
-            span,
-        },
+        None => Node::new(Value::String(value.to_owned()), span),
     }
 }
 
@@ -220,10 +209,7 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
             entries.push(KeyNode {
                 key: key.clone(),
                 key_span: key_span.clone(),
-                node: Node {
-                    value: Value::Table(Vec::new()),
-                    span: key_span.clone(),
-                },
+                node: Node::new(Value::Table(Vec::new()), key_span.clone()),
             });
             entries.len() - 1
         });

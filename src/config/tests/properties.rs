@@ -249,6 +249,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             let default = ("default".to_owned(), profile::built_in());
             Config {
                 global: Global {
+                    watch: pick == 1,
                     reactors: Reactors::Count(global.0),
                     engine: EngineChoice::IoUring,
                     max_connections: Some(global.1),

@@ -282,7 +282,8 @@ impl Sockets<'_> {
             };
             let forward = &committed.forward;
             let bound = (it.bound, &self.held.own);
-            let listener = HeldListener::new(it.id, bound, it.options, forward, self.active);
+            let listener =
+                HeldListener::new((it.id, it.address), bound, it.options, forward, self.active);
             self.told
                 .extend(listener.locals().iter().map(|local| Notice::Listening {
                     listener: local.clone(),

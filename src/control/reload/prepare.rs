@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::config::{Applies, Config, Difference, Subject};
 use crate::engine::choice::Kind;
 use crate::net::address::{Address, Endpoint};
+use crate::net::inherited::Inherited;
 use crate::net::listener::{self, ListenSocket};
 use crate::net::options::SocketOptions;
 use crate::net::own::OwnListeners;
@@ -370,7 +371,9 @@ fn reactors(
     prepared.active.extend(&numbers);
 
     let is_held = |id| shop.listeners.contains_key(&id);
-    prepared.opened = acquire::open(plan, is_held, count, awaited, &shop.log)
+    // Nothing is passed later than at the start.
+    let mut none = Inherited::default();
+    prepared.opened = acquire::open(plan, (&is_held, &mut none), count, awaited, &shop.log)
         .map_err(|error| unavailable(&error))?;
     // Only as many sockets as there are reactors, and one at least, for each address.
     for (id, known) in &shop.listeners {

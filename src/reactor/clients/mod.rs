@@ -59,6 +59,8 @@ pub(super) enum Denied {
     Rate,
     /// Nothing can be remembered of one more client, and such are not let in.
     TableFull,
+    /// Places run short, and it has its share of them.
+    Share,
 }
 
 impl ClientPolicy {
@@ -94,6 +96,7 @@ impl ClientPolicy {
             Denied::Connections => u32::MAX,
             Denied::Rate => u32::MAX - 1,
             Denied::TableFull => u32::MAX - 2,
+            Denied::Share => u32::MAX - 3,
         }
     }
 
@@ -107,6 +110,7 @@ impl ClientPolicy {
             Denied::Connections => "max_per_client".to_owned(),
             Denied::Rate => "connect_rate".to_owned(),
             Denied::TableFull => "client_table is full".to_owned(),
+            Denied::Share => return share_notice(self.name.clone(), client),
         };
         Notice::ClientDenied {
             forward: self.name.clone(),
@@ -119,6 +123,18 @@ impl ClientPolicy {
     }
 }
 
+/// What the log says of one that has its share of a forward's places, or of all.
+pub(super) fn share_notice(forward: Arc<str>, client: Endpoint) -> Notice {
+    Notice::ClientDenied {
+        forward,
+        client,
+        code: "PR",
+        cause: Denied::Share.cause(),
+        reason: "places run short, and it has its share of them".to_owned(),
+        dry_run: false,
+    }
+}
+
 impl Denied {
     /// The `cause` of lines about it. Their `code` is `PR`, as HAProxy has it for what the
     /// proxy itself refuses.
@@ -128,6 +144,7 @@ impl Denied {
             Self::Connections => "max_per_client",
             Self::Rate => "connect_rate",
             Self::TableFull => "client_table",
+            Self::Share => "share",
         }
     }
 }

@@ -125,7 +125,7 @@ impl<E: Engine> Reactor<E> {
         let at = self.ctx.now();
         let mut kept = Kept {
             entry: None,
-            gate: self.listen_queue.gate().clone(),
+            gate: self.ctx.gate.clone(),
             at,
         };
         kept.gate.take_in();
@@ -223,6 +223,7 @@ impl<E: Engine> Reactor<E> {
         }
         let inserted = self.ctx.sessions.insert(entry);
         debug_assert_eq!(inserted, Some(key), "the slot was reserved");
+        self.ctx.shortage.entered(key, &self.ctx.sessions);
         self.arm(key);
         Ok(key)
     }

@@ -252,6 +252,7 @@ impl<E: Engine> Reactor<E> {
             self.count_written(direction, written_now.wrapping_sub(written));
         }
         self.wheel.disarm(key.slot);
+        self.ctx.shortage.left(key);
         let mut entry = self.ctx.sessions.remove(key)?;
         settle(&mut entry, self.ctx.reactor);
         self.ctx.counters.released.add(1);
@@ -261,7 +262,7 @@ impl<E: Engine> Reactor<E> {
             detached,
             kept: Kept {
                 entry: Some(entry),
-                gate: self.listen_queue.gate().clone(),
+                gate: self.ctx.gate.clone(),
                 at: now,
             },
         })
