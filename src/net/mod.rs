@@ -5,6 +5,7 @@ pub mod address;
 pub mod device;
 pub mod dial;
 pub mod errno;
+pub mod handed;
 pub mod holder;
 pub mod inherited;
 pub mod limits;

@@ -39,6 +39,13 @@ metrics! {
     }
     /// Sessions whose client had never said anything, ended because no place was left.
     counter "made_room" { made_room }
+    /// How often a lane was held back by a byte rate, by whose it was; in a dry run, how
+    /// often it would have been.
+    counter "held_back" by rate {
+        held_back_session = "session",
+        held_back_client = "client",
+        held_back_forward = "forward",
+    }
     /// Attempts to connect upstream.
     counter "connects" { connects }
     /// Attempts that failed, timed out ones included.

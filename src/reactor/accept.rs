@@ -47,7 +47,7 @@ impl<E: Engine> Reactor<E> {
         } else {
             let_in(&mut self.ctx, &at.forward, &client)
         };
-        let Ok(permit) = asked else {
+        let Ok(grant) = asked else {
             return self.turn_away(incoming, &at);
         };
         let key = self.ctx.sessions.reserve();
@@ -79,7 +79,7 @@ impl<E: Engine> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward),
             listener: at,
-            permit,
+            grant,
             last_words: None,
             settled: [0; 2],
         };

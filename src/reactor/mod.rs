@@ -37,6 +37,7 @@ mod outlets;
 mod prefix;
 mod queue;
 mod races;
+mod rates;
 mod routing;
 pub mod run_queue;
 mod sessions;
@@ -53,7 +54,8 @@ use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
 pub use clients::{
-    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
+    WrittenRule,
 };
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
@@ -79,7 +81,7 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
-use clients::ClientPermit;
+use clients::ClientGrant;
 use context::{Ctx, Effect};
 use deadlines::{COARSENESS, due};
 use dialling::Dialler;
@@ -154,9 +156,9 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
-    /// Its place among its client's connections, while it lives; only where these count.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
-    permit: Option<Box<ClientPermit>>,
+    /// Its place among its client's connections, and what holds its bytes back; only
+    /// where there are limits.
+    grant: Option<Box<ClientGrant>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
     /// What the kernel said last of its legs; only for a record.
@@ -527,12 +529,18 @@ impl<E: Engine> Reactor<E> {
             EVENT_BYTES
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
+        let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let lane = entry.session.lane_mut(direction);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
+        let filled = lane.bytes_in() - read;
         if has_turn {
             let drained = lane.bytes_out().saturating_sub(written);
-            self.run_queue
-                .has_moved(drained.max(lane.bytes_in() - read));
+            self.run_queue.has_moved(drained.max(filled));
         }
+        if metered {
+            rates::flowed(entry, direction, filled, now, &self.ctx.counters);
+        }
+        let lane = entry.session.lane(direction);
         self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.ctx.counters.bytes_up,

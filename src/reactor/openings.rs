@@ -347,10 +347,10 @@ impl Openings {
     fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
         let entry = ctx.sessions.get(key)?;
         let (at, client) = (entry.listener.clone(), entry.client.clone());
-        let Ok(permit) = let_in(ctx, &at.forward, &client) else {
+        let Ok(grant) = let_in(ctx, &at.forward, &client) else {
             return Some(false);
         };
-        ctx.sessions.get_mut(key)?.permit = permit;
+        ctx.sessions.get_mut(key)?.grant = grant;
         // It was counted for who sent the header.
         ctx.shortage.left(key);
         ctx.shortage.entered(key, &ctx.sessions);

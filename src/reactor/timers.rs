@@ -1,4 +1,5 @@
-//! The timers of sessions: armed lazily, and found out when they fire.
+//! Timers of sessions: they are lazy, so that a byte that moves a deadline away touches no
+//! wheel, and coarse, so that those of many sessions share a wake-up.
 
 use super::Reactor;
 use super::context::Effect;
@@ -31,6 +32,7 @@ impl<E: Engine> Reactor<E> {
             let Some(key) = self.ctx.sessions.key_of(*slot) else {
                 continue;
             };
+            self.release_lanes(key, now);
             let Some(entry) = self.ctx.sessions.get(key) else {
                 continue;
             };

@@ -8,9 +8,10 @@
 //! ```text
 //!            fill                     drain
 //!   source ────────► [ held bytes ] ────────► sink
-//!   Ready ⇄ Empty                             Ready ⇄ Full
+//!   Ready ⇄ Empty, Held                       Ready ⇄ Full
 //!     └► Eof | Failed                           └► Shut | Failed
 //! ```
+//! A source is held when there may be something to read and a rate says not yet.
 //!
 //! Invariants:
 //! - a fill is asked for only when nothing is held: so an empty pipe makes
@@ -111,6 +112,8 @@ pub enum Next {
 enum Source {
     Ready,
     Empty,
+    /// Ready, and not to be read for now.
+    Held,
     Eof,
     Failed,
 }
@@ -129,6 +132,7 @@ impl Source {
         match self {
             Self::Ready => "source Ready",
             Self::Empty => "source Empty",
+            Self::Held => "source Held",
             Self::Eof => "source Eof",
             Self::Failed => "source Failed",
         }
@@ -231,7 +235,7 @@ impl Lane {
             (Sink::Failed, Source::Ready) => Next::Discard {
                 max: self.fill_limit,
             },
-            (Sink::Failed, Source::Empty) => Next::Park,
+            (Sink::Failed, Source::Empty | Source::Held) => Next::Park,
             (Sink::Shut, _) | (Sink::Failed, Source::Eof | Source::Failed) => Next::Done,
             (Sink::Full, _) if self.held > 0 => Next::Park,
             (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
@@ -239,7 +243,7 @@ impl Lane {
                 max: self.fill_max,
                 path: self.path(),
             },
-            (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
+            (Sink::Ready | Sink::Full, Source::Empty | Source::Held) => Next::Park,
             (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
             (Sink::Ready | Sink::Full, Source::Failed) => Next::Done,
         }
@@ -323,6 +327,8 @@ impl Lane {
         if !matches!(self.sink, Sink::Shut) {
             self.sink = Sink::Failed;
         }
+        // What is discarded goes by no rate.
+        self.release();
     }
 
     /// The end was passed on.
@@ -360,6 +366,20 @@ impl Lane {
     pub const fn sink_ready(&mut self) {
         if matches!(self.sink, Sink::Full) {
             self.sink = Sink::Ready;
+        }
+    }
+
+    /// Nothing is to be read before [`Lane::release`]: a rate says so.
+    pub const fn hold_back(&mut self) {
+        if matches!(self.source, Source::Ready) {
+            self.source = Source::Held;
+        }
+    }
+
+    /// What is there may be read again.
+    pub const fn release(&mut self) {
+        if matches!(self.source, Source::Held) {
+            self.source = Source::Ready;
         }
     }
 
@@ -406,8 +426,18 @@ impl Lane {
             (_, Source::Eof) => Progress::Ending,
             (_, Source::Failed) if self.held > 0 => Progress::Flushing,
             (_, Source::Failed) => Progress::SourceFailed,
-            (_, Source::Ready | Source::Empty) => Progress::Open,
+            (_, Source::Ready | Source::Empty | Source::Held) => Progress::Open,
         }
+    }
+
+    /// Whether it would read from its source, once nothing is held.
+    pub const fn wants_fill(&self) -> bool {
+        matches!(self.source, Source::Ready) && matches!(self.sink, Sink::Ready | Sink::Full)
+    }
+
+    /// Whether a rate keeps it from reading what may be there.
+    pub const fn is_held_back(&self) -> bool {
+        matches!(self.source, Source::Held)
     }
 
     /// The source has ended, well or not.

@@ -163,11 +163,12 @@ impl<E: Engine> Reactor<E> {
             session.lane_mut(direction).untap();
         }
         let forward = &place.listener.forward;
-        let policy = forward.clients.as_ref().filter(|_| manifest.counted);
-        let permit = policy.and_then(|policy| match &manifest.client {
-            Endpoint::Inet(client) => policy.readmit(client.ip()),
+        let client = match &manifest.client {
+            Endpoint::Inet(client) => Some(client.ip()),
             Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        });
+        };
+        let policy = forward.clients.as_ref();
+        let grant = policy.and_then(|it| it.readmit(client, manifest.debts, now));
         let tried = manifest
             .tried
             .iter()
@@ -197,7 +198,7 @@ impl<E: Engine> Reactor<E> {
                 .opened
                 .clone()
                 .map(|it| Box::new(Opened::noted(it))),
-            permit,
+            grant,
             last_words: manifest.reached.clone().map(|reached| {
                 Box::new(LastWords {
                     reached: Some(reached),

@@ -8,7 +8,7 @@ use crate::engine::detached::Baggage;
 use crate::engine::{Engine, SessionKey, Start};
 use crate::reactor::ends::settle;
 use crate::reactor::openings::Opened;
-use crate::reactor::{Entry, Reactor};
+use crate::reactor::{Entry, Reactor, rates};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
@@ -286,7 +286,7 @@ fn manifest(entry: &Entry, baggage: &impl Baggage, now: Time) -> Option<Manifest
         pool: destination
             .account()
             .map(|it| it.settings().pool.to_string()),
-        counted: entry.permit.is_some(),
+        debts: rates::meters(entry).map(|meters| meters.debts(now)),
         warm: entry.warm,
         unproven: entry.unproven,
         tried: failures

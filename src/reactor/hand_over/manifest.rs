@@ -42,9 +42,9 @@ pub struct Manifest {
     /// The pool whose server that is; `None`: nobody keeps an account of it.
     #[serde(default)]
     pub pool: Option<String>,
-    /// It counts among its client's connections.
+    /// How far it is ahead of its own rate, up and down, in microseconds.
     #[serde(default)]
-    pub counted: bool,
+    pub debts: Option<[i64; 2]>,
     /// Its connection to the server stood before it came.
     #[serde(default)]
     pub warm: bool,

@@ -67,7 +67,11 @@ impl Lane {
             last_fill,
             fill_max,
             fill_limit,
-            source,
+            // Whether a rate keeps it back is found out anew.
+            source: match source {
+                Source::Held => Source::Ready,
+                source => source,
+            },
             sink,
             policy,
             course,

@@ -1,5 +1,3 @@
-//! One direction, by example.
-
 use super::*;
 
 const KIB: u32 = 1024;
@@ -8,6 +6,26 @@ fn lane(policy: PathPolicy) -> Lane {
     let mut lane = Lane::new(policy, 256 * KIB);
     lane.source_ready();
     lane
+}
+
+#[test]
+fn held_back_it_reads_nothing_and_hands_on_what_it_has() {
+    let mut lane = lane(PathPolicy::Copy);
+    lane.filled(10);
+    lane.drain_blocked();
+    lane.hold_back();
+    lane.source_ready();
+    assert!(lane.is_held_back() && !lane.wants_fill());
+    lane.sink_ready();
+    assert_eq!(lane.next(), Next::Drain { len: 10 });
+    lane.drained(10);
+    assert_eq!((lane.next(), lane.progress()), (Next::Park, Progress::Open));
+    lane.release();
+    assert!(matches!(lane.next(), Next::Fill { .. }));
+    // What nobody takes is discarded at once.
+    lane.hold_back();
+    lane.sink_failed();
+    assert!(matches!(lane.next(), Next::Discard { .. }));
 }
 
 #[test]
