@@ -25,6 +25,7 @@ use super::routing::Routed;
 use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::{Endpoint, UnixName};
+use crate::net::turn_away::{self, TurnAway};
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
@@ -36,7 +37,7 @@ use crate::proto::proxy::{self, Announced};
 use crate::proto::sniff::Sniffed;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
-use crate::relay::session::{Decided, Event as SessionEvent, Read, Said};
+use crate::relay::session::{Close, Decided, Event as SessionEvent, Read, Said};
 
 /// What a session has besides, because it had an opening: little, for it is kept as
 /// long as the session.
@@ -335,7 +336,7 @@ impl Openings {
                     entry.client = client;
                 }
                 if !known && opened.header().is_some() && !Self::let_in(ctx, key)? {
-                    break Read::Refused(Cause::Denied);
+                    break Self::denied(ctx, key)?;
                 }
             }
         };
@@ -355,6 +356,24 @@ impl Openings {
         ctx.shortage.left(key);
         ctx.shortage.entered(key, &ctx.sessions);
         Some(true)
+    }
+
+    /// Who was announced may not come in: its connection ends as `on_deny` says.
+    fn denied<E: Engine>(ctx: &Ctx<E>, key: SessionKey) -> Option<Read> {
+        let entry = ctx.sessions.get(key)?;
+        let policy = entry.listener.forward.clients.as_ref();
+        Some(Read::Denied(
+            match policy.map_or(TurnAway::Reset, |it| it.turns_away) {
+                TurnAway::Close => Close::Orderly,
+                TurnAway::Reset => Close::Reset,
+                TurnAway::Drop => {
+                    if let Some(fd) = ctx.engine.fd(key, Side::Client) {
+                        turn_away::silence(fd);
+                    }
+                    Close::Reset
+                }
+            },
+        ))
     }
 
     fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {
