@@ -15,6 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::destination::Destinations;
@@ -28,6 +30,7 @@ use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::notice::{Kind, Notice, Subject};
+use crate::policy::route::Protocol;
 use crate::proto::opening::{Opening, StepKind};
 use crate::proto::prelude;
 use crate::proto::proxy::{self, Announced};
@@ -173,6 +176,61 @@ impl Opened {
         learnt.header = header;
         learnt.peer = announced.is_some().then(|| client.clone());
         announced
+    }
+}
+
+/// What of an opening goes along with a session that moves: what its record says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenedNote {
+    target: Option<String>,
+    user: Option<String>,
+    status: Option<u16>,
+    /// Who sent a PROXY header.
+    peer: Option<Endpoint>,
+    /// Of a ClientHello.
+    server_name: Option<String>,
+}
+
+impl Opened {
+    /// What goes along.
+    pub(super) fn note(&self) -> OpenedNote {
+        let text = |it: &Option<Box<str>>| it.as_deref().map(str::to_owned);
+        OpenedNote {
+            target: text(&self.target),
+            user: text(&self.user),
+            status: self.status,
+            peer: self.peer().cloned(),
+            server_name: self.sniffed().and_then(|it| it.server_name.clone()),
+        }
+    }
+
+    /// Of a session that has come.
+    pub(super) fn noted(note: OpenedNote) -> Self {
+        let sniffed = note.server_name.map(|name| {
+            Box::new(Sniffed {
+                protocol: Protocol::Tls,
+                server_name: Some(name),
+                protocols: Vec::new(),
+                host: None,
+            })
+        });
+        let learnt = (note.peer.is_some() || sniffed.is_some()).then(|| {
+            Box::new(Learnt {
+                peer: note.peer,
+                header: None,
+                sniffed,
+            })
+        });
+        Self {
+            under_way: None,
+            target: note.target.map(Into::into),
+            user: note.user.map(Into::into),
+            status: note.status,
+            learnt,
+            rejected_by: None,
+            heard: true,
+        }
     }
 }
 
