@@ -46,6 +46,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod text;
+mod udp;
 pub mod units;
 mod unix_file;
 mod upstream;
@@ -75,4 +76,5 @@ pub use schema::schema;
 pub use send_proxy::SendProxy;
 pub use server::{AdminState, Server};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
+pub use udp::{Fragment, OnServerDown, Protocol, Udp};
 pub use unix_file::UnixFile;

@@ -13,7 +13,7 @@ use crate::admin;
 use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::dial;
 use crate::net::limits;
 use crate::net::listener::{self, Bound};
@@ -31,7 +31,7 @@ use super::error::StartError;
 use super::forwards::forward_of;
 use super::held::{Held, HeldListener, HeldOptions};
 use super::listener_names::ListenerNames;
-use super::plan::Plan;
+use super::plan::{ListenerPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
@@ -62,6 +62,7 @@ pub(super) struct Acquired {
     pub(super) held: Held,
     pub(super) forwards: Vec<Arc<reactor::Forward>>,
     pub(super) gate: Arc<Gate>,
+    pub(super) flows: Arc<Gate>,
     pub(super) kind: Kind,
     pub(super) deciders: Option<Arc<Deciders>>,
     pub(super) upstreams: Arc<Upstreams>,
@@ -124,10 +125,17 @@ impl Acquired {
                         forward,
                         config,
                         held.books(forward.id, count),
-                        forward
-                            .config
-                            .max_connections
-                            .map(|max| Arc::new(Gate::new(max))),
+                        (
+                            forward
+                                .config
+                                .max_connections
+                                .map(|max| Arc::new(Gate::new(max))),
+                            forward
+                                .config
+                                .udp
+                                .max_flows
+                                .map(|max| Arc::new(Gate::new(max))),
+                        ),
                         0,
                     )
                 })
@@ -140,7 +148,8 @@ impl Acquired {
         let listeners = opened.into_iter().filter_map(|it| {
             let forward = by_id.get(&it.forward)?;
             let own = &held.own;
-            let its = HeldListener::new(it.id, (it.bound, own), it.options, forward, &numbers);
+            let of = (it.id, it.transport);
+            let its = HeldListener::new(of, (it.bound, own), it.options, forward, &numbers);
             Some((it.id, its))
         });
         held.listeners = listeners.collect();
@@ -170,7 +179,9 @@ impl Acquired {
             } else {
                 admin::DESCRIPTORS
             };
-        let gate = Arc::new(gate(config, descriptors, count, others, log));
+        let flows = flows(plan, descriptors);
+        let gate = Arc::new(gate(config, descriptors, count, (others, flows), log));
+        let flows = Arc::new(Gate::new(flows));
         log.notice(Notice::Starting {
             reactors: count,
             engine: kind.name(),
@@ -193,6 +204,7 @@ impl Acquired {
                 reactor: index,
                 pools: pools.clone(),
                 gate: gate.clone(),
+                flows: flows.clone(),
                 own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),
@@ -210,6 +222,7 @@ impl Acquired {
             held,
             forwards,
             gate,
+            flows,
             kind,
             upstreams,
             resolver,
@@ -366,6 +379,7 @@ pub(super) fn sources<'a>(
 /// An address that was bound, and belongs to nobody yet.
 pub(super) struct BoundAddress {
     pub(super) id: ListenerId,
+    pub(super) transport: Transport,
     pub(super) forward: ForwardId,
     pub(super) bound: Bound,
     pub(super) options: HeldOptions,
@@ -383,8 +397,13 @@ pub(super) fn open(
     let mut opened: Vec<BoundAddress> = Vec::new();
     for forward in &plan.forwards {
         let config = forward.config;
-        for (id, address) in &forward.listeners {
-            if is_held(*id) {
+        for planned in &forward.listeners {
+            let ListenerPlan {
+                id,
+                transport,
+                address,
+            } = *planned;
+            if is_held(id) {
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
@@ -395,7 +414,7 @@ pub(super) fn open(
                     &config.unix_file.permissions(),
                     reactors,
                 ),
-                _ => names.bind(address, &config.client, reactors),
+                _ => names.bind((transport, address), &config.client, reactors),
             };
             let bound = bound.map_err(|error| {
                 let forward = config.name.clone();
@@ -407,7 +426,8 @@ pub(super) fn open(
                 _ => HeldOptions::new(&config.client),
             };
             opened.push(BoundAddress {
-                id: *id,
+                id,
+                transport,
                 forward: forward.id,
                 bound,
                 options,
@@ -467,16 +487,29 @@ pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
+/// Flows of datagrams that descriptors allow, one each: as many as the forwards may have,
+/// and at most half of what there is, so that connections have the other half.
+pub(super) fn flows(plan: &Plan<'_>, descriptors: u64) -> u32 {
+    let forwards = plan.forwards.iter().map(|it| it.config);
+    let wanted = forwards.filter(|it| it.protocol.has_udp()).map(|it| {
+        let most = it.udp.max_flows;
+        most.map_or(u64::MAX, u64::from)
+    });
+    let wanted = wanted.fold(0, u64::saturating_add);
+    u32::try_from(wanted.min(descriptors / 2)).unwrap_or(u32::MAX)
+}
+
 /// Admission by descriptors: two for each session, of those that are left; looking up
 /// names and spare connections take up to `others` of them.
 pub(super) fn gate(
     config: &Config,
     descriptors: u64,
     reactors: usize,
-    others: u32,
+    (others, flows): (u32, u32),
     log: &Log,
 ) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
+    let taken = taken.saturating_add(flows);
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
     let most = config.global.max_connections.unwrap_or(u32::MAX);
     let gate = Gate::by_descriptors(most, taken, spare);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
 use crate::net::limits;
 use crate::net::listener::{Bound, ListenSocket};
 use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
@@ -54,6 +54,7 @@ impl HeldOptions {
 /// An address that is listened on.
 #[derive(Debug)]
 pub(super) struct HeldListener {
+    pub(super) transport: Transport,
     pub(super) forward: Arc<Forward>,
     pub(super) options: HeldOptions,
     pub(super) sockets: Vec<HeldSocket>,
@@ -99,20 +100,21 @@ pub(super) struct HeldSocket {
 impl HeldListener {
     /// Of sockets that were bound: a share for each of these reactors.
     pub(super) fn new(
-        id: ListenerId,
+        (id, transport): (ListenerId, Transport),
         (mut bound, own): (Bound, &Arc<OwnListeners>),
         options: HeldOptions,
         forward: &Arc<Forward>,
         reactors: &[u16],
     ) -> Self {
-        bound.register(own, &owner(forward));
+        bound.register(own.of(transport), &owner(forward));
         let mut sockets = Vec::new();
         for (share, reactor) in reactors.iter().enumerate() {
             for socket in bound.take_share(share) {
-                sockets.push(HeldSocket::new(id, socket, forward, *reactor));
+                sockets.push(HeldSocket::new((id, transport), socket, forward, *reactor));
             }
         }
         Self {
+            transport,
             forward: forward.clone(),
             options,
             sockets,
@@ -124,8 +126,12 @@ impl HeldListener {
     pub(super) fn join(&mut self, id: ListenerId, sockets: Vec<ListenSocket>) {
         for socket in sockets {
             let forward = self.forward.clone();
-            self.sockets
-                .push(HeldSocket::new(id, socket, &forward, NOBODY));
+            self.sockets.push(HeldSocket::new(
+                (id, self.transport),
+                socket,
+                &forward,
+                NOBODY,
+            ));
         }
     }
 
@@ -199,7 +205,7 @@ impl HeldListener {
         forward: &Arc<Forward>,
         own: &Arc<OwnListeners>,
     ) -> Arc<Forward> {
-        self.bound.register(own, &owner(forward));
+        self.bound.register(own.of(self.transport), &owner(forward));
         std::mem::replace(&mut self.forward, forward.clone())
     }
 
@@ -215,11 +221,17 @@ impl HeldListener {
 }
 
 impl HeldSocket {
-    fn new(id: ListenerId, socket: ListenSocket, forward: &Arc<Forward>, reactor: u16) -> Self {
+    fn new(
+        (id, transport): (ListenerId, Transport),
+        socket: ListenSocket,
+        forward: &Arc<Forward>,
+        reactor: u16,
+    ) -> Self {
         /// Never used again.
         static SOCKETS: AtomicU32 = AtomicU32::new(0);
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let at = Listener::of_socket((id, number), socket.local, forward.clone());
+        let place = (id, number, transport);
+        let at = Listener::of_socket(place, socket.local, forward.clone());
         Self {
             is_shared: false,
             fd: Arc::new(socket.fd),
@@ -234,7 +246,8 @@ impl HeldSocket {
         static SHARES: AtomicU32 = AtomicU32::new(1 << 31);
         let number = SHARES.fetch_add(1, Ordering::Relaxed);
         let (address, forward) = (self.at.address.clone(), self.at.forward.clone());
-        let at = Listener::of_socket((self.at.id, number), address, forward);
+        let place = (self.at.id, number, self.at.transport);
+        let at = Listener::of_socket(place, address, forward);
         Self {
             is_shared: true,
             fd: self.fd.clone(),
@@ -246,8 +259,9 @@ impl HeldSocket {
 
     /// Is for another forward from now on.
     pub(super) fn set_forward(&mut self, forward: &Arc<Forward>) {
-        let (address, number) = (self.at.address.clone(), (self.at.id, self.at.socket));
-        self.at = Listener::of_socket(number, address, forward.clone());
+        let address = self.at.address.clone();
+        let place = (self.at.id, self.at.socket, self.at.transport);
+        self.at = Listener::of_socket(place, address, forward.clone());
     }
 
     /// As a reactor takes it.

@@ -81,6 +81,8 @@ pub(super) struct Running {
     pub(super) held: Held,
     pub(super) kind: Kind,
     pub(super) gate: Arc<Gate>,
+    /// Flows of datagrams likewise.
+    pub(super) flows: Arc<Gate>,
     pub(super) upstreams: Arc<Upstreams>,
     /// Answers for as long as it is there.
     _admin: admin::Server,
@@ -114,6 +116,7 @@ impl Running {
             held,
             forwards,
             gate,
+            flows,
             kind,
             upstreams,
             resolver,
@@ -159,6 +162,7 @@ impl Running {
             held,
             kind,
             gate,
+            flows,
             upstreams,
             resolver,
             deciders,

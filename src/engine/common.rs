@@ -15,6 +15,7 @@ use super::key::SessionKey;
 use super::pump::{Kit, Store};
 use super::slab::Slots;
 use super::{Holdings, Target};
+use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::{Failure, Obstacle, Operation, Resource};
 use crate::net::listener;
@@ -161,6 +162,11 @@ impl Common {
             connecting: connecting == Connecting::InProgress,
             suspect: dial::may_self_connect(endpoint, &self.ephemeral_ports),
         })
+    }
+
+    /// See [`dial::may_self_connect`].
+    pub(super) fn may_self_connect(&self, endpoint: &Endpoint) -> bool {
+        dial::may_self_connect(endpoint, &self.ephemeral_ports)
     }
 
     /// Sets what an accepted socket does not inherit from its listener. A refusal was

@@ -35,6 +35,7 @@
 pub mod choice;
 pub mod chunks;
 mod common;
+pub mod datagrams;
 pub mod epoll;
 pub mod key;
 mod listeners;
@@ -67,7 +68,8 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 pub use common::{Incoming, Listener, Setup};
-pub use key::{ListenerKey, SessionKey};
+pub use datagrams::Datagrams;
+pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
 
 /// What an engine reports from [`Engine::wait`].
@@ -83,6 +85,8 @@ pub enum Event {
     Ready(SessionKey, Side, Readiness),
     /// A close that was pending is complete.
     Closed(SessionKey, Side),
+    /// A datagram socket has something: see [`Datagrams`].
+    Datagrams(DatagramKey),
     /// Somebody used the waker.
     Woken,
 }

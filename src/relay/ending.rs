@@ -73,6 +73,10 @@ pub enum Cause {
     NoMemory,
     /// Silence for `idle_timeout`.
     IdleTimeout,
+    /// No server has ever answered the flow, for `udp_unanswered_timeout`.
+    Unanswered,
+    /// It made room for another flow: there were `max_flows`, and it was without an answer.
+    MadeRoom,
     /// Silence for `half_close_timeout` after one side had ended.
     HalfCloseTimeout,
     /// The peer took no byte for `write_stall_timeout`.
@@ -137,6 +141,8 @@ impl Cause {
             Self::NoDescriptors => "no_descriptors",
             Self::NoMemory => "no_memory",
             Self::IdleTimeout => "idle_timeout",
+            Self::Unanswered => "unanswered",
+            Self::MadeRoom => "max_flows",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::WriteStall => "write_stall",
             Self::NoRequest => "no_request",
@@ -168,6 +174,7 @@ impl Cause {
                 | Self::NoSource
                 | Self::NoDescriptors
                 | Self::NoMemory
+                | Self::MadeRoom
                 | Self::Busy
         )
     }
@@ -204,6 +211,7 @@ impl Cause {
             Self::ConnectTimeout
                 | Self::QueueTimeout
                 | Self::IdleTimeout
+                | Self::Unanswered
                 | Self::HalfCloseTimeout
                 | Self::WriteStall
                 | Self::PeerTimeout

@@ -30,6 +30,7 @@ mod cli_output;
 mod clients;
 mod conformance;
 mod connecting;
+mod datagrams;
 mod differential;
 mod doctor;
 mod documents;
