@@ -33,6 +33,7 @@ mod serve;
 mod shared;
 mod stream;
 mod subject;
+mod unwinding;
 pub mod view;
 
 pub use bind::{BindProblem, Bound, DESCRIPTORS};

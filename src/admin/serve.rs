@@ -28,8 +28,10 @@ use super::reserve::Reserve;
 use super::shared::Shared;
 use super::stream::Connection;
 use super::subject::Subject;
+use super::unwinding::guarded;
 use super::{api, dashboard, events, health, live, metrics};
 use crate::net::address::Endpoint;
+use crate::observe::log::Log;
 
 /// From the connect, or the answer before, to the last byte of a request's head.
 const HEAD: Duration = Duration::from_secs(10);
@@ -98,6 +100,7 @@ async fn serve(bound: Bound, subject: Arc<dyn Subject>, stopped: oneshot::Receiv
         token: bound.token,
         hosts: bound.hosts,
     });
+    let log = subject.log().clone();
     let shared = Shared::new(subject);
     let routes = routes(shared);
     let reserve = Arc::new(std::sync::Mutex::new(Reserve::take()));
@@ -110,10 +113,16 @@ async fn serve(bound: Bound, subject: Arc<dyn Subject>, stopped: oneshot::Receiv
             routes: routes.clone(),
             places: places[usize::from(kind == Kind::Metrics)].clone(),
             reserve: reserve.clone(),
+            log: log.clone(),
         };
         // It listens already: there is nothing about it that can fail.
         if let Ok(listener) = Listener::new(fd, &at) {
-            tokio::spawn(door.keep(listener));
+            tokio::spawn(async move {
+                // Whatever it was that panicked, the door stays open.
+                while guarded(&door.log, door.keep(&listener)).await.is_none() {
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            });
         }
     }
     // An error is the end of whoever could have told it.
@@ -163,13 +172,14 @@ struct Door {
     routes: Router,
     places: Arc<Semaphore>,
     reserve: Arc<std::sync::Mutex<Reserve>>,
+    log: Log,
 }
 
 impl Door {
     /// Lets connections in for ever.
-    async fn keep(self, listener: Listener) {
+    async fn keep(&self, listener: &Listener) {
         loop {
-            let accepted = match &listener {
+            let accepted = match listener {
                 Listener::Tcp(listener) => {
                     let accepted = listener.accept().await;
                     accepted.map(|(stream, _)| {
@@ -197,7 +207,8 @@ impl Door {
         let place = self.places.clone().try_acquire_owned().ok();
         tokio::spawn(async move {
             let reserve = self.reserve.clone();
-            self.converse(stream, place).await;
+            let log = self.log.clone();
+            guarded(&log, self.converse(stream, place)).await;
             lock(&reserve).fill();
         });
     }
@@ -249,10 +260,15 @@ impl Door {
         parts.extensions.insert(connection);
         let request = Request::from_parts(parts, Body::new(body));
         let started = Instant::now();
-        let answer = tokio::time::timeout(super::patience::ANSWER, self.routes.call(request));
-        match answer.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+        let answer = guarded(&self.log, self.routes.call(request));
+        match tokio::time::timeout(super::patience::ANSWER, answer).await {
+            Ok(Some(Ok(response))) => response,
+            Ok(Some(Err(never))) => match never {},
+            Ok(None) => Problem::new(
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                "what was to answer this panicked; standard error has the place",
+            )
+            .into_response(),
             Err(_) => Problem::unavailable(format!(
                 "there was no answer within {} s",
                 started.elapsed().as_secs()

@@ -77,6 +77,11 @@ impl Hysteresis {
         self.up
     }
 
+    /// Whether nothing speaks for its state so far, nor against it.
+    pub const fn is_unproven(&self) -> bool {
+        self.unproven
+    }
+
     /// Whether the next answers may change its side, so that they should come
     /// sooner: it is unproven, or the last answer spoke against its state.
     pub const fn in_transition(&self) -> bool {

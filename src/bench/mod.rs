@@ -7,6 +7,8 @@
 //! | [`probe`] | a client of the origin which checks a path and its answers |
 //! | [`load`] | the load generator: bulk, request-response, connection rate |
 //! | [`sampling`] | pure: which bytes of a bulk flow are compared |
+//! | [`datagram`] | pure: what is in the datagrams of a measurement |
+//! | [`traffic`] | datagrams sent and arrived, each way, and who may send more |
 //! | [`stats`] | pure: intervals of means and ratios, verdicts |
 //! | [`precedence`] | whose threads run before bulk |
 //! | [`watch`] | `TCP_INFO` of a running measurement's sockets |
@@ -20,10 +22,12 @@
 //! position, so that a byte lost, repeated or crossed over is seen where it is
 //! checked. Every wait has a deadline; nothing here outlives its owner.
 
+pub mod datagram;
 pub mod harness;
 pub mod interrupt;
 pub mod load;
 pub mod machine;
+mod mmsg;
 mod netlink;
 pub mod netns;
 pub mod origin;
@@ -37,7 +41,9 @@ mod route;
 pub mod sampling;
 pub mod socket;
 pub mod stats;
+mod streaming;
 pub mod subjects;
 mod sys;
+pub mod traffic;
 pub mod units;
 pub mod watch;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::bench::units;
@@ -44,6 +44,39 @@ pub(crate) fn listen(
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(mio::net::TcpListener::from_std(socket.into()))
+}
+
+/// Room for datagrams that wait to be read at an end of a measurement, bytes as the kernel counts
+/// them: what is lost shall be lost by the subject, not by an end that had to wait for its turn.
+const DATAGRAM_ROOM: usize = 4 << 20;
+
+/// A socket that takes datagrams from anybody.
+pub(crate) fn bind_datagrams(address: SocketAddr) -> io::Result<mio::net::UdpSocket> {
+    let socket = datagram_socket(address)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(mio::net::UdpSocket::from_std(socket.into()))
+}
+
+/// A socket for datagrams to and from one address, at a port of its own.
+pub(crate) fn connect_datagrams(address: SocketAddr) -> io::Result<mio::net::UdpSocket> {
+    let socket = datagram_socket(address)?;
+    socket.connect(&address.into())?;
+    Ok(mio::net::UdpSocket::from_std(socket.into()))
+}
+
+fn datagram_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking().cloexec(),
+        Some(Protocol::UDP),
+    )?;
+    // Without privileges net.core.rmem_max bounds it, and less is what there is.
+    setsockopt(&socket, sockopt::RcvBufForce, &DATAGRAM_ROOM)
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &DATAGRAM_ROOM))?;
+    Ok(socket)
 }
 
 /// Starts connecting without waiting for it. `options` are those of a leg towards
@@ -255,9 +288,9 @@ pub fn resolve(text: &str) -> Result<SocketAddr, ResolveError> {
             .map_err(|error| no_address(&error.to_string()))?
             .next()
             .ok_or_else(|| no_address("no address")),
-        Address::Unix(_) | Address::Srv(_) => Err(ResolveError::Malformed(format!(
-            "`{text}` is not HOST:PORT, which this takes"
-        ))),
+        Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => Err(ResolveError::Malformed(
+            format!("`{text}` is not HOST:PORT, which this takes"),
+        )),
     }
 }
 

@@ -36,12 +36,16 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   another binary; forwards=N and servers=N (thalweg, nginx, haproxy) give it a large
   configuration, compared with the same subject without; cmd:COMMAND has {listen} and {upstream} in it
 
-Shapes: bulk-up bulk-down bulk-both rr crr crr-nagle ping mix burst, each with :KEY=VALUE
+Shapes: bulk-up bulk-down bulk-both rr crr crr-nagle ping mix burst udp-rr udp-stream, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
   ping is rr with one flow. In crr-nagle the origin answers in two writes, with Nagle on. With a rate, latency counts from when a request was due.
   mix is rr beside bulk flows, compared with the same rr alone in each round.
   burst: bulk=16 flows with size=6MB each and flows=8 with one byte become ready while the
   subject stands still; the share of the bulk that moves before the bytes is measured.
+  udp-rr: a question in a datagram and its answer, 64 bytes each, from 64 ports that are kept, or
+  port=new for each. udp-stream: datagrams of size=1200 in flows=4, direction=up|down|both, as
+  fast as they arrive with window=64 of them under way, at rate=50k, or window=0 for no bound;
+  train=16 sends and takes so many in one piece. What is lost is reported.
 
 Examples:
   thalweg bench --quick
@@ -49,6 +53,7 @@ Examples:
   thalweg bench --subjects thalweg:copy,thalweg:splice --shapes bulk-down --against thalweg:copy
   thalweg bench --subjects thalweg,thalweg:tap --shapes bulk-up,bulk-down --against thalweg
   thalweg bench --subjects thalweg,nginx --shapes rr:rate=20k:size=1KiB,mix
+  thalweg bench --subjects direct,thalweg,nginx --shapes udp-rr,udp-rr:port=new,udp-stream
   thalweg bench --subjects thalweg,nginx --layout own-core --shapes \\
     mix:bulk=50:flows=200:direction=up
   thalweg bench --subjects thalweg,thalweg:forwards=8000,nginx,nginx:forwards=8000 \\

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::flags::FlagArgs;
+use super::host::Host;
 use super::route::{Asked, explain};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
@@ -42,16 +43,10 @@ pub struct Args {
 
 /// Prints the resolved configuration, or all of its errors.
 pub fn run(args: Args) -> ExitCode {
-    let inputs = match args.sources.inputs(args.flags.overrides(false)) {
-        Ok(inputs) => inputs,
-        Err(message) => {
-            output::complain(&message);
-            return ExitCode::from(USAGE);
-        }
-    };
-    match Config::load(&inputs) {
+    let flags = args.flags.overrides(false);
+    match args.sources.load(flags, &Host::default()) {
         Ok(config) => told(&config, args.route.as_ref(), args.quiet),
-        Err(errors) => output::configuration_errors(&errors),
+        Err(why) => why.told(),
     }
 }
 

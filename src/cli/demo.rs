@@ -147,6 +147,7 @@ fn demonstrate(
         upstream,
         workers: 1,
         sessions: 64,
+        datagrams: false,
         workspace: &workspace,
         interrupt,
     };
@@ -188,6 +189,7 @@ fn greet(forwarder: &Running) -> Result<u64, String> {
         strings: 20,
         records: 20,
         timeout: Duration::from_secs(5),
+        total: Duration::from_secs(60),
     })
     .map_err(|error| format!("through the forwarder: {error}"))?;
     output::note(&format!(
@@ -263,6 +265,8 @@ fn turn(
         compare_one_in: Some(COMPARE_ONE_IN),
         connect_timeout: Duration::from_secs(5),
         patience: load::PATIENCE,
+        traffic: None,
+        answer_timeout: load::ANSWER_TIMEOUT,
     })?;
     let warm_up = time / 4;
     let window = load.go(warm_up, time.saturating_sub(warm_up));

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::flags::{FlagArgs, QuietArgs};
+use super::host::Host;
+use super::output;
 use super::sources::SourceArgs;
-use super::{USAGE, output};
 use crate::config::{Config, Override};
 use crate::control::doctor::{self, Finding, State};
 
@@ -91,14 +92,8 @@ fn load(sources: SourceArgs, flags: Vec<Override>) -> Result<Option<Config>, Exi
     if sources.is_empty() {
         return Ok(None);
     }
-    let inputs = sources.inputs(flags).map_err(|message| {
-        output::complain(&message);
-        ExitCode::from(USAGE)
-    })?;
-    match Config::load(&inputs) {
-        Ok(config) => Ok(Some(config)),
-        Err(errors) => Err(output::configuration_errors(&errors)),
-    }
+    let config = sources.load(flags, &Host::default());
+    config.map(Some).map_err(|why| why.told())
 }
 
 /// One line a finding, and below it what to do.

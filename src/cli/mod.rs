@@ -16,6 +16,7 @@ pub mod doctor;
 mod failure;
 mod flags;
 mod hints;
+mod host;
 pub mod init;
 pub mod man;
 pub mod origin;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::failure::Failure;
 use super::output;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
+use crate::bench::origin::{DatagramOptions, Handlers, Origin, OriginOptions, Role};
 use crate::bench::socket::{self, ResolveError};
 use crate::config::units::{parse_duration, parse_size};
 use crate::net::limits;
@@ -38,6 +38,9 @@ pub struct Args {
     /// Also a port that sends without end, in the manner of RFC 864
     #[arg(long, value_name = "ADDRESS")]
     pub source: Option<String>,
+    /// Also echo of datagrams (UDP, RFC 862); those of forged senders are answered, too
+    #[arg(long, value_name = "ADDRESS")]
+    pub udp: Option<String>,
     /// Threads that serve
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -101,6 +104,11 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
         echo: optional(&args.echo)?,
         discard: optional(&args.discard)?,
         source: optional(&args.source)?,
+        datagrams: optional(&args.udp)?.map(|address| DatagramOptions {
+            address: Some(address),
+            streams: false,
+            in_trains: false,
+        }),
         threads: usize::from(args.threads),
         prompt: None,
         congestion: args.congestion.clone(),
@@ -118,6 +126,7 @@ fn serve(args: &Args, interrupt: &Interrupt) -> Result<(), Ended> {
             Role::Echo => "echo",
             Role::Discard => "discard",
             Role::Source => "source",
+            Role::Datagrams => "datagrams",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name} on {address}");

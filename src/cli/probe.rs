@@ -1,10 +1,13 @@
 //! `thalweg probe`: strings and records through whatever lies in between.
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::failure::Failure;
 use super::output;
+use crate::bench::probe::datagrams::{self, DatagramProbe, DatagramReport};
 use crate::bench::probe::{ProbeOptions, ProbeReport, probe};
 use crate::bench::{socket, units};
 use crate::config::units::parse_duration;
@@ -24,6 +27,21 @@ pub struct Args {
     /// Each exchange ends after this, however slowly its bytes come
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// All exchanges together end after this, however many they are
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration,
+          conflicts_with = "udp")]
+    pub total: Duration,
+    /// Datagrams (UDP) instead, to an echo of them (`origin --udp`) or a forwarder in front of it
+    #[arg(long)]
+    pub udp: bool,
+    /// Datagrams to send, with --udp
+    #[arg(long, value_name = "COUNT", default_value_t = 20, requires = "udp",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Bytes of the datagrams, in turn, with --udp
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "64,512,1200,1472",
+          requires = "udp", value_parser = clap::value_parser!(u16).range(..=65507))]
+    pub sizes: Vec<u16>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -39,11 +57,15 @@ pub fn run(args: Args) -> ExitCode {
         Ok(address) => address,
         Err(error) => return Failure::of_address(error).report(),
     };
+    if args.udp {
+        return with_datagrams(&args, address);
+    }
     let result = probe(&ProbeOptions {
         address,
         strings: args.strings,
         records: args.records,
         timeout: args.timeout,
+        total: args.total,
     });
     match result {
         Ok(report) if args.json => match serde_json::to_string_pretty(&report) {
@@ -53,6 +75,54 @@ pub fn run(args: Args) -> ExitCode {
         Ok(report) => output::result(table(&args.address, &report).as_bytes()),
         Err(error) => fail(&error.to_string()),
     }
+}
+
+fn with_datagrams(args: &Args, address: SocketAddr) -> ExitCode {
+    let result = datagrams::probe(&DatagramProbe {
+        address,
+        count: args.count,
+        sizes: args.sizes.iter().map(|size| usize::from(*size)).collect(),
+        timeout: args.timeout,
+    });
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let text = if args.json {
+        match serde_json::to_string_pretty(&report) {
+            Ok(text) => text + "\n",
+            Err(error) => return fail(&error.to_string()),
+        }
+    } else {
+        datagram_table(&args.address, &report)
+    };
+    let printed = output::result(text.as_bytes());
+    match report.lost() {
+        0 => printed,
+        lost => fail(&format!(
+            "{lost} of {} datagrams did not come back",
+            args.count
+        )),
+    }
+}
+
+fn datagram_table(address: &str, report: &DatagramReport) -> String {
+    let mut text = format!("{address}: {} datagrams came back as they were sent\n", {
+        report
+            .sizes
+            .iter()
+            .map(|it| it.round_trip_ns.len())
+            .sum::<usize>()
+    });
+    for size in &report.sizes {
+        let what = format!("{} bytes", size.size_bytes);
+        text.push_str(&times(&what, &size.round_trip_ns));
+        if size.lost > 0 {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {what}: {} of {} lost", size.lost, size.sent);
+        }
+    }
+    text
 }
 
 fn fail(error: &str) -> ExitCode {

@@ -7,13 +7,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::flags::{FlagArgs, QuietArgs};
+use super::host::{Asked, Host};
+use super::output;
 use super::sources::SourceArgs;
-use super::{USAGE, output};
 use crate::config::{Config, Override};
-use crate::control;
+use crate::control::{self, Files, Given, Manager, StartError};
+use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,21 +48,32 @@ pub struct Args {
 
 /// Forwards until a signal ends it.
 pub fn run(args: Args) -> ExitCode {
-    let flags = args.flags.overrides(args.quiet.quiet);
-    let sources = args.sources;
-    let config = match sources.clone().inputs(flags.clone()) {
-        Ok(inputs) => Config::load(&inputs),
-        Err(message) => {
-            output::complain(&message);
-            return ExitCode::from(USAGE);
+    // Before anything is opened: they are known by their numbers.
+    let inherited = match Inherited::passed() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            output::complain(&StartError::Inherited(error.to_string()).to_string());
+            return ExitCode::FAILURE;
         }
     };
-    let config = match config {
+    let flags = args.flags.overrides(args.quiet.quiet);
+    let sources = args.sources;
+    let host = Host::default();
+    let config = match sources.clone().load(flags.clone(), &host) {
         Ok(config) => config,
-        Err(errors) => return output::configuration_errors(&errors),
+        Err(why) => return why.told(),
     };
-    let source = Arc::new(Again { sources, flags });
-    match control::run_from(&config, Some(source)) {
+    let source = Arc::new(Again {
+        sources,
+        flags,
+        asked: Mutex::new(host.asked()),
+    });
+    let given = Given {
+        source: Some(source),
+        inherited,
+        manager: Manager::from_environment(),
+    };
+    match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error.to_string());
@@ -74,6 +87,14 @@ pub fn run(args: Args) -> ExitCode {
 struct Again {
     sources: SourceArgs,
     flags: Vec<Override>,
+    /// What it was read from the last time.
+    asked: Mutex<Asked>,
+}
+
+impl Again {
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl control::ConfigSource for Again {
@@ -81,11 +102,28 @@ impl control::ConfigSource for Again {
         if self.sources.is_standard_input() {
             return Err("standard input cannot be read again; name a file".to_owned());
         }
-        let inputs = self.sources.clone().inputs(self.flags.clone())?;
-        Config::load(&inputs).map_err(|errors| errors.to_string())
+        let host = Host::default();
+        let read = self.sources.clone().load(self.flags.clone(), &host);
+        let mut asked = self.asked();
+        let before = std::mem::take(&mut *asked);
+        *asked = match &read {
+            Ok(_) => host.asked(),
+            Err(_) => host.asked().and(before),
+        };
+        read.map_err(|why| why.to_string())
     }
 
-    fn files(&self) -> Vec<PathBuf> {
-        self.sources.files()
+    fn was_read(&self) -> Files {
+        self.asked().was_read()
+    }
+
+    fn files(&self) -> Files {
+        // Not under the lock: a file system may not answer.
+        let asked = self.asked().clone();
+        asked.files()
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        self.asked().folders()
     }
 }

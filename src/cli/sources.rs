@@ -5,19 +5,15 @@
     reason = "the comments on arguments are the help text, which is not Markdown"
 )]
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::ValueHint;
 
-use crate::config::{FileText, Inputs, Override, Pair};
-
-/// A configuration larger than this is a mistake, such as a device or a log. What
-/// `check` prints of the longest ranges of ports, 32,768 forwards with a pool each,
-/// has 28 MB.
-const FILE_MAX: u64 = 64 << 20;
+use super::host::{Host, is_standard_input};
+use super::{USAGE, output};
+use crate::config::{Config, ConfigErrors, Inputs, Override, Pair};
 
 /// What to forward: pairs, a file, or both.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +55,16 @@ pub(super) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// A file alone.
+    pub(super) fn of_file(file: PathBuf) -> Self {
+        Self {
+            listen: Vec::new(),
+            remote: Vec::new(),
+            config: Some(file),
+            set: Vec::new(),
+        }
+    }
+
     /// Whether nothing was said.
     pub(super) fn is_empty(&self) -> bool {
         self.listen.is_empty()
@@ -72,15 +78,16 @@ impl SourceArgs {
         self.config.as_deref().is_some_and(is_standard_input)
     }
 
-    /// The files that it reads.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
-        let file = self.config.iter().filter(|path| !is_standard_input(path));
-        file.cloned().collect()
+    /// Reads all of it. `host` remembers which files that were.
+    pub(super) fn load(self, flags: Vec<Override>, host: &Host) -> Result<Config, NotLoaded> {
+        let inputs = self.inputs(flags, host).map_err(NotLoaded::Unreadable)?;
+        Config::load_in(&inputs, host).map_err(NotLoaded::Wrong)
     }
 
     /// Reads the file and puts all parts together. The error is one line.
-    pub(super) fn inputs(self, flags: Vec<Override>) -> Result<Inputs, String> {
-        let file = self.config.as_deref().map(read_file).transpose()?;
+    fn inputs(self, flags: Vec<Override>, host: &Host) -> Result<Inputs, String> {
+        let file = self.config.as_deref().map(|path| host.read(path));
+        let file = file.transpose()?;
         let count = self.listen.len().max(self.remote.len());
         let pairs = (0..count).map(|index| Pair {
             listen: self.listen.get(index).cloned(),
@@ -100,29 +107,33 @@ impl SourceArgs {
     }
 }
 
-fn is_standard_input(path: &Path) -> bool {
-    path.as_os_str() == OsStr::new("-")
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(super) enum NotLoaded {
+    /// One line.
+    Unreadable(String),
+    /// All that is wrong with it.
+    Wrong(ConfigErrors),
 }
 
-fn read_file(path: &Path) -> Result<FileText, String> {
-    let (name, bytes) = if is_standard_input(path) {
-        ("standard input".to_owned(), read_all(io::stdin().lock()))
-    } else {
-        let bytes = File::open(path).and_then(read_all);
-        (path.display().to_string(), bytes)
-    };
-    match bytes {
-        Ok(bytes) if bytes.len() as u64 > FILE_MAX => Err(format!(
-            "{name} is larger than {} MiB: is it a configuration?",
-            FILE_MAX >> 20
-        )),
-        Ok(bytes) => Ok(FileText { name, bytes }),
-        Err(error) => Err(format!("cannot read {name}: {error}")),
+impl NotLoaded {
+    /// Says why.
+    pub(super) fn told(&self) -> ExitCode {
+        match self {
+            Self::Unreadable(message) => {
+                output::complain(message);
+                ExitCode::from(USAGE)
+            }
+            Self::Wrong(errors) => output::configuration_errors(errors),
+        }
     }
 }
 
-fn read_all(source: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+impl fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(message) => f.write_str(message),
+            Self::Wrong(errors) => errors.fmt(f),
+        }
+    }
 }

@@ -152,14 +152,12 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Check> {
 
 /// `{ type = "tcp" }`, of which `"tcp"` is short.
 fn table_of_type(word: &Node) -> Node {
-    Node {
-        value: Value::Table(vec![KeyNode {
-            key: "type".to_owned(),
-            key_span: word.span.clone(),
-            node: word.clone(),
-        }]),
-        span: word.span.clone(),
-    }
+    let entry = KeyNode {
+        key: "type".to_owned(),
+        key_span: word.span.clone(),
+        node: word.clone(),
+    };
+    Node::new(Value::Table(vec![entry]), word.span.clone())
 }
 
 fn read_table(node: &Node, report: &mut Report) -> Option<Check> {

@@ -19,6 +19,9 @@ Durations carry a unit: \"500ms\", \"10s\", \"1m30s\", \"2h\"; a timeout of \"of
 Sizes: \"512B\", \"64KiB\" (1024s), \"1MB\" (1000s), or a number of bytes. Rates: \"100Mbit\", \
 \"2Gbit\", \"10MB/s\". Any key can be overridden: --set defaults.idle_timeout=5s
 
+include = [\"conf.d/*.toml\"] at the top of a file adds others to it; \"${NAME}\" in a value stands for a \
+variable of the environment.
+
 It is to copy from: as it stands it needs a file of users, /etc/thalweg/users, and means addresses and \
 names that are nobody's; `thalweg doctor -c FILE` says which. examples/minimal.toml, examples/pools.toml \
 and examples/http_connect.toml start as they stand.

@@ -343,7 +343,7 @@ impl Forwards {
             _ => given.clone(),
         };
         if let Some(earlier) = self.names.insert(name.clone(), span.clone()) {
-            let place = report.describe(&earlier);
+            let place = report.describe(&earlier, span);
             let fault = Fault::new(format!("a forward named `{name}` exists already ({place})"));
             report.error(span, fault.remedy("give this one another name"));
         }
@@ -390,7 +390,7 @@ impl Forwards {
             return true;
         }
         let mut refuse = |earlier: &Span, problem: String, remedy: &str| {
-            let place = report.describe(earlier);
+            let place = report.describe(earlier, span);
             let fault = Fault::new(format!("{problem} ({place})"));
             report.error(span, fault.remedy(remedy));
             false

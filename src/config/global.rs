@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::clients::ClientMemory;
-use super::kind::{Limit, Special, choice, size, time};
+use super::kind::{Limit, Special, Switch, choice, size, time};
 use super::names::NameSources;
 use super::raw::{Node, Value};
 use super::report::Fault;
@@ -46,6 +46,8 @@ section! {
             /// burnt.
             busy_poll: Duration = Duration::ZERO,
                 time(Duration::ZERO..=Duration::from_secs(1)), Live;
+            /// Reads the configuration again when one of its files has changed, as SIGHUP does.
+            watch: bool = false, Switch, Live;
         }
     }
 }

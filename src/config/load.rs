@@ -18,14 +18,20 @@ use super::raw::{self, Elsewhere, KeyNode, Node, TableReader, Value};
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::scope::Scope;
 use super::section::Section;
+use super::surroundings::{Nowhere, Surroundings};
 use super::written_pool::WrittenPool;
 use super::{profile, values};
 
 impl Config {
     /// Reads, merges and checks everything. On failure all errors are reported
-    /// at once.
+    /// at once. No other file is included, and no variable is set: see [`Self::load_in`].
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigErrors> {
-        load(inputs)
+        load(inputs, &Nowhere)
+    }
+
+    /// Likewise, with the files that it includes and the variables that it names.
+    pub fn load_in(inputs: &Inputs, around: &dyn Surroundings) -> Result<Self, ConfigErrors> {
+        load(inputs, around)
     }
 
     /// Reads the text of a file.
@@ -40,10 +46,10 @@ impl Config {
     }
 }
 
-fn load(inputs: &Inputs) -> Result<Config, ConfigErrors> {
+fn load(inputs: &Inputs, around: &dyn Surroundings) -> Result<Config, ConfigErrors> {
     let mut report = Report::default();
     let mut root = match &inputs.file {
-        Some(file) => read_file(&mut report, file),
+        Some(file) => raw::read_file(&mut report, file, around),
         None => no_file(&mut report),
     };
     for pair in &inputs.pairs {
@@ -66,30 +72,11 @@ fn load(inputs: &Inputs) -> Result<Config, ConfigErrors> {
 
 fn no_file(report: &mut Report) -> Node {
     let source = report.add_source(SourceKind::Argument, "the command line", "");
-    Node {
-        value: Value::Table(Vec::new()),
-        span: Span {
-            source,
-            range: 0..0,
-        },
-    }
-}
-
-/// What is not UTF-8 is reported once, and the rest still read.
-fn read_file(report: &mut Report, file: &FileText) -> Node {
-    let text = String::from_utf8_lossy(&file.bytes);
-    let source = report.add_source(SourceKind::File, &file.name, text.clone());
-    if let Err(error) = std::str::from_utf8(&file.bytes) {
-        report.mark_damaged();
-        let start = error.valid_up_to();
-        let span = Span {
-            source,
-            range: start..start + '\u{fffd}'.len_utf8(),
-        };
-        let fault = Fault::new("this byte is not UTF-8, which a TOML file must be");
-        report.error(&span, fault.remedy("save the file as UTF-8"));
-    }
-    raw::parse_file(report, source, &text)
+    let span = Span {
+        source,
+        range: 0..0,
+    };
+    Node::new(Value::Table(Vec::new()), span)
 }
 
 fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
@@ -104,6 +91,11 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     let Some(mut table) = TableReader::open(root, "the configuration", report) else {
         return config;
     };
+    if let Some(node) = table.get(raw::INCLUDE) {
+        // Those of files are gone by now.
+        let fault = Fault::new("files are included by a file only");
+        report.error(&node.span, fault.remedy("write it into the file of -c"));
+    }
     config.global = section(table.get("global"), "[global]", report);
     config.log = section(table.get("log"), "[log]", report);
     config.admin = section(table.get("admin"), "[admin]", report);

@@ -208,6 +208,8 @@ pub(super) struct Report {
     /// Whether part of the text could not be read at all, so that "missing" and
     /// "unknown name" may merely be its echo.
     damaged: bool,
+    /// Values that nobody knows, of which everything else would be an echo.
+    unknown: Vec<Span>,
 }
 
 impl Report {
@@ -236,16 +238,31 @@ impl Report {
         text.get(span.range.clone()).unwrap_or_default()
     }
 
-    /// Line and column of a span, or the argument it stands in: "line 3".
-    pub(super) fn describe(&self, span: &Span) -> String {
+    /// Where a span is, for an error that is told of `from`: "line 3", with the file if it
+    /// is another one, or the argument it stands in.
+    pub(super) fn describe(&self, span: &Span, from: &Span) -> String {
         let place = self.place(span);
         match place.position {
-            Some((line, _)) => format!("line {line}"),
+            Some((line, _)) if span.source == from.source => format!("line {line}"),
+            // Of an argument the file is sure, as long as there is only one.
+            Some((line, _)) if self.is_argument(from) && self.files() == 1 => {
+                format!("line {line}")
+            }
+            Some((line, _)) => format!("{}:{line}", place.source),
             None => format!("`{}`", place.source),
         }
     }
 
+    fn files(&self) -> usize {
+        let files = self.sources.iter().filter(|it| it.kind == SourceKind::File);
+        files.count()
+    }
+
     pub(super) fn error(&mut self, span: &Span, fault: Fault) {
+        let within = |it: &Span| it.source == span.source && it.range.contains(&span.range.start);
+        if self.unknown.iter().any(within) {
+            return;
+        }
         if self.problems.len() >= PROBLEMS_MAX {
             self.omitted += 1;
             return;
@@ -274,6 +291,11 @@ impl Report {
 
     pub(super) fn mark_damaged(&mut self) {
         self.damaged = true;
+    }
+
+    /// This value could not be made out, which has been reported.
+    pub(super) fn mark_unknown(&mut self, span: &Span) {
+        self.unknown.push(span.clone());
     }
 
     pub(super) fn is_argument(&self, span: &Span) -> bool {

@@ -192,7 +192,7 @@ fn refuse_doubts(routes: &[WrittenRoute], report: &mut Report) {
                 report.error(&routes[route].span, fault.remedy("remove one of the two"));
             }
             Doubt::Shadowed { route, name, by } => {
-                let place = report.describe(&routes[by].span);
+                let place = report.describe(&routes[by].span, &routes[route].span);
                 let fault = Fault::new(match name {
                     Some(name) => format!(
                         "`{name}` never takes this route: an earlier one takes all of it ({place})"
@@ -258,7 +258,9 @@ impl WrittenRoutes {
 /// Whether a listener of this address may be meant.
 fn may_be(at: &ListenAt, address: &Address) -> bool {
     match (at, address) {
-        (_, Address::Name { .. }) | (ListenAt::Address(_), Address::Any { port: 0 }) => true,
+        // Which is known once it is passed.
+        (_, Address::Name { .. } | Address::Passed(_))
+        | (ListenAt::Address(_), Address::Any { port: 0 }) => true,
         (ListenAt::Port(port), _) => matches!(address.port(), Some(it) if it == *port || it == 0),
         (ListenAt::Address(at), Address::Any { port }) => at.port() == *port,
         (ListenAt::Address(at), Address::Inet(it)) => {
@@ -342,6 +344,10 @@ fn listen_at(node: &Node) -> Result<ListenAt, Fault> {
         Ok(Address::Any { port }) => Ok(ListenAt::Port(port)),
         Ok(Address::Inet(address)) => Ok(ListenAt::Address(address)),
         Ok(address @ Address::Unix(_)) => Ok(ListenAt::Unix(address.to_string())),
+        Ok(Address::Passed(_)) => {
+            let fault = Fault::new("a route goes by where a socket is bound, not by its name");
+            Err(fault.remedy(FORM))
+        }
         Ok(Address::Name { .. } | Address::Srv(_)) => {
             let fault = Fault::new("a route cannot look the name of a listener up");
             Err(fault.remedy(FORM))

@@ -30,6 +30,14 @@ pub fn schema() -> Json {
         "title": "thalweg configuration",
         "type": "object",
         "properties": {
+            "include": {
+                "description": "Other files whose keys join these, by path or by a pattern for their \
+                                names; relative to this file.",
+                "anyOf": [
+                    { "type": "string" },
+                    { "type": "array", "items": { "type": "string" } },
+                ],
+            },
             "global": reference("global"),
             "log": reference("log"),
             "admin": reference("admin"),

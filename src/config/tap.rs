@@ -279,7 +279,7 @@ impl Taps {
         if let Some((other, span)) = earlier
             && (other.format, other.rotate) != (tap.format, tap.rotate)
         {
-            let place = report.describe(span);
+            let place = report.describe(span, &settings.span);
             let fault = Fault::new(format!(
                 "another tap writes {} with another `format` or `rotate` ({place})",
                 tap.to

@@ -2,9 +2,14 @@
 
 use std::fmt::Write as _;
 
+/// A value as a TOML basic string, in which no variable stands.
+pub(super) fn quote(text: &str) -> String {
+    basic(&text.replace("${", "$${"))
+}
+
 /// A TOML basic string. (The library's own writer chooses among four spellings,
 /// two of which cannot be keys.)
-pub(super) fn quote(text: &str) -> String {
+fn basic(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
@@ -26,7 +31,7 @@ pub(super) fn key(name: &str) -> String {
     if !name.is_empty() && name.chars().all(bare) {
         name.to_owned()
     } else {
-        quote(name)
+        basic(name)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) fn string(node: &Node) -> Result<&str, Fault> {
 pub(super) fn boolean(node: &Node) -> Result<bool, Fault> {
     match &node.value {
         Value::Boolean(truth) => Ok(*truth),
+        Value::String(text) if node.is_expanded && text == "true" => Ok(true),
+        Value::String(text) if node.is_expanded && text == "false" => Ok(false),
         Value::String(text) if text == "on" || text == "yes" || text == "true" => {
             Err(wanted("true or false", node).remedy("write true, without quotes"))
         }
@@ -55,13 +57,17 @@ pub(super) fn integer<T: TryFrom<i64>>(
     let (low, high) = (range.start(), range.end());
     let number = match &node.value {
         Value::Integer(number) => *number,
-        Value::String(text) => {
-            let fault = wanted("a number", node);
-            return Err(match text.parse::<i64>() {
-                Ok(number) => fault.remedy(format!("write {number}, without quotes")),
-                Err(_) => fault.remedy(format!("write a number from {low} to {high}")),
-            });
-        }
+        Value::String(text) => match text.parse::<i64>() {
+            Ok(number) if node.is_expanded => number,
+            Ok(number) => {
+                let fault = wanted("a number", node);
+                return Err(fault.remedy(format!("write {number}, without quotes")));
+            }
+            Err(_) => {
+                let fault = wanted("a number", node);
+                return Err(fault.remedy(format!("write a number from {low} to {high}")));
+            }
+        },
         _ => return Err(wanted("a whole number", node)),
     };
     let out = || {

@@ -15,8 +15,9 @@ use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::{Address, Transport};
 use crate::net::dial;
+use crate::net::inherited::{Carries, Inherited, InheritedSocket, Origin};
 use crate::net::limits;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::{self, Bound, Lacking};
 use crate::net::options::{Leg, SocketOptions};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
@@ -88,11 +89,12 @@ pub(super) struct ReactorPlan {
 }
 
 impl Acquired {
-    /// Takes all that `plan` needs.
+    /// Takes all that `plan` needs; of the sockets that were inherited those that it
+    /// listens on. What is left was another configuration's, and is for whoever gave it.
     pub(super) fn take(
         plan: &Plan<'_>,
-        log: &Log,
-        taps: &Taps,
+        inherited: &mut Inherited,
+        (log, taps): (&Log, &Taps),
         awaited: &Awaited,
     ) -> Result<Self, StartError> {
         let config = plan.config;
@@ -113,7 +115,7 @@ impl Acquired {
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        held.policies = clients::policies(plan, table)
+        held.policies = clients::policies(plan, table, &BTreeMap::new())
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
@@ -142,14 +144,20 @@ impl Acquired {
             })
             .collect();
         let numbers: Vec<u16> = (0..count as u16).collect();
-        let opened = open(plan, |_| false, count, awaited, log)?;
+        let opened = open(plan, (&|_| false, inherited), count, awaited, log)?;
+        nobody_asked_for(inherited, plan)?;
         let by_id: HashMap<ForwardId, &Arc<reactor::Forward>> =
             forwards.iter().map(|it| (it.id, it)).collect();
         let listeners = opened.into_iter().filter_map(|it| {
             let forward = by_id.get(&it.forward)?;
             let own = &held.own;
-            let of = (it.id, it.transport);
-            let its = HeldListener::new(of, (it.bound, own), it.options, forward, &numbers);
+            let its = HeldListener::new(
+                (it.id, it.transport, it.address),
+                (it.bound, own),
+                it.options,
+                forward,
+                &numbers,
+            );
             Some((it.id, its))
         });
         held.listeners = listeners.collect();
@@ -380,6 +388,7 @@ pub(super) fn sources<'a>(
 pub(super) struct BoundAddress {
     pub(super) id: ListenerId,
     pub(super) transport: Transport,
+    pub(super) address: Address,
     pub(super) forward: ForwardId,
     pub(super) bound: Bound,
     pub(super) options: HeldOptions,
@@ -388,7 +397,7 @@ pub(super) struct BoundAddress {
 /// Binds wherever that is not done yet. An error closes all that it bound.
 pub(super) fn open(
     plan: &Plan<'_>,
-    is_held: impl Fn(ListenerId) -> bool,
+    (is_held, inherited): (&dyn Fn(ListenerId) -> bool, &mut Inherited),
     reactors: usize,
     awaited: &Awaited,
     log: &Log,
@@ -407,7 +416,16 @@ pub(super) fn open(
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
+            let carries = carried(transport);
+            let claimed = inherited.claim(&config.name, address, carries);
+            if claimed.is_empty() && matches!(address, Address::Passed(_)) {
+                fits(inherited, config, address, carries)?;
+            }
             let bound = match address {
+                _ if !claimed.is_empty() => {
+                    let lacking = lacking(&claimed);
+                    listener::adopt((transport, address), claimed, &config.client, reactors, lacking)
+                }
                 Address::Unix(_) => listener::bind_for(
                     address,
                     &config.client,
@@ -428,6 +446,7 @@ pub(super) fn open(
             opened.push(BoundAddress {
                 id,
                 transport,
+                address: address.clone(),
                 forward: forward.id,
                 bound,
                 options,
@@ -435,6 +454,65 @@ pub(super) fn open(
         }
     }
     Ok(opened)
+}
+
+const fn carried(transport: Transport) -> Carries {
+    match transport {
+        Transport::Tcp => Carries::Streams,
+        Transport::Udp => Carries::Datagrams,
+    }
+}
+
+/// A service manager that keeps a copy of a socket keeps its queue when this process dies,
+/// but not that of another socket beside it.
+fn lacking(claimed: &[InheritedSocket]) -> Lacking {
+    let passed = |it: &InheritedSocket| matches!(it.origin, Origin::Passed { .. });
+    if claimed.iter().any(passed) {
+        Lacking::Share
+    } else {
+        Lacking::Join
+    }
+}
+
+/// A socket that was passed and is not listened on would take connections that nobody
+/// answers.
+fn nobody_asked_for(inherited: &Inherited, plan: &Plan<'_>) -> Result<(), StartError> {
+    for socket in inherited.sockets() {
+        let Origin::Passed { name } = &socket.origin else {
+            continue;
+        };
+        for forward in &plan.forwards {
+            for its in &forward.listeners {
+                let carries = carried(its.transport);
+                fits(inherited, forward.config, its.address, carries)?;
+            }
+        }
+        return Err(StartError::Inherited(format!(
+            "no forward listens on {socket}; write listen = \"systemd:{name}\" or its address, \
+             or take it out of the socket unit"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether what was passed for an address carries what the forward forwards.
+fn fits(
+    inherited: &Inherited,
+    forward: &Forward,
+    address: &Address,
+    carries: Carries,
+) -> Result<(), StartError> {
+    let Some(socket) = inherited.misfit(address, carries) else {
+        return Ok(());
+    };
+    let (wanted, remedy) = match carries {
+        Carries::Streams => ("streams", "ListenStream="),
+        Carries::Datagrams => ("datagrams", "ListenDatagram="),
+    };
+    Err(StartError::Inherited(format!(
+        "{socket} is not what forward {} takes, which forwards {wanted}; pass one by {remedy}",
+        forward.name
+    )))
 }
 
 /// Says where it listens from now on.
@@ -568,7 +646,9 @@ mod tests {
         let opened = {
             let (log, _) =
                 Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
-            open(&plan, |id| held.contains(&id), 2, &Awaited::default(), &log)?
+            let held = |id| held.contains(&id);
+            let mut none = Inherited::default();
+            open(&plan, (&held, &mut none), 2, &Awaited::default(), &log)?
         };
         Ok(opened.iter().map(|it| it.id).collect())
     }

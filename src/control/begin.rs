@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::net::inherited::Inherited;
 use crate::observe::log::{Log, LogWriter};
 use crate::observe::tap::Taps;
 
@@ -14,6 +15,7 @@ use super::acquire::Acquired;
 use super::awaited::Awaited;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
+use super::manager::Manager;
 use super::plan::{Identities, Plan};
 use super::running::{Begun, Running};
 use super::signals::{self, Signal};
@@ -26,15 +28,26 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// name server's answer comes within it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a forwarder begins with beside its configuration.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Where the configuration can be read again.
+    pub source: Option<Arc<dyn ConfigSource>>,
+    /// Sockets to listen on that somebody else made.
+    pub inherited: Inherited,
+    /// Who wants to be told how things are.
+    pub manager: Manager,
+}
+
 /// Begins, runs, and ends; `begun` is called once all listeners are served.
 pub(super) fn supervise(
     config: &Config,
-    source: Option<Arc<dyn ConfigSource>>,
+    given: Given,
     inbox: &Inbox,
     begun: impl FnOnce(),
 ) -> Result<(), StartError> {
     signals::ignore_broken_pipes().map_err(StartError::Signals)?;
-    let Some(at_work) = begin(config, source, inbox)? else {
+    let Some(at_work) = begin(config, given, inbox)? else {
         return Ok(());
     };
     let AtWork {
@@ -57,19 +70,15 @@ struct AtWork {
 }
 
 /// Waits for the beginning, or for a signal that makes it pointless: `None`.
-fn begin(
-    config: &Config,
-    source: Option<Arc<dyn ConfigSource>>,
-    inbox: &Inbox,
-) -> Result<Option<AtWork>, StartError> {
-    let beginning = Beginning::start(config, source, inbox.teller())?;
+fn begin(config: &Config, given: Given, inbox: &Inbox) -> Result<Option<AtWork>, StartError> {
+    let beginning = Beginning::start(config, given, inbox.teller())?;
     let mut reopen = false;
     loop {
         match inbox.wait(Some(beginning.deadline())) {
             Some(Told::Signal(Signal::Stop | Signal::Drain)) => return Ok(None),
             // Everything is as new.
             Some(Told::Signal(Signal::Reload)) => reopen = true,
-            Some(Told::Signal(_) | Told::Asked(_)) => {}
+            Some(Told::Signal(_) | Told::Asked(_) | Told::Changed) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {
                     continue;
@@ -93,11 +102,7 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn start(
-        config: &Config,
-        source: Option<Arc<dyn ConfigSource>>,
-        teller: Teller,
-    ) -> Result<Self, StartError> {
+    fn start(config: &Config, given: Given, teller: Teller) -> Result<Self, StartError> {
         let (done, outcome) = channel();
         let step = Awaited::default();
         let (config, told) = (Arc::new(config.clone()), step.clone());
@@ -106,7 +111,7 @@ impl Beginning {
             .spawn(move || {
                 signals::block_here();
                 // Nobody waits for it any more when the process is ending.
-                let _ = done.send(open(config, source, &told, &teller));
+                let _ = done.send(open(config, given, &told, &teller));
                 teller.tell(Told::Ready);
             })
             .map_err(StartError::Reactor)?;
@@ -144,7 +149,7 @@ impl Beginning {
 
 fn open(
     config: Arc<Config>,
-    source: Option<Arc<dyn ConfigSource>>,
+    given: Given,
     step: &Awaited,
     teller: &Teller,
 ) -> Result<AtWork, StartError> {
@@ -159,19 +164,29 @@ fn open(
         target: config.log.to.clone(),
         error,
     })?;
+    let Given {
+        source,
+        inherited,
+        mut manager,
+    } = given;
+    manager.starting(&log);
     let begun = Begun {
         config,
         source,
         log: log.clone(),
         teller: teller.clone(),
     };
-    match forward(begun, step) {
-        Ok(running) => Ok(AtWork {
-            running,
-            log,
-            writer,
-        }),
+    match forward(begun, inherited, step) {
+        Ok(mut running) => {
+            running.serve_under(manager);
+            Ok(AtWork {
+                running,
+                log,
+                writer,
+            })
+        }
         Err(error) => {
+            manager.failed(&error);
             drop(log);
             writer.finish(LOG_PATIENCE);
             Err(error)
@@ -179,13 +194,13 @@ fn open(
     }
 }
 
-fn forward(begun: Begun, step: &Awaited) -> Result<Running, StartError> {
+fn forward(begun: Begun, mut inherited: Inherited, step: &Awaited) -> Result<Running, StartError> {
     let (config, log) = (begun.config.clone(), begun.log.clone());
     let mut ids = Identities::default();
     let plan = Plan::of(&config, &mut ids);
     step.is("opening the targets of taps");
     let taps = Taps::start(&config, &log)?;
-    let acquired = Acquired::take(&plan, &log, &taps, step)?;
+    let acquired = Acquired::take(&plan, &mut inherited, (&log, &taps), step)?;
     step.is("starting the reactors");
     Running::start(acquired, &plan, ids, taps, begun)
 }

@@ -36,6 +36,9 @@ pub enum StartError {
         /// Which, why, and what to do.
         error: BindError,
     },
+    /// What was passed to this process cannot be listened on, or nobody asks for it.
+    #[error("sockets passed to this process (LISTEN_FDS): {0}")]
+    Inherited(String),
     /// The networks that may come in at a forward cannot be read.
     #[error("forward {forward}: {error}")]
     Access {

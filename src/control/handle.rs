@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::net::address::Endpoint;
 use crate::observe::counters::Snapshot;
 
-use super::begin;
+use super::begin::{self, Given};
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
 use super::reload::{ReloadError, Reloaded};
@@ -28,7 +28,7 @@ pub fn start(config: &Config) -> Result<Handle, StartError> {
         .spawn(move || {
             signals::block_here();
             let inbox = Inbox::without_signals().map_err(StartError::Signals)?;
-            begin::supervise(&config, None, &inbox, || {
+            begin::supervise(&config, Given::default(), &inbox, || {
                 let _ = ready.send(inbox.teller());
             })
         })

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine;
-use crate::net::address::{Endpoint, Transport};
+use crate::net::address::{Address, Endpoint, Transport};
+use crate::net::inherited::Label;
 use crate::net::limits;
 use crate::net::listener::{Bound, ListenSocket};
 use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
@@ -55,6 +56,8 @@ impl HeldOptions {
 #[derive(Debug)]
 pub(super) struct HeldListener {
     pub(super) transport: Transport,
+    /// As it is configured.
+    pub(super) address: Address,
     pub(super) forward: Arc<Forward>,
     pub(super) options: HeldOptions,
     pub(super) sockets: Vec<HeldSocket>,
@@ -100,7 +103,7 @@ pub(super) struct HeldSocket {
 impl HeldListener {
     /// Of sockets that were bound: a share for each of these reactors.
     pub(super) fn new(
-        (id, transport): (ListenerId, Transport),
+        (id, transport, address): (ListenerId, Transport, Address),
         (mut bound, own): (Bound, &Arc<OwnListeners>),
         options: HeldOptions,
         forward: &Arc<Forward>,
@@ -115,6 +118,7 @@ impl HeldListener {
         }
         Self {
             transport,
+            address,
             forward: forward.clone(),
             options,
             sockets,
@@ -207,6 +211,20 @@ impl HeldListener {
     ) -> Arc<Forward> {
         self.bound.register(own.of(self.transport), &owner(forward));
         std::mem::replace(&mut self.forward, forward.clone())
+    }
+
+    /// What it is called between processes.
+    pub(super) fn label(&self) -> Label {
+        Label::of(&self.forward.name, &self.address)
+    }
+
+    /// Its sockets, each once, whichever reactors share it; none if a service manager has
+    /// them anyway.
+    pub(super) fn own_sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        let passed = self.bound.is_passed();
+        let sockets = self.sockets.iter();
+        let own = sockets.filter(move |it| !passed && !it.is_shared);
+        own.map(|it| &it.fd)
     }
 
     /// Where it listens.

@@ -27,6 +27,8 @@ pub(super) enum Told {
     Ended(u16),
     /// A thread that control waits for has come to an end; what of is in a channel.
     Ready,
+    /// Files of the configuration have changed.
+    Changed,
     /// Another thread of this process asks for something.
     Asked(Request),
 }

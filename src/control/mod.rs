@@ -23,6 +23,7 @@ pub mod health;
 mod held;
 mod inbox;
 mod listener_names;
+mod manager;
 mod plan;
 mod proxy;
 mod reap;
@@ -34,25 +35,28 @@ mod report;
 mod request;
 pub mod resolve;
 mod running;
+mod service;
 mod signals;
 mod source;
 mod steering;
 mod thread;
 mod upstreams;
+mod watch;
 mod wire;
-
-use std::sync::Arc;
 
 use crate::config::Config;
 
+pub use begin::Given;
 pub use clients::AccessFileError;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
+pub use manager::Manager;
 pub use proxy::users::UsersError;
+pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::ConfigSource;
+pub use source::{ConfigSource, Files, Stamp};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
@@ -64,12 +68,12 @@ pub use source::ConfigSource;
 /// The signals are those of the whole process. A program that has others in mind for
 /// them embeds a forwarder by [`start`].
 pub fn run(config: &Config) -> Result<(), StartError> {
-    run_from(config, None)
+    run_with(config, Given::default())
 }
 
-/// As [`run`], with a way to read the configuration again: at SIGHUP it is, and what
-/// differs is changed.
-pub fn run_from(config: &Config, source: Option<Arc<dyn ConfigSource>>) -> Result<(), StartError> {
+/// As [`run`], with what it is given: with a way to read the configuration again, at SIGHUP
+/// it is, and what differs is changed.
+pub fn run_with(config: &Config, given: Given) -> Result<(), StartError> {
     let inbox = Inbox::with_signals().map_err(StartError::Signals)?;
-    begin::supervise(config, source, &inbox, || ())
+    begin::supervise(config, given, &inbox, || ())
 }

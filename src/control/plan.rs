@@ -215,7 +215,7 @@ fn listener_name(
     let chosen = match address {
         Address::Any { port } | Address::Name { port, .. } => *port == 0,
         Address::Inet(address) => address.port() == 0,
-        Address::Unix(_) | Address::Srv(_) => false,
+        Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => false,
     };
     let whose = if chosen {
         forward.name.clone()
@@ -233,7 +233,7 @@ fn name_of(address: &Address) -> Option<Name> {
     match address {
         Address::Name { host, port } => Some(Name::Host(host.clone(), *port)),
         Address::Srv(service) => Some(Name::Srv(service.clone())),
-        Address::Any { .. } | Address::Inet(_) | Address::Unix(_) => None,
+        Address::Any { .. } | Address::Inet(_) | Address::Unix(_) | Address::Passed(_) => None,
     }
 }
 

@@ -10,7 +10,6 @@ use crate::reactor::Change;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
-use super::acquire;
 use super::held::HeldListener;
 use super::plan::Plan;
 use super::reload::{
@@ -19,9 +18,10 @@ use super::reload::{
 };
 use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
-use super::running::{Running, await_all, pools_of};
+use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::wire::Order;
+use super::{acquire, clients};
 
 /// Between looks at forwards that sessions may still go by.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
@@ -29,11 +29,15 @@ const RETIRED_LOOK: Duration = Duration::from_secs(1);
 impl Running {
     /// One more reload is asked for.
     pub(super) fn ask(&mut self, job: Job) {
+        if !job.request.dry_run {
+            self.manager.reloading();
+        }
         if let Some((_, preparing)) = &self.preparing
             && preparing.since.elapsed() > reloading::PATIENCE
         {
             let error = ReloadError::Busy(preparing.awaited.now());
             self.refused(&job, error);
+            self.tell_reloaded();
             return;
         }
         self.queue.push(job);
@@ -44,6 +48,7 @@ impl Running {
     fn next(&mut self) {
         while self.preparing.is_none() {
             let Some(job) = self.queue.pop() else {
+                self.tell_reloaded();
                 return;
             };
             if !job.request.dry_run {
@@ -95,6 +100,7 @@ impl Running {
             taps: self.taps.clone(),
             own: self.held.own.clone(),
             clients: self.held.clients.clone(),
+            policies: self.held.policies.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
@@ -121,6 +127,10 @@ impl Running {
                 Err(error) => self.refused(&job, error),
                 Ok(prepared) if job.request.dry_run => job.answer(&Ok(prepared.report.clone())),
                 Ok(prepared) => self.carry_out(&job, *prepared),
+            }
+            // Its files may be others now, whatever came of it.
+            if let Some(watch) = &self.watch {
+                watch.again();
             }
         }
         self.next();
@@ -176,7 +186,11 @@ impl Running {
         let names = self.names_due;
         let look = (!self.retired.is_empty()).then(|| Instant::now() + RETIRED_LOOK);
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
-        [trial, names, look, cut].into_iter().flatten().min()
+        let service = self.manager.due();
+        [trial, names, look, cut, service]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What has not been confirmed in time, forwards that are gone and whose time is over,
@@ -245,6 +259,7 @@ impl Running {
         let which = (self.generation, anew);
         let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
         self.held.policies = parts.policies;
+        clients::apply_rates(&self.held.policies);
         let changed = self.upstreams.follow(&plan);
         let mut orders = AllOrders::default();
         let known = self
@@ -335,6 +350,10 @@ impl Running {
         self.steering.put(&config, forwards, self.generation);
         ids.keep(&plan);
         drop(ids);
+        if self.config.global.watch != config.global.watch {
+            let source = self.source.as_ref();
+            self.watch = running::watch(&config, source, &self.teller, &self.log);
+        }
         self.config = config;
     }
 

@@ -21,6 +21,7 @@ use super::drain::{self, Deadlines};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
+use super::manager::Manager;
 use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
 use super::reload::{Committed, Preparation, Retired};
@@ -33,6 +34,7 @@ use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upstreams::Upstreams;
+use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
 
 /// How long what taps still have to show may take to be written.
@@ -99,6 +101,9 @@ pub(super) struct Running {
     pub(super) queue: Queue,
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
+    pub(super) manager: Manager,
+    /// Looks after the files of the configuration, if it is to.
+    pub(super) watch: Option<FileWatch>,
     /// When sessions wait no more for the first answers of names that are new.
     pub(super) names_due: Option<Instant>,
 }
@@ -143,6 +148,7 @@ impl Running {
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
+        let watch = watch(&config, source.as_ref(), &teller, &log);
         let forwards = plan.forwards.iter().zip(forwards).map(|(plan, forward)| {
             let config = plan.config.clone();
             (plan.id, Committed { config, forward })
@@ -174,6 +180,8 @@ impl Running {
             queue: Queue::default(),
             preparing: None,
             trial: None,
+            manager: Manager::default(),
+            watch,
             names_due: None,
         })
     }
@@ -183,6 +191,7 @@ impl Running {
     pub(super) fn serve(mut self, inbox: &Inbox) -> Result<(), StartError> {
         let mut lost = false;
         let how = loop {
+            self.look_after_service();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
                 continue;
@@ -195,7 +204,7 @@ impl Running {
                         break End::Drain;
                     }
                 }
-                Told::Signal(Signal::Reload) => self.ask(Job::unasked()),
+                Told::Signal(Signal::Reload) | Told::Changed => self.ask(Job::unasked()),
                 Told::Ready => self.prepared(),
                 Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
                     request,
@@ -242,7 +251,7 @@ impl Running {
             Told::Signal(Signal::Meaningless(signal)) => self.log.notice(Notice::SignalIgnored {
                 signal: signal.as_str(),
             }),
-            Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready => {}
+            Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.
@@ -280,6 +289,7 @@ impl Running {
                 timeouts.push((retired.id(), cut_at.saturating_duration_since(now)));
             }
         }
+        self.manager.stopping(live);
         self.log.notice(Notice::Draining {
             sessions: live,
             timeout: drain::longest(&timeouts),
@@ -290,7 +300,9 @@ impl Running {
             while let Some(forwards) = deadlines.due(Instant::now()) {
                 self.order(|| Order::CutForwards(forwards.clone(), Cause::DrainTimeout));
             }
-            match inbox.wait(deadlines.next()) {
+            self.look_after_service();
+            let next = [deadlines.next(), self.manager.due()];
+            match inbox.wait(next.into_iter().flatten().min()) {
                 Some(Told::Ended(reactor)) => self.note_the_end(reactor),
                 Some(Told::Signal(Signal::Stop)) => break,
                 Some(Told::Signal(Signal::Drain)) => {}
@@ -300,7 +312,6 @@ impl Running {
                         break;
                     }
                 }
-                None if deadlines.next().is_none() => break,
                 None => {}
             }
         }
@@ -398,6 +409,32 @@ pub(super) fn await_all(orders: Vec<Pending>) {
     let deadline = Instant::now() + ORDER_PATIENCE;
     for pending in orders {
         pending.is_done_by(deadline);
+    }
+}
+
+/// Looks after the files that a configuration is read from, if it wants that. Without a
+/// thread for it nothing else is lost.
+pub(super) fn watch(
+    config: &Config,
+    source: Option<&Arc<dyn ConfigSource>>,
+    teller: &Teller,
+    log: &Log,
+) -> Option<FileWatch> {
+    let source = source.filter(|_| config.global.watch)?;
+    let files = source.was_read();
+    if files.is_empty() {
+        log.notice(Notice::WatchesNothing {});
+        return None;
+    }
+    match FileWatch::start(source.clone(), teller.clone(), log) {
+        Ok(watch) => {
+            log.notice(Notice::Watching { files: files.len() });
+            Some(watch)
+        }
+        Err(error) => {
+            log.notice(Notice::NotWatched { error });
+            None
+        }
     }
 }
 

@@ -1,16 +1,41 @@
 //! Where a configuration comes from, so that it can be read again.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+
+/// Files, and by what it is told that they are others now.
+pub type Files = BTreeMap<PathBuf, Stamp>;
 
 /// See the module's documentation.
 pub trait ConfigSource: fmt::Debug + Send + Sync {
     /// Reads all of it again. The error is for people: every mistake with its place.
     fn read(&self) -> Result<Config, String>;
 
-    /// The files that it was read from the last time, whose change is a reason to read
-    /// them again; and folders, where another file is one.
-    fn files(&self) -> Vec<PathBuf>;
+    /// The files that it was read from the last time, with their stamps before that.
+    fn was_read(&self) -> Files;
+
+    /// The files that it would be read from now, as far as that is known without reading
+    /// them. Where they are others, or have other stamps, there is reason to read again.
+    fn files(&self) -> Files;
+
+    /// Folders, in which another file is reason enough.
+    fn folders(&self) -> Vec<PathBuf>;
+}
+
+/// What changes with the content of a file: which one it is, how long, when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+
+impl Stamp {
+    /// Of the file that has this name now, behind all symbolic links; one that is not there
+    /// has a stamp, too.
+    pub fn of(path: &Path) -> Self {
+        let stamp =
+            |it: std::fs::Metadata| (it.dev(), it.ino(), it.len(), it.mtime(), it.mtime_nsec());
+        Self(std::fs::metadata(path).ok().map(stamp))
+    }
 }

@@ -533,6 +533,14 @@ impl Upstreams {
         }
     }
 
+    /// Whether every name has had its first answer and every checked server its first check.
+    pub(super) fn firsts_are_known(&self) -> bool {
+        let checked = lock(&self.checker)
+            .as_ref()
+            .is_none_or(Checker::firsts_are_known);
+        checked && !self.pools().iter().any(|pool| pool.awaits_names)
+    }
+
     /// What is checked from now on.
     fn renew_checks(&self, pools: &[LivePool]) {
         let plans = plans(pools);

@@ -319,6 +319,10 @@ pub trait Engine {
         listener::local_address(self.fd(key, side)?)
     }
 
+    /// A session is about to be ended although its peers did nothing wrong: what they are
+    /// owed is not delivered. Only of interest to who checks that it is.
+    fn forsake(&mut self, _key: SessionKey) {}
+
     /// Ends a side for writing, after what was said. The session has no other side,
     /// and what this one still sends is discarded by its lane.
     fn conclude(&mut self, key: SessionKey, side: Side) {

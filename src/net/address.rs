@@ -37,6 +37,9 @@ pub enum Address {
     /// `srv:_http._tcp.example.com`: the servers that the SRV records of this name
     /// list (RFC 2782), lower case, with a dot at its end if it has one. Never to listen on.
     Srv(String),
+    /// `systemd:web`: the listening sockets of that name (`FileDescriptorName=`) that a
+    /// service manager passes. Only to listen on.
+    Passed(String),
 }
 
 /// What an address is listened on for, or called by.
@@ -122,12 +125,13 @@ impl fmt::Display for Address {
             Self::Name { host, port } => write!(f, "{}:{port}", Host(host)),
             Self::Unix(name) => name.fmt(f),
             Self::Srv(name) => write!(f, "srv:{name}"),
+            Self::Passed(name) => write!(f, "systemd:{name}"),
         }
     }
 }
 
 /// What has a meaning of its own before the colon of an address, in small letters.
-const WORDS: [&str; 3] = ["unix", "tcp", "udp"];
+const WORDS: [&str; 4] = ["unix", "tcp", "udp", "systemd"];
 
 /// The name of a host as it is written before a colon. One that is called like a word
 /// with a meaning begins with a capital, which makes it a host again.
@@ -149,7 +153,7 @@ impl Address {
         match self {
             Self::Any { port } | Self::Name { port, .. } => Some(*port),
             Self::Inet(address) => Some(address.port()),
-            Self::Unix(_) | Self::Srv(_) => None,
+            Self::Unix(_) | Self::Srv(_) | Self::Passed(_) => None,
         }
     }
 
@@ -159,7 +163,7 @@ impl Address {
         match &mut self {
             Self::Any { port } | Self::Name { port, .. } => *port = new,
             Self::Inet(address) => address.set_port(new),
-            Self::Unix(_) | Self::Srv(_) => {}
+            Self::Unix(_) | Self::Srv(_) | Self::Passed(_) => {}
         }
         self
     }
@@ -190,6 +194,12 @@ impl Address {
         let error = |problem: &str, remedy: String| {
             Err(AddressError::new(&self.to_string(), problem).remedy(remedy))
         };
+        if let Self::Passed(_) = self {
+            return error(
+                "a socket that is passed can be listened on, not dialled",
+                "write the host and port of the server".to_owned(),
+            );
+        }
         match (loopback, port) {
             (Some(host), _) => error(
                 "a server needs a host; this is an address to listen on",

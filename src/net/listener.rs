@@ -21,6 +21,7 @@
 //! instance gets EADDRINUSE, and also the loser of a race between two
 //! instances does (were the option set before `listen`, both would win).
 
+mod adopt;
 mod again;
 mod bind_error;
 mod overlap;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{SockAddr, Socket};
 
+pub use adopt::{Lacking, adopt};
 pub use again::{fixed_options, join, set_again};
 pub use bind_error::{BindCause, BindError};
 pub use overlap::Listeners;
@@ -64,8 +66,10 @@ pub struct Bound {
     refusal: Option<Refusal>,
     /// One IPv6 socket that takes IPv4, too.
     dual: bool,
+    /// A service manager passed it, and keeps it.
+    passed: bool,
     /// Held for its `Drop`.
-    _file: Option<unix::SocketFile>,
+    file: Option<unix::SocketFile>,
     /// Likewise.
     registered: Vec<Registration>,
 }
@@ -103,6 +107,19 @@ impl Bound {
         self.registered = registered
             .map(|local| own.register(local, self.dual, owner.clone()))
             .collect();
+    }
+
+    /// Whether a service manager passed it: that one keeps it, whatever becomes of this
+    /// process.
+    pub const fn is_passed(&self) -> bool {
+        self.passed
+    }
+
+    /// Leaves the path of a unix listener alone from now on: another process serves it.
+    pub fn leave_path(&mut self) {
+        if let Some(file) = self.file.take() {
+            file.leave();
+        }
     }
 
     /// Options the kernel refused. The listener works without them.
@@ -199,6 +216,7 @@ fn bind_with(
             backlog_of(options),
             binder.reactors,
         ),
+        Address::Passed(_) => Err(BindCause::NotPassed),
         Address::Srv(_) => Err(BindCause::NameNotFound(
             "SRV records name servers, not an address of this host".to_owned(),
         )),
@@ -315,7 +333,8 @@ impl Binder<'_> {
             locals: vec![local],
             refusal,
             dual: stack == Stack::Dual,
-            _file: None,
+            passed: false,
+            file: None,
             registered: Vec::new(),
         })
     }

@@ -31,6 +31,16 @@ metrics! {
         denied_max_per_client = "max_per_client",
         denied_connect_rate = "connect_rate",
         denied_client_table = "client_table",
+        denied_share = "share",
+    }
+    /// Sessions whose client had never said anything, ended because no place was left.
+    counter "made_room" { made_room }
+    /// How often a lane was held back by a byte rate, by whose it was; in a dry run, how
+    /// often it would have been.
+    counter "held_back" by rate {
+        held_back_session = "session",
+        held_back_client = "client",
+        held_back_forward = "forward",
     }
     /// Attempts to connect upstream.
     counter "connects" { connects }

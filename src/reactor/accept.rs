@@ -39,6 +39,7 @@ impl<E: Datagrams> Reactor<E> {
             at,
         } = admitted;
         let now = self.ctx.engine.now();
+        self.ctx.review_places(&at.forward);
         self.ctx.counters.accepted.add(1);
         // Who stands behind another is known once that one has said so.
         let asked = if at.forward.announced {
@@ -46,7 +47,7 @@ impl<E: Datagrams> Reactor<E> {
         } else {
             let_in(&mut self.ctx, &at.forward, &client)
         };
-        let Ok(permit) = asked else {
+        let Ok(grant) = asked else {
             return self.turn_away(incoming, &at);
         };
         let key = self.ctx.sessions.reserve();
@@ -77,13 +78,14 @@ impl<E: Datagrams> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward),
             listener: at,
-            permit,
+            grant,
             last_words: None,
             settled: [0; 2],
         };
         let books = &entry.listener.forward.books;
         books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
+            self.ctx.shortage.entered(key, &self.ctx.sessions);
             if !announced {
                 self.outlets.begin(key, &mut self.ctx);
             }

@@ -6,12 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::gate::Gate;
 use super::sessions::Sessions;
+use super::setup::Forward;
+use super::shortage::Shortage;
 use crate::engine::{Engine, SessionKey};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::observe::throttle::{self, Throttle};
+use crate::relay::id::ForwardId;
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
@@ -20,6 +24,10 @@ use crate::relay::time::Time;
 pub(super) struct Ctx<E: Engine> {
     pub(super) engine: E,
     pub(super) sessions: Sessions,
+    /// How many sessions there may be, over all reactors.
+    pub(super) gate: Arc<Gate>,
+    /// Who has how many of them, while they run short.
+    pub(super) shortage: Shortage,
     pub(super) counters: Arc<Counters>,
     pub(super) log: Log,
     /// Which reactor this is, from 0.
@@ -39,19 +47,42 @@ pub(super) enum Effect {
     /// Descriptors or memory have run out: nobody is let in for a while, and what can
     /// be spared is given up.
     Starved,
+    /// This session makes room for somebody who waits.
+    MakeRoom(SessionKey),
 }
 
 impl<E: Engine> Ctx<E> {
-    pub(super) fn new(engine: E, counters: Arc<Counters>, log: Log, reactor: u16) -> Self {
+    pub(super) fn new(
+        engine: E,
+        (counters, log): (Arc<Counters>, Log),
+        gate: Arc<Gate>,
+        reactor: u16,
+    ) -> Self {
+        gate.add_reactor();
         Self {
             engine,
             sessions: Sessions::new(),
+            gate,
+            shortage: Shortage::default(),
             counters,
             log,
             reactor,
             out: VecDeque::new(),
             throttle: Throttle::new(throttle::INTERVAL),
         }
+    }
+
+    /// Sees whether places run short, of all or at this forward.
+    pub(super) fn review_places(&mut self, forward: &Forward) {
+        let now = self.engine.now();
+        self.shortage
+            .review(&self.gate, forward, &self.sessions, now);
+    }
+
+    /// Somebody waits, and there is no place: whether a session makes room.
+    pub(super) fn room_maker(&mut self, of: Option<ForwardId>) -> Option<SessionKey> {
+        let now = self.engine.now();
+        self.shortage.makes_room(of, &self.sessions, now)
     }
 
     /// The time of this turn.

@@ -4,6 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::net::limits;
+use crate::policy::shares::Places;
+
+/// Of so many places one is left to sessions by the rivals of races: what is left to others
+/// by one that takes all it can (see [`crate::policy::shares`]).
+const REST: u32 = 33;
 
 /// How many sessions there may be; shared by reactors, touched once an accept
 /// and once an end.
@@ -17,6 +22,8 @@ pub struct Gate {
     /// Connects beside the one that each session is counted with: those of races, a
     /// descriptor each.
     rivals: AtomicU32,
+    /// Those who let sessions in here.
+    reactors: AtomicU32,
     /// `None`: not bound to descriptors.
     reserve: Option<Reserve>,
 }
@@ -61,6 +68,7 @@ impl Gate {
             configured: AtomicU32::new(max),
             fit: AtomicU32::new(u32::MAX),
             rivals: AtomicU32::new(0),
+            reactors: AtomicU32::new(0),
             reserve: None,
         }
     }
@@ -74,6 +82,7 @@ impl Gate {
             configured: AtomicU32::new(max),
             fit: AtomicU32::new(u32::MAX),
             rivals: AtomicU32::new(0),
+            reactors: AtomicU32::new(0),
             reserve: Some(Reserve { taken, spare }),
         }
     }
@@ -86,6 +95,27 @@ impl Gate {
     /// Sessions at the most, as of now.
     pub fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
+    }
+
+    /// How many places there are, and how many are free.
+    pub(super) fn places(&self) -> Places {
+        let rivals = self.rivals.load(Ordering::Relaxed).div_ceil(2);
+        let fit = self.fit.load(Ordering::Relaxed).saturating_sub(rivals);
+        let max = self.max().min(fit);
+        Places {
+            max,
+            free: max.saturating_sub(self.live()),
+        }
+    }
+
+    /// One more reactor lets sessions in here.
+    pub(super) fn add_reactor(&self) {
+        self.reactors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many do.
+    pub(super) fn reactors(&self) -> u32 {
+        self.reactors.load(Ordering::Relaxed)
     }
 
     /// Reads the descriptor limit again: an operator may have changed it.
@@ -127,7 +157,10 @@ impl Gate {
     pub(super) fn add_rival(self: &Arc<Self>) -> Option<RivalPlace> {
         self.rivals.fetch_add(1, Ordering::Relaxed);
         let place = RivalPlace(self.clone());
-        self.fits(self.live()).then_some(place)
+        // The last places are for sessions: a name of many silent addresses would take
+        // from others what their shares leave them.
+        let rest = self.fit.load(Ordering::Relaxed).min(self.max()) / REST;
+        self.fits(self.live().saturating_add(rest)).then_some(place)
     }
 
     pub(super) fn leave(&self) {

@@ -1,20 +1,31 @@
 //! Whether a client is let in, asked at the accept or once a PROXY header has said who it
 //! is.
 
-use super::clients::{ClientPermit, ClientPolicy, Denied};
+use super::clients::{ClientGrant, ClientPolicy, Denied, share_notice};
 use super::context::Ctx;
 use super::setup::Forward;
 use crate::engine::Engine;
 use crate::net::address::Endpoint;
 use crate::observe::notice::{Kind, Subject};
 
-/// Lets a client in at a forward, with its place among that client's connections; or
-/// counts that it is not, and says so. In a dry run everybody is let in.
+/// Lets a client in at a forward, with its place among that client's connections and what
+/// holds its bytes back; or counts that it is not, and says so. In a dry run everybody is
+/// let in whom no shortage keeps out.
 pub(super) fn let_in<E: Engine>(
     ctx: &mut Ctx<E>,
     forward: &Forward,
     client: &Endpoint,
-) -> Result<Option<Box<ClientPermit>>, Denied> {
+) -> Result<Option<Box<ClientGrant>>, Denied> {
+    let grant = by_policy(ctx, forward, client)?;
+    share(ctx, forward, client).map(|()| grant)
+}
+
+/// Likewise, for a flow of datagrams: places of sessions are no matter of its own.
+pub(super) fn by_policy<E: Engine>(
+    ctx: &mut Ctx<E>,
+    forward: &Forward,
+    client: &Endpoint,
+) -> Result<Option<Box<ClientGrant>>, Denied> {
     let Some(policy) = &forward.clients else {
         return Ok(None);
     };
@@ -23,7 +34,7 @@ pub(super) fn let_in<E: Engine>(
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     };
     let denied = match policy.admit(ip) {
-        Ok(permit) => return Ok(permit),
+        Ok(grant) => return Ok(grant),
         Err(denied) => denied,
     };
     match denied {
@@ -31,6 +42,7 @@ pub(super) fn let_in<E: Engine>(
         Denied::Connections => ctx.counters.denied_max_per_client.add(1),
         Denied::Rate => ctx.counters.denied_connect_rate.add(1),
         Denied::TableFull => ctx.counters.denied_client_table.add(1),
+        Denied::Share => ctx.counters.denied_share.add(1),
     }
     let subject = Subject::Rule(forward.id, ClientPolicy::subject(denied));
     ctx.complain(Kind::ClientDenied, subject, || {
@@ -41,4 +53,17 @@ pub(super) fn let_in<E: Engine>(
     } else {
         Err(denied)
     }
+}
+
+/// While places run short a client has no more of them than its share.
+fn share<E: Engine>(ctx: &mut Ctx<E>, forward: &Forward, client: &Endpoint) -> Result<(), Denied> {
+    if ctx.shortage.may_enter(client, &ctx.gate, forward) {
+        return Ok(());
+    }
+    ctx.counters.denied_share.add(1);
+    let subject = Subject::Rule(forward.id, ClientPolicy::subject(Denied::Share));
+    ctx.complain(Kind::ClientDenied, subject, || {
+        share_notice(forward.name.clone(), client.clone())
+    });
+    Err(Denied::Share)
 }

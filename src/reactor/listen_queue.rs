@@ -66,6 +66,8 @@ struct FullGate {
     which: WhichGate,
     live: u32,
     max: u32,
+    /// Whose sessions make room: any, or those of this forward.
+    among: Option<ForwardId>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,9 @@ pub(super) struct ListenQueue {
     sockets: Slots<Option<Socket>>,
     /// An address may have several sockets.
     keys: BTreeMap<ListenerId, Vec<ListenerKey>>,
+    first_served: Option<ForwardId>,
+    /// They are not all of one forward, or were not.
+    serves_several: bool,
     ready: VecDeque<ListenerKey>,
     parked: BTreeMap<WhichGate, VecDeque<ListenerKey>>,
     /// When the first at a limit is tried again, in order of time: all wait equally
@@ -124,6 +129,8 @@ impl ListenQueue {
             gate,
             sockets: Slots::new(),
             keys: BTreeMap::new(),
+            first_served: None,
+            serves_several: false,
             ready: VecDeque::new(),
             parked: BTreeMap::new(),
             retries: VecDeque::new(),
@@ -141,6 +148,8 @@ impl ListenQueue {
         ctx: &mut Ctx<E>,
     ) -> io::Result<()> {
         let key = ctx.engine.listen(socket)?;
+        let first = *self.first_served.get_or_insert(at.forward.id);
+        self.serves_several |= first != at.forward.id;
         self.keys.entry(at.id).or_default().push(key);
         *self.sockets.touch(key.slot) = Some(Socket {
             generation: key.generation,
@@ -348,7 +357,7 @@ impl ListenQueue {
             self.left -= 1;
             self.left_in_a_row -= 1;
             let at = socket.at.clone();
-            if let Err(full) = self.enter(&at.forward) {
+            if let Err(full) = self.enter(&at.forward, ctx) {
                 self.park(key, full, ctx);
                 continue;
             }
@@ -444,10 +453,16 @@ impl ListenQueue {
         let Some(socket) = find(&mut self.sockets, key) else {
             return;
         };
+        ctx.review_places(&socket.at.forward);
+        if let Some(silent) = ctx.room_maker(full.among) {
+            ctx.out.push_back(Effect::MakeRoom(silent));
+        }
         if !std::mem::replace(&mut socket.was_counted, true) {
             ctx.counters.limit_pauses.add(1);
             let at = socket.at.clone();
-            let FullGate { which, live, max } = full;
+            let FullGate {
+                which, live, max, ..
+            } = full;
             let forward = || at.forward.name.clone();
             match which {
                 WhichGate::Forward(id) => {
@@ -506,19 +521,27 @@ impl ListenQueue {
         (due <= now).then_some(limit)
     }
 
-    fn enter(&self, forward: &Forward) -> Result<(), FullGate> {
-        let full = |which, gate: &Gate| FullGate {
+    fn enter<E: Engine>(&self, forward: &Forward, ctx: &Ctx<E>) -> Result<(), FullGate> {
+        let full = |which, gate: &Gate, among| FullGate {
             which,
             live: gate.live(),
             max: gate.max(),
+            among,
         };
         if !self.gate.enter() {
-            return Err(full(WhichGate::Process, &self.gate));
+            return Err(full(WhichGate::Process, &self.gate, None));
+        }
+        // One alone may have all of them.
+        if self.serves_several && !ctx.shortage.may_grow(forward.id, &self.gate) {
+            self.gate.leave();
+            let own = Some(forward.id);
+            return Err(full(WhichGate::Process, &self.gate, own));
         }
         match &forward.gate {
             Some(gate) if !gate.enter() => {
                 self.gate.leave();
-                Err(full(WhichGate::Forward(forward.id), gate))
+                let own = Some(forward.id);
+                Err(full(WhichGate::Forward(forward.id), gate, own))
             }
             _ => Ok(()),
         }

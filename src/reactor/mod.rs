@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod deadlines;
 mod decider;
 mod destination;
 mod dialling;
@@ -36,12 +37,15 @@ mod outlets;
 mod prefix;
 mod queue;
 mod races;
+mod rates;
 mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
+mod shortage;
 mod spares;
 mod stopping;
+mod timers;
 pub mod upstream;
 mod verdict;
 mod warm;
@@ -52,7 +56,8 @@ use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
 pub use clients::{
-    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
+    WrittenRule,
 };
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
@@ -75,8 +80,9 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
-use clients::ClientPermit;
+use clients::ClientGrant;
 use context::{Ctx, Effect};
+use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
 use flows::Flows;
@@ -86,8 +92,6 @@ use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::server::{Server, ServerSet};
 
-/// A timer fires late by at most this part of the time it was armed for.
-const COARSENESS: u32 = 32;
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
@@ -146,9 +150,9 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
-    /// Its place among its client's connections, while it lives; only where these count.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
-    permit: Option<Box<ClientPermit>>,
+    /// Its place among its client's connections, and what holds its bytes back; only
+    /// where there are limits.
+    grant: Option<Box<ClientGrant>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
     /// What the kernel said last of its legs; only for a record.
@@ -160,7 +164,12 @@ impl<E: Datagrams> Reactor<E> {
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
         Self {
-            ctx: Ctx::new(engine, setup.counters, setup.log, reactor),
+            ctx: Ctx::new(
+                engine,
+                (setup.counters, setup.log),
+                setup.gate.clone(),
+                reactor,
+            ),
             wheel: Wheel::new(),
             flows: Flows::new(
                 setup.flows,
@@ -227,6 +236,7 @@ impl<E: Datagrams> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
+        self.ctx.shortage.take_stock(&self.ctx.sessions);
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -344,7 +354,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() {
+        if !self.run_queue.is_empty() || self.ctx.shortage.has_more_to_enter(&self.ctx.sessions) {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
@@ -370,6 +380,11 @@ impl<E: Datagrams> Reactor<E> {
                 Effect::Concluded(key, event) => self.deliver(key, event),
                 Effect::Arm(key) => self.arm(key),
                 Effect::Starved => self.starve(self.ctx.now()),
+                Effect::MakeRoom(key) => {
+                    self.ctx.counters.made_room.add(1);
+                    self.ctx.engine.forsake(key);
+                    self.cut(key, Cause::MadeRoom);
+                }
             }
         }
     }
@@ -440,18 +455,6 @@ impl<E: Datagrams> Reactor<E> {
         self.arm(key);
     }
 
-    /// Arms the timer only if it would fire too late: a deadline that moves away
-    /// is found out when the timer fires.
-    fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let due = coarse(due(entry), self.ctx.engine.now());
-        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
-            self.wheel.arm(key.slot, due);
-        }
-    }
-
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
         self.dialler.connect_failed_at(&mut self.ctx, key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
@@ -481,12 +484,18 @@ impl<E: Datagrams> Reactor<E> {
             EVENT_BYTES
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
+        let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let lane = entry.session.lane_mut(direction);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
+        let filled = lane.bytes_in() - read;
         if has_turn {
             let drained = lane.bytes_out().saturating_sub(written);
-            self.run_queue
-                .has_moved(drained.max(lane.bytes_in() - read));
+            self.run_queue.has_moved(drained.max(filled));
         }
+        if metered {
+            rates::flowed(entry, direction, filled, now, &self.ctx.counters);
+        }
+        let lane = entry.session.lane(direction);
         self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.ctx.counters.bytes_up,
@@ -592,38 +601,6 @@ impl<E: Datagrams> Reactor<E> {
         }
     }
 
-    fn fire_timers(&mut self) {
-        let now = self.ctx.engine.now();
-        let mut fired = std::mem::take(&mut self.fired);
-        fired.clear();
-        self.wheel.advance(now, &mut fired);
-        self.ctx.counters.timers_fired.add(fired.len() as u64);
-        for slot in &fired {
-            let Some(key) = self.ctx.sessions.key_of(*slot) else {
-                continue;
-            };
-            let Some(entry) = self.ctx.sessions.get(key) else {
-                continue;
-            };
-            let rules = &entry.listener.forward.rules;
-            if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
-                    self.dialler
-                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
-                }
-                let unsent = self.ctx.engine.unsent(key);
-                self.deliver(key, SessionEvent::Looked { unsent });
-            } else if due(entry) <= now
-                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
-            {
-                self.ctx.out.push_back(Effect::Concluded(key, event));
-                self.settle();
-            }
-            self.arm(key);
-        }
-        self.fired = fired;
-    }
-
     /// Who the client is was announced: only now the session is shown.
     fn introduce(&mut self, key: SessionKey) {
         let entry = self.ctx.sessions.get(key);
@@ -648,25 +625,4 @@ impl<E: Datagrams> Reactor<E> {
 fn is_settled(session: &Session, now: Time) -> bool {
     let connected = session.connect_time().map(|it| session.started() + it);
     connected.is_some_and(|at| now.since(at) >= RESET_SOON)
-}
-
-/// When a session or its race wants to be looked at.
-fn due(entry: &Entry) -> Time {
-    let rules = &entry.listener.forward.rules;
-    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-    entry.session.deadline(rules).min(race)
-}
-
-/// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the
-/// same age then share a tick. Thousands of idle ones would wake the reactor for
-/// each of their timers otherwise (behaviour 43).
-fn coarse(due: Time, now: Time) -> Time {
-    let millis = due.since(now).as_millis() as u64 / u64::from(COARSENESS);
-    if due == Time::NEVER || millis == 0 {
-        return due;
-    }
-    // A power of two, so that sessions of different ages agree on the ticks and
-    // these are boundaries of the wheel's buckets, which wake it up anyway.
-    let step = 1000 << millis.ilog2();
-    Time::from_micros(due.as_micros().div_ceil(step) * step)
 }

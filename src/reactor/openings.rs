@@ -49,6 +49,8 @@ pub(super) struct Opened {
     learnt: Option<Box<Learnt>>,
     /// The route that turned it away.
     rejected_by: Option<u16>,
+    /// The client has said something, be it only a part of what is awaited.
+    heard: bool,
 }
 
 /// What a PROXY header or a look at the first bytes told.
@@ -94,6 +96,7 @@ impl Opened {
             status: None,
             learnt: None,
             rejected_by: None,
+            heard: false,
         }))
     }
 
@@ -121,6 +124,11 @@ impl Opened {
             }
             (None, None) => None,
         }
+    }
+
+    /// Whether the client has said something, besides a PROXY header.
+    pub(super) const fn has_heard(&self) -> bool {
+        self.heard
     }
 
     /// The PROXY header that came.
@@ -231,8 +239,16 @@ impl Openings {
             {
                 break Read::Refused(Cause::UntrustedProxy);
             }
+            let announces = matches!(
+                under_way.opening.step().map(|it| &it.kind),
+                Some(StepKind::ProxyHeader { .. })
+            );
             let (read, len) = match self.look(ctx, key)? {
-                Looked::Read(read, len) => (read, len),
+                Looked::Read(read, len) => {
+                    let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+                    opened.heard |= !announces && len > 0;
+                    (read, len)
+                }
                 Looked::Nothing => {
                     let step = Self::under_way(ctx, key)?.opening.step();
                     let next = step.filter(|_| steps > 0)?;
@@ -273,10 +289,13 @@ impl Openings {
     fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
         let entry = ctx.sessions.get(key)?;
         let (at, client) = (entry.listener.clone(), entry.client.clone());
-        let Ok(permit) = let_in(ctx, &at.forward, &client) else {
+        let Ok(grant) = let_in(ctx, &at.forward, &client) else {
             return Some(false);
         };
-        ctx.sessions.get_mut(key)?.permit = permit;
+        ctx.sessions.get_mut(key)?.grant = grant;
+        // It was counted for who sent the header.
+        ctx.shortage.left(key);
+        ctx.shortage.entered(key, &ctx.sessions);
         Some(true)
     }
 

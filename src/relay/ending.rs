@@ -75,8 +75,6 @@ pub enum Cause {
     IdleTimeout,
     /// No server has ever answered the flow, for `udp_unanswered_timeout`.
     Unanswered,
-    /// It made room for another flow: there were `max_flows`, and it was without an answer.
-    MadeRoom,
     /// Silence for `half_close_timeout` after one side had ended.
     HalfCloseTimeout,
     /// The peer took no byte for `write_stall_timeout`.
@@ -116,6 +114,9 @@ pub enum Cause {
     Stopped,
     /// The operator picked this session out to be ended.
     Killed,
+    /// Its client had never said anything, or no server had ever answered it, and no place
+    /// was left for another one.
+    MadeRoom,
     /// Any other errno.
     Errno(i32),
 }
@@ -142,7 +143,6 @@ impl Cause {
             Self::NoMemory => "no_memory",
             Self::IdleTimeout => "idle_timeout",
             Self::Unanswered => "unanswered",
-            Self::MadeRoom => "max_flows",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::WriteStall => "write_stall",
             Self::NoRequest => "no_request",
@@ -162,6 +162,7 @@ impl Cause {
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
             Self::Killed => "killed",
+            Self::MadeRoom => "made_room",
             Self::Errno(_) => "errno",
         }
     }
@@ -174,8 +175,8 @@ impl Cause {
                 | Self::NoSource
                 | Self::NoDescriptors
                 | Self::NoMemory
-                | Self::MadeRoom
                 | Self::Busy
+                | Self::MadeRoom
         )
     }
 

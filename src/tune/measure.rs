@@ -21,8 +21,8 @@ use super::objective::{Figures, Objective};
 use super::space::Candidate;
 use super::venue::Venue;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::load::shape::{Answer, Bulk, ConnectionLife, Direction, Exchange, Shape};
-use crate::bench::load::{Load, LoadPlan};
+use crate::bench::load::shape::{Answer, Bulk, ConnectionLife, Direction, Exchange, Over, Shape};
+use crate::bench::load::{ANSWER_TIMEOUT, Load, LoadPlan};
 use crate::bench::origin::{Origin, OriginOptions, Role};
 use crate::bench::process::{self, Usage};
 use crate::bench::subjects::running::{self, Running, Workspace};
@@ -277,6 +277,7 @@ impl Ground<'_> {
             flows: EXCHANGES,
             rate: None,
             answer: Answer::Whole,
+            over: Over::Connection,
         });
         Shape {
             name: "tune".to_owned(),
@@ -286,6 +287,7 @@ impl Ground<'_> {
             }),
             exchange,
             burst: None,
+            stream: None,
         }
     }
 
@@ -324,6 +326,8 @@ impl Ground<'_> {
             watch: Some(Arc::clone(&near)),
             compare_one_in: None,
             patience: Duration::ZERO,
+            traffic: None,
+            answer_timeout: ANSWER_TIMEOUT,
             connect_timeout: self
                 .deadline
                 .saturating_duration_since(Instant::now())
@@ -358,6 +362,7 @@ impl Ground<'_> {
             upstream,
             workers: 1,
             sessions: self.terms.flows + EXCHANGES + 16,
+            datagrams: false,
             workspace,
             interrupt: self.interrupt,
         };

@@ -82,6 +82,7 @@ pub(super) fn measure(
         latency: histogram(),
         quiet: None,
         burst: mean,
+        datagrams: None,
     })
 }
 

@@ -5,13 +5,14 @@ use std::cmp::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::result::Sample;
+use super::result::{DatagramSample, Sample};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::Exchange;
 use crate::bench::load::{Load, LoadPlan, LoadResult};
 use crate::bench::origin::Origin;
 use crate::bench::path::Link;
 use crate::bench::process::{self, Usage};
+use crate::bench::traffic::Way;
 use crate::bench::units;
 
 /// An open loop may leave this share of what was due unanswered at the end, beside
@@ -42,6 +43,8 @@ struct Snapshot {
     up: u64,
     down: u64,
     exchanges: u64,
+    /// Of a stream.
+    datagrams: u64,
     forwarder: Usage,
     generator: Usage,
     origin: Usage,
@@ -53,6 +56,7 @@ struct Snapshot {
 pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
     let received_before = this.origin.counters().received.load(Relaxed);
     let differed_before = this.origin.counters().differed.load(Relaxed);
+    let stream_before = StreamCounts::of(this.origin);
     let load = Load::start(this.plan.clone())?;
     let window = load.go(this.warm_up, this.duration);
     let begin = snapshot_at(this, &load, window.begin)?;
@@ -65,9 +69,78 @@ pub(super) fn measure(this: &Measurement<'_>) -> Result<(Sample, u64), String> {
         check_rate(&result, exchange, this.duration)?;
     }
     check_moved(this, &begin, &end)?;
-    check_arrived(this, received_before, result.sent)?;
     let cut_short = result.cut_short;
+    if this.plan.shape.is_datagrams() {
+        // Those may be lost, and how many were is a figure.
+        let counts = StreamCounts::of(this.origin).since(stream_before);
+        let datagrams = Some(check_datagrams(counts, &result)?);
+        let mut sample = sample(this, &begin, &end, result);
+        let arrived = match this.plan.shape.stream {
+            Some(_) => (end.datagrams - begin.datagrams) as f64 / sample.seconds,
+            None => sample.exchanges,
+        };
+        sample.datagrams = datagrams.map(|it| DatagramSample { arrived, ..it });
+        return Ok((sample, cut_short));
+    }
+    check_arrived(this, received_before, result.sent)?;
     Ok((sample(this, &begin, &end, result), cut_short))
+}
+
+/// Datagrams of streams, both ways together.
+#[derive(Debug, Clone, Copy, Default)]
+struct StreamCounts {
+    sent: u64,
+    arrived: u64,
+    wrong: u64,
+}
+
+impl StreamCounts {
+    fn of(origin: &Origin) -> Self {
+        let traffic = origin.traffic();
+        let both = |of: fn(&Way) -> u64| of(&traffic.up) + of(&traffic.down);
+        Self {
+            sent: both(Way::sent),
+            arrived: both(Way::arrived),
+            wrong: both(Way::wrong),
+        }
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            sent: self.sent - earlier.sent,
+            arrived: self.arrived - earlier.arrived,
+            wrong: self.wrong - earlier.wrong,
+        }
+    }
+}
+
+/// How many were lost. None comes twice, and what comes is what was sent to whom it was sent.
+fn check_datagrams(counts: StreamCounts, result: &LoadResult) -> Result<DatagramSample, String> {
+    if counts.wrong > 0 {
+        return Err(format!(
+            "{} datagrams arrived cut, changed or as something else",
+            counts.wrong
+        ));
+    }
+    if counts.arrived > counts.sent {
+        return Err(format!(
+            "more datagrams arrived than were sent: {} sent, {} arrived",
+            counts.sent, counts.arrived
+        ));
+    }
+    // The answer to a question that was given up may meet another one at the same port.
+    if result.strayed > result.lost {
+        return Err(format!(
+            "{} datagrams came to another client than whom they were for",
+            result.strayed
+        ));
+    }
+    Ok(DatagramSample {
+        arrived: 0.0,
+        sent: counts.sent + result.asked,
+        lost: counts.sent - counts.arrived + result.lost,
+        strayed: result.strayed,
+    })
 }
 
 fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snapshot, String> {
@@ -81,6 +154,7 @@ fn snapshot_at(this: &Measurement<'_>, load: &Load, at: Instant) -> Result<Snaps
         up: this.origin.counters().received.load(Relaxed),
         down: counters.received.into_inner(),
         exchanges: counters.exchanges.into_inner(),
+        datagrams: StreamCounts::of(this.origin).arrived,
         forwarder: this.process.map(process::usage_of_tree).unwrap_or_default(),
         generator: process::usage_of_threads(load.thread_ids()),
         origin: process::usage_of_threads(this.origin.thread_ids()),
@@ -118,6 +192,7 @@ fn sample(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot, result: Load
         latency: result.latency,
         quiet: None,
         burst: None,
+        datagrams: None,
     }
 }
 
@@ -149,7 +224,8 @@ fn check_moved(this: &Measurement<'_>, begin: &Snapshot, end: &Snapshot) -> Resu
     if this.plan.shape.exchange.is_some() && end.exchanges == begin.exchanges {
         return Err("no request was answered in the measured time".to_owned());
     }
-    if this.plan.shape.bulk.is_some() && bytes == 0 {
+    let is_stream = this.plan.shape.bulk.is_some() || this.plan.shape.stream.is_some();
+    if is_stream && bytes == 0 {
         return Err("nothing moved in the measured time".to_owned());
     }
     Ok(())
@@ -202,6 +278,9 @@ mod tests {
             sent: 0,
             checked: 0,
             unanswered: 0,
+            lost: 0,
+            asked: 0,
+            strayed: 0,
             cut_short: 0,
             unfinished: 0,
             errors: 0,
@@ -219,6 +298,23 @@ mod tests {
         assert!(
             check(&broken, 0).is_err_and(|e| e.contains("3 connections") && e.contains("reset"))
         );
+    }
+
+    #[test]
+    fn datagrams_may_be_lost_and_may_not_be_changed() {
+        let counts = |sent, arrived, wrong| StreamCounts {
+            sent,
+            arrived,
+            wrong,
+        };
+        let mut asked = result();
+        (asked.asked, asked.lost, asked.strayed) = (10, 2, 1);
+        let sample = check_datagrams(counts(100, 97, 0), &asked).unwrap();
+        assert_eq!((sample.sent, sample.lost, sample.strayed), (110, 5, 1));
+        let changed = check_datagrams(counts(100, 97, 4), &result());
+        assert!(changed.is_err_and(|error| error.contains("4 datagrams")));
+        let twice = check_datagrams(counts(100, 101, 0), &result());
+        assert!(twice.is_err_and(|error| error.contains("101 arrived")));
     }
 
     #[test]

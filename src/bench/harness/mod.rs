@@ -18,13 +18,16 @@ mod options;
 mod place;
 mod result;
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use place::{cells, has_mix, patience, split, start_origin};
+use place::{cells, has_datagrams, has_mix, patience, split, start_origin};
 
 pub use options::{BenchOptions, Layout, Status};
-pub use result::{BurstSample, Cell, IdleCost, LayoutResult, Quiet, Sample, SubjectFacts};
+pub use result::{
+    BurstSample, Cell, DatagramSample, IdleCost, LayoutResult, Quiet, Sample, SubjectFacts,
+};
 
 use super::interrupt::Interrupt;
 use super::load::shape::Shape;
@@ -84,6 +87,23 @@ pub fn run(
     Ok(results)
 }
 
+/// Flows of datagrams that nobody ends: a subject has those of all rounds until long after the run.
+fn lasting(options: &BenchOptions) -> usize {
+    /// Of questions that were not answered.
+    const LOST: usize = 2_000;
+    let shapes = options.shapes.iter().filter(|shape| shape.is_datagrams());
+    let each: usize = shapes.map(Shape::connections).sum();
+    match each {
+        0 => 0,
+        each => each * options.rounds + options.idle_sessions + LOST,
+    }
+}
+
+/// What stays open until this is dropped.
+fn drop_later(opened: impl Any) -> Box<dyn Any> {
+    Box::new(opened)
+}
+
 /// Who is measured when in a round: a random order, and its reverse in the round after.
 fn order(subjects: usize, round: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..subjects).collect();
@@ -108,7 +128,7 @@ fn check_descriptors(options: &BenchOptions) -> Result<(), String> {
     let sessions = connections.max(options.idle_sessions);
     // A subject has a listener for each further forward on each of its event loops.
     let listeners = (forwards.unwrap_or(1) - 1) * options.workers;
-    let needed = sessions * 2 + listeners + SPARE;
+    let needed = (sessions * 2 + listeners).max(sessions + lasting(options)) + SPARE;
     if needed as u64 <= allowed {
         return Ok(());
     }
@@ -140,6 +160,7 @@ struct Bench<'a> {
     origin: Origin,
     _workspace: Workspace,
     idle: Vec<Option<IdleCost>>,
+    idle_flows: Vec<Option<IdleCost>>,
     starts: Vec<Vec<StartCost>>,
     cells: Vec<Cell>,
 }
@@ -177,7 +198,8 @@ impl<'a> Bench<'a> {
         let stage = Stage {
             upstream,
             workers: options.workers,
-            sessions: widest.unwrap_or(0).max(options.idle_sessions) + 16,
+            sessions: widest.unwrap_or(0).max(options.idle_sessions) + lasting(options) + 16,
+            datagrams: has_datagrams(options),
             workspace: &workspace,
             interrupt,
         };
@@ -216,6 +238,7 @@ impl<'a> Bench<'a> {
             other_cpus,
             precedence,
             idle: vec![None; running.len()],
+            idle_flows: vec![None; running.len()],
             starts,
             running,
             origin,
@@ -238,27 +261,40 @@ impl<'a> Bench<'a> {
                 text: format!("{}: {sessions} idle sessions", subject.subject),
             });
             self.settle()?;
-            let memory_before = process::memory_of_tree(root);
-            let (descriptors_before, pipes_before) = process::descriptors_of_tree(root);
-            let opened = idle::open(subject.address, subject.tunnel, sessions);
-            let opened = opened.map_err(|error| format!("{}: {error}", subject.subject))?;
-            if self
-                .interrupt
-                .wait_until(Instant::now() + Duration::from_millis(200))
-            {
-                return Err("interrupted".to_owned());
+            let streams = || idle::open(subject.address, subject.tunnel, sessions).map(drop_later);
+            self.idle[index] = Some(self.idle_cost(subject, root, &streams)?);
+            self.settle()?;
+            if subject.single.is_some() {
+                let flows = || idle::ask(subject.address, sessions).map(drop_later);
+                self.idle_flows[index] = Some(self.idle_cost(subject, root, &flows)?);
             }
-            let (descriptors, pipes) = process::descriptors_of_tree(root);
-            let each = |after: u64, before: u64| (after as f64 - before as f64) / sessions as f64;
-            self.idle[index] = Some(IdleCost {
-                sessions,
-                bytes: each(process::memory_of_tree(root), memory_before),
-                descriptors: each(descriptors, descriptors_before),
-                pipe_ends: each(pipes, pipes_before),
-            });
-            drop(opened);
         }
-        self.settle()
+        Ok(())
+    }
+
+    /// What each of many costs that `open` opens.
+    fn idle_cost(
+        &self,
+        subject: &Running,
+        root: i32,
+        open: &dyn Fn() -> Result<Box<dyn Any>, String>,
+    ) -> Result<IdleCost, String> {
+        let sessions = self.options.idle_sessions;
+        let memory_before = process::memory_of_tree(root);
+        let (descriptors_before, pipes_before) = process::descriptors_of_tree(root);
+        let _opened = open().map_err(|error| format!("{}: {error}", subject.subject))?;
+        let settled = Instant::now() + Duration::from_millis(200);
+        if self.interrupt.wait_until(settled) {
+            return Err("interrupted".to_owned());
+        }
+        let (descriptors, pipes) = process::descriptors_of_tree(root);
+        let each = |after: u64, before: u64| (after as f64 - before as f64) / sessions as f64;
+        Ok(IdleCost {
+            sessions,
+            bytes: each(process::memory_of_tree(root), memory_before),
+            descriptors: each(descriptors, descriptors_before),
+            pipe_ends: each(pipes, pipes_before),
+        })
     }
 
     /// Connections that subjects keep ready.
@@ -387,6 +423,16 @@ impl<'a> Bench<'a> {
         exchanges_apart: Option<Precedence>,
     ) -> Result<(Sample, u64), String> {
         let process = subject.process();
+        let target = if shape.is_single_question() {
+            subject.single
+        } else {
+            subject.single.map(|_| subject.address)
+        };
+        let target = match target {
+            _ if !shape.is_datagrams() => subject.address,
+            Some(target) => target,
+            None => return Err("it forwards no datagrams".to_owned()),
+        };
         // Nothing of `direct` runs on the forwarder's own CPU.
         let mut cpus = self.other_cpus.clone();
         if process.is_some() && self.layout == Layout::OwnCore {
@@ -397,7 +443,7 @@ impl<'a> Bench<'a> {
         measure::measure(&measure::Measurement {
             round,
             plan: LoadPlan {
-                target: subject.address,
+                target,
                 tunnel: subject.tunnel,
                 shape: shape.clone(),
                 threads,
@@ -409,6 +455,8 @@ impl<'a> Bench<'a> {
                 compare_one_in: Some(self.options.compare_one_in),
                 connect_timeout: Duration::from_secs(10),
                 patience: self.patience(),
+                traffic: shape.stream.map(|_| self.origin.traffic()),
+                answer_timeout: self.answer_timeout(),
             },
             warm_up: self.options.warm_up,
             duration: self.options.duration,
@@ -428,6 +476,12 @@ impl<'a> Bench<'a> {
         };
         let widest = self.options.shapes.iter().map(Shape::connections).max();
         patience(path.spec(), widest.unwrap_or(0))
+    }
+
+    /// How long an answer in a datagram may take.
+    fn answer_timeout(&self) -> Duration {
+        let path = self.options.path.as_ref().map(|path| path.spec().rtt * 4);
+        load::ANSWER_TIMEOUT + path.unwrap_or_default()
     }
 
     /// The subject of the same kind and the usual size, if this one is larger.
@@ -455,13 +509,15 @@ impl<'a> Bench<'a> {
             .running
             .iter()
             .zip(&self.idle)
+            .zip(&self.idle_flows)
             .zip(&self.starts)
-            .map(|((running, idle), starts)| SubjectFacts {
+            .map(|(((running, idle), idle_flow), starts)| SubjectFacts {
                 name: running.subject.name.clone(),
                 is_direct: running.subject.kind == Kind::Direct,
                 launch: running.launch.clone(),
                 keeps_half_closed: running.keeps_half_closed,
                 idle: *idle,
+                idle_flow: *idle_flow,
                 starts: starts.clone(),
                 smaller: self.smaller(&running.subject),
             })

@@ -7,7 +7,7 @@ use super::options::{BenchOptions, Layout};
 use super::result::Cell;
 use crate::bench::load;
 use crate::bench::load::shape::Shape;
-use crate::bench::origin::{Handlers, Origin, OriginOptions};
+use crate::bench::origin::{DatagramOptions, Handlers, Origin, OriginOptions};
 use crate::bench::path::PathSpec;
 use crate::bench::precedence::Precedence;
 
@@ -15,6 +15,11 @@ use crate::bench::precedence::Precedence;
 pub(super) fn has_mix(options: &BenchOptions) -> bool {
     let mixed = |shape: &Shape| shape.quiet().is_some() || shape.burst.is_some();
     options.shapes.iter().any(mixed)
+}
+
+/// Whether datagrams are measured.
+pub(super) fn has_datagrams(options: &BenchOptions) -> bool {
+    options.shapes.iter().any(Shape::is_datagrams)
 }
 
 /// At the far end of the path, or on loopback.
@@ -29,6 +34,13 @@ pub(super) fn start_origin(
         congestion: options.congestion.clone(),
         ..OriginOptions::default()
     };
+    let streams = options.shapes.iter().filter_map(|shape| shape.stream);
+    origin.datagrams = has_datagrams(options).then(|| DatagramOptions {
+        // At the number of the command port, so that a subject has one upstream.
+        address: None,
+        streams: true,
+        in_trains: streams.into_iter().any(|stream| stream.train > 1),
+    });
     if options.subjects.iter().any(|it| it.size.servers > 1) {
         origin.command = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
     }

@@ -52,6 +52,24 @@ pub struct Sample {
     pub quiet: Option<Quiet>,
     /// Of a burst.
     pub burst: Option<BurstSample>,
+    /// Of datagrams.
+    pub datagrams: Option<DatagramSample>,
+}
+
+/// What became of datagrams.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DatagramSample {
+    /// Datagrams of a stream that arrived in a second, both directions together; of questions,
+    /// those that were answered.
+    #[serde(rename = "arrived_per_second")]
+    pub arrived: f64,
+    /// Sent from the first to the last, the warm-up's included; of questions, those asked.
+    pub sent: u64,
+    /// Of them, those that did not arrive, or were not answered in time.
+    pub lost: u64,
+    /// Those that came to somebody else than whom they were for.
+    pub strayed: u64,
 }
 
 /// The exchanges of a mix without its bulk.
@@ -129,6 +147,8 @@ pub struct SubjectFacts {
     /// What an idle session costs; not for `direct`.
     #[serde(rename = "idle_session")]
     pub idle: Option<IdleCost>,
+    /// What an idle flow of datagrams costs, where datagrams were measured.
+    pub idle_flow: Option<IdleCost>,
     /// What each of some starts cost; not for `direct`.
     pub starts: Vec<StartCost>,
     /// Index of the subject of the same kind with one forward to one server, if this one

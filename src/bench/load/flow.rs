@@ -27,6 +27,7 @@ pub(super) struct FlowContext<'a> {
     pub(super) counters: &'a LoadCounters,
     pub(super) stopping: bool,
     pub(super) cut_short: u64,
+    pub(super) strayed: u64,
     pub(super) window: Option<Window>,
     pub(super) latency: &'a mut Histogram<u64>,
 }

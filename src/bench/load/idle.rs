@@ -1,9 +1,10 @@
 //! Sessions that stand and say nothing, for measuring what one costs.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use crate::bench::datagram::{Header, Kind};
 use crate::bench::socket;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,57 @@ pub fn open(
             })
         })
         .collect()
+}
+
+/// Opens `count` ports for datagrams, each of which has had one question of 64 bytes answered. One that
+/// is lost is asked again.
+///
+/// # Errors
+/// Which question was not answered, and why.
+pub fn ask(target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>, String> {
+    (0..count)
+        .map(|index| {
+            question(target, index as u32)
+                .map_err(|error| format!("idle flow {} of {count} to {target}: {error}", index + 1))
+        })
+        .collect()
+}
+
+fn question(target: SocketAddr, flow: u32) -> io::Result<UdpSocket> {
+    const ATTEMPTS: u64 = 20;
+    const PATIENCE: Duration = Duration::from_millis(250);
+    let any: SocketAddr = match target.ip() {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut last = io::Error::from(io::ErrorKind::TimedOut);
+    for number in 0..ATTEMPTS {
+        let question = Header {
+            kind: Kind::Question,
+            flow,
+            number,
+            position: number,
+            length: 64,
+        };
+        let question = question.datagram();
+        let mut answer = [0; 100];
+        match socket
+            .send(&question)
+            .and_then(|_| socket.recv(&mut answer))
+        {
+            Ok(len) if answer[..len] == question => return Ok(socket),
+            // The answer to an earlier one.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
+            // What a socket timeout is called is an accident of the interface.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn exchange(target: SocketAddr, tunnel: Option<SocketAddr>) -> io::Result<TcpStream> {

@@ -11,10 +11,13 @@ mod exchange;
 mod flow;
 pub mod idle;
 mod plan;
+mod question;
 mod schedule;
 pub mod shape;
+mod streamer;
 mod thread;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -25,7 +28,8 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use plan::ThreadResult;
-pub use plan::{LoadCounters, LoadPlan, LoadResult, PATIENCE, Window, histogram};
+pub use plan::{ANSWER_TIMEOUT, LoadCounters, LoadPlan, LoadResult, PATIENCE, Window, histogram};
+use streamer::Streamer;
 use thread::{Generator, Share};
 
 /// A running load. Dropping it stops its threads.
@@ -70,6 +74,9 @@ impl Load {
             load.thread_ids.push(id);
             connected?;
         }
+        if let Some(traffic) = &plan.traffic {
+            traffic.up.set_senders(load.wakers.clone());
+        }
         Ok(load)
     }
 
@@ -82,9 +89,8 @@ impl Load {
     ) -> Result<(), String> {
         let counters = Arc::new(LoadCounters::default());
         self.counters.push(Arc::clone(&counters));
-        let mut generator =
-            Generator::new(Arc::clone(plan), share, counters, Arc::clone(&self.stop))
-                .map_err(|error| format!("cannot start the generator: {error}"))?;
+        let mut generator = Driver::new(Arc::clone(plan), share, counters, Arc::clone(&self.stop))
+            .map_err(|error| format!("cannot start the generator: {error}"))?;
         self.wakers.push(generator.waker());
         let (go, may_go) = mpsc::channel();
         self.go.push(go);
@@ -140,6 +146,7 @@ impl Load {
             total
                 .exchanges
                 .fetch_add(counters.exchanges.load(Relaxed), Relaxed);
+            total.asked.fetch_add(counters.asked.load(Relaxed), Relaxed);
         }
         total
     }
@@ -172,6 +179,9 @@ impl Load {
             sent: 0,
             checked: 0,
             unanswered: 0,
+            lost: 0,
+            asked: 0,
+            strayed: 0,
             cut_short: 0,
             unfinished: 0,
             errors: 0,
@@ -192,6 +202,8 @@ impl Load {
                     .expect("every thread's histogram has the same bounds");
             }
             total.unanswered += result.unanswered;
+            total.lost += result.lost;
+            total.strayed += result.strayed;
             total.cut_short += result.cut_short;
             total.unfinished += result.unfinished;
             total.errors += result.errors;
@@ -200,7 +212,52 @@ impl Load {
         let counters = self.counters();
         total.sent = counters.sent.into_inner();
         total.checked = counters.checked.into_inner();
+        total.asked = counters.asked.into_inner();
         total
+    }
+}
+
+/// What a thread does.
+enum Driver {
+    Flows(Box<Generator>),
+    Stream(Box<Streamer>),
+}
+
+impl Driver {
+    fn new(
+        plan: Arc<LoadPlan>,
+        share: Share,
+        counters: Arc<LoadCounters>,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        Ok(match plan.shape.stream {
+            Some(stream) => {
+                let streamer = Streamer::new(plan, stream, share, counters, stop)?;
+                Self::Stream(Box::new(streamer))
+            }
+            None => Self::Flows(Box::new(Generator::new(plan, share, counters, stop)?)),
+        })
+    }
+
+    fn waker(&self) -> Arc<mio::Waker> {
+        match self {
+            Self::Flows(generator) => generator.waker(),
+            Self::Stream(streamer) => streamer.waker(),
+        }
+    }
+
+    fn connect(&mut self, deadline: Instant) -> Result<(), String> {
+        match self {
+            Self::Flows(generator) => generator.connect(deadline),
+            Self::Stream(streamer) => streamer.connect(),
+        }
+    }
+
+    fn run(self, go: &mpsc::Receiver<Window>) -> ThreadResult {
+        match self {
+            Self::Flows(generator) => generator.run(go),
+            Self::Stream(streamer) => streamer.run(go),
+        }
     }
 }
 

@@ -9,11 +9,15 @@ use hdrhistogram::Histogram;
 
 use super::shape::Shape;
 use crate::bench::precedence::Precedence;
+use crate::bench::traffic::Traffic;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
 
 /// Enough for what is on its way over loopback.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An answer in a datagram that takes longer over loopback has been lost.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What to do to whom.
 #[derive(Debug, Clone)]
@@ -45,6 +49,10 @@ pub struct LoadPlan {
     /// `None`: they are written and read as by an application, and not compared. Exchanges
     /// are always compared.
     pub compare_one_in: Option<usize>,
+    /// Of a stream of datagrams: the origin's count of it.
+    pub traffic: Option<Arc<Traffic>>,
+    /// A question in a datagram is lost when its answer has not come after so long, and another is asked.
+    pub answer_timeout: Duration,
     /// All connections must stand after so long.
     pub connect_timeout: Duration,
     /// How long flows may take to come to their end after the window: what is on its
@@ -72,6 +80,8 @@ pub struct LoadCounters {
     pub checked: AtomicU64,
     /// Exchanges completed.
     pub exchanges: AtomicU64,
+    /// Questions asked in datagrams.
+    pub asked: AtomicU64,
 }
 
 /// What one thread brings home.
@@ -80,6 +90,10 @@ pub(super) struct ThreadResult {
     pub(super) latency: Option<Histogram<u64>>,
     /// Requests due in the window and not answered in it (open loop).
     pub(super) unanswered: u64,
+    /// Questions in datagrams that were not answered in time.
+    pub(super) lost: u64,
+    /// Datagrams that came to somebody else than whom they were for.
+    pub(super) strayed: u64,
     /// Flows that ended early when only their upload had ended.
     pub(super) cut_short: u64,
     /// Flows that did not come to their end in time.
@@ -106,6 +120,12 @@ pub struct LoadResult {
     pub checked: u64,
     /// Requests due in the window and not answered in it (open loop only).
     pub unanswered: u64,
+    /// Questions in datagrams that were not answered in time, from the start to the end.
+    pub lost: u64,
+    /// Of how many.
+    pub asked: u64,
+    /// Datagrams that came to somebody else than whom they were for.
+    pub strayed: u64,
     /// Flows whose other direction was cut when the upload ended: the subject does
     /// not keep half-closed connections.
     pub cut_short: u64,

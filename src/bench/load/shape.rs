@@ -2,8 +2,12 @@
 //!
 //! Pure: text to a [`Shape`], nothing else.
 
+mod datagrams;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use datagrams::{Pace, Stream};
 
 use crate::config::units::{UnitError, parse_count, parse_size};
 
@@ -18,6 +22,8 @@ pub struct Shape {
     pub exchange: Option<Exchange>,
     /// Instead of both: bulk and single bytes that are ready at the same moment.
     pub burst: Option<Burst>,
+    /// Instead of all: datagrams one behind the other.
+    pub stream: Option<Stream>,
 }
 
 /// Flows that move as many bytes as they can.
@@ -42,6 +48,18 @@ pub struct Exchange {
     pub rate: Option<u64>,
     /// How the origin writes a response.
     pub answer: Answer,
+    /// What carries it.
+    pub over: Over,
+}
+
+/// What carries an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over {
+    /// A connection.
+    #[default]
+    Connection,
+    /// A datagram each way; a fresh connection is a new port.
+    Datagrams,
 }
 
 /// How the origin writes a response.
@@ -96,20 +114,29 @@ pub enum Figure {
     Requests,
     /// Connections a second.
     Connections,
+    /// Datagrams that arrive in a second.
+    Datagrams,
     /// The share of a burst's bulk that moves before its single bytes.
     Share,
+    /// With a fixed rate of datagrams: what the forwarder's CPU does for each of them.
+    Cpu,
     /// With a fixed rate the rate says nothing: the 99th percentile of latency.
     Latency,
 }
 
 const FLOWS_MAX: u64 = 100_000;
 const SIZE_MAX: u64 = 64 * 1024 * 1024;
+const RATE_MAX: u64 = 100_000_000;
 
 impl Shape {
     /// The figure that decides.
     pub fn figure(&self) -> Figure {
         match self.exchange {
             None if self.burst.is_some() => Figure::Share,
+            None if self.stream.is_some() => match self.stream.map(|it| it.pace) {
+                Some(Pace::Rate(_)) => Figure::Cpu,
+                _ => Figure::Datagrams,
+            },
             None => Figure::Throughput,
             Some(Exchange { rate: Some(_), .. }) => Figure::Latency,
             Some(_) if self.bulk.is_some() => Figure::Latency,
@@ -126,6 +153,18 @@ impl Shape {
         self.bulk.map_or(0, |bulk| bulk.flows)
             + self.exchange.map_or(0, |e| e.flows)
             + self.burst.map_or(0, |burst| burst.bulk + burst.marks)
+            + self.stream.map_or(0, |stream| stream.flows)
+    }
+
+    /// Whether it is made of datagrams.
+    pub fn is_datagrams(&self) -> bool {
+        self.stream.is_some() || self.exchange.is_some_and(|it| it.over == Over::Datagrams)
+    }
+
+    /// Whether each of its flows is one question and its answer.
+    pub fn is_single_question(&self) -> bool {
+        let single = |it: Exchange| it.connection == ConnectionLife::Fresh;
+        self.is_datagrams() && self.exchange.is_some_and(single)
     }
 
     /// Of a mix of bulk and exchanges: the same exchanges alone.
@@ -152,7 +191,8 @@ impl FromStr for Shape {
         let mut shape = preset(kind).ok_or_else(|| {
             format!(
                 "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, crr-nagle, \
-                 ping, mix or burst, each with :flows=, :size=, :rate=, :bulk=, :direction="
+                 ping, mix, burst, udp-rr or udp-stream, each with :flows=, :size=, :rate=, \
+                 :bulk=, :direction=, :port=, :window=, :train="
             )
         })?;
         text.clone_into(&mut shape.name);
@@ -175,8 +215,10 @@ fn preset(kind: &str) -> Option<Shape> {
             flows: 64,
             rate: None,
             answer: Answer::Whole,
+            over: Over::Connection,
         })
     };
+    let mut stream = None;
     let (bulk, exchange) = match kind {
         "bulk-up" => (bulk(Direction::Up, 4), None),
         "bulk-down" => (bulk(Direction::Down, 4), None),
@@ -204,7 +246,19 @@ fn preset(kind: &str) -> Option<Shape> {
                     size: 6_000_000,
                     marks: 8,
                 }),
+                stream: None,
             });
+        }
+        "udp-rr" => (
+            None,
+            exchange(ConnectionLife::Kept).map(|rr| Exchange {
+                over: Over::Datagrams,
+                ..rr
+            }),
+        ),
+        "udp-stream" => {
+            stream = Some(Stream::default());
+            (None, None)
         }
         "mix" => (bulk(Direction::Down, 1), exchange(ConnectionLife::Kept)),
         _ => return None,
@@ -214,16 +268,13 @@ fn preset(kind: &str) -> Option<Shape> {
         bulk,
         exchange,
         burst: None,
+        stream,
     })
 }
 
 fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
     let text = |error: UnitError| error.to_string();
-    let within = |number: u64, max: u64| match number {
-        0 => Err(format!("{key} must be at least 1")),
-        number if number > max => Err(format!("{key} must be at most {max}")),
-        number => Ok(number as usize),
-    };
+    let within = |number, max| within(key, number, max);
     if let Some(burst) = &mut shape.burst {
         let (place, number, max) = match key {
             "bulk" => (
@@ -242,6 +293,9 @@ fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
         *place = within(number, max)?;
         return Ok(());
     }
+    if let Some(stream) = &mut shape.stream {
+        return stream.set(key, value);
+    }
     match (key, &mut shape.bulk, &mut shape.exchange) {
         ("flows", _, Some(exchange)) => {
             exchange.flows = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
@@ -249,23 +303,45 @@ fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
         ("flows", Some(bulk), None) | ("bulk", Some(bulk), _) => {
             bulk.flows = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
         }
+        ("size", _, Some(exchange)) if exchange.over == Over::Datagrams => {
+            exchange.size = datagrams::size(value)?;
+        }
+        ("port", _, Some(exchange)) if exchange.over == Over::Datagrams => {
+            exchange.connection = match value {
+                "kept" => ConnectionLife::Kept,
+                "new" => ConnectionLife::Fresh,
+                _ => return Err(format!("port is kept or new, not `{value}`")),
+            };
+        }
         ("size", _, Some(exchange)) => {
             exchange.size = within(parse_size(value).map_err(text)?, SIZE_MAX)?;
         }
         ("rate", _, Some(exchange)) => {
-            exchange.rate = Some(within(parse_count(value).map_err(text)?, 100_000_000)? as u64);
+            exchange.rate = Some(within(parse_count(value).map_err(text)?, RATE_MAX)? as u64);
         }
         ("direction", Some(bulk), _) => {
-            bulk.direction = match value {
-                "up" => Direction::Up,
-                "down" => Direction::Down,
-                "both" => Direction::Both,
-                _ => return Err(format!("direction is up, down or both, not `{value}`")),
-            };
+            bulk.direction = direction(value)?;
         }
         _ => return Err(format!("`{key}` does not belong to this shape")),
     }
     Ok(())
+}
+
+fn within(key: &str, number: u64, max: u64) -> Result<usize, String> {
+    match number {
+        0 => Err(format!("{key} must be at least 1")),
+        number if number > max => Err(format!("{key} must be at most {max}")),
+        number => Ok(number as usize),
+    }
+}
+
+fn direction(value: &str) -> Result<Direction, String> {
+    match value {
+        "up" => Ok(Direction::Up),
+        "down" => Ok(Direction::Down),
+        "both" => Ok(Direction::Both),
+        _ => Err(format!("direction is up, down or both, not `{value}`")),
+    }
 }
 
 #[cfg(test)]
@@ -308,6 +384,30 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_are_questions_or_a_stream() {
+        let shape = |text: &str| text.parse::<Shape>().unwrap();
+        let kept = shape("udp-rr:flows=3:size=100");
+        assert!(kept.is_datagrams() && !kept.is_single_question());
+        assert_eq!((kept.figure(), kept.connections()), (Figure::Requests, 3));
+        let single = shape("udp-rr:port=new");
+        assert!(single.is_single_question());
+        assert_eq!(single.figure(), Figure::Connections);
+        let usual = shape("udp-stream").stream.unwrap();
+        assert_eq!((usual.size, usual.pace), (1200, Pace::Window(64)));
+        assert_eq!(shape("udp-stream").figure(), Figure::Datagrams);
+        let paced = shape("udp-stream:rate=20k:direction=both:train=8");
+        let stream = paced.stream.unwrap();
+        assert_eq!((stream.pace, stream.train), (Pace::Rate(20_000), 8));
+        assert_eq!(
+            (paced.figure(), stream.direction),
+            (Figure::Cpu, Direction::Both)
+        );
+        let flood = shape("udp-stream:window=0:flows=2").stream.unwrap();
+        assert_eq!((flood.pace, flood.flows), (Pace::Flood, 2));
+        assert!(!shape("rr").is_datagrams());
+    }
+
+    #[test]
     fn nonsense_is_named() {
         for (text, word) in [
             ("bulk", "unknown shape `bulk`"),
@@ -318,6 +418,13 @@ mod tests {
             ("rr:size=64k", "did you mean `64KiB`"),
             ("burst:rate=3", "does not belong"),
             ("mix:direction=left", "up, down or both"),
+            ("rr:port=new", "does not belong"),
+            ("udp-rr:port=any", "kept or new"),
+            ("udp-rr:size=16", "32 bytes at least"),
+            ("udp-stream:size=64KiB", "at most 65507"),
+            ("udp-stream:rate=1k:window=8", "either"),
+            ("udp-stream:train=65", "at most 64"),
+            ("udp-stream:bulk=3", "does not belong"),
         ] {
             let error = text.parse::<Shape>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

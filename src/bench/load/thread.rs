@@ -28,8 +28,9 @@ use super::bulk::BulkFlow;
 use super::exchange::ExchangeFlow;
 use super::flow::{FlowContext, Progress, record};
 use super::plan::{LoadCounters, LoadPlan, ThreadResult, Window, histogram};
+use super::question::QuestionFlow;
 use super::schedule::Schedule;
-use super::shape::{Bulk, ConnectionLife, Exchange, Shape};
+use super::shape::{Bulk, ConnectionLife, Exchange, Over, Shape};
 
 const SCRATCH: usize = 256 * 1024;
 const WAKE: Token = Token(usize::MAX);
@@ -39,9 +40,13 @@ const TIMER: Token = Token(usize::MAX - 1);
 /// subjects (nginx: 511), so that no SYN is dropped and retried a second later.
 const CONNECTING_MAX: usize = 100;
 
+/// How often questions in datagrams are looked for that were not answered.
+const LOOK: Duration = Duration::from_millis(50);
+
 enum Flow {
     Bulk(BulkFlow),
     Exchange(ExchangeFlow),
+    Question(QuestionFlow),
     /// Its place is free: not yet connected, or ended.
     Gone,
 }
@@ -77,7 +82,7 @@ impl Share {
         }
     }
 
-    fn of_flows(self, flows: usize) -> usize {
+    pub(super) fn of_flows(self, flows: usize) -> usize {
         flows / self.of + usize::from(self.index < flows % self.of)
     }
 
@@ -106,6 +111,7 @@ pub(super) struct Generator {
     schedule: Option<Schedule>,
     window: Option<Window>,
     stopping: bool,
+    next_look: Instant,
     live: usize,
     scratch: Vec<u8>,
     latency: Histogram<u64>,
@@ -144,6 +150,7 @@ impl Generator {
             schedule: None,
             window: None,
             stopping: false,
+            next_look: Instant::now(),
             live: 0,
             scratch: vec![0; SCRATCH],
             latency: histogram(),
@@ -206,11 +213,15 @@ impl Generator {
                 continue;
             }
             self.issue(now);
-            let timeout = if self.run_queue.is_empty() {
+            let mut timeout = if self.run_queue.is_empty() {
                 deadline.saturating_duration_since(now)
             } else {
                 Duration::ZERO
             };
+            if self.plan.shape.is_datagrams() {
+                self.give_up_lost(now);
+                timeout = timeout.min(LOOK);
+            }
             let queued = self.run_queue.len();
             self.wait(&mut events, timeout)?;
             for event in &events {
@@ -244,10 +255,14 @@ impl Generator {
         }
         for index in 0..self.flows.len() {
             match &mut self.flows[index] {
-                Flow::Exchange(_) | Flow::Gone if self.schedule.is_some() => {
+                Flow::Exchange(_) | Flow::Question(_) | Flow::Gone if self.schedule.is_some() => {
                     self.idle.push_back(index);
                 }
                 Flow::Exchange(flow) => {
+                    flow.begin(now);
+                    self.run_queue.push_back(index);
+                }
+                Flow::Question(flow) => {
                     flow.begin(now);
                     self.run_queue.push_back(index);
                 }
@@ -296,6 +311,10 @@ impl Generator {
                 flow.begin(due);
                 self.pump(index);
             }
+            Flow::Question(flow) => {
+                flow.begin(due);
+                self.pump(index);
+            }
             Flow::Gone => {
                 if let Err(error) = self.renew(index, due) {
                     self.result.fail(error);
@@ -312,11 +331,17 @@ impl Generator {
         let Some(exchange) = self.plan.shape.exchange else {
             return Ok(());
         };
-        let stream = self.start_connect(index)?;
-        self.seed += 7_919;
-        let mut flow = self.exchange_flow(stream, exchange);
-        flow.begin(due);
-        self.flows[index] = Flow::Exchange(flow);
+        self.flows[index] = if exchange.over == Over::Datagrams {
+            let mut flow = self.question_flow(index, exchange)?;
+            flow.begin(due);
+            Flow::Question(flow)
+        } else {
+            let stream = self.start_connect(index)?;
+            self.seed += 7_919;
+            let mut flow = self.exchange_flow(stream, exchange);
+            flow.begin(due);
+            Flow::Exchange(flow)
+        };
         self.live += 1;
         // On loopback the connection often stands already: the request can go at once.
         self.run_queue.push_back(index);
@@ -337,16 +362,19 @@ impl Generator {
             counters: &self.counters,
             stopping: self.stopping,
             cut_short: 0,
+            strayed: 0,
             window: self.window,
             latency: &mut self.latency,
         };
         let progress = match flow {
             Flow::Bulk(flow) => flow.pump(&mut context),
             Flow::Exchange(flow) => flow.pump(&mut context),
+            Flow::Question(flow) => flow.pump(&mut context),
             // Ended earlier in the same batch of events.
             Flow::Gone => return,
         };
         self.result.cut_short += context.cut_short;
+        self.result.strayed += context.strayed;
         match progress {
             Ok(Progress::Wait) => {}
             Ok(Progress::Again) => self.run_queue.push_back(index),
@@ -384,12 +412,33 @@ impl Generator {
                 flow.begin(now);
                 self.run_queue.push_back(index);
             }
+            Flow::Question(flow) => {
+                flow.begin(now);
+                self.run_queue.push_back(index);
+            }
             Flow::Gone => {
                 if let Err(error) = self.renew(index, now) {
                     self.result.fail(error);
                 }
             }
             Flow::Bulk(_) => {}
+        }
+    }
+
+    /// What a datagram asked for so long ago is lost, and the flow goes on.
+    fn give_up_lost(&mut self, now: Instant) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK;
+        for index in 0..self.flows.len() {
+            let Flow::Question(flow) = &mut self.flows[index] else {
+                continue;
+            };
+            if flow.give_up(now, self.plan.answer_timeout) {
+                self.result.lost += 1;
+                self.answered(index);
+            }
         }
     }
 
@@ -413,6 +462,10 @@ impl Generator {
         for index in 0..self.flows.len() {
             match &self.flows[index] {
                 Flow::Exchange(flow) => match flow.outstanding() {
+                    Some(due) => owed.push(due),
+                    None => self.end(index),
+                },
+                Flow::Question(flow) => match flow.outstanding() {
                     Some(due) => owed.push(due),
                     None => self.end(index),
                 },

@@ -160,7 +160,8 @@ impl Connection {
             last_active: now,
             mode: match role {
                 Role::Command => Mode::Command,
-                Role::Echo => Mode::Echo,
+                // Nobody accepts connections where datagrams are served.
+                Role::Echo | Role::Datagrams => Mode::Echo,
                 Role::Discard => Mode::Sink {
                     received: 0,
                     check: Check::No,

@@ -26,6 +26,12 @@
 //! that is too long or does not decode: `ERR …`, and the connection is closed,
 //! because there is no telling where the next command begins.
 //!
+//! # Datagrams
+//!
+//! [`OriginOptions::datagrams`]: each datagram comes back as it is (RFC 862), but for those of a stream
+//! ([`crate::bench::datagram`]), which are compared and counted. Whoever says that it was sent from port 0, or
+//! from where this origin is, gets no answer, and neither does a datagram that is cut.
+//!
 //! A library user adds commands of his own: [`handlers::Handlers::register`].
 //!
 //! # Bounds
@@ -40,6 +46,7 @@
 
 mod connection;
 mod conversation;
+mod datagrams;
 pub mod handlers;
 mod options;
 pub mod record;
@@ -54,10 +61,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use handlers::Handlers;
-pub use options::{Counters, LINE_MAX, MEMORY_MAX, OriginOptions, PENDING_MAX, POSITION_MAX, Role};
+pub use options::{
+    Counters, DatagramOptions, LINE_MAX, MEMORY_MAX, OriginOptions, PENDING_MAX, POSITION_MAX, Role,
+};
 
 use crate::bench::precedence::Precedence;
 use crate::bench::socket;
+use crate::bench::traffic::Traffic;
 use thread::{PeerThread, Server};
 
 /// A running origin. Dropping it stops its threads and closes its connections.
@@ -65,6 +75,7 @@ use thread::{PeerThread, Server};
 pub struct Origin {
     addresses: Vec<(Role, SocketAddr)>,
     counters: Arc<Counters>,
+    traffic: Arc<Traffic>,
     thread_ids: Vec<i32>,
     stop: Arc<AtomicBool>,
     wakers: Vec<Arc<mio::Waker>>,
@@ -77,6 +88,11 @@ impl Origin {
     /// # Errors
     /// An address that cannot be bound, by name; threads or descriptors missing.
     pub fn start(options: &OriginOptions, handlers: Handlers) -> io::Result<Self> {
+        if let Some(datagrams) = options.datagrams
+            && datagrams.address.is_none()
+        {
+            return Self::start_at_one_number(options, datagrams, handlers);
+        }
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         let roles = [
@@ -98,7 +114,11 @@ impl Origin {
             addresses.push((role, listener.local_addr()?));
             listeners.push((role, listener));
         }
-        if listeners.is_empty() {
+        let datagrams = options.datagrams.map(datagrams::Server::bind).transpose()?;
+        if let Some(server) = &datagrams {
+            addresses.push((Role::Datagrams, server.address()?));
+        }
+        if addresses.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "an origin needs at least one address to listen on",
@@ -107,13 +127,74 @@ impl Origin {
         let mut origin = Self {
             addresses,
             counters: Arc::new(Counters::default()),
+            traffic: Arc::new(Traffic::default()),
             thread_ids: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             wakers: Vec::new(),
             threads: Vec::new(),
         };
         origin.spawn(options, &Arc::new(handlers), listeners)?;
+        if let Some(server) = datagrams {
+            origin.serve_datagrams(server)?;
+        }
         Ok(origin)
+    }
+
+    /// Datagrams at the number of the command port, whatever number the kernel gives that.
+    fn start_at_one_number(
+        options: &OriginOptions,
+        datagrams: DatagramOptions,
+        handlers: Handlers,
+    ) -> io::Result<Self> {
+        const ATTEMPTS: usize = 32;
+        let mut handlers = Some(handlers);
+        let mut taken = None;
+        for _ in 0..ATTEMPTS {
+            let Some(command) = options.command else {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "datagrams at the number of the command port, and no command port",
+                ));
+            };
+            let reserved = socket::listen(command, None, None)?;
+            let address = reserved.local_addr()?;
+            let at = DatagramOptions {
+                address: Some(address),
+                ..datagrams
+            };
+            if let Err(error) = std::net::UdpSocket::bind(address) {
+                // A number that is free for connections need not be free for datagrams.
+                taken = Some(error);
+                continue;
+            }
+            drop(reserved);
+            let options = OriginOptions {
+                command: Some(address),
+                datagrams: Some(at),
+                ..options.clone()
+            };
+            return Self::start(&options, handlers.take().unwrap_or_default());
+        }
+        Err(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    }
+
+    fn serve_datagrams(&mut self, server: datagrams::Server) -> io::Result<()> {
+        let shared = datagrams::Shared {
+            counters: Arc::clone(&self.counters),
+            traffic: Arc::clone(&self.traffic),
+            stop: Arc::clone(&self.stop),
+        };
+        let server = server.share(shared)?;
+        self.wakers.push(server.waker());
+        let (ids, id_of) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("origin-datagrams".to_owned());
+        self.threads.push(thread.spawn(move || {
+            // The receiver waits below for exactly this.
+            let _ = ids.send(nix::unistd::gettid().as_raw());
+            server.run();
+        })?);
+        self.thread_ids.extend(id_of.recv().ok());
+        Ok(())
     }
 
     fn spawn(
@@ -185,6 +266,11 @@ impl Origin {
     /// The running counts.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Datagrams of streams, both ways; one end of it is the load generator's.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Kernel thread ids, for pinning and for CPU time.

@@ -33,6 +33,8 @@ pub struct OriginOptions {
     pub discard: Option<SocketAddr>,
     /// An endless source of the pattern.
     pub source: Option<SocketAddr>,
+    /// Echo of datagrams, RFC 862.
+    pub datagrams: Option<DatagramOptions>,
     /// Threads that serve; connections are dealt out in turn.
     pub threads: usize,
     /// One more thread, to which connections go that ask for prompt answers: bulk does
@@ -53,6 +55,18 @@ pub struct OriginOptions {
     pub idle_timeout: Duration,
 }
 
+/// How datagrams are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatagramOptions {
+    /// Where; `None`: at the number of the command port.
+    pub address: Option<SocketAddr>,
+    /// Whoever orders a stream gets one. Anybody can order one for somebody else, so this is for
+    /// measurements within one machine.
+    pub streams: bool,
+    /// Several of one flow are taken from the kernel in one piece (`UDP_GRO`).
+    pub in_trains: bool,
+}
+
 impl Default for OriginOptions {
     fn default() -> Self {
         Self {
@@ -60,6 +74,7 @@ impl Default for OriginOptions {
             echo: None,
             discard: None,
             source: None,
+            datagrams: None,
             threads: 1,
             prompt: None,
             congestion: None,
@@ -83,6 +98,8 @@ pub enum Role {
     Discard,
     /// An endless source.
     Source,
+    /// Echo of datagrams.
+    Datagrams,
 }
 
 /// What the threads have counted since the start.
@@ -106,6 +123,12 @@ pub struct Counters {
     pub aborted: AtomicU64,
     /// Times that accepting paused for want of descriptors.
     pub starved: AtomicU64,
+    /// Datagrams received, but for those of a stream, which are counted in
+    /// [`Traffic`](crate::bench::traffic::Traffic).
+    pub datagrams: AtomicU64,
+    /// Datagrams that were not answered: the kernel took no answer, or whoever sent them says to be one
+    /// that answers himself.
+    pub datagrams_unanswered: AtomicU64,
     /// Connections whose bytes differed from the pattern.
     pub differed: AtomicU64,
 }

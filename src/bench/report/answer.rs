@@ -9,8 +9,8 @@ use crate::bench::stats::{Estimate, Interval, Verdict};
 /// How many times as good: the ratio, or its inverse where less is better.
 fn times_as_good(shape: &ShapeReport, ratio: Estimate) -> Estimate {
     match shape.figure {
-        Figure::Throughput | Figure::Requests | Figure::Connections => ratio,
-        Figure::Share | Figure::Latency => Estimate {
+        Figure::Throughput | Figure::Requests | Figure::Connections | Figure::Datagrams => ratio,
+        Figure::Share | Figure::Latency | Figure::Cpu => Estimate {
             estimate: 1.0 / ratio.estimate,
             interval: ratio.interval.map(|it| Interval {
                 low: 1.0 / it.high,

@@ -96,6 +96,10 @@ fn figures(shape: &Shape) -> Vec<Of<'_>> {
     if shape.bulk.is_some() {
         figures.push(("throughput", Better::More, Box::new(|s| bulk(shape, s))));
     }
+    if shape.stream.is_some() {
+        let arrived = |s: &Sample| s.datagrams.map_or(f64::NAN, |it| it.arrived);
+        figures.push(("datagrams", Better::More, Box::new(arrived)));
+    }
     if shape.exchange.is_some() {
         figures.push(("exchanges", Better::More, Box::new(|s| s.exchanges)));
         figures.push(("p50", Better::Less, Box::new(|s| quantile(s, 0.5))));
@@ -143,6 +147,7 @@ mod tests {
             latency,
             quiet: None,
             burst: None,
+            datagrams: None,
         }
     }
 

@@ -56,7 +56,7 @@ impl Head {
 pub struct Ratio {
     /// With whom; `defaults` in a search.
     pub against: String,
-    /// Of what: `throughput`, `exchanges`, `p50`, `p99`, `share` (of a burst), `cpu` (the
+    /// Of what: `throughput`, `datagrams`, `exchanges`, `p50`, `p99`, `share` (of a burst), `cpu` (the
     /// forwarder's), `path` (CPU of the whole path); in a search `merit_racing` and
     /// `merit_fresh` (more is better, whatever the objective).
     pub of: &'static str,
@@ -68,7 +68,7 @@ pub struct Ratio {
     pub verdict: Verdict,
 }
 
-/// What a gigabyte (10⁹ bytes) or an exchange costs.
+/// What a gigabyte (10⁹ bytes), an exchange or a datagram costs.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Cost {
@@ -78,6 +78,9 @@ pub enum Cost {
     /// Where there are.
     #[serde(rename = "per_exchange")]
     Exchange(Costs),
+    /// Of a stream of datagrams, for each that arrives.
+    #[serde(rename = "per_datagram")]
+    Datagram(Costs),
 }
 
 impl Cost {
@@ -92,10 +95,10 @@ impl Cost {
         })
     }
 
-    /// Of either.
+    /// Of any.
     pub fn costs(&self) -> &Costs {
         match self {
-            Self::Gigabyte(costs) | Self::Exchange(costs) => costs,
+            Self::Gigabyte(costs) | Self::Exchange(costs) | Self::Datagram(costs) => costs,
         }
     }
 }

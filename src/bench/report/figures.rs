@@ -6,11 +6,12 @@ use hdrhistogram::Histogram;
 use super::comparing::{self, calm, disturbance};
 use super::round::{bulk, path_cpu, per_unit, quantile};
 use super::{
-    BurstReport, Cost, Costs, CpuShares, Hop, Latency, LayoutReport, QuietReport, Row, ShapeReport,
-    StartReport,
+    BurstReport, Cost, Costs, CpuShares, DatagramReport, Hop, Latency, LayoutReport, QuietReport,
+    Row, ShapeReport, StartReport,
 };
 use crate::bench::harness::{
-    BenchOptions, BurstSample, Cell, Layout, LayoutResult, Quiet, Sample, SubjectFacts,
+    BenchOptions, BurstSample, Cell, DatagramSample, Layout, LayoutResult, Quiet, Sample,
+    SubjectFacts,
 };
 use crate::bench::load;
 use crate::bench::load::shape::Shape;
@@ -117,7 +118,9 @@ fn shape_report(
             let direct = direct.filter(|it| it.subject != cell.subject && shape.burst.is_none());
             if let Some(direct) = direct {
                 row.hop = hop(cell, direct);
-                if let Some(Cost::Gigabyte(costs) | Cost::Exchange(costs)) = &mut row.cost {
+                if let Some(Cost::Gigabyte(costs) | Cost::Exchange(costs) | Cost::Datagram(costs)) =
+                    &mut row.cost
+                {
                     costs.hop = Some(hop_cpu(shape, cell, direct));
                 }
             }
@@ -130,6 +133,8 @@ fn shape_report(
         has_exchanges: shape.exchange.is_some(),
         has_bulk: shape.bulk.is_some(),
         is_burst: shape.burst.is_some(),
+        has_datagrams: shape.is_datagrams(),
+        has_stream: shape.stream.is_some(),
         rows,
     }
 }
@@ -149,11 +154,13 @@ fn row(shape: &Shape, cell: &Cell, result: &LayoutResult) -> Row {
         subject: result.subjects[cell.subject].name.clone(),
         failure: cell.failure.clone(),
         rounds: samples.len(),
-        throughput: shape.bulk.and_then(|_| interval(&|s| bulk(shape, s))),
+        throughput: interval(&|s| bulk(shape, s))
+            .filter(|_| shape.bulk.is_some() || shape.stream.is_some()),
         exchanges: interval(&|s| s.exchanges).filter(|_| has_exchanges),
         latency: summary(&latency),
         quiet: quiet(samples),
         burst: burst(samples),
+        datagrams: datagrams(samples),
         cost: cost(shape, samples, &interval),
         ratios: Vec::new(),
         hop: None,
@@ -186,9 +193,22 @@ fn cost(
         hop: None,
         context_switches: Some(switches.sum::<f64>() / samples.len().max(1) as f64),
     };
-    Some(match shape.exchange {
-        Some(_) => Cost::Exchange(costs),
-        None => Cost::Gigabyte(costs),
+    Some(match (shape.exchange, shape.stream) {
+        (Some(_), _) => Cost::Exchange(costs),
+        (None, Some(_)) => Cost::Datagram(costs),
+        (None, None) => Cost::Gigabyte(costs),
+    })
+}
+
+fn datagrams(samples: &[&Sample]) -> Option<DatagramReport> {
+    let rounds: Vec<DatagramSample> = samples.iter().filter_map(|it| it.datagrams).collect();
+    let arrived: Vec<f64> = rounds.iter().map(|it| it.arrived).collect();
+    let sum = |of: fn(&DatagramSample) -> u64| rounds.iter().map(of).sum::<u64>();
+    Some(DatagramReport {
+        arrived: stats::mean(&arrived)?,
+        sent: sum(|it| it.sent),
+        lost_share: sum(|it| it.lost) as f64 / sum(|it| it.sent).max(1) as f64,
+        strayed: sum(|it| it.strayed),
     })
 }
 

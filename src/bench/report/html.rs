@@ -58,7 +58,8 @@ pub fn render(report: &Report) -> String {
 fn further(report: &Report) -> Vec<(&'static str, &'static str, super::model::Table)> {
     let starts = tables::starts(report).map(|it| ("start", "A start", it));
     let idle = tables::idle(report).map(|it| ("idle", "An idle session", it));
-    starts.into_iter().chain(idle).collect()
+    let flow = tables::idle_flow(report).map(|it| ("idle-flow", "An idle flow", it));
+    starts.into_iter().chain(idle).chain(flow).collect()
 }
 
 fn contents(report: &Report) -> Vec<(String, String)> {
@@ -208,6 +209,12 @@ fn shape_plots(layout: &LayoutReport, shape: &ShapeReport) -> Vec<(&'static str,
         let title = title("bulk moved before the last single byte");
         return vec![("burst", svg::bars(&title, Direction::Less, &list))];
     }
+    if shape.has_stream {
+        let arrived = |row: &Row| row.datagrams.map(|it| it.arrived);
+        let list = shape_bars(shape, &arrived, &units::rate);
+        let plot = svg::bars(&title("datagrams a second"), Direction::More, &list);
+        plots.push(("datagrams", plot));
+    }
     if shape.has_bulk {
         let list = shape_bars(shape, &|row| row.throughput, &units::bit_rate);
         let plot = svg::bars(&title("throughput"), Direction::More, &list);
@@ -220,6 +227,8 @@ fn shape_plots(layout: &LayoutReport, shape: &ShapeReport) -> Vec<(&'static str,
     }
     let (unit, scale) = if shape.has_exchanges {
         ("µs/op", 1e6)
+    } else if shape.has_stream {
+        ("µs/datagram", 1e6)
     } else {
         ("s/GB", 1.0)
     };

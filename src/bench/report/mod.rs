@@ -105,6 +105,10 @@ pub struct ShapeReport {
     pub has_bulk: bool,
     /// Whether it is a burst of bulk and single bytes.
     pub is_burst: bool,
+    /// Whether it is made of datagrams.
+    pub has_datagrams: bool,
+    /// Whether it is a stream of datagrams (then cost is for each of them).
+    pub has_stream: bool,
     /// One for each subject.
     pub rows: Vec<Row>,
 }
@@ -132,7 +136,9 @@ pub struct Row {
     pub quiet: Option<QuietReport>,
     /// Of a burst: how long its single bytes waited.
     pub burst: Option<BurstReport>,
-    /// CPU time for a gigabyte, or for an exchange; not of a burst.
+    /// Of datagrams: how many arrived, and how many did not.
+    pub datagrams: Option<DatagramReport>,
+    /// CPU time for a gigabyte, for an exchange, or for a datagram of a stream; not of a burst.
     #[serde(flatten)]
     pub cost: Option<Cost>,
     /// Against the baseline, against `direct`, and of a subject with a large configuration
@@ -206,6 +212,22 @@ pub struct BurstReport {
     pub last: Estimate,
     /// Seconds until all of the bulk had moved.
     pub seconds: Estimate,
+}
+
+/// What became of datagrams, over all rounds.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DatagramReport {
+    /// Datagrams of a stream that arrived in a second, both directions together; of questions,
+    /// those that were answered.
+    #[serde(rename = "arrived_per_second")]
+    pub arrived: Estimate,
+    /// Sent in all rounds, warm-ups included; of questions, those asked.
+    pub sent: u64,
+    /// Share of them, 0 to 1, that did not arrive, or were not answered in time.
+    pub lost_share: f64,
+    /// Those that came to somebody else than whom they were for.
+    pub strayed: u64,
 }
 
 /// What took CPUs that a subject and its load were to have.

@@ -17,10 +17,12 @@ pub(super) fn path_cpu(sample: &Sample) -> f64 {
     sample.forwarder_cpu + sample.generator_cpu + sample.origin_cpu
 }
 
-/// What was used in a second to what was used for a gigabyte, or for an exchange.
+/// What was used in a second to what was used for a gigabyte, an exchange or a datagram.
 pub(super) fn per_unit(shape: &Shape, sample: &Sample, used: f64) -> f64 {
     if shape.exchange.is_some() {
         used / sample.exchanges
+    } else if let Some(datagrams) = sample.datagrams {
+        used / datagrams.arrived
     } else {
         used * 1e9 / throughput(sample)
     }

@@ -71,6 +71,7 @@ fn subject(name: &str) -> SubjectFacts {
         launch: Launch::default(),
         keeps_half_closed: true,
         idle: None,
+        idle_flow: None,
         starts: Vec::new(),
         smaller: None,
     }
@@ -102,6 +103,7 @@ fn cell(subject: usize, shape: usize) -> Cell {
             latency,
             quiet: None,
             burst: None,
+            datagrams: None,
         }
     };
     Cell {

@@ -38,7 +38,11 @@ pub fn render(report: &Report) -> String {
             )));
         }
     }
-    let others = [tables::starts(report), tables::idle(report)];
+    let others = [
+        tables::starts(report),
+        tables::idle(report),
+        tables::idle_flow(report),
+    ];
     for table in others.into_iter().flatten() {
         out.push('\n');
         out.push_str(&render::text(&table));

@@ -2,7 +2,7 @@
 
 use super::model::{Column, Note, Table, Tone, Unit, Value};
 use super::{Costs, CpuShares, LayoutReport, Report, Row, ShapeReport};
-use crate::bench::harness::SubjectFacts;
+use crate::bench::harness::{IdleCost, SubjectFacts};
 use crate::bench::load::shape::Figure;
 use crate::bench::stats::{Estimate, Verdict};
 
@@ -15,7 +15,19 @@ pub(super) fn shape(layout: &LayoutReport, shape: &ShapeReport, baseline: &str) 
     if shape.is_burst {
         burst(&mut table, rows, &of);
     }
-    if shape.has_bulk {
+    if shape.has_stream {
+        let rate = Column::new("datagrams").summed_up(of("datagrams a second"));
+        table.add(rate, rows, |row| {
+            Value::spread(row.datagrams.map(|it| it.arrived), Unit::Rate)
+        });
+    }
+    if shape.has_datagrams {
+        table.add(Column::new("lost").summed_up(of("lost")), rows, |row| {
+            let lost = row.datagrams.map(|it| it.lost_share);
+            lost.map_or(Value::Missing, |it| Value::Number(it, Unit::Share))
+        });
+    }
+    if shape.has_bulk || shape.has_stream {
         let throughput = Column::new("throughput").summed_up(of("throughput"));
         table.add(throughput, rows, |row| {
             Value::spread(row.throughput, Unit::BitRate)
@@ -88,11 +100,14 @@ fn cpu(table: &mut Table, shape: &ShapeReport, of: &dyn Fn(&str) -> String) {
     let rows: &[Row] = &shape.rows;
     let (unit, each) = if shape.has_exchanges {
         ("µs/op", "µs each")
+    } else if shape.has_stream {
+        ("µs/dgram", "µs each")
     } else {
         ("s/GB", "s/GB")
     };
-    // In the document it is seconds for both.
-    let scale = if shape.has_exchanges { 1e6 } else { 1.0 };
+    // In the document it is seconds for all.
+    let is_each = shape.has_exchanges || shape.has_stream;
+    let scale = if is_each { 1e6 } else { 1.0 };
     let of_costs = |of: fn(&Costs) -> Option<Estimate>| {
         move |row: &Row| {
             let cost = row.cost.as_ref().and_then(|cost| of(cost.costs()));
@@ -215,6 +230,8 @@ pub(super) fn deciding(
         Figure::Throughput => "throughput",
         Figure::Requests | Figure::Connections => "exchanges",
         Figure::Share => "share",
+        Figure::Datagrams => "datagrams",
+        Figure::Cpu => "cpu",
         Figure::Latency => "p99",
     };
     row.ratios
@@ -239,6 +256,8 @@ pub(super) fn judged_by(shape: &ShapeReport) -> &'static str {
         Figure::Throughput => "throughput",
         Figure::Requests => "requests a second",
         Figure::Connections => "connections a second",
+        Figure::Datagrams => "datagrams a second",
+        Figure::Cpu => "the forwarder's CPU for each, less is better",
         Figure::Share => "bulk before a single byte, less is better",
         Figure::Latency => "99th percentile, less is better",
     }
@@ -292,12 +311,25 @@ pub(super) fn starts(report: &Report) -> Option<Table> {
 
 /// What an idle session costs, where that was measured.
 pub(super) fn idle(report: &Report) -> Option<Table> {
+    idle_costs(report, "an idle session costs", |it| it.idle)
+}
+
+/// The same of a flow of datagrams.
+pub(super) fn idle_flow(report: &Report) -> Option<Table> {
+    idle_costs(report, "an idle flow costs", |it| it.idle_flow)
+}
+
+fn idle_costs(
+    report: &Report,
+    title: &str,
+    of: fn(&SubjectFacts) -> Option<IdleCost>,
+) -> Option<Table> {
     let subjects = report.layouts.first()?.subjects.iter();
-    let rows: Vec<&SubjectFacts> = subjects.filter(|it| it.idle.is_some()).collect();
+    let rows: Vec<&SubjectFacts> = subjects.filter(|it| of(it).is_some()).collect();
     let names = rows.iter().map(|it| it.name.clone());
-    let mut table = Table::new("an idle session costs", names);
-    let figure = |row: &&SubjectFacts, of: fn(&crate::bench::harness::IdleCost) -> Value| {
-        row.idle.as_ref().map_or(Value::Missing, of)
+    let mut table = Table::new(title, names);
+    let figure = |row: &&SubjectFacts, value: fn(&IdleCost) -> Value| {
+        of(row).as_ref().map_or(Value::Missing, value)
     };
     table.add(Column::new("memory"), &rows, |row| {
         figure(row, |it| Value::Number(it.bytes, Unit::Bytes))
@@ -309,7 +341,7 @@ pub(super) fn idle(report: &Report) -> Option<Table> {
         figure(row, |it| Value::word(format!("{:.2}", it.pipe_ends)))
     });
     table.add(Column::new("measured with").on_page(), &rows, |row| {
-        figure(row, |it| Value::word(format!("{} sessions", it.sessions)))
+        figure(row, |it| Value::word(format!("{} of them", it.sessions)))
     });
     Some(table).filter(|table| !table.lines.is_empty())
 }

@@ -42,6 +42,9 @@ pub struct Terms<'a> {
     pub sessions: usize,
     /// How large the configuration is.
     pub size: Size,
+    /// It forwards datagrams, too: at the same number, and here those that are one question each.
+    /// `None`: connections alone.
+    pub single: Option<SocketAddr>,
     /// For its files.
     pub directory: &'a Path,
 }
@@ -76,7 +79,7 @@ impl Kind {
                 let mut launch = thalweg(program.as_deref(), *engine, *data_path, set, terms)?;
                 if *connect {
                     serve_requests(&mut launch, terms);
-                } else if terms.size != Size::default() {
+                } else if terms.size != Size::default() || terms.single.is_some() {
                     serve_many(&mut launch, terms);
                 }
                 Ok(launch)
@@ -165,6 +168,15 @@ fn serve_many(launch: &mut Launch, terms: Terms<'_>) {
             "\n[[forward]]\nlisten = \"{listen}\"\nupstream = \"origin\"\n"
         );
     }
+    if let Some(single) = terms.single {
+        let _ = write!(
+            content,
+            "\n[[forward]]\nprotocol = \"udp\"\nlisten = \"{listen}\"\nupstream = \"origin\"\n\
+             \n[[forward]]\nprotocol = \"udp\"\nlisten = \"{single}\"\nupstream = \"origin\"\n\
+             responses = 1\n",
+            listen = terms.listen,
+        );
+    }
     configure(launch, terms.directory.join("many.toml"), content);
 }
 
@@ -217,6 +229,15 @@ fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch
         let _ = write!(
             content,
             "    server {{\n        listen {listen};\n        proxy_pass {upstream};\n{buffer}    }}\n"
+        );
+    }
+    if let Some(single) = terms.single {
+        let _ = write!(
+            content,
+            "    server {{\n        listen {listen} udp;\n        proxy_pass {upstream};\n    }}\n    \
+             server {{\n        listen {single} udp;\n        proxy_responses 1;\n        \
+             proxy_pass {upstream};\n    }}\n",
+            listen = terms.listen,
         );
     }
     content.push_str("}\n");
@@ -301,14 +322,18 @@ fn haproxy(program: Option<&Path>, splice: bool, terms: Terms<'_>) -> Result<Lau
 
 fn realm(program: Option<&Path>, terms: Terms<'_>) -> Result<Launch, String> {
     let program = installed("realm", program)?;
+    let mut argv = vec![
+        text(&program),
+        "-l".to_owned(),
+        terms.listen.to_string(),
+        "-r".to_owned(),
+        terms.upstream.to_string(),
+    ];
+    if terms.single.is_some() {
+        argv.push("-u".to_owned());
+    }
     Ok(Launch {
-        argv: vec![
-            text(&program),
-            "-l".to_owned(),
-            terms.listen.to_string(),
-            "-r".to_owned(),
-            terms.upstream.to_string(),
-        ],
+        argv,
         environment: vec![("TOKIO_WORKER_THREADS".to_owned(), terms.workers.to_string())],
         version: first_line(&output(&program, &["--version"], terms.directory)?),
         ..Launch::default()

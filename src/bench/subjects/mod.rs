@@ -75,12 +75,35 @@ pub enum Kind {
     },
 }
 
+/// How a subject is measured with datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagrams {
+    /// Those that are one question each at an address of their own, with one answer expected.
+    Forwards,
+    /// All of them at one address.
+    ForwardsAlike,
+    /// It is not.
+    ForwardsNone,
+}
+
 impl Kind {
     const fn has_sizes(&self) -> bool {
         matches!(
             self,
             Self::Thalweg { connect: false, .. } | Self::Nginx { .. } | Self::Haproxy { .. }
         )
+    }
+
+    /// How it is measured with datagrams.
+    pub const fn datagrams(&self) -> Datagrams {
+        match self {
+            Self::Nginx { .. } => Datagrams::Forwards,
+            // It cannot be told that an answer ends a flow, or needs not to be told.
+            Self::Direct | Self::Realm { .. } | Self::Command { .. } => Datagrams::ForwardsAlike,
+            Self::Thalweg { .. } | Self::Haproxy { .. } | Self::Socat { .. } => {
+                Datagrams::ForwardsNone
+            }
+        }
     }
 
     /// Whether its clients ask it for a tunnel to the origin.

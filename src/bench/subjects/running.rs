@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::launch::{Launch, Terms};
-use super::{Kind, Subject};
+use super::{Datagrams, Kind, Subject};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::idle;
 use crate::bench::socket;
@@ -71,6 +71,9 @@ pub struct Running {
     pub subject: Subject,
     /// Where clients connect; the origin itself for `direct`.
     pub address: SocketAddr,
+    /// Where datagrams go that are one question each; `None`: it forwards no datagrams. All others go to
+    /// `address`.
+    pub single: Option<SocketAddr>,
     /// What it is asked for a tunnel to, if it has to be.
     pub tunnel: Option<SocketAddr>,
     /// How it was started.
@@ -103,6 +106,8 @@ pub struct Stage<'a> {
     pub workers: usize,
     /// Sessions at the most.
     pub sessions: usize,
+    /// They forward datagrams, too, if they can.
+    pub datagrams: bool,
     /// For their files.
     pub workspace: &'a Workspace,
     /// Ends the wait for readiness.
@@ -128,7 +133,13 @@ impl Running {
         fs::create_dir_all(&directory).map_err(text)?;
         let listen = match subject.kind {
             Kind::Direct => stage.upstream,
-            _ => free_port().map_err(text)?,
+            _ => free_port(stage.datagrams).map_err(text)?,
+        };
+        let single = match subject.kind.datagrams() {
+            _ if !stage.datagrams => None,
+            Datagrams::Forwards => Some(free_port(true).map_err(text)?),
+            Datagrams::ForwardsAlike => Some(listen),
+            Datagrams::ForwardsNone => None,
         };
         let launch = subject.kind.launch(Terms {
             listen,
@@ -136,6 +147,7 @@ impl Running {
             workers: stage.workers,
             sessions: stage.sessions,
             size: subject.size,
+            single,
             directory: &directory,
         })?;
         for (path, content) in &launch.files {
@@ -150,6 +162,7 @@ impl Running {
         let mut running = Self {
             subject: subject.clone(),
             address: listen,
+            single,
             tunnel: subject.kind.is_proxy().then_some(stage.upstream),
             launch,
             keeps_half_closed: true,
@@ -174,7 +187,16 @@ impl Running {
             if let Some(ended) = self.ended() {
                 return Err(ended);
             }
-            let Err(error) = idle::open(self.address, self.tunnel, 1) else {
+            let crosses = idle::open(self.address, self.tunnel, 1)
+                .map(drop)
+                .and_then(|()| {
+                    let ports = self.single.map(|single| [self.address, single]);
+                    ports
+                        .into_iter()
+                        .flatten()
+                        .try_for_each(|port| idle::ask(port, 1).map(drop))
+                });
+            let Err(error) = crosses else {
                 return Ok(());
             };
             if Instant::now() >= deadline {
@@ -262,8 +284,23 @@ fn spawn(
 
 /// A port that was free a moment ago. In a network namespace of its own nobody
 /// can take it meanwhile; elsewhere the subject then says that it is in use.
-fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+/// A number that nobody uses for connections, and with `both` nor for datagrams.
+fn free_port(both: bool) -> io::Result<SocketAddr> {
+    const ATTEMPTS: usize = 32;
+    let mut result = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..ATTEMPTS {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        result = if both {
+            UdpSocket::bind(address).map(|_| address)
+        } else {
+            Ok(address)
+        };
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 /// Asks for a megabyte and ends the own side at once: does all of it come?

@@ -6,6 +6,7 @@
 )]
 
 mod act;
+mod diff;
 mod reload;
 mod show;
 
@@ -27,6 +28,7 @@ Examples:
   thalweg ctl server web/10.0.0.2:80 drain --wait 5m
   thalweg ctl kill --client 10.1.2.0/24
   thalweg ctl log debug
+  thalweg ctl diff new.toml
   thalweg ctl reload --dry-run
   thalweg ctl reload --confirm 30s && thalweg ctl confirm
 
@@ -82,6 +84,11 @@ enum Command {
     ClearMarks(act::MarksArgs),
     /// Read the configuration again, and apply what differs
     Reload(reload::ReloadArgs),
+    /// Say what a file would change of what runs
+    ///
+    /// The file is read here, with what it includes, and compared with the configuration in force, by
+    /// name. What flags say when the process is started is part of what runs, and not of the file.
+    Diff(diff::DiffArgs),
     /// Keep what a reload with --confirm has put in force
     Confirm,
     /// Go back to what was in force before a reload with --confirm
@@ -106,6 +113,10 @@ pub fn run(args: Args) -> ExitCode {
         Command::Log(args) => act::log(&asked, &args),
         Command::ClearMarks(args) => act::clear_marks(&asked, &args),
         Command::Reload(args) => reload::reload(&asked, &args),
+        Command::Diff(args) => match args.load() {
+            Ok(file) => diff::diff(&asked, &file),
+            Err(why) => return why.told(),
+        },
         Command::Confirm => reload::settle(&asked, true),
         Command::GoBack => reload::settle(&asked, false),
     };

@@ -40,10 +40,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
     let entry = |key: &str, span: Span, text: String| KeyNode {
         key: key.to_owned(),
         key_span: span.clone(),
-        node: Node {
-            value: Value::String(text),
-            span,
-        },
+        node: Node::new(Value::String(text), span),
     };
     let texts = [&pair.listen, &pair.upstream].map(|text| text.clone().unwrap_or_default());
     let [(of_listen, listen_text), (of_upstream, upstream_text)] = texts.map(without_protocol);
@@ -61,10 +58,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
     if let Some(protocol) = of_listen.or(of_upstream) {
         entries.push(entry("protocol", span.clone(), protocol));
     }
-    let forward = Node {
-        value: Value::Table(entries),
-        span: span.clone(),
-    };
+    let forward = Node::new(Value::Table(entries), span.clone());
     if let Value::Table(entries) = &mut root.value {
         match entries.iter_mut().find(|entry| entry.key == "forward") {
             Some(entry) => {
@@ -76,10 +70,7 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
             None => entries.push(KeyNode {
                 key: "forward".to_owned(),
                 key_span: span.clone(),
-                node: Node {
-                    value: Value::Array(vec![forward]),
-                    span,
-                },
+                node: Node::new(Value::Array(vec![forward]), span),
             }),
         }
     }
@@ -199,10 +190,7 @@ fn toml_or_text(value: &str, span: Span) -> Node {
             for_each_span(&mut node, &shift);
             node
         }
-        None => Node {
-            value: Value::String(value.to_owned()),
-            span,
-        },
+        None => Node::new(Value::String(value.to_owned()), span),
     }
 }
 
@@ -250,10 +238,7 @@ fn place(root: &mut Node, path: &[String], key_span: &Span, value: Node) -> Resu
             entries.push(KeyNode {
                 key: key.clone(),
                 key_span: key_span.clone(),
-                node: Node {
-                    value: Value::Table(Vec::new()),
-                    span: key_span.clone(),
-                },
+                node: Node::new(Value::Table(Vec::new()), key_span.clone()),
             });
             entries.len() - 1
         });

@@ -8,6 +8,9 @@ use crate::config::report::{Report, Span};
 pub(in crate::config) struct Node {
     pub(in crate::config) value: Value,
     pub(in crate::config) span: Span,
+    /// Whether it is text from the environment, which may mean a number or a truth: there
+    /// is no other way to write one of those.
+    pub(in crate::config) is_expanded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +34,15 @@ pub(in crate::config) struct KeyNode {
 }
 
 impl Node {
+    /// As it was written.
+    pub(in crate::config) fn new(value: Value, span: Span) -> Self {
+        Self {
+            value,
+            span,
+            is_expanded: false,
+        }
+    }
+
     /// The entry of a table; `None` where there is none or this is no table.
     pub(in crate::config) fn entry(&self, key: &str) -> Option<&KeyNode> {
         match &self.value {

@@ -25,13 +25,13 @@ pub(in crate::config) fn parse_file(report: &mut Report, source: SourceId, text:
         Some(document) => table_value(source, document.as_table(), 0..0),
         None => Value::Table(Vec::new()),
     };
-    Node {
-        value: root,
-        span: Span {
+    Node::new(
+        root,
+        Span {
             source,
             range: 0..0,
         },
-    }
+    )
 }
 
 fn readable_part(report: &mut Report, source: SourceId, text: &str) -> Option<Document<String>> {
@@ -291,18 +291,12 @@ fn node(source: SourceId, item: &Item, place: &Range<usize>) -> Node {
                 .iter()
                 .map(|table| {
                     let range = table.span().unwrap_or(range.clone());
-                    Node {
-                        value: table_like(source, table, &range),
-                        span: Span { source, range },
-                    }
+                    Node::new(table_like(source, table, &range), Span { source, range })
                 })
                 .collect(),
         ),
     };
-    Node {
-        value,
-        span: Span { source, range },
-    }
+    Node::new(value, Span { source, range })
 }
 
 fn plain_value(source: SourceId, value: &toml_edit::Value, place: &Range<usize>) -> Value {
@@ -317,10 +311,7 @@ fn plain_value(source: SourceId, value: &toml_edit::Value, place: &Range<usize>)
                 .iter()
                 .map(|value| {
                     let range = value.span().unwrap_or(place.clone());
-                    Node {
-                        value: plain_value(source, value, &range),
-                        span: Span { source, range },
-                    }
+                    Node::new(plain_value(source, value, &range), Span { source, range })
                 })
                 .collect(),
         ),

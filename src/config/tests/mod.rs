@@ -3,6 +3,7 @@
 mod any_pool;
 mod connect;
 mod diff;
+mod included;
 mod pools;
 mod properties;
 mod refused;

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -67,6 +69,8 @@ pub(super) struct Checks<F> {
     throttle: Throttle<Kind, ServerId>,
     /// The zero of the throttle's clock.
     started: Instant,
+    /// Servers without an answer so far, for the owner.
+    unproven: Arc<AtomicUsize>,
 }
 
 struct Watched {
@@ -134,9 +138,15 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             ephemeral_ports: limits::ephemeral_ports(),
             throttle: Throttle::new(throttle::INTERVAL),
             started,
+            unproven: Arc::default(),
         };
         checks.adopt(plans, started);
         Ok((checks, waker))
+    }
+
+    /// How many servers have not been checked so far.
+    pub(super) fn unproven(&self) -> Arc<AtomicUsize> {
+        self.unproven.clone()
     }
 
     /// Until the owner stops it. After a panic it begins anew with what is known of each
@@ -356,6 +366,7 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
+        let was_unproven = server.health.is_unproven();
         let verdict = match outcome {
             Outcome::Unable(reason) => {
                 let kind = Kind::CheckImpossible;
@@ -376,6 +387,10 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
             if let Some(verdict) = verdict {
                 server.announce(&verdict, &self.log);
                 (self.on_change)(id, verdict);
+            }
+            // Once the owner knows.
+            if was_unproven && !server.health.is_unproven() {
+                self.unproven.fetch_sub(1, Ordering::Relaxed);
             }
             self.set_due(id, (began + delay).max(now));
         }
@@ -433,6 +448,8 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
         for plan in known {
             self.replace(plan, now);
         }
+        let unproven = self.servers.values().filter(|it| it.health.is_unproven());
+        self.unproven.store(unproven.count(), Ordering::Relaxed);
     }
 
     /// A known server with another plan: what is on its way is of no use any more, and
@@ -472,6 +489,9 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
 
     fn forget(&mut self, id: ServerId) {
         if let Some(server) = self.servers.remove(&id) {
+            if server.health.is_unproven() {
+                self.unproven.fetch_sub(1, Ordering::Relaxed);
+            }
             self.due.remove(&(server.due, id));
             if let Some(probe) = server.probe {
                 self.discard(probe);

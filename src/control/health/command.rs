@@ -219,6 +219,16 @@ fn spawn(argv: &[String], server: &Endpoint) -> Result<Pid, NotStarted> {
     Ok(reap::start(start)?)
 }
 
+/// What a service manager says to one process.
+const MANAGERS: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
 /// This process's own environment, and which server it is about.
 fn environment(server: &Endpoint) -> Result<Vec<CString>, Errno> {
     let (address, port) = match server {
@@ -229,7 +239,10 @@ fn environment(server: &Endpoint) -> Result<Vec<CString>, Errno> {
         ("THALWEG_SERVER_ADDRESS", address),
         ("THALWEG_SERVER_PORT", port),
     ];
-    let inherited = std::env::vars_os().filter(|(name, _)| !ours.iter().any(|(it, _)| name == it));
+    // What is said to this process by a service manager is not said to a check.
+    let taken = |name: &OsString| ours.iter().any(|(it, _)| name == it);
+    let not_its = |name: &OsString| MANAGERS.iter().any(|it| name == it);
+    let inherited = std::env::vars_os().filter(|(name, _)| !taken(name) && !not_its(name));
     let ours = ours
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -26,10 +26,12 @@ mod checks;
 mod command;
 mod connection;
 mod hello;
+pub mod read;
 mod schedule;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -158,6 +160,8 @@ pub struct Checker {
     waker: Waker,
     /// Nothing is ever sent: it breaks when the thread has ended.
     ended: Receiver<()>,
+    /// Servers that have not been checked so far.
+    unproven: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -174,6 +178,7 @@ impl Checker {
         let (orders, inbox) = channel();
         let (alive, ended) = channel();
         let (checks, waker) = Checks::new(plans, inbox, log, on_change)?;
+        let unproven = checks.unproven();
         let thread = std::thread::Builder::new()
             .name("checks".into())
             .spawn(move || {
@@ -184,8 +189,14 @@ impl Checker {
             orders,
             waker,
             ended,
+            unproven,
             thread: Some(thread),
         })
+    }
+
+    /// Whether every server has been checked once.
+    pub fn firsts_are_known(&self) -> bool {
+        self.unproven.load(Ordering::Relaxed) == 0
     }
 
     /// Checks these servers from now on, and no others. Those that are new get their

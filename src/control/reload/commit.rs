@@ -295,7 +295,7 @@ impl Sockets<'_> {
             let forward = &committed.forward;
             let bound = (it.bound, &self.held.own);
             let listener = HeldListener::new(
-                (it.id, it.transport),
+                (it.id, it.transport, it.address),
                 bound,
                 it.options,
                 forward,

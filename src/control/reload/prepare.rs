@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::config::{Applies, Config, Difference, Subject};
 use crate::engine::choice::Kind;
 use crate::net::address::{Address, Endpoint};
+use crate::net::inherited::Inherited;
 use crate::net::listener::{self, ListenSocket};
 use crate::net::options::SocketOptions;
 use crate::net::own::OwnListeners;
@@ -67,6 +68,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) taps: Arc<Taps>,
     pub(in crate::control) own: Arc<OwnListeners>,
     pub(in crate::control) clients: Option<Arc<ClientTable>>,
+    pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
     pub(in crate::control) teller: Teller,
@@ -312,7 +314,7 @@ fn acquire(
     prepared.taps = Arc::new(taps.map_err(|error| unavailable(&error.into()))?);
     if let Some(table) = &shop.clients {
         awaited.is("reading the files of access lists");
-        let policies = clients::policies(plan, table)
+        let policies = clients::policies(plan, table, &shop.policies)
             .map_err(|(forward, error)| unavailable(&StartError::Access { forward, error }));
         prepared.policies = policies?;
     }
@@ -370,7 +372,9 @@ fn reactors(
     prepared.active.extend(&numbers);
 
     let is_held = |id| shop.listeners.contains_key(&id);
-    prepared.opened = acquire::open(plan, is_held, count, awaited, &shop.log)
+    // Nothing is passed later than at the start.
+    let mut none = Inherited::default();
+    prepared.opened = acquire::open(plan, (&is_held, &mut none), count, awaited, &shop.log)
         .map_err(|error| unavailable(&error))?;
     // Only as many sockets as there are reactors, and one at least, for each address.
     for (id, known) in &shop.listeners {

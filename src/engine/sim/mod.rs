@@ -179,6 +179,8 @@ struct Conn {
     upstream_script: Script,
     /// The session had both legs and pumped at least once.
     relayed: bool,
+    /// Nothing is owed to its peers any more.
+    forsaken: bool,
     /// A connection made ahead, without a client.
     ahead: bool,
     /// Its peer has ended or reset it meanwhile.
@@ -502,6 +504,10 @@ impl Engine for Sim {
 
     fn has_ended(&self, key: SessionKey, side: Side) -> bool {
         self.ended(key, side)
+    }
+
+    fn forsake(&mut self, key: SessionKey) {
+        self.conns.touch(key.slot).forsaken = true;
     }
 
     fn conclude(&mut self, key: SessionKey, side: Side) {

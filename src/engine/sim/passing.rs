@@ -195,7 +195,7 @@ impl Sim {
         }
         let conn = self.conns.touch(key.slot);
         conn.check();
-        if !self.lenient {
+        if !self.lenient && !conn.forsaken {
             conn.check_delivery();
         }
         let [client, upstream] = &conn.peers;

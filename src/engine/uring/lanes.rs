@@ -192,6 +192,10 @@ impl Mover<'_> {
                 self.sink.watch_out(sink, self.ring);
                 self.source.leave_stream(source, self.ring, self.kit);
             }
+            // Bytes that wait would complete a poll at once; a failure is the vigil's.
+            Next::Park if lane.is_held_back() => {
+                self.source.leave_stream(source, self.ring, self.kit);
+            }
             // The event that follows the send has the lane pumped again; a poll would
             // only tell once more of bytes that wait.
             Next::Park if self.sink.sender_waits => {}

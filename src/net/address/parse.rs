@@ -58,6 +58,10 @@ impl FromStr for AddressRange {
                 _ => format!("did you mean `{rest}`?"),
             }));
         }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            let first = Address::Passed(passed_name(text, name)?);
+            return Ok(Self { first, len: 1 });
+        }
         if let Some((word, rest)) = text.split_once(':')
             && super::WORDS.contains(&word)
         {
@@ -96,6 +100,26 @@ fn protocol(text: &str, word: &str, rest: &str) -> AddressError {
     )
     .remedy(format!(
         "{remedy}; a host of that name is written `{host}:PORT`"
+    ))
+}
+
+/// The longest name that systemd gives a descriptor (`FileDescriptorName=`).
+const PASSED_NAME_MAX: usize = 255;
+
+/// A name as `FileDescriptorName=` takes it.
+fn passed_name(text: &str, name: &str) -> Result<String, AddressError> {
+    let problem = if name.is_empty() {
+        "the name of the passed socket is missing"
+    } else if name.len() > PASSED_NAME_MAX {
+        "the name of a passed socket has at most 255 characters"
+    } else if !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        "the name of a passed socket is of ASCII characters without a colon"
+    } else {
+        return Ok(name.to_owned());
+    };
+    Err(AddressError::new(text, problem).remedy(
+        "write `systemd:NAME` with the FileDescriptorName= of the socket unit, by default the \
+         unit's own name: `systemd:thalweg.socket`",
     ))
 }
 

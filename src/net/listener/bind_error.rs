@@ -47,6 +47,8 @@ pub enum BindCause {
     },
     /// The name has no address; why.
     NameNotFound(String),
+    /// No socket of this name was passed to this process.
+    NotPassed,
     /// Somebody listens on the unix socket.
     UnixInUse,
     /// A unix name of more than 107 bytes.
@@ -160,6 +162,10 @@ impl fmt::Display for BindCause {
                 })
             }
             Self::NameNotFound(why) => write!(f, "the name could not be looked up: {why}"),
+            Self::NotPassed => f.write_str(
+                "no socket of this name was passed to this process; it is one of a unit's \
+                 sockets, by FileDescriptorName= (thalweg.socket), and only at the start",
+            ),
             Self::UnixInUse => f.write_str(
                 "somebody listens there already; `ss -lxp` shows who \
                  (a path that nobody listens on would have been replaced)",

@@ -114,7 +114,9 @@ impl<T> Place<T> {
             Address::Inet(SocketAddr::V6(it)) if it.ip().is_unspecified() => Families::EveryV6,
             Address::Inet(SocketAddr::V4(_)) => Families::OneV4,
             Address::Inet(SocketAddr::V6(_)) => Families::OneV6,
-            Address::Name { .. } | Address::Unix(_) | Address::Srv(_) => Families::Unknown,
+            Address::Name { .. } | Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => {
+                Families::Unknown
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub fn rehearse(
         Address::Inet(local) => binder.rehearse(*local, Stack::OwnFamily),
         Address::Name { host, port } => binder.rehearse_name(host, *port),
         Address::Unix(name) => rehearse_unix(name),
-        Address::Srv(_) => Ok(Vec::new()),
+        Address::Srv(_) | Address::Passed(_) => Ok(Vec::new()),
     };
     result.map_err(|cause| BindError::new(address, cause))
 }

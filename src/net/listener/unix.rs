@@ -42,11 +42,16 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> Option<Self> {
+    pub(super) fn new(path: &Path) -> Option<Self> {
         Some(Self {
             path: path.to_owned(),
             identity: identity(path)?,
         })
+    }
+
+    /// Is somebody else's from now on.
+    pub(super) fn leave(mut self) {
+        self.path.clear();
     }
 }
 
@@ -117,7 +122,8 @@ pub(super) fn bind(
         shares,
         refusal,
         dual: false,
-        _file: file,
+        passed: false,
+        file,
         registered: Vec::new(),
     })
 }

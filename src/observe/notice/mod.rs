@@ -167,6 +167,13 @@ notices! {
             "forward {forward}: the first {} of each session are shown to {tap}",
             crate::config::units::format_size(*bytes)
         ));
+    /// The service manager that the environment names cannot be told anything.
+    ServiceManager "service_manager" Warn [] { complaint: String }
+        "the service manager is told nothing: {complaint}";
+    /// The service manager has no room for sockets that would outlive a crash.
+    ListenersNotKept "listeners_not_kept" Warn [] { sockets: usize, room: usize }
+        "{sockets} listening sockets are not kept over a crash: the service manager keeps {room} \
+         descriptors; raise FileDescriptorStoreMax=";
     /// The end has begun.
     Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
         (|f| match timeout {
@@ -191,6 +198,19 @@ notices! {
     /// The configuration that was to run is not to be had; nothing has changed.
     ReloadRefused "reload_refused" Error [] { error: String }
         "not reloaded, nothing has changed: {error}";
+    /// Files of the configuration are looked after: `watch = true`.
+    Watching "watching" Info [] { files: usize }
+        "watching {files} files of the configuration";
+    /// There is no file: standard input, or the command line alone.
+    WatchesNothing "watches_nothing" Warn [] {}
+        "`watch` has no effect: the configuration is not read from a file";
+    /// The kernel does not say what changes: files are looked at several times a second.
+    WatchPolls "watch_polls" Warn [] { error: io::Error }
+        "changes of the configuration's files are not told of, so they are looked at all the time: \
+         {error}; raise fs.inotify.max_user_instances";
+    /// Nobody looks after them.
+    NotWatched "not_watched" Warn [] { error: io::Error }
+        "the files of the configuration cannot be watched: {error}";
     /// A tap goes on where it was.
     TapNotReopened "tap_not_reopened" Warn [tap: String] { error: io::Error }
         "tap {tap} cannot be opened anew, and goes on where it is: {error}";

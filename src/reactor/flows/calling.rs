@@ -14,7 +14,7 @@ use crate::engine::{DatagramKey, Datagrams};
 use crate::net::address::Endpoint;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::{Ctx, Effect};
-use crate::reactor::let_in::let_in;
+use crate::reactor::let_in::by_policy;
 use crate::reactor::setup::{DatagramRules, Forward, Listener};
 use crate::reactor::upstream::server::{Server, add};
 use crate::reactor::upstream::{Choice, Pools};
@@ -54,7 +54,7 @@ impl Flows {
             return Err(Why::BadSource);
         }
         let client = Endpoint::Inet(name.client);
-        let permit = let_in(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
+        let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
         if !at.forward.gate.as_ref().is_none_or(|gate| gate.enter()) {
             return Err(Why::Limit);
         }

@@ -215,6 +215,7 @@ fn record<E: Datagrams>(entry: &FlowEntry, ending: Ending, ctx: &Ctx<E>) -> Sess
         down: lane(traffic[1].bytes),
         client_tcp: None,
         upstream_tcp: None,
+        held_back: None,
         flow: Some(FlowRecord {
             datagrams: traffic.map(|it| it.datagrams),
             dropped: traffic.map(|it| it.lost),

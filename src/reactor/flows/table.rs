@@ -8,7 +8,7 @@ use crate::balance::health::Admission;
 use crate::engine::slab::{Slab, Slots};
 use crate::engine::{DatagramKey, SessionKey};
 use crate::net::datagram::LocalAddress;
-use crate::reactor::clients::ClientPermit;
+use crate::reactor::clients::ClientGrant;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
@@ -45,7 +45,7 @@ pub(super) struct FlowEntry {
     pub(super) singly: [bool; 2],
     /// Its place among its client's connections.
     #[allow(dead_code, reason = "held, and given back when it is dropped")]
-    pub(super) permit: Option<Box<ClientPermit>>,
+    pub(super) permit: Option<Box<ClientGrant>>,
 }
 
 /// A socket that clients send to.

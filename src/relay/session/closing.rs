@@ -87,8 +87,9 @@ impl Closing {
     ) -> Stage {
         let complete = unsent == [0, 0] && cx.common.lanes.iter().all(|lane| lane.held() == 0);
         // That a server is down is a failure, and told as one; so is that an operator
-        // picked out this session.
-        let orderly = complete && !matches!(cause, Cause::ServerDown | Cause::Killed);
+        // picked out this session, or that others need its place.
+        let told = matches!(cause, Cause::ServerDown | Cause::Killed | Cause::MadeRoom);
+        let orderly = complete && !told;
         let how = if orderly {
             Close::Orderly
         } else {

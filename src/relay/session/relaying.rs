@@ -307,7 +307,8 @@ impl Relaying {
             Phase::Flushing { gone } => {
                 let delivered = self.delivery[gone.other().index()].since;
                 let patience = flush_patience(gone, cx.rules);
-                if cx.now >= self.last_activity.max(delivered) + patience {
+                let held_back = cx.common.lane(gone.outgoing()).is_held_back();
+                if !held_back && cx.now >= self.last_activity.max(delivered) + patience {
                     return self.abort(gone, cx);
                 }
                 self.stay()

@@ -6,12 +6,14 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::Signal;
 
 use super::directory::Directory;
@@ -48,7 +50,13 @@ pub(crate) struct Setup {
     binary: PathBuf,
     stdout: Option<Arc<File>>,
     runtime_directory: PathBuf,
+    /// From descriptor 3 on, and what each is called.
+    passed: Vec<(Arc<OwnedFd>, String)>,
+    environment: Vec<(String, String)>,
 }
+
+/// Says for whom the passed sockets are: the process stays the same over `exec`.
+const FOR_ITSELF: [&str; 4] = ["sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh"];
 
 impl Setup {
     /// From a free port of 127.0.0.1 to `servers` (`host:port`, comma-separated).
@@ -70,6 +78,8 @@ impl Setup {
             // Nowhere: what is not asked for an admin endpoint has none, and none that
             // others would find.
             runtime_directory: "/nonexistent/thalweg".into(),
+            passed: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -141,6 +151,19 @@ impl Setup {
         self
     }
 
+    /// With a listening socket of that name, as a service manager passes it. The caller
+    /// keeps it.
+    pub(crate) fn passing(mut self, name: &str, socket: &Arc<OwnedFd>) -> Self {
+        self.passed.push((socket.clone(), name.to_owned()));
+        self
+    }
+
+    /// With a variable of the environment.
+    pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// Another copy of the binary, for whoever may not reach the built one.
     pub(crate) fn binary(mut self, path: PathBuf) -> Self {
         self.binary = path;
@@ -156,13 +179,21 @@ impl Setup {
 
     /// The command line.
     pub(crate) fn command(&self) -> Command {
-        let mut words = self
-            .wrapper
+        let for_itself: &[&str] = match self.passed.as_slice() {
+            [] => &[],
+            _ => &FOR_ITSELF,
+        };
+        let mut words = for_itself
             .iter()
             .map(OsStr::new)
+            .chain(self.wrapper.iter().map(OsStr::new))
             .chain([self.binary.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(self.binary.as_os_str()));
         command.env("RUNTIME_DIRECTORY", &self.runtime_directory);
+        if !self.passed.is_empty() {
+            self.pass(&mut command);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(words).arg("run");
         for (listen, servers) in &self.pairs {
             command.args(["-l", listen, "-r", servers]);
@@ -173,6 +204,21 @@ impl Setup {
         command.args(["--set", "log.format=json", "--set", "log.sessions=close"]);
         command.args(&self.arguments);
         command
+    }
+
+    fn pass(&self, command: &mut Command) {
+        let names: Vec<&str> = self.passed.iter().map(|(_, name)| &**name).collect();
+        command.env("LISTEN_FDS", names.len().to_string());
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        let mapped = self
+            .passed
+            .iter()
+            .zip(3..)
+            .map(|((fd, _), child_fd)| FdMapping {
+                parent_fd: fd.try_clone().unwrap(),
+                child_fd,
+            });
+        command.fd_mappings(mapped.collect()).unwrap();
     }
 
     /// Starts it, in the network namespace of the calling thread.

@@ -127,6 +127,16 @@ impl Process {
         tasks.filter_map(waits).filter(|waits| *waits).count()
     }
 
+    /// The number of its thread of that name.
+    pub(crate) fn thread(self, name: &str) -> Option<i32> {
+        let mut tasks = fs::read_dir(self.path("task")).ok()?.flatten();
+        let task = tasks.find(|task| {
+            let its_name = fs::read_to_string(task.path().join("comm"));
+            its_name.is_ok_and(|it| it.trim() == name)
+        })?;
+        task.file_name().to_str()?.parse().ok()
+    }
+
     fn of_each_thread(self, file: &str) -> Vec<String> {
         let tasks = fs::read_dir(self.path("task")).into_iter().flatten();
         let read = |task: std::io::Result<fs::DirEntry>| {

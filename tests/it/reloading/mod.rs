@@ -6,3 +6,4 @@ mod kit;
 mod load;
 mod refused;
 mod steered;
+mod watched;

@@ -63,6 +63,25 @@ fn b121_a_dry_run_says_what_would_happen_and_changes_nothing() {
         let did = said(admin.path(), &["reload", "--verbose"]);
         assert_eq!(would.strip_prefix("would be: "), Some(did.as_str()));
         assert!(is_listening(new) && !is_listening(gone));
+        // Another file, compared with what runs.
+        let other = it.directory.join("other.toml");
+        std::fs::write(&other, forwards(&echo, &[kept, new, gone])).unwrap();
+        let other = other.to_str().unwrap();
+        let differs = said(admin.path(), &["diff", other]);
+        assert!(
+            differs.contains(&format!("forward f{gone}: added")),
+            "{differs}"
+        );
+        assert!(!differs.contains(&format!("f{kept}")), "{differs}");
+        let same = it.file.to_str().unwrap();
+        assert!(
+            !said(admin.path(), &["diff", same]).contains("forward"),
+            "only flags differ"
+        );
+        std::fs::write(other, "[[forward]]\nlisten = 1\n").unwrap();
+        let wrong = ctl(admin.path(), &["diff", other]);
+        assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+        assert!(!is_listening(gone));
         // A mistake: with its place, and nothing is touched.
         it.write("[[forward]]\nlisten = 1\n");
         let refused = ctl(admin.path(), &["reload"]);

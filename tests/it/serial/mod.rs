@@ -5,6 +5,7 @@
 //! another under a plain `cargo test`; `scripts/test` and nextest keep everything else
 //! from them too, by the name of this module.
 
+mod bench_datagrams;
 mod bench_run;
 mod crowds;
 mod memory;

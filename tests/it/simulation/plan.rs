@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     /// Sessions that may live at a time.
     pub(crate) sessions_max: u32,
     pub(crate) pools: PoolPlan,
+    /// Bytes a second of each session, and twice that of all of the second forward.
+    pub(crate) rate: Option<u64>,
     /// What happens to servers, in order.
     pub(crate) changes: Vec<Change>,
 }
@@ -174,6 +176,7 @@ impl Plan {
             sessions_max: dice.between(2, 40) as u32,
             pools: PoolPlan::drawn(&mut dice),
             changes: changes(&mut dice),
+            rate: dice.percent(30).then(|| 1 << dice.between(18, 24)),
         }
     }
 
@@ -201,6 +204,7 @@ impl Plan {
             |plan| plan.cut_at = None,
             |plan| plan.sessions_max = 1_000,
             |plan| plan.changes.clear(),
+            |plan| plan.rate = None,
             |plan| plan.pools.warm = 0,
             |plan| plan.pools.raced = false,
             |plan| plan.pools.max_connections = None,

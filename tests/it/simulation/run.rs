@@ -11,12 +11,17 @@ use thalweg::config::{
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::net::address::Endpoint;
+use thalweg::net::turn_away::TurnAway;
 use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
+use thalweg::policy::clients::ClientRules;
+use thalweg::policy::meter::{Buckets, Rate};
 use thalweg::proto::opening::Step;
-use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup};
+use thalweg::reactor::{
+    ByteRates, ClientPolicy, Forward, ForwardRate, Gate, Listener, Reactor, Setup,
+};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
@@ -43,6 +48,18 @@ pub(crate) fn reactor(
     pools: &Pools,
     requests: &Requests,
     counters: &Arc<Counters>,
+) -> Reactor<Sim> {
+    reactor_with_rate(sim, path, sessions_max, pools, requests, counters, None)
+}
+
+fn reactor_with_rate(
+    sim: Sim,
+    path: PathPolicy,
+    sessions_max: u32,
+    pools: &Pools,
+    requests: &Requests,
+    counters: &Arc<Counters>,
+    rate: Option<u64>,
 ) -> Reactor<Sim> {
     let (log, _) =
         Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
@@ -83,7 +100,7 @@ pub(crate) fn reactor(
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            clients: None,
+            clients: rate.map(|rate| held_back(ForwardId::new(id), rate)),
             steps: request.iter().map(|_| Requests::look()).collect(),
             announced: false,
             request: request.into(),
@@ -124,6 +141,31 @@ pub(crate) fn reactor(
     reactor
 }
 
+/// Each session goes by a rate, and those of the second forward by twice that together.
+fn held_back(forward: ForwardId, per_second: u64) -> Arc<ClientPolicy> {
+    let rates = |per_second| {
+        let burst = Duration::from_millis(100);
+        [Rate { per_second, burst }; 2]
+    };
+    let together = rates(2 * per_second);
+    Arc::new(ClientPolicy {
+        forward,
+        name: "sim".into(),
+        rules: ClientRules::default(),
+        written: Box::default(),
+        limits: None,
+        rates: ByteRates {
+            session: Some(rates(per_second)),
+            forward: (forward == ForwardId::new(1)).then(|| ForwardRate {
+                rates: together,
+                buckets: Arc::new(Buckets::new(together)),
+            }),
+        },
+        turns_away: TurnAway::Reset,
+        dry_run: false,
+    })
+}
+
 /// Half of the sessions of the first forward are looked at, for their first bytes:
 /// they copy meanwhile, whatever the policy, and are like any other afterwards.
 fn tap() -> Tap {
@@ -148,13 +190,14 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
     let requests = Requests::drawn(plan.seed);
-    let mut reactor = reactor(
+    let mut reactor = reactor_with_rate(
         sim,
         plan.path,
         plan.sessions_max,
         &pools,
         &requests,
         &counters,
+        plan.rate,
     );
     let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();

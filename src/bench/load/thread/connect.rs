@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 
-use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, text};
+use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, QuestionFlow, text};
 use crate::bench::load::bulk::Ends;
-use crate::bench::load::shape::{Bulk, ConnectionLife, Exchange};
+use crate::bench::load::shape::{Bulk, ConnectionLife, Exchange, Over};
 use crate::bench::sampling::Sampling;
 use crate::bench::socket;
 
@@ -26,6 +26,9 @@ impl Generator {
         let exchanges = exchange.map_or(0, |e| self.share.of_flows(e.flows));
         self.flows = (0..bulk_flows + exchanges).map(|_| Flow::Gone).collect();
         let kept = exchange.is_none_or(|it| it.connection == ConnectionLife::Kept);
+        if let Some(exchange) = exchange.filter(|it| it.over == Over::Datagrams) {
+            return self.open_ports(exchange, kept);
+        }
         if self.plan.tunnel.is_some() && !kept {
             return Err("exchanges on fresh connections are not made through a proxy".to_owned());
         }
@@ -107,6 +110,39 @@ impl Generator {
             streams.for_each(|stream| watch.show(stream));
         }
         Ok(streams)
+    }
+
+    /// There is nothing to wait for: a datagram asks nobody before it is sent.
+    fn open_ports(&mut self, exchange: Exchange, kept: bool) -> Result<(), String> {
+        if self.plan.tunnel.is_some() {
+            return Err("a proxy for connections forwards no datagrams".to_owned());
+        }
+        for index in 0..if kept { self.flows.len() } else { 0 } {
+            self.flows[index] = Flow::Question(self.question_flow(index, exchange)?);
+            self.live += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn question_flow(
+        &mut self,
+        index: usize,
+        exchange: Exchange,
+    ) -> Result<QuestionFlow, String> {
+        let target = self.plan.target;
+        let open = || {
+            let mut socket = socket::connect_datagrams(target)?;
+            let readable = Interest::READABLE;
+            self.poll
+                .registry()
+                .register(&mut socket, Token(index), readable)?;
+            Ok::<_, io::Error>(socket)
+        };
+        let socket = open().map_err(|error| format!("cannot send to {target}: {error}"))?;
+        self.seed += 7_919;
+        // Unique among the flows of all threads, and among those before at this place.
+        let flow = (self.seed as u32) ^ ((self.share.index as u32) << 24);
+        Ok(QuestionFlow::new(socket, exchange.size, flow))
     }
 
     pub(super) fn start_connect(&self, index: usize) -> Result<TcpStream, String> {

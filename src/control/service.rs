@@ -1,0 +1,38 @@
+//! A forwarder at work under a service manager: what that one is told of it.
+
+use super::manager::Manager;
+use super::running::Running;
+use super::thread::ReactorThread;
+
+impl Running {
+    /// This one is told from now on. Every listener accepts already.
+    pub(super) fn serve_under(&mut self, manager: Manager) {
+        self.manager = manager;
+        self.manager.begun();
+        self.manager.keep(&self.held, &self.log);
+    }
+
+    /// Says what is due.
+    pub(super) fn look_after_service(&mut self) {
+        let (upstreams, held, generation) = (&self.upstreams, &self.held, self.generation);
+        let status = || status(held.locals().len(), generation);
+        self.manager
+            .ready_if(|| upstreams.firsts_are_known(), status);
+        let wires = self.reactors.values().map(ReactorThread::wire);
+        self.manager.look_after(wires);
+    }
+
+    /// The last reload that was asked for is over, whatever came of it.
+    pub(super) fn tell_reloaded(&mut self) {
+        self.manager.keep(&self.held, &self.log);
+        let (held, generation) = (&self.held, self.generation);
+        self.manager
+            .reloaded(|| status(held.locals().len(), generation));
+    }
+}
+
+/// How things are, in a line.
+fn status(listeners: usize, generation: u64) -> String {
+    let plural = if listeners == 1 { "" } else { "s" };
+    format!("forwarding: {listeners} listener{plural}, configuration {generation}")
+}

@@ -1,0 +1,86 @@
+//! One client, or very many, that take every place there is.
+
+use super::*;
+
+/// Places of the process, small enough for a test and large enough to be shared out.
+const PLACES: usize = 330;
+
+/// One address takes all that it can get of all forwards, and holds on to it; with a byte
+/// in each session, or without one.
+#[test]
+fn one_address_that_takes_every_place_leaves_some_for_others() {
+    on_every_engine(|case| {
+        for speaks in [false, true] {
+            let echo = Echo::start();
+            let forwarder = Setup::new(echo.address)
+                .and("127.0.0.1:0", echo.address)
+                .case(case)
+                .set("global.max_connections", PLACES)
+                .start();
+            let addresses: Vec<SocketAddr> = forwarder
+                .addresses()
+                .iter()
+                .map(|it| it.parse().unwrap())
+                .collect();
+            let bystander = Bystander::of(addresses[0]);
+            let mut taken = Vec::new();
+            for n in 0..2 * PLACES {
+                // Whoever is turned away may learn of it at once.
+                if let Ok(mut stream) = connect_from([0, 66], addresses[n % 2]) {
+                    if speaks {
+                        let _ = stream.write_all(b"?");
+                    }
+                    taken.push(stream);
+                }
+            }
+            wait_until("it is kept from the last places", PATIENCE, || {
+                forwarder.counters().of("denied_share") > 0
+            });
+            let used = forwarder.counters().of("live");
+            assert!(used > 9 * PLACES as u64 / 10, "only {used} were used");
+            for _ in 0..3 {
+                bystander.goes_on();
+                bystander.comes_in();
+                comes_in_at(addresses[1]);
+            }
+            let line = forwarder.wait_for_line("turned away");
+            assert_eq!((line.code(), line.cause()), ("PR", "share"));
+            assert_eq!(forwarder.counters().of("made_room"), 0, "there was room");
+            drop((taken, bystander));
+            forwarder.check_idle();
+        }
+    });
+}
+
+/// Very many have filled a forward, one of them with connections on which it says nothing:
+/// these make room, and nobody else does.
+#[test]
+fn who_never_said_a_byte_makes_room_when_no_place_is_left() {
+    on_every_engine(|case| {
+        let echo = Echo::start();
+        let forwarder = Setup::new(echo.address)
+            .case(case)
+            .set("defaults.max_connections", 100)
+            .start();
+        let to = forwarder.address();
+        let bystander = Bystander::of(to);
+        let silent: Vec<TcpStream> = (0..60).map(|_| connect_from([2, 1], to).unwrap()).collect();
+        let spoken: Vec<TcpStream> = (1..40)
+            .map(|n| connect_from([1, n], to).unwrap())
+            .inspect(|stream| answers(stream, PATIENCE).unwrap())
+            .collect();
+        assert_eq!(forwarder.counters().of("live"), 100);
+        bystander.comes_in();
+        bystander.goes_on();
+        for stream in &spoken {
+            answers(stream, PATIENCE).unwrap();
+        }
+        let made_room = forwarder.counters().of("made_room");
+        assert!((1..10).contains(&made_room), "{made_room}");
+        let sessions = forwarder.sessions();
+        let made = sessions.iter().find(|it| it.cause() == "made_room");
+        assert_eq!(made.unwrap().code(), "RD");
+        drop((silent, spoken, bystander));
+        forwarder.check_idle();
+    });
+}

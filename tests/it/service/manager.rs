@@ -1,0 +1,165 @@
+//! A service manager that only listens: it has what it was told, and keeps what it was
+//! given to keep.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::kit::directory::Directory;
+use crate::kit::*;
+
+/// A message, and when it came.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) at: Instant,
+    pub(super) text: String,
+}
+
+impl Message {
+    /// The value of a line.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let mut lines = self.text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    messages: Vec<Message>,
+    kept: BTreeMap<String, Vec<Arc<OwnedFd>>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Manager {
+    heard: Arc<Mutex<Heard>>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    pub(super) path: PathBuf,
+    _directory: Directory,
+}
+
+impl Manager {
+    pub(super) fn new() -> Self {
+        let directory = Directory::new();
+        let path = directory.join("notify.sock");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let heard = Arc::<Mutex<Heard>>::default();
+        let over = Arc::<AtomicBool>::default();
+        let (into, until) = (heard.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                if let Some((text, descriptors)) = receive(&socket) {
+                    into.lock().unwrap().take(text, descriptors);
+                }
+            }
+        });
+        Self {
+            heard,
+            over,
+            thread: Some(thread),
+            path,
+            _directory: directory,
+        }
+    }
+
+    /// A forwarder that tells this one.
+    pub(super) fn of(&self, setup: Setup) -> Setup {
+        setup.env("NOTIFY_SOCKET", self.path.display())
+    }
+
+    pub(super) fn messages(&self) -> Vec<Message> {
+        self.heard.lock().unwrap().messages.clone()
+    }
+
+    /// Those with a line `NAME=value`.
+    pub(super) fn with(&self, line: &str) -> Vec<Message> {
+        let mut messages = self.messages();
+        messages.retain(|it| it.text.lines().any(|its| its == line));
+        messages
+    }
+
+    /// Waits for the `nth` message with that line, from 1 on.
+    #[track_caller]
+    pub(super) fn wait_for(&self, line: &str, nth: usize) -> Message {
+        let found = poll(PATIENCE, || self.with(line).get(nth - 1).cloned());
+        found.unwrap_or_else(|| panic!("no {nth}. {line}: {:#?}", self.messages()))
+    }
+
+    /// What it keeps, in the order of names.
+    pub(super) fn kept(&self) -> Vec<(String, Arc<OwnedFd>)> {
+        let heard = self.heard.lock().unwrap();
+        let each = heard.kept.iter();
+        each.flat_map(|(name, all)| all.iter().map(move |fd| (name.clone(), fd.clone())))
+            .collect()
+    }
+}
+
+impl Heard {
+    fn take(&mut self, text: String, descriptors: Vec<OwnedFd>) {
+        let message = Message {
+            at: Instant::now(),
+            text,
+        };
+        let name = message.value("FDNAME").unwrap_or("stored").to_owned();
+        if message.value("FDSTORE").is_some() {
+            let all = self.kept.entry(name).or_default();
+            for fd in descriptors {
+                // As systemd does: the same open socket is kept once.
+                if !all.iter().any(|it| socket_of(it) == socket_of(&fd)) {
+                    all.push(Arc::new(fd));
+                }
+            }
+        } else if message.value("FDSTOREREMOVE").is_some() {
+            self.kept.remove(&name);
+        }
+        // A barrier's descriptor is closed by this.
+        self.messages.push(message);
+    }
+}
+
+/// `socket:[inode]`.
+fn socket_of(fd: &OwnedFd) -> PathBuf {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+}
+
+fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+    let mut bytes = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(&mut bytes)];
+    let len = recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)
+        .ok()?
+        .bytes;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(all) = message {
+            descriptors.extend(all);
+        }
+    }
+    Some((
+        String::from_utf8(bytes[..len].to_vec()).unwrap(),
+        descriptors,
+    ))
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! A service manager's part: sockets that it passes, what it is told, what it keeps.
+
+mod activation;
+mod kept;
+mod manager;
+mod notify;
