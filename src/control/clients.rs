@@ -66,7 +66,7 @@ pub(super) fn table(memory: &ClientMemory) -> ClientTable {
 }
 
 /// Of each forward that does not let everybody in; the name of the forward stands beside
-/// an error.
+/// an error. Rules that are written as `before` go on with what they have counted.
 pub(super) fn policies(
     plan: &Plan<'_>,
     table: &Arc<ClientTable>,
@@ -89,9 +89,11 @@ pub(super) fn policies(
             }
         };
         last = Some((&clients.access, rules.clone()));
-        let written = clients.access.iter().map(|rule| WrittenRule {
-            text: rule.to_string().into(),
-            denied: AtomicU64::new(0),
+        let mut known = CountedRules::of(before.get(&forward.id));
+        let written = clients.access.iter().map(|rule| {
+            let text: Arc<str> = rule.to_string().into();
+            let denied = known.denied(&text);
+            WrittenRule { text, denied }
         });
         let limits = Limits {
             connections: clients.max_per_client,
@@ -120,6 +122,23 @@ pub(super) fn policies(
         policies.insert(forward.id, Arc::new(policy));
     }
     Ok(policies)
+}
+
+/// What the rules of a forward have counted so far.
+struct CountedRules<'a>(Vec<&'a WrittenRule>);
+
+impl<'a> CountedRules<'a> {
+    fn of(policy: Option<&'a Arc<ClientPolicy>>) -> Self {
+        Self(policy.iter().flat_map(|it| &*it.written).collect())
+    }
+
+    /// The counter of a rule that is written like this; of several each has its own.
+    fn denied(&mut self, text: &str) -> Arc<AtomicU64> {
+        match self.0.iter().position(|it| &*it.text == text) {
+            Some(at) => self.0.remove(at).denied.clone(),
+            None => Arc::default(),
+        }
+    }
 }
 
 /// What a forward has moved stays moved when its rate changes: its buckets are carried on.

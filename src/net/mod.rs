@@ -6,6 +6,7 @@ pub mod datagram;
 pub mod device;
 pub mod dial;
 pub mod errno;
+pub mod handed;
 pub mod holder;
 pub mod inherited;
 pub mod limits;

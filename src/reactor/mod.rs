@@ -92,7 +92,6 @@ use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::server::{Server, ServerSet};
 
-
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
 pub struct Reactor<E: Engine> {

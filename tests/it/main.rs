@@ -30,6 +30,7 @@ mod cli_output;
 mod clients;
 mod conformance;
 mod connecting;
+mod convert;
 mod datagrams;
 mod differential;
 mod doctor;
@@ -55,6 +56,7 @@ mod serial;
 mod service;
 mod simulation;
 mod tap;
+mod upgrading;
 mod urgent;
 #[cfg(feature = "uring")]
 mod uring;

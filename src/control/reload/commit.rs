@@ -102,7 +102,8 @@ pub(in crate::control) fn forwards(
                 let gate = gate(forward.config.max_connections, known);
                 let flows = flows_gate(forward.config.udp.max_flows, known);
                 let books = books(forward.id);
-                let mut made = forward_of(forward, plan.config, books, (gate, flows), generation);
+                let before = (generation, known.map(|it| &*it.forward));
+                let mut made = forward_of(forward, plan.config, books, (gate, flows), before);
                 made.clients = policies.get(&forward.id).cloned();
                 Committed {
                     config: forward.config.clone(),
@@ -293,6 +294,8 @@ impl Sockets<'_> {
                 continue;
             };
             let forward = &committed.forward;
+            // Of a forward that was drained: it is not known at the same address twice.
+            drop(self.held.listeners.remove(&it.id));
             let bound = (it.bound, &self.held.own);
             let listener = HeldListener::new(
                 (it.id, it.transport, it.address),

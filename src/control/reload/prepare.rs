@@ -146,7 +146,10 @@ impl Preparation {
         let spawned = thread.spawn(move || {
             signals::block_here();
             let teller = shop.teller.clone();
-            let _ = done.send(prepare(&from, &shop, dry_run, &told));
+            let outcome = prepare(&from, &shop, dry_run, &told);
+            // It has sockets that the commit may close: nobody else may hold them then.
+            drop(shop);
+            let _ = done.send(outcome);
             teller.tell(Told::Ready);
         });
         match spawned {

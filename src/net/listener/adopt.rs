@@ -51,11 +51,11 @@ pub fn adopt(
             let has_buffer = options.receive_buffer.is_some();
             datagram::prepare_listener(socket.fd.as_fd(), socket.family, on_all, has_buffer);
         }
-        // What was passed has a path that belongs to whoever passed it.
-        if let (Endpoint::Unix(UnixName::Path(path)), false) = (
-            &socket.local,
-            matches!(socket.origin, Origin::Passed { .. }),
-        ) {
+        // What was passed has a path that belongs to whoever passed it; what is handed over
+        // one that belongs to the process before, until this one serves it.
+        if let (Endpoint::Unix(UnixName::Path(path)), Origin::Kept(_)) =
+            (&socket.local, &socket.origin)
+        {
             bound.file = unix::SocketFile::new(path);
         }
         let socket = ListenSocket {

@@ -78,7 +78,7 @@ pub struct WrittenRule {
     /// Its text.
     pub text: Arc<str>,
     /// Clients that it has turned away, or would have in a dry run.
-    pub denied: AtomicU64,
+    pub denied: Arc<AtomicU64>,
 }
 
 /// Why a client is not let in.
