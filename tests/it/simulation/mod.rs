@@ -5,6 +5,7 @@
 //! command that replays it. `scripts/simulate SECONDS` runs fresh seeds.
 
 mod fair;
+mod generations;
 mod plan;
 mod pools;
 #[cfg(feature = "probes")]
