@@ -11,6 +11,8 @@ use crate::observe::counters::Snapshot;
 use crate::relay::id::ForwardId;
 
 use super::reload::{ReloadError, Reloaded};
+use super::upgrade::order::HandOver;
+use super::upgrade::{UpgradeError, UpgradeRequest, Upgraded};
 
 /// What a reload is to be.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +46,15 @@ pub enum Request {
     Confirm(Sender<bool>),
     /// Go back to what ran before one that waits to be confirmed. `false`: none does.
     GoBack(Sender<bool>),
+    /// Hand over to a new process.
+    Upgrade(UpgradeRequest, Sender<Result<Upgraded, UpgradeError>>),
+    /// What a hand-over that is under way asks for.
+    HandOver(HandOverRequest),
 }
+
+/// An order of a hand-over, which is nobody else's business.
+#[derive(Debug)]
+pub struct HandOverRequest(pub(super) HandOver);
 
 impl Request {
     /// A reload, and where its answer comes: nothing, once the process is ending.

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
-use crate::admin::view::ReloadView;
+use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
     Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked, ReloadRefused,
-    ReloadTrouble, ServerChange, Subject, Visit,
+    ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
 };
 use crate::config::Config;
 use crate::observe::counters::Counters;
@@ -29,6 +29,7 @@ use crate::relay::id::{ForwardId, ServerId};
 use super::inbox::{Teller, Told};
 use super::reload::{ReloadError, Reloaded};
 use super::request::{ReloadRequest, Request};
+use super::upgrade::{UpgradeError, UpgradeRequest};
 use super::upstreams::Upstreams;
 use super::wire::Wire;
 
@@ -261,6 +262,24 @@ impl Subject for Steering {
             Request::GoBack(reply)
         };
         self.ask(request, &answer).unwrap_or(false)
+    }
+
+    fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused> {
+        let (reply, answer) = channel();
+        let UpgradeAsked { binary } = asked;
+        let request = Request::Upgrade(UpgradeRequest { binary }, reply);
+        let ending = || UpgradeError::Impossible("this process is ending".to_owned());
+        let answer = self.ask(request, &answer).unwrap_or_else(|| Err(ending()));
+        let done = answer.map_err(|error| UpgradeRefused {
+            busy: matches!(error, UpgradeError::Busy(_)),
+            why: error.to_string(),
+        })?;
+        Ok(UpgradeView {
+            process: done.process,
+            version: done.build,
+            listeners: done.listeners as u64,
+            sessions_left: done.sessions_left,
+        })
     }
 
     fn log(&self) -> &Log {

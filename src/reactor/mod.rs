@@ -27,6 +27,7 @@ mod destination;
 mod dialling;
 mod ends;
 mod gate;
+mod hand_over;
 pub mod inspect;
 mod let_in;
 mod listen_queue;
@@ -59,6 +60,9 @@ pub use clients::{
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
+pub use hand_over::{
+    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+};
 pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
@@ -82,6 +86,7 @@ use context::{Ctx, Effect};
 use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
+use hand_over::Leaving;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
@@ -104,6 +109,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
     openings: Openings,
+    leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
@@ -129,7 +135,9 @@ struct LastWords {
 struct Entry {
     session: Session,
     client: Endpoint,
+    /// Its number on the reactor where it began.
     id: u64,
+    reactor: u16,
     /// Where it came in, and the forward that it goes by.
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
@@ -175,6 +183,7 @@ impl<E: Engine> Reactor<E> {
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
+            leaving: Leaving::new(),
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
@@ -221,9 +230,11 @@ impl<E: Engine> Reactor<E> {
                     Dialler::ahead_closed(&mut self.ctx, key);
                 }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+                Event::Quiet(key) => self.leaving.is_quiet(key),
             }
         }
         self.events = events;
+        self.let_go_some();
         self.run_queued();
         self.serve_queues();
         self.settle();
@@ -247,9 +258,9 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.unlisten(id, &mut self.ctx)
     }
 
-    /// Sessions that live.
+    /// Sessions that live, those that are about to leave included.
     pub const fn live(&self) -> usize {
-        self.ctx.sessions.len()
+        self.ctx.sessions.len() + self.leaving.held()
     }
 
     /// Another set of servers for a pool; running sessions stay where they are.
@@ -387,7 +398,8 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() || self.ctx.shortage.has_more_to_enter(&self.ctx.sessions) {
+        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);

@@ -30,6 +30,7 @@ mod cli_output;
 mod clients;
 mod conformance;
 mod connecting;
+mod convert;
 mod differential;
 mod doctor;
 mod documents;
@@ -54,6 +55,7 @@ mod serial;
 mod service;
 mod simulation;
 mod tap;
+mod upgrading;
 mod urgent;
 #[cfg(feature = "uring")]
 mod uring;

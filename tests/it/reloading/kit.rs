@@ -128,7 +128,7 @@ impl Reloadable {
 
 /// A port of 127.0.0.1 that nobody has at the moment, and another one each time: the
 /// kernel may well give the same one again.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -142,13 +142,13 @@ pub(super) fn free_port() -> u16 {
 
 /// A server that says its letter for each connection and echoes what follows until the
 /// end.
-pub(super) struct Echo {
-    pub(super) address: SocketAddr,
+pub(crate) struct Echo {
+    pub(crate) address: SocketAddr,
     pub(super) served: Arc<AtomicU64>,
 }
 
 impl Echo {
-    pub(super) fn new(letter: u8) -> Self {
+    pub(crate) fn new(letter: u8) -> Self {
         Self::at(([127, 0, 0, 1], 0).into(), letter)
     }
 
@@ -193,7 +193,7 @@ pub(super) struct Seen {
 }
 
 /// Clients in a row on several threads: connect, a message to and fro, an end, the end.
-pub(super) struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     pub(super) seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
@@ -202,7 +202,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Begins, to these addresses in turn.
-    pub(super) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
+    pub(crate) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
         let spawn = |index: usize| {
             let (stop, seen) = (stop.clone(), seen.clone());
@@ -233,7 +233,7 @@ impl Load {
 
     /// Ends; nobody may have been refused, reset or cut short. Connections a second.
     #[track_caller]
-    pub(super) fn end(self) -> f64 {
+    pub(crate) fn end(self) -> f64 {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();

@@ -3,7 +3,7 @@
 
 mod identity;
 mod kept;
-mod kit;
+pub(crate) mod kit;
 mod load;
 mod refused;
 mod steered;

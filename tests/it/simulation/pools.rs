@@ -100,7 +100,7 @@ impl Pools {
         let now = reactor.engine().now();
         let setups = self.setups_at(now).map(|(id, mut setup)| {
             setup.queue = (setup.queue + generation as u32) % 9;
-            setup.warm = setup.warm * ((generation + 1) % 2) as u32;
+            setup.warm *= ((generation + 1) % 2) as u32;
             (id, setup)
         });
         setups.collect()
