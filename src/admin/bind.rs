@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::guard::{Kind, Token};
 use super::reserve::RESERVED;
 use crate::config::{AdminListen, Config};
-use crate::net::address::{Address, Endpoint, UnixName};
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::handed::{Handed, HandedLabel, Role};
 use crate::net::listener::{self, BindCause, BindError};
 use crate::net::options::SocketOptions;
@@ -129,7 +129,7 @@ impl Bound {
         let has_token = token.is_some();
         problems.extend(token.and_then(Result::err));
         let look = |section, address: &Address| {
-            let found = listener::rehearse(address, &SocketOptions::default());
+            let found = listener::rehearse((Transport::Tcp, address), &SocketOptions::default());
             found
                 .err()
                 .map(|error| BindProblem::Listen { section, error })

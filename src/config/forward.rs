@@ -15,10 +15,11 @@ use super::row::{Applies, Row};
 use super::section::section;
 use super::tap::{Tap, TapKey};
 use super::text::quote;
+use super::udp::{Protocol, Udp};
 use super::unix_file::UnixFile;
 use super::values;
 use super::words::words;
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::options::SocketOptions;
 
 section! {
@@ -54,8 +55,13 @@ section! {
             unix_file: UnixFile;
             /// Who may come in.
             clients: ClientAccess;
+            /// What becomes of datagrams.
+            udp: Udp;
         }
         keys {
+            /// What is forwarded: connections, datagrams, or both at the same addresses; see
+            /// [UDP](udp.md).
+            protocol: Protocol = Protocol::Tcp, choice(), Rebind;
             /// Auto copies and turns to splice once a direction shows bulk; splice copies where a
             /// pipe cannot be had.
             data_path: DataPath = DataPath::Auto, choice(), Live;
@@ -122,6 +128,15 @@ words! {
         Copy = "copy",
         /// Always through a pipe; copies where a pipe cannot be had.
         Splice = "splice",
+    }
+}
+
+impl Forward {
+    /// What it listens for at each of its addresses.
+    pub fn transports(&self) -> impl Iterator<Item = Transport> + use<> {
+        let tcp = self.protocol.has_tcp().then_some(Transport::Tcp);
+        let udp = self.protocol.has_udp().then_some(Transport::Udp);
+        tcp.into_iter().chain(udp)
     }
 }
 

@@ -16,10 +16,11 @@ use super::scope::Scope;
 use super::section::Section;
 use super::server::Server;
 use super::tap::{TapSettings, Taps};
+use super::udp::Protocol;
 use super::upstream;
 use super::values;
 use super::written_pool::WrittenPool;
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::listener::Listeners;
 
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
@@ -70,8 +71,9 @@ pub(super) struct Forwards {
     defaults: Settings,
     done: Vec<Arc<Forward>>,
     /// Where each address is listened on.
-    listeners: HashMap<Address, Span>,
-    overlaps: Listeners<Span>,
+    listeners: HashMap<(Transport, Address), Span>,
+    /// Those of connections and those of datagrams do not see each other.
+    overlaps: [Listeners<Span>; 2],
     names: HashMap<String, Span>,
     /// How often a name was given to a forward without one.
     repeats: HashMap<String, usize>,
@@ -86,7 +88,7 @@ impl Forwards {
             defaults,
             done: Vec::new(),
             listeners: HashMap::new(),
-            overlaps: Listeners::default(),
+            overlaps: Default::default(),
             names: HashMap::new(),
             repeats: HashMap::new(),
             addresses: 0,
@@ -173,16 +175,18 @@ impl Forwards {
         if let Some(node) = upstream_node {
             refuse_two_sources(&pool, &template, node, report);
         }
-        self.check_listeners(&listen, template.client.interface.as_deref(), report);
+        self.check_listeners(&listen, &template, report);
         for (listen_on, pool) in pairs {
             let several = listen_on.len() < listen.iter().map(|l| l.range.len()).sum();
+            let named = (name.as_ref(), template.protocol);
             let forward = Forward {
-                name: self.name(name.as_ref(), several, &listen[0], &listen_on[0], report),
+                name: self.name(named, several, &listen[0], &listen_on[0], report),
                 listen: listen_on,
                 pool: scope.share(pool),
                 ..template.clone()
             };
             refuse_loop(&forward, &listen[0].span, report);
+            refuse_of_udp(&forward, &listen[0].span, report);
             self.done.push(Arc::new(forward));
         }
     }
@@ -203,10 +207,14 @@ impl Forwards {
         if self.addresses > ADDRESSES_MAX {
             return report.error(&first.span, too_many());
         }
-        self.check_listeners(listen, template.client.interface.as_deref(), report);
+        if template.protocol.has_udp() {
+            let fault = Fault::new("an http-connect forward has no datagrams to forward");
+            report.error(&first.span, fault.remedy("remove `protocol`, or the mode"));
+        }
+        self.check_listeners(listen, &template, report);
         let listen_on: Vec<Address> = listen.iter().flat_map(|l| l.range.expand()).collect();
         let forward = Forward {
-            name: self.name(name, false, first, &listen_on[0], report),
+            name: self.name((name, Protocol::Tcp), false, first, &listen_on[0], report),
             listen: listen_on,
             ..template
         };
@@ -309,14 +317,17 @@ impl Forwards {
     /// it, or the address it listens on.
     fn name(
         &mut self,
-        given: Option<&(String, Span)>,
+        (given, protocol): (Option<&(String, Span)>, Protocol),
         several: bool,
         written: &Written,
         first: &Address,
         report: &mut Report,
     ) -> String {
         let Some((given, span)) = given else {
-            let base = first.to_string();
+            let base = match protocol {
+                Protocol::Udp => format!("udp:{first}"),
+                Protocol::Tcp | Protocol::Both => first.to_string(),
+            };
             let repeat = self.repeats.entry(base.clone()).or_default();
             // Listeners on port 0 look alike.
             let mut name = base.clone();
@@ -341,16 +352,15 @@ impl Forwards {
 
     /// Refuses an address that is listened on twice, and one that the kernel would not
     /// give beside another: the start would fail.
-    fn check_listeners(
-        &mut self,
-        listen: &[Written],
-        interface: Option<&str>,
-        report: &mut Report,
-    ) {
-        for written in listen {
-            for address in written.range.expand() {
-                if !self.check_listener(address, interface, &written.span, report) {
-                    break;
+    fn check_listeners(&mut self, listen: &[Written], forward: &Forward, report: &mut Report) {
+        let interface = forward.client.interface.as_deref();
+        for transport in forward.transports() {
+            for written in listen {
+                for address in written.range.expand() {
+                    let at = (transport, address);
+                    if !self.check_listener(at, interface, &written.span, report) {
+                        break;
+                    }
                 }
             }
         }
@@ -360,7 +370,8 @@ impl Forwards {
     /// where clients are.
     pub(super) fn check_own(&mut self, own: &[Address], span: &Span, report: &mut Report) {
         for address in own {
-            if !self.check_listener(address.clone(), None, span, report) {
+            let at = (Transport::Tcp, address.clone());
+            if !self.check_listener(at, None, span, report) {
                 break;
             }
         }
@@ -369,7 +380,7 @@ impl Forwards {
     /// Says whether this one can stand beside those before it; if not, it is reported.
     fn check_listener(
         &mut self,
-        address: Address,
+        (transport, address): (Transport, Address),
         interface: Option<&str>,
         span: &Span,
         report: &mut Report,
@@ -384,18 +395,20 @@ impl Forwards {
             report.error(span, fault.remedy(remedy));
             false
         };
-        if let Some(earlier) = self.listeners.get(&address) {
+        if let Some(earlier) = self.listeners.get(&(transport, address.clone())) {
             let problem = format!("`{address}` is listened on twice");
             return refuse(earlier, problem, "remove one of the two");
         }
-        if let Err((other, earlier)) = self.overlaps.add(&address, interface, span.clone()) {
+        if let Err((other, earlier)) =
+            self.overlaps[transport as usize].add(&address, interface, span.clone())
+        {
             let problem = format!(
                 "`{address}` and `{other}` are the same port: the kernel gives it to one of them"
             );
             let remedy = "remove one of the two, or name every address that is to be listened on";
             return refuse(&earlier, problem, remedy);
         }
-        self.listeners.insert(address, span.clone());
+        self.listeners.insert((transport, address), span.clone());
         true
     }
 }
@@ -406,6 +419,10 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
         let itself = |server: &&Server| match (&server.address, listen) {
             (Address::Inet(server), Address::Any { port }) => {
                 server.port() == *port && server.ip().is_loopback()
+            }
+            (Address::Inet(server), Address::Inet(every)) if every.ip().is_unspecified() => {
+                let same = server.is_ipv4() == every.is_ipv4() && server.port() == every.port();
+                same && server.ip().is_loopback()
             }
             (server, listen) => server == listen,
         };
@@ -419,5 +436,34 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
             report.error(span, fault.remedy("change the port of one side"));
             return;
         }
+    }
+}
+
+/// Refuses what a forward of datagrams cannot have, and says why.
+fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
+    if !forward.protocol.has_udp() {
+        return;
+    }
+    let mut refuse = |problem: &str, remedy: &str| {
+        report.error(
+            span,
+            Fault::new(problem.to_owned()).remedy(remedy.to_owned()),
+        );
+    };
+    let unix = |it: &Address| matches!(it, Address::Unix(_));
+    if forward.listen.iter().any(unix) {
+        refuse(
+            "a unix socket takes no UDP datagrams",
+            "give it a forward of its own, with protocol = \"tcp\"",
+        );
+    }
+    if forward.pool.servers.iter().any(|it| unix(&it.address)) {
+        refuse(
+            "a server of UDP has an address and a port, not a unix socket",
+            "write HOST:PORT",
+        );
+    }
+    if forward.protocol == Protocol::Udp && forward.tap.is_some() {
+        refuse("a tap shows connections, not datagrams", "remove `tap`");
     }
 }

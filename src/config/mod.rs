@@ -48,6 +48,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod text;
+mod udp;
 pub mod units;
 mod unix_file;
 mod upstream;
@@ -79,4 +80,5 @@ pub use send_proxy::SendProxy;
 pub use server::{AdminState, Server};
 pub use surroundings::{Nowhere, Surroundings};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};
+pub use udp::{Fragment, OnServerDown, Protocol, Udp};
 pub use unix_file::UnixFile;

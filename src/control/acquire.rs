@@ -13,7 +13,7 @@ use crate::admin;
 use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::dial;
 use crate::net::handed::Handed;
 use crate::net::inherited::{Carries, Inherited, InheritedSocket, Origin};
@@ -33,7 +33,7 @@ use super::error::StartError;
 use super::forwards::forward_of;
 use super::held::{Held, HeldListener, HeldOptions};
 use super::listener_names::ListenerNames;
-use super::plan::Plan;
+use super::plan::{ListenerPlan, Plan};
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
@@ -66,6 +66,7 @@ pub(super) struct Acquired {
     pub(super) held: Held,
     pub(super) forwards: Vec<Arc<reactor::Forward>>,
     pub(super) gate: Arc<Gate>,
+    pub(super) flows: Arc<Gate>,
     pub(super) kind: Kind,
     pub(super) deciders: Option<Arc<Deciders>>,
     pub(super) upstreams: Arc<Upstreams>,
@@ -131,10 +132,9 @@ impl Acquired {
                         forward,
                         config,
                         held.books(forward.id, count),
-                        forward
-                            .config
-                            .max_connections
-                            .map(|max| Arc::new(Gate::new(max))),
+                        [forward.config.max_connections, forward.config.udp.max_flows]
+                            .map(|max| max.map(|max| Arc::new(Gate::new(max))))
+                            .into(),
                         (0, None),
                     )
                 })
@@ -149,7 +149,7 @@ impl Acquired {
             let forward = by_id.get(&it.forward)?;
             let own = &held.own;
             let its = HeldListener::new(
-                (it.id, it.address),
+                (it.id, it.transport, it.address),
                 (it.bound, own),
                 it.options,
                 forward,
@@ -188,7 +188,9 @@ impl Acquired {
         let for_admin = (!admin.is_empty()).then_some(admin::DESCRIPTORS);
         let for_others = entrance.as_ref().map(|_| entrance::DESCRIPTORS);
         let others = others + for_admin.unwrap_or(0) + for_others.unwrap_or(0);
-        let gate = Arc::new(gate(config, descriptors, count, others, log));
+        let flows = flows(plan, descriptors);
+        let gate = Arc::new(gate(config, descriptors, count, (others, flows), log));
+        let flows = Arc::new(Gate::new(flows));
         log.notice(Notice::Starting {
             reactors: count,
             engine: kind.name(),
@@ -215,6 +217,7 @@ impl Acquired {
                 reactor: index,
                 pools: pools.clone(),
                 gate: gate.clone(),
+                flows: flows.clone(),
                 own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),
@@ -232,6 +235,7 @@ impl Acquired {
             held,
             forwards,
             gate,
+            flows,
             kind,
             upstreams,
             resolver,
@@ -389,6 +393,7 @@ pub(super) fn sources<'a>(
 /// An address that was bound, and belongs to nobody yet.
 pub(super) struct BoundAddress {
     pub(super) id: ListenerId,
+    pub(super) transport: Transport,
     pub(super) address: Address,
     pub(super) forward: ForwardId,
     pub(super) bound: Bound,
@@ -407,19 +412,31 @@ pub(super) fn open(
     let mut opened: Vec<BoundAddress> = Vec::new();
     for forward in &plan.forwards {
         let config = forward.config;
-        for (id, address) in &forward.listeners {
-            if is_held(*id) {
+        for planned in &forward.listeners {
+            let ListenerPlan {
+                id,
+                transport,
+                address,
+            } = *planned;
+            if is_held(id) {
                 continue;
             }
             awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let claimed = inherited.claim(&config.name, address, Carries::Streams);
+            let carries = carried(transport);
+            let claimed = inherited.claim(&config.name, address, carries);
             if claimed.is_empty() && matches!(address, Address::Passed(_)) {
-                fits(inherited, config, address, Carries::Streams)?;
+                fits(inherited, config, address, carries)?;
             }
             let bound = match address {
                 _ if !claimed.is_empty() => {
                     let lacking = lacking(&claimed);
-                    listener::adopt(address, claimed, &config.client, reactors, lacking)
+                    listener::adopt(
+                        (transport, address),
+                        claimed,
+                        &config.client,
+                        reactors,
+                        lacking,
+                    )
                 }
                 Address::Unix(_) => listener::bind_for(
                     address,
@@ -427,7 +444,7 @@ pub(super) fn open(
                     &config.unix_file.permissions(),
                     reactors,
                 ),
-                _ => names.bind(address, &config.client, reactors),
+                _ => names.bind((transport, address), &config.client, reactors),
             };
             let bound = bound.map_err(|error| {
                 let forward = config.name.clone();
@@ -439,8 +456,9 @@ pub(super) fn open(
                 _ => HeldOptions::new(&config.client),
             };
             opened.push(BoundAddress {
-                id: *id,
-                address: (*address).clone(),
+                id,
+                transport,
+                address: address.clone(),
                 forward: forward.id,
                 bound,
                 options,
@@ -448,6 +466,13 @@ pub(super) fn open(
         }
     }
     Ok(opened)
+}
+
+const fn carried(transport: Transport) -> Carries {
+    match transport {
+        Transport::Tcp => Carries::Streams,
+        Transport::Udp => Carries::Datagrams,
+    }
 }
 
 /// A service manager that keeps a copy of a socket keeps its queue when this process dies,
@@ -469,8 +494,9 @@ fn nobody_asked_for(inherited: &Inherited, plan: &Plan<'_>) -> Result<(), StartE
             continue;
         };
         for forward in &plan.forwards {
-            for (_, address) in &forward.listeners {
-                fits(inherited, forward.config, address, Carries::Streams)?;
+            for its in &forward.listeners {
+                let carries = carried(its.transport);
+                fits(inherited, forward.config, its.address, carries)?;
             }
         }
         return Err(StartError::Inherited(format!(
@@ -551,16 +577,29 @@ pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
+/// Flows of datagrams that descriptors allow, one each: as many as the forwards may have,
+/// and at most half of what there is, so that connections have the other half.
+pub(super) fn flows(plan: &Plan<'_>, descriptors: u64) -> u32 {
+    let forwards = plan.forwards.iter().map(|it| it.config);
+    let wanted = forwards.filter(|it| it.protocol.has_udp()).map(|it| {
+        let most = it.udp.max_flows;
+        most.map_or(u64::MAX, u64::from)
+    });
+    let wanted = wanted.fold(0, u64::saturating_add);
+    u32::try_from(wanted.min(descriptors / 2)).unwrap_or(u32::MAX)
+}
+
 /// Admission by descriptors: two for each session, of those that are left; looking up
 /// names and spare connections take up to `others` of them.
 pub(super) fn gate(
     config: &Config,
     descriptors: u64,
     reactors: usize,
-    others: u32,
+    (others, flows): (u32, u32),
     log: &Log,
 ) -> Gate {
     let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
+    let taken = taken.saturating_add(flows);
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
     let most = config.global.max_connections.unwrap_or(u32::MAX);
     let gate = Gate::by_descriptors(most, taken, spare);

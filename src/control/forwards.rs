@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::config::{Config, DataPath, Forward, HttpConnect, Mode, OnNoServer, Pool, RouteTo};
+use crate::config::{
+    Config, DataPath, Forward, Fragment, HttpConnect, Mode, OnNoServer, OnServerDown, Pool, RouteTo,
+};
 use crate::observe::books::ForwardBooks;
 use crate::policy::route::{Conditions, Routes};
 use crate::policy::trust::Trust;
 use crate::proto::opening::{Step, StepKind};
 use crate::proto::sniff::Wanted;
 use crate::proto::{connect, proxy};
-use crate::reactor::{self, Gate, Routing, Way};
+use crate::reactor::{self, DatagramRules, Gate, Routing, Way};
+use crate::relay::flow::FlowRules;
 use crate::relay::id::PoolId;
 use crate::relay::lane::PathPolicy;
 use crate::relay::session::{Close, Deadlines, Rules};
@@ -38,6 +41,7 @@ struct Common<'a> {
     gate: Option<Arc<Gate>>,
     generation: u64,
     steps: Arc<[Step]>,
+    datagrams: Option<Arc<DatagramRules>>,
     /// Of the first step, or without any.
     patience: Option<Duration>,
 }
@@ -55,7 +59,7 @@ pub(super) fn forward_of(
     plan: &ForwardPlan<'_>,
     config: &Config,
     books: Arc<ForwardBooks>,
-    gate: Option<Arc<Gate>>,
+    (gate, flows): (Option<Arc<Gate>>, Option<Arc<Gate>>),
     (generation, before): (u64, Option<&reactor::Forward>),
 ) -> reactor::Forward {
     let forward = plan.config;
@@ -73,6 +77,7 @@ pub(super) fn forward_of(
             None => routed.then_some(forward.sniff_timeout),
         },
         steps,
+        datagrams: datagrams(forward, flows),
     };
     let ways = (0..).zip(&forward.routes).zip(&plan.routes);
     let ways = ways.map(|((at, route), pool)| {
@@ -167,6 +172,7 @@ impl Common<'_> {
             steps: self.steps.clone(),
             announced: forward.accept_proxy.is_some(),
             request: request.into_iter().map(step_of).collect(),
+            datagrams: self.datagrams.clone(),
             routing,
             route: branch.route,
             gate: self.gate.clone(),
@@ -175,6 +181,25 @@ impl Common<'_> {
             generation: self.generation,
         }
     }
+}
+
+/// What its datagrams go by; `gate` is that of `max_flows`.
+fn datagrams(forward: &Forward, gate: Option<Arc<Gate>>) -> Option<Arc<DatagramRules>> {
+    let udp = &forward.udp;
+    forward.protocol.has_udp().then(|| {
+        Arc::new(DatagramRules {
+            flow: FlowRules {
+                idle: udp.idle,
+                unanswered: udp.unanswered,
+                requests: udp.requests,
+                responses: udp.responses,
+                reply_factor: udp.max_reply_factor,
+            },
+            gate,
+            never_fragment: udp.fragment == Fragment::Never,
+            moves: udp.on_down == OnServerDown::Move,
+        })
+    })
 }
 
 /// What the clients of a forward say up to where they are routed.

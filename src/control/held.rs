@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine;
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, Transport};
 use crate::net::handed::{HandedLabel, Role};
 use crate::net::inherited::Label;
 use crate::net::limits;
@@ -56,6 +56,7 @@ impl HeldOptions {
 /// An address that is listened on.
 #[derive(Debug)]
 pub(super) struct HeldListener {
+    pub(super) transport: Transport,
     /// As it is configured.
     pub(super) address: Address,
     pub(super) forward: Arc<Forward>,
@@ -103,20 +104,21 @@ pub(super) struct HeldSocket {
 impl HeldListener {
     /// Of sockets that were bound: a share for each of these reactors.
     pub(super) fn new(
-        (id, address): (ListenerId, Address),
+        (id, transport, address): (ListenerId, Transport, Address),
         (mut bound, own): (Bound, &Arc<OwnListeners>),
         options: HeldOptions,
         forward: &Arc<Forward>,
         reactors: &[u16],
     ) -> Self {
-        bound.register(own, &owner(forward));
+        bound.register(own.of(transport), &owner(forward));
         let mut sockets = Vec::new();
         for (share, reactor) in reactors.iter().enumerate() {
             for socket in bound.take_share(share) {
-                sockets.push(HeldSocket::new(id, socket, forward, *reactor));
+                sockets.push(HeldSocket::new((id, transport), socket, forward, *reactor));
             }
         }
         Self {
+            transport,
             address,
             forward: forward.clone(),
             options,
@@ -129,8 +131,12 @@ impl HeldListener {
     pub(super) fn join(&mut self, id: ListenerId, sockets: Vec<ListenSocket>) {
         for socket in sockets {
             let forward = self.forward.clone();
-            self.sockets
-                .push(HeldSocket::new(id, socket, &forward, NOBODY));
+            self.sockets.push(HeldSocket::new(
+                (id, self.transport),
+                socket,
+                &forward,
+                NOBODY,
+            ));
         }
     }
 
@@ -204,7 +210,7 @@ impl HeldListener {
         forward: &Arc<Forward>,
         own: &Arc<OwnListeners>,
     ) -> Arc<Forward> {
-        self.bound.register(own, &owner(forward));
+        self.bound.register(own.of(self.transport), &owner(forward));
         std::mem::replace(&mut self.forward, forward.clone())
     }
 
@@ -250,11 +256,17 @@ impl HeldListener {
 }
 
 impl HeldSocket {
-    fn new(id: ListenerId, socket: ListenSocket, forward: &Arc<Forward>, reactor: u16) -> Self {
+    fn new(
+        (id, transport): (ListenerId, Transport),
+        socket: ListenSocket,
+        forward: &Arc<Forward>,
+        reactor: u16,
+    ) -> Self {
         /// Never used again.
         static SOCKETS: AtomicU32 = AtomicU32::new(0);
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let at = Listener::of_socket((id, number), socket.local, forward.clone());
+        let place = (id, number, transport);
+        let at = Listener::of_socket(place, socket.local, forward.clone());
         Self {
             is_shared: false,
             fd: Arc::new(socket.fd),
@@ -269,7 +281,8 @@ impl HeldSocket {
         static SHARES: AtomicU32 = AtomicU32::new(1 << 31);
         let number = SHARES.fetch_add(1, Ordering::Relaxed);
         let (address, forward) = (self.at.address.clone(), self.at.forward.clone());
-        let at = Listener::of_socket((self.at.id, number), address, forward);
+        let place = (self.at.id, number, self.at.transport);
+        let at = Listener::of_socket(place, address, forward);
         Self {
             is_shared: true,
             fd: self.fd.clone(),
@@ -281,8 +294,9 @@ impl HeldSocket {
 
     /// Is for another forward from now on.
     pub(super) fn set_forward(&mut self, forward: &Arc<Forward>) {
-        let (address, number) = (self.at.address.clone(), (self.at.id, self.at.socket));
-        self.at = Listener::of_socket(number, address, forward.clone());
+        let address = self.at.address.clone();
+        let place = (self.at.id, self.at.socket, self.at.transport);
+        self.at = Listener::of_socket(place, address, forward.clone());
     }
 
     /// As a reactor takes it.

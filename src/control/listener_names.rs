@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::resolve;
 use crate::config::NameSources;
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::listener::{self, BindCause, BindError, Bound};
 use crate::net::options::SocketOptions;
 use crate::observe::log::Log;
@@ -29,18 +29,22 @@ impl<'a> ListenerNames<'a> {
     /// As [`listener::bind`]; waits for a name as long as it must.
     pub(super) fn bind(
         &self,
-        address: &Address,
+        (transport, address): (Transport, &Address),
         options: &SocketOptions,
         reactors: usize,
     ) -> Result<Bound, BindError> {
+        let bind = match transport {
+            Transport::Tcp => listener::bind_found,
+            Transport::Udp => listener::bind_datagrams,
+        };
         let Address::Name { host, .. } = address else {
-            return listener::bind(address, options, reactors);
+            return bind(address, &[], options, reactors);
         };
         let found = resolve::look_up_now(self.sources, self.log, host, PATIENCE);
         let found = found.map_err(|error| {
             let cause = BindCause::NameNotFound(error.to_string());
             BindError::new(address, cause)
         })?;
-        listener::bind_found(address, &found, options, reactors)
+        bind(address, &found, options, reactors)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config, HttpConnect, Mode, RouteTo};
-use crate::net::address::Address;
+use crate::net::address::{Address, Transport};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::relay::id::{ForwardId, ListenerId, NameId, PoolId};
 
@@ -36,7 +36,7 @@ impl Identities {
         let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
         self.forwards.retain(|name, _| forwards.contains(&**name));
         let listeners = plan.forwards.iter().flat_map(|it| &it.listeners);
-        let listeners: HashSet<ListenerId> = listeners.map(|(id, _)| *id).collect();
+        let listeners: HashSet<ListenerId> = listeners.map(|it| it.id).collect();
         self.listeners.retain(|_, id| listeners.contains(id));
         let pools = plan.pools.iter().flat_map(|it| &it.dialled);
         let pools: HashSet<PoolId> = pools.map(|(id, _)| *id).collect();
@@ -75,7 +75,15 @@ pub(super) struct ForwardPlan<'a> {
     pub(super) pool: PoolId,
     /// Of each of its routes; `None`: it leads nowhere.
     pub(super) routes: Vec<Option<PoolId>>,
-    pub(super) listeners: Vec<(ListenerId, &'a Address)>,
+    pub(super) listeners: Vec<ListenerPlan<'a>>,
+}
+
+/// An address that is listened on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListenerPlan<'a> {
+    pub(super) id: ListenerId,
+    pub(super) transport: Transport,
+    pub(super) address: &'a Address,
 }
 
 /// What people call a pool, its name or that of the forward it is written in; and which of
@@ -130,15 +138,22 @@ impl<'a> Plan<'a> {
                 RouteTo::Reject => None,
             });
             let routes = routes.collect();
-            let listeners = forward.listen.iter();
+            let listeners = forward.transports().flat_map(|transport| {
+                let addresses = forward.listen.iter();
+                addresses.map(move |address| (transport, address))
+            });
+            let listeners = listeners.map(|(transport, address)| ListenerPlan {
+                id: ids.listeners.id(listener_name(forward, transport, address)),
+                transport,
+                address,
+            });
+            let listeners = listeners.collect();
             plan.forwards.push(ForwardPlan {
                 id: ids.forwards.id(forward.name.clone()),
                 config: forward,
                 pool,
                 routes,
-                listeners: listeners
-                    .map(|address| (ids.listeners.id(listener_name(forward, address)), address))
-                    .collect(),
+                listeners,
             });
         }
         plan.name_servers(ids);
@@ -192,7 +207,11 @@ impl<'a> ForwardPlan<'a> {
 
 /// A listener is its address; of a port that the kernel chooses each forward has one
 /// of its own.
-fn listener_name(forward: &config::Forward, address: &Address) -> (String, String) {
+fn listener_name(
+    forward: &config::Forward,
+    transport: Transport,
+    address: &Address,
+) -> (String, String) {
     let chosen = match address {
         Address::Any { port } | Address::Name { port, .. } => *port == 0,
         Address::Inet(address) => address.port() == 0,
@@ -203,7 +222,11 @@ fn listener_name(forward: &config::Forward, address: &Address) -> (String, Strin
     } else {
         String::new()
     };
-    (address.to_string(), whose)
+    let name = match transport {
+        Transport::Tcp => address.to_string(),
+        Transport::Udp => format!("udp:{address}"),
+    };
+    (name, whose)
 }
 
 fn name_of(address: &Address) -> Option<Name> {

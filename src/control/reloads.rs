@@ -96,6 +96,7 @@ impl Running {
             alive: self.reactors.keys().copied().collect(),
             kind: self.kind,
             gate: self.gate.clone(),
+            flows: self.flows.clone(),
             upstreams: self.upstreams.clone(),
             resolver: self.resolver.clone(),
             deciders: self.deciders.clone(),

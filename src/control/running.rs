@@ -88,6 +88,8 @@ pub(super) struct Running {
     pub(super) held: Held,
     pub(super) kind: Kind,
     pub(super) gate: Arc<Gate>,
+    /// Flows of datagrams likewise.
+    pub(super) flows: Arc<Gate>,
     pub(super) upstreams: Arc<Upstreams>,
     /// Answers for as long as it is there.
     pub(super) admin: Option<admin::Server>,
@@ -129,6 +131,7 @@ impl Running {
             held,
             forwards,
             gate,
+            flows,
             kind,
             upstreams,
             resolver,
@@ -179,6 +182,7 @@ impl Running {
             held,
             kind,
             gate,
+            flows,
             upstreams,
             resolver,
             deciders,

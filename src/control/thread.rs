@@ -13,7 +13,7 @@ use super::inbox::{Teller, Told};
 use super::proxy::{Deciders, ReactorDecider};
 use super::wire::{Message, Order, Pending, Wire};
 use crate::engine::choice::{self, Waker};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Datagrams};
 use crate::net::limits;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
@@ -144,7 +144,7 @@ struct ReactorWork<'a> {
 }
 
 impl choice::Work for ReactorWork<'_> {
-    fn work<E: Engine<Listener = engine::Listener, Detached = engine::Detached>>(
+    fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
         mut self,
         engine: E,
         waker: Waker,
@@ -183,7 +183,7 @@ impl choice::Work for ReactorWork<'_> {
 
 /// Lets clients in at these sockets. One that the kernel does not let be waited for is
 /// told of; its queue waits for the next change.
-fn adopt<E: Engine<Listener = engine::Listener, Detached = engine::Detached>>(
+fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
     reactor: &mut Reactor<E>,
     sockets: Vec<(engine::Listener, Arc<Listener>)>,
     log: &Log,
@@ -196,7 +196,7 @@ fn adopt<E: Engine<Listener = engine::Listener, Detached = engine::Detached>>(
     }
 }
 
-fn work<E: Engine<Listener = engine::Listener, Detached = engine::Detached>>(
+fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
     reactor: &mut Reactor<E>,
     number: u16,
     inbox: &Receiver<Message>,

@@ -166,6 +166,11 @@ impl Common {
         })
     }
 
+    /// See [`dial::may_self_connect`].
+    pub(super) fn may_self_connect(&self, endpoint: &Endpoint) -> bool {
+        dial::may_self_connect(endpoint, &self.ephemeral_ports)
+    }
+
     /// Sets what an accepted socket does not inherit from its listener. A refusal was
     /// reported at start-up already and is no reason to turn a client away.
     pub(super) fn apply_accepted(&mut self, options: &OptionPlan, incoming: &Incoming) {

@@ -17,12 +17,14 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
 use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
+use super::datagrams::{Datagrams, Outcome, Post, Received, Sockets};
 use super::detached::{Detached, LooseSide};
-use super::key::{ListenerKey, SessionKey, Token};
+use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
 use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
+use crate::net::datagram::batch::Train;
 use crate::net::errno::{Failure, Operation};
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan};
@@ -50,6 +52,7 @@ pub struct Epoll {
     ready: Events,
     listeners: Listeners,
     conns: Conns<Leg>,
+    datagrams: Sockets,
     common: Common,
 }
 
@@ -85,6 +88,7 @@ impl Epoll {
             ready: Events::with_capacity(EVENTS_PER_WAIT),
             listeners: Listeners::default(),
             conns: Conns::new(),
+            datagrams: Sockets::default(),
             common: Common::new(setup, origin),
         })
     }
@@ -193,6 +197,11 @@ impl Engine for Epoll {
             match Token::decode(event.token().0 as u64) {
                 Token::Waker => events.push(Event::Woken),
                 Token::Listener(key) => events.push(Event::Acceptable(key)),
+                Token::Datagrams(key) => {
+                    if self.datagrams.is_ready(key, event.is_error()) {
+                        events.push(Event::Datagrams(key));
+                    }
+                }
                 Token::Side(key, side) => {
                     if let Some(conn) = self.conns.get_mut(key) {
                         Self::interpret(conn, key, side, event, events);
@@ -437,7 +446,82 @@ impl Engine for Epoll {
     }
 }
 
+impl Datagrams for Epoll {
+    fn open_port(&mut self, listener: Listener) -> io::Result<DatagramKey> {
+        let key = self.datagrams.add_port(listener)?;
+        if let Err(error) = self.watch(key) {
+            self.datagrams.remove_port(key);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    fn close_port(&mut self, key: DatagramKey) -> Option<Listener> {
+        self.mute_port(key);
+        self.datagrams.remove_port(key)
+    }
+
+    fn mute_port(&mut self, key: DatagramKey) {
+        if let Some(fd) = self.datagrams.fd(key) {
+            // Others may hold the socket, which would leave it registered.
+            let registry = self.poll.registry();
+            let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+    }
+
+    fn call(&mut self, target: Target<'_>, never_fragment: bool) -> Result<DatagramKey, Cause> {
+        let suspect = self.common.may_self_connect(target.endpoint);
+        let key = self.datagrams.call(target, never_fragment, suspect)?;
+        if let Err(error) = self.watch(key) {
+            self.datagrams.remove(key);
+            return Err(Failure::of_io(Operation::Open, &error).into());
+        }
+        Ok(key)
+    }
+
+    fn hang_up(&mut self, key: DatagramKey) {
+        self.datagrams.remove(key);
+    }
+
+    fn room(&self) -> usize {
+        self.datagrams.room()
+    }
+
+    fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
+        self.datagrams.receive(key, most)
+    }
+
+    fn train(&self, index: usize) -> &Train {
+        self.datagrams.train(index)
+    }
+
+    fn payload(&self, index: usize) -> &[u8] {
+        self.datagrams.payload(index)
+    }
+
+    fn post(&mut self, post: Post) {
+        self.datagrams.post(post);
+    }
+
+    fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
+        self.datagrams.send_posts(outcomes);
+    }
+
+    fn queue_drops(&self, key: DatagramKey) -> u32 {
+        self.datagrams.queue_drops(key)
+    }
+}
+
 impl Epoll {
+    fn watch(&self, key: DatagramKey) -> io::Result<()> {
+        let Some(fd) = self.datagrams.fd(key) else {
+            return Ok(());
+        };
+        let token = mio_token(Token::Datagrams(key));
+        let registry = self.poll.registry();
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    }
+
     fn try_connect(
         &mut self,
         key: SessionKey,

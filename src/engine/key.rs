@@ -63,6 +63,29 @@ impl Key for ListenerKey {
     }
 }
 
+/// A datagram socket of an engine: its slot, and how often that slot was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DatagramKey {
+    /// Below half of [`SessionKey::SLOTS_MAX`].
+    pub slot: u32,
+    /// Bumped when the slot is freed.
+    pub generation: u32,
+}
+
+impl Key for DatagramKey {
+    fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+
+    fn slot(self) -> u32 {
+        self.slot
+    }
+
+    fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
 /// What a 64-bit token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
@@ -70,11 +93,14 @@ pub enum Token {
     Side(SessionKey, Side),
     /// A listener.
     Listener(ListenerKey),
+    /// A datagram socket.
+    Datagrams(DatagramKey),
     /// The waker.
     Waker,
 }
 
 const KIND_BIT: u64 = 1 << 63;
+const DATAGRAM_BIT: u64 = 1 << 62;
 const WAKER: u64 = u64::MAX;
 
 impl SessionKey {
@@ -83,13 +109,17 @@ impl SessionKey {
 }
 
 impl Token {
-    /// As a number: sides have bit 63 clear, listeners have it set.
+    /// As a number: sides have bit 63 clear, listeners have it set, datagram sockets bit 62
+    /// as well.
     pub const fn encode(self) -> u64 {
         match self {
             Self::Side(key, side) => {
                 (key.slot as u64) << 33 | (key.generation as u64) << 1 | side as u64
             }
             Self::Listener(key) => KIND_BIT | (key.slot as u64) << 32 | key.generation as u64,
+            Self::Datagrams(key) => {
+                KIND_BIT | DATAGRAM_BIT | (key.slot as u64) << 32 | key.generation as u64
+            }
             Self::Waker => WAKER,
         }
     }
@@ -98,6 +128,11 @@ impl Token {
     pub const fn decode(bits: u64) -> Self {
         if bits == WAKER {
             Self::Waker
+        } else if bits & KIND_BIT != 0 && bits & DATAGRAM_BIT != 0 {
+            Self::Datagrams(DatagramKey {
+                slot: ((bits & !KIND_BIT & !DATAGRAM_BIT) >> 32) as u32,
+                generation: bits as u32,
+            })
         } else if bits & KIND_BIT != 0 {
             Self::Listener(ListenerKey {
                 slot: ((bits & !KIND_BIT) >> 32) as u32,
@@ -137,6 +172,12 @@ mod tests {
         for slot in [0, 1 << 20, SessionKey::SLOTS_MAX - 1] {
             for generation in [0, 1, u32::MAX] {
                 let token = Token::Listener(ListenerKey { slot, generation });
+                assert_eq!(Token::decode(token.encode()), token);
+            }
+        }
+        for slot in [0, 1 << 20, SessionKey::SLOTS_MAX / 2 - 1] {
+            for generation in [0, 1, u32::MAX] {
+                let token = Token::Datagrams(DatagramKey { slot, generation });
                 assert_eq!(Token::decode(token.encode()), token);
             }
         }

@@ -39,6 +39,7 @@
 pub mod choice;
 pub mod chunks;
 mod common;
+pub mod datagrams;
 pub mod detached;
 pub mod epoll;
 pub mod key;
@@ -72,8 +73,9 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 pub use common::{Incoming, Listener, Setup};
+pub use datagrams::Datagrams;
 pub use detached::Detached;
-pub use key::{ListenerKey, SessionKey};
+pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
 
 /// What an engine reports from [`Engine::wait`].
@@ -89,6 +91,8 @@ pub enum Event {
     Ready(SessionKey, Side, Readiness),
     /// A close that was pending is complete.
     Closed(SessionKey, Side),
+    /// A datagram socket has something: see [`Datagrams`].
+    Datagrams(DatagramKey),
     /// Nothing of a session is in flight any more, as [`Engine::quiesce`] asked for.
     Quiet(SessionKey),
     /// Somebody used the waker.

@@ -46,6 +46,26 @@ pub enum Address {
     Passed(String),
 }
 
+/// What an address is listened on for, or called by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Transport {
+    /// Connections: TCP, and stream unix sockets.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Transport {
+    /// Its name before an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// The name of a unix socket. At most 107 bytes (`sun_path` less its terminator).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum UnixName {

@@ -196,7 +196,11 @@ pub(in crate::net) fn make_socket(
     }
 }
 
-fn bind_source(socket: &Socket, source: IpAddr, target: &SocketAddr) -> Result<(), Failure> {
+pub(in crate::net) fn bind_source(
+    socket: &Socket,
+    source: IpAddr,
+    target: &SocketAddr,
+) -> Result<(), Failure> {
     if source.is_ipv4() != target.is_ipv4() {
         return Err(Failure::of(Operation::BindSource, Errno::EAFNOSUPPORT));
     }

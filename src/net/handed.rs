@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::address::{Address, UnixName};
+use super::address::{Address, Transport, UnixName};
 use super::inherited::{Carries, Inherited, Label, Origin};
 use super::listener::{self, Bound, Lacking};
 use super::options::SocketOptions;
@@ -100,7 +100,16 @@ impl Handed {
         let claimed = inherited.claim("", address, Carries::Streams);
         let options = SocketOptions::default();
         let some = !claimed.is_empty();
-        some.then(|| listener::adopt(address, claimed, &options, 1, Lacking::Share).ok())?
+        some.then(|| {
+            listener::adopt(
+                (Transport::Tcp, address),
+                claimed,
+                &options,
+                1,
+                Lacking::Share,
+            )
+            .ok()
+        })?
     }
 
     /// Where a unix socket of this role is in a directory, by how its name begins: where the

@@ -45,7 +45,8 @@ pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use crate::net::address::{Address, Endpoint, UnixName};
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
+use crate::net::datagram;
 use crate::net::dial::{endpoint, make_socket};
 use crate::net::errno::{Failure, Operation};
 use crate::net::limits;
@@ -172,6 +173,18 @@ pub fn bind(
     bind_found(address, &system, options, reactors)
 }
 
+/// As [`bind_found`], for datagrams: the sockets are bound, and take what comes.
+pub fn bind_datagrams(
+    address: &Address,
+    found: &[IpAddr],
+    options: &SocketOptions,
+    reactors: usize,
+) -> Result<Bound, BindError> {
+    let permissions = SocketPermissions::default();
+    let what = (Transport::Udp, address);
+    bind_with(what, found, options, &permissions, reactors)
+}
+
 /// As [`bind`], for a name that was looked up and has the addresses `found`.
 pub fn bind_found(
     address: &Address,
@@ -180,7 +193,8 @@ pub fn bind_found(
     reactors: usize,
 ) -> Result<Bound, BindError> {
     let permissions = SocketPermissions::default();
-    bind_with(address, found, options, &permissions, reactors)
+    let what = (Transport::Tcp, address);
+    bind_with(what, found, options, &permissions, reactors)
 }
 
 /// As [`bind`], for a unix listener whose path is given these rights before anybody can
@@ -191,11 +205,17 @@ pub fn bind_for(
     permissions: &SocketPermissions,
     reactors: usize,
 ) -> Result<Bound, BindError> {
-    bind_with(address, &[], options, permissions, reactors)
+    bind_with(
+        (Transport::Tcp, address),
+        &[],
+        options,
+        permissions,
+        reactors,
+    )
 }
 
 fn bind_with(
-    address: &Address,
+    (transport, address): (Transport, &Address),
     found: &[IpAddr],
     options: &SocketOptions,
     permissions: &SocketPermissions,
@@ -206,11 +226,13 @@ fn bind_with(
         options,
         plan: &plan,
         reactors: reactors.max(1),
+        transport,
     };
     let result = match address {
         Address::Any { port } => binder.any(*port),
         Address::Inet(local) => binder.inet(*local, Stack::OwnFamily),
         Address::Name { port, .. } => binder.name(found, *port),
+        Address::Unix(_) if transport == Transport::Udp => Err(BindCause::NoFamily),
         Address::Unix(name) => unix::bind(
             name,
             &plan,
@@ -258,6 +280,7 @@ struct Binder<'a> {
     options: &'a SocketOptions,
     plan: &'a OptionPlan,
     reactors: usize,
+    transport: Transport,
 }
 
 impl Binder<'_> {
@@ -301,7 +324,8 @@ impl Binder<'_> {
         } else {
             Family::V6
         };
-        let (first, refusal) = self.socket(family, stack, 0)?;
+        let kind = (family, local.ip().is_unspecified());
+        let (first, refusal) = self.socket(kind, stack, 0)?;
         self.bind_and_listen(&first, local)?;
         if let Some(actual) = first.local_addr().ok().and_then(|it| it.as_socket()) {
             local.set_port(actual.port());
@@ -313,7 +337,7 @@ impl Binder<'_> {
         }
         let mut sockets = vec![first];
         for reactor in 1..self.reactors {
-            let (socket, _) = self.socket(family, stack, reactor)?;
+            let (socket, _) = self.socket(kind, stack, reactor)?;
             socket
                 .set_reuse_port(true)
                 .map_err(|error| BindCause::system("SO_REUSEPORT", &error))?;
@@ -342,24 +366,38 @@ impl Binder<'_> {
     /// A socket with everything set that belongs before `bind`.
     fn socket(
         &self,
-        family: Family,
+        (family, on_all): (Family, bool),
         stack: Stack,
         reactor: usize,
     ) -> Result<(Socket, Option<Refusal>), BindCause> {
-        let (socket, mut refusal) =
-            make_socket(family, self.plan.mptcp).map_err(|error| BindCause::opening(&error))?;
-        // Lets a restart bind while connections of the last run are in TIME_WAIT.
-        // On Linux it does not let two sockets listen on one port.
-        socket
-            .set_reuse_address(true)
-            .map_err(|error| BindCause::system("SO_REUSEADDR", &error))?;
+        let (socket, mut refusal) = match self.transport {
+            Transport::Tcp => make_socket(family, self.plan.mptcp),
+            Transport::Udp => datagram::make_socket(family).map(|socket| (socket, None)),
+        }
+        .map_err(|error| BindCause::opening(&error))?;
+        if self.transport == Transport::Tcp {
+            // Lets a restart bind while connections of the last run are in TIME_WAIT.
+            // On Linux it does not let two sockets listen on one port; of datagrams it does.
+            socket
+                .set_reuse_address(true)
+                .map_err(|error| BindCause::system("SO_REUSEADDR", &error))?;
+        }
         if family == Family::V6 {
             // Always said, because net.ipv6.bindv6only changes the default.
             socket
                 .set_only_v6(stack == Stack::OwnFamily)
                 .map_err(|error| BindCause::system("IPV6_V6ONLY", &error))?;
         }
-        if let Err(refused) = self.plan.apply(socket.as_fd(), Stage::Listener, family) {
+        let applied = match self.transport {
+            Transport::Tcp => self.plan.apply(socket.as_fd(), Stage::Listener, family),
+            Transport::Udp => {
+                let has_buffer = self.options.receive_buffer.is_some();
+                datagram::prepare_listener(socket.as_fd(), family, on_all, has_buffer);
+                let fd = socket.as_fd();
+                self.plan.apply_datagrams(fd, Stage::Listener, family)
+            }
+        };
+        if let Err(refused) = applied {
             if refused.option == OptionName::Interface {
                 return Err(BindCause::interface(self.options, refused.errno));
             }
@@ -378,6 +416,9 @@ impl Binder<'_> {
         socket
             .bind(&SockAddr::from(local))
             .map_err(|error| BindCause::binding(&error, local.port()))?;
+        if self.transport == Transport::Udp {
+            return Ok(());
+        }
         // The port is contested a second time here: see the module's header.
         socket
             .listen(backlog_of(self.options))

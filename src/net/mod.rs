@@ -2,6 +2,7 @@
 //! pipes, `TCP_INFO`, limits, and what an errno means to a forwarder.
 
 pub mod address;
+pub mod datagram;
 pub mod device;
 pub mod dial;
 pub mod errno;

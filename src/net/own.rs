@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
 use crate::relay::id::PoolId;
 
 /// How long a link between pools counts after it was dialled. A turn of a loop takes
@@ -48,6 +48,8 @@ pub struct OwnListeners {
     /// How often they have changed.
     generation: AtomicU64,
     state: Mutex<State>,
+    /// The same for datagrams: ports of their own.
+    datagrams: Option<Arc<OwnListeners>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,16 @@ pub struct Registration {
 impl Default for OwnListeners {
     fn default() -> Self {
         Self {
+            datagrams: Some(Arc::new(Self::of_one_transport())),
+            ..Self::of_one_transport()
+        }
+    }
+}
+
+impl OwnListeners {
+    fn of_one_transport() -> Self {
+        Self {
+            datagrams: None,
             ports: (0..PORT_WORDS).map(|_| AtomicU64::new(0)).collect(),
             unix: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
@@ -90,6 +102,14 @@ impl Default for OwnListeners {
 }
 
 impl OwnListeners {
+    /// Those of a transport.
+    pub fn of(self: &Arc<Self>, transport: Transport) -> &Arc<Self> {
+        match (&self.datagrams, transport) {
+            (Some(datagrams), Transport::Udp) => datagrams,
+            _ => self,
+        }
+    }
+
     /// Notes that this process listens at `local`. `dual`: with an IPv6 socket that takes
     /// IPv4, too.
     pub fn register(

@@ -94,6 +94,41 @@ metrics! {
     counter "tap_sessions" { tap_sessions }
     /// Bytes that taps should have shown and that their targets did not get.
     counter "tap_dropped" [Bytes] { tap_dropped_bytes }
+    /// Flows of datagrams that began.
+    counter "udp_flows" { udp_flows }
+    /// Flows of datagrams that ended.
+    counter "udp_flows_ended" { udp_flows_ended }
+    /// Flows that went to another server, because theirs was gone or did not listen.
+    counter "udp_moved" { udp_moved }
+    /// What ICMP said to flows: that nobody listens, or no way there.
+    counter "udp_refusals" { udp_refusals }
+    /// Datagrams that came, from clients and from servers.
+    counter "udp_received" by direction { udp_received_up = "up", udp_received_down = "down" }
+    /// Datagrams that were sent on.
+    counter "udp_sent" by direction { udp_sent_up = "up", udp_sent_down = "down" }
+    /// Datagrams that were not, by why.
+    counter "udp_dropped" by why {
+        udp_dropped_receive_queue = "receive_queue",
+        udp_dropped_send_queue = "send_queue",
+        udp_dropped_no_buffers = "no_buffers",
+        udp_dropped_too_big = "too_big",
+        udp_dropped_refused = "refused",
+        udp_dropped_unreachable = "unreachable",
+        udp_dropped_failed = "failed",
+        udp_dropped_denied = "denied",
+        udp_dropped_max_flows = "max_flows",
+        udp_dropped_limit = "limit",
+        udp_dropped_no_server = "no_server",
+        udp_dropped_shortage = "shortage",
+        udp_dropped_bad_source = "bad_source",
+        udp_dropped_loop = "loop",
+        udp_dropped_late = "late",
+        udp_dropped_unexpected = "unexpected",
+        udp_dropped_unearned = "unearned",
+        udp_dropped_draining = "draining",
+    }
+    /// Flows of datagrams now.
+    gauge "udp_live_flows" { udp_live }
     /// Events of sessions that were gone already.
     counter "stale_events" { stale_events }
     /// Pumps that ended with their budget and were queued again.

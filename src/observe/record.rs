@@ -68,6 +68,17 @@ pub struct SessionRecord {
     pub client_tcp: Option<TcpInfo>,
     /// The kernel's view of the upstream leg.
     pub upstream_tcp: Option<TcpInfo>,
+    /// Its datagrams, if it is a flow of such.
+    pub flow: Option<FlowRecord>,
+}
+
+/// What a flow of datagrams has besides, up and down.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FlowRecord {
+    /// Datagrams that were sent on.
+    pub datagrams: [u64; 2],
+    /// Datagrams that were not.
+    pub dropped: [u64; 2],
 }
 
 /// One direction of a session.
@@ -166,6 +177,16 @@ struct Json<'a> {
     client_tcp: Option<LegJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_tcp: Option<LegJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    datagrams_up: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    datagrams_down: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_up: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_down: Option<u64>,
 }
 
 /// A server that could not be had.
@@ -248,6 +269,11 @@ impl SessionRecord {
                 .upstream_tcp
                 .as_ref()
                 .map(|info| LegJson::new(info, self.lifetime())),
+            protocol: self.flow.map(|_| "udp"),
+            datagrams_up: self.flow.map(|it| it.datagrams[0]),
+            datagrams_down: self.flow.map(|it| it.datagrams[1]),
+            dropped_up: self.flow.map(|it| it.dropped[0]),
+            dropped_down: self.flow.map(|it| it.dropped[1]),
         };
         // Strings, numbers and options always serialise.
         serde_json::to_string(&json).unwrap_or_default()
@@ -328,6 +354,15 @@ impl fmt::Display for SessionRecord {
                 None => write!(f, " {name}=-")?,
             }
         }
+        if let Some(flow) = &self.flow {
+            let [up, down] = flow.datagrams;
+            write!(f, " protocol=udp datagrams_up={up} datagrams_down={down}")?;
+            for (name, dropped) in ["up", "down"].iter().zip(flow.dropped) {
+                if dropped > 0 {
+                    write!(f, " dropped_{name}={dropped}")?;
+                }
+            }
+        }
         if let Some(held_back) = self.held_back {
             write!(f, " held_back={:.3}ms", held_back.as_secs_f64() * 1e3)?;
         }
@@ -400,6 +435,7 @@ mod tests {
             down: LaneRecord::default(),
             client_tcp: None,
             upstream_tcp: None,
+            flow: None,
         };
         let text = record.to_string();
         let fields: Vec<&str> = text.split(' ').skip(2).collect();

@@ -5,12 +5,12 @@ use super::listen_queue::Admitted;
 use super::openings::Opened;
 use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, SessionKey};
 use crate::net::turn_away::TurnAway;
 use crate::relay::session::Session;
 use crate::relay::time::Time;
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Lets a bounded number of clients in, in turn over the listeners.
     pub(super) fn accept(&mut self) {
         if self.draining {

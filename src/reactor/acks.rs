@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::destination::Destination;
 use super::{Entry, Reactor};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::relay::Direction;
 
@@ -24,7 +24,7 @@ use crate::relay::Direction;
 /// them, far shorter than the 200 ms after which the kernel sends it (measured).
 const ACK_PATIENCE: Duration = Duration::from_millis(2);
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// A server is connected: whose handshake's last ACK no bytes carried. What it is told
     /// first, a PROXY header, waits with the ACK.
     pub(super) fn owe_ack(&mut self, key: SessionKey) {

@@ -9,7 +9,7 @@ use super::decider::Decider;
 use super::setup::Listener;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
-use crate::engine::Engine;
+use crate::engine::Datagrams;
 use crate::net::options::OptionPlan;
 use crate::observe::tap::Source;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -40,7 +40,7 @@ pub struct ChangedListener {
     pub options: Option<Arc<OptionPlan>>,
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Goes by another configuration from now on. Cannot fail.
     pub fn change(&mut self, change: Change) {
         let Change {
@@ -60,16 +60,20 @@ impl<E: Engine> Reactor<E> {
         }
         if let Some(records) = records {
             self.outlets.set_records(records);
+            self.flows.set_records(records);
         }
         if let Some(taps) = taps {
             self.outlets.set_taps(taps);
         }
         for ChangedListener { at, options } in listeners {
-            self.listen_queue
-                .change(&at, options.as_ref(), &mut self.ctx);
+            if !self.flows.change_port(&at) {
+                self.listen_queue
+                    .change(&at, options.as_ref(), &mut self.ctx);
+            }
         }
         for id in leave {
             self.listen_queue.begin_to_leave(id);
+            self.flows.leave_port(id, &mut self.ctx);
         }
         self.settle();
     }
@@ -81,7 +85,7 @@ impl<E: Engine> Reactor<E> {
         socket: E::Listener,
         at: Arc<Listener>,
     ) -> std::io::Result<()> {
-        if self.listen_queue.change(&at, None, &mut self.ctx) {
+        if self.listen_queue.change(&at, None, &mut self.ctx) || self.flows.change_port(&at) {
             return Ok(());
         }
         self.add_listener(socket, at)
@@ -91,6 +95,7 @@ impl<E: Engine> Reactor<E> {
     /// the socket.
     pub fn give_away(&mut self, id: ListenerId, socket: u32) {
         self.listen_queue.give_away(id, socket, &mut self.ctx);
+        self.flows.give_port_away((id, socket), &mut self.ctx);
     }
 
     /// Forgets pools that no forward and no session has any use for.

@@ -24,8 +24,9 @@ use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::server::{Server, ServerSet, add};
 use super::upstream::{Choice, Pools, UpstreamSetup};
+use super::verdict;
 use crate::balance::agenda::Agenda;
-use crate::balance::health::{Admission, Change};
+use crate::balance::health::Admission;
 use crate::engine::{Engine, SessionKey, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
@@ -361,7 +362,7 @@ impl Dialler {
             Self::short_of(ctx, cause, destination, forward, admission);
         } else if let Some(server) = destination.account() {
             server.tally.failed(cause);
-            Self::blame(ctx, server, admission, cause);
+            verdict::blame(ctx, server, admission, cause);
         } else {
             let subject = subject(destination, forward);
             ctx.complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
@@ -391,42 +392,6 @@ impl Dialler {
             server: name(destination, forward),
             cause,
         });
-    }
-
-    /// A server failed: it is marked if that was one failure too many.
-    pub(super) fn blame<E: Engine>(
-        ctx: &mut Ctx<E>,
-        server: &Server,
-        admission: Admission,
-        cause: Cause,
-    ) {
-        let change = server.standing.failed(admission, ctx.engine.now());
-        let settings = server.settings();
-        if change == Some(Change::Down) {
-            let terms = server.terms();
-            ctx.log.notice(Notice::ServerMarked {
-                server: server.name(),
-                cause,
-                fail_timeout: terms.fail_timeout,
-                max_fails: terms.max_fails,
-            });
-        } else {
-            let subject = Subject::Server(settings.id);
-            ctx.complain(Kind::ConnectFailed, subject, || Notice::ConnectFailed {
-                server: server.name(),
-                cause,
-            });
-        }
-    }
-
-    /// A session got through to its server: a mark that it was to try goes.
-    pub(super) fn praise<E: Engine>(ctx: &mut Ctx<E>, server: &Server, admission: Admission) {
-        let now = ctx.engine.now();
-        if server.standing.succeeded(admission, now) == Some(Change::Up) {
-            ctx.log.notice(Notice::ServerUnmarked {
-                server: server.name(),
-            });
-        }
     }
 
     /// A session is there no more: whoever waits for room is next.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::context::Ctx;
 use super::destination::Destination;
-use super::dialling::Dialler;
 use super::upstream::server::{Server, add};
+use super::verdict;
 use super::{Entry, Reactor};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, Engine, SessionKey};
 use crate::observe::books::Ended;
 use crate::relay::ending::{Cause, Who};
 use crate::relay::session::Session;
@@ -85,7 +85,7 @@ fn close_books<E: Engine>(entry: &Entry, ctx: &Ctx<E>) {
     });
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// The one place where a key is freed.
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
@@ -144,9 +144,9 @@ impl<E: Engine> Reactor<E> {
         match verdict(session, self.ctx.engine.now()) {
             Verdict::Failed(cause) => {
                 tally.failed(cause);
-                Dialler::blame(&mut self.ctx, server, entry.admission, cause);
+                verdict::blame(&mut self.ctx, server, entry.admission, cause);
             }
-            Verdict::Passed => Dialler::praise(&mut self.ctx, server, entry.admission),
+            Verdict::Passed => verdict::praise(&mut self.ctx, server, entry.admission),
             Verdict::None => server
                 .standing
                 .abandoned(entry.admission, self.ctx.engine.now()),

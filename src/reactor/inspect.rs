@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::ends::settle;
 use super::upstream::server::Server;
 use super::{Entry, Forward, Listener, Reactor};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Snapshot;
@@ -209,7 +209,7 @@ fn moved(entry: &Entry) -> u64 {
     lanes.iter().sum()
 }
 
-impl<E: Engine> Inspect for Reactor<E> {
+impl<E: Datagrams> Inspect for Reactor<E> {
     fn counters(&mut self) -> Snapshot {
         let now = self.ctx.now();
         let due = self
@@ -318,7 +318,7 @@ impl<E: Engine> Inspect for Reactor<E> {
     }
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Where the visit that begins at this slot ends, and where the next one begins.
     fn slots(&self, from: u32) -> (u32, Option<u32>) {
         let slots = self.ctx.sessions.slots();

@@ -16,15 +16,25 @@ pub(super) fn let_in<E: Engine>(
     forward: &Forward,
     client: &Endpoint,
 ) -> Result<Option<Box<ClientGrant>>, Denied> {
+    let grant = by_policy(ctx, forward, client)?;
+    share(ctx, forward, client).map(|()| grant)
+}
+
+/// Likewise, for a flow of datagrams: places of sessions are no matter of its own.
+pub(super) fn by_policy<E: Engine>(
+    ctx: &mut Ctx<E>,
+    forward: &Forward,
+    client: &Endpoint,
+) -> Result<Option<Box<ClientGrant>>, Denied> {
     let Some(policy) = &forward.clients else {
-        return share(ctx, forward, client).map(|()| None);
+        return Ok(None);
     };
     let ip = match client {
         Endpoint::Inet(address) => Some(address.ip()),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     };
     let denied = match policy.admit(ip) {
-        Ok(grant) => return share(ctx, forward, client).map(|()| grant),
+        Ok(grant) => return Ok(grant),
         Err(denied) => denied,
     };
     match denied {

@@ -26,6 +26,7 @@ mod decider;
 mod destination;
 mod dialling;
 mod ends;
+mod flows;
 mod gate;
 mod hand_over;
 pub mod inspect;
@@ -44,8 +45,10 @@ mod sessions;
 mod setup;
 mod shortage;
 mod spares;
+mod stopping;
 mod timers;
 pub mod upstream;
+mod verdict;
 mod warm;
 
 use std::collections::VecDeque;
@@ -63,17 +66,17 @@ pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
 };
-pub use setup::{Forward, Listener, Routing, Setup, Way};
+pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
 use crate::engine::wheel::Wheel;
-use crate::engine::{Engine, Event, SessionKey, Start};
-use crate::net::address::Endpoint;
+use crate::engine::{Datagrams, Engine, Event, SessionKey, Start};
+use crate::net::address::{Endpoint, Transport};
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::notice::Notice;
 use crate::relay::ending::Cause;
-use crate::relay::id::{ForwardId, ListenerId, PoolId};
+use crate::relay::id::{ListenerId, PoolId};
 use crate::relay::lane::Fallback;
 use crate::relay::probe::{self, Mutation};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
@@ -86,16 +89,13 @@ use context::{Ctx, Effect};
 use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
+use flows::Flows;
 use hand_over::Leaving;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
 use run_queue::{EVENT_BYTES, RunQueue};
 use upstream::server::{Server, ServerSet};
-
-/// Turns of accepting before the listeners close, besides one for each listener: more
-/// than any backlog that somaxconn's default allows.
-const DRAIN_ACCEPT_TURNS: usize = 256;
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
 #[derive(Debug)]
@@ -109,6 +109,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
     openings: Openings,
+    flows: Flows,
     leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
@@ -165,7 +166,7 @@ struct Entry {
     last_words: Option<Box<LastWords>>,
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// A reactor that has done nothing yet.
     pub fn new(engine: E, setup: Setup) -> Self {
         let reactor = setup.reactor;
@@ -177,6 +178,11 @@ impl<E: Engine> Reactor<E> {
                 reactor,
             ),
             wheel: Wheel::new(),
+            flows: Flows::new(
+                setup.flows,
+                setup.own.of(Transport::Udp).clone(),
+                setup.session_log,
+            ),
             dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
             run_queue: RunQueue::default(),
@@ -230,11 +236,13 @@ impl<E: Engine> Reactor<E> {
                     Dialler::ahead_closed(&mut self.ctx, key);
                 }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+                Event::Datagrams(key) => self.flows.is_ready(key),
                 Event::Quiet(key) => self.leaving.is_quiet(key),
             }
         }
         self.events = events;
         self.let_go_some();
+        self.serve_datagrams();
         self.run_queued();
         self.serve_queues();
         self.settle();
@@ -249,18 +257,23 @@ impl<E: Engine> Reactor<E> {
 
     /// Lets clients in at one more socket.
     pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
+        if at.transport == Transport::Udp {
+            return self.flows.listen(socket, at, &mut self.ctx);
+        }
         self.listen_queue.listen(socket, at, &mut self.ctx)
     }
 
     /// Lets nobody in at an address any more, and gives its sockets back: dropped, they
     /// are closed. Sessions that came in there go on.
     pub fn remove_listener(&mut self, id: ListenerId) -> Vec<E::Listener> {
-        self.listen_queue.unlisten(id, &mut self.ctx)
+        let mut given = self.listen_queue.unlisten(id, &mut self.ctx);
+        given.extend(self.flows.close_listener(id, &mut self.ctx));
+        given
     }
 
-    /// Sessions that live, those that are about to leave included.
+    /// Sessions and flows that live, those that are about to leave included.
     pub const fn live(&self) -> usize {
-        self.ctx.sessions.len() + self.leaving.held()
+        self.ctx.sessions.len() + self.flows.len() + self.leaving.held()
     }
 
     /// Another set of servers for a pool; running sessions stay where they are.
@@ -301,8 +314,9 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Brings the gauges among the counters up to date.
-    pub fn publish(&self) {
+    pub fn publish(&mut self) {
         self.publish_gauges();
+        self.flows.publish(&self.ctx);
         self.ctx
             .counters
             .accept_overflows
@@ -320,54 +334,6 @@ impl<E: Engine> Reactor<E> {
             .options_refused
             .follow(holdings.options_refused);
         self.outlets.publish(&self.ctx);
-    }
-
-    /// Accepts nothing more from now on.
-    pub fn stop_accepting(&mut self) {
-        // What waits in the accept queues got a handshake: it is served, not
-        // reset. Bounded, for in a storm the queues never run empty.
-        // Bounded by the limits too: who waits for room when the listeners close
-        // is reset by the kernel.
-        self.listen_queue.look_everywhere();
-        for _ in 0..DRAIN_ACCEPT_TURNS + self.listen_queue.ids().len() {
-            if self.listen_queue.next_try() > self.ctx.now() {
-                break;
-            }
-            self.accept();
-            self.settle();
-        }
-        self.publish();
-        self.draining = true;
-        self.dialler.drop_spares(&mut self.ctx);
-        for id in self.listen_queue.ids() {
-            drop(self.remove_listener(id));
-        }
-    }
-
-    /// Ends the sessions of these forwards for this reason.
-    pub fn cut_forwards(&mut self, forwards: &[ForwardId], cause: Cause) {
-        let of_them = |key: &SessionKey| {
-            let entry = self.ctx.sessions.get(*key);
-            entry.is_some_and(|entry| forwards.contains(&entry.listener.forward.id))
-        };
-        let keys: Vec<SessionKey> = self.ctx.sessions.keys().filter(of_them).collect();
-        for key in keys {
-            self.cut(key, cause);
-        }
-        self.listen_queue.close_leaving(forwards, &mut self.ctx);
-    }
-
-    /// Ends every session for this reason.
-    pub fn cut_all(&mut self, cause: Cause) {
-        let keys: Vec<SessionKey> = self.ctx.sessions.keys().collect();
-        for key in keys {
-            self.cut(key, cause);
-        }
-    }
-
-    fn cut(&mut self, key: SessionKey, cause: Cause) {
-        let unsent = self.ctx.engine.unsent(key);
-        self.deliver(key, SessionEvent::Cut { cause, unsent });
     }
 
     /// Panics when any state is inconsistent. For tests and the simulator.
@@ -413,7 +379,7 @@ impl<E: Engine> Reactor<E> {
         } else {
             self.dialler.warm_due()
         };
-        let due = self.wheel.next().min(ack).min(accept);
+        let due = self.wheel.next().min(ack).min(accept).min(self.flows.due());
         due.min(warm).min(self.dialler.queue_due)
     }
 
@@ -573,7 +539,7 @@ impl<E: Engine> Reactor<E> {
         let server = entry.destination.as_ref().and_then(Destination::account);
         if proves && let Some(server) = server.cloned() {
             let admission = entry.admission;
-            Dialler::praise(&mut self.ctx, &server, admission);
+            verdict::praise(&mut self.ctx, &server, admission);
         }
         if has_begun {
             self.has_begun(key, direction);
@@ -594,6 +560,15 @@ impl<E: Engine> Reactor<E> {
         match self.ctx.engine.close(key, side, how) {
             Start::Done(()) => Some(SessionEvent::Closed(side)),
             Start::Pending => None,
+        }
+    }
+
+    /// Datagrams before bulk, and both before who is new: a share of them takes less than a
+    /// millisecond.
+    fn serve_datagrams(&mut self) {
+        if self.flows.due() <= self.ctx.now() {
+            self.flows.serve(&mut self.ctx, &mut self.dialler.pools);
+            self.settle();
         }
     }
 

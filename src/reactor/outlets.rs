@@ -187,5 +187,6 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         down: session.lane(Direction::Down).into(),
         client_tcp: words.and_then(|it| it.tcp[0]),
         upstream_tcp: words.and_then(|it| it.tcp[1]),
+        flow: None,
     }
 }

@@ -6,7 +6,7 @@
 
 use super::context::Ctx;
 use super::{Entry, Reactor};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, Engine, SessionKey};
 use crate::observe::counters::Counters;
 use crate::policy::meter::{Grant, Level, Meters};
 use crate::relay::Direction;
@@ -77,7 +77,7 @@ fn count(counters: &Counters, level: Level) {
     }
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Lets lanes go on whose turn has come.
     pub(super) fn release_lanes(&mut self, key: SessionKey, now: Time) {
         for direction in Direction::BOTH {

@@ -9,7 +9,7 @@ use super::decider::Decider;
 use super::gate::Gate;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
 use crate::net::own::OwnListeners;
 use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
@@ -17,6 +17,7 @@ use crate::observe::log::Log;
 use crate::observe::tap::Source;
 use crate::policy::route::Routes;
 use crate::proto::opening::Step;
+use crate::relay::flow::FlowRules;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
 
@@ -29,6 +30,8 @@ pub struct Setup {
     pub pools: BTreeMap<PoolId, UpstreamSetup>,
     /// Admission over all forwards and reactors.
     pub gate: Arc<Gate>,
+    /// Flows of datagrams over all forwards and reactors, by descriptors.
+    pub flows: Arc<Gate>,
     /// What this process listens on, so that it does not connect to itself.
     pub own: Arc<OwnListeners>,
     /// Where it counts.
@@ -63,6 +66,8 @@ pub struct Forward {
     pub announced: bool,
     /// What they say then to ask for something; the [`Decider`] is asked about it.
     pub request: Arc<[Step]>,
+    /// What its datagrams go by, if it forwards any.
+    pub datagrams: Option<Arc<DatagramRules>>,
     /// Which of several ways a session goes; usually there is but one.
     pub routing: Option<Arc<Routing>>,
     /// The route that it stands for, by its place and its name; `None`: it is what a
@@ -76,6 +81,19 @@ pub struct Forward {
     pub books: Arc<ForwardBooks>,
     /// Which configuration of this process it came with, from 0.
     pub generation: u64,
+}
+
+/// What the datagrams of a forward go by.
+#[derive(Debug)]
+pub struct DatagramRules {
+    /// Of each flow.
+    pub flow: FlowRules,
+    /// How many flows there may be over all reactors, if there is a limit.
+    pub gate: Option<Arc<Gate>>,
+    /// Datagrams larger than the path to a server are dropped, not cut into fragments.
+    pub never_fragment: bool,
+    /// Flows leave a server that is down, or not in the pool any more.
+    pub moves: bool,
 }
 
 /// The routes of a forward, and where each leads.
@@ -108,6 +126,8 @@ pub struct Listener {
     pub id: ListenerId,
     /// Which of the sockets of this address it is: a number of its own.
     pub socket: u32,
+    /// What it takes.
+    pub transport: Transport,
     /// Its address.
     pub address: Endpoint,
     /// Whose it is.
@@ -120,24 +140,27 @@ pub struct Listener {
 impl Listener {
     /// A listener of this forward, with its routes.
     pub fn new(id: ListenerId, address: Endpoint, forward: Arc<Forward>) -> Arc<Self> {
-        Self::of_socket((id, id.number()), address, forward)
+        let place = (id, id.number(), Transport::Tcp);
+        Self::of_socket(place, address, forward)
     }
 
     /// One of several sockets of an address, each with a number of its own.
     pub fn of_socket(
-        (id, socket): (ListenerId, u32),
+        (id, socket, transport): (ListenerId, u32, Transport),
         address: Endpoint,
         forward: Arc<Forward>,
     ) -> Arc<Self> {
         let ways = forward.routing.as_ref().map_or(&[][..], |it| &it.ways);
         let by_way = |way: &Way| {
             let forward = way.forward.clone()?;
-            Some(Self::of_socket((id, socket), address.clone(), forward))
+            let place = (id, socket, transport);
+            Some(Self::of_socket(place, address.clone(), forward))
         };
         Arc::new(Self {
             ways: ways.iter().map(by_way).collect(),
             id,
             socket,
+            transport,
             address,
             forward,
         })

@@ -4,12 +4,12 @@
 use super::Reactor;
 use super::context::Effect;
 use super::deadlines::{coarse, due};
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, SessionKey};
 use crate::relay::ending::Cause;
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Arms the timer only if it would fire too late: a deadline that moves away
     /// is found out when the timer fires.
     pub(super) fn arm(&mut self, key: SessionKey) {

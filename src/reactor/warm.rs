@@ -20,6 +20,7 @@ use super::destination::Destination;
 use super::dialling::Dialler;
 use super::sessions::{Ahead, Purpose};
 use super::upstream::server::{Server, add};
+use super::verdict;
 use crate::balance::health::Admission;
 use crate::balance::spares::PER_LOOK;
 use crate::engine::{Engine, SessionKey, Start};
@@ -213,7 +214,7 @@ impl Dialler {
             Self::short_of(ctx, cause, &destination, None, Admission::Free);
         } else {
             server.tally.failed(cause);
-            Self::blame(ctx, server, Admission::Free, cause);
+            verdict::blame(ctx, server, Admission::Free, cause);
         }
     }
 

@@ -78,6 +78,8 @@ pub enum Cause {
     NoMemory,
     /// Silence for `idle_timeout`.
     IdleTimeout,
+    /// No server has ever answered the flow, for `udp_unanswered_timeout`.
+    Unanswered,
     /// Silence for `half_close_timeout` after one side had ended.
     HalfCloseTimeout,
     /// The peer took no byte for `write_stall_timeout`.
@@ -117,7 +119,8 @@ pub enum Cause {
     Stopped,
     /// The operator picked this session out to be ended.
     Killed,
-    /// Its client had never said anything, and no place was left for another one.
+    /// Its client had never said anything, or no server had ever answered it, and no place
+    /// was left for another one.
     MadeRoom,
     /// Any other errno.
     Errno(i32),
@@ -144,6 +147,7 @@ impl Cause {
             Self::NoDescriptors => "no_descriptors",
             Self::NoMemory => "no_memory",
             Self::IdleTimeout => "idle_timeout",
+            Self::Unanswered => "unanswered",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::WriteStall => "write_stall",
             Self::NoRequest => "no_request",
@@ -213,6 +217,7 @@ impl Cause {
             Self::ConnectTimeout
                 | Self::QueueTimeout
                 | Self::IdleTimeout
+                | Self::Unanswered
                 | Self::HalfCloseTimeout
                 | Self::WriteStall
                 | Self::PeerTimeout

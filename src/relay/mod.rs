@@ -7,6 +7,7 @@
 //! run a million times a second in a test, and every engine drives the same code.
 
 pub mod ending;
+pub mod flow;
 pub mod id;
 pub mod lane;
 pub mod probe;

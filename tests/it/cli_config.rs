@@ -461,8 +461,8 @@ fn flags_of_other_forwarders_are_shown_the_way() {
         (&[":5000", "10.0.0.1:80"], "-l ADDRESS -r SERVER"),
         (&["-d", "-l", ":1", "-r", "a:1"], "foreground"),
         (&["--upstream", "a:1"], "-r 10.0.0.1:443"),
-        (&["-l", "udp:53", "-r", "a:1"], "only TCP"),
-        (&["-l", ":53/udp", "-r", "a:1"], "only TCP"),
+        (&["-l", "udp:53", "-r", "a:1"], "protocol = \"udp\""),
+        (&["-l", ":53/udp", "-r", "a:1"], "protocol = \"udp\""),
         (&["-l", ":1", "-r", "10.0.0.1"], "`10.0.0.1:PORT`"),
     ] {
         let message = refused(line);

@@ -31,6 +31,7 @@ mod clients;
 mod conformance;
 mod connecting;
 mod convert;
+mod datagrams;
 mod differential;
 mod doctor;
 mod documents;

@@ -37,17 +37,28 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
         }
         (None, None) => return,
     };
-    let entry = |key: &str, span: Span, text: &Option<String>| KeyNode {
+    let entry = |key: &str, span: Span, text: String| KeyNode {
         key: key.to_owned(),
         key_span: span.clone(),
-        node: Node::new(Value::String(text.clone().unwrap_or_default()), span),
+        node: Node::new(Value::String(text), span),
     };
+    let texts = [&pair.listen, &pair.upstream].map(|text| text.clone().unwrap_or_default());
+    let [(of_listen, listen_text), (of_upstream, upstream_text)] = texts.map(without_protocol);
+    if let (Some(one), Some(other)) = (&of_listen, &of_upstream)
+        && one != other
+    {
+        let fault = Fault::new(format!("`{other}:` goes with no listener of `{one}:`"));
+        report.error(&upstream, fault.remedy("write the same before both"));
+    }
     let span = listen.clone();
-    let both = vec![
-        entry("listen", listen, &pair.listen),
-        entry("upstream", upstream, &pair.upstream),
+    let mut entries = vec![
+        entry("listen", listen, listen_text),
+        entry("upstream", upstream, upstream_text),
     ];
-    let forward = Node::new(Value::Table(both), span.clone());
+    if let Some(protocol) = of_listen.or(of_upstream) {
+        entries.push(entry("protocol", span.clone(), protocol));
+    }
+    let forward = Node::new(Value::Table(entries), span.clone());
     if let Value::Table(entries) = &mut root.value {
         match entries.iter_mut().find(|entry| entry.key == "forward") {
             Some(entry) => {
@@ -63,6 +74,24 @@ pub(in crate::config) fn add_pair(report: &mut Report, root: &mut Node, pair: &P
             }),
         }
     }
+}
+
+/// `udp::53` is `:53`, for datagrams; each of several addresses may say so.
+fn without_protocol(text: String) -> (Option<String>, String) {
+    let protocol = ["udp", "tcp"].into_iter().find(|protocol| {
+        let rest = text.strip_prefix(protocol);
+        rest.is_some_and(|rest| rest.starts_with(':') && rest[1..].contains(':'))
+    });
+    let Some(protocol) = protocol else {
+        return (None, text);
+    };
+    let addresses = text.split(',').map(|address| {
+        let rest = address.strip_prefix(protocol);
+        rest.and_then(|rest| rest.strip_prefix(':'))
+            .unwrap_or(address)
+    });
+    let rest = addresses.collect::<Vec<_>>().join(",");
+    (Some(protocol.to_owned()), rest)
 }
 
 /// Replaces one value in the tree; what is wrong with the key is reported here,

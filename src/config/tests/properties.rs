@@ -245,6 +245,18 @@ fn any_config() -> impl Strategy<Value = Config> {
                 upstream: profile::upstream_leg(&options),
                 upstream_profile: profile.clone(),
                 clients: any_clients(number),
+                // Its listener is a unix socket.
+                protocol: crate::config::Protocol::Tcp,
+                udp: Udp {
+                    idle: timeouts.idle,
+                    unanswered: timeouts.connect,
+                    requests: [None, Some(1), Some(u32::MAX)][pick],
+                    responses: [Some(0), None, Some(u32::MAX)][pick],
+                    max_flows: [Some(1), Some(u32::MAX), None][pick],
+                    fragment: [Fragment::Allow, Fragment::Never][pick % 2],
+                    on_down: [OnServerDown::Move, OnServerDown::Keep][pick % 2],
+                    max_reply_factor: [None, Some(1), Some(1_000_000)][pick],
+                },
             };
             let default = ("default".to_owned(), profile::built_in());
             Config {

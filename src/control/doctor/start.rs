@@ -17,7 +17,7 @@ use nix::unistd::AccessFlags;
 use crate::admin;
 use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget};
 use crate::control::proxy;
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, Transport};
 use crate::net::dial;
 use crate::net::holder::Holders;
 use crate::net::listener::{self, BindCause, BindError, Listeners};
@@ -85,13 +85,17 @@ fn listeners(config: &Config) -> Vec<Trial> {
     let mut trials = Vec::new();
     let (mut count, mut told, mut untold) = (0_usize, 0_usize, 0_usize);
     let mut holders = None;
-    let mut rehearsed = Rehearsed::default();
+    let mut rehearsed: [Rehearsed; 2] = Default::default();
     let all = config.forwards.iter();
-    for (forward, address) in all.flat_map(|it| it.listen.iter().map(move |at| (it, at))) {
+    let each = all.flat_map(|it| {
+        let transports = it.transports();
+        transports.flat_map(move |transport| it.listen.iter().map(move |at| (it, transport, at)))
+    });
+    for (forward, transport, address) in each {
         count += 1;
-        let found = rehearse(address, &forward.client);
+        let found = rehearse((transport, address), &forward.client);
         let trial = match found.map_err(|error| error.cause) {
-            Ok(locals) => rehearsed.add(forward, address, &locals),
+            Ok(locals) => rehearsed[transport as usize].add(forward, address, &locals),
             Err(cause @ BindCause::PortTaken { port }) => {
                 let holders = holders.get_or_insert_with(Holders::read);
                 Some(taken(forward, address, &cause, port, holders))
@@ -123,14 +127,17 @@ fn listeners(config: &Config) -> Vec<Trial> {
 
 /// An interface that cannot be had is said of the option, with its own remedy; here the
 /// rest counts.
-fn rehearse(address: &Address, options: &SocketOptions) -> Result<Vec<Endpoint>, BindError> {
-    match listener::rehearse(address, options) {
+fn rehearse(
+    at: (Transport, &Address),
+    options: &SocketOptions,
+) -> Result<Vec<Endpoint>, BindError> {
+    match listener::rehearse(at, options) {
         Err(error) if matches!(error.cause, BindCause::Interface { .. }) => {
             let options = SocketOptions {
                 interface: None,
                 ..options.clone()
             };
-            listener::rehearse(address, &options)
+            listener::rehearse(at, &options)
         }
         other => other,
     }

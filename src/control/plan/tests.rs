@@ -28,7 +28,7 @@ fn ids_of(plan: &Plan<'_>) -> Vec<(String, ForwardId, PoolId, Vec<ListenerId>)> 
         .forwards
         .iter()
         .map(|it| {
-            let listeners = it.listeners.iter().map(|(id, _)| *id).collect();
+            let listeners = it.listeners.iter().map(|it| it.id).collect();
             (it.config.name.clone(), it.id, it.pool, listeners)
         })
         .collect();

@@ -100,9 +100,10 @@ pub(in crate::control) fn forwards(
             }
             _ => {
                 let gate = gate(forward.config.max_connections, known);
+                let flows = flows_gate(forward.config.udp.max_flows, known);
                 let books = books(forward.id);
                 let before = (generation, known.map(|it| &*it.forward));
-                let mut made = forward_of(forward, plan.config, books, gate, before);
+                let mut made = forward_of(forward, plan.config, books, (gate, flows), before);
                 made.clients = policies.get(&forward.id).cloned();
                 Committed {
                     config: forward.config.clone(),
@@ -117,8 +118,18 @@ pub(in crate::control) fn forwards(
 
 /// A forward's own limit: who is in stays counted when it changes.
 fn gate(max: Option<u32>, before: Option<&Committed>) -> Option<Arc<Gate>> {
-    let max = max?;
     let known = before.and_then(|it| it.forward.gate.clone());
+    kept_gate(max, known)
+}
+
+/// That of `max_flows` likewise.
+fn flows_gate(max: Option<u32>, before: Option<&Committed>) -> Option<Arc<Gate>> {
+    let known = before.and_then(|it| it.forward.datagrams.as_ref()?.gate.clone());
+    kept_gate(max, known)
+}
+
+fn kept_gate(max: Option<u32>, known: Option<Arc<Gate>>) -> Option<Arc<Gate>> {
+    let max = max?;
     Some(match known {
         Some(gate) => {
             gate.set_max(max);
@@ -204,7 +215,7 @@ impl Sockets<'_> {
     /// Addresses that the plan does not have any more.
     pub(in crate::control) fn leave(&mut self, plan: &Plan<'_>) {
         let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
-        let planned: std::collections::BTreeSet<ListenerId> = planned.map(|(id, _)| *id).collect();
+        let planned: std::collections::BTreeSet<ListenerId> = planned.map(|it| it.id).collect();
         let gone: Vec<ListenerId> = self
             .held
             .listeners
@@ -235,8 +246,8 @@ impl Sockets<'_> {
             let Some(committed) = self.forwards.get(&planned.id) else {
                 continue;
             };
-            for (id, _) in &planned.listeners {
-                let Some(listener) = self.held.listeners.get_mut(id) else {
+            for its in &planned.listeners {
+                let Some(listener) = self.held.listeners.get_mut(&its.id) else {
                     continue;
                 };
                 let client = &planned.config.client;
@@ -253,8 +264,9 @@ impl Sockets<'_> {
                 for socket in &mut listener.sockets {
                     if other_options {
                         // What is not granted was said of the same options elsewhere.
-                        let (fd, family) = (socket.fd().clone(), socket.family());
-                        let _ = listener::set_again(&*fd, family, client, plan);
+                        let fd = socket.fd().clone();
+                        let kind = (its.transport, socket.family());
+                        let _ = listener::set_again(&*fd, kind, client, plan);
                     }
                     if other_forward {
                         self.replaced
@@ -285,8 +297,13 @@ impl Sockets<'_> {
             // Of a forward that was drained: it is not known at the same address twice.
             drop(self.held.listeners.remove(&it.id));
             let bound = (it.bound, &self.held.own);
-            let listener =
-                HeldListener::new((it.id, it.address), bound, it.options, forward, self.active);
+            let listener = HeldListener::new(
+                (it.id, it.transport, it.address),
+                bound,
+                it.options,
+                forward,
+                self.active,
+            );
             self.told
                 .extend(listener.locals().iter().map(|local| Notice::Listening {
                     listener: local.clone(),

@@ -61,6 +61,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) alive: BTreeSet<u16>,
     pub(in crate::control) kind: Kind,
     pub(in crate::control) gate: Arc<Gate>,
+    pub(in crate::control) flows: Arc<Gate>,
     pub(in crate::control) upstreams: Arc<Upstreams>,
     pub(in crate::control) resolver: Option<Arc<Resolver>>,
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
@@ -263,9 +264,8 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
 /// What will be done: exactly that is done later.
 fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bool) -> Reloaded {
     let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
-    let planned: BTreeMap<ListenerId, String> = planned
-        .map(|(id, address)| (*id, address.to_string()))
-        .collect();
+    let planned: BTreeMap<ListenerId, String> =
+        planned.map(|it| (it.id, it.address.to_string())).collect();
     let opened = planned
         .iter()
         .filter(|(id, _)| !shop.listeners.contains_key(id));
@@ -383,7 +383,11 @@ fn reactors(
     for (id, known) in &shop.listeners {
         for _ in known.count..count {
             let joined = known.first.iter().filter_map(|socket| {
-                let of = listener::join(socket.fd(), &socket.at.address, &known.client);
+                let of = listener::join(
+                    socket.fd(),
+                    (socket.at.transport, &socket.at.address),
+                    &known.client,
+                );
                 of.inspect_err(|_| ()).ok()
             });
             let joined: Vec<ListenSocket> = joined.collect();
@@ -403,6 +407,7 @@ fn reactors(
                 reactor: number,
                 pools: BTreeMap::new(),
                 gate: shop.gate.clone(),
+                flows: shop.flows.clone(),
                 own: shop.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: shop.log.clone(),

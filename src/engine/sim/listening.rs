@@ -29,6 +29,13 @@ pub struct Listener {
     backlog: Backlog,
 }
 
+impl Listener {
+    /// The address that it listens at.
+    pub(super) const fn index(&self) -> usize {
+        self.at
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.backlog.0.borrow_mut().clear();

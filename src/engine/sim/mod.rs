@@ -9,6 +9,7 @@
 //! Deliberately not here: payload. A byte is a count: what the relay decides
 //! never depends on content, and real engines are checked by hash elsewhere.
 
+mod datagrams;
 mod listening;
 mod moving;
 mod parley;
@@ -37,6 +38,8 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+use datagrams::Mail;
+pub use datagrams::{Letter, Manners, PostTally};
 pub use listening::Listener;
 use listening::{Backlog, Listeners};
 pub use moving::Uprooted;
@@ -143,6 +146,7 @@ pub struct Sim {
     held: u64,
     pipes: Pool<SimPipe>,
     idle_steps: u32,
+    mail: Mail,
     /// Sessions are being cut by order: nobody is owed anything any more.
     pub lenient: bool,
 }
@@ -216,6 +220,7 @@ impl Sim {
             held: 0,
             pipes: Pool::new(),
             idle_steps: 0,
+            mail: Mail::default(),
             lenient: false,
         }
     }
@@ -339,7 +344,8 @@ impl Engine for Sim {
         // What was held back comes soon, but after something else.
         let patience = if self.late.is_empty() { 10_000 } else { 30 };
         while self.queue.is_empty() && self.now < until && steps < patience {
-            self.step(until);
+            self.step(until.min(self.mail.due()));
+            self.deliver_answers();
             steps += 1;
             if self.live.is_empty() {
                 break;

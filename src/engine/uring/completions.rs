@@ -20,7 +20,15 @@ impl Uring {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Listeners => {
                 self.poll_again(completion);
-                self.listen_poll.report(|event| events.push(event));
+                let datagrams = &mut self.datagrams;
+                self.listen_poll.report(|event, failed| {
+                    if let Event::Datagrams(key) = event
+                        && !datagrams.is_ready(key, failed)
+                    {
+                        return;
+                    }
+                    events.push(event);
+                });
             }
             Tag::Waker => {
                 self.waker.rest();

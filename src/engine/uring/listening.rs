@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll};
 
 use super::READABLE;
 use crate::engine::key::Token;
-use crate::engine::{Event, ListenerKey, SessionKey};
+use crate::engine::{DatagramKey, Event, ListenerKey, SessionKey};
 use crate::relay::Side;
 
 /// Events taken with one call. What is left is taken with the next.
@@ -52,6 +52,15 @@ impl ListenPoll {
             .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
+    /// Watches a datagram socket. A poll of the ring for each would be an operation for each
+    /// datagram; here many that are ready cost one.
+    pub(super) fn add_datagrams(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let token = mio::Token(Token::Datagrams(key).encode() as usize);
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    }
+
     /// Watches a side whose bytes stay where they are; again does no harm.
     pub(super) fn watch(&self, key: SessionKey, side: Side, fd: BorrowedFd<'_>) -> io::Result<()> {
         let token = mio::Token(Token::Side(key, side).encode() as usize);
@@ -75,8 +84,8 @@ impl ListenPoll {
     }
 
     /// Passes on each listener at which somebody has come since the last call, and each
-    /// side that has more to look at.
-    pub(super) fn report(&mut self, mut report: impl FnMut(Event)) {
+    /// side that has more to look at; the second is whether it has failed.
+    pub(super) fn report(&mut self, mut report: impl FnMut(Event, bool)) {
         loop {
             // Does not wait; without events there is nothing to report.
             let polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
@@ -86,9 +95,11 @@ impl ListenPoll {
             let mut count = 0;
             for event in &self.events {
                 count += 1;
+                let failed = event.is_error();
                 match Token::decode(event.token().0 as u64) {
-                    Token::Listener(key) => report(Event::Acceptable(key)),
-                    Token::Side(key, side) => report(Event::Ready(key, side, READABLE)),
+                    Token::Listener(key) => report(Event::Acceptable(key), failed),
+                    Token::Side(key, side) => report(Event::Ready(key, side, READABLE), failed),
+                    Token::Datagrams(key) => report(Event::Datagrams(key), failed),
                     Token::Waker => {}
                 }
             }

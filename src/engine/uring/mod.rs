@@ -14,6 +14,7 @@
 
 mod buffers;
 mod completions;
+mod datagrams;
 mod lanes;
 mod leg;
 mod listening;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
+use super::datagrams::Sockets;
 use super::detached::Detached;
 use super::key::{ListenerKey, SessionKey};
 use super::listeners::Listeners;
@@ -72,6 +74,7 @@ pub struct Uring {
     listeners: Listeners,
     listen_poll: ListenPoll,
     conns: Conns<Leg>,
+    datagrams: Sockets,
     common: Common,
     waker: Waker,
     /// Sides that will want a vigil, and when; in order of time.
@@ -116,6 +119,7 @@ impl Uring {
             listeners: Listeners::default(),
             listen_poll,
             conns: Conns::new(),
+            datagrams: Sockets::default(),
             common: Common::new(setup, origin),
             waker,
             vigils: VecDeque::new(),

@@ -54,7 +54,7 @@ impl FromStr for AddressRange {
                 format!("a scheme such as `{scheme}://` does not belong to a TCP address"),
             )
             .remedy(match scheme {
-                "udp" => ONLY_TCP.to_owned(),
+                "udp" => FOR_UDP.to_owned(),
                 _ => format!("did you mean `{rest}`?"),
             }));
         }
@@ -83,12 +83,13 @@ impl FromStr for AddressRange {
     }
 }
 
-const ONLY_TCP: &str = "only TCP and unix stream sockets are forwarded";
+const FOR_UDP: &str = "for datagrams add protocol = \"udp\" to the forward; on the command \
+                        line `udp:` stands before the addresses of `-l` and `-r`";
 
 /// `udp:53`, `tcp:80`: not a host, and not what it says either.
 fn protocol(text: &str, word: &str, rest: &str) -> AddressError {
     let remedy = match (word, rest.contains(':')) {
-        ("udp", _) => ONLY_TCP.to_owned(),
+        ("udp", _) => FOR_UDP.to_owned(),
         (_, true) => format!("write `{rest}`"),
         (_, false) => format!("write `:{rest}`"),
     };
@@ -209,7 +210,7 @@ fn port_number(text: &str, port: &str) -> Result<u16, AddressError> {
             .is_some_and(|it| it.eq_ignore_ascii_case("unix:"));
         return Err(match port.split_once('/') {
             _ if unix => error.remedy("a unix socket is written `unix:/path`, in small letters"),
-            Some((_, "udp")) => error.remedy(ONLY_TCP),
+            Some((_, "udp")) => error.remedy(FOR_UDP),
             Some((number, "tcp")) => error.remedy(format!("write {number} alone")),
             _ => error.remedy("write a number from 1 to 65535, or a range such as 5000-5009"),
         });

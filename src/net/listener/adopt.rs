@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 
 use super::{BindCause, BindError, Bound, ListenSocket, join, set_again, unix};
-use crate::net::address::{Address, Endpoint, UnixName};
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
+use crate::net::datagram;
 use crate::net::inherited::{InheritedSocket, Origin};
 use crate::net::options::{Leg, SocketOptions};
 
@@ -21,7 +22,7 @@ pub enum Lacking {
 /// As [`super::bind`], of the sockets that were claimed for `address`; at least one.
 /// Options are set on them as far as that can be done later than at their making.
 pub fn adopt(
-    address: &Address,
+    (transport, address): (Transport, &Address),
     claimed: Vec<InheritedSocket>,
     options: &SocketOptions,
     reactors: usize,
@@ -42,8 +43,13 @@ pub fn adopt(
     };
     let mut groups: Vec<(Endpoint, Vec<ListenSocket>)> = Vec::new();
     for socket in claimed {
-        if let Err(refused) = set_again(&socket.fd, socket.family, options, &plan) {
+        if let Err(refused) = set_again(&socket.fd, (transport, socket.family), options, &plan) {
             bound.refusal = Some(refused);
+        }
+        if let (Transport::Udp, Endpoint::Inet(local)) = (transport, &socket.local) {
+            let on_all = local.ip().is_unspecified();
+            let has_buffer = options.receive_buffer.is_some();
+            datagram::prepare_listener(socket.fd.as_fd(), socket.family, on_all, has_buffer);
         }
         // What was passed has a path that belongs to whoever passed it; what is handed over
         // one that belongs to the process before, until this one serves it.
@@ -68,7 +74,7 @@ pub fn adopt(
         for nth in 0..missing {
             let model = &group[nth % own];
             let joined = match lacking {
-                Lacking::Join => join(&model.fd, &local, options).ok(),
+                Lacking::Join => join(&model.fd, (transport, &local), options).ok(),
                 Lacking::Share => None,
             };
             let one = match joined {

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use socket2::{SockAddr, SockRef};
 
 use super::{ListenSocket, backlog_of};
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
+use crate::net::datagram;
 use crate::net::dial::make_socket;
 use crate::net::options::OPTIONS;
 use crate::net::options::plan::Stage;
@@ -21,7 +22,7 @@ use crate::net::options::{Family, Leg, OptionName, OptionPlan, Refusal, SocketOp
 /// another user than this process is by now (EADDRINUSE).
 pub fn join(
     listener: impl AsFd,
-    local: &Endpoint,
+    (transport, local): (Transport, &Endpoint),
     options: &SocketOptions,
 ) -> io::Result<ListenSocket> {
     let Endpoint::Inet(address) = local else {
@@ -36,16 +37,31 @@ pub fn join(
     // The only one of its address has no need for it so far.
     first.set_reuse_port(true)?;
     let plan = options.plan(Leg::Client);
-    let (socket, _) = make_socket(family, plan.mptcp)?;
-    socket.set_reuse_address(true)?;
+    let socket = match transport {
+        Transport::Tcp => make_socket(family, plan.mptcp)?.0,
+        Transport::Udp => datagram::make_socket(family)?,
+    };
     if family == Family::V6 {
         socket.set_only_v6(first.only_v6()?)?;
     }
     // What the kernel does not grant was said when the first one was made.
-    let _ = plan.apply(socket.as_fd(), Stage::Listener, family);
+    let fd = socket.as_fd();
+    match transport {
+        Transport::Tcp => {
+            socket.set_reuse_address(true)?;
+            let _ = plan.apply(fd, Stage::Listener, family);
+        }
+        Transport::Udp => {
+            let (on_all, has_buffer) = (address.ip().is_unspecified(), options.receive_buffer);
+            datagram::prepare_listener(fd, family, on_all, has_buffer.is_some());
+            let _ = plan.apply_datagrams(fd, Stage::Listener, family);
+        }
+    }
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(*address))?;
-    socket.listen(backlog_of(options))?;
+    if transport == Transport::Tcp {
+        socket.listen(backlog_of(options))?;
+    }
     Ok(ListenSocket {
         fd: socket.into(),
         local: local.clone(),
@@ -57,10 +73,13 @@ pub fn join(
 /// now on inherits them.
 pub fn set_again(
     listener: impl AsFd,
-    family: Family,
+    (transport, family): (Transport, Family),
     options: &SocketOptions,
     plan: &OptionPlan,
 ) -> Result<(), Refusal> {
+    if transport == Transport::Udp {
+        return plan.apply_datagrams(listener.as_fd(), Stage::Listener, family);
+    }
     // On a socket that listens this only changes how many may wait.
     let _ = SockRef::from(&listener).listen(backlog_of(options));
     plan.apply(listener.as_fd(), Stage::Listener, family)

@@ -14,19 +14,23 @@ use nix::unistd::{AccessFlags, faccessat};
 use socket2::SockAddr;
 
 use super::{BindCause, BindError, Binder, Stack, unix};
-use crate::net::address::{Address, Endpoint, UnixName};
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::dial::{make_socket, sockaddr};
 use crate::net::options::{Family, Leg, SocketOptions};
 
 /// Says whether [`super::bind`] would succeed now, and on which addresses. A name is
 /// looked up, which blocks. The port is bound for a moment; a socket that listens there
 /// already, whoever's it is, is [`BindCause::PortTaken`].
-pub fn rehearse(address: &Address, options: &SocketOptions) -> Result<Vec<Endpoint>, BindError> {
+pub fn rehearse(
+    (transport, address): (Transport, &Address),
+    options: &SocketOptions,
+) -> Result<Vec<Endpoint>, BindError> {
     let plan = options.plan(Leg::Client);
     let binder = Binder {
         options,
         plan: &plan,
         reactors: 1,
+        transport,
     };
     let result = match address {
         Address::Any { port } => binder.rehearse_any(*port),
@@ -69,7 +73,7 @@ impl Binder<'_> {
     }
 
     fn rehearse(&self, local: SocketAddr, stack: Stack) -> Result<Vec<Endpoint>, BindCause> {
-        let (socket, _) = self.socket(Family::of(&Endpoint::Inet(local)), stack, 0)?;
+        let (socket, _) = self.socket((Family::of(&Endpoint::Inet(local)), false), stack, 0)?;
         socket
             .bind(&SockAddr::from(local))
             .map_err(|error| BindCause::binding(&error, local.port()))?;

@@ -106,13 +106,18 @@ fn b69_of_two_instances_that_race_one_loses() {
         options: &options,
         plan: &plan,
         reactors: 2,
+        transport: Transport::Tcp,
     };
-    let (first, _) = binder.socket(Family::V4, Stack::OwnFamily, 0).unwrap();
+    let (first, _) = binder
+        .socket((Family::V4, false), Stack::OwnFamily, 0)
+        .unwrap();
     first
         .bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
         .unwrap();
     let local = first.local_addr().unwrap();
-    let (second, _) = binder.socket(Family::V4, Stack::OwnFamily, 0).unwrap();
+    let (second, _) = binder
+        .socket((Family::V4, false), Stack::OwnFamily, 0)
+        .unwrap();
     second.bind(&local).unwrap();
     first.listen(8).unwrap();
     first.set_reuse_port(true).unwrap();

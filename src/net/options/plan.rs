@@ -162,18 +162,23 @@ impl OptionPlan {
     /// at start ([`SocketOptions::granted`]), and at run time a connection with
     /// one option less is better than none. The caller counts the refusals.
     pub fn apply(&self, fd: BorrowedFd<'_>, stage: Stage, family: Family) -> Result<(), Refusal> {
-        let mut refusal: Option<Refusal> = None;
-        for step in self.steps(stage, family) {
-            if let Err(errno) = step.apply(fd) {
-                let first = refusal.get_or_insert(Refusal {
-                    option: step.option,
-                    errno,
-                    count: 0,
-                });
-                first.count += 1;
-            }
-        }
-        refusal.map_or(Ok(()), Err)
+        apply_all(self.steps(stage, family).iter(), fd)
+    }
+
+    /// As [`OptionPlan::apply`], on a datagram socket: those that TCP alone has are skipped.
+    pub fn apply_datagrams(
+        &self,
+        fd: BorrowedFd<'_>,
+        stage: Stage,
+        family: Family,
+    ) -> Result<(), Refusal> {
+        let steps = self.steps(stage, family).iter();
+        apply_all(steps.filter(|step| step.level != IPPROTO_TCP), fd)
+    }
+
+    /// What a connect is bound to, if to anything.
+    pub(in crate::net) const fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     /// Whether `stage` would set nothing, so that the caller can skip it.
@@ -184,6 +189,21 @@ impl OptionPlan {
     pub(super) fn steps(&self, stage: Stage, family: Family) -> &[Step] {
         &self.steps[slot(stage, family)]
     }
+}
+
+fn apply_all<'a>(steps: impl Iterator<Item = &'a Step>, fd: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let mut refusal: Option<Refusal> = None;
+    for step in steps {
+        if let Err(errno) = step.apply(fd) {
+            let first = refusal.get_or_insert(Refusal {
+                option: step.option,
+                errno,
+                count: 0,
+            });
+            first.count += 1;
+        }
+    }
+    refusal.map_or(Ok(()), Err)
 }
 
 impl Step {

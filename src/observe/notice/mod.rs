@@ -183,6 +183,9 @@ notices! {
     /// A signal came that means nothing here.
     SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
         "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";
+    /// Datagrams of a forward cannot leave several at a time by some way.
+    SentSingly "sent_singly" Info [forward: Arc<str>] {}
+        "the way takes no joined datagrams: they are sent one by one forward={forward}";
     /// A listener lets nobody in any more but those who wait already.
     NotListening "not_listening" Info [listener: Endpoint] { forward: Arc<str> }
         "not listening on {listener} any more forward={forward}";

@@ -5,7 +5,7 @@ use super::manifest::Manifest;
 use super::refusal::Refusal;
 use super::{Kept, MovedSession};
 use crate::balance::health::Admission;
-use crate::engine::{Engine, SessionKey};
+use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::destination::Destination;
@@ -36,7 +36,7 @@ pub struct Adopted<T> {
     pub refused: Vec<(T, Refusal)>,
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Takes sessions of another process in. Called with as many as a turn may have: some
     /// 10 µs each. None is refused for a limit: they were let in.
     pub fn adopt(&mut self, arrivals: Vec<Arrival<E::Detached>>) -> Adopted<Arrival<E::Detached>> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{Kept, Manifest, MovedSession};
 use crate::engine::detached::Baggage;
-use crate::engine::{Engine, SessionKey, Start};
+use crate::engine::{Datagrams, SessionKey, Start};
 use crate::reactor::ends::settle;
 use crate::reactor::openings::Opened;
 use crate::reactor::{Entry, Reactor, rates};
@@ -107,7 +107,7 @@ impl<D> Leaving<D> {
     }
 }
 
-impl<E: Engine> Reactor<E> {
+impl<E: Datagrams> Reactor<E> {
     /// Lets sessions go, in this turn and the next ones. Orders are carried out one after
     /// the other.
     pub fn release(&mut self, order: Release<E::Detached>) {

@@ -118,6 +118,8 @@ pub(super) struct Upstream {
     /// Sessions that wait for a server with room.
     pub(super) line: WaitingLine<SessionKey>,
     pub(super) spares: Spares,
+    /// How often its servers or its settings were replaced.
+    pub(super) version: u32,
     /// The first bytes of the latest session came from its server.
     pub(super) speaks_first: bool,
 }
@@ -198,6 +200,7 @@ impl Upstream {
             next_source: usize::from(reactor),
             line: WaitingLine::new(),
             spares: Spares::default(),
+            version: 0,
             speaks_first: false,
             setup,
         };
@@ -228,6 +231,7 @@ impl Upstream {
     }
 
     fn renew(&mut self) -> Vec<SessionKey> {
+        self.version = self.version.wrapping_add(1);
         if self.setup.warm == 0 {
             return Vec::new();
         }

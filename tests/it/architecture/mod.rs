@@ -70,6 +70,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/engine/uring/buffers.rs",
     "src/engine/uring/ring.rs",
     "src/engine/uring/wake.rs",
+    "src/net/datagram/batch.rs",
     "src/net/inherited/passed.rs",
     "src/net/sys.rs",
     "tests/it/uring.rs",

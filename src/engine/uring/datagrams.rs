@@ -1,0 +1,87 @@
+//! Datagrams: the same batches as with epoll, told of by the epoll instance of the
+//! listeners.
+//!
+//! A multishot receive would save a system call for each batch and pay for it with a
+//! completion for each datagram and a copy of its address, where a batch of recvmmsg(2)
+//! has one call for all of them: see docs/io_uring.md.
+
+use std::io;
+
+use super::Uring;
+use crate::engine::common::Listener;
+use crate::engine::datagrams::{Datagrams, Outcome, Post, Received};
+use crate::engine::{DatagramKey, Target};
+use crate::net::datagram::batch::Train;
+use crate::net::errno::{Failure, Operation};
+use crate::relay::ending::Cause;
+
+impl Uring {
+    fn watch_datagrams(&self, key: DatagramKey) -> io::Result<()> {
+        let fd = self.datagrams.fd(key);
+        fd.map_or(Ok(()), |fd| self.listen_poll.add_datagrams(key, fd))
+    }
+}
+
+impl Datagrams for Uring {
+    fn open_port(&mut self, listener: Listener) -> io::Result<DatagramKey> {
+        let key = self.datagrams.add_port(listener)?;
+        if let Err(error) = self.watch_datagrams(key) {
+            self.datagrams.remove_port(key);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    fn close_port(&mut self, key: DatagramKey) -> Option<Listener> {
+        self.mute_port(key);
+        self.datagrams.remove_port(key)
+    }
+
+    fn mute_port(&mut self, key: DatagramKey) {
+        if let Some(fd) = self.datagrams.fd(key) {
+            self.listen_poll.remove(fd);
+        }
+    }
+
+    fn call(&mut self, target: Target<'_>, never_fragment: bool) -> Result<DatagramKey, Cause> {
+        let suspect = self.common.may_self_connect(target.endpoint);
+        let key = self.datagrams.call(target, never_fragment, suspect)?;
+        if let Err(error) = self.watch_datagrams(key) {
+            self.datagrams.remove(key);
+            return Err(Failure::of_io(Operation::Open, &error).into());
+        }
+        Ok(key)
+    }
+
+    fn hang_up(&mut self, key: DatagramKey) {
+        self.datagrams.remove(key);
+    }
+
+    fn room(&self) -> usize {
+        self.datagrams.room()
+    }
+
+    fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
+        self.datagrams.receive(key, most)
+    }
+
+    fn train(&self, index: usize) -> &Train {
+        self.datagrams.train(index)
+    }
+
+    fn payload(&self, index: usize) -> &[u8] {
+        self.datagrams.payload(index)
+    }
+
+    fn post(&mut self, post: Post) {
+        self.datagrams.post(post);
+    }
+
+    fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
+        self.datagrams.send_posts(outcomes);
+    }
+
+    fn queue_drops(&self, key: DatagramKey) -> u32 {
+        self.datagrams.queue_drops(key)
+    }
+}

@@ -1,0 +1,240 @@
+//! Datagram sockets: those that clients send to, and those connected to a server; and the
+//! batches in which both are read and written ([`batch`]).
+//!
+//! What the kernel does, tried on Linux 6.18:
+//! - A listener gets no `SO_REUSEADDR`: for UDP that lets anybody share the port. The first
+//!   socket of a group is bound before `SO_REUSEPORT` is set on it, as with TCP.
+//! - With `IP_RECVERR` a full queue of the device is told of (ENOBUFS; without it a send
+//!   into one "succeeds"), and what ICMP said is taken off a queue of its own, so that it
+//!   costs no datagram: without it the next send fails in the place of the one that is gone.
+//! - `UDP_GRO` hands over trains of equal datagrams in one piece, which takes buffers of
+//!   64 KiB: of a smaller one the rest is lost.
+
+pub mod batch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::net::dial::{self, Local};
+use crate::net::errno::{Failure, Operation};
+use crate::net::options::plan::{self, Stage};
+use crate::net::options::{Family, OptionName, OptionPlan};
+use crate::net::sys;
+
+/// The largest payload of a datagram over IPv4, and over IPv6 one more header's worth.
+pub const PAYLOAD_MAX: usize = 65_507;
+/// See [`PAYLOAD_MAX`].
+pub const PAYLOAD_MAX_V6: usize = 65_527;
+
+/// Asked for where the profile says nothing: the kernel grants up to `rmem_max`. The
+/// socket of a listener has the datagrams of all its clients.
+const LISTENER_BUFFER: i32 = 8 << 20;
+
+/// `UDP_GRO` and `UDP_SEGMENT` of linux/udp.h.
+pub(super) const UDP_GRO: i32 = 104;
+pub(super) const UDP_SEGMENT: i32 = 103;
+
+/// A datagram socket, non-blocking and close-on-exec.
+pub(in crate::net) fn make_socket(family: Family) -> std::io::Result<Socket> {
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+        Family::Unix => Domain::UNIX,
+    };
+    Socket::new_raw(domain, Type::DGRAM.nonblocking().cloexec(), None)
+}
+
+/// Everything that a listener of datagrams needs besides the options of its profile.
+/// `every_address`: it is bound to all of them, so each datagram says which it came to.
+pub(in crate::net) fn prepare_listener(
+    fd: BorrowedFd<'_>,
+    family: Family,
+    every_address: bool,
+    has_buffer: bool,
+) {
+    // None of it can fail on a kernel of this decade, and without each of it datagrams
+    // are forwarded still.
+    if !has_buffer {
+        let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, LISTENER_BUFFER);
+    }
+    if every_address && family == Family::V6 {
+        let _ = sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
+    } else if every_address {
+        let _ = sys::set_int(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
+    }
+    let _ = sys::set_int(fd, libc::SOL_UDP, UDP_GRO, 1);
+    report_errors(fd, family);
+}
+
+/// What ICMP says, and that a device takes no more, is told of.
+fn report_errors(fd: BorrowedFd<'_>, family: Family) {
+    let _ = sys::set_int(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1);
+    if family == Family::V6 {
+        let _ = sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1);
+    }
+}
+
+/// Trains of datagrams come in one piece from now on.
+pub fn take_trains(fd: BorrowedFd<'_>) {
+    let _ = sys::set_int(fd, libc::SOL_UDP, UDP_GRO, 1);
+}
+
+/// How a server is called.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Whom.
+    pub server: SocketAddr,
+    /// With which options.
+    pub options: &'a OptionPlan,
+    /// From where.
+    pub local: Local,
+    /// Datagrams larger than the path are dropped, not cut into fragments.
+    pub never_fragment: bool,
+}
+
+/// A socket that is connected to a server: it sends nowhere else and takes nothing from
+/// anybody else.
+///
+/// Between the choice of its port and the connect it is open to all; what came then, or was
+/// meant for who had the port before, is thrown away here.
+pub fn connect(call: &Call<'_>) -> Result<OwnedFd, Failure> {
+    let family = if call.server.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    let socket = make_socket(family).map_err(|error| Failure::of_io(Operation::Open, &error))?;
+    let fd = socket.as_fd();
+    if let Err(refused) = call
+        .options
+        .apply_datagrams(fd, Stage::BeforeConnect, family)
+        && refused.option == OptionName::Interface
+    {
+        return Err(Failure::of(Operation::Open, refused.errno));
+    }
+    report_errors(fd, family);
+    if call.never_fragment {
+        never_fragment(fd, family);
+    }
+    let source = match call.local {
+        Local::Plan => call.options.source(),
+        Local::Address(source) => Some(source),
+        Local::Foreign(source) => {
+            plan::allow_foreign_source(fd, family)
+                .map_err(|errno| Failure::of(Operation::BindSource, errno))?;
+            Some(source)
+        }
+    };
+    if let Some(source) = source {
+        plan::choose_port_late(fd);
+        dial::bind_source(&socket, source, &call.server)?;
+    }
+    socket
+        .connect(&SockAddr::from(call.server))
+        .map_err(|error| match error.raw_os_error() {
+            // No port is left: connect(2) of a datagram socket says so in this way.
+            Some(libc::EAGAIN) => Failure::of(Operation::Connect, Errno::EADDRNOTAVAIL),
+            _ => Failure::of_io(Operation::Connect, &error),
+        })?;
+    discard_all(fd);
+    Ok(socket.into())
+}
+
+/// Whether a connected socket has become its own peer: the server's port lies among
+/// those that the kernel hands out, and nobody else has it.
+pub fn is_self_connect(fd: BorrowedFd<'_>) -> bool {
+    dial::is_self_connect(fd)
+}
+
+/// `IP_PMTUDISC_DO`: never a fragment of our own, and routers are told so.
+fn never_fragment(fd: BorrowedFd<'_>, family: Family) {
+    if family == Family::V6 {
+        let option = (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO);
+        let _ = sys::set_int(fd, libc::IPPROTO_IPV6, option.0, option.1);
+    } else {
+        let option = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
+        let _ = sys::set_int(fd, libc::IPPROTO_IP, option.0, option.1);
+    }
+}
+
+fn discard_all(fd: BorrowedFd<'_>) {
+    const MOST: usize = 64;
+    let mut byte = [0];
+    for _ in 0..MOST {
+        match recv(fd.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The address that a datagram came to, which its answer leaves from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LocalAddress {
+    /// It.
+    pub ip: IpAddr,
+    /// The interface, of a link-local address; else 0.
+    pub interface: u32,
+}
+
+/// Why a datagram could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lost {
+    /// It is larger than the path, or than any datagram.
+    TooBig,
+    /// The socket's send queue is full.
+    SendQueue,
+    /// The device's queue is full, or the kernel is short of memory.
+    NoBuffers,
+    /// There is no way to it.
+    Unreachable,
+    /// It was refused, and again.
+    Refused,
+    /// Any other reason.
+    Failed,
+}
+
+impl Lost {
+    /// By the errno of a send.
+    pub fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::EMSGSIZE => Self::TooBig,
+            Errno::EAGAIN => Self::SendQueue,
+            Errno::ENOBUFS | Errno::ENOMEM => Self::NoBuffers,
+            Errno::ECONNREFUSED => Self::Refused,
+            other => match Failure::of(Operation::Connect, other) {
+                Failure::Unreachable(_) => Self::Unreachable,
+                _ => Self::Failed,
+            },
+        }
+    }
+}
+
+/// Whether an errno may be what ICMP said of an earlier datagram: the send that it is told
+/// to sent nothing, and the next one works.
+pub fn may_be_pending(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ECONNREFUSED
+            | Errno::EHOSTUNREACH
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EPROTO
+            | Errno::EACCES
+            | Errno::EMSGSIZE
+    )
+}
+
+/// Whether several datagrams were refused for being sent at once, and may pass singly: no
+/// checksum offload (EIO), too many segments or a segment above the MTU.
+pub fn may_pass_singly(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP
+    )
+}

@@ -1,0 +1,352 @@
+//! Datagrams on their way: from clients to the servers of their flows, and back.
+
+use super::Flows;
+use super::table::{FlowName, Owner};
+use super::why::Why;
+use crate::engine::datagrams::{Post, Received};
+use crate::engine::{DatagramKey, Datagrams};
+use crate::net::datagram::Lost;
+use crate::net::datagram::batch::Train;
+use crate::observe::notice::{Kind, Notice, Subject};
+use crate::reactor::context::Ctx;
+use crate::reactor::upstream::Pools;
+use crate::reactor::verdict;
+use crate::relay::Direction;
+use crate::relay::ending::{Cause, Ending, Stage, Who};
+use crate::relay::flow::Answers;
+
+impl Flows {
+    /// What clients have sent to a port.
+    pub(super) fn read_port<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        port: DatagramKey,
+        most: usize,
+    ) -> Received {
+        let received = ctx.engine.receive(port, most);
+        let Some(its) = self.owners.port_mut(port) else {
+            return received;
+        };
+        let listener = its.at.id;
+        let mut looked_at = None;
+        for index in received.first..received.first + received.count {
+            let train = *ctx.engine.train(index);
+            ctx.counters
+                .udp_received_up
+                .add(u64::from(train.datagrams()));
+            let name = FlowName {
+                listener,
+                client: train.from,
+                local: train.to,
+            };
+            if train.is_cut {
+                Why::Lost(Lost::TooBig).count(&ctx.counters, 1);
+                continue;
+            }
+            let known = match self.last {
+                Some((last, slot)) if last == name => Some(slot),
+                _ => self.table.find(&name),
+            };
+            if let Some(slot) = known
+                && looked_at != Some(slot)
+            {
+                looked_at = Some(slot);
+                self.look_at_server(ctx, pools, slot);
+            }
+            if let Err((why, datagrams)) = self.up(ctx, pools, port, name, known, index) {
+                why.count(&ctx.counters, datagrams);
+            }
+        }
+        received
+    }
+
+    /// A flow whose server is gone goes to another one; without another one it stays, and
+    /// what it sends is dropped.
+    fn look_at_server<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, pools: &mut Pools, slot: u32) {
+        if self.keeps_its_server(ctx, pools, slot) {
+            return;
+        }
+        let moves = self.table.get(slot).is_some_and(|entry| {
+            let rules = entry.at.forward.datagrams.as_ref();
+            rules.is_some_and(|rules| rules.moves)
+        });
+        if moves && self.relocate(ctx, pools, slot).is_err() {
+            self.flush(ctx);
+            self.end(
+                ctx,
+                slot,
+                Ending {
+                    who: Who::Forwarder,
+                    stage: Stage::Data,
+                    cause: Cause::ServerDown,
+                },
+            );
+        }
+    }
+
+    /// Passes a train of a client on, by its flow or by a new one; the datagrams that are
+    /// not passed, and why.
+    fn up<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        port: DatagramKey,
+        name: FlowName,
+        known: Option<u32>,
+        index: usize,
+    ) -> Result<(), (Why, u32)> {
+        let train = *ctx.engine.train(index);
+        let mut slot = known;
+        let mut left = train.datagrams();
+        let mut skip = 0;
+        while left > 0 {
+            let now = ctx.now();
+            let open = slot.and_then(|slot| {
+                let entry = self.table.get_mut(slot)?;
+                let rules = entry.at.forward.datagrams.as_ref()?;
+                let some = entry.flow.may_ask(&rules.flow).min(left);
+                (some > 0).then_some((slot, some))
+            });
+            let Some((at, some)) = open else {
+                // None so far, or one that has had all its requests.
+                let begun = self.begin(ctx, pools, port, name);
+                slot = Some(begun.map_err(|why| (why, left))?);
+                continue;
+            };
+            let Some(entry) = self.table.get_mut(at) else {
+                return Err((Why::NoServer, left));
+            };
+            let len = part(&train, some, skip);
+            entry.flow.asks(some, u64::from(len), now);
+            ctx.engine.post(Post {
+                socket: entry.socket,
+                train: index as u16,
+                tag: tag(at, Direction::Up),
+                to: None,
+                joined: !entry.singly[0],
+                skip,
+                len,
+            });
+            let rules = entry.at.forward.datagrams.as_ref();
+            if rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow)) {
+                self.complete.push(at);
+            }
+            skip += len;
+            left -= some;
+        }
+        self.last = slot.map(|slot| (name, slot));
+        Ok(())
+    }
+
+    /// What the server of a flow has sent.
+    pub(super) fn read_flow<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        (socket, slot): (DatagramKey, u32),
+        most: usize,
+    ) -> Received {
+        let received = ctx.engine.receive(socket, most);
+        for index in received.first..received.first + received.count {
+            let train = *ctx.engine.train(index);
+            let datagrams = train.datagrams();
+            ctx.counters.udp_received_down.add(u64::from(datagrams));
+            if let Err((why, dropped)) = self.down(ctx, slot, &train, index) {
+                why.count(&ctx.counters, dropped);
+                if let Some(entry) = self.table.get_mut(slot) {
+                    entry.flow.lost(Direction::Down, dropped);
+                }
+            }
+        }
+        if received.refusals > 0 {
+            self.is_refused(ctx, pools, slot, received.refusals);
+        }
+        received
+    }
+
+    fn down<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        train: &Train,
+        index: usize,
+    ) -> Result<(), (Why, u32)> {
+        let datagrams = train.datagrams();
+        if train.is_cut {
+            return Err((Why::Lost(Lost::TooBig), datagrams));
+        }
+        let now = ctx.now();
+        let Some(entry) = self.table.get_mut(slot) else {
+            return Err((Why::Late, datagrams));
+        };
+        let Some(rules) = entry.at.forward.datagrams.clone() else {
+            return Err((Why::Late, datagrams));
+        };
+        let bytes = u64::from(train.len);
+        let pass = match entry.flow.answers(datagrams, bytes, now, &rules.flow) {
+            Answers::Pass(pass) => pass,
+            Answers::Unearned => return Err((Why::Unearned, datagrams)),
+        };
+        if pass > 0 {
+            let len = part(train, pass, 0);
+            ctx.engine.post(Post {
+                socket: entry.port,
+                train: index as u16,
+                tag: tag(slot, Direction::Down),
+                to: Some((entry.name.client, entry.name.local)),
+                joined: !entry.singly[1],
+                skip: 0,
+                len,
+            });
+        }
+        if entry.flow.is_complete(&rules.flow) {
+            self.complete.push(slot);
+        }
+        if !entry.proven {
+            entry.proven = true;
+            let (server, admission) = (entry.server.clone(), entry.admission);
+            // The time of silence is another one now, and may be shorter.
+            let deadline = entry.flow.deadline(&rules.flow);
+            self.arm(slot, deadline, now);
+            self.crowd.leave(slot);
+            verdict::praise(ctx, &server, admission);
+        }
+        if pass < datagrams {
+            return Err((Why::Unexpected, datagrams - pass));
+        }
+        Ok(())
+    }
+
+    /// ICMP said that the server does not listen. Once may be forged; often enough in a row,
+    /// and the flow goes elsewhere, if there is an elsewhere.
+    fn is_refused<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        slot: u32,
+        times: u32,
+    ) {
+        let Some(entry) = self.table.get_mut(slot) else {
+            return;
+        };
+        ctx.counters.udp_refusals.add(u64::from(times));
+        if !entry.flow.is_refused(times) {
+            return;
+        }
+        let (server, admission) = (entry.server.clone(), entry.admission);
+        server.tally.failed(Cause::Refused);
+        verdict::blame(ctx, &server, admission, Cause::Refused);
+        // Without another one it stays: this one may come back.
+        let _ = self.relocate(ctx, pools, slot);
+    }
+
+    /// What has come for a flow that is over: a late answer is nobody's.
+    pub(super) fn read_retired<E: Datagrams>(ctx: &mut Ctx<E>, socket: DatagramKey) -> Received {
+        let received = ctx.engine.receive(socket, super::QUIET_FLOW_TRAINS);
+        for index in received.first..received.first + received.count {
+            let datagrams = ctx.engine.train(index).datagrams();
+            ctx.counters.udp_received_down.add(u64::from(datagrams));
+            Why::Late.count(&ctx.counters, datagrams);
+        }
+        received
+    }
+
+    /// Sends what was posted, and notes what came of it.
+    pub(super) fn flush<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        outcomes.clear();
+        ctx.engine.send_posts(&mut outcomes);
+        for outcome in &outcomes {
+            let (slot, direction) = untag(outcome.tag);
+            let (datagrams, bytes) = (outcome.sent, outcome.bytes);
+            let counters = &ctx.counters;
+            match direction {
+                Direction::Up => {
+                    counters.udp_sent_up.add(u64::from(datagrams));
+                    counters.bytes_up.add(bytes);
+                }
+                Direction::Down => {
+                    counters.udp_sent_down.add(u64::from(datagrams));
+                    counters.bytes_down.add(bytes);
+                }
+            }
+            counters.bytes_read.add(bytes);
+            if let Some((lost, datagrams)) = outcome.lost {
+                Why::Lost(lost).count(counters, datagrams);
+            }
+            let Some(entry) = self.table.get_mut(slot) else {
+                continue;
+            };
+            entry.flow.sent(direction, datagrams, bytes);
+            let cells = &entry.at.forward.books.of(ctx.reactor).cells;
+            match direction {
+                Direction::Up => cells.bytes_up.add(bytes),
+                Direction::Down => cells.bytes_down.add(bytes),
+            }
+            if let Some((_, lost)) = outcome.lost {
+                entry.flow.lost(direction, lost);
+            }
+            if outcome.singly {
+                entry.singly[direction.index()] = true;
+                let (forward, id) = (entry.at.forward.name.clone(), entry.at.forward.id);
+                ctx.complain(Kind::SentSingly, Subject::Forward(id), || {
+                    Notice::SentSingly { forward }
+                });
+            }
+        }
+        self.outcomes = outcomes;
+        let mut complete = std::mem::take(&mut self.complete);
+        for slot in complete.drain(..) {
+            self.end_if_complete(ctx, slot);
+        }
+        self.complete = complete;
+    }
+
+    fn end_if_complete<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32) {
+        let is_complete = self.table.get(slot).is_some_and(|entry| {
+            let rules = entry.at.forward.datagrams.as_ref();
+            rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow))
+        });
+        if is_complete {
+            self.end(
+                ctx,
+                slot,
+                Ending {
+                    who: Who::Both,
+                    stage: Stage::Data,
+                    cause: Cause::Finished,
+                },
+            );
+        }
+    }
+
+    /// Whose a socket is, for the rest of this part.
+    pub(super) fn retire_owner(&mut self, key: DatagramKey) {
+        if let Some(socket) = self.owners.get_mut(key) {
+            socket.owner = Owner::Over;
+        }
+    }
+}
+
+/// Bytes of so many datagrams of a train, behind those that are left out.
+fn part(train: &Train, datagrams: u32, skip: u32) -> u32 {
+    let rest = train.len - skip;
+    match u32::from(train.segment) {
+        0 => rest,
+        segment => rest.min(segment * datagrams),
+    }
+}
+
+const fn tag(slot: u32, direction: Direction) -> u32 {
+    slot << 1 | direction.index() as u32
+}
+
+const fn untag(tag: u32) -> (u32, Direction) {
+    let direction = if tag & 1 == 0 {
+        Direction::Up
+    } else {
+        Direction::Down
+    };
+    (tag >> 1, direction)
+}

@@ -1,0 +1,173 @@
+//! The flows of a reactor by what they are called, and its datagram sockets by whose they are.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::balance::health::Admission;
+use crate::engine::slab::{Slab, Slots};
+use crate::engine::{DatagramKey, SessionKey};
+use crate::net::datagram::LocalAddress;
+use crate::reactor::clients::ClientGrant;
+use crate::reactor::setup::Listener;
+use crate::reactor::upstream::server::Server;
+use crate::relay::flow::Flow;
+use crate::relay::id::ListenerId;
+
+/// What a flow goes by: the same client at two listeners, or at two addresses of one, is
+/// two flows, because the answers leave from two addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FlowName {
+    pub(super) listener: ListenerId,
+    pub(super) client: SocketAddr,
+    pub(super) local: Option<LocalAddress>,
+}
+
+/// A flow and what the reactor knows of it.
+#[derive(Debug)]
+pub(super) struct FlowEntry {
+    pub(super) flow: Flow,
+    pub(super) name: FlowName,
+    pub(super) id: u64,
+    /// Where it came in, and the forward that it goes by.
+    pub(super) at: Arc<Listener>,
+    /// The socket that its answers leave by.
+    pub(super) port: DatagramKey,
+    /// Its own socket, and the server that this is connected to; counted there as active.
+    pub(super) socket: DatagramKey,
+    pub(super) server: Arc<Server>,
+    pub(super) admission: Admission,
+    /// The set of servers that it was chosen from: another one may not have it any more.
+    pub(super) version: u32,
+    /// The server has got its verdict for it.
+    pub(super) proven: bool,
+    /// Datagrams each way leave singly: joined ones were refused.
+    pub(super) singly: [bool; 2],
+    /// Its place among its client's connections.
+    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    pub(super) permit: Option<Box<ClientGrant>>,
+}
+
+/// A socket that clients send to.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) at: Arc<Listener>,
+    /// Flows whose answers leave by it.
+    pub(super) flows: u32,
+    pub(super) state: PortState,
+    /// Of the datagrams that its receive queue lost, those that were counted.
+    pub(super) drops: u32,
+}
+
+/// What a port does with datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PortState {
+    /// Takes all.
+    Open,
+    /// Takes those of flows that are known, and is closed with the last of them.
+    Leaving,
+    /// Another reactor takes them; answers leave by it until the last flow has ended.
+    GivenAway,
+}
+
+/// Whose a socket is.
+#[derive(Debug)]
+pub(super) enum Owner {
+    Port(Box<Port>),
+    /// The flow's, by its slot.
+    Flow(u32),
+    /// A flow's that is over, or has gone to another server.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct DatagramSocket {
+    generation: u32,
+    /// It stands in the queue of those to be read.
+    pub(super) queued: bool,
+    /// It was full of datagrams the last time.
+    pub(super) busy: bool,
+    pub(super) owner: Owner,
+}
+
+/// Sockets by the keys of the engine.
+#[derive(Debug, Default)]
+pub(super) struct Owners(Slots<Option<DatagramSocket>>);
+
+impl Owners {
+    pub(super) fn insert(&mut self, key: DatagramKey, owner: Owner) {
+        *self.0.touch(key.slot) = Some(DatagramSocket {
+            generation: key.generation,
+            queued: false,
+            busy: false,
+            owner,
+        });
+    }
+
+    pub(super) fn get_mut(&mut self, key: DatagramKey) -> Option<&mut DatagramSocket> {
+        let socket = self.0.get_mut(key.slot)?.as_mut()?;
+        (socket.generation == key.generation).then_some(socket)
+    }
+
+    pub(super) fn port_mut(&mut self, key: DatagramKey) -> Option<&mut Port> {
+        match &mut self.get_mut(key)?.owner {
+            Owner::Port(port) => Some(port),
+            Owner::Flow(_) | Owner::Over => None,
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: DatagramKey) -> Option<Owner> {
+        self.get_mut(key)?;
+        self.0.get_mut(key.slot)?.take().map(|it| it.owner)
+    }
+}
+
+/// Flows by slot and by name.
+#[derive(Debug, Default)]
+pub(super) struct FlowTable {
+    flows: Slab<FlowEntry>,
+    names: HashMap<FlowName, u32>,
+}
+
+impl FlowTable {
+    pub(super) const fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(super) fn find(&self, name: &FlowName) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// A flow of the same name before it is found by its slot alone from now on.
+    pub(super) fn insert(&mut self, entry: FlowEntry) -> Option<u32> {
+        let name = entry.name;
+        let slot = self.flows.insert(entry)?.slot;
+        self.names.insert(name, slot);
+        Some(slot)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&FlowEntry> {
+        self.flows.get(self.key(slot)?)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut FlowEntry> {
+        self.flows.get_mut(self.key(slot)?)
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<FlowEntry> {
+        let entry = self.flows.remove(self.key(slot)?)?;
+        if self.names.get(&entry.name) == Some(&slot) {
+            self.names.remove(&entry.name);
+        }
+        Some(entry)
+    }
+
+    /// Every flow's slot.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        self.flows.keys().map(|key| key.slot).collect()
+    }
+
+    fn key(&self, slot: u32) -> Option<SessionKey> {
+        self.flows.key_of(slot)
+    }
+}

@@ -1,0 +1,217 @@
+//! How flows end: of silence, of having been answered, to make room, with the process.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::*;
+
+#[test]
+fn b98_a_flow_ends_after_its_last_datagram_and_sooner_without_an_answer() {
+    on_every_engine(|case| {
+        let server = Server::new(|question| match question {
+            b"silence" => Vec::new(),
+            other => vec![other.to_vec()],
+        });
+        let forwarder = forwarder(case, &[server.address()])
+            .set("defaults.udp_idle_timeout", "800ms")
+            .set("defaults.udp_unanswered_timeout", "300ms")
+            .start();
+        let (answered, unanswered) = (client(forwarder.address()), client(forwarder.address()));
+        ask(&answered, b"one");
+        std::thread::sleep(Duration::from_millis(500));
+        ask(&answered, b"two");
+        unanswered.send(b"silence").unwrap();
+        let ended = forwarder.wait_for_sessions(2);
+        let of = |cause: &str| {
+            let record = ended.iter().find(|it| it.cause() == cause);
+            record.unwrap_or_else(|| panic!("none ended of {cause}: {ended:?}"))
+        };
+        let micros = |cause: &str| of(cause).number("total_us").unwrap();
+        // 500 ms to its last datagram.
+        assert!((1_300_000..1_700_000).contains(&micros("idle_timeout")));
+        assert!((300_000..500_000).contains(&micros("unanswered")));
+        assert_eq!(of("idle_timeout").number("datagrams_up"), Some(2));
+        assert_eq!(of("idle_timeout").number("datagrams_down"), Some(2));
+        forwarder.check_idle();
+    });
+}
+
+#[test]
+fn b98_ten_thousand_flows_leave_no_descriptor() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let forwarder = forwarder(case, &[server.address()])
+            .set("defaults.udp_idle_timeout", "200ms")
+            .set("log.sessions", "off")
+            .start();
+        for _ in 0..100 {
+            let clients: Vec<_> = (0..100).map(|_| client(forwarder.address())).collect();
+            for client in &clients {
+                client.send(b"x").unwrap();
+            }
+            for client in &clients {
+                answer(client).expect("an answer");
+            }
+        }
+        wait_until("all flows have ended", PATIENCE, || {
+            forwarder.counters().of("udp_live") == 0
+        });
+        // A client may get the port of one before it.
+        assert!(forwarder.counters().of("udp_flows") > 5_000);
+        wait_until("sockets are closed", PATIENCE, || {
+            forwarder.process().descriptors().sockets < 20
+        });
+        forwarder.check_idle();
+    });
+}
+
+#[test]
+fn b99_one_answer_each_and_a_flow_is_over() {
+    on_every_engine(|case| {
+        // Answers everything twice.
+        let server = Server::new(|question| vec![question.to_vec(), question.to_vec()]);
+        let forwarder = forwarder(case, &[server.address()])
+            .set("defaults.responses", 1)
+            .set("defaults.max_flows", 1000)
+            .set("log.sessions", "off")
+            .start();
+        let mut second = 0;
+        for round in 0..200 {
+            let clients: Vec<_> = (0..100).map(|_| client(forwarder.address())).collect();
+            for client in &clients {
+                client.send(format!("{round}").as_bytes()).unwrap();
+            }
+            for client in &clients {
+                assert_eq!(answer(client).unwrap(), format!("{round}").as_bytes());
+                client.set_nonblocking(true).unwrap();
+                second += usize::from(answer(client).is_some());
+            }
+        }
+        assert_eq!(second, 0, "second answers have passed");
+        let counters = forwarder.counters();
+        assert_eq!(counters.of("udp_flows"), 20_000);
+        assert_eq!(counters.of("udp_sent_down"), 20_000);
+        assert_eq!(counters.of("udp_dropped_max_flows"), 0);
+        let dropped = || {
+            let counters = forwarder.counters();
+            counters.of("udp_dropped_unexpected") + counters.of("udp_dropped_late")
+        };
+        wait_until("second answers are counted", PATIENCE, || {
+            dropped() > 19_000
+        });
+        assert!(dropped() <= 20_000);
+        assert_eq!(forwarder.complaints().len(), 0);
+    });
+}
+
+#[test]
+fn b100_flows_that_were_answered_are_not_put_out_by_others() {
+    on_every_engine(|case| {
+        let server = Server::new(|question| match question {
+            b"silence" => Vec::new(),
+            other => vec![other.to_vec()],
+        });
+        let forwarder = forwarder(case, &[server.address()])
+            .set("defaults.max_flows", 200)
+            .set("log.sessions", "off")
+            .start();
+        let answered: Vec<_> = (0..100).map(|_| client(forwarder.address())).collect();
+        for client in &answered {
+            ask(client, b"mine");
+        }
+        // One datagram each, from many more sources than there may be flows.
+        for _ in 0..5000 {
+            client(forwarder.address()).send(b"silence").unwrap();
+        }
+        for client in &answered {
+            assert_eq!(ask(client, b"still mine"), b"still mine");
+        }
+        let counters = forwarder.counters();
+        assert!(counters.of("udp_live") <= 200);
+        let moved_on = counters.of("udp_flows") - counters.of("udp_live");
+        assert!(moved_on > 100, "only {moved_on} made room");
+        // All of them answered: who is new is dropped, and counted.
+        let more: Vec<_> = (0..100).map(|_| client(forwarder.address())).collect();
+        for client in &more {
+            ask(client, b"mine too");
+        }
+        let one_more = client(forwarder.address());
+        one_more.send(b"me?").unwrap();
+        wait_for_counter(&forwarder, "udp_dropped_max_flows", 1);
+    });
+}
+
+#[test]
+fn b101_nothing_is_sent_to_who_sent_nothing() {
+    on_every_engine(|case| {
+        let server = Server::silent();
+        let forwarder = forwarder(case, &[server.address()]).start();
+        let client = client(forwarder.address());
+        for size in 0..500 {
+            client.send(&vec![size as u8; size]).unwrap();
+        }
+        wait_until("all are heard", PATIENCE, || server.heard() == 500);
+        hears_nothing(&client, Duration::from_millis(200));
+        assert_eq!(forwarder.counters().of("udp_sent_down"), 0);
+    });
+}
+
+#[test]
+fn b101_an_unproven_source_gets_no_more_than_it_has_earned() {
+    on_every_engine(|case| {
+        let server = Server::new(|_| vec![vec![0; 300], vec![1; 300]]);
+        let forwarder = forwarder(case, &[server.address()])
+            .set("defaults.max_reply_factor", 5)
+            .start();
+        let client = client(forwarder.address());
+        // 5 × 80 bytes are enough for one answer of two.
+        client.send(&[7; 80]).unwrap();
+        assert_eq!(answer(&client).unwrap().len(), 300);
+        hears_nothing(&client, Duration::from_millis(200));
+        assert_eq!(forwarder.counters().of("udp_dropped_unearned"), 1);
+        client.send(&[7; 1]).unwrap();
+        assert_eq!(answer(&client).unwrap().len(), 300);
+        assert_eq!(answer(&client).unwrap().len(), 300);
+    });
+}
+
+#[test]
+fn b110_flows_that_are_known_are_served_to_the_end() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let mut forwarder = forwarder(case, &[server.address()])
+            .set("defaults.udp_idle_timeout", "700ms")
+            .start();
+        let (known, new) = (client(forwarder.address()), client(forwarder.address()));
+        ask(&known, b"before");
+        forwarder.process().signal(Signal::SIGTERM);
+        forwarder.wait_for_line("draining");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1500) {
+            assert_eq!(ask(&known, b"meanwhile"), b"meanwhile");
+            new.send(b"me too?").unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        hears_nothing(&new, Duration::from_millis(50));
+        assert!(forwarder.wait_for_exit(PATIENCE).is_some());
+        let ended = forwarder.wait_for_session();
+        assert_eq!(ended.cause(), "idle_timeout");
+        let counters = forwarder.lines_with("counters").pop().unwrap();
+        assert!(counters.number("udp_dropped_draining").unwrap() > 5);
+    });
+}
+
+#[test]
+fn b110_at_the_end_of_the_time_to_drain_flows_are_cut() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let mut forwarder = forwarder(case, &[server.address()])
+            .set("defaults.drain_timeout", "300ms")
+            .start();
+        ask(&client(forwarder.address()), b"before");
+        forwarder.process().signal(Signal::SIGTERM);
+        assert!(forwarder.wait_for_exit(PATIENCE).is_some());
+        assert_eq!(forwarder.wait_for_session().cause(), "drain_timeout");
+    });
+}

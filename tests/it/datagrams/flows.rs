@@ -1,0 +1,114 @@
+//! Whose answer is whose, and which server a flow has.
+
+use std::collections::HashSet;
+use std::net::UdpSocket;
+
+use super::*;
+
+#[test]
+fn b92_none_of_a_thousand_clients_sees_anothers_datagram() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let forwarder = forwarder(case, &[server.address()]).start();
+        let clients: Vec<UdpSocket> = (0..1000).map(|_| client(forwarder.address())).collect();
+        for round in 0..3 {
+            for some in clients.chunks(100) {
+                for client in some {
+                    let own = client.local_addr().unwrap();
+                    client.send(format!("{own} {round}").as_bytes()).unwrap();
+                }
+                for client in some {
+                    let own = format!("{} {round}", client.local_addr().unwrap());
+                    let got = answer(client).expect("an answer");
+                    assert_eq!(String::from_utf8_lossy(&got), own);
+                }
+            }
+        }
+        let senders: HashSet<_> = server.senders().into_iter().collect();
+        assert_eq!(
+            senders.len(),
+            1000,
+            "each flow has a port of its own, for life"
+        );
+        assert_eq!(forwarder.counters().of("udp_flows"), 1000);
+    });
+}
+
+#[test]
+fn b92_the_same_client_at_two_listeners_is_two_flows() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let servers = format!("udp:{}", server.address());
+        let forwarder =
+            Setup::between("udp:127.0.0.1:0", &servers).and("udp:127.0.0.2:0", &servers);
+        let forwarder = forwarder.engine(case.engine).start();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        for address in forwarder.addresses() {
+            client.send_to(address.as_bytes(), address).unwrap();
+            let mut buffer = [0; 64];
+            let (len, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], from.to_string().as_bytes());
+        }
+        assert_eq!(forwarder.counters().of("udp_flows"), 2);
+    });
+}
+
+#[test]
+fn b93_a_datagram_that_meets_a_pending_refusal_is_not_lost() {
+    on_every_engine(|case| {
+        let server = Server::silent();
+        let address = server.address();
+        let forwarder = forwarder(case, &[address]).start();
+        let client = client(forwarder.address());
+        client.send(b"heard").unwrap();
+        wait_until("the first is heard", PATIENCE, || server.heard() == 1);
+        drop(server);
+        client.send(b"refused").unwrap();
+        wait_for_counter(&forwarder, "udp_refusals", 1);
+        let server = Server::at(address, |question| vec![question.to_vec()]);
+        assert_eq!(ask(&client, b"after"), b"after");
+        assert_eq!(server.heard(), 1);
+        let counters = forwarder.counters();
+        assert_eq!(counters.of("udp_dropped_refused"), 0);
+        assert_eq!((counters.of("udp_flows"), counters.of("udp_moved")), (1, 0));
+    });
+}
+
+#[test]
+fn b93_the_third_refusal_in_a_row_moves_the_flow() {
+    on_every_engine(|case| {
+        let (first, second) = (Server::silent(), Server::echo());
+        let forwarder = forwarder(case, &[first.address(), second.address()]);
+        let forwarder = forwarder
+            .set("defaults.upstream.balance", "round_robin")
+            .start();
+        let gone = first.address();
+        // Whichever server comes first, one of two clients has the silent one.
+        let clients = [client(forwarder.address()), client(forwarder.address())];
+        for client in &clients {
+            client.send(b"hello").unwrap();
+        }
+        wait_until("both are heard", PATIENCE, || {
+            first.heard() + second.heard() == 2
+        });
+        assert_eq!(first.heard(), 1);
+        drop(first);
+        let mut refused = 0;
+        wait_until("the flow goes elsewhere", PATIENCE, || {
+            for client in &clients {
+                client.send(b"again").unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            refused += 1;
+            forwarder.counters().of("udp_moved") == 1
+        });
+        assert!(refused >= 2, "one refusal was enough");
+        for client in &clients {
+            client.set_nonblocking(true).unwrap();
+            while answer(client).is_some() {}
+            client.set_nonblocking(false).unwrap();
+            assert_eq!(ask(client, b"well?"), b"well?", "not {gone}");
+        }
+    });
+}
