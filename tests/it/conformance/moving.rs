@@ -4,10 +4,10 @@
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use thalweg::engine::detached::{Baggage, Detached};
+use thalweg::engine::detached::{Baggage, Detached, HeldNote};
 use thalweg::engine::epoll::Epoll;
 use thalweg::engine::{Engine, Event, Listener, Start};
-use thalweg::relay::lane::{Next, PathPolicy, Progress};
+use thalweg::relay::lane::{Lane, Next, PathPolicy, Progress};
 use thalweg::relay::{Direction, Side};
 
 use super::rig::{KEY, Rig, TURNS, World};
@@ -20,9 +20,7 @@ impl<W: World> Rig<'_, W> {
     /// Lets go of the session, pumping as ever until it is quiet.
     fn detach(&mut self) -> <W::Engine as Engine>::Detached {
         if self.world.engine().quiesce(KEY) == Start::Pending {
-            self.until("it is quiet", |rig| {
-                rig.events.iter().any(|it| *it == Event::Quiet(KEY))
-            });
+            self.until("it is quiet", |rig| rig.events.contains(&Event::Quiet(KEY)));
         }
         for direction in Direction::BOTH {
             let lane = &mut self.lanes[direction.index()];
@@ -31,8 +29,8 @@ impl<W: World> Rig<'_, W> {
         }
         let engine = self.world.engine();
         let detached = engine.detach(KEY, &mut self.lanes).expect("it is quiet");
-        let held = detached.held().map(|it| it.len());
-        assert_eq!(held, self.lanes.each_ref().map(|it| it.held()));
+        let held = detached.held().map(HeldNote::len);
+        assert_eq!(held, self.lanes.each_ref().map(Lane::held));
         let left = engine.holdings();
         assert_eq!((left.held_bytes, left.pipes), (0, 0), "something is left");
         detached
