@@ -3,6 +3,7 @@
 
 mod ahead;
 mod listening;
+mod moving;
 mod rig;
 mod simulated;
 mod sockets;
@@ -401,6 +402,40 @@ macro_rules! suite {
             }
 
             #[test]
+            fn a_dialogue_goes_on_though_it_moves() {
+                let Some(mut world) = $world else { return };
+                moving::a_dialogue_goes_on_though_it_moves(&mut world);
+            }
+
+            #[test]
+            fn a_half_closed_session_moves() {
+                let Some(mut world) = $world else { return };
+                moving::a_half_closed_session_moves(&mut world);
+            }
+
+            #[test]
+            fn what_is_held_moves_along() {
+                for path in [PathPolicy::Copy, PathPolicy::Splice] {
+                    let Some(mut world) = $world else { return };
+                    moving::what_is_held_moves_along(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn a_transfer_moves_again_and_again() {
+                for path in PATHS {
+                    let Some(mut world) = $world else { return };
+                    moving::a_transfer_moves_again_and_again(&mut world, path);
+                }
+            }
+
+            #[test]
+            fn a_reset_is_told_though_it_comes_with_the_move() {
+                let Some(mut world) = $world else { return };
+                moving::a_reset_is_told_though_it_comes_with_the_move(&mut world);
+            }
+
+            #[test]
             fn time_goes_on_only_in_wait() {
                 let Some(mut world) = $world else { return };
                 super::time_goes_on_only_in_wait(&mut world);
@@ -422,6 +457,37 @@ suite!(
         buffers: 2,
     })
 );
+#[test]
+fn b129_from_epoll_to_epoll_and_back() {
+    for path in [PathPolicy::Copy, PathPolicy::Splice] {
+        let there = moving::an_epoll;
+        moving::there_and_back(sockets::epoll(), there, moving::an_epoll, path);
+    }
+}
+
+#[cfg(feature = "uring")]
+#[test]
+fn b129_from_io_uring_to_epoll_and_back() {
+    for path in [PathPolicy::Copy, PathPolicy::Splice] {
+        let Some(world) = sockets::io_uring(Sizes::default()) else {
+            return;
+        };
+        moving::there_and_back(world, moving::an_epoll, moving::an_io_uring, path);
+    }
+}
+
+#[cfg(feature = "uring")]
+#[test]
+fn b129_from_epoll_to_io_uring_and_back() {
+    for path in [PathPolicy::Copy, PathPolicy::Splice] {
+        if sockets::io_uring(Sizes::default()).is_none() {
+            return;
+        }
+        let there = moving::an_io_uring;
+        moving::there_and_back(sockets::epoll(), there, moving::an_epoll, path);
+    }
+}
+
 /// Or the suite on the engine above would prove little.
 #[cfg(all(feature = "uring", feature = "probes"))]
 #[test]

@@ -93,6 +93,16 @@ impl<'w, W: World> Rig<'w, W> {
         rig
     }
 
+    /// A session that has come from another world.
+    pub(crate) fn resumed(world: &'w mut W, lanes: [Lane; 2]) -> Self {
+        Self {
+            world,
+            lanes,
+            events: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
     /// Connects and counts the outcomes: one, at once or by an event.
     pub(crate) fn connect(&mut self, endpoint: &Endpoint) -> Result<(), ()> {
         self.outcome(KEY, endpoint, |engine, target| engine.connect(KEY, target))

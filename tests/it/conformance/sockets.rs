@@ -52,17 +52,21 @@ pub(crate) fn io_uring(
     }))
 }
 
-fn world<E: Engine<Listener = Listener>>(make: impl FnOnce(Setup) -> E) -> Sockets<E> {
-    let setup = Setup {
+/// What an engine of this suite is made with.
+pub(crate) fn setup() -> Setup {
+    Setup {
         scratch_buffer: 256 * 1024,
         pipe_size: 1 << 20,
         buffer_limit: 1 << 30,
         busy_poll: Duration::ZERO,
         ephemeral_ports: limits::ephemeral_ports(),
-    };
+    }
+}
+
+fn world<E: Engine<Listener = Listener>>(make: impl FnOnce(Setup) -> E) -> Sockets<E> {
     let entrance = TcpListener::bind("127.0.0.1:0").expect("a port");
     let origin = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut engine = make(setup);
+    let mut engine = make(setup());
     // As with the socket of a unix listener, another descriptor refers to it: it is
     // not gone from the kernel's lists with the engine's.
     let listener = listener(&entrance);
@@ -113,6 +117,20 @@ impl Peer {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl<E> Sockets<E> {
+    /// The same peers, and another engine; that which was.
+    pub(crate) fn with_engine<F>(self, engine: F) -> (Sockets<F>, E) {
+        let world = Sockets {
+            engine,
+            entrance: self.entrance,
+            origin: self.origin,
+            peers: self.peers,
+            unlistened: self.unlistened,
+        };
+        (world, self.engine)
     }
 }
 
