@@ -14,6 +14,7 @@ mod acquire;
 mod awaited;
 mod begin;
 mod clients;
+mod counted;
 pub mod doctor;
 mod drain;
 mod error;

@@ -37,6 +37,7 @@ impl Running {
             HandOver::Arrived(sessions) => {
                 self.arrived(sessions);
             }
+            HandOver::Rest(tables) => self.absorb(&tables.counted),
             HandOver::Begin(..)
             | HandOver::Freeze(..)
             | HandOver::Resume(_)

@@ -269,7 +269,9 @@ impl Running {
     pub(super) fn tell_the_rest(&mut self) {
         if let Upgrading::Left(leave) = &self.upgrading {
             let (told, done) = channel();
-            if leave.rest.send((Box::new(self.tables()), told)).is_ok() {
+            let mut tables = self.tables();
+            tables.counted = tables.counted.since(&leave.counted);
+            if leave.rest.send((Box::new(tables), told)).is_ok() {
                 let _ = done.recv_timeout(REST_PATIENCE);
             }
         }
@@ -280,6 +282,8 @@ impl Running {
             generation: self.generation,
             age: self.origin.elapsed().as_micros() as u64,
             last_session: 0,
+            counted: self.counted(),
+            steered: self.upstreams.steered(),
         }
     }
 
@@ -291,6 +295,11 @@ impl Running {
         settled: Settled,
     ) -> Result<(), StartError> {
         self.generation = settled.tables.generation + 1;
+        let forwards = self.forwards.values().map(|it| it.forward.clone());
+        self.steering
+            .put(&self.config, forwards.collect(), self.generation);
+        self.absorb(&settled.tables.counted);
+        self.upstreams.steer(&settled.tables.steered);
         let last = settled.tables.last_session;
         for reactor in self.reactors.values() {
             reactor.send(ReactorOrder::NumberFrom(last)).forget();

@@ -11,6 +11,7 @@
 
 mod departed;
 mod steered;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

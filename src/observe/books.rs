@@ -6,8 +6,9 @@
 //! Invariants: a reactor writes its own book and no other; what is read only grows, and
 //! no session is counted as ended before it is counted as begun.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::observe::counters::{ForwardCells, ForwardSnapshot};
@@ -128,18 +129,53 @@ impl Page {
     }
 }
 
+impl EndingKind {
+    /// One that another process has told of. Words that no ending has here are kept for the
+    /// life of the process: there are as many as that one has.
+    pub fn told(code: &str, cause: &str) -> Self {
+        static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut word = |text: &str| {
+            if let Some(word) = words.get(text) {
+                return *word;
+            }
+            let word: &'static str = Box::leak(text.to_owned().into_boxed_str());
+            words.insert(word);
+            word
+        };
+        Self {
+            code: word(code),
+            cause: word(cause),
+        }
+    }
+}
+
+impl Page {
+    /// What another process has counted. Only ever called by the one writer.
+    pub fn absorb(&self, more: &ForwardSnapshot, ended: &[(EndingKind, u64)]) {
+        self.cells.absorb(more);
+        for (kind, count) in ended {
+            self.endings.count_many(*kind, *count);
+        }
+    }
+}
+
 impl Endings {
     /// Only ever called by the one writer.
     fn count(&self, kind: EndingKind) {
+        self.count_many(kind, 1);
+    }
+
+    fn count_many(&self, kind: EndingKind, times: u64) {
         let (last, others) = (ENDINGS_MAX - 1, &self.0);
         for (known, count) in &others[..last] {
             if *known.get_or_init(|| kind) == kind {
-                return count.add(1);
+                return count.add(times);
             }
         }
         let (known, count) = &others[last];
         known.get_or_init(|| OTHER);
-        count.add(1);
+        count.add(times);
     }
 
     fn read(&self) -> impl Iterator<Item = (EndingKind, u64)> + '_ {

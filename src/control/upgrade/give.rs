@@ -103,6 +103,7 @@ fn offer(
     };
     desk.order(HandOver::Leave(Leave {
         taken,
+        counted: frozen.tables.counted,
         sessions: takes_sessions,
         process: theirs.process,
         build: theirs.build,

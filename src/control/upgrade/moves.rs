@@ -60,8 +60,8 @@ fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
 /// The new process, until the old one has ended.
 pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
     while let Ok(heard) = talk.hear(LATER) {
-        if let Saying::Rest { .. } = heard.message {
-            return;
+        if let Saying::Rest { tables } = heard.message {
+            return control.order(HandOver::Rest(tables));
         }
         let (reply, answer) = channel();
         control.order(HandOver::Berths(reply));

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use thiserror::Error;
 
-use super::tables::Tables;
+use super::tables::{Counted, Tables};
 use crate::engine::Detached;
 use crate::net::handed::HandedLabel;
 use crate::reactor::{Arrival, Berths, MovedSession};
@@ -92,6 +92,8 @@ pub(in crate::control) enum HandOver {
     Berths(Sender<Berths>),
     /// They have come.
     Arrived(Vec<Arrival<Detached>>),
+    /// What the process before counted at last.
+    Rest(Box<Tables>),
     /// Another process has these. This one ends; what its listeners were named stays.
     Leave(Leave),
 }
@@ -103,6 +105,8 @@ pub(in crate::control) type Rest = (Box<Tables>, Sender<()>);
 #[derive(Debug)]
 pub(in crate::control) struct Leave {
     pub(in crate::control) taken: Vec<HandedLabel>,
+    /// What it was told that was counted here.
+    pub(in crate::control) counted: Counted,
     /// It can have sessions as well.
     pub(in crate::control) sessions: bool,
     pub(in crate::control) process: u32,

@@ -1,7 +1,9 @@
-//! What a process knows besides its sockets, as plain data by name: so the next one may
-//! have another configuration, and may be another build.
+//! What a process knows besides its sockets and sessions, as plain data by name: so the next
+//! one may have another configuration, and may be another build.
 
 use serde::{Deserialize, Serialize};
+
+use crate::observe::metrics::table::Totals;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -13,4 +15,86 @@ pub(in crate::control) struct Tables {
     pub(in crate::control) age: u64,
     /// The highest number that a session has had.
     pub(in crate::control) last_session: u64,
+    pub(in crate::control) counted: Counted,
+    /// Servers that are not as the configuration has them.
+    pub(in crate::control) steered: Vec<SteeredServer>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::control) struct Counted {
+    /// By number.
+    pub(in crate::control) reactors: Vec<(u16, Totals)>,
+    pub(in crate::control) forwards: Vec<CountedForward>,
+    pub(in crate::control) servers: Vec<(ServerPlace, Totals)>,
+}
+
+/// What was counted of a forward.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::control) struct CountedForward {
+    pub(in crate::control) name: String,
+    pub(in crate::control) totals: Totals,
+    /// By code and cause.
+    pub(in crate::control) ended: Vec<(String, String, u64)>,
+}
+
+/// By what a server is known in every process: its pool, which of that name, what it is
+/// configured as, and where it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::control) struct ServerPlace {
+    pub(in crate::control) pool: String,
+    pub(in crate::control) nth: usize,
+    pub(in crate::control) key: String,
+    pub(in crate::control) endpoint: String,
+}
+
+/// What an operator or a check has said of a server.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::control) struct SteeredServer {
+    pub(in crate::control) place: ServerPlace,
+    /// An operator has changed it.
+    pub(in crate::control) changed: bool,
+    /// `active`, `drain` or `maintenance`.
+    pub(in crate::control) state: String,
+    pub(in crate::control) max_connections: Option<u32>,
+    pub(in crate::control) weight: Option<u32>,
+    /// Checks have found it down.
+    pub(in crate::control) down: bool,
+}
+
+impl Counted {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub(in crate::control) fn since(mut self, earlier: &Self) -> Self {
+        let less = |totals: &mut Totals, before: Option<&Totals>| {
+            for (key, numbers) in totals {
+                let before = before.and_then(|it| it.get(key));
+                for (number, before) in numbers.iter_mut().zip(before.into_iter().flatten()) {
+                    *number = number.wrapping_sub(*before);
+                }
+            }
+        };
+        for (number, totals) in &mut self.reactors {
+            let before = earlier.reactors.iter().find(|it| it.0 == *number);
+            less(totals, before.map(|it| &it.1));
+        }
+        for forward in &mut self.forwards {
+            let before = earlier.forwards.iter().find(|it| it.name == forward.name);
+            less(&mut forward.totals, before.map(|it| &it.totals));
+            for (code, cause, count) in &mut forward.ended {
+                let before = before.iter().flat_map(|it| &it.ended);
+                let mut same = before.filter(|it| it.0 == *code && it.1 == *cause);
+                *count = count.saturating_sub(same.next().map_or(0, |it| it.2));
+            }
+        }
+        for (place, totals) in &mut self.servers {
+            let before = earlier.servers.iter().find(|it| it.0 == *place);
+            less(totals, before.map(|it| &it.1));
+        }
+        self
+    }
 }

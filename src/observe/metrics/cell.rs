@@ -75,6 +75,18 @@ impl<const N: usize> Histogram<N> {
         add(&self.sum, n);
     }
 
+    /// What somebody else has observed. Only ever called by the one writer.
+    pub fn absorb(&self, more: &Distribution<N>) {
+        let add = |cell: &AtomicU64, n: u64| {
+            let sum = cell.load(Ordering::Relaxed).wrapping_add(n);
+            cell.store(sum, Ordering::Relaxed);
+        };
+        for (cell, count) in self.counts.iter().zip(more.counts) {
+            add(cell, count);
+        }
+        add(&self.sum, more.sum.unwrap_or(0));
+    }
+
     /// The counts now.
     pub fn get(&self) -> Distribution<N> {
         let counts = self.counts.each_ref();

@@ -82,6 +82,15 @@ macro_rules! metrics {
             pub fn snapshot(&self) -> $Snapshot {
                 $Snapshot { $($($field: self.$field.get(),)+)+ }
             }
+
+            /// What somebody else has counted is counted here from now on; gauges are as
+            /// they are. Only ever called by the one writer.
+            #[allow(dead_code, reason = "not every table moves between processes")]
+            pub fn absorb(&self, more: &$Snapshot) {
+                $($($crate::observe::metrics::metrics!(
+                    @absorb $kind self.$field, more.$field
+                );)+)+
+            }
         }
 
         impl $Snapshot {
@@ -91,6 +100,17 @@ macro_rules! metrics {
                 Self {
                     $($($field: $crate::observe::metrics::metrics!(
                         @plus $kind self.$field, other.$field
+                    ),)+)+
+                }
+            }
+
+            /// Of totals that were told by name; one that was not told is zero, and so are
+            /// gauges.
+            #[allow(dead_code, reason = "likewise")]
+            pub fn of_totals(totals: &$crate::observe::metrics::table::Totals) -> Self {
+                Self {
+                    $($($field: $crate::observe::metrics::metrics!(
+                        @of $kind totals, stringify!($field)
                     ),)+)+
                 }
             }
@@ -149,6 +169,18 @@ macro_rules! metrics {
     (@plus [counter] $one:expr, $other:expr) => { $one.wrapping_add($other) };
     (@plus [gauge] $one:expr, $other:expr) => { $one + $other };
     (@plus [histogram $buckets:literal] $one:expr, $other:expr) => { $one.plus($other) };
+
+    (@absorb [counter] $cell:expr, $more:expr) => { $cell.add($more) };
+    (@absorb [gauge] $cell:expr, $more:expr) => { let _ = (&$cell, &$more); };
+    (@absorb [histogram $buckets:literal] $cell:expr, $more:expr) => { $cell.absorb(&$more) };
+
+    (@of [counter] $totals:ident, $key:expr) => {
+        $crate::observe::metrics::table::total($totals, $key)
+    };
+    (@of [gauge] $totals:ident, $key:expr) => { 0 };
+    (@of [histogram $buckets:literal] $totals:ident, $key:expr) => {
+        $crate::observe::metrics::table::Distribution::of_totals($totals, $key)
+    };
 
     (@kind [counter]) => { $crate::observe::metrics::table::Kind::Counter };
     (@kind [gauge]) => { $crate::observe::metrics::table::Kind::Gauge };

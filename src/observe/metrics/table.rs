@@ -1,6 +1,8 @@
 //! What a metric is, apart from its value: families, their members, and the values
 //! of a table that was read.
 
+use std::collections::BTreeMap;
+
 /// How a metric's values are to be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -78,6 +80,38 @@ pub trait Table {
     fn values(&self) -> Vec<Value<'_>>;
 }
 
+/// Totals by their names in the log: a counter is one number, a distribution its buckets and
+/// then its sum. So they are told to another process, which may be another build.
+pub type Totals = BTreeMap<String, Vec<u64>>;
+
+/// The totals of a table.
+pub fn totals<T: Table>(table: &T) -> Totals {
+    let members = T::FAMILIES.iter().flat_map(|family| {
+        let members = family.members.iter();
+        members.map(|member| (family.kind, member.key))
+    });
+    let mut told = Totals::new();
+    for ((kind, key), value) in members.zip(table.values()) {
+        let numbers = match value {
+            Value::Number(number) => vec![number],
+            Value::Distribution { counts, sum } => {
+                counts.iter().copied().chain([sum.unwrap_or(0)]).collect()
+            }
+            Value::State(_) => Vec::new(),
+        };
+        if matches!(kind, Kind::Counter | Kind::Histogram) {
+            told.insert(key.to_owned(), numbers);
+        }
+    }
+    told
+}
+
+/// A counter of these.
+pub fn total(totals: &Totals, key: &str) -> u64 {
+    let numbers = totals.get(key);
+    numbers.and_then(|it| it.first()).copied().unwrap_or(0)
+}
+
 /// How often a number lay between two powers of two: bucket `n` has those below
 /// 2 to the power of `n + 1` that are in no bucket before it, the last one has all above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +150,19 @@ impl<const N: usize> Distribution<N> {
         let both = self.sum.zip(other.sum);
         self.sum = both.map(|(one, other)| one.wrapping_add(other));
         self
+    }
+
+    /// One that was told among others.
+    pub fn of_totals(totals: &Totals, key: &str) -> Self {
+        let mut told = Self::default();
+        let Some((sum, counts)) = totals.get(key).and_then(|it| it.split_last()) else {
+            return told;
+        };
+        for (at, count) in counts.iter().enumerate() {
+            told.counts[at.min(N - 1)] += count;
+        }
+        told.sum = Some(*sum);
+        told
     }
 
     /// As a value.

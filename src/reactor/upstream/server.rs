@@ -15,7 +15,7 @@ use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Trie
 use crate::config::{AdminState, Resolve};
 use crate::net::address::Endpoint;
 use crate::observe::counters::ServerSnapshot;
-use crate::observe::metrics::table::Distribution;
+use crate::observe::metrics::table::{self, Distribution, Totals};
 use crate::observe::notice::ServerName;
 use crate::relay::ending::Cause;
 use crate::relay::id::ServerId;
@@ -238,6 +238,27 @@ impl Tally {
             1,
         );
         add(&self.connect_micros, micros);
+    }
+
+    /// What another process has counted.
+    pub fn absorb(&self, more: &Totals) {
+        let keys = FAILURES.map(|it| format!("failures_{it}"));
+        let failures = keys.iter().map(String::as_str).zip(&self.failures);
+        let others = [
+            ("connects", &self.connects),
+            ("bytes_up", &self.bytes_up),
+            ("bytes_down", &self.bytes_down),
+            ("warm_used", &self.warm_used),
+            ("warm_stale", &self.warm_stale),
+        ];
+        for (key, counter) in failures.chain(others) {
+            add(counter, table::total(more, key));
+        }
+        let connect = Distribution::<BUCKETS>::of_totals(more, "connect");
+        for (counter, count) in self.connect_times.iter().zip(connect.counts) {
+            add(counter, count);
+        }
+        add(&self.connect_micros, connect.sum.unwrap_or(0));
     }
 
     /// What connects took, in microseconds.

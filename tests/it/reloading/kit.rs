@@ -144,7 +144,7 @@ pub(crate) fn free_port() -> u16 {
 /// end.
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
-    pub(super) served: Arc<AtomicU64>,
+    pub(crate) served: Arc<AtomicU64>,
 }
 
 impl Echo {

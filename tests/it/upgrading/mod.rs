@@ -6,4 +6,5 @@ mod kit;
 mod listeners;
 mod paths;
 mod sessions;
+mod tables;
 mod versions;

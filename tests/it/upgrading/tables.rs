@@ -1,0 +1,126 @@
+//! What is known besides sockets and sessions: behaviour 132.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::kit::*;
+use crate::kit::*;
+use crate::reloading::kit::{Echo, Load};
+
+/// What only grows on /metrics, but for what is the process's own: its time on the CPU, and
+/// lines that its log lost.
+fn totals(admin: &Admin) -> BTreeMap<String, f64> {
+    let answer = admin.get("/metrics");
+    let body = &answer.body;
+    let counters: Vec<&str> = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| {
+            line.strip_suffix(" counter")
+                .or(line.strip_suffix(" histogram"))
+        })
+        .collect();
+    let own = ["process_", "reactor_cpu", "log_dropped", "helper_panics"];
+    let grows = |name: &str| {
+        let of = |it: &str| {
+            let rest = name.strip_prefix(it);
+            rest.is_some_and(|it| ["", "_bucket", "_sum", "_count"].contains(&it))
+        };
+        counters.iter().any(|it| of(it)) && !own.iter().any(|it| name.contains(it))
+    };
+    let samples = body.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let name = series.split('{').next()?;
+        Some((
+            series.to_owned(),
+            value.parse().ok().filter(|_| grows(name))?,
+        ))
+    });
+    samples.collect()
+}
+
+/// Behaviour 132: ten upgrades with sessions that come and go.
+#[test]
+fn b132_no_total_falls_over_ten_upgrades() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let it = Upgradable::start(Setup::new(server.address).case(case).reactors(2));
+        let address = it.forwarder.address();
+        let mut held: Vec<Held> = (0..5).map(|_| Held::open(address)).collect();
+        let load = Load::begin(&[address], 2);
+        std::thread::sleep(Duration::from_millis(50));
+        let mut before = totals(&it.admin());
+        assert!(before.len() > 100, "{}", before.len());
+        let mut process = it.serving();
+        for round in 1..=10 {
+            let next = it.upgrade();
+            let now = totals(&it.admin());
+            for (series, was) in &before {
+                let is = now.get(series).copied().unwrap_or(0.0);
+                assert!(
+                    is >= *was,
+                    "round {round}: {series} falls from {was} to {is}"
+                );
+            }
+            is_gone(process);
+            (before, process) = (now, next);
+            let generation = it.admin().get("/metrics").sum("thalweg_config_generation");
+            assert!(generation > f64::from(round), "{generation}");
+            held.iter_mut().for_each(Held::ping);
+        }
+        load.end();
+        drop(held);
+        // All of them are in the last one's books.
+        let sessions = server.served.load(std::sync::atomic::Ordering::Relaxed);
+        wait_until("all sessions are counted", PATIENCE, || {
+            let metrics = it.admin().get("/metrics");
+            let ended = metrics.sum("thalweg_forward_ended_total");
+            ended >= sessions as f64 && metrics.sum("thalweg_accepted_total") >= sessions as f64
+        });
+    });
+}
+
+/// Behaviour 132: what an operator has said of servers.
+#[test]
+fn b132_drains_weights_and_limits_stay() {
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let [a, b] = servers.each_ref().map(|it| it.address);
+        let it = Upgradable::start(Setup::new(format!("{a},{b}")).case(case));
+        let name = |address: std::net::SocketAddr| address.to_string();
+        for words in [
+            vec!["server", &*name(a), "drain"],
+            vec!["server", &*name(b), "weight", "7"],
+            vec!["server", &*name(b), "limit", "99"],
+        ] {
+            let said = it.ctl(&words);
+            assert!(said.status.success(), "{said:?}");
+        }
+        let shown = || {
+            let servers = it.admin().get("/v1/servers").json();
+            let shown = servers.as_array().unwrap().iter().map(|it| {
+                let word = |key: &str| it[key].to_string();
+                ["address", "state", "weight", "max_connections"].map(word)
+            });
+            shown.collect::<Vec<_>>()
+        };
+        let before = shown();
+        assert!(
+            before.iter().flatten().any(|it| it == "\"drain\""),
+            "{before:?}"
+        );
+        for _ in 0..2 {
+            it.upgrade();
+            assert_eq!(shown(), before);
+        }
+        for _ in 0..6 {
+            it.exchange();
+        }
+        let served = |at: usize| {
+            servers[at]
+                .served
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        assert_eq!((served(0), served(1)), (0, 6));
+    });
+}
