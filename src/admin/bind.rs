@@ -223,7 +223,7 @@ impl Bound {
 
 /// Where the socket may be, best first: that of the service manager alone, if it gave
 /// one; that of the system; that of the user.
-pub(super) fn runtime_directories() -> Vec<PathBuf> {
+pub fn runtime_directories() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty());
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
         // Several are separated by colons (systemd.exec(5)).
@@ -234,6 +234,21 @@ pub(super) fn runtime_directories() -> Vec<PathBuf> {
         .into_iter()
         .chain(user)
         .collect()
+}
+
+/// Makes the first of them that can be made, for a process that may not make it later, and
+/// gives it to the user that it will be.
+pub fn prepare_directory(owner: Option<(u32, u32)>) {
+    for directory in runtime_directories() {
+        let is_new = !directory.exists();
+        if make_directory(&directory).is_ok() {
+            if let Some((user, group)) = owner.filter(|_| is_new) {
+                // Without it there is no endpoint, which is said.
+                let _ = std::os::unix::fs::chown(&directory, Some(user), Some(group));
+            }
+            return;
+        }
+    }
 }
 
 /// Only this user's. One that others can write to is not used: they could put a socket of

@@ -35,7 +35,7 @@ mod stream;
 mod subject;
 pub mod view;
 
-pub use bind::{BindProblem, Bound, DESCRIPTORS};
+pub use bind::{BindProblem, Bound, DESCRIPTORS, prepare_directory, runtime_directories};
 pub use serve::Server;
 pub use subject::{
     Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,

@@ -14,6 +14,7 @@ mod acquire;
 mod awaited;
 mod begin;
 mod clients;
+mod confine;
 pub mod doctor;
 mod drain;
 mod error;
@@ -48,6 +49,7 @@ use crate::config::Config;
 
 pub use begin::Given;
 pub use clients::AccessFileError;
+pub use confine::Confinement;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
@@ -73,6 +75,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 /// As [`run`], with what it is given: with a way to read the configuration again, at SIGHUP
 /// it is, and what differs is changed.
 pub fn run_with(config: &Config, given: Given) -> Result<(), StartError> {
+    // Before any thread, and before anything is opened.
+    let confinement = Confinement::enter(config, given.source.as_deref())?;
     let inbox = Inbox::with_signals().map_err(StartError::Signals)?;
-    begin::supervise(config, given, &inbox, || ())
+    begin::supervise(config, (given, confinement), &inbox, || ())
 }

@@ -99,6 +99,7 @@ impl Running {
             taps: self.taps.clone(),
             own: self.held.own.clone(),
             clients: self.held.clients.clone(),
+            confinement: self.confinement.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
