@@ -11,13 +11,19 @@ use std::time::Duration;
 
 use thalweg::bench::origin::handlers::{Action, Conversation, Handlers, Next};
 use thalweg::bench::origin::record::Record;
+use thalweg::bench::path::PathSpec;
 use thalweg::bench::units as figures;
-use thalweg::config::{AccessRules, Config, ConfigErrors, FileText, Inputs, Override, Pair, units};
+use thalweg::config::{
+    AccessRules, Config, ConfigErrors, FileText, Inputs, Override, Pair, Tap, TapFilter, TapFormat,
+    TapTarget, units,
+};
+use thalweg::control::health::read as answers;
 use thalweg::control::resolve::read;
 use thalweg::engine::SessionKey;
 use thalweg::engine::key::Token;
 use thalweg::net::address::{Address, AddressRange};
 use thalweg::net::word::Word;
+use thalweg::observe::tap::shown::Shown;
 use thalweg::policy::access::{Access, Rule};
 use thalweg::proto::connect::{self, Parse as Asked};
 use thalweg::proto::conversation::{Conversation as Session, KEPT_MAX};
@@ -26,6 +32,9 @@ use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
 use thalweg::proto::prelude::{Facts, Prelude as _, Read};
 use thalweg::proto::proxy;
+use thalweg::proto::quic::assembly::Assembly;
+use thalweg::proto::quic::ids::Ids;
+use thalweg::proto::quic::{Initials, Seen as Asks};
 use thalweg::proto::sniff::{Seen, Sniffer, Wanted};
 use thalweg::proto::steps::HeaderReader;
 use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
@@ -364,6 +373,40 @@ pub(crate) fn http2(data: &[u8]) {
 }
 
 /// A ClientHello of TLS, and a session that begins with its record.
+/// A client's datagrams of QUIC, or with a 1 before them the frames of one, which nobody can make by
+/// chance sealed: what is found stays found, what was seen twice changes nothing, and ids are bounded.
+pub(crate) fn quic_initial(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else {
+        return;
+    };
+    if *kind == 1 {
+        let mut assembly = Assembly::default();
+        let told = assembly.take(data);
+        let before = assembly.clone();
+        assert_eq!(assembly.take(data), told);
+        if told.is_ok() {
+            assert_eq!(assembly, before);
+        }
+        return;
+    }
+    let mut initials = Initials::default();
+    let seen = initials.look(data);
+    assert_eq!(Initials::default().look(data), seen);
+    if seen == Asks::More {
+        let again = initials.look(data);
+        assert_eq!(again, Asks::More);
+    }
+    // Both as a server's and as a client's.
+    let mut ids = Ids::new(4);
+    for piece in data.chunks(50) {
+        ids.learn(piece, &piece.len());
+        let _ = ids.find(piece);
+        assert!(ids.len() <= 4);
+    }
+    ids.retain(|_| false);
+    assert!(ids.is_empty());
+}
+
 pub(crate) fn tls_hello(data: &[u8]) {
     is_stable(data, tls::client_hello);
     if let Parse::Found(hello, length) = tls::client_hello(data) {
@@ -488,4 +531,181 @@ pub(crate) fn dns_answer(data: &[u8]) {
     for (host, port) in &said.targets {
         assert!(*port != 0 && thalweg::control::resolve::check_host(host).is_ok());
     }
+}
+
+/// The description of a path: what is understood is printed so that it is read as the same.
+pub(crate) fn path_spec(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match text.parse::<PathSpec>() {
+        Ok(spec) => {
+            let read: Result<PathSpec, _> = spec.to_string().parse();
+            read_back(&spec, &read);
+        }
+        Err(error) => {
+            assert!(error.part.len() <= 600, "{error}");
+            assert!(!error.part.contains('\n'), "{error}");
+            assert!(!error.problem.is_empty() && !error.remedy.is_empty());
+        }
+    }
+}
+
+/// The file of a proxy's users: it has somebody, or the line that is wrong is in it.
+pub(crate) fn users_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match thalweg::control::users_in(&text) {
+        Ok(users) => assert!((1..=text.lines().count()).contains(&users)),
+        Err(Some((line, problem))) => {
+            assert!((1..=text.lines().count()).contains(&line), "line {line}");
+            assert!(!problem.is_empty());
+            // What stands before that line is not wrong.
+            let before: Vec<_> = text.lines().take(line - 1).collect();
+            let before = thalweg::control::users_in(&before.join("\n"));
+            assert!(!matches!(before, Err(Some(_))), "{before:?}");
+        }
+        Err(None) => assert!(text.lines().all(|line| {
+            let line = line.trim_start_matches('\u{feff}').trim();
+            line.is_empty() || line.starts_with('#')
+        })),
+    }
+}
+
+/// The answer to a check, as it comes: what was decided by a part of it is not decided
+/// otherwise by more.
+pub(crate) fn health_answer(data: &[u8]) {
+    let wanted = [
+        answers::Sought::Success,
+        answers::Sought::ServerHello,
+        answers::Sought::Start(b"+PONG\r\n"),
+    ];
+    for wanted in wanted {
+        let mut decided: Option<bool> = None;
+        for len in 0..=data.len() {
+            let judged = answers::judge(wanted, &data[..len]);
+            if let Some(Err(why)) = &judged {
+                assert!(is_one_short_line(why), "{why}");
+            }
+            let judged = judged.map(|it| it.is_ok());
+            assert!(
+                decided.is_none() || decided == judged,
+                "{wanted:?} at {len}"
+            );
+            decided = judged;
+        }
+    }
+}
+
+const SECRET: &str = "S3cr3tOfTheFuzzer";
+
+fn tap(format: TapFormat) -> Tap {
+    Tap {
+        format,
+        to: TapTarget::Stderr,
+        max_bytes_per_session: u64::MAX,
+        filter: TapFilter::default(),
+        rotate: None,
+        mode: 0o600,
+        mask: Vec::new(),
+        unmask: false,
+    }
+}
+
+/// Whatever was said before, the value of a secret header is not shown in text.
+pub(crate) fn tap_masks(data: &[u8]) {
+    let [cut, data @ ..] = data else { return };
+    if contains(data, SECRET.as_bytes()) {
+        return;
+    }
+    let said = [
+        data,
+        b"\nAuthorization: Bearer ",
+        SECRET.as_bytes(),
+        b"\r\nHost: a\r\n\r\n",
+    ];
+    let said = said.concat();
+    let mut shown = Shown::new(tap(TapFormat::Text));
+    for piece in said.chunks(usize::from(*cut).max(1)) {
+        shown.says(Direction::Up, piece);
+    }
+    let out = shown.ends(Direction::Up);
+    // Each piece has a line of its own, so that no more than that of it may stand together.
+    for part in SECRET.as_bytes().windows(4) {
+        assert!(
+            contains(data, part) || !contains(out, part),
+            "{}",
+            String::from_utf8_lossy(out)
+        );
+    }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|it| it == wanted)
+}
+
+/// What a target is written is a small multiple of what was said, in every format, and
+/// what is written of packets can be read.
+pub(crate) fn tap_output(data: &[u8]) {
+    // The widest byte of a text: `\u{NN}` or a line of its own; a line for each chunk.
+    const WIDEST: u64 = 8;
+    const LINE: u64 = 512;
+    let [cut, data @ ..] = data else { return };
+    let cut = usize::from(*cut).max(1);
+    for format in [
+        TapFormat::Hex,
+        TapFormat::Text,
+        TapFormat::Http,
+        TapFormat::Pcapng,
+    ] {
+        let mut shown = Shown::new(tap(format));
+        let (mut fed, mut pieces) = (0, 2);
+        for piece in data.chunks(cut) {
+            for direction in Direction::BOTH {
+                fed += piece.len() as u64;
+                pieces += 1;
+                let out = shown.says(direction, piece);
+                let most = if format == TapFormat::Http {
+                    WIDEST * (TOLD_MAX * (fed + PIECE * pieces) + TOLD_FREE) + LINE * pieces
+                } else {
+                    WIDEST * fed + LINE * pieces
+                };
+                assert!(
+                    out.len() as u64 <= most,
+                    "{format:?}: {} of {fed}",
+                    out.len()
+                );
+            }
+        }
+        for direction in Direction::BOTH {
+            shown.ends(direction);
+        }
+        if format == TapFormat::Pcapng {
+            packets_hold(shown.says(Direction::Up, &[]), fed);
+        }
+    }
+}
+
+/// Blocks follow each other as they say (draft-ietf-opsawg-pcapng, 3.1), and the packets
+/// among them hold all that was said.
+fn packets_hold(mut out: &[u8], said: u64) {
+    const ENHANCED_PACKET: u32 = 6;
+    const HEADERS: u64 = 40;
+    let mut held = 0;
+    while !out.is_empty() {
+        let word = |at: usize| -> u32 {
+            let bytes = out.get(at..at + 4).expect("a block is cut");
+            u32::from_le_bytes(bytes.try_into().expect("four bytes"))
+        };
+        let length = word(4) as usize;
+        assert!(
+            length.is_multiple_of(4) && length >= 12,
+            "a block of {length}"
+        );
+        assert_eq!(word(length - 4) as usize, length, "it ends as it begins");
+        if word(0) == ENHANCED_PACKET {
+            let captured = word(20);
+            assert!(captured as usize <= length - 32);
+            held += u64::from(captured) - HEADERS.min(u64::from(captured));
+        }
+        out = &out[length..];
+    }
+    assert_eq!(held, said, "bytes are missing, or too many");
 }

@@ -20,6 +20,7 @@
 //! | [`control`] | start-up, signals, drain; names, checks, what limits the machine |
 //! | [`mod@bench`] | origin, load generator, emulated path, statistics |
 //! | [`tune`] | the search for the options that make a path fast |
+//! | [`convert`] | configurations of other forwarders, as one of ours |
 //! | [`cli`] | argv to a command |
 
 pub mod admin;
@@ -28,6 +29,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod convert;
 pub mod engine;
 pub mod net;
 pub mod observe;

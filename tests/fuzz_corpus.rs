@@ -110,7 +110,10 @@ macro_rules! targets {
     };
 }
 
-targets! { address config connect dns_answer first_bytes hosts_file http1 http2 origin proxy_header resolv_conf rule session_key set_pairs tls_hello units }
+targets! {
+    address config connect dns_answer first_bytes health_answer hosts_file http1 http2 origin path_spec
+    proxy_header quic_initial resolv_conf rule session_key set_pairs tap_masks tap_output tls_hello units users_file
+}
 
 #[test]
 fn every_fuzz_target_is_played_here() {

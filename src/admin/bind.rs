@@ -12,6 +12,7 @@ use super::guard::{Kind, Token};
 use super::reserve::RESERVED;
 use crate::config::{AdminListen, Config};
 use crate::net::address::{Address, Endpoint, UnixName};
+use crate::net::handed::{Handed, HandedLabel, Role};
 use crate::net::listener::{self, BindCause, BindError};
 use crate::net::options::SocketOptions;
 
@@ -23,8 +24,8 @@ pub(super) const CONNECTIONS_MAX: usize = 8;
 pub(super) const STREAMS_MAX: usize = 32;
 
 /// Descriptors of the endpoint at the most, beside its listeners: connections, those of
-/// its runtime, and those set aside.
-pub const DESCRIPTORS: u32 = (2 * CONNECTIONS_MAX + STREAMS_MAX + RESERVED) as u32 + 8;
+/// its runtime, those set aside, and copies of listeners for a process that takes over.
+pub const DESCRIPTORS: u32 = (2 * CONNECTIONS_MAX + STREAMS_MAX + RESERVED) as u32 + 12;
 
 /// A token longer than this was not meant as one.
 const TOKEN_MAX: u64 = 4096;
@@ -65,10 +66,19 @@ pub enum BindProblem {
     Runtime(#[source] io::Error),
 }
 
+/// A socket of the endpoint.
+#[derive(Debug)]
+pub(super) struct AdminListener {
+    pub(super) kind: Kind,
+    pub(super) fd: OwnedFd,
+    pub(super) at: Endpoint,
+    label: HandedLabel,
+}
+
 /// Everything that can fail, done.
 #[derive(Debug, Default)]
 pub struct Bound {
-    pub(super) listeners: Vec<(Kind, OwnedFd, Endpoint)>,
+    pub(super) listeners: Vec<AdminListener>,
     pub(super) token: Option<Token>,
     pub(super) hosts: Vec<String>,
     /// Paths of unix listeners go with these.
@@ -79,8 +89,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Listens wherever the configuration says.
-    pub fn take(config: &Config) -> Result<Self, BindProblem> {
+    /// Listens wherever the configuration says, with what was handed over where it was.
+    pub fn take(config: &Config, handed: &mut Handed) -> Result<Self, BindProblem> {
         let mut bound = Self {
             hosts: config.admin.hosts.clone(),
             ..Self::default()
@@ -89,10 +99,13 @@ impl Bound {
             bound.token = Some(read_token(path)?);
         }
         match &config.admin.listen {
-            AdminListen::Auto => bound.in_runtime_directory(),
+            AdminListen::Auto => match in_runtime_directory(STEM, Role::Admin, handed) {
+                Ok((its, address)) => bound.add(Kind::Unix, its, &address),
+                Err(problem) => bound.without = Some(problem),
+            },
             AdminListen::At(addresses) => {
                 for address in addresses {
-                    bound.admin(address)?;
+                    bound.admin(address, handed)?;
                 }
             }
         }
@@ -100,7 +113,7 @@ impl Bound {
             if matches!(address, Address::Unix(_)) {
                 return Err(BindProblem::MetricsOnUnix(address.to_string()));
             }
-            bound.listen(Kind::Metrics, address)?;
+            bound.listen(Kind::Metrics, address, handed)?;
         }
         Ok(bound)
     }
@@ -142,14 +155,14 @@ impl Bound {
 
     /// Where it can be asked, for the log: `unix:/run/thalweg/admin.sock`.
     pub fn addresses(&self) -> impl Iterator<Item = &Endpoint> {
-        let admin = self.listeners.iter().filter(|it| it.0 != Kind::Metrics);
-        admin.map(|(_, _, at)| at)
+        let admin = self.listeners.iter().filter(|it| it.kind != Kind::Metrics);
+        admin.map(|it| &it.at)
     }
 
     /// Where metrics alone can be asked for.
     pub fn metrics_addresses(&self) -> impl Iterator<Item = &Endpoint> {
-        let metrics = self.listeners.iter().filter(|it| it.0 == Kind::Metrics);
-        metrics.map(|(_, _, at)| at)
+        let metrics = self.listeners.iter().filter(|it| it.kind == Kind::Metrics);
+        metrics.map(|it| &it.at)
     }
 
     /// Why there is no endpoint although the configuration would have one.
@@ -162,63 +175,106 @@ impl Bound {
         self.listeners.is_empty()
     }
 
-    fn admin(&mut self, address: &Address) -> Result<(), BindProblem> {
+    /// The same sockets for another process.
+    pub fn passable(&self) -> Vec<(HandedLabel, OwnedFd)> {
+        let listeners = self.listeners.iter();
+        listeners
+            .filter_map(|it| Some((it.label.clone(), it.fd.try_clone().ok()?)))
+            .collect()
+    }
+
+    fn admin(&mut self, address: &Address, handed: &mut Handed) -> Result<(), BindProblem> {
         match address {
-            Address::Unix(UnixName::Path(_)) => self.listen(Kind::Unix, address),
+            Address::Unix(UnixName::Path(_)) => self.listen(Kind::Unix, address, handed),
             // A name in the abstract namespace has no permissions.
             _ if self.token.is_none() => Err(BindProblem::NoToken(address.to_string())),
-            _ => self.listen(Kind::Tcp, address),
+            _ => self.listen(Kind::Tcp, address, handed),
         }
     }
 
-    fn listen(&mut self, kind: Kind, address: &Address) -> Result<(), BindProblem> {
+    fn listen(
+        &mut self,
+        kind: Kind,
+        address: &Address,
+        handed: &mut Handed,
+    ) -> Result<(), BindProblem> {
         let section = if kind == Kind::Metrics {
             "metrics"
         } else {
             "admin"
         };
-        self.bind(kind, address)
-            .map_err(|error| BindProblem::Listen { section, error })
-    }
-
-    fn bind(&mut self, kind: Kind, address: &Address) -> Result<(), BindError> {
-        let mut bound = listener::bind_private(address)?;
-        let sockets = bound.take_share(0).into_iter();
-        self.listeners
-            .extend(sockets.map(|socket| (kind, socket.fd, socket.local)));
-        self.held.push(bound);
+        let bound = match handed.listen(role(kind), address) {
+            Some(bound) => bound,
+            None => listener::bind_private(address)
+                .map_err(|error| BindProblem::Listen { section, error })?,
+        };
+        self.add(kind, bound, address);
         Ok(())
     }
 
-    /// The first directory in which it can be had. Another instance may have the name:
-    /// then it is one with the number of the process.
-    fn in_runtime_directory(&mut self) {
-        let mut problem =
-            "no runtime directory: RUNTIME_DIRECTORY and XDG_RUNTIME_DIR are not set \
-                           and /run/thalweg cannot be made"
-                .to_owned();
-        for directory in runtime_directories() {
-            if let Err(error) = make_directory(&directory) {
-                problem = format!("{}: {error}", directory.display());
-                continue;
-            }
-            let own = format!("admin-{}.sock", std::process::id());
-            for name in ["admin.sock", &own] {
-                let address = Address::Unix(UnixName::Path(directory.join(name)));
-                match self.bind(Kind::Unix, &address) {
-                    Ok(()) => return,
-                    Err(error) => {
-                        let taken = error.cause == BindCause::UnixInUse;
-                        problem = error.to_string();
-                        if !taken {
-                            break;
-                        }
+    fn add(&mut self, kind: Kind, mut bound: listener::Bound, address: &Address) {
+        let sockets = bound.take_share(0).into_iter();
+        let label = HandedLabel::new(role(kind), address);
+        self.listeners.extend(sockets.map(|socket| AdminListener {
+            kind,
+            fd: socket.fd,
+            at: socket.local,
+            label: label.clone(),
+        }));
+        self.held.push(bound);
+    }
+}
+
+fn role(kind: Kind) -> Role {
+    match kind {
+        Kind::Metrics => Role::Metrics,
+        Kind::Unix | Kind::Tcp => Role::Admin,
+    }
+}
+
+/// What the endpoint's socket is called.
+const STEM: &str = "admin";
+
+/// Listens in the first runtime directory in which that can be had, for this user alone.
+/// Another instance may have the name `STEM.sock`: then it is one with the number of the
+/// process. What was handed over there is taken as it is.
+pub fn in_runtime_directory(
+    stem: &str,
+    role: Role,
+    handed: &mut Handed,
+) -> Result<(listener::Bound, Address), String> {
+    let mut problem = "no runtime directory: RUNTIME_DIRECTORY and XDG_RUNTIME_DIR are not set \
+                       and /run/thalweg cannot be made"
+        .to_owned();
+    for directory in runtime_directories() {
+        if let Some(address) = handed.found_in(role, &directory, stem)
+            && let Some(bound) = handed.listen(role, &address)
+        {
+            return Ok((bound, address));
+        }
+        if let Err(error) = make_directory(&directory) {
+            problem = format!("{}: {error}", directory.display());
+            continue;
+        }
+        let (usual, own) = (
+            format!("{stem}.sock"),
+            format!("{stem}-{}.sock", std::process::id()),
+        );
+        for name in [usual, own] {
+            let address = Address::Unix(UnixName::Path(directory.join(name)));
+            match listener::bind_private(&address) {
+                Ok(bound) => return Ok((bound, address)),
+                Err(error) => {
+                    let taken = error.cause == BindCause::UnixInUse;
+                    problem = error.to_string();
+                    if !taken {
+                        break;
                     }
                 }
             }
         }
-        self.without = Some(problem);
     }
+    Err(problem)
 }
 
 /// Where the socket may be, best first: that of the service manager alone, if it gave

@@ -21,6 +21,10 @@ use super::problem::ProblemBody;
 /// How long an answer may take to begin.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What has a new process started first, and how long that may take.
+pub const UPGRADE: &str = "/v1/upgrade";
+const PATIENCE_FOR_ANOTHER: Duration = Duration::from_secs(90);
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum AskError {
@@ -228,7 +232,12 @@ impl Client {
                 Place::Tcp(address, _) => send(TcpStream::connect(address).await?, request).await,
             }
         };
-        match tokio::time::timeout(PATIENCE, exchange).await {
+        let patience = if path == UPGRADE {
+            PATIENCE_FOR_ANOTHER
+        } else {
+            PATIENCE
+        };
+        match tokio::time::timeout(patience, exchange).await {
             Ok(answer) => answer.map_err(|error| self.broken(&error)),
             Err(_) => Err(self.broken(&"it takes too long")),
         }

@@ -33,11 +33,15 @@ mod serve;
 mod shared;
 mod stream;
 mod subject;
+mod unwinding;
 pub mod view;
 
-pub use bind::{BindProblem, Bound, DESCRIPTORS, prepare_directory, runtime_directories};
+pub use bind::{
+    BindProblem, Bound, DESCRIPTORS, in_runtime_directory, prepare_directory, runtime_directories,
+};
 pub use serve::Server;
 pub use subject::{
     Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
-    ReloadRefused, ReloadTrouble, ServerChange, ServerSeen, Subject, Visit,
+    ReloadRefused, ReloadTrouble, ServerChange, ServerSeen, Subject, UpgradeAsked, UpgradeRefused,
+    Visit,
 };

@@ -17,6 +17,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// From a request to the last byte of its answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
+/// Likewise where a new process has to be started first.
+pub(super) const ANSWER_OF_ANOTHER: Duration = Duration::from_secs(60);
+
 /// A write of a stream.
 const STREAM: Duration = Duration::from_secs(60);
 
@@ -40,9 +43,9 @@ impl Line {
         }
     }
 
-    /// A request has come.
-    pub(super) fn asked(&self) {
-        let until = self.start.elapsed() + ANSWER;
+    /// A request has come, and may be answered within this time.
+    pub(super) fn asked(&self, answer: Duration) {
+        let until = self.start.elapsed() + answer;
         self.until
             .store(until.as_millis() as u64, Ordering::Relaxed);
     }

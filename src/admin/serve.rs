@@ -17,19 +17,23 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tower_service::Service as _;
 
-use super::bind::{BindProblem, Bound, CONNECTIONS_MAX};
+use super::bind::{AdminListener, BindProblem, Bound, CONNECTIONS_MAX};
 use super::guard::{Guard, Kind};
-use super::patience::{Line, Patient};
+use super::patience::{ANSWER, ANSWER_OF_ANOTHER, Line, Patient};
 use super::problem::Problem;
 use super::reserve::Reserve;
 use super::shared::Shared;
 use super::stream::Connection;
 use super::subject::Subject;
+use super::unwinding::guarded;
 use super::{api, dashboard, events, health, live, metrics};
 use crate::net::address::Endpoint;
+use crate::net::handed::HandedLabel;
+use crate::net::listener;
+use crate::observe::log::Log;
 
 /// From the connect, or the answer before, to the last byte of a request's head.
 const HEAD: Duration = Duration::from_secs(10);
@@ -51,16 +55,28 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Whether connections are let in.
+    open: watch::Sender<bool>,
+    /// The same sockets, for a process that takes over.
+    passable: Vec<(HandedLabel, OwnedFd)>,
+    /// Paths of unix listeners go with these.
+    held: Vec<listener::Bound>,
 }
 
 impl Server {
     /// Serves `subject` wherever `bound` listens; nothing if that is nowhere.
-    pub fn start(bound: Bound, subject: Arc<dyn Subject>) -> Result<Self, BindProblem> {
+    pub fn start(mut bound: Bound, subject: Arc<dyn Subject>) -> Result<Self, BindProblem> {
+        let (open, is_open) = watch::channel(true);
+        let mut server = Self {
+            stop: None,
+            thread: None,
+            open,
+            passable: bound.passable(),
+            held: std::mem::take(&mut bound.held),
+        };
+        server.held.iter_mut().for_each(listener::Bound::own_path);
         if bound.is_empty() {
-            return Ok(Self {
-                stop: None,
-                thread: None,
-            });
+            return Ok(server);
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -71,15 +87,38 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || {
-                runtime.block_on(serve(bound, subject, stopped));
+                runtime.block_on(serve(bound, subject, stopped, is_open));
                 // Streams whose readers sleep are not waited for.
                 runtime.shutdown_timeout(CLOSE_PATIENCE);
             })
             .map_err(BindProblem::Runtime)?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        server.stop = Some(stop);
+        server.thread = Some(thread);
+        Ok(server)
+    }
+
+    /// Its sockets, for a process that takes over.
+    pub fn passable(&self) -> &[(HandedLabel, OwnedFd)] {
+        &self.passable
+    }
+
+    /// Whether connections are let in from now on; they wait meanwhile, and those that were
+    /// let in go on.
+    pub fn let_in(&self, open: bool) {
+        let _ = self.open.send(open);
+    }
+
+    /// Another process serves at these addresses from now on.
+    pub fn leave_paths(&mut self, taken: &[HandedLabel]) {
+        for bound in &mut self.held {
+            let is_taken = |local: &Endpoint| {
+                let local = local.to_string();
+                taken.iter().any(|it| it.address == local)
+            };
+            if bound.locals().iter().any(is_taken) {
+                bound.leave_path();
+            }
+        }
     }
 }
 
@@ -92,33 +131,57 @@ impl Drop for Server {
     }
 }
 
-/// Until it is told to stop.
-async fn serve(bound: Bound, subject: Arc<dyn Subject>, stopped: oneshot::Receiver<()>) {
+/// Until it is told to stop, and what is being answered was.
+async fn serve(
+    bound: Bound,
+    subject: Arc<dyn Subject>,
+    stopped: oneshot::Receiver<()>,
+    open: watch::Receiver<bool>,
+) {
     let guard = Arc::new(Guard {
         token: bound.token,
         hosts: bound.hosts,
     });
+    let log = subject.log().clone();
     let shared = Shared::new(subject);
     let routes = routes(shared);
     let reserve = Arc::new(std::sync::Mutex::new(Reserve::take()));
     // Those who look at metrics do not keep those out who steer.
     let places = [CONNECTIONS_MAX; 2].map(|max| Arc::new(Semaphore::new(max)));
-    for (kind, fd, at) in bound.listeners {
+    for AdminListener { kind, fd, at, .. } in bound.listeners {
         let door = Door {
             kind,
             guard: guard.clone(),
             routes: routes.clone(),
             places: places[usize::from(kind == Kind::Metrics)].clone(),
             reserve: reserve.clone(),
+            log: log.clone(),
         };
         // It listens already: there is nothing about it that can fail.
         if let Ok(listener) = Listener::new(fd, &at) {
-            tokio::spawn(door.keep(listener));
+            let open = open.clone();
+            tokio::spawn(async move {
+                // Whatever it was that panicked, the door stays open.
+                while guarded(&door.log, door.keep(&listener, open.clone()))
+                    .await
+                    .is_none()
+                {
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            });
         }
     }
     // An error is the end of whoever could have told it.
     let _ = stopped.await;
-    drop(bound.held);
+    let deadline = Instant::now() + CLOSE_PATIENCE;
+    let busy = || {
+        places
+            .iter()
+            .any(|it| it.available_permits() < CONNECTIONS_MAX)
+    };
+    while busy() && Instant::now() < deadline {
+        tokio::time::sleep(ACCEPT_RETRY).await;
+    }
 }
 
 fn routes(shared: Shared) -> Router {
@@ -163,24 +226,20 @@ struct Door {
     routes: Router,
     places: Arc<Semaphore>,
     reserve: Arc<std::sync::Mutex<Reserve>>,
+    log: Log,
 }
 
 impl Door {
-    /// Lets connections in for ever.
-    async fn keep(self, listener: Listener) {
+    /// Lets connections in for ever, but for the times when it is closed.
+    async fn keep(&self, listener: &Listener, mut open: watch::Receiver<bool>) {
         loop {
-            let accepted = match &listener {
-                Listener::Tcp(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| {
-                        let _ = stream.set_nodelay(true);
-                        self.clone().admit(stream);
-                    })
-                }
-                Listener::Unix(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| self.clone().admit(stream))
-                }
+            // Nobody can open it any more: the process is ending.
+            if open.wait_for(|it| *it).await.is_err() {
+                return;
+            }
+            let accepted = tokio::select! {
+                accepted = self.accept(listener) => accepted,
+                _ = open.wait_for(|it| !*it) => continue,
             };
             let Err(error) = accepted else { continue };
             let again = {
@@ -193,11 +252,28 @@ impl Door {
         }
     }
 
+    async fn accept(&self, listener: &Listener) -> io::Result<()> {
+        match listener {
+            Listener::Tcp(listener) => {
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, _)| {
+                    let _ = stream.set_nodelay(true);
+                    self.clone().admit(stream);
+                })
+            }
+            Listener::Unix(listener) => {
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, _)| self.clone().admit(stream))
+            }
+        }
+    }
+
     fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
         let place = self.places.clone().try_acquire_owned().ok();
         tokio::spawn(async move {
             let reserve = self.reserve.clone();
-            self.converse(stream, place).await;
+            let log = self.log.clone();
+            guarded(&log, self.converse(stream, place)).await;
             lock(&reserve).fill();
         });
     }
@@ -215,7 +291,7 @@ impl Door {
         };
         let io = TokioIo::new(Patient::new(stream, connection.line.clone()));
         let service = service_fn(|request: Request<Incoming>| {
-            connection.line.asked();
+            connection.line.asked(patience(&request));
             let (door, connection) = (self.clone(), connection.clone());
             async move {
                 let head = request.method() == axum::http::Method::HEAD;
@@ -242,6 +318,7 @@ impl Door {
     }
 
     async fn answer(mut self, request: Request<Incoming>, connection: Connection) -> Response {
+        let patience = patience(&request);
         let (mut parts, body) = request.into_parts();
         if let Err(problem) = self.guard.check(self.kind, &parts) {
             return problem.into_response();
@@ -249,16 +326,29 @@ impl Door {
         parts.extensions.insert(connection);
         let request = Request::from_parts(parts, Body::new(body));
         let started = Instant::now();
-        let answer = tokio::time::timeout(super::patience::ANSWER, self.routes.call(request));
-        match answer.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+        let answer = guarded(&self.log, self.routes.call(request));
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Some(Ok(response))) => response,
+            Ok(Some(Err(never))) => match never {},
+            Ok(None) => Problem::new(
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                "what was to answer this panicked; standard error has the place",
+            )
+            .into_response(),
             Err(_) => Problem::unavailable(format!(
                 "there was no answer within {} s",
                 started.elapsed().as_secs()
             ))
             .into_response(),
         }
+    }
+}
+
+/// How long the answer may take.
+fn patience<B>(request: &axum::http::Request<B>) -> Duration {
+    match request.uri().path() {
+        "/v1/upgrade" => ANSWER_OF_ANOTHER,
+        _ => ANSWER,
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the endpoint shows and steers; `control` has one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
-use super::view::ReloadView;
+use super::view::{ReloadView, UpgradeView};
 use crate::config::{self, AdminState, Config};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
@@ -59,12 +60,18 @@ pub trait Subject: Send + Sync + 'static {
     /// Lets nobody in at a forward any more; its sessions go on.
     fn drain_forward(&self, forward: ForwardId) -> Result<(), Refused>;
 
+    /// Lets clients in again at a forward that was drained; blocks until that is done.
+    fn resume_forward(&self, forward: ForwardId) -> Result<(), ReloadRefused>;
+
     /// Has the configuration read again and what differs applied; blocks until that is done.
     fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused>;
 
     /// Keeps what a reload with a time to confirm has put in force, or goes back to what was
     /// before; `false` if none waits for that. Blocks.
     fn settle(&self, keep: bool) -> bool;
+
+    /// Hands over to a new process; blocks until that serves, or will not.
+    fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused>;
 
     /// Its log.
     fn log(&self) -> &Log;
@@ -195,6 +202,22 @@ pub enum ReloadTrouble {
     Busy,
     /// Something cannot be had, or the process is ending.
     Unavailable,
+}
+
+/// What an upgrade is to be.
+#[derive(Debug, Clone, Default)]
+pub struct UpgradeAsked {
+    /// Another binary than the one that this process was started from.
+    pub binary: Option<PathBuf>,
+}
+
+/// Why no other process has taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeRefused {
+    /// In words.
+    pub why: String,
+    /// Another upgrade, or a reload, has not come to an end.
+    pub busy: bool,
 }
 
 /// Why something was not done.

@@ -326,6 +326,18 @@ views! {
         missing: Vec<String>,
     }
 
+    /// What came of an upgrade.
+    UpgradeView {
+        /// The process that serves from now on.
+        process: u32,
+        /// Its version.
+        version: String,
+        /// Listening addresses that it took over.
+        listeners: u64,
+        /// Sessions that run to their end in the former process.
+        sessions_left: u64,
+    }
+
     /// What a reload did; of a dry run, what it would do.
     ReloadView {
         /// Which configuration of this process runs now.

@@ -27,6 +27,8 @@ pub struct ProbeOptions {
     pub records: u32,
     /// Each exchange ends after this, from the first byte sent to the last received.
     pub timeout: Duration,
+    /// All of them together end after this, the connect included.
+    pub total: Duration,
 }
 
 /// What a probe found.
@@ -87,15 +89,13 @@ pub enum ProbeError {
 /// The first thing that went wrong.
 pub fn probe(options: &ProbeOptions) -> Result<ProbeReport, ProbeError> {
     let started = Instant::now();
-    let stream =
-        TcpStream::connect_timeout(&options.address, options.timeout).map_err(|error| {
-            ProbeError::Connect {
-                address: options.address,
-                error,
-            }
-        })?;
+    let stream = TcpStream::connect_timeout(&options.address, options.timeout.min(options.total))
+        .map_err(|error| ProbeError::Connect {
+        address: options.address,
+        error,
+    })?;
     let connect_ns = nanoseconds(started.elapsed());
-    let mut client = Client::new(stream, options.timeout)?;
+    let mut client = Client::new(stream, options.timeout, started + options.total)?;
 
     let mut string_ns = Vec::new();
     for number in 0..options.strings.max(1) {
@@ -141,6 +141,8 @@ fn broken(during: &'static str) -> impl Fn(io::Error) -> ProbeError {
 struct Client {
     reader: BufReader<Timed>,
     timeout: Duration,
+    /// Of all exchanges.
+    ends: Instant,
 }
 
 /// A stream whose reads and writes end by a deadline, all together.
@@ -178,14 +180,15 @@ impl Write for Timed {
 }
 
 impl Client {
-    fn new(stream: TcpStream, timeout: Duration) -> Result<Self, ProbeError> {
+    fn new(stream: TcpStream, timeout: Duration, ends: Instant) -> Result<Self, ProbeError> {
         stream
             .set_nodelay(true)
             .map_err(broken("setting socket options"))?;
-        let deadline = Instant::now() + timeout;
+        let deadline = ends.min(Instant::now() + timeout);
         Ok(Self {
             reader: BufReader::new(Timed { stream, deadline }),
             timeout,
+            ends,
         })
     }
 
@@ -240,7 +243,7 @@ impl Client {
     /// Begins an exchange.
     fn send(&mut self, during: &'static str, bytes: &[u8]) -> Result<(), ProbeError> {
         let timed = self.reader.get_mut();
-        timed.deadline = Instant::now() + self.timeout;
+        timed.deadline = self.ends.min(Instant::now() + self.timeout);
         timed.write_all(bytes).map_err(broken(during))
     }
 
@@ -299,6 +302,7 @@ mod tests {
             strings: 1,
             records: 0,
             timeout,
+            total: Duration::from_secs(60),
         });
         server.join().unwrap();
         report
@@ -314,6 +318,36 @@ mod tests {
         writer.write_all(text.as_bytes()).unwrap();
         reader.read_line(&mut command).unwrap();
         writer.write_all(info).unwrap();
+    }
+
+    /// Each answer comes in time, and there is no end of them.
+    #[test]
+    fn a_probe_ends_however_many_exchanges_there_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|len| len > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+                if line != "STRING\n" && (&stream).write_all(line.as_bytes()).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        let started = Instant::now();
+        let error = probe(&ProbeOptions {
+            address,
+            strings: u32::MAX,
+            records: 0,
+            timeout: Duration::from_secs(60),
+            total: Duration::from_millis(300),
+        });
+        assert!(matches!(error, Err(ProbeError::Broken { .. })), "{error:?}");
+        assert!(started.elapsed() < Duration::from_secs(30));
+        server.join().unwrap();
     }
 
     #[test]

@@ -189,6 +189,7 @@ fn greet(forwarder: &Running) -> Result<u64, String> {
         strings: 20,
         records: 20,
         timeout: Duration::from_secs(5),
+        total: Duration::from_secs(60),
     })
     .map_err(|error| format!("through the forwarder: {error}"))?;
     output::note(&format!(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use crate::config::{FileText, Surroundings};
-use crate::control::{Files, Stamp};
+use crate::control::{ConfigFiles, FileStamp};
 
 /// A configuration larger than this is a mistake, such as a device or a log. What
 /// `check` prints of the longest ranges of ports, 32,768 forwards with a pool each,
@@ -30,8 +30,8 @@ pub(super) struct Host {
 /// What a configuration was made from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asked {
-    files: Files,
-    /// Files of a folder, by a pattern for their names.
+    files: ConfigFiles,
+    /// ConfigFiles of a folder, by a pattern for their names.
     matching: Vec<(PathBuf, Pattern)>,
 }
 
@@ -45,7 +45,7 @@ impl Host {
         if is_standard_input(path) {
             return text("standard input".to_owned(), read_all(io::stdin().lock()));
         }
-        let stamp = Stamp::of(path);
+        let stamp = FileStamp::of(path);
         self.asked.borrow_mut().files.insert(path.to_owned(), stamp);
         let bytes = File::open(path).and_then(read_all);
         text(path.display().to_string(), bytes)
@@ -112,18 +112,18 @@ impl Asked {
     }
 
     /// The files that were read.
-    pub(super) fn was_read(&self) -> Files {
+    pub(super) fn was_read(&self) -> ConfigFiles {
         self.files.clone()
     }
 
     /// The files as they are now: those that patterns mean may be others meanwhile.
-    pub(super) fn files(&self) -> Files {
+    pub(super) fn files(&self) -> ConfigFiles {
         let known = self.files.keys().cloned();
         let found = |it: &(PathBuf, Pattern)| matching(&it.0, &it.1).unwrap_or_default();
         let found = self.matching.iter().flat_map(found);
         let files: BTreeSet<PathBuf> = known.chain(found).collect();
         let stamped = |path: PathBuf| {
-            let stamp = Stamp::of(&path);
+            let stamp = FileStamp::of(&path);
             (path, stamp)
         };
         files.into_iter().map(stamped).collect()

@@ -27,6 +27,10 @@ pub struct Args {
     /// Each exchange ends after this, however slowly its bytes come
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// All exchanges together end after this, however many they are
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration,
+          conflicts_with = "udp")]
+    pub total: Duration,
     /// Datagrams (UDP) instead, to an echo of them (`origin --udp`) or a forwarder in front of it
     #[arg(long)]
     pub udp: bool,
@@ -61,6 +65,7 @@ pub fn run(args: Args) -> ExitCode {
         strings: args.strings,
         records: args.records,
         timeout: args.timeout,
+        total: args.total,
     });
     match result {
         Ok(report) if args.json => match serde_json::to_string_pretty(&report) {

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use clap::ValueHint;
+
 use super::flags::{FlagArgs, QuietArgs};
 use super::host::{Asked, Host};
 use super::output;
 use super::sources::SourceArgs;
 use crate::config::{Config, Override};
-use crate::control::{self, Files, Given, Manager, StartError};
+use crate::control::{self, ConfigFiles, Given, Manager, StartError, TakeOver};
 use crate::net::inherited::Inherited;
 
 const EXAMPLES: &str = "\
@@ -27,7 +29,7 @@ Examples:
 SIGTERM or SIGINT stops accepting and lets transfers finish, for at most
 drain_timeout; a second one ends at once. SIGQUIT does the same, however often.
 SIGHUP reads the configuration again and opens the log anew; SIGUSR1 logs the
-counters.";
+counters; SIGUSR2 hands over to a new process, as `thalweg ctl upgrade` does.";
 
 /// Forward until SIGTERM or SIGINT
 ///
@@ -44,6 +46,14 @@ pub struct Args {
     flags: FlagArgs,
     #[command(flatten)]
     quiet: QuietArgs,
+    /// Take the place of a running thalweg of this user, with its listening sockets
+    ///
+    /// It is found by its socket, upgrade.sock in the runtime directory, or at
+    /// --take-over=SOCKET; it ends once its last session has. If anything fails here it goes
+    /// on with everything. `thalweg ctl upgrade` does the same from the other side.
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true,
+          default_missing_value = "auto", value_hint = ValueHint::FilePath)]
+    take_over: Option<TakeOver>,
 }
 
 /// Forwards until a signal ends it.
@@ -58,10 +68,26 @@ pub fn run(args: Args) -> ExitCode {
     };
     let flags = args.flags.overrides(args.quiet.quiet);
     let sources = args.sources;
+    let take_over = TakeOver::asked(args.take_over);
+    // The process that has everything learns why this one does not begin.
+    let refuse = |reason: &str| {
+        if let Some(from) = &take_over {
+            from.refuse(reason);
+        }
+    };
+    if take_over == Some(TakeOver::Parent) && sources.is_standard_input() {
+        let why = "standard input cannot be read again; name a file";
+        refuse(why);
+        output::complain(why);
+        return ExitCode::FAILURE;
+    }
     let host = Host::default();
     let config = match sources.clone().load(flags.clone(), &host) {
         Ok(config) => config,
-        Err(why) => return why.told(),
+        Err(why) => {
+            refuse(&why.to_string());
+            return why.told();
+        }
     };
     let source = Arc::new(Again {
         sources,
@@ -71,6 +97,7 @@ pub fn run(args: Args) -> ExitCode {
     let given = Given {
         source: Some(source),
         inherited,
+        take_over,
         manager: Manager::from_environment(),
     };
     match control::run_with(&config, given) {
@@ -113,11 +140,11 @@ impl control::ConfigSource for Again {
         read.map_err(|why| why.to_string())
     }
 
-    fn was_read(&self) -> Files {
+    fn was_read(&self) -> ConfigFiles {
         self.asked().was_read()
     }
 
-    fn files(&self) -> Files {
+    fn files(&self) -> ConfigFiles {
         // Not under the lock: a file system may not answer.
         let asked = self.asked().clone();
         asked.files()

@@ -11,7 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::kind::{Composite, Optional, Special, Switch, choice, int, text_schema};
+use super::byte_rate::{ByteRate, ByteRateKey};
+use super::kind::{Composite, Optional, Special, Switch, choice, int, text_schema, time};
 use super::raw::{Node, Value};
 use super::report::{Fault, Report};
 use super::section::section;
@@ -46,8 +47,22 @@ section! {
             /// least.
             connect_burst: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
                 example "20";
-            /// Nobody is turned away by `access` and these limits; whoever would be is counted
-            /// and logged.
+            /// Bytes a second of all sessions of a forward together, each way, or of each way by
+            /// itself: `"10MB/s"`, `{ up = "1MB/s", down = "10MB/s" }`. What is faster is held
+            /// back, by not reading it.
+            rate: Option<ByteRate> = None, Optional(ByteRateKey), Live,
+                example "\"100MB/s\"";
+            /// Bytes a second of all sessions of one client together.
+            rate_per_client: Option<ByteRate> = None, Optional(ByteRateKey), Live,
+                example "\"10MB/s\"";
+            /// Bytes a second of each session.
+            rate_per_session: Option<ByteRate> = None, Optional(ByteRateKey), Live,
+                example "{ down = \"1MB/s\" }";
+            /// What these rates let flow in this time may flow at once, after a pause.
+            rate_burst: Duration = Duration::from_millis(100),
+                time(Duration::from_millis(10)..=Duration::from_secs(10)), Live;
+            /// Nobody is turned away or held back by `access` and these limits; whoever would be
+            /// is counted, and logged if turned away.
             dry_run: bool = false, Switch, Live;
         }
     }
@@ -156,12 +171,17 @@ impl WrittenRate {
 impl ClientAccess {
     /// Whether everybody may come in, as often as they like.
     pub fn lets_everybody_in(&self) -> bool {
-        self.access.is_empty() && !self.has_limits()
+        self.access.is_empty()
+            && !self.has_limits()
+            && self.rate.is_none()
+            && self.rate_per_session.is_none()
     }
 
     /// Whether clients must be told apart.
     pub fn has_limits(&self) -> bool {
-        self.max_per_client.is_some() || self.connect_rate.is_some()
+        self.max_per_client.is_some()
+            || self.connect_rate.is_some()
+            || self.rate_per_client.is_some()
     }
 
     /// Connections at once, where there is a rate.

@@ -13,6 +13,7 @@ mod accept_proxy;
 mod addresses;
 mod admin;
 mod advice;
+mod byte_rate;
 mod check;
 pub mod clients;
 mod confine;
@@ -57,6 +58,7 @@ mod written_pool;
 
 pub use accept_proxy::AcceptProxy;
 pub use admin::{Admin, AdminListen, Metrics};
+pub use byte_rate::ByteRate;
 pub use check::{Check, OnDown};
 pub use confine::{Confine, Sandbox};
 pub use describe::tables;

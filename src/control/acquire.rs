@@ -15,6 +15,7 @@ use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::address::Address;
 use crate::net::dial;
+use crate::net::handed::Handed;
 use crate::net::inherited::{Carries, Inherited, InheritedSocket, Origin};
 use crate::net::limits;
 use crate::net::listener::{self, Bound, Lacking};
@@ -36,6 +37,8 @@ use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
+use super::upgrade::entrance::{self, Entrance};
+use super::upgrade::spawn;
 use super::upstreams::Upstreams;
 
 /// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
@@ -69,6 +72,8 @@ pub(super) struct Acquired {
     pub(super) resolver: Option<Arc<Resolver>>,
     /// Where it can be looked at and steered, and by what.
     pub(super) admin: admin::Bound,
+    /// Where processes that take over come in; not in every one.
+    pub(super) entrance: Option<Entrance>,
     pub(super) steering: Arc<Steering>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
@@ -92,7 +97,7 @@ impl Acquired {
     /// listens on. What is left was another configuration's, and is for whoever gave it.
     pub(super) fn take(
         plan: &Plan<'_>,
-        inherited: &mut Inherited,
+        (inherited, handed): (&mut Inherited, Option<&mut Handed>),
         (log, taps): (&Log, &Taps),
         awaited: &Awaited,
     ) -> Result<Self, StartError> {
@@ -114,7 +119,7 @@ impl Acquired {
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        held.policies = clients::policies(plan, table)
+        held.policies = clients::policies(plan, table, &BTreeMap::new())
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
@@ -130,7 +135,7 @@ impl Acquired {
                             .config
                             .max_connections
                             .map(|max| Arc::new(Gate::new(max))),
-                        0,
+                        (0, None),
                     )
                 })
             })
@@ -172,13 +177,17 @@ impl Acquired {
         let pools = upstreams.setups();
         let lookups = deciders.as_ref().map_or(0, |_| resolve::LOOKUP_DESCRIPTORS);
         let others = resolve::descriptors(&plan.names) + lookups + spares(&pools, count);
-        let admin = admin::Bound::take(config)?;
-        let others = others
-            + if admin.is_empty() {
-                0
-            } else {
-                admin::DESCRIPTORS
-            };
+        // Nobody is let in before the process that has the same sockets has let go of them.
+        let waits = handed.is_some();
+        let mut none = Handed::default();
+        let handed = handed.unwrap_or(&mut none);
+        let admin = admin::Bound::take(config, handed)?;
+        let entrance = spawn::is_possible()
+            .then(|| Entrance::take(handed))
+            .flatten();
+        let for_admin = (!admin.is_empty()).then_some(admin::DESCRIPTORS);
+        let for_others = entrance.as_ref().map(|_| entrance::DESCRIPTORS);
+        let others = others + for_admin.unwrap_or(0) + for_others.unwrap_or(0);
         let gate = Arc::new(gate(config, descriptors, count, others, log));
         log.notice(Notice::Starting {
             reactors: count,
@@ -197,7 +206,11 @@ impl Acquired {
         let reactors = numbers.into_iter().map(|index| ReactorPlan {
             kind,
             engine: engine_setup(config),
-            listeners: held.of_reactor(index),
+            listeners: if waits {
+                Vec::new()
+            } else {
+                held.of_reactor(index)
+            },
             setup: Setup {
                 reactor: index,
                 pools: pools.clone(),
@@ -224,6 +237,7 @@ impl Acquired {
             resolver,
             deciders,
             admin,
+            entrance,
             steering,
             origin,
         })

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::net::inherited::Inherited;
+use crate::net::handed::{Handed, Role};
+use crate::net::inherited::{Inherited, Label, Origin};
 use crate::observe::log::{Log, LogWriter};
 use crate::observe::tap::Taps;
 
@@ -21,6 +22,8 @@ use super::plan::{Identities, Plan};
 use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
+use super::upgrade::TakeOver;
+use super::upgrade::take::Taking;
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -36,6 +39,8 @@ pub struct Given {
     pub source: Option<Arc<dyn ConfigSource>>,
     /// Sockets to listen on that somebody else made.
     pub inherited: Inherited,
+    /// The process that this one takes the place of.
+    pub take_over: Option<TakeOver>,
     /// Who wants to be told how things are.
     pub manager: Manager,
 }
@@ -176,16 +181,21 @@ fn open(
     let Given {
         source,
         inherited,
+        take_over,
         mut manager,
     } = given;
-    manager.starting(&log);
+    // The process that has everything speaks until it has let go.
+    let is_first = take_over.is_none();
+    if is_first {
+        manager.starting(&log);
+    }
     let begun = Begun {
         config,
         source,
         log: log.clone(),
         teller: teller.clone(),
     };
-    match forward(begun, inherited, step) {
+    match forward(begun, inherited, take_over.as_ref(), step) {
         Ok(mut running) => {
             running.confine(confinement);
             running.serve_under(manager);
@@ -196,7 +206,9 @@ fn open(
             })
         }
         Err(error) => {
-            manager.failed(&error);
+            if is_first {
+                manager.failed(&error);
+            }
             drop(log);
             writer.finish(LOG_PATIENCE);
             Err(error)
@@ -204,13 +216,83 @@ fn open(
     }
 }
 
-fn forward(begun: Begun, mut inherited: Inherited, step: &Awaited) -> Result<Running, StartError> {
+fn forward(
+    begun: Begun,
+    mut inherited: Inherited,
+    take_over: Option<&TakeOver>,
+    step: &Awaited,
+) -> Result<Running, StartError> {
+    let Some(from) = take_over else {
+        let mut running = stand(begun, (&mut inherited, None), step)?;
+        running.open(&[])?;
+        return Ok(running);
+    };
+    step.is("taking over");
+    let mut taking =
+        Taking::begin(from).map_err(|error| StartError::TakeOver(error.to_string()))?;
+    let taken = stand_in(begun, &mut taking, inherited, step);
+    if let Err(error) = &taken {
+        taking.refuse(error.to_string());
+    }
+    taken
+}
+
+/// Everything that there is to be begun, but that clients are not let in so far if some
+/// of it was handed over.
+fn stand(
+    begun: Begun,
+    inherited: (&mut Inherited, Option<&mut Handed>),
+    step: &Awaited,
+) -> Result<Running, StartError> {
     let (config, log) = (begun.config.clone(), begun.log.clone());
     let mut ids = Identities::default();
     let plan = Plan::of(&config, &mut ids);
     step.is("opening the targets of taps");
     let taps = Taps::start(&config, &log)?;
-    let acquired = Acquired::take(&plan, &mut inherited, (&log, &taps), step)?;
+    let acquired = Acquired::take(&plan, inherited, (&log, &taps), step)?;
     step.is("starting the reactors");
     Running::start(acquired, &plan, ids, taps, begun)
+}
+
+/// Stands in the place of another process once that has let go.
+fn stand_in(
+    begun: Begun,
+    taking: &mut Taking,
+    mut inherited: Inherited,
+    step: &Awaited,
+) -> Result<Running, StartError> {
+    let failed = |problem: String| StartError::TakeOver(problem);
+    let mut handed = std::mem::take(&mut taking.handed);
+    let mut forwards = Vec::new();
+    for (label, socket) in handed.take_role(Role::Forward) {
+        let its = Label {
+            address: label.address.clone(),
+            forward: label.forward.clone(),
+        };
+        let which = label.address.clone();
+        let origin = Origin::HandedOver(its);
+        inherited
+            .add(socket, origin, which)
+            .map_err(|error| failed(error.to_string()))?;
+        forwards.push(label);
+    }
+    let mut running = stand(begun, (&mut inherited, Some(&mut handed)), step)?;
+    // What is left of them nobody listens on any more.
+    forwards.retain(|label| {
+        let mut left = inherited.sockets().iter();
+        !left.any(|it| match &it.origin {
+            Origin::HandedOver(its) => its.address == label.address && its.forward == label.forward,
+            Origin::Passed { .. } | Origin::Kept(_) => false,
+        })
+    });
+    drop(inherited);
+    forwards.extend(handed.taken().iter().cloned());
+    drop(handed);
+    step.is("waiting for the other process to let go");
+    let taken = forwards;
+    let settled = taking
+        .settle(taken.clone())
+        .map_err(|error| failed(error.to_string()))?;
+    running.stand_in(taking, &taken, &settled)?;
+    Ok(running)
 }

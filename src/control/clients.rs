@@ -11,11 +11,16 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::plan::Plan;
-use crate::config::clients::{AccessRule, AccessScope, ClientMemory, OnDeny, WhenFull, network_of};
+use crate::config::ByteRate;
+use crate::config::clients::{
+    AccessRule, AccessScope, ClientAccess, ClientMemory, OnDeny, WhenFull, network_of,
+};
 use crate::net::turn_away::TurnAway;
 use crate::policy::clients::{ClientRule, ClientRules, Whom};
+use crate::policy::meter::Buckets;
 use crate::reactor::{
-    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
+    WrittenRule,
 };
 use crate::relay::id::ForwardId;
 
@@ -61,10 +66,11 @@ pub(super) fn table(memory: &ClientMemory) -> ClientTable {
 }
 
 /// Of each forward that does not let everybody in; the name of the forward stands beside
-/// an error.
+/// an error. Rules that are written as `before` go on with what they have counted.
 pub(super) fn policies(
     plan: &Plan<'_>,
     table: &Arc<ClientTable>,
+    before: &BTreeMap<ForwardId, Arc<ClientPolicy>>,
 ) -> Result<BTreeMap<ForwardId, Arc<ClientPolicy>>, (String, AccessFileError)> {
     let mut policies = BTreeMap::new();
     let mut files = Files::default();
@@ -83,9 +89,11 @@ pub(super) fn policies(
             }
         };
         last = Some((&clients.access, rules.clone()));
-        let written = clients.access.iter().map(|rule| WrittenRule {
-            text: rule.to_string().into(),
-            denied: AtomicU64::new(0),
+        let mut known = CountedRules::of(before.get(&forward.id));
+        let written = clients.access.iter().map(|rule| {
+            let text: Arc<str> = rule.to_string().into();
+            let denied = known.denied(&text);
+            WrittenRule { text, denied }
         });
         let limits = Limits {
             connections: clients.max_per_client,
@@ -93,6 +101,9 @@ pub(super) fn policies(
                 interval: rate.interval(),
                 burst: clients.burst(),
             }),
+            bytes: clients
+                .rate_per_client
+                .map(|it| it.with_burst(clients.rate_burst)),
         };
         let policy = ClientPolicy {
             forward: forward.id,
@@ -100,6 +111,7 @@ pub(super) fn policies(
             rules,
             written: written.collect(),
             limits: clients.has_limits().then(|| (limits, table.clone())),
+            rates: byte_rates(clients, before.get(&forward.id)),
             turns_away: match clients.on_deny {
                 OnDeny::Reset => TurnAway::Reset,
                 OnDeny::Close => TurnAway::Close,
@@ -110,6 +122,45 @@ pub(super) fn policies(
         policies.insert(forward.id, Arc::new(policy));
     }
     Ok(policies)
+}
+
+/// What the rules of a forward have counted so far.
+struct CountedRules<'a>(Vec<&'a WrittenRule>);
+
+impl<'a> CountedRules<'a> {
+    fn of(policy: Option<&'a Arc<ClientPolicy>>) -> Self {
+        Self(policy.iter().flat_map(|it| &*it.written).collect())
+    }
+
+    /// The counter of a rule that is written like this; of several each has its own.
+    fn denied(&mut self, text: &str) -> Arc<AtomicU64> {
+        match self.0.iter().position(|it| &*it.text == text) {
+            Some(at) => self.0.remove(at).denied.clone(),
+            None => Arc::default(),
+        }
+    }
+}
+
+/// What a forward has moved stays moved when its rate changes: its buckets are carried on.
+/// A rate that is new to a forward goes by buckets of its own.
+fn byte_rates(clients: &ClientAccess, before: Option<&Arc<ClientPolicy>>) -> ByteRates {
+    let rates = |rate: Option<ByteRate>| rate.map(|it| it.with_burst(clients.rate_burst));
+    let known = before.and_then(|it| it.rates.forward.clone());
+    ByteRates {
+        session: rates(clients.rate_per_session),
+        forward: rates(clients.rate).map(|rates| ForwardRate {
+            rates,
+            buckets: known.map_or_else(|| Arc::new(Buckets::new(rates)), |it| it.buckets),
+        }),
+    }
+}
+
+/// The new rates are in force; those of sessions and clients are so by themselves.
+pub(super) fn apply_rates(policies: &BTreeMap<ForwardId, Arc<ClientPolicy>>) {
+    let rates = policies.values().filter_map(|it| it.rates.forward.as_ref());
+    for rate in rates {
+        rate.buckets.set_rates(rate.rates);
+    }
 }
 
 fn compile(rules: &[AccessRule], files: &mut Files) -> Result<ClientRules, AccessFileError> {

@@ -42,6 +42,9 @@ pub enum StartError {
     /// It cannot become who it should be, or be confined as it should.
     #[error("{0}")]
     Confine(String),
+    /// Nothing was taken over from the process before.
+    #[error("cannot take over: {0}")]
+    TakeOver(String),
     /// The networks that may come in at a forward cannot be read.
     #[error("forward {forward}: {error}")]
     Access {

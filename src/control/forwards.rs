@@ -42,14 +42,21 @@ struct Common<'a> {
     patience: Option<Duration>,
 }
 
+/// How many sessions took a route so far: one of the same name goes on.
+fn taken(before: Option<&reactor::Forward>, name: &str) -> Arc<AtomicU64> {
+    let ways = before.and_then(|it| it.routing.as_ref()).map(|it| &it.ways);
+    let known = ways.and_then(|ways| ways.iter().find(|way| &*way.name == name));
+    known.map(|way| way.taken.clone()).unwrap_or_default()
+}
+
 /// See the module's documentation. `gate` is the forward's limit, which all its routes
-/// share.
+/// share; `before` is what it was in the configuration before.
 pub(super) fn forward_of(
     plan: &ForwardPlan<'_>,
     config: &Config,
     books: Arc<ForwardBooks>,
     gate: Option<Arc<Gate>>,
-    generation: u64,
+    (generation, before): (u64, Option<&reactor::Forward>),
 ) -> reactor::Forward {
     let forward = plan.config;
     let steps = steps(forward);
@@ -86,8 +93,8 @@ pub(super) fn forward_of(
                 };
                 Arc::new(common.branch(branch, None))
             }),
+            taken: taken(before, &name),
             name,
-            taken: AtomicU64::new(0),
         }
     });
     let routing = routed.then(|| {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine;
 use crate::net::address::{Address, Endpoint};
+use crate::net::handed::{HandedLabel, Role};
 use crate::net::inherited::Label;
 use crate::net::limits;
 use crate::net::listener::{Bound, ListenSocket};
@@ -207,6 +208,22 @@ impl HeldListener {
         std::mem::replace(&mut self.forward, forward.clone())
     }
 
+    /// Another process serves its path from now on.
+    pub(super) fn leave_path(&mut self) {
+        self.bound.leave_path();
+    }
+
+    /// Likewise, as it is handed over.
+    pub(super) fn handed_label(&self) -> HandedLabel {
+        let Label { address, forward } = self.label();
+        HandedLabel {
+            role: Role::Forward,
+            address,
+            forward,
+            passed: self.bound.is_passed(),
+        }
+    }
+
     /// What it is called between processes.
     pub(super) fn label(&self) -> Label {
         Label::of(&self.forward.name, &self.address)
@@ -310,12 +327,26 @@ impl Held {
         books.or_insert_with(new).clone()
     }
 
+    /// Paths of unix listeners that were handed over go with this from now on.
+    /// But those that a service manager had passed to the process before: `passed`.
+    pub(super) fn own_paths(&mut self, passed: &[HandedLabel]) {
+        for listener in self.listeners.values_mut() {
+            let label = listener.label();
+            let is_it = |it: &&HandedLabel| it.address == label.address && it.passed;
+            if passed.iter().find(is_it).is_some() {
+                listener.bound.mark_passed();
+            }
+            listener.bound.own_path();
+        }
+    }
+
     /// Lets go of the sockets of a forward. Its addresses stay its own, so that no reload
-    /// opens them again.
+    /// opens them again; the path of one is removed.
     pub(super) fn close(&mut self, forward: ForwardId) {
         let its = self.listeners.values_mut();
         for listener in its.filter(|it| it.forward.id == forward) {
             listener.sockets.clear();
+            listener.bound.remove_file();
         }
     }
 

@@ -41,6 +41,8 @@ mod signals;
 mod source;
 mod steering;
 mod thread;
+mod upgrade;
+mod upgrades;
 mod upstreams;
 mod watch;
 mod wire;
@@ -55,15 +57,18 @@ pub use handle::{Handle, start};
 use inbox::Inbox;
 pub use manager::Manager;
 pub use proxy::users::UsersError;
+pub use proxy::users::check as users_in;
 pub use reload::{ReloadError, Reloaded};
 pub use request::{ReloadRequest, Request};
-pub use source::{ConfigSource, Files, Stamp};
+pub use source::{ConfigFiles, ConfigSource, FileStamp};
+pub use upgrade::{TakeOver, UpgradeError, UpgradeRequest, Upgraded};
 
 /// Forwards as configured until a signal ends it, on whichever thread this is called.
 ///
 /// SIGTERM and SIGINT drain: no new connections, running ones go on until they
 /// end or `drain_timeout` has passed; a second one ends them at once. SIGQUIT drains, and
-/// a second one changes nothing. SIGHUP opens the log anew, SIGUSR1 logs the counters.
+/// a second one changes nothing. SIGHUP opens the log anew, SIGUSR1 logs the counters, SIGUSR2
+/// hands over to a new process.
 /// Other signals whose default would kill the process are ignored with a line.
 ///
 /// The signals are those of the whole process. A program that has others in mind for
@@ -75,6 +80,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 /// As [`run`], with what it is given: with a way to read the configuration again, at SIGHUP
 /// it is, and what differs is changed.
 pub fn run_with(config: &Config, given: Given) -> Result<(), StartError> {
+    upgrade::spawn::remember();
     // Before any thread, and before anything is opened.
     let confinement = Confinement::enter(config, given.source.as_deref())?;
     let inbox = Inbox::with_signals().map_err(StartError::Signals)?;

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::relay::id::ForwardId;
 
 use super::reload::{ReloadError, Reloaded};
 use super::request::ReloadRequest;
@@ -21,6 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Job {
     pub(super) request: ReloadRequest,
     pub(super) replies: Vec<ReloadReply>,
+    /// A forward that was drained is to let clients in again; nothing else is to change.
+    pub(super) listen_again: Option<ForwardId>,
     /// Not asked for by anybody: the configuration before comes back.
     pub(super) is_return: bool,
 }
@@ -31,6 +34,7 @@ impl Job {
         Self {
             request: ReloadRequest::default(),
             replies: Vec::new(),
+            listen_again: None,
             is_return: false,
         }
     }
@@ -48,7 +52,8 @@ impl Job {
             dry_run,
             confirm,
         } = &self.request;
-        config.is_none() && !dry_run && confirm.is_none() && !self.is_return
+        let is_all = self.listen_again.is_none() && !self.is_return;
+        config.is_none() && !dry_run && confirm.is_none() && is_all
     }
 }
 

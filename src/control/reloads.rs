@@ -10,7 +10,6 @@ use crate::reactor::Change;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
-use super::acquire;
 use super::held::HeldListener;
 use super::plan::Plan;
 use super::reload::{
@@ -22,6 +21,7 @@ use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::wire::Order;
+use super::{acquire, clients};
 
 /// Between looks at forwards that sessions may still go by.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
@@ -51,23 +51,25 @@ impl Running {
                 self.tell_reloaded();
                 return;
             };
-            if !job.request.dry_run {
+            if !job.request.dry_run && job.listen_again.is_none() {
                 self.reopen_log();
             }
             let from = match (&job.request.config, &self.source) {
                 (Some(config), _) => From::Config(config.clone()),
-                (None, Some(source)) => From::Source(source.clone()),
+                (None, Some(source)) if job.listen_again.is_none() => From::Source(source.clone()),
                 // It is what it was.
-                (None, None) => From::Config(self.config.clone()),
+                (None, _) => From::Config(self.config.clone()),
             };
-            match Preparation::start(from, self.shop(), job.request.dry_run) {
+            match Preparation::start(from, self.shop(job.listen_again), job.request.dry_run) {
                 Ok(preparing) => self.preparing = Some((job, preparing)),
                 Err(error) => self.refused(&job, error),
             }
         }
     }
 
-    fn shop(&self) -> Shop {
+    /// What a preparation looks at. The sockets of a forward that is to listen again were
+    /// closed, so its addresses are as good as unknown.
+    fn shop(&self, again: Option<ForwardId>) -> Shop {
         let known = |listener: &HeldListener| {
             let (first, count) = listener.firsts();
             KnownListener {
@@ -87,6 +89,7 @@ impl Running {
                 .held
                 .listeners
                 .iter()
+                .filter(|(_, it)| Some(it.forward.id) != again || !it.sockets.is_empty())
                 .map(|(id, it)| (*id, known(it)))
                 .collect(),
             active: self.active.clone(),
@@ -100,6 +103,7 @@ impl Running {
             own: self.held.own.clone(),
             clients: self.held.clients.clone(),
             confinement: self.confinement.clone(),
+            policies: self.held.policies.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
@@ -140,6 +144,10 @@ impl Running {
         let mut report = prepared.report.clone();
         self.commit(prepared);
         self.look_after_reloads();
+        if let Some(forward) = job.listen_again {
+            self.steering.serves(forward);
+            return job.answer(&Ok(report));
+        }
         match job.request.confirm {
             Some(within) => {
                 // What was confirmed last is what it goes back to.
@@ -173,8 +181,8 @@ impl Running {
                 config: Some(trial.back_to),
                 ..ReloadRequest::default()
             },
-            replies: Vec::new(),
             is_return: true,
+            ..Job::unasked()
         });
         true
     }
@@ -258,6 +266,7 @@ impl Running {
         let which = (self.generation, anew);
         let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
         self.held.policies = parts.policies;
+        clients::apply_rates(&self.held.policies);
         let changed = self.upstreams.follow(&plan);
         let mut orders = AllOrders::default();
         let known = self

@@ -11,6 +11,8 @@ use crate::observe::counters::Snapshot;
 use crate::relay::id::ForwardId;
 
 use super::reload::{ReloadError, Reloaded};
+use super::upgrade::order::HandOver;
+use super::upgrade::{UpgradeError, UpgradeRequest, Upgraded};
 
 /// What a reload is to be.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,8 @@ pub enum Request {
     Cut,
     /// Let nobody in at this forward any more: its sockets are closed.
     StopListening(ForwardId),
+    /// Let clients in again at this forward, which was drained.
+    ListenAgain(ForwardId, Sender<Result<Reloaded, ReloadError>>),
     /// Where it listens, by forward.
     Listeners(Sender<Vec<(Arc<str>, Endpoint)>>),
     /// What has been counted, over all reactors.
@@ -42,12 +46,26 @@ pub enum Request {
     Confirm(Sender<bool>),
     /// Go back to what ran before one that waits to be confirmed. `false`: none does.
     GoBack(Sender<bool>),
+    /// Hand over to a new process.
+    Upgrade(UpgradeRequest, Sender<Result<Upgraded, UpgradeError>>),
+    /// What a hand-over that is under way asks for.
+    HandOver(HandOverRequest),
 }
+
+/// An order of a hand-over, which is nobody else's business.
+#[derive(Debug)]
+pub struct HandOverRequest(pub(super) HandOver);
 
 impl Request {
     /// A reload, and where its answer comes: nothing, once the process is ending.
     pub fn reload(request: ReloadRequest) -> (Self, Receiver<Result<Reloaded, ReloadError>>) {
         let (reply, answer) = channel();
         (Self::Reload(request, reply), answer)
+    }
+
+    /// Likewise, of a forward that is to listen again.
+    pub fn listen_again(forward: ForwardId) -> (Self, Receiver<Result<Reloaded, ReloadError>>) {
+        let (reply, answer) = channel();
+        (Self::ListenAgain(forward, reply), answer)
     }
 }

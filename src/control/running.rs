@@ -8,6 +8,7 @@ use crate::admin;
 use crate::config::{Config, LogTarget};
 use crate::engine::choice::Kind;
 use crate::net::address::Endpoint;
+use crate::net::handed::HandedLabel;
 use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -28,12 +29,14 @@ use super::proxy::Deciders;
 use super::reload::{Committed, Preparation, Retired};
 use super::reloading::{Job, OnTrial, Queue};
 use super::report;
-use super::request::Request;
+use super::request::{HandOverRequest, Request};
 use super::resolve::Resolver;
 use super::signals::Signal;
 use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
+use super::upgrade::entrance::{Entrance, OpenEntrance};
+use super::upgrade::order::Upgrading;
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -58,9 +61,11 @@ const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// Sessions go on until they end.
     Drain,
+    /// Likewise; another process lets clients in.
+    HandedOver,
     /// They are cut.
     Cut,
 }
@@ -86,7 +91,12 @@ pub(super) struct Running {
     pub(super) gate: Arc<Gate>,
     pub(super) upstreams: Arc<Upstreams>,
     /// Answers for as long as it is there.
-    _admin: admin::Server,
+    pub(super) admin: Option<admin::Server>,
+    /// Lets processes in that take over, likewise.
+    pub(super) entrance: Option<OpenEntrance>,
+    /// Of both, until clients are let in.
+    waiting: Option<(admin::Bound, Option<Entrance>)>,
+    pub(super) upgrading: Upgrading,
     pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     pub(super) resolver: Option<Arc<Resolver>>,
@@ -126,6 +136,7 @@ impl Running {
             resolver,
             deciders,
             admin,
+            entrance,
             steering,
             origin,
         } = acquired;
@@ -162,7 +173,10 @@ impl Running {
             generation: 1,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
-            _admin: admin::Server::start(admin, steering.clone())?,
+            admin: None,
+            entrance: None,
+            waiting: Some((admin, entrance)),
+            upgrading: Upgrading::default(),
             steering,
             held,
             kind,
@@ -183,6 +197,17 @@ impl Running {
             watch,
             names_due: None,
         })
+    }
+
+    /// It is this process that serves from now on: what was handed over to it is its own.
+    pub(super) fn open(&mut self, handed: &[HandedLabel]) -> Result<(), StartError> {
+        self.held.own_paths(handed);
+        let Some((admin, entrance)) = self.waiting.take() else {
+            return Ok(());
+        };
+        self.admin = Some(admin::Server::start(admin, self.steering.clone())?);
+        self.entrance = self.open_entrance(entrance);
+        Ok(())
     }
 
     /// Until a signal ends it, or a reactor fails: then the others drain, and the
@@ -208,7 +233,13 @@ impl Running {
                 Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
                     request,
                     replies: vec![reply],
+                    listen_again: None,
                     is_return: false,
+                }),
+                Told::Asked(Request::ListenAgain(forward, reply)) => self.ask(Job {
+                    replies: vec![reply],
+                    listen_again: Some(forward),
+                    ..Job::unasked()
                 }),
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
@@ -217,6 +248,13 @@ impl Running {
                 Told::Asked(Request::GoBack(reply)) => {
                     let _ = reply.send(self.go_back());
                 }
+                Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
+                Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
+                Told::Asked(Request::HandOver(HandOverRequest(order))) => {
+                    if self.hand_over(order) {
+                        break End::HandedOver;
+                    }
+                }
                 other => {
                     if let Some(end) = self.heed(other) {
                         break end;
@@ -224,10 +262,14 @@ impl Running {
                 }
             }
         };
+        if how == End::HandedOver {
+            self.leave();
+        }
         self.steering.drains();
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
+        self.tell_the_rest();
         let taps = self.taps.clone();
         drop(self);
         if let Some(taps) = Arc::into_inner(taps) {
@@ -256,10 +298,14 @@ impl Running {
             // Nobody answers: the process is ending.
             Told::Asked(
                 Request::Reload(..)
+                | Request::ListenAgain(..)
                 | Request::Confirm(_)
                 | Request::GoBack(_)
-                | Request::StopListening(_),
-            ) => {}
+                | Request::StopListening(_)
+                | Request::Upgrade(..)
+                | Request::HandOver(_),
+            )
+            | Told::Signal(Signal::Upgrade) => {}
             Told::Asked(Request::Listeners(reply)) => {
                 let _ = reply.send(self.listeners());
             }
@@ -295,7 +341,7 @@ impl Running {
         });
         self.order(|| Order::Drain);
         let mut deadlines = Deadlines::of(&timeouts, now);
-        while how == End::Drain && !self.has_ended() {
+        while how != End::Cut && !self.has_ended() {
             while let Some(forwards) = deadlines.due(Instant::now()) {
                 self.order(|| Order::CutForwards(forwards.clone(), Cause::DrainTimeout));
             }
@@ -372,7 +418,7 @@ impl Running {
     }
 
     /// Of all reactors that there are and were.
-    fn total(&self) -> Snapshot {
+    pub(super) fn total(&self) -> Snapshot {
         let each = self.reactors.values().map(|it| it.counters().snapshot());
         each.fold(self.ended, Snapshot::plus)
     }

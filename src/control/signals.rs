@@ -25,6 +25,8 @@ pub(super) enum Signal {
     Reload,
     /// SIGUSR1: say how things are.
     Report,
+    /// SIGUSR2: hand over to a new process.
+    Upgrade,
     /// SIGCHLD: a child has ended. Only asked for where orphans are ours.
     Child,
     /// One that means nothing here; its default would kill the process without a line.
@@ -32,18 +34,18 @@ pub(super) enum Signal {
 }
 
 /// Those that an operator sends on purpose.
-const MEANT: [Number; 5] = [
+const MEANT: [Number; 6] = [
     Number::SIGTERM,
     Number::SIGINT,
     Number::SIGQUIT,
     Number::SIGHUP,
     Number::SIGUSR1,
+    Number::SIGUSR2,
 ];
 
 /// Those that kill by default and mean nothing to a forwarder. SIGXFSZ is among them: a
 /// log that has reached the limit of its size is an error of writing and nothing more.
-const MEANINGLESS: [Number; 7] = [
-    Number::SIGUSR2,
+const MEANINGLESS: [Number; 6] = [
     Number::SIGALRM,
     Number::SIGVTALRM,
     Number::SIGPROF,
@@ -129,9 +131,10 @@ fn meaning(number: libc::c_int) -> Signal {
         Ok(Number::SIGQUIT) => Signal::Drain,
         Ok(Number::SIGHUP) => Signal::Reload,
         Ok(Number::SIGUSR1) => Signal::Report,
+        Ok(Number::SIGUSR2) => Signal::Upgrade,
         Ok(Number::SIGCHLD) => Signal::Child,
         Ok(number) => Signal::Meaningless(number),
-        Err(_) => Signal::Meaningless(Number::SIGUSR2),
+        Err(_) => Signal::Meaningless(Number::SIGIO),
     }
 }
 

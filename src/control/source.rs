@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 
-/// Files, and by what it is told that they are others now.
-pub type Files = BTreeMap<PathBuf, Stamp>;
+/// ConfigFiles, and by what it is told that they are others now.
+pub type ConfigFiles = BTreeMap<PathBuf, FileStamp>;
 
 /// See the module's documentation.
 pub trait ConfigSource: fmt::Debug + Send + Sync {
@@ -16,11 +16,11 @@ pub trait ConfigSource: fmt::Debug + Send + Sync {
     fn read(&self) -> Result<Config, String>;
 
     /// The files that it was read from the last time, with their stamps before that.
-    fn was_read(&self) -> Files;
+    fn was_read(&self) -> ConfigFiles;
 
     /// The files that it would be read from now, as far as that is known without reading
     /// them. Where they are others, or have other stamps, there is reason to read again.
-    fn files(&self) -> Files;
+    fn files(&self) -> ConfigFiles;
 
     /// Folders, in which another file is reason enough.
     fn folders(&self) -> Vec<PathBuf>;
@@ -28,9 +28,9 @@ pub trait ConfigSource: fmt::Debug + Send + Sync {
 
 /// What changes with the content of a file: which one it is, how long, when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+pub struct FileStamp(Option<(u64, u64, u64, i64, i64)>);
 
-impl Stamp {
+impl FileStamp {
     /// Of the file that has this name now, behind all symbolic links; one that is not there
     /// has a stamp, too.
     pub fn of(path: &Path) -> Self {

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
-use crate::admin::view::ReloadView;
+use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
     Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked, ReloadRefused,
-    ReloadTrouble, ServerChange, Subject, Visit,
+    ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
 };
 use crate::config::Config;
 use crate::observe::counters::Counters;
@@ -30,6 +30,7 @@ use super::confine::Confinement;
 use super::inbox::{Teller, Told};
 use super::reload::{ReloadError, Reloaded};
 use super::request::{ReloadRequest, Request};
+use super::upgrade::{UpgradeError, UpgradeRequest};
 use super::upstreams::Upstreams;
 use super::wire::Wire;
 
@@ -131,6 +132,11 @@ impl Steering {
     fn ask<T>(&self, request: Request, answer: &Receiver<T>) -> Option<T> {
         self.control.get()?.tell(Told::Asked(request));
         answer.recv().ok()
+    }
+
+    /// A forward that was drained lets clients in again.
+    pub(super) fn serves(&self, forward: ForwardId) {
+        lock(&self.drained).remove(&forward);
     }
 
     /// It was told to end.
@@ -244,6 +250,13 @@ impl Subject for Steering {
         Ok(())
     }
 
+    fn resume_forward(&self, forward: ForwardId) -> Result<(), ReloadRefused> {
+        let (request, answer) = Request::listen_again(forward);
+        let answer = self.ask(request, &answer);
+        let answer = answer.unwrap_or(Err(ReloadError::Ending));
+        answer.map(|_| ()).map_err(|error| refused(&error))
+    }
+
     fn reload(&self, asked: ReloadAsked) -> Result<ReloadView, ReloadRefused> {
         let (request, answer) = Request::reload(ReloadRequest {
             config: None,
@@ -253,16 +266,7 @@ impl Subject for Steering {
         let answer = self
             .ask(request, &answer)
             .unwrap_or(Err(ReloadError::Ending));
-        answer.map(view).map_err(|error| ReloadRefused {
-            trouble: match error {
-                ReloadError::Configuration(_)
-                | ReloadError::Restart(_)
-                | ReloadError::Denied(_) => ReloadTrouble::Configuration,
-                ReloadError::Busy(_) => ReloadTrouble::Busy,
-                ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
-            },
-            why: error.to_string(),
-        })
+        answer.map(view).map_err(|error| refused(&error))
     }
 
     fn settle(&self, keep: bool) -> bool {
@@ -275,8 +279,40 @@ impl Subject for Steering {
         self.ask(request, &answer).unwrap_or(false)
     }
 
+    fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused> {
+        let (reply, answer) = channel();
+        let UpgradeAsked { binary } = asked;
+        let request = Request::Upgrade(UpgradeRequest { binary }, reply);
+        let ending = || UpgradeError::Impossible("this process is ending".to_owned());
+        let answer = self.ask(request, &answer).unwrap_or_else(|| Err(ending()));
+        let done = answer.map_err(|error| UpgradeRefused {
+            busy: matches!(error, UpgradeError::Busy(_)),
+            why: error.to_string(),
+        })?;
+        Ok(UpgradeView {
+            process: done.process,
+            version: done.build,
+            listeners: done.listeners as u64,
+            sessions_left: done.sessions_left,
+        })
+    }
+
     fn log(&self) -> &Log {
         &self.log
+    }
+}
+
+/// Why there was no reload, for whoever asked for it.
+fn refused(error: &ReloadError) -> ReloadRefused {
+    ReloadRefused {
+        trouble: match error {
+            ReloadError::Configuration(_) | ReloadError::Restart(_) | ReloadError::Denied(_) => {
+                ReloadTrouble::Configuration
+            }
+            ReloadError::Busy(_) => ReloadTrouble::Busy,
+            ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
+        },
+        why: error.to_string(),
     }
 }
 

@@ -179,6 +179,10 @@ impl LivePool {
             let Some(earlier) = at.and_then(|at| before.servers.get(at)) else {
                 continue;
             };
+            // What an operator set holds until the configuration changes that very key.
+            if earlier.weight != configured.weight {
+                self.weights.retain(|(known, _), _| known != key);
+            }
             let (was, is) = (terms(earlier, &before), terms(configured, &self.config));
             if was == is {
                 continue;
@@ -189,6 +193,8 @@ impl LivePool {
                 server.set_terms(terms, now);
             }
         }
+        let keys = &self.keys;
+        self.weights.retain(|(key, _), _| keys.contains(key));
         self.rebuild(now);
     }
 

@@ -45,7 +45,7 @@ pub use rehearsal::{may, may_make_files_in, rehearse};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, UnixName};
 use crate::net::dial::{endpoint, make_socket};
 use crate::net::errno::{Failure, Operation};
 use crate::net::limits;
@@ -85,6 +85,11 @@ pub struct ListenSocket {
 }
 
 impl Bound {
+    /// The path of a unix socket goes before this does.
+    pub fn remove_file(&mut self) {
+        self.file = None;
+    }
+
     /// Where it listens, with the port the kernel gave if 0 was asked for. More
     /// than one for a name with several addresses.
     pub fn locals(&self) -> &[Endpoint] {
@@ -106,6 +111,25 @@ impl Bound {
         self.registered = registered
             .map(|local| own.register(local, self.dual, owner.clone()))
             .collect();
+    }
+
+    /// The path of a unix listener that was handed over is this process's from now on.
+    pub fn own_path(&mut self) {
+        let path = self.locals.iter().find_map(|local| match local {
+            Endpoint::Unix(UnixName::Path(path)) => Some(path),
+            _ => None,
+        });
+        if self.file.is_none()
+            && !self.passed
+            && let Some(path) = path
+        {
+            self.file = unix::SocketFile::new(path);
+        }
+    }
+
+    /// A service manager had passed it to the process that handed it over.
+    pub const fn mark_passed(&mut self) {
+        self.passed = true;
     }
 
     /// Whether a service manager passed it: that one keeps it, whatever becomes of this

@@ -17,6 +17,10 @@ metrics! {
     counter "ended" { ended }
     /// Sessions in which both sides ended in good order.
     counter "ended_well" { ended_well }
+    /// Sessions that left for another reactor or another process.
+    counter "sessions_released" { released }
+    /// Sessions that came from another process.
+    counter "sessions_adopted" { adopted }
     /// Connections that the kernel lost before they could be accepted.
     counter "accept_lost" { accept_lost }
     /// Pauses of accepting for want of descriptors or memory.
@@ -35,6 +39,13 @@ metrics! {
     }
     /// Sessions whose client had never said anything, ended because no place was left.
     counter "made_room" { made_room }
+    /// How often a lane was held back by a byte rate, by whose it was; in a dry run, how
+    /// often it would have been.
+    counter "held_back" by rate {
+        held_back_session = "session",
+        held_back_client = "client",
+        held_back_forward = "forward",
+    }
     /// Attempts to connect upstream.
     counter "connects" { connects }
     /// Attempts that failed, timed out ones included.

@@ -58,6 +58,8 @@ pub struct SessionRecord {
     pub first_byte: Option<Duration>,
     /// From accept to the end.
     pub total: Option<Duration>,
+    /// How long byte rates held it back, both ways together, if it has any.
+    pub held_back: Option<Duration>,
     /// Client to upstream.
     pub up: LaneRecord,
     /// Upstream to client.
@@ -148,6 +150,8 @@ struct Json<'a> {
     first_byte_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_back_us: Option<u64>,
     bytes_up: u64,
     bytes_down: u64,
     lost_up: u64,
@@ -227,6 +231,7 @@ impl SessionRecord {
             connect_us: self.connect.map(micros),
             first_byte_us: self.first_byte.map(micros),
             total_us: self.total.map(micros),
+            held_back_us: self.held_back.map(micros),
             bytes_up: self.up.bytes,
             bytes_down: self.down.bytes,
             lost_up: self.up.lost,
@@ -323,6 +328,9 @@ impl fmt::Display for SessionRecord {
                 None => write!(f, " {name}=-")?,
             }
         }
+        if let Some(held_back) = self.held_back {
+            write!(f, " held_back={:.3}ms", held_back.as_secs_f64() * 1e3)?;
+        }
         for (name, lane) in [("up", &self.up), ("down", &self.down)] {
             write!(f, " {name}={} path_{name}={}", lane.bytes, lane.path())?;
             if lane.lost > 0 {
@@ -387,6 +395,7 @@ mod tests {
             connect: None,
             first_byte: None,
             total: None,
+            held_back: None,
             up: LaneRecord::default(),
             down: LaneRecord::default(),
             client_tcp: None,

@@ -32,6 +32,9 @@ use crate::relay::time::Time;
 /// the numbers last for nine years.
 const TICKS_PER_MICRO: u64 = 64_000;
 
+/// Where the instants of a bucket begin: there is credit from the start of a process on.
+const START: u64 = 3_600 * 1_000_000 * TICKS_PER_MICRO;
+
 /// What a share takes to flow, while nobody waits.
 const SHARE_TICKS: u64 = 10_000 * TICKS_PER_MICRO;
 
@@ -93,7 +96,7 @@ impl Bucket {
     pub fn take(&self, bytes: u64, now: Time) -> Time {
         let now = instant(now);
         let paid = self.pay(now, bytes, u64::MAX);
-        let paid = paid.unwrap_or(now);
+        let paid = paid.unwrap_or(now).saturating_sub(START);
         Time::from_micros(paid.div_ceil(TICKS_PER_MICRO))
     }
 
@@ -197,6 +200,13 @@ impl Buckets {
         &self.0[direction.index()]
     }
 
+    /// The longer of the two bursts: in that time both are full, if nobody takes.
+    pub fn burst(&self) -> Duration {
+        let burst = |bucket: &Bucket| bucket.burst.load(Ordering::Relaxed);
+        let ticks = self.0.iter().map(burst).max().unwrap_or(0);
+        Duration::from_micros(ticks / TICKS_PER_MICRO)
+    }
+
     /// Other rates from now on.
     pub fn set_rates(&self, rates: [Rate; 2]) {
         for (bucket, rate) in self.0.iter().zip(rates) {
@@ -210,7 +220,8 @@ const fn ticks(time: Duration) -> u64 {
 }
 
 const fn instant(time: Time) -> u64 {
-    time.as_micros().saturating_mul(TICKS_PER_MICRO)
+    let since_start = time.as_micros().saturating_mul(TICKS_PER_MICRO);
+    since_start.saturating_add(START)
 }
 
 /// Whose rate it is.

@@ -99,6 +99,15 @@ pub fn read(stream: &[u8]) -> Result<Option<Hello>, &'static str> {
     Ok(None)
 }
 
+/// The hello that stands without records, as in the CRYPTO frames of QUIC, `None` while more is needed.
+/// `Err`: what is wrong with it, whatever follows.
+pub fn read_message(message: &[u8]) -> Result<Option<Hello>, &'static str> {
+    match message_len(message)? {
+        Some(len) => message.get(MESSAGE..MESSAGE + len).map(body_of).transpose(),
+        None => Ok(None),
+    }
+}
+
 /// How long the message's body says it is.
 fn message_len(message: &[u8]) -> Result<Option<usize>, &'static str> {
     match message {

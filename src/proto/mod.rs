@@ -3,11 +3,11 @@
 //!
 //! Purpose: name requests, responses, calls and handshakes for people who look at
 //! traffic, and read what a client says before its payload ([`opening`], [`connect`],
-//! [`proxy`]), or look at its first bytes ([`sniff`], [`hello`]). Never alters a byte, never
+//! [`proxy`]), or look at its first bytes ([`sniff`], [`hello`]) or datagrams ([`quic`]). Never alters a byte, never
 //! decides where one goes.
 //!
 //! Pure: no descriptor, no clock, no chance; the only dependencies are parsers
-//! (httparse, loona-hpack) and a checksum (crc).
+//! (httparse, loona-hpack), a checksum (crc), and the ciphers of [`quic`] (aes-gcm, hkdf, sha2).
 //!
 //! Invariants, fuzzed: any bytes in any pieces are taken without a panic; what is
 //! kept of a session is bounded ([`http1::HEAD_MAX`], [`http2::BLOCK_MAX`],
@@ -27,6 +27,7 @@ pub mod notes;
 pub mod opening;
 pub mod prelude;
 pub mod proxy;
+pub mod quic;
 pub mod secrets;
 pub mod sniff;
 pub mod steps;

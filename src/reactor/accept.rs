@@ -47,7 +47,7 @@ impl<E: Engine> Reactor<E> {
         } else {
             let_in(&mut self.ctx, &at.forward, &client)
         };
-        let Ok(permit) = asked else {
+        let Ok(grant) = asked else {
             return self.turn_away(incoming, &at);
         };
         let key = self.ctx.sessions.reserve();
@@ -69,6 +69,7 @@ impl<E: Engine> Reactor<E> {
             session,
             client,
             id: self.sessions_started,
+            reactor: self.ctx.reactor,
             queued: 0,
             in_line: false,
             unproven: true,
@@ -78,7 +79,7 @@ impl<E: Engine> Reactor<E> {
             dialling: None,
             opening: Opened::begin(&at.forward),
             listener: at,
-            permit,
+            grant,
             last_words: None,
             settled: [0; 2],
         };

@@ -1,6 +1,6 @@
 //! When a session is looked at again.
 
-use super::Entry;
+use super::{Entry, rates};
 use crate::relay::time::Time;
 
 /// A timer fires late by at most this part of the time it was armed for.
@@ -10,7 +10,8 @@ pub(super) const COARSENESS: u32 = 32;
 pub(super) fn due(entry: &Entry) -> Time {
     let rules = &entry.listener.forward.rules;
     let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
-    entry.session.deadline(rules).min(race)
+    let timeout = entry.session.deadline(rules).min(race);
+    timeout.min(rates::due(entry))
 }
 
 /// A deadline, rounded up as far as [`COARSENESS`] allows: sessions of about the

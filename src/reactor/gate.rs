@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::net::limits;
 use crate::policy::shares::Places;
 
+/// Of so many places one is left to sessions by the rivals of races: what is left to others
+/// by one that takes all it can (see [`crate::policy::shares`]).
+const REST: u32 = 33;
+
 /// How many sessions there may be; shared by reactors, touched once an accept
 /// and once an end.
 #[derive(Debug)]
@@ -142,6 +146,11 @@ impl Gate {
         entered
     }
 
+    /// One that was let in elsewhere: no limit keeps it out.
+    pub(super) fn take_in(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether so many sessions and the rivals of now have their descriptors.
     fn fits(&self, sessions: u32) -> bool {
         let rivals = self.rivals.load(Ordering::Relaxed);
@@ -153,7 +162,10 @@ impl Gate {
     pub(super) fn add_rival(self: &Arc<Self>) -> Option<RivalPlace> {
         self.rivals.fetch_add(1, Ordering::Relaxed);
         let place = RivalPlace(self.clone());
-        self.fits(self.live()).then_some(place)
+        // The last places are for sessions: a name of many silent addresses would take
+        // from others what their shares leave them.
+        let rest = self.fit.load(Ordering::Relaxed).min(self.max()) / REST;
+        self.fits(self.live().saturating_add(rest)).then_some(place)
     }
 
     pub(super) fn leave(&self) {

@@ -1,21 +1,21 @@
 //! Whether a client is let in, asked at the accept or once a PROXY header has said who it
 //! is.
 
-use super::clients::{ClientPermit, ClientPolicy, Denied, share_notice};
+use super::clients::{ClientGrant, ClientPolicy, Denied, share_notice};
 use super::context::Ctx;
 use super::setup::Forward;
 use crate::engine::Engine;
 use crate::net::address::Endpoint;
 use crate::observe::notice::{Kind, Subject};
 
-/// Lets a client in at a forward, with its place among that client's connections; or
-/// counts that it is not, and says so. In a dry run everybody is let in whom no shortage
-/// keeps out.
+/// Lets a client in at a forward, with its place among that client's connections and what
+/// holds its bytes back; or counts that it is not, and says so. In a dry run everybody is
+/// let in whom no shortage keeps out.
 pub(super) fn let_in<E: Engine>(
     ctx: &mut Ctx<E>,
     forward: &Forward,
     client: &Endpoint,
-) -> Result<Option<Box<ClientPermit>>, Denied> {
+) -> Result<Option<Box<ClientGrant>>, Denied> {
     let Some(policy) = &forward.clients else {
         return share(ctx, forward, client).map(|()| None);
     };
@@ -24,7 +24,7 @@ pub(super) fn let_in<E: Engine>(
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     };
     let denied = match policy.admit(ip) {
-        Ok(permit) => return share(ctx, forward, client).map(|()| permit),
+        Ok(grant) => return share(ctx, forward, client).map(|()| grant),
         Err(denied) => denied,
     };
     match denied {

@@ -27,6 +27,7 @@ mod destination;
 mod dialling;
 mod ends;
 mod gate;
+mod hand_over;
 pub mod inspect;
 mod let_in;
 mod listen_queue;
@@ -36,12 +37,14 @@ mod outlets;
 mod prefix;
 mod queue;
 mod races;
+mod rates;
 mod routing;
 pub mod run_queue;
 mod sessions;
 mod setup;
 mod shortage;
 mod spares;
+mod timers;
 pub mod upstream;
 mod warm;
 
@@ -51,11 +54,15 @@ use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
 pub use clients::{
-    ClientPolicy, ClientTable, ConnectRate, Full, Limits, TableSettings, WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
+    WrittenRule,
 };
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
+pub use hand_over::{
+    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+};
 pub use setup::{Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 
@@ -74,11 +81,12 @@ use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
 use attempts::Dialling;
-use clients::ClientPermit;
+use clients::ClientGrant;
 use context::{Ctx, Effect};
-use deadlines::{COARSENESS, coarse, due};
+use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
+use hand_over::Leaving;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
@@ -101,6 +109,7 @@ pub struct Reactor<E: Engine> {
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
     openings: Openings,
+    leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
@@ -126,7 +135,9 @@ struct LastWords {
 struct Entry {
     session: Session,
     client: Endpoint,
+    /// Its number on the reactor where it began.
     id: u64,
+    reactor: u16,
     /// Where it came in, and the forward that it goes by.
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
@@ -145,9 +156,9 @@ struct Entry {
     dialling: Option<Box<Dialling>>,
     /// Only of a client that says something before its payload.
     opening: Option<Box<Opened>>,
-    /// Its place among its client's connections, while it lives; only where these count.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
-    permit: Option<Box<ClientPermit>>,
+    /// Its place among its client's connections, and what holds its bytes back; only
+    /// where there are limits.
+    grant: Option<Box<ClientGrant>>,
     /// Bytes written up and down that its forward and its server have in their books.
     settled: [u64; 2],
     /// What the kernel said last of its legs; only for a record.
@@ -172,6 +183,7 @@ impl<E: Engine> Reactor<E> {
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
+            leaving: Leaving::new(),
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
@@ -218,9 +230,11 @@ impl<E: Engine> Reactor<E> {
                     Dialler::ahead_closed(&mut self.ctx, key);
                 }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
+                Event::Quiet(key) => self.leaving.is_quiet(key),
             }
         }
         self.events = events;
+        self.let_go_some();
         self.run_queued();
         self.serve_queues();
         self.settle();
@@ -244,9 +258,9 @@ impl<E: Engine> Reactor<E> {
         self.listen_queue.unlisten(id, &mut self.ctx)
     }
 
-    /// Sessions that live.
+    /// Sessions that live, those that are about to leave included.
     pub const fn live(&self) -> usize {
-        self.ctx.sessions.len()
+        self.ctx.sessions.len() + self.leaving.held()
     }
 
     /// Another set of servers for a pool; running sessions stay where they are.
@@ -384,7 +398,8 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() || self.ctx.shortage.has_more_to_enter(&self.ctx.sessions) {
+        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);
@@ -485,18 +500,6 @@ impl<E: Engine> Reactor<E> {
         self.arm(key);
     }
 
-    /// Arms the timer only if it would fire too late: a deadline that moves away
-    /// is found out when the timer fires.
-    fn arm(&mut self, key: SessionKey) {
-        let Some(entry) = self.ctx.sessions.get(key) else {
-            return;
-        };
-        let due = coarse(due(entry), self.ctx.engine.now());
-        if due < self.wheel.armed_for(key.slot).unwrap_or(Time::NEVER) {
-            self.wheel.arm(key.slot, due);
-        }
-    }
-
     fn connect_failed(&mut self, key: SessionKey, cause: Cause) {
         self.dialler.connect_failed_at(&mut self.ctx, key, cause);
         self.deliver(key, SessionEvent::ConnectFailed(cause));
@@ -526,12 +529,18 @@ impl<E: Engine> Reactor<E> {
             EVENT_BYTES
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
+        let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let lane = entry.session.lane_mut(direction);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
+        let filled = lane.bytes_in() - read;
         if has_turn {
             let drained = lane.bytes_out().saturating_sub(written);
-            self.run_queue
-                .has_moved(drained.max(lane.bytes_in() - read));
+            self.run_queue.has_moved(drained.max(filled));
         }
+        if metered {
+            rates::flowed(entry, direction, filled, now, &self.ctx.counters);
+        }
+        let lane = entry.session.lane(direction);
         self.ctx.counters.bytes_read.add(lane.bytes_in() - read);
         let bytes = match direction {
             Direction::Up => &self.ctx.counters.bytes_up,
@@ -626,38 +635,6 @@ impl<E: Engine> Reactor<E> {
             let starved = self.listen_queue.is_starved(self.ctx.now());
             self.dialler.keep_warm(&mut self.ctx, starved);
         }
-    }
-
-    fn fire_timers(&mut self) {
-        let now = self.ctx.engine.now();
-        let mut fired = std::mem::take(&mut self.fired);
-        fired.clear();
-        self.wheel.advance(now, &mut fired);
-        self.ctx.counters.timers_fired.add(fired.len() as u64);
-        for slot in &fired {
-            let Some(key) = self.ctx.sessions.key_of(*slot) else {
-                continue;
-            };
-            let Some(entry) = self.ctx.sessions.get(key) else {
-                continue;
-            };
-            let rules = &entry.listener.forward.rules;
-            if entry.session.deadline(rules) <= now {
-                if entry.session.is_dialing() && !self.dialler.race_timed_out(&mut self.ctx, key) {
-                    self.dialler
-                        .connect_failed_at(&mut self.ctx, key, Cause::ConnectTimeout);
-                }
-                let unsent = self.ctx.engine.unsent(key);
-                self.deliver(key, SessionEvent::Looked { unsent });
-            } else if due(entry) <= now
-                && let Some(event) = self.dialler.step_race(&mut self.ctx, key)
-            {
-                self.ctx.out.push_back(Effect::Concluded(key, event));
-                self.settle();
-            }
-            self.arm(key);
-        }
-        self.fired = fired;
     }
 
     /// Who the client is was announced: only now the session is shown.

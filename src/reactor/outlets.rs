@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::Entry;
 use super::context::Ctx;
+use super::rates::meters;
 use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::net::word::Word;
@@ -157,7 +158,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
-        reactor: ctx.reactor,
+        reactor: entry.reactor,
         id: entry.id,
         client: entry.client.clone(),
         peer: opened.and_then(|it| it.peer().cloned()),
@@ -181,6 +182,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
         connect: session.connect_time(),
         first_byte: session.first_byte_time(),
         total: session.total_time(ctx.engine.now()),
+        held_back: meters(entry).map(|it| it.held(ctx.engine.now())),
         up: session.lane(Direction::Up).into(),
         down: session.lane(Direction::Down).into(),
         client_tcp: words.and_then(|it| it.tcp[0]),

@@ -97,7 +97,7 @@ pub struct Way {
     /// `None`: nowhere, the client is turned away.
     pub forward: Option<Arc<Forward>>,
     /// Sessions that took it; over all reactors.
-    pub taken: AtomicU64,
+    pub taken: Arc<AtomicU64>,
 }
 
 /// Where a client came in, and the forward that it came to. A session holds this one

@@ -8,15 +8,22 @@
 //! ```text
 //!            fill                     drain
 //!   source ────────► [ held bytes ] ────────► sink
-//!   Ready ⇄ Empty                             Ready ⇄ Full
+//!   Ready ⇄ Empty, Held                       Ready ⇄ Full
 //!     └► Eof | Failed                           └► Shut | Failed
 //! ```
+//! A source is held when there may be something to read and a rate says not yet.
 //!
 //! Invariants:
 //! - a fill is asked for only when nothing is held: so an empty pipe makes
 //!   EAGAIN of splice(2) mean "socket empty", and the two data paths never mix;
 //! - the sink is shut only after the source's end and the last held byte;
 //! - `filled == drained + held + lost`.
+
+mod frozen;
+
+use serde::{Deserialize, Serialize};
+
+pub use frozen::LaneState;
 
 /// Consecutive fills of at least [`BULK_FILL`] bytes that make a lane bulk.
 /// Four (1 MiB at full reads): long enough that a reply of a few hundred KiB
@@ -48,7 +55,8 @@ pub enum Path {
 }
 
 /// Which path a lane may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathPolicy {
     /// Copy first, splice once the lane shows bulk, and back.
     Auto,
@@ -59,7 +67,8 @@ pub enum PathPolicy {
 }
 
 /// Why a lane that wanted to splice copies instead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fallback {
     /// No pipe could be had: out of descriptors or of pipe memory.
     NoPipe,
@@ -98,15 +107,19 @@ pub enum Next {
     Done,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Source {
     Ready,
     Empty,
+    /// Ready, and not to be read for now.
+    Held,
     Eof,
     Failed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Sink {
     Ready,
     Full,
@@ -119,6 +132,7 @@ impl Source {
         match self {
             Self::Ready => "source Ready",
             Self::Empty => "source Empty",
+            Self::Held => "source Held",
             Self::Eof => "source Eof",
             Self::Failed => "source Failed",
         }
@@ -176,7 +190,8 @@ pub struct Lane {
 }
 
 /// What a lane does with its bytes at present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Course {
     Copy,
     Splice,
@@ -220,7 +235,7 @@ impl Lane {
             (Sink::Failed, Source::Ready) => Next::Discard {
                 max: self.fill_limit,
             },
-            (Sink::Failed, Source::Empty) => Next::Park,
+            (Sink::Failed, Source::Empty | Source::Held) => Next::Park,
             (Sink::Shut, _) | (Sink::Failed, Source::Eof | Source::Failed) => Next::Done,
             (Sink::Full, _) if self.held > 0 => Next::Park,
             (Sink::Ready, _) if self.held > 0 => Next::Drain { len: self.held },
@@ -228,7 +243,7 @@ impl Lane {
                 max: self.fill_max,
                 path: self.path(),
             },
-            (Sink::Ready | Sink::Full, Source::Empty) => Next::Park,
+            (Sink::Ready | Sink::Full, Source::Empty | Source::Held) => Next::Park,
             (Sink::Ready | Sink::Full, Source::Eof) => Next::ShutSink,
             (Sink::Ready | Sink::Full, Source::Failed) => Next::Done,
         }
@@ -312,6 +327,8 @@ impl Lane {
         if !matches!(self.sink, Sink::Shut) {
             self.sink = Sink::Failed;
         }
+        // What is discarded goes by no rate.
+        self.release();
     }
 
     /// The end was passed on.
@@ -352,6 +369,20 @@ impl Lane {
         }
     }
 
+    /// Nothing is to be read before [`Lane::release`]: a rate says so.
+    pub const fn hold_back(&mut self) {
+        if matches!(self.source, Source::Ready) {
+            self.source = Source::Held;
+        }
+    }
+
+    /// What is there may be read again.
+    pub const fn release(&mut self) {
+        if matches!(self.source, Source::Held) {
+            self.source = Source::Ready;
+        }
+    }
+
     /// Somebody looks at the bytes: from the next fill on they are copied, whatever
     /// the policy, until [`Lane::untap`]. Called before the first fill.
     pub const fn tap(&mut self) {
@@ -372,6 +403,13 @@ impl Lane {
         }
     }
 
+    /// `n` bytes more were read, behind those that are held: an engine that reads ahead
+    /// lets go of the lane, and has them no more.
+    pub fn filled_behind(&mut self, n: u32) {
+        self.filled += u64::from(n);
+        self.held += n;
+    }
+
     /// The source's connection is known to have failed: an end read from now on
     /// is that failure's echo and is not passed on as an orderly end.
     pub const fn doom(&mut self) {
@@ -388,13 +426,28 @@ impl Lane {
             (_, Source::Eof) => Progress::Ending,
             (_, Source::Failed) if self.held > 0 => Progress::Flushing,
             (_, Source::Failed) => Progress::SourceFailed,
-            (_, Source::Ready | Source::Empty) => Progress::Open,
+            (_, Source::Ready | Source::Empty | Source::Held) => Progress::Open,
         }
+    }
+
+    /// Whether it would read from its source, once nothing is held.
+    pub const fn wants_fill(&self) -> bool {
+        matches!(self.source, Source::Ready) && matches!(self.sink, Sink::Ready | Sink::Full)
+    }
+
+    /// Whether a rate keeps it from reading what may be there.
+    pub const fn is_held_back(&self) -> bool {
+        matches!(self.source, Source::Held)
     }
 
     /// The source has ended, well or not.
     pub const fn source_ended(&self) -> bool {
         matches!(self.source, Source::Eof | Source::Failed)
+    }
+
+    /// The sink takes nothing any more: its end was passed on, or it failed.
+    pub const fn sink_has_ended(&self) -> bool {
+        matches!(self.sink, Sink::Shut | Sink::Failed)
     }
 
     /// The source has ended in good order.
@@ -490,209 +543,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KIB: u32 = 1024;
-
-    fn lane(policy: PathPolicy) -> Lane {
-        let mut lane = Lane::new(policy, 256 * KIB);
-        lane.source_ready();
-        lane
-    }
-
-    #[test]
-    fn an_end_is_passed_on_only_after_the_last_held_byte() {
-        let mut lane = lane(PathPolicy::Auto);
-        lane.filled(10);
-        lane.source_eof();
-        assert_eq!(lane.next(), Next::Drain { len: 10 });
-        lane.drained(4);
-        lane.drain_blocked();
-        assert_eq!(lane.next(), Next::Park);
-        lane.sink_ready();
-        lane.drained(6);
-        assert_eq!(lane.next(), Next::ShutSink);
-        lane.sink_shut();
-        assert_eq!(
-            (lane.next(), lane.progress()),
-            (Next::Done, Progress::Finished)
-        );
-    }
-
-    #[test]
-    fn a_tapped_lane_copies_until_nobody_looks() {
-        for policy in [PathPolicy::Auto, PathPolicy::Copy, PathPolicy::Splice] {
-            let mut lane = lane(policy);
-            lane.tap();
-            for _ in 0..3 * BULK_STREAK {
-                assert_eq!(lane.path(), Path::Copy);
-                lane.filled(256 * KIB);
-                lane.drained(256 * KIB);
-            }
-            lane.untap();
-            let after = match policy {
-                PathPolicy::Copy => Path::Copy,
-                PathPolicy::Auto | PathPolicy::Splice => Path::Splice,
-            };
-            assert_eq!(lane.path(), after);
-        }
-    }
-
-    #[test]
-    fn a_tap_of_messages_leaves_a_lane_as_it_was() {
-        let mut lane = lane(PathPolicy::Auto);
-        lane.tap();
-        lane.filled(KIB);
-        lane.drained(KIB);
-        lane.untap();
-        assert_eq!(lane.path(), Path::Copy);
-        lane.untap();
-        assert_eq!(lane.path(), Path::Copy);
-    }
-
-    #[test]
-    fn bulk_reads_switch_to_splice_and_short_ones_back() {
-        let mut lane = lane(PathPolicy::Auto);
-        for _ in 0..BULK_STREAK {
-            assert!(matches!(
-                lane.next(),
-                Next::Fill {
-                    path: Path::Copy,
-                    ..
-                }
-            ));
-            lane.filled(256 * KIB);
-            lane.drained(256 * KIB);
-        }
-        for _ in 0..SHORT_STREAK {
-            assert!(matches!(
-                lane.next(),
-                Next::Fill {
-                    path: Path::Splice,
-                    ..
-                }
-            ));
-            lane.filled(1);
-            lane.drained(1);
-        }
-        assert!(matches!(
-            lane.next(),
-            Next::Fill {
-                path: Path::Copy,
-                ..
-            }
-        ));
-        assert!(lane.has_spliced());
-    }
-
-    #[test]
-    fn a_forced_path_stays() {
-        for (policy, path) in [
-            (PathPolicy::Copy, Path::Copy),
-            (PathPolicy::Splice, Path::Splice),
-        ] {
-            let mut lane = lane(policy);
-            for n in [256 * KIB; 20].into_iter().chain([1; 20]) {
-                assert!(matches!(lane.next(), Next::Fill { path: p, .. } if p == path));
-                lane.filled(n);
-                lane.drained(n);
-            }
-        }
-    }
-
-    #[test]
-    fn a_refused_splice_is_not_asked_for_again() {
-        let mut lane = lane(PathPolicy::Splice);
-        lane.splice_refused(Fallback::Unsupported);
-        for _ in 0..20 {
-            assert!(matches!(
-                lane.next(),
-                Next::Fill {
-                    path: Path::Copy,
-                    ..
-                }
-            ));
-            lane.filled(256 * KIB);
-            lane.drained(256 * KIB);
-        }
-        assert_eq!(lane.fallback(), Some(Fallback::Unsupported));
-    }
-
-    #[test]
-    fn reads_shrink_to_the_pace_of_the_sink_and_recover() {
-        let mut lane = lane(PathPolicy::Copy);
-        lane.filled(256 * KIB);
-        lane.drained(20 * KIB);
-        lane.drain_blocked();
-        lane.sink_ready();
-        lane.drained(236 * KIB);
-        assert_eq!(
-            lane.next(),
-            Next::Fill {
-                max: 40 * KIB,
-                path: Path::Copy
-            }
-        );
-        for _ in 0..5 {
-            lane.filled(1);
-            lane.drained(1);
-        }
-        assert_eq!(
-            lane.next(),
-            Next::Fill {
-                max: 256 * KIB,
-                path: Path::Copy
-            }
-        );
-    }
-
-    #[test]
-    fn what_was_not_written_after_all_is_held_again() {
-        let mut lane = lane(PathPolicy::Copy);
-        lane.filled(256 * KIB);
-        lane.drained(256 * KIB);
-        lane.source_failed();
-        assert_eq!(lane.progress(), Progress::SourceFailed);
-        lane.undrained(100);
-        assert_eq!(
-            (lane.next(), lane.progress(), lane.is_stalled()),
-            (Next::Park, Progress::Flushing, true)
-        );
-        lane.sink_ready();
-        assert_eq!(lane.next(), Next::Drain { len: 100 });
-        lane.drained(100);
-        assert_eq!(lane.progress(), Progress::SourceFailed);
-
-        lane.sink_failed();
-        lane.undrained(7);
-        assert_eq!((lane.held(), lane.bytes_lost()), (0, 7));
-        assert_eq!(lane.bytes_in(), lane.bytes_out() + lane.bytes_lost());
-    }
-
-    #[test]
-    fn a_failed_sink_discards_until_the_source_ends() {
-        let mut lane = lane(PathPolicy::Auto);
-        lane.filled(100);
-        lane.sink_failed();
-        assert!(matches!(lane.next(), Next::Discard { .. }));
-        lane.discarded(50);
-        lane.source_eof();
-        assert_eq!(lane.next(), Next::Done);
-        assert_eq!(
-            (lane.bytes_in(), lane.bytes_out(), lane.bytes_lost()),
-            (150, 0, 150)
-        );
-    }
-
-    #[test]
-    fn the_echo_of_a_failure_is_not_an_orderly_end() {
-        let mut lane = lane(PathPolicy::Auto);
-        lane.doom();
-        lane.source_eof();
-        assert_eq!(
-            (lane.next(), lane.progress()),
-            (Next::Done, Progress::SourceFailed)
-        );
-    }
-}
+mod tests;

@@ -99,6 +99,7 @@ impl Venue {
                 strings: 1,
                 records: 0,
                 timeout: PATIENCE,
+                total: PATIENCE,
             });
             let report = report.map_err(|error| match error {
                 ProbeError::Connect { error, .. } => {

@@ -401,6 +401,7 @@ fn a_probe_reports_times_and_both_ends_of_the_path() {
         strings: 5,
         records: 9,
         timeout: PATIENCE,
+        total: PATIENCE,
     })
     .expect("everything comes back");
     assert_eq!((report.string_ns.len(), report.record_ns.len()), (4, 9));
@@ -442,6 +443,7 @@ fn a_probe_notices_one_changed_byte() {
         strings: 100,
         records: 0,
         timeout: PATIENCE,
+        total: PATIENCE,
     })
     .expect_err("a byte was changed");
     assert!(

@@ -129,6 +129,37 @@ fn the_configuration_of_the_readme_is_valid() {
     assert!(Config::load(&inputs).is_ok(), "{:?}", Config::load(&inputs));
 }
 
+/// Whatever SECURITY.md says is shown by a test is one.
+#[test]
+fn the_tests_that_security_names_exist() {
+    fn gather(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                gather(&path, names);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = fs::read_to_string(&path).expect("a source");
+                let after = text.split("fn ").skip(1);
+                let name = |rest: &str| {
+                    let end = rest.find(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+                    rest[..end.unwrap_or(rest.len())].to_owned()
+                };
+                names.extend(after.map(name));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names = BTreeSet::new();
+    gather(&root.join("src"), &mut names);
+    gather(&root.join("tests"), &mut names);
+    let text = read("SECURITY.md");
+    let words = text.split('`').skip(1).step_by(2);
+    // Those of tests are sentences; keys and counters have a word or three.
+    let said = words.filter(|it| it.matches('_').count() > 3 || it.starts_with("b57_"));
+    let missing: Vec<&str> = said.filter(|it| !names.contains(*it)).collect();
+    assert!(missing.is_empty(), "there is no {missing:?}");
+}
+
 /// Links to files, and the scripts that are named in backquotes.
 #[test]
 fn what_documents_point_to_exists() {

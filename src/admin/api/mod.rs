@@ -7,6 +7,7 @@ mod reload;
 mod servers;
 mod sessions;
 mod topology;
+mod upgrade;
 mod verdict;
 
 use axum::Router;
@@ -41,9 +42,11 @@ pub(super) fn routes() -> Router<Shared> {
         .routes(routes!(reload::reload))
         .routes(routes!(reload::confirm))
         .routes(routes!(reload::back))
+        .routes(routes!(upgrade::upgrade))
         .routes(routes!(topology::forwards))
         .routes(routes!(topology::forward))
         .routes(routes!(topology::drain))
+        .routes(routes!(topology::ready))
         .routes(routes!(topology::pools))
         .routes(routes!(topology::names))
         .routes(routes!(topology::listeners))

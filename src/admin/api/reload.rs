@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::extract::{Body, NoParameters, Parameters};
 use crate::admin::problem::{Problem, ProblemBody};
 use crate::admin::shared::Shared;
-use crate::admin::subject::{ReloadAsked, ReloadTrouble};
+use crate::admin::subject::{ReloadAsked, ReloadRefused, ReloadTrouble};
 use crate::admin::view::{ReloadView, SettledView};
 
 /// Longest that a reload may wait to be confirmed.
@@ -58,14 +58,17 @@ pub(super) async fn reload(
         confirm: confirm.transpose()?,
     };
     let done = aside(move || shared.subject.reload(asked)).await?;
-    done.map(Json).map_err(|refused| {
-        let status = match refused.trouble {
-            ReloadTrouble::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadTrouble::Busy => StatusCode::CONFLICT,
-            ReloadTrouble::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Problem::new(status, refused.why)
-    })
+    done.map(Json).map_err(problem)
+}
+
+/// Why it was not done.
+pub(super) fn problem(refused: ReloadRefused) -> Problem {
+    let status = match refused.trouble {
+        ReloadTrouble::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+        ReloadTrouble::Busy => StatusCode::CONFLICT,
+        ReloadTrouble::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, refused.why)
 }
 
 /// Keeps the configuration of a reload that waits to be confirmed
@@ -100,7 +103,9 @@ async fn settle(shared: Shared, keep: bool) -> Result<Json<SettledView>, Problem
 }
 
 /// On a thread that may wait for control.
-async fn aside<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn aside<T: Send + 'static>(
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let asked = tokio::task::spawn_blocking(ask).await;
     asked.map_err(|_| Problem::unavailable("the process is ending"))
 }

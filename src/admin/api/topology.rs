@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::extract::{NoParameters, Parameters};
+use super::reload;
 use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
@@ -63,6 +64,28 @@ pub(super) async fn drain(
     let id = find(&shared, &name)?.forward.id;
     let drained = shared.subject.drain_forward(id);
     drained.map_err(|refused| Problem::not_found(refused.to_string()))?;
+    Ok(Json(view(&find(&shared, &name)?)))
+}
+
+/// Lets clients in again at a forward that was drained
+///
+/// Its addresses are listened on again; what cannot be had (another process has the port) is an
+/// error, and the forward stays drained.
+#[utoipa::path(
+    post,
+    path = "/v1/forwards/{name}/ready",
+    params(("name" = String, Path, description = "Of the forward")),
+    responses((status = OK, body = Forward))
+)]
+pub(super) async fn ready(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Forward>, Problem> {
+    let id = find(&shared, &name)?.forward.id;
+    let subject = shared.subject.clone();
+    let resumed = reload::aside(move || subject.resume_forward(id)).await?;
+    resumed.map_err(reload::problem)?;
     Ok(Json(view(&find(&shared, &name)?)))
 }
 

@@ -60,6 +60,8 @@ pub(super) struct ForwardArgs {
 enum ForwardVerb {
     /// Refuse clients from now on; sessions go on
     Drain,
+    /// Let clients in again after a drain
+    Ready,
 }
 
 /// Which sessions to end.
@@ -149,8 +151,14 @@ pub(super) fn server(asked: &Asked, args: &ServerArgs) -> Result<String, AskErro
 
 pub(super) fn forward(asked: &Asked, args: &ForwardArgs) -> Result<String, AskError> {
     let path = format!("/v1/forwards/{}", segment(&args.name));
-    let ForwardVerb::Drain = args.what;
-    let mut drained: Forward = asked.client.post(&format!("{path}/drain"), &(), None)?;
+    let verb = match args.what {
+        ForwardVerb::Drain => "drain",
+        ForwardVerb::Ready if args.wait.is_some() => {
+            return Err(usage("--wait is for `drain`: its sessions are waited for"));
+        }
+        ForwardVerb::Ready => "ready",
+    };
+    let mut drained: Forward = asked.client.post(&format!("{path}/{verb}"), &(), None)?;
     if let Some(patience) = args.wait {
         drained = wait_for(patience, &args.name, || {
             let forward: Forward = asked.client.get(&path)?;

@@ -9,6 +9,7 @@ mod act;
 mod diff;
 mod reload;
 mod show;
+mod upgrade;
 
 pub(super) use show::seconds;
 pub(crate) mod table;
@@ -31,6 +32,7 @@ Examples:
   thalweg ctl diff new.toml
   thalweg ctl reload --dry-run
   thalweg ctl reload --confirm 30s && thalweg ctl confirm
+  thalweg ctl upgrade --binary /opt/thalweg/bin/thalweg
 
 The socket is found in the runtime directory; --socket names another.
 Exit codes: 0 done, 1 refused or nobody answers, 2 usage.";
@@ -74,7 +76,7 @@ enum Command {
     },
     /// Drain a server, take it back, or give it another weight or limit
     Server(act::ServerArgs),
-    /// Let nobody in at a forward any more
+    /// Let nobody in at a forward any more, or clients again
     Forward(act::ForwardArgs),
     /// End sessions with a reset to both sides
     Kill(act::KillArgs),
@@ -84,6 +86,8 @@ enum Command {
     ClearMarks(act::MarksArgs),
     /// Read the configuration again, and apply what differs
     Reload(reload::ReloadArgs),
+    /// Start a new process and hand everything over to it
+    Upgrade(upgrade::UpgradeArgs),
     /// Say what a file would change of what runs
     ///
     /// The file is read here, with what it includes, and compared with the configuration in force, by
@@ -113,6 +117,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Log(args) => act::log(&asked, &args),
         Command::ClearMarks(args) => act::clear_marks(&asked, &args),
         Command::Reload(args) => reload::reload(&asked, &args),
+        Command::Upgrade(args) => upgrade::upgrade(&asked, &args),
         Command::Diff(args) => match args.load() {
             Ok(file) => diff::diff(&asked, &file),
             Err(why) => return why.told(),

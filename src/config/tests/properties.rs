@@ -325,8 +325,20 @@ fn any_clients(number: u64) -> ClientAccess {
         connect_rate: [None, Some((7, Period::Minute)), Some((1, Period::Hour))][pick]
             .map(|(count, per)| WrittenRate { count, per }),
         connect_burst: [Some(3), None, Some(1_000_000)][pick],
+        rate: [
+            None,
+            Some(byte_rate(Some(1), Some(1 << 50))),
+            Some(byte_rate(None, Some(7))),
+        ][pick],
+        rate_per_client: [Some(byte_rate(Some(125_000), Some(125_000))), None, None][pick],
+        rate_per_session: [None, None, Some(byte_rate(Some(3), None))][pick],
+        rate_burst: Duration::from_millis(10 + number % 9_990),
         dry_run: number.is_multiple_of(2),
     }
+}
+
+const fn byte_rate(up: Option<u64>, down: Option<u64>) -> ByteRate {
+    ByteRate { up, down }
 }
 
 /// A proxy's keys, none of them as by default where `number` has it so.

@@ -13,7 +13,7 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
 };
 
-use super::needs::{Reach, Ports};
+use super::needs::{Ports, Reach};
 
 /// What every forwarder reads, wherever it is configured: itself, the machine, names of
 /// users, libraries that look them up, the time zone.

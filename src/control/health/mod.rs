@@ -26,6 +26,7 @@ mod checks;
 mod command;
 mod connection;
 mod hello;
+pub mod read;
 mod schedule;
 
 use std::io;

@@ -101,7 +101,8 @@ pub(in crate::control) fn forwards(
             _ => {
                 let gate = gate(forward.config.max_connections, known);
                 let books = books(forward.id);
-                let mut made = forward_of(forward, plan.config, books, gate, generation);
+                let before = (generation, known.map(|it| &*it.forward));
+                let mut made = forward_of(forward, plan.config, books, gate, before);
                 made.clients = policies.get(&forward.id).cloned();
                 Committed {
                     config: forward.config.clone(),
@@ -281,6 +282,8 @@ impl Sockets<'_> {
                 continue;
             };
             let forward = &committed.forward;
+            // Of a forward that was drained: it is not known at the same address twice.
+            drop(self.held.listeners.remove(&it.id));
             let bound = (it.bound, &self.held.own);
             let listener =
                 HeldListener::new((it.id, it.address), bound, it.options, forward, self.active);

@@ -69,6 +69,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) own: Arc<OwnListeners>,
     pub(in crate::control) clients: Option<Arc<ClientTable>>,
     pub(in crate::control) confinement: Arc<Confinement>,
+    pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
     pub(in crate::control) teller: Teller,
@@ -146,7 +147,10 @@ impl Preparation {
         let spawned = thread.spawn(move || {
             signals::block_here();
             let teller = shop.teller.clone();
-            let _ = done.send(prepare(&from, &shop, dry_run, &told));
+            let outcome = prepare(&from, &shop, dry_run, &told);
+            // It has sockets that the commit may close: nobody else may hold them then.
+            drop(shop);
+            let _ = done.send(outcome);
             teller.tell(Told::Ready);
         });
         match spawned {
@@ -323,7 +327,7 @@ fn acquire(
     prepared.taps = Arc::new(taps.map_err(|error| unavailable(&error.into()))?);
     if let Some(table) = &shop.clients {
         awaited.is("reading the files of access lists");
-        let policies = clients::policies(plan, table)
+        let policies = clients::policies(plan, table, &shop.policies)
             .map_err(|(forward, error)| unavailable(&StartError::Access { forward, error }));
         prepared.policies = policies?;
     }

@@ -32,8 +32,8 @@ use crate::observe::notice::Notice;
 
 use super::inbox::{Teller, Told};
 use super::signals;
-use super::source::{ConfigSource, Files};
-use places::{Names, Places};
+use super::source::{ConfigFiles, ConfigSource};
+use places::{Names, WatchedPlaces};
 
 /// Nobody may have touched a file for so long: editors rename, write and remove in a row.
 const QUIET: Duration = Duration::from_millis(100);
@@ -54,11 +54,11 @@ const WRITER: Duration = Duration::from_secs(10);
 /// See the module's documentation. Dropped, nobody looks any more.
 #[derive(Debug)]
 pub(super) struct FileWatch {
-    shared: Arc<Shared>,
+    shared: Arc<Signalled>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Signalled {
     stop: AtomicBool,
     bell: EventFd,
 }
@@ -71,7 +71,7 @@ impl FileWatch {
         log: &Log,
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Signalled {
             stop: AtomicBool::new(false),
             bell: EventFd::from_value_and_flags(0, flags)?,
         });
@@ -140,21 +140,21 @@ impl Due {
 
 /// What the thread has.
 struct Watcher {
-    shared: Arc<Shared>,
+    shared: Arc<Signalled>,
     source: Arc<dyn ConfigSource>,
     teller: Teller,
     inotify: Option<Inotify>,
     watched: BTreeMap<WatchDescriptor, (PathBuf, Names)>,
     /// Names of files that there are.
     names: BTreeSet<OsString>,
-    /// Files that somebody has not closed yet, and when he was last heard of.
+    /// ConfigFiles that somebody has not closed yet, and when he was last heard of.
     writing: BTreeMap<(WatchDescriptor, OsString), Instant>,
     due: Option<Due>,
     /// What control was told of last.
-    told: Option<Files>,
+    told: Option<ConfigFiles>,
     /// What another look without inotify's help is to find again, for nobody says when a
     /// writer is done.
-    seen: Option<Files>,
+    seen: Option<ConfigFiles>,
 }
 
 impl Watcher {
@@ -251,14 +251,14 @@ impl Watcher {
     }
 
     /// Watches where the files are now.
-    fn place(&mut self) -> Places {
+    fn place(&mut self) -> WatchedPlaces {
         let files: Vec<_> = self.source.files().into_keys().collect();
         self.names = files
             .iter()
             .filter_map(|it| it.file_name())
             .map(OsStr::to_owned)
             .collect();
-        let places = Places::of(&files, &self.source.folders());
+        let places = WatchedPlaces::of(&files, &self.source.folders());
         let Some(inotify) = &self.inotify else {
             return places;
         };

@@ -15,7 +15,7 @@ const LINKS_MAX: usize = 40;
 
 /// Folders, and the names in them that matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Places(pub(super) BTreeMap<PathBuf, Names>);
+pub(super) struct WatchedPlaces(pub(super) BTreeMap<PathBuf, Names>);
 
 /// Names in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Names {
     }
 }
 
-impl Places {
+impl WatchedPlaces {
     /// Of these files, and of folders as a whole.
     pub(super) fn of(files: &[PathBuf], folders: &[PathBuf]) -> Self {
         let mut places = Self::default();
@@ -136,19 +136,19 @@ mod tests {
         std::fs::write(at("..2026/a.toml"), "").expect("a file");
         symlink("..2026", at("..data")).expect("a link");
         symlink("..data/a.toml", at("a.toml")).expect("a link");
-        let places = Places::of(&[at("a.toml")], &[]);
+        let places = WatchedPlaces::of(&[at("a.toml")], &[]);
         let expected = [
             (folder.0.clone(), names(&["..data", "a.toml"])),
             (at("..2026"), names(&["a.toml"])),
         ];
-        assert_eq!(places, Places(expected.into()));
+        assert_eq!(places, WatchedPlaces(expected.into()));
         // What is not there is waited for; a folder as a whole goes before names in it.
         symlink("circle", at("circle")).expect("a link");
-        let places = Places::of(&[at("no/b.toml"), at("circle/x")], &[at("..data")]);
+        let places = WatchedPlaces::of(&[at("no/b.toml"), at("circle/x")], &[at("..data")]);
         let expected = [
             (folder.0.clone(), names(&["..data", "circle", "no"])),
             (at("..2026"), Names::All),
         ];
-        assert_eq!(places, Places(expected.into()));
+        assert_eq!(places, WatchedPlaces(expected.into()));
     }
 }

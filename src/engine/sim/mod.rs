@@ -10,6 +10,7 @@
 //! never depends on content, and real engines are checked by hash elsewhere.
 
 mod listening;
+mod moving;
 mod parley;
 mod passing;
 pub mod peer;
@@ -38,6 +39,7 @@ use crate::relay::{Direction, Side};
 
 pub use listening::Listener;
 use listening::{Backlog, Listeners};
+pub use moving::Uprooted;
 use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
@@ -181,6 +183,8 @@ struct Conn {
     ahead: bool,
     /// Its peer has ended or reset it meanwhile.
     stale: bool,
+    /// It was told to be quiet, and is not yet.
+    quiescing: bool,
 }
 
 /// An accepted connection that no session owns yet.
@@ -318,6 +322,7 @@ impl Sim {
 impl Engine for Sim {
     type Listener = Listener;
     type Incoming = Incoming;
+    type Detached = Uprooted;
 
     fn now(&self) -> Time {
         self.now
@@ -628,6 +633,19 @@ impl Engine for Sim {
         }
         self.close_now(key, side, how);
         Start::Done(())
+    }
+
+    fn quiesce(&mut self, key: SessionKey) -> Start<()> {
+        self.begin_to_quiesce(key)
+    }
+
+    fn detach(&mut self, key: SessionKey, lanes: &mut [Lane; 2]) -> Option<Uprooted> {
+        self.uproot(key, lanes)
+    }
+
+    fn attach(&mut self, key: SessionKey, detached: Uprooted) -> Result<(), (Cause, Uprooted)> {
+        self.replant(key, detached);
+        Ok(())
     }
 
     fn acknowledge(&mut self, _key: SessionKey) {}

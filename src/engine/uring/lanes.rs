@@ -140,7 +140,7 @@ impl Mover<'_> {
         let Some(sink) = &self.sink.fd else {
             return self.ring.buffers().recycle(piece);
         };
-        if !self.source.has_pieces() {
+        if !self.source.has_pieces() && !self.sink.quiescing {
             lane.drained(piece.len());
             let at = self.at_sink();
             return self.sink.send(piece, at, self.ring);
@@ -190,6 +190,10 @@ impl Mover<'_> {
         match lane.next() {
             Next::Park if lane.held() > 0 => {
                 self.sink.watch_out(sink, self.ring);
+                self.source.leave_stream(source, self.ring, self.kit);
+            }
+            // Bytes that wait would complete a poll at once; a failure is the vigil's.
+            Next::Park if lane.is_held_back() => {
                 self.source.leave_stream(source, self.ring, self.kit);
             }
             // The event that follows the send has the lane pumped again; a poll would

@@ -45,11 +45,11 @@ pub fn adopt(
         if let Err(refused) = set_again(&socket.fd, socket.family, options, &plan) {
             bound.refusal = Some(refused);
         }
-        // What was passed has a path that belongs to whoever passed it.
-        if let (Endpoint::Unix(UnixName::Path(path)), false) = (
-            &socket.local,
-            matches!(socket.origin, Origin::Passed { .. }),
-        ) {
+        // What was passed has a path that belongs to whoever passed it; what is handed over
+        // one that belongs to the process before, until this one serves it.
+        if let (Endpoint::Unix(UnixName::Path(path)), Origin::Kept(_)) =
+            (&socket.local, &socket.origin)
+        {
             bound.file = unix::SocketFile::new(path);
         }
         let socket = ListenSocket {

@@ -198,6 +198,15 @@ notices! {
     /// The configuration that was to run is not to be had; nothing has changed.
     ReloadRefused "reload_refused" Error [] { error: String }
         "not reloaded, nothing has changed: {error}";
+    /// Another process serves; this one ends once its last session has.
+    HandedOver "handed_over" Info [] { process: u32, build: String, sessions: u64 }
+        "process {process} (thalweg {build}) has taken over; {sessions} sessions are left here";
+    /// This process serves in the place of another one.
+    TakenOver "taken_over" Info [] { process: u32, build: String }
+        "took over from process {process} (thalweg {build})";
+    /// A new process has not taken over; everything is as before.
+    UpgradeRefused "upgrade_refused" Error [] { error: String }
+        "no upgrade: {error}";
     /// Files of the configuration are looked after: `watch = true`.
     Watching "watching" Info [] { files: usize }
         "watching {files} files of the configuration";

@@ -20,6 +20,7 @@ mod http;
 mod packet;
 mod pcapng;
 mod render;
+pub mod shown;
 mod text;
 mod thread;
 

@@ -55,7 +55,7 @@ pub(super) struct Target {
 }
 
 /// A session that was opened and is not closed yet.
-struct Session {
+pub(super) struct Session {
     opening: Arc<Opening>,
     /// Bytes of each direction so far, shown or missing.
     offsets: [u64; 2],
@@ -94,20 +94,8 @@ impl Target {
     fn open(&mut self, number: SessionNumber, opening: Opening, sink: &mut Sink) {
         opening.budget.give_back(OPENING_COST);
         let unseen = opening.sessions_missing;
-        let opening = Arc::new(opening);
-        let show = match opening.tap.format {
-            TapFormat::Hex => Show::Hex,
-            TapFormat::Text => Show::Text(Default::default()),
-            TapFormat::Http => Show::Http(Box::default()),
-            TapFormat::Pcapng => Show::Pcapng(Box::new(Stream::new(number, &opening))),
-        };
         let secrets = (!opening.tap.unmask).then(|| self.secrets_of(&opening.tap));
-        let mut session = Session {
-            opening,
-            offsets: [0; 2],
-            show,
-            secrets,
-        };
+        let mut session = Session::new(number, opening, secrets);
         let unit = &mut self.unit;
         unit.clear();
         if let Show::Pcapng(stream) = &mut session.show {
@@ -252,6 +240,25 @@ impl Format for Target {
 }
 
 impl Session {
+    pub(super) fn new(
+        number: SessionNumber,
+        opening: Opening,
+        secrets: Option<Arc<Secrets>>,
+    ) -> Self {
+        let show = match opening.tap.format {
+            TapFormat::Hex => Show::Hex,
+            TapFormat::Text => Show::Text(Default::default()),
+            TapFormat::Http => Show::Http(Box::default()),
+            TapFormat::Pcapng => Show::Pcapng(Box::new(Stream::new(number, &opening))),
+        };
+        Self {
+            opening: Arc::new(opening),
+            offsets: [0; 2],
+            show,
+            secrets,
+        }
+    }
+
     /// Bytes of memory that decoding it takes.
     fn kept(&self) -> usize {
         match &self.show {
@@ -297,7 +304,7 @@ impl Session {
         }
     }
 
-    fn chunk(&mut self, number: SessionNumber, chunk: &Chunk, unit: &mut Vec<u8>) {
+    pub(super) fn chunk(&mut self, number: SessionNumber, chunk: &Chunk, unit: &mut Vec<u8>) {
         let Chunk {
             at,
             direction,
@@ -338,7 +345,7 @@ impl Session {
         }
     }
 
-    fn end(&mut self, number: SessionNumber, end: &End, unit: &mut Vec<u8>) {
+    pub(super) fn end(&mut self, number: SessionNumber, end: &End, unit: &mut Vec<u8>) {
         self.missing(unit, number, (end.at, end.direction, end.missing));
         match &mut self.show {
             Show::Pcapng(stream) => return stream.end(unit, end),

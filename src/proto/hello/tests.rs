@@ -49,6 +49,15 @@ pub(in crate::proto) fn records(message: &[u8], size: usize) -> Vec<u8> {
         .collect()
 }
 
+/// The same without records, with an extension of so many bytes, such as a key of post-quantum size.
+pub(in crate::proto) fn handshake(name: &str, protocols: &[&str], more: usize) -> Vec<u8> {
+    let mut extensions = vec![extension(51, &vec![0x51; more]), sni(name.as_bytes())];
+    if !protocols.is_empty() {
+        extensions.push(alpn(protocols));
+    }
+    message(&extensions)
+}
+
 /// A hello that asks for this name and offers these protocols.
 pub(in crate::proto) fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
     records(&message(&[sni(name.as_bytes()), alpn(protocols)]), 1 << 14)

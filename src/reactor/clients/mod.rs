@@ -1,8 +1,8 @@
 //! Who may come in at a forward: its rules about networks, and its limits by client.
 //!
 //! Asked once for each client, when it has been accepted, and shared by all reactors. What
-//! was granted is a [`ClientPermit`] that the session holds: however the session ends, its place
-//! is given back once, because the permit is dropped once.
+//! was granted is a [`ClientGrant`] that the session holds: however the session ends, its place
+//! is given back once, because the grant is dropped once.
 
 mod table;
 
@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-pub(super) use table::ClientPermit;
+use table::ClientPermit;
 pub use table::{ClientTable, ConnectRate, Full, Limits, TableSettings};
 
 use crate::net::address::Endpoint;
 use crate::net::turn_away::TurnAway;
 use crate::observe::notice::Notice;
 use crate::policy::clients::{ClientRules, Place};
+use crate::policy::meter::{Buckets, Meters, Rate};
 use crate::relay::id::ForwardId;
+use crate::relay::time::Time;
 
 /// Who may come in at one forward.
 #[derive(Debug)]
@@ -33,10 +35,42 @@ pub struct ClientPolicy {
     pub written: Box<[WrittenRule]>,
     /// How many connections one client may have, and how fast it may make them.
     pub limits: Option<(Limits, Arc<ClientTable>)>,
+    /// How many bytes a second flow: of a session, and of all of them together. Those of a
+    /// client are among its limits.
+    pub rates: ByteRates,
     /// What happens to whom it does not let in.
     pub turns_away: TurnAway,
     /// Nobody is turned away; whoever would be is counted.
     pub dry_run: bool,
+}
+
+/// Bytes a second, up and down.
+#[derive(Debug, Clone, Default)]
+pub struct ByteRates {
+    /// Of each session by itself.
+    pub session: Option<[Rate; 2]>,
+    /// Of all of the forward, over all reactors.
+    pub forward: Option<ForwardRate>,
+}
+
+/// What all sessions of a forward share.
+#[derive(Debug, Clone)]
+pub struct ForwardRate {
+    /// As they are configured.
+    pub rates: [Rate; 2],
+    /// Carried from one configuration to the next, whose rates they get when it is in
+    /// force.
+    pub buckets: Arc<Buckets>,
+}
+
+/// What was granted to a session, and is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct ClientGrant {
+    /// Its place among its client's connections.
+    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    permit: Option<ClientPermit>,
+    /// What holds its bytes back.
+    pub(super) meters: Option<Meters>,
 }
 
 /// A rule as it is written.
@@ -45,7 +79,7 @@ pub struct WrittenRule {
     /// Its text.
     pub text: Arc<str>,
     /// Clients that it has turned away, or would have in a dry run.
-    pub denied: AtomicU64,
+    pub denied: Arc<AtomicU64>,
 }
 
 /// Why a client is not let in.
@@ -65,22 +99,59 @@ pub(super) enum Denied {
 
 impl ClientPolicy {
     /// Lets a client in, or says why not. One without an address, of a unix socket, has no
-    /// limits.
-    pub(super) fn admit(
-        &self,
-        client: Option<IpAddr>,
-    ) -> Result<Option<Box<ClientPermit>>, Denied> {
+    /// limits of its own.
+    pub(super) fn admit(&self, client: Option<IpAddr>) -> Result<Option<Box<ClientGrant>>, Denied> {
         if let Some(place) = self.rules.denied_by(client) {
             if let Some(rule) = self.written.get(place as usize) {
                 rule.denied.fetch_add(1, Ordering::Relaxed);
             }
             return Err(Denied::Rule(place));
         }
-        let (Some((limits, table)), Some(ip)) = (&self.limits, client) else {
-            return Ok(None);
+        let permit = match (&self.limits, client) {
+            (Some((limits, table)), Some(ip)) => {
+                ClientTable::admit(table, self.forward, ip, limits, Instant::now())?
+            }
+            _ => None,
         };
-        let admitted = ClientTable::admit(table, self.forward, ip, limits, Instant::now());
-        admitted.map(|permit| permit.map(Box::new))
+        let of_client = permit.as_ref().and_then(ClientPermit::buckets);
+        let meters = self.meters(of_client);
+        let any = permit.is_some() || meters.is_some();
+        Ok(any.then(|| Box::new(ClientGrant { permit, meters })))
+    }
+
+    fn meters(&self, of_client: Option<Arc<Buckets>>) -> Option<Meters> {
+        let own = self.rates.session.map(|it| Arc::new(Buckets::new(it)));
+        let levels = [
+            own,
+            of_client,
+            self.rates.forward.as_ref().map(|it| it.buckets.clone()),
+        ];
+        let any = levels.iter().any(Option::is_some);
+        any.then(|| Meters::new(levels, self.dry_run))
+    }
+
+    /// A client that was let in elsewhere goes by these rates from now on, and counts here
+    /// if it did there: no limit keeps it out. `debts` is what its session was ahead of its
+    /// own rate.
+    pub(super) fn readmit(
+        &self,
+        client: Option<IpAddr>,
+        debts: Option<[i64; 2]>,
+        now: Time,
+    ) -> Option<Box<ClientGrant>> {
+        let permit = match (&self.limits, client) {
+            (Some((limits, table)), Some(ip)) => {
+                ClientTable::readmit(table, self.forward, ip, limits)
+            }
+            _ => None,
+        };
+        let of_client = permit.as_ref().and_then(ClientPermit::buckets);
+        let meters = self.meters(of_client);
+        if let (Some(meters), Some(debts)) = (&meters, debts) {
+            meters.set_debts(debts, now);
+        }
+        let any = permit.is_some() || meters.is_some();
+        any.then(|| Box::new(ClientGrant { permit, meters }))
     }
 
     /// The rule's number for the throttle of lines; a limit's is none of a rule.

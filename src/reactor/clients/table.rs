@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Denied;
+use crate::policy::meter::{Buckets, Rate};
 use crate::relay::id::ForwardId;
 
 /// Parts of the table with a lock of their own.
@@ -62,6 +63,8 @@ pub struct Limits {
     pub connections: Option<u32>,
     /// New ones.
     pub rate: Option<ConnectRate>,
+    /// Bytes of all its sessions together, up and down.
+    pub bytes: Option<[Rate; 2]>,
 }
 
 /// How fast connections may be made.
@@ -91,10 +94,12 @@ struct Key {
     client: IpAddr,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     connections: u32,
-    /// When what it has made is paid for.
+    /// What its sessions have of its byte rate, if it has one.
+    buckets: Option<Arc<Buckets>>,
+    /// When what it has made is paid for, and what it has moved.
     paid: Duration,
     /// When its last connection ended; tells its true place in the line.
     idle_since: Duration,
@@ -113,6 +118,14 @@ struct Shard {
 pub(in crate::reactor) struct ClientPermit {
     table: Arc<ClientTable>,
     key: Key,
+    buckets: Option<Arc<Buckets>>,
+}
+
+impl ClientPermit {
+    /// What all sessions of its client share, if its bytes are limited.
+    pub(super) fn buckets(&self) -> Option<Arc<Buckets>> {
+        self.buckets.clone()
+    }
 }
 
 impl Drop for ClientPermit {
@@ -170,13 +183,31 @@ impl ClientTable {
         let most = this.settings.entries_max.div_ceil(SHARDS);
         let mut shard = this.shard(&key);
         match shard.admit(key, limits, now, most) {
-            Ok(()) => Ok(Some(ClientPermit {
+            Ok(buckets) => Ok(Some(ClientPermit {
                 table: this.clone(),
                 key,
+                buckets,
             })),
             Err(Denied::TableFull) if this.settings.full == Full::LetIn => Ok(None),
             Err(denied) => Err(denied),
         }
+    }
+
+    /// Counts one more connection of a client, without a limit; `None` if nothing can be
+    /// remembered of it.
+    pub(super) fn readmit(
+        this: &Arc<Self>,
+        forward: ForwardId,
+        client: IpAddr,
+        limits: &Limits,
+    ) -> Option<ClientPermit> {
+        let free = Limits {
+            connections: None,
+            rate: None,
+            ..*limits
+        };
+        let permit = Self::admit(this, forward, client, &free, Instant::now());
+        permit.ok().flatten()
     }
 
     fn leave(&self, key: Key) {
@@ -219,7 +250,7 @@ impl Shard {
         limits: &Limits,
         now: Duration,
         most: usize,
-    ) -> Result<(), Denied> {
+    ) -> Result<Option<Arc<Buckets>>, Denied> {
         for _ in 0..GIVEN_UP_AT_ONCE {
             if !self.give_up_first(|entry| entry.paid <= now) {
                 break;
@@ -231,7 +262,7 @@ impl Shard {
         {
             return Err(Denied::TableFull);
         }
-        let known = self.entries.get(&key).copied();
+        let known = self.entries.get(&key).cloned();
         let mut entry = known.unwrap_or_default();
         if limits
             .connections
@@ -247,8 +278,16 @@ impl Shard {
             entry.paid = paid + rate.interval;
         }
         entry.connections += 1;
+        let buckets = limits.bytes.map(|rates| {
+            let known = entry.buckets.take();
+            // A reload may have changed them.
+            known
+                .inspect(|it| it.set_rates(rates))
+                .unwrap_or_else(|| Arc::new(Buckets::new(rates)))
+        });
+        entry.buckets.clone_from(&buckets);
         self.entries.insert(key, entry);
-        Ok(())
+        Ok(buckets)
     }
 
     fn leave(&mut self, key: Key, now: Duration) {
@@ -259,6 +298,10 @@ impl Shard {
         entry.connections -= 1;
         if entry.connections > 0 {
             return;
+        }
+        if let Some(buckets) = &entry.buckets {
+            // Forgotten sooner, it would have its burst again at each connection.
+            entry.paid = entry.paid.max(now + buckets.burst());
         }
         if entry.paid <= now {
             self.entries.remove(&key);

@@ -10,6 +10,7 @@ use super::common::{Common, Context};
 use super::relaying::{Delivery, Relaying};
 use super::{Rules, Stage};
 use crate::relay::ending::{Cause, Who};
+use crate::relay::lane::Lane;
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
@@ -46,7 +47,11 @@ impl Relaying {
         }
     }
 
+    /// A lane that a rate holds back is not silent: it may not speak.
     fn silence_expiry(&self, common: &Common, rules: &Rules) -> Time {
+        if common.lanes.iter().any(Lane::is_held_back) {
+            return Time::NEVER;
+        }
         let delivering = self
             .delivery
             .iter()
@@ -61,10 +66,10 @@ impl Relaying {
     /// delivering; while it is, a look each quarter sees progress.
     pub(super) fn silence_deadline(&self, common: &Common, rules: &Rules) -> Time {
         let timeout = silence_timeout(common, rules);
-        if timeout == Duration::MAX {
+        let expiry = self.silence_expiry(common, rules);
+        if timeout == Duration::MAX || expiry == Time::NEVER {
             return Time::NEVER;
         }
-        let expiry = self.silence_expiry(common, rules);
         if self.looked <= self.last_activity {
             (self.last_activity + timeout / 2).min(expiry)
         } else if self.delivery.iter().any(|d| d.unsent > 0) {

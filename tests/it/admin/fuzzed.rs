@@ -26,6 +26,8 @@ fn b147_a_thousand_made_up_requests_find_nothing_that_is_not_described() {
     let output = Command::new(program)
         .args(["run", "--max-examples=70", "--seed=1", "--no-color"])
         .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"])
+        // Another process would answer from then on, and nobody end it.
+        .args(["--exclude-path", "/v1/upgrade"])
         .args(["-H", "Authorization: Bearer 0123456789abcdef0123"])
         .arg(format!("http://{}/openapi.json", at.text("admin")))
         .current_dir(directory.path())

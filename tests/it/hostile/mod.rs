@@ -2,7 +2,10 @@
 //! kept connection must go on answering and whose new ones must come in. What else is
 //! promised against them, and which test shows it: SECURITY.md.
 
+mod proxies;
+mod scarcity;
 mod shares;
+mod tapped;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

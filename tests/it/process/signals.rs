@@ -79,8 +79,8 @@ fn b65_a_signal_without_a_meaning_is_ignored_with_a_line() {
         let forwarder = Setup::new(server.address()).case(case).start();
         let crowd = Crowd::through(&forwarder, &server, 1);
         for signal in [
-            Signal::SIGUSR2,
             Signal::SIGALRM,
+            Signal::SIGVTALRM,
             Signal::SIGPWR,
             Signal::SIGIO,
         ] {

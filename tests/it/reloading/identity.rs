@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::kit::*;
+use crate::kit::admin::Admin;
+use crate::kit::directory::Directory;
 use crate::kit::*;
 
 fn two(a: u16, b: u16, server: std::net::SocketAddr, more: &str) -> String {
@@ -251,7 +253,16 @@ fn b115_many_reloads_leave_nothing_behind() {
             }
             text
         };
-        let it = Reloadable::start(case, &text(0), 2, Some(2));
+        let admin = Directory::new();
+        let it = Reloadable::with(case, &text(0), 2, Some(2), |setup| setup.admin(&admin));
+        let at = Admin::at(&admin.join("admin.sock"));
+        let reload = |turn: usize| {
+            it.write(&text(turn));
+            let head = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n\
+                        Content-Type: application/json\r\nContent-Length: 2\r\n";
+            let answer = at.send(head, "{}");
+            assert_eq!(answer.status, 200, "{turn}: {}", answer.body);
+        };
         let mut clients: Vec<Peer> = (0..100)
             .map(|_| Peer::connect(([127, 0, 0, 1], a).into()))
             .collect();
@@ -261,12 +272,15 @@ fn b115_many_reloads_leave_nothing_behind() {
         let process = it.forwarder.process();
         // A pool that meets its peak does not grow after that.
         for turn in 1..=100 {
-            it.reloads(&text(turn));
+            reload(turn);
         }
+        until("no thread of a reload is left", || {
+            !process.threads().iter().any(|it| it == "reload")
+        });
         let (memory, descriptors) = (process.memory().anonymous, process.descriptors());
         let threads = process.threads().len();
-        for turn in 101..=600 {
-            it.reloads(&text(turn));
+        for turn in 101..=1_100 {
+            reload(turn);
         }
         until("descriptors and threads are as they were", || {
             process.descriptors() == descriptors && process.threads().len() == threads

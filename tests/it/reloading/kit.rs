@@ -128,7 +128,7 @@ impl Reloadable {
 
 /// A port of 127.0.0.1 that nobody has at the moment, and another one each time: the
 /// kernel may well give the same one again.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -142,14 +142,19 @@ pub(super) fn free_port() -> u16 {
 
 /// A server that says its letter for each connection and echoes what follows until the
 /// end.
-pub(super) struct Echo {
-    pub(super) address: SocketAddr,
+pub(crate) struct Echo {
+    pub(crate) address: SocketAddr,
     pub(super) served: Arc<AtomicU64>,
 }
 
 impl Echo {
-    pub(super) fn new(letter: u8) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn new(letter: u8) -> Self {
+        Self::at(([127, 0, 0, 1], 0).into(), letter)
+    }
+
+    /// At this address.
+    pub(super) fn at(address: SocketAddr, letter: u8) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         // Any number of clients at a time.
         socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
@@ -188,7 +193,7 @@ pub(super) struct Seen {
 }
 
 /// Clients in a row on several threads: connect, a message to and fro, an end, the end.
-pub(super) struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     pub(super) seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
@@ -197,7 +202,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Begins, to these addresses in turn.
-    pub(super) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
+    pub(crate) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
         let spawn = |index: usize| {
             let (stop, seen) = (stop.clone(), seen.clone());
@@ -228,7 +233,7 @@ impl Load {
 
     /// Ends; nobody may have been refused, reset or cut short. Connections a second.
     #[track_caller]
-    pub(super) fn end(self) -> f64 {
+    pub(crate) fn end(self) -> f64 {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -256,6 +261,14 @@ fn one(address: SocketAddr) -> std::io::Result<bool> {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer)?;
     Ok(answer.len() == 17 && answer[1..] == *b"0123456789abcdef")
+}
+
+/// A client of another address of this host: 127.0.0.LAST.
+pub(super) fn client_of(last: u8, to: SocketAddr) -> std::io::Result<Peer> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+    socket.connect(&to.into())?;
+    Ok(Peer::client(TcpStream::from(socket)))
 }
 
 /// Waits until something is so, without a word of why not.

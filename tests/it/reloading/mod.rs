@@ -2,7 +2,8 @@
 //! and 111 to 122.
 
 mod identity;
-mod kit;
+mod kept;
+pub(crate) mod kit;
 mod load;
 mod refused;
 mod steered;

@@ -1,15 +1,17 @@
 //! `thalweg ctl reload`: what would happen, what happens, and back again.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use super::kit::{Echo, Reloadable, free_port};
+use crate::kit::admin::Admin;
 use crate::kit::directory::Directory;
 use crate::kit::*;
 
 /// `thalweg ctl` of the forwarder whose endpoint is in this directory.
-fn ctl(directory: &Path, arguments: &[&str]) -> Output {
+pub(super) fn ctl(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_thalweg"))
         .args(["ctl", "--socket"])
         .arg(directory.join("admin.sock"))
@@ -19,7 +21,7 @@ fn ctl(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn said(directory: &Path, arguments: &[&str]) -> String {
+pub(super) fn said(directory: &Path, arguments: &[&str]) -> String {
     let output = ctl(directory, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -89,6 +91,37 @@ fn b121_a_dry_run_says_what_would_happen_and_changes_nothing() {
         let why = String::from_utf8_lossy(&refused.stderr);
         assert!(why.contains("thalweg.toml:2:"), "{why}");
         assert!(is_listening(new));
+    });
+}
+
+/// Behaviour 122: whoever asked is gone, and so is the way to confirm.
+#[test]
+fn b122_it_goes_back_when_the_one_that_asked_is_gone() {
+    on_every_engine(|case| {
+        let (echo, admin) = (Echo::new(b'a'), Directory::new());
+        let (kept, new) = (free_port(), free_port());
+        let before = forwards(&echo, &[kept]);
+        let it = Reloadable::with(case, &before, 1, Some(1), |setup| setup.admin(&admin));
+        let sockets = it.listening();
+        let mut lasting = Peer::connect(([127, 0, 0, 1], kept).into());
+        it.write(&forwards(&echo, &[kept, new]));
+        let body = "{\"confirm_seconds\": 1.5}";
+        let mut asking = Admin::at(&admin.join("admin.sock")).connect();
+        let request = format!(
+            "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        asking.write_all(request.as_bytes()).unwrap();
+        it.forwarder.wait_for_line("1 forward added");
+        assert!(is_listening(new));
+        // The answer is never read.
+        drop(asking);
+        it.forwarder
+            .wait_for_line("back to what was confirmed last");
+        wait_until("it is back", PATIENCE, || !is_listening(new));
+        assert_eq!(it.listening(), sockets);
+        lasting.send(100);
     });
 }
 

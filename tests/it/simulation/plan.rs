@@ -23,8 +23,12 @@ pub(crate) struct Plan {
     /// Sessions that may live at a time.
     pub(crate) sessions_max: u32,
     pub(crate) pools: PoolPlan,
+    /// Bytes a second of each session, and twice that of all of the second forward.
+    pub(crate) rate: Option<u64>,
     /// What happens to servers, in order.
     pub(crate) changes: Vec<Change>,
+    /// Sessions are moved, as the seed has it.
+    pub(crate) moves: bool,
 }
 
 /// How the pools of a run are.
@@ -174,6 +178,16 @@ impl Plan {
             sessions_max: dice.between(2, 40) as u32,
             pools: PoolPlan::drawn(&mut dice),
             changes: changes(&mut dice),
+            rate: dice.percent(30).then(|| 1 << dice.between(18, 24)),
+            moves: false,
+        }
+    }
+
+    /// As it is drawn, with moves.
+    pub(crate) fn moving(seed: u64) -> Self {
+        Self {
+            moves: true,
+            ..Self::drawn(seed)
         }
     }
 
@@ -201,6 +215,7 @@ impl Plan {
             |plan| plan.cut_at = None,
             |plan| plan.sessions_max = 1_000,
             |plan| plan.changes.clear(),
+            |plan| plan.rate = None,
             |plan| plan.pools.warm = 0,
             |plan| plan.pools.raced = false,
             |plan| plan.pools.max_connections = None,

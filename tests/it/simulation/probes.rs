@@ -120,13 +120,15 @@ const TRANSITIONS: [(&str, &str); 36] = [
 
 /// States of a lane (source, sink) in which it was asked what is next. An end is
 /// found only by a fill, so with nothing held: it never meets a full sink.
-const LANE_STATES: [(&str, &str); 11] = [
+const LANE_STATES: [(&str, &str); 13] = [
     ("source Ready", "sink Ready"),
     ("source Ready", "sink Full"),
     ("source Ready", "sink Failed"),
     ("source Empty", "sink Ready"),
     ("source Empty", "sink Full"),
     ("source Empty", "sink Failed"),
+    ("source Held", "sink Ready"),
+    ("source Held", "sink Full"),
     ("source Eof", "sink Ready"),
     ("source Eof", "sink Shut"),
     ("source Eof", "sink Failed"),

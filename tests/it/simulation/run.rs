@@ -11,17 +11,23 @@ use thalweg::config::{
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
 use thalweg::net::address::Endpoint;
+use thalweg::net::turn_away::TurnAway;
 use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
+use thalweg::policy::clients::ClientRules;
+use thalweg::policy::meter::{Buckets, Rate};
 use thalweg::proto::opening::Step;
-use thalweg::reactor::{Forward, Gate, Listener, Reactor, Setup};
+use thalweg::reactor::{
+    ByteRates, ClientPolicy, Forward, ForwardRate, Gate, Listener, Reactor, Setup,
+};
 use thalweg::relay::ending::Cause;
 use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Close, Deadlines, Rules};
 
+use super::moves::Moves;
 use super::plan::Plan;
 use super::pools::Pools;
 use super::requests::Requests;
@@ -34,6 +40,8 @@ pub(crate) const TURNS_MAX: u64 = 1_000_000;
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) turns: u64,
+    /// Sessions that were moved.
+    pub(crate) moved: u64,
 }
 
 pub(crate) fn reactor(
@@ -43,6 +51,18 @@ pub(crate) fn reactor(
     pools: &Pools,
     requests: &Requests,
     counters: &Arc<Counters>,
+) -> Reactor<Sim> {
+    reactor_with_rate(sim, path, sessions_max, pools, requests, counters, None)
+}
+
+fn reactor_with_rate(
+    sim: Sim,
+    path: PathPolicy,
+    sessions_max: u32,
+    pools: &Pools,
+    requests: &Requests,
+    counters: &Arc<Counters>,
+    rate: Option<u64>,
 ) -> Reactor<Sim> {
     let (log, _) =
         Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
@@ -83,7 +103,7 @@ pub(crate) fn reactor(
             pool: PoolId::new(pool),
             // One forward has a limit of its own.
             gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            clients: None,
+            clients: rate.map(|rate| held_back(ForwardId::new(id), rate)),
             steps: request.iter().map(|_| Requests::look()).collect(),
             announced: false,
             request: request.into(),
@@ -122,6 +142,31 @@ pub(crate) fn reactor(
     reactor
 }
 
+/// Each session goes by a rate, and those of the second forward by twice that together.
+fn held_back(forward: ForwardId, per_second: u64) -> Arc<ClientPolicy> {
+    let rates = |per_second| {
+        let burst = Duration::from_millis(100);
+        [Rate { per_second, burst }; 2]
+    };
+    let together = rates(2 * per_second);
+    Arc::new(ClientPolicy {
+        forward,
+        name: "sim".into(),
+        rules: ClientRules::default(),
+        written: Box::default(),
+        limits: None,
+        rates: ByteRates {
+            session: Some(rates(per_second)),
+            forward: (forward == ForwardId::new(1)).then(|| ForwardRate {
+                rates: together,
+                buckets: Arc::new(Buckets::new(together)),
+            }),
+        },
+        turns_away: TurnAway::Reset,
+        dry_run: false,
+    })
+}
+
 /// Half of the sessions of the first forward are looked at, for their first bytes:
 /// they copy meanwhile, whatever the policy, and are like any other afterwards.
 fn tap() -> Tap {
@@ -142,17 +187,23 @@ fn tap() -> Tap {
 
 /// Runs a plan; panics where something is wrong.
 pub(crate) fn run(plan: &Plan) -> Outcome {
+    let mut moves = if plan.moves {
+        Moves::drawn(plan.seed)
+    } else {
+        Moves::never()
+    };
     let counters = Arc::new(Counters::default());
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
     let requests = Requests::drawn(plan.seed);
-    let mut reactor = reactor(
+    let mut reactor = reactor_with_rate(
         sim,
         plan.path,
         plan.sessions_max,
         &pools,
         &requests,
         &counters,
+        plan.rate,
     );
     let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();
@@ -172,6 +223,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         }
         reactor.turn().expect("simulated waits succeed");
         requests.decide_some(&mut reactor);
+        moves.some(&mut reactor);
         reactor.check_invariants();
         reactor.engine().check_invariants();
         pools.check(reactor.live());
@@ -206,6 +258,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     Outcome {
         tally: reactor.engine().tally,
         turns,
+        moved: moves.moved,
     }
 }
 
@@ -221,8 +274,16 @@ pub(crate) fn outcome(plan: &Plan) -> Result<Outcome, String> {
 /// Runs a seed. When it fails: prints the smallest plan that fails the same way
 /// and how to replay it, and panics.
 pub(crate) fn check(seed: u64) -> Outcome {
-    let plan = Plan::drawn(seed);
-    match outcome(&plan) {
+    check_plan(seed, &Plan::drawn(seed))
+}
+
+/// As [`check`], and sessions are moved meanwhile.
+pub(crate) fn check_moving(seed: u64) -> Outcome {
+    check_plan(seed, &Plan::moving(seed))
+}
+
+fn check_plan(seed: u64, plan: &Plan) -> Outcome {
+    match outcome(plan) {
         Ok(outcome) => outcome,
         Err(why) => {
             let smallest = plan.minimised(|plan| outcome(plan).is_err());

@@ -8,7 +8,7 @@ mod grpc;
 mod packets;
 mod site;
 mod targets;
-mod tools;
+pub(crate) mod tools;
 
 use std::path::Path;
 

@@ -23,6 +23,7 @@ fn connections(max: u32) -> Limits {
     Limits {
         connections: Some(max),
         rate: None,
+        bytes: None,
     }
 }
 
@@ -30,6 +31,7 @@ fn rate(interval: Duration, burst: u32) -> Limits {
     Limits {
         connections: None,
         rate: Some(ConnectRate { interval, burst }),
+        bytes: None,
     }
 }
 
@@ -182,4 +184,31 @@ fn b81_no_more_than_so_many_over_all_threads() {
         assert_eq!(table.connections(), 100);
     }
     assert_eq!((table.connections(), table.len()), (0, 0));
+}
+
+/// Forgotten at once, it would have its burst again with each connection.
+#[test]
+fn a_byte_rate_is_remembered_until_its_burst_has_passed() {
+    let table = table(1000, Full::LetIn);
+    let burst = Duration::from_secs(60);
+    let limits = Limits {
+        connections: None,
+        rate: None,
+        bytes: Some(
+            [crate::policy::meter::Rate {
+                per_second: 1_000,
+                burst,
+            }; 2],
+        ),
+    };
+    let now = Instant::now();
+    let enter = || ClientTable::admit(&table, FORWARD, client(1), &limits, now);
+    let buckets = |permit: &Option<ClientPermit>| permit.as_ref().and_then(ClientPermit::buckets);
+    let (first, second) = (enter().expect("let in"), enter().expect("let in"));
+    let shared = buckets(&first).expect("a rate");
+    assert!(Arc::ptr_eq(&shared, &buckets(&second).expect("a rate")));
+    drop((first, second));
+    assert_eq!(table.len(), 1);
+    let again = enter().expect("let in");
+    assert!(Arc::ptr_eq(&shared, &buckets(&again).expect("a rate")));
 }

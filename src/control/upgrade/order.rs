@@ -1,0 +1,108 @@
+//! What a hand-over asks of control's thread, and what an operator asks for.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+
+use thiserror::Error;
+
+use super::tables::Tables;
+use crate::net::handed::HandedLabel;
+
+/// What an upgrade is to be.
+#[derive(Debug, Clone, Default)]
+pub struct UpgradeRequest {
+    /// Another binary than the one that this process was started from.
+    pub binary: Option<PathBuf>,
+}
+
+/// An upgrade that came about.
+#[derive(Debug, Clone)]
+pub struct Upgraded {
+    /// The process that serves from now on.
+    pub process: u32,
+    /// What it says it is.
+    pub build: String,
+    /// Listening sockets that it has.
+    pub listeners: usize,
+    /// Sessions that run to their end in the old one.
+    pub sessions_left: u64,
+}
+
+/// Why nothing has changed.
+#[derive(Debug, Clone, Error)]
+pub enum UpgradeError {
+    /// Only one at a time.
+    #[error("another upgrade is under way: {0}")]
+    Busy(String),
+    /// The binary cannot be started.
+    #[error("cannot start {path}: {error}; nothing has changed")]
+    Binary {
+        /// Which.
+        path: String,
+        /// Why not.
+        error: String,
+    },
+    /// The new process came to nothing.
+    #[error("the new process has not taken over: {0}; this one goes on with everything")]
+    Failed(String),
+    /// Not in this state, or not this process.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// What is handed over at first.
+#[derive(Debug)]
+pub(in crate::control) struct Offer {
+    pub(in crate::control) listeners: Vec<(HandedLabel, OwnedFd)>,
+    pub(in crate::control) tables: Box<Tables>,
+    /// Descriptors that the new process needs to have it all.
+    pub(in crate::control) descriptors: u64,
+}
+
+/// What is handed over once nobody is let in any more.
+#[derive(Debug)]
+pub(in crate::control) struct Frozen {
+    pub(in crate::control) tables: Box<Tables>,
+    /// Those that stay.
+    pub(in crate::control) sessions_left: u64,
+}
+
+/// What a hand-over asks of control's thread.
+#[derive(Debug)]
+pub(in crate::control) enum HandOver {
+    /// Nobody else may begin one from now on.
+    Begin(String, Sender<Result<Offer, UpgradeError>>),
+    /// Lets nobody in any more.
+    Freeze(Sender<Frozen>),
+    /// Nothing came of it: all as it was.
+    Resume,
+    /// Another process has these. This one ends; what its listeners were named stays.
+    Leave(Leave),
+}
+
+/// What was counted at last, and who waits until it is told.
+pub(in crate::control) type Rest = (Box<Tables>, Sender<()>);
+
+/// What another process has.
+#[derive(Debug)]
+pub(in crate::control) struct Leave {
+    pub(in crate::control) taken: Vec<HandedLabel>,
+    pub(in crate::control) process: u32,
+    pub(in crate::control) build: String,
+    /// What this one counts from now on goes there, when it ends.
+    pub(in crate::control) rest: Sender<Rest>,
+}
+
+/// Whether another process is taking over.
+#[derive(Debug, Default)]
+pub(in crate::control) enum Upgrading {
+    #[default]
+    Not,
+    /// This one has been offered everything.
+    Offered(String),
+    /// Nobody is let in meanwhile.
+    Frozen(String),
+    /// It has everything.
+    Left(Leave),
+}

@@ -1,0 +1,189 @@
+//! The new process: takes what the old one has, and says when it stands.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::channel::Channel;
+use super::entrance;
+use super::message::{Hello, Saying};
+use super::spawn;
+use super::tables::Tables;
+use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
+use crate::net::handed::{Handed, HandedLabel};
+use crate::net::limits;
+
+/// Where the process is that is taken over from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakeOver {
+    /// It has started this one, whose standard input is the connection.
+    Parent,
+    /// At this socket.
+    At(PathBuf),
+    /// At the socket in the runtime directory.
+    Found,
+}
+
+impl FromStr for TakeOver {
+    type Err = Infallible;
+
+    /// `auto`, or the path of a socket.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "auto" => Self::Found,
+            path => Self::At(path.into()),
+        })
+    }
+}
+
+impl TakeOver {
+    /// What a process was asked for when it was started: by the one that started it, or by
+    /// its command line.
+    pub fn asked(flag: Option<Self>) -> Option<Self> {
+        if spawn::is_child() {
+            Some(Self::Parent)
+        } else {
+            flag
+        }
+    }
+
+    /// Says to the process that started this one why nothing comes of it.
+    pub fn refuse(&self, reason: &str) {
+        let channel = match self {
+            Self::Parent => spawn::from_parent().ok(),
+            Self::At(_) | Self::Found => None,
+        };
+        let reason = reason.trim().to_owned();
+        if let Some(channel) = channel {
+            let _ = Talk(channel).say(&Saying::Refused { reason }, PROMPT);
+        }
+    }
+}
+
+/// Why this process does not begin.
+#[derive(Debug, Error)]
+pub(in crate::control) enum TakeError {
+    #[error("{0}")]
+    Talk(#[from] TalkError),
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// A hand-over under way.
+#[derive(Debug)]
+pub(in crate::control) struct Taking {
+    pub(in crate::control) talk: Talk,
+    pub(in crate::control) handed: Handed,
+    /// The process that is taken over from, and its build.
+    pub(in crate::control) process: u32,
+    pub(in crate::control) build: String,
+}
+
+impl Taking {
+    /// Takes the listeners and what is known of servers.
+    pub(in crate::control) fn begin(from: &TakeOver) -> Result<Self, TakeError> {
+        let channel = match from {
+            TakeOver::Parent => spawn::from_parent().map_err(|error| error.to_string()),
+            TakeOver::At(path) => entrance::reach(Some(path)),
+            TakeOver::Found => entrance::reach(None),
+        };
+        Self::over(channel.map_err(TakeError::Unreachable)?)
+    }
+
+    fn over(channel: Channel) -> Result<Self, TakeError> {
+        let talk = Talk(channel);
+        let room = limits::raise_descriptor_limit()
+            .or_else(|_| limits::descriptor_limit())
+            .unwrap_or(1024);
+        let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u64;
+        talk.say(
+            &Saying::Hello(Hello::own(room.saturating_sub(open))),
+            PROMPT,
+        )?;
+        let theirs = match talk.hear(PREPARING)?.message {
+            Saying::Hello(hello) => hello,
+            other => return Err(out_of_turn(&other, "hello").into()),
+        };
+        if let Err(reason) = theirs.common() {
+            let _ = talk.say(
+                &Saying::Refused {
+                    reason: reason.clone(),
+                },
+                PROMPT,
+            );
+            return Err(TakeError::Unreachable(reason));
+        }
+        let mut handed = Handed::default();
+        loop {
+            let heard = talk.hear(PREPARING)?;
+            let Saying::Listeners {
+                labels,
+                cookies,
+                last,
+            } = heard.message
+            else {
+                return Err(out_of_turn(&heard.message, "listeners").into());
+            };
+            if labels.len() != heard.descriptors.len() {
+                let lost = format!("{} of {}", heard.descriptors.len(), labels.len());
+                return Err(TalkError::Lost(lost).into());
+            }
+            talk.have(&heard.descriptors, &cookies, PROMPT)?;
+            for (label, socket) in labels.into_iter().zip(heard.descriptors) {
+                handed.add(label, socket);
+            }
+            if last {
+                break;
+            }
+        }
+        match talk.hear(PREPARING)?.message {
+            Saying::Tables { .. } => {}
+            other => return Err(out_of_turn(&other, "tables").into()),
+        }
+        Ok(Self {
+            talk,
+            handed,
+            process: theirs.process,
+            build: theirs.build,
+        })
+    }
+
+    /// Everything stands; returns once it is this process that serves.
+    pub(in crate::control) fn settle(&self, taken: Vec<HandedLabel>) -> Result<Settled, TakeError> {
+        let talk = &self.talk;
+        talk.say(&Saying::Ready { taken }, PREPARING)?;
+        let tables = match talk.hear(PREPARING)?.message {
+            Saying::Tables { tables } => tables,
+            other => return Err(out_of_turn(&other, "tables").into()),
+        };
+        match talk.hear(PROMPT)?.message {
+            Saying::Commit {} => {}
+            other => return Err(out_of_turn(&other, "commit").into()),
+        }
+        if let Err(error) = talk.say(&Saying::Committed {}, PROMPT) {
+            // Either the old process has given up and says so, or it is gone: then there is
+            // nobody else who could serve.
+            if let Ok(heard) = talk.hear(PROMPT) {
+                return Err(match heard.message {
+                    Saying::GivenUp { reason } => TakeError::Unreachable(reason),
+                    _ => error.into(),
+                });
+            }
+        }
+        Ok(Settled { tables })
+    }
+
+    /// This process does not begin after all.
+    pub(in crate::control) fn refuse(&self, reason: String) {
+        let _ = self.talk.say(&Saying::Refused { reason }, PROMPT);
+    }
+}
+
+/// What it is that this process has now.
+#[derive(Debug)]
+pub(in crate::control) struct Settled {
+    /// What was counted.
+    pub(in crate::control) tables: Box<Tables>,
+}

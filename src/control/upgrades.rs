@@ -1,0 +1,344 @@
+//! Upgrades of a forwarder at work: what control's thread does for a hand-over, in the
+//! process that has everything and in the one that gets it.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use crate::admin;
+use crate::net::handed::HandedLabel;
+use crate::observe::log::Log;
+use crate::observe::notice::Notice;
+use crate::relay::id::ListenerId;
+
+use super::error::StartError;
+use super::inbox::{Teller, Told};
+use super::request::{HandOverRequest, Request};
+use super::running::{Running, await_all};
+use super::signals;
+use super::upgrade::channel::Channel;
+use super::upgrade::entrance::{Entrance, OpenEntrance};
+use super::upgrade::give::{ControlThread, give};
+use super::upgrade::message::Saying;
+use super::upgrade::order::{Frozen, HandOver, Offer, Upgrading};
+use super::upgrade::spawn::NewProcess;
+use super::upgrade::tables::Tables;
+use super::upgrade::take::{Settled, Taking};
+use super::upgrade::talk::{PROMPT, Talk};
+use super::upgrade::{UpgradeError, UpgradeRequest, Upgraded};
+use super::wire::Order as ReactorOrder;
+
+/// How long the end of this process waits until the next one has what was counted last.
+const REST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a service manager may take to heed that another process is the service.
+const MANAGER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Descriptors that a new process needs beside what it is handed.
+const DESCRIPTORS_OWN: u64 = 64;
+
+/// The way to control's thread, for a hand-over.
+struct Control(Teller);
+
+impl ControlThread for Control {
+    fn order(&self, order: HandOver) {
+        self.0
+            .tell(Told::Asked(Request::HandOver(HandOverRequest(order))));
+    }
+}
+
+type UpgradeReply = Sender<Result<Upgraded, UpgradeError>>;
+
+impl Running {
+    /// By a signal: what comes of it is said in the log.
+    pub(super) fn upgrade_unasked(&mut self) {
+        self.upgrade(UpgradeRequest::default(), None);
+    }
+
+    /// Starts a new process and hands over to it, on a thread of its own.
+    pub(super) fn upgrade(&mut self, request: UpgradeRequest, reply: Option<UpgradeReply>) {
+        let outcome = match &self.upgrading {
+            Upgrading::Not => Ok(()),
+            Upgrading::Offered(to) | Upgrading::Frozen(to) => Err(UpgradeError::Busy(to.clone())),
+            Upgrading::Left(leave) => Err(UpgradeError::Impossible(format!(
+                "process {} serves already",
+                leave.process
+            ))),
+        };
+        let (teller, log) = (self.teller.clone(), self.log.clone());
+        let answer = reply.clone();
+        let spawned = outcome.and_then(|()| {
+            let thread = std::thread::Builder::new().name("upgrade".to_owned());
+            let spawned = thread.spawn(move || {
+                signals::block_here();
+                by_child(&request, teller, &log, answer);
+            });
+            let failed = |error: std::io::Error| UpgradeError::Failed(error.to_string());
+            spawned.map(drop).map_err(failed)
+        });
+        if let Err(error) = spawned {
+            refused(&self.log, reply, error);
+        }
+    }
+
+    /// Lets processes in that were started by somebody else.
+    pub(super) fn open_entrance(&self, entrance: Option<Entrance>) -> Option<OpenEntrance> {
+        let (teller, log) = (self.teller.clone(), self.log.clone());
+        let opened = entrance?.open(move |channel| by_stranger(channel, teller.clone(), &log));
+        // Without it a new process can still be started by this one.
+        opened.ok()
+    }
+
+    /// What a hand-over asks for; whether that is the end of this process.
+    pub(super) fn hand_over(&mut self, order: HandOver) -> bool {
+        match order {
+            HandOver::Begin(who, reply) => {
+                let offer = self.offer(who);
+                let _ = reply.send(offer);
+            }
+            HandOver::Freeze(reply) => {
+                let _ = reply.send(self.freeze());
+            }
+            HandOver::Resume => self.resume(),
+            HandOver::Leave(leave) => {
+                self.upgrading = Upgrading::Left(leave);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn offer(&mut self, who: String) -> Result<Offer, UpgradeError> {
+        match &self.upgrading {
+            Upgrading::Not => {}
+            Upgrading::Offered(to) | Upgrading::Frozen(to) => {
+                return Err(UpgradeError::Busy(to.clone()));
+            }
+            Upgrading::Left(leave) => {
+                let serves = format!("process {} serves already", leave.process);
+                return Err(UpgradeError::Impossible(serves));
+            }
+        }
+        if self.preparing.is_some() {
+            let reload = "a reload; try again when it is done".to_owned();
+            return Err(UpgradeError::Busy(reload));
+        }
+        let listeners = self.passable()?;
+        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64;
+        self.upgrading = Upgrading::Offered(who);
+        Ok(Offer {
+            listeners,
+            tables: Box::new(self.tables()),
+            descriptors,
+        })
+    }
+
+    /// Every listening socket once, however many reactors look after it.
+    fn passable(&self) -> Result<Vec<(HandedLabel, OwnedFd)>, UpgradeError> {
+        let failed = |error: std::io::Error| UpgradeError::Failed(error.to_string());
+        let mut passable = Vec::new();
+        for (label, id) in self.labelled() {
+            let Some(listener) = self.held.listeners.get(&id) else {
+                continue;
+            };
+            let mut known = Vec::new();
+            for socket in &listener.sockets {
+                let cookie = rustix::net::sockopt::socket_cookie(socket.fd().as_ref());
+                let cookie = cookie.map_err(|errno| failed(errno.into()))?;
+                if !known.contains(&cookie) {
+                    known.push(cookie);
+                    let copy = socket.fd().try_clone().map_err(failed)?;
+                    passable.push((label.clone(), copy));
+                }
+            }
+        }
+        let admin = self.admin.iter().flat_map(admin::Server::passable);
+        for (label, socket) in admin {
+            passable.push((label.clone(), socket.try_clone().map_err(failed)?));
+        }
+        let entrance = self.entrance.as_ref();
+        passable.extend(entrance.and_then(|it| it.entrance.passable()));
+        Ok(passable)
+    }
+
+    /// The listeners of forwards, by what they are called between processes.
+    fn labelled(&self) -> Vec<(HandedLabel, ListenerId)> {
+        let listeners = self.held.listeners.iter();
+        listeners.map(|(id, it)| (it.handed_label(), *id)).collect()
+    }
+
+    /// Nobody is let in from now on; whoever comes waits in the queues.
+    fn freeze(&mut self) -> Frozen {
+        if let Upgrading::Offered(who) = &mut self.upgrading {
+            self.upgrading = Upgrading::Frozen(std::mem::take(who));
+        }
+        if let Some(admin) = &self.admin {
+            admin.let_in(false);
+        }
+        let given = self.reactors.iter().map(|(number, reactor)| {
+            let listeners = self.held.listeners.iter();
+            let its = listeners.flat_map(|(id, listener)| {
+                let sockets = listener.sockets.iter();
+                let its = sockets.filter(|it| it.reactor == *number);
+                its.map(|it| (*id, it.at.socket))
+            });
+            reactor.send(ReactorOrder::GiveAway(its.collect()))
+        });
+        await_all(given.collect());
+        let total = self.total();
+        Frozen {
+            tables: Box::new(self.tables()),
+            sessions_left: total.accepted.saturating_sub(total.ended),
+        }
+    }
+
+    /// Nothing came of a hand-over.
+    fn resume(&mut self) {
+        if let Upgrading::Frozen(_) = self.upgrading {
+            let adopted = self.reactors.iter().map(|(number, reactor)| {
+                reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
+            });
+            await_all(adopted.collect());
+            if let Some(admin) = &self.admin {
+                admin.let_in(true);
+            }
+        }
+        self.upgrading = Upgrading::Not;
+    }
+
+    /// Another process serves from now on.
+    pub(super) fn leave(&mut self) {
+        let Upgrading::Left(leave) = &self.upgrading else {
+            return;
+        };
+        let total = self.total();
+        self.log.notice(Notice::HandedOver {
+            process: leave.process,
+            build: leave.build.clone(),
+            sessions: total.accepted.saturating_sub(total.ended),
+        });
+        self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
+        let taken = leave.taken.clone();
+        let is_taken = |label: &HandedLabel| taken.contains(label);
+        let (theirs, mine): (Vec<_>, Vec<_>) = self
+            .labelled()
+            .into_iter()
+            .partition(|(label, _)| is_taken(label));
+        for (_, id) in theirs {
+            if let Some(listener) = self.held.listeners.get_mut(&id) {
+                listener.leave_path();
+            }
+        }
+        // Whoever waits where nobody else listens is let in before it closes.
+        for (number, reactor) in &self.reactors {
+            let left = mine
+                .iter()
+                .filter_map(|(_, id)| self.held.listeners.get(id));
+            let adopted = left.flat_map(|listener| {
+                let sockets = listener.sockets.iter();
+                let its = sockets.filter(|it| it.reactor == *number);
+                its.map(|it| it.for_engine(&listener.options.plan))
+            });
+            let adopted: Vec<_> = adopted.collect();
+            if !adopted.is_empty() {
+                reactor.send(ReactorOrder::Adopt(adopted)).forget();
+            }
+        }
+        if let Some(mut admin) = self.admin.take() {
+            admin.leave_paths(&taken);
+        }
+        if let Some(mut entrance) = self.entrance.take()
+            && is_taken(entrance.label())
+        {
+            entrance.disown();
+        }
+    }
+
+    /// What was counted since.
+    pub(super) fn tell_the_rest(&mut self) {
+        if let Upgrading::Left(leave) = &self.upgrading {
+            let (told, done) = channel();
+            if leave.rest.send((Box::new(self.tables()), told)).is_ok() {
+                let _ = done.recv_timeout(REST_PATIENCE);
+            }
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        Tables {
+            generation: self.generation,
+        }
+    }
+
+    /// This process serves in the place of another one.
+    pub(super) fn stand_in(
+        &mut self,
+        taking: &Taking,
+        taken: &[HandedLabel],
+        settled: &Settled,
+    ) -> Result<(), StartError> {
+        self.generation = settled.tables.generation + 1;
+        let adopted = self.reactors.iter().map(|(number, reactor)| {
+            reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
+        });
+        await_all(adopted.collect());
+        self.open(taken)?;
+        self.log.notice(Notice::TakenOver {
+            process: taking.process,
+            build: taking.build.clone(),
+        });
+        Ok(())
+    }
+}
+
+/// Hands over to a process that this one starts.
+fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<UpgradeReply>) {
+    let started = NewProcess::start(request.binary.as_deref());
+    let (mut process, channel) = match started {
+        Ok(started) => started,
+        Err(error) => return refused(log, reply, error),
+    };
+    let talk = Talk(channel);
+    match give(&talk, &Control(teller)) {
+        Ok((upgraded, rest)) => {
+            process.let_go();
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(upgraded));
+            }
+            tell_rest(&talk, &rest);
+        }
+        Err(UpgradeError::Failed(why)) => {
+            let why = match process.ended() {
+                Some(status) => format!("{why} ({status}; see its standard error)"),
+                None => why,
+            };
+            refused(log, reply, UpgradeError::Failed(why));
+        }
+        Err(error) => refused(log, reply, error),
+    }
+}
+
+/// Hands over to a process that somebody else started.
+fn by_stranger(channel: Channel, teller: Teller, log: &Log) {
+    let talk = Talk(channel);
+    match give(&talk, &Control(teller)) {
+        Ok((_, rest)) => tell_rest(&talk, &rest),
+        Err(error) => refused(log, None, error),
+    }
+}
+
+fn tell_rest(talk: &Talk, rest: &std::sync::mpsc::Receiver<super::upgrade::order::Rest>) {
+    if let Ok((tables, told)) = rest.recv() {
+        let _ = talk.say(&Saying::Rest { tables }, PROMPT);
+        let _ = told.send(());
+    }
+}
+
+fn refused(log: &Log, reply: Option<UpgradeReply>, error: UpgradeError) {
+    log.notice(Notice::UpgradeRefused {
+        error: error.to_string(),
+    });
+    if let Some(reply) = reply {
+        let _ = reply.send(Err(error));
+    }
+}

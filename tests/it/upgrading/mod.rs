@@ -1,0 +1,8 @@
+//! Another process in the place of one at work, on the real binary: behaviours 123 to 138.
+
+mod failing;
+mod fake;
+mod kit;
+mod listeners;
+mod paths;
+mod versions;
