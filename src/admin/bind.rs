@@ -292,6 +292,21 @@ pub fn runtime_directories() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Makes the first of them that can be made, for a process that may not make it later, and
+/// gives it to the user that it will be.
+pub fn prepare_directory(owner: Option<(u32, u32)>) {
+    for directory in runtime_directories() {
+        let is_new = !directory.exists();
+        if make_directory(&directory).is_ok() {
+            if let Some((user, group)) = owner.filter(|_| is_new) {
+                // Without it there is no endpoint, which is said.
+                let _ = std::os::unix::fs::chown(&directory, Some(user), Some(group));
+            }
+            return;
+        }
+    }
+}
+
 /// Only this user's. One that others can write to is not used: they could put a socket of
 /// theirs in the place of ours.
 fn make_directory(path: &Path) -> io::Result<()> {

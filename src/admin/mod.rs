@@ -36,7 +36,9 @@ mod subject;
 mod unwinding;
 pub mod view;
 
-pub use bind::{BindProblem, Bound, DESCRIPTORS, in_runtime_directory, runtime_directories};
+pub use bind::{
+    BindProblem, Bound, DESCRIPTORS, in_runtime_directory, prepare_directory, runtime_directories,
+};
 pub use serve::Server;
 pub use subject::{
     Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,

@@ -27,6 +27,9 @@ pub trait Subject: Send + Sync + 'static {
     /// Which engine its reactors have.
     fn engine(&self) -> &'static str;
 
+    /// Whose it is, and what the kernel denies it.
+    fn confinement(&self) -> &str;
+
     /// What it is about.
     fn phase(&self) -> Phase;
 

@@ -31,6 +31,8 @@ views! {
         version: String,
         /// Who waits for the kernel: `epoll` or `io_uring`.
         engine: String,
+        /// Whose it is, and what the kernel denies it, in words.
+        confinement: String,
         /// Of the process.
         pid: u32,
         /// When it was started, as RFC 3339.

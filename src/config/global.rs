@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::clients::ClientMemory;
+use super::confine::Confine;
 use super::kind::{Limit, Special, Switch, choice, size, time};
 use super::names::NameSources;
 use super::raw::{Node, Value};
@@ -23,6 +24,8 @@ section! {
             names: NameSources;
             /// What is remembered of clients.
             clients: ClientMemory;
+            /// What this process may do.
+            confine: Confine;
         }
         keys {
             /// Threads that forward; auto is one for each core this process may use, by CPU

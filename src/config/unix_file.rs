@@ -66,7 +66,7 @@ fn read_mode(node: &Node) -> Result<u32, Fault> {
     u32::from_str_radix(digits, 8).map_err(|_| fault())
 }
 
-fn who() -> Special<Who> {
+pub(super) fn who() -> Special<Who> {
     Special {
         read: read_who,
         write: |who| match who {

@@ -14,6 +14,7 @@ use crate::observe::tap::Taps;
 
 use super::acquire::Acquired;
 use super::awaited::Awaited;
+use super::confine::Confinement;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
@@ -49,7 +50,7 @@ pub struct Given {
 /// Begins, runs, and ends; `begun` is called once all listeners are served.
 pub(super) fn supervise(
     config: &Config,
-    given: Given,
+    given: (Given, Confinement),
     inbox: &Inbox,
     begun: impl FnOnce(),
 ) -> Result<(), StartError> {
@@ -77,7 +78,11 @@ struct AtWork {
 }
 
 /// Waits for the beginning, or for a signal that makes it pointless: `None`.
-fn begin(config: &Config, given: Given, inbox: &Inbox) -> Result<Option<AtWork>, StartError> {
+fn begin(
+    config: &Config,
+    given: (Given, Confinement),
+    inbox: &Inbox,
+) -> Result<Option<AtWork>, StartError> {
     let beginning = Beginning::start(config, given, inbox.teller())?;
     let mut reopen = false;
     loop {
@@ -109,7 +114,11 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn start(config: &Config, given: Given, teller: Teller) -> Result<Self, StartError> {
+    fn start(
+        config: &Config,
+        given: (Given, Confinement),
+        teller: Teller,
+    ) -> Result<Self, StartError> {
         let (done, outcome) = channel();
         let step = Awaited::default();
         let (config, told) = (Arc::new(config.clone()), step.clone());
@@ -156,7 +165,7 @@ impl Beginning {
 
 fn open(
     config: Arc<Config>,
-    given: Given,
+    (given, confinement): (Given, Confinement),
     step: &Awaited,
     teller: &Teller,
 ) -> Result<AtWork, StartError> {
@@ -190,6 +199,7 @@ fn open(
     };
     match forward(begun, inherited, take_over.as_ref(), step) {
         Ok(mut running) => {
+            running.confine(confinement);
             running.serve_under(manager);
             Ok(AtWork {
                 running,

@@ -39,6 +39,9 @@ pub enum StartError {
     /// What was passed to this process cannot be listened on, or nobody asks for it.
     #[error("sockets passed to this process (LISTEN_FDS): {0}")]
     Inherited(String),
+    /// It cannot become who it should be, or be confined as it should.
+    #[error("{0}")]
+    Confine(String),
     /// Nothing was taken over from the process before.
     #[error("cannot take over: {0}")]
     TakeOver(String),

@@ -9,6 +9,7 @@ use crate::net::address::Endpoint;
 use crate::observe::counters::Snapshot;
 
 use super::begin::{self, Given};
+use super::confine::Confinement;
 use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
 use super::reload::{ReloadError, Reloaded};
@@ -28,7 +29,9 @@ pub fn start(config: &Config) -> Result<Handle, StartError> {
         .spawn(move || {
             signals::block_here();
             let inbox = Inbox::without_signals().map_err(StartError::Signals)?;
-            begin::supervise(&config, Given::default(), &inbox, || {
+            // What the process may do is the program's matter.
+            let given = (Given::default(), Confinement::default());
+            begin::supervise(&config, given, &inbox, || {
                 let _ = ready.send(inbox.teller());
             })
         })

@@ -15,6 +15,7 @@ mod awaited;
 mod begin;
 mod clients;
 mod counted;
+mod confine;
 pub mod doctor;
 mod drain;
 mod error;
@@ -52,6 +53,7 @@ use crate::config::Config;
 
 pub use begin::Given;
 pub use clients::AccessFileError;
+pub use confine::Confinement;
 pub use error::StartError;
 pub use handle::{Handle, start};
 use inbox::Inbox;
@@ -81,6 +83,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 /// it is, and what differs is changed.
 pub fn run_with(config: &Config, given: Given) -> Result<(), StartError> {
     upgrade::spawn::remember();
+    // Before any thread, and before anything is opened.
+    let confinement = Confinement::enter(config, given.source.as_deref())?;
     let inbox = Inbox::with_signals().map_err(StartError::Signals)?;
-    begin::supervise(config, given, &inbox, || ())
+    begin::supervise(config, (given, confinement), &inbox, || ())
 }

@@ -103,6 +103,7 @@ impl Running {
             taps: self.taps.clone(),
             own: self.held.own.clone(),
             clients: self.held.clients.clone(),
+            confinement: self.confinement.clone(),
             policies: self.held.policies.clone(),
             origin: self.origin,
             log: self.log.clone(),

@@ -18,6 +18,7 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::acquire::Acquired;
+use super::confine::Confinement;
 use super::drain::{self, Deadlines};
 use super::error::StartError;
 use super::held::Held;
@@ -112,6 +113,7 @@ pub(super) struct Running {
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
     pub(super) manager: Manager,
+    pub(super) confinement: Arc<Confinement>,
     /// Looks after the files of the configuration, if it is to.
     pub(super) watch: Option<FileWatch>,
     /// When sessions wait no more for the first answers of names that are new.
@@ -195,6 +197,7 @@ impl Running {
             preparing: None,
             trial: None,
             manager: Manager::default(),
+            confinement: Arc::default(),
             watch,
             names_due: None,
         })

@@ -1,5 +1,10 @@
 //! A forwarder at work under a service manager: what that one is told of it.
 
+use std::sync::Arc;
+
+use crate::observe::notice::Notice;
+
+use super::confine::Confinement;
 use super::manager::Manager;
 use super::running::Running;
 use super::thread::ReactorThread;
@@ -10,6 +15,17 @@ impl Running {
         self.manager = manager;
         self.manager.begun();
         self.manager.keep(&self.held, &self.log);
+    }
+
+    /// What the kernel denies this process from now on, and has since its start.
+    pub(super) fn confine(&mut self, confinement: Confinement) {
+        if confinement.is_any() {
+            self.log.notice(Notice::Confined {
+                confinement: confinement.to_string(),
+            });
+        }
+        self.steering.confined(&confinement);
+        self.confinement = Arc::new(confinement);
     }
 
     /// Says what is due.

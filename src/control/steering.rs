@@ -26,6 +26,7 @@ use crate::observe::notice::Notice;
 use crate::reactor::{Forward, Gate};
 use crate::relay::id::{ForwardId, ServerId};
 
+use super::confine::Confinement;
 use super::inbox::{Teller, Told};
 use super::reload::{ReloadError, Reloaded};
 use super::request::{ReloadRequest, Request};
@@ -45,6 +46,8 @@ pub(super) struct Steering {
     /// Forwards that an operator drains.
     drained: Mutex<HashSet<ForwardId>>,
     draining: AtomicBool,
+    /// What the kernel denies this process, in words.
+    confinement: OnceLock<String>,
     /// The way to control's thread, once that listens.
     control: OnceLock<Teller>,
 }
@@ -90,8 +93,14 @@ impl Steering {
             reactors: Mutex::new(Vec::new()),
             drained: Mutex::new(HashSet::new()),
             draining: AtomicBool::new(false),
+            confinement: OnceLock::new(),
             control: OnceLock::new(),
         }
+    }
+
+    /// What it may do is settled.
+    pub(super) fn confined(&self, confinement: &Confinement) {
+        let _ = self.confinement.set(confinement.to_string());
     }
 
     /// This is the way to control's thread.
@@ -162,6 +171,12 @@ impl Subject for Steering {
 
     fn engine(&self) -> &'static str {
         self.engine
+    }
+
+    fn confinement(&self) -> &str {
+        self.confinement
+            .get()
+            .map_or("as started; no sandbox", String::as_str)
     }
 
     fn phase(&self) -> Phase {
@@ -292,7 +307,9 @@ impl Subject for Steering {
 fn refused(error: &ReloadError) -> ReloadRefused {
     ReloadRefused {
         trouble: match error {
-            ReloadError::Configuration(_) | ReloadError::Restart(_) => ReloadTrouble::Configuration,
+            ReloadError::Configuration(_) | ReloadError::Restart(_) | ReloadError::Denied(_) => {
+                ReloadTrouble::Configuration
+            }
             ReloadError::Busy(_) => ReloadTrouble::Busy,
             ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
         },

@@ -38,6 +38,7 @@ pub(in crate::admin) async fn now(shared: &Shared) -> About {
     About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: subject.engine().to_owned(),
+        confinement: subject.confinement().to_owned(),
         pid: std::process::id(),
         started: timestamp(subject.started()),
         uptime_seconds: uptime.unwrap_or_default().as_secs_f64(),

@@ -283,6 +283,15 @@ fn any_config() -> impl Strategy<Value = Config> {
                         prefix_v4: pick as u8 * 16,
                         prefix_v6: number as u8 & 127,
                     },
+                    confine: Confine {
+                        user: [None, Some(Who::Id(7)), Some(Who::Name("a b".to_owned()))][pick]
+                            .clone(),
+                        group: [None, Some(Who::Name("root".to_owned())), Some(Who::Id(0))][pick]
+                            .clone(),
+                        sandbox: [Sandbox::Off, Sandbox::Auto, Sandbox::On][pick],
+                        sandbox_paths: vec![format!("/{path}").into(); pick],
+                        sandbox_ports: vec![(443, 443), (number as u16 | 1, u16::MAX)],
+                    },
                 },
                 log: Log {
                     level: LogLevel::Debug,

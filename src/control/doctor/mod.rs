@@ -20,6 +20,7 @@ mod tests;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::control::Confinement;
 
 pub use facts::{Congestion, Facts, Interface, IoUring, Refused};
 pub use needs::Needs;
@@ -57,7 +58,12 @@ pub enum State {
 /// Looks at this machine, with a configuration in mind or without.
 pub fn examine(config: Option<&Config>) -> Vec<Finding> {
     let needs = config.map(Needs::of).unwrap_or_default();
-    judge(&Facts::collect(config), &needs)
+    let mut findings = judge(&Facts::collect(config), &needs);
+    findings.extend(config.map(|config| {
+        let expected = Confinement::expected(config);
+        Finding::new("user and sandbox", expected)
+    }));
+    findings
 }
 
 /// What the facts mean for these needs.

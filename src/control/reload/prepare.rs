@@ -22,6 +22,7 @@ use crate::relay::id::{ForwardId, ListenerId};
 use crate::control::acquire::{self, BoundAddress, ReactorPlan};
 use crate::control::awaited::Awaited;
 use crate::control::clients;
+use crate::control::confine::Confinement;
 use crate::control::error::StartError;
 use crate::control::held::HeldSocket;
 use crate::control::inbox::{Teller, Told};
@@ -68,6 +69,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) taps: Arc<Taps>,
     pub(in crate::control) own: Arc<OwnListeners>,
     pub(in crate::control) clients: Option<Arc<ClientTable>>,
+    pub(in crate::control) confinement: Arc<Confinement>,
     pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
@@ -197,6 +199,14 @@ fn prepare(
     let refused = refused(&differences, &shop.running, &config);
     if !refused.is_empty() {
         return Err(ReloadError::Restart(refused));
+    }
+    let source = match from {
+        From::Source(source) => Some(&**source),
+        From::Config(_) => None,
+    };
+    let denied = shop.confinement.denies(&config, source);
+    if !denied.is_empty() {
+        return Err(ReloadError::Denied(denied));
     }
     let mut ids = shop.ids.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = Plan::of(&config, &mut ids);

@@ -41,6 +41,8 @@ pub enum ReloadError {
     Configuration(String),
     /// These need a new process, so nothing was touched.
     Restart(Vec<String>),
+    /// The sandbox that this process is in for good denies these, so nothing was touched.
+    Denied(Vec<String>),
     /// Something that it asks for cannot be had.
     Unavailable(String),
     /// Another one has not come to an end yet.
@@ -58,6 +60,14 @@ impl fmt::Display for ReloadError {
                     f,
                     "a running process cannot change this: {}",
                     keys.join("; ")
+                )
+            }
+            Self::Denied(needs) => {
+                write!(
+                    f,
+                    "{}; a new process can, or name it in `sandbox_paths` or `sandbox_ports` \
+                     for the next start",
+                    needs.join("; ")
                 )
             }
             Self::Busy(step) => write!(f, "an earlier reload has not come to an end: {step}"),

@@ -20,6 +20,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode};
@@ -437,6 +438,30 @@ fn unregister_descriptor(ring: i32, entry: (i32, u32)) {
     };
 }
 
+/// The operations that the ring is for. seccomp does not see what a ring does, so whatever
+/// is pushed is named here, or fails with EACCES.
+const OPERATIONS: [u8; 4] = [
+    opcode::PollAdd::CODE,
+    opcode::RecvMulti::CODE,
+    opcode::Send::CODE,
+    opcode::AsyncCancel::CODE,
+];
+
+/// What is registered and taken back while the ring is in use
+/// (`enum io_uring_register_op`): the ring's own descriptor, buffers, polling of cards.
+const REGISTRATIONS: [u8; 6] = [20, 21, 22, 23, 27, 28];
+
+/// Lets a ring do these and nothing else, and starts it.
+fn restrict(ring: IoUring) -> io::Result<IoUring> {
+    let operations = OPERATIONS.into_iter().map(Restriction::sqe_op);
+    let registrations = REGISTRATIONS.into_iter().map(Restriction::register_op);
+    let flags = Restriction::sqe_flags_allowed(u8::MAX);
+    let mut all: Vec<Restriction> = operations.chain(registrations).chain([flags]).collect();
+    ring.submitter().register_restrictions(&mut all)?;
+    ring.submitter().register_enable_rings()?;
+    Ok(ring)
+}
+
 /// The best ring that this kernel makes. Before 6.1 it makes none.
 fn open(sizes: Sizes) -> io::Result<IoUring> {
     let deferred = || -> Builder {
@@ -447,7 +472,8 @@ fn open(sizes: Sizes) -> io::Result<IoUring> {
             .setup_submit_all()
             .setup_taskrun_flag()
             .setup_single_issuer()
-            .setup_defer_taskrun();
+            .setup_defer_taskrun()
+            .setup_r_disabled();
         builder
     };
     // 6.6: no indirection from the queue's slots to its entries.
@@ -459,7 +485,7 @@ fn open(sizes: Sizes) -> io::Result<IoUring> {
     let mut refused = io::Error::from_raw_os_error(libc::ENOSYS);
     for builder in [direct, deferred()] {
         match builder.build(sizes.submissions) {
-            Ok(ring) => return Ok(ring),
+            Ok(ring) => return restrict(ring),
             // Unknown flags: the next has fewer.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
             Err(error) => return Err(error),

@@ -167,6 +167,9 @@ notices! {
             "forward {forward}: the first {} of each session are shown to {tap}",
             crate::config::units::format_size(*bytes)
         ));
+    /// At the start: whose it became, and what the kernel denies it.
+    Confined "confined" Info [] { confinement: String }
+        "{confinement}";
     /// The service manager that the environment names cannot be told anything.
     ServiceManager "service_manager" Warn [] { complaint: String }
         "the service manager is told nothing: {complaint}";

@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     /// From descriptor 3 on, and what each is called.
     passed: Vec<(Arc<OwnedFd>, String)>,
     environment: Vec<(String, String)>,
+    /// The pairs only say what a file has.
+    file_alone: bool,
 }
 
 /// Says for whom the passed sockets are: the process stays the same over `exec`.
@@ -80,6 +82,7 @@ impl Setup {
             runtime_directory: "/nonexistent/thalweg".into(),
             passed: Vec::new(),
             environment: Vec::new(),
+            file_alone: false,
         }
     }
 
@@ -89,6 +92,13 @@ impl Setup {
         setup.pairs.clear();
         setup.configured = forwards;
         setup.argument("-c").argument(file.display())
+    }
+
+    /// As this file says, which has the listener of the pair: for a log in a file.
+    pub(crate) fn only_file(mut self, file: &std::path::Path) -> Self {
+        self.file_alone = true;
+        self.reactors_by_file = true;
+        self.argument("-c").argument(file.display())
     }
 
     /// To several servers, in this order.
@@ -195,11 +205,23 @@ impl Setup {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(words).arg("run");
-        for (listen, servers) in &self.pairs {
+        let pairs = self.pairs.iter().filter(|_| !self.file_alone);
+        for (listen, servers) in pairs {
             command.args(["-l", listen, "-r", servers]);
         }
         if !self.reactors_by_file {
             command.args(["--set", &format!("global.reactors={}", self.reactors)]);
+        }
+        // A whole run of the tests in the sandbox: of what it denies only the system calls
+        // matter to a test that does not know of it.
+        if let Ok(sandbox) = std::env::var("THALWEG_TEST_SANDBOX") {
+            for set in [
+                format!("global.sandbox={sandbox}"),
+                "global.sandbox_paths=/".to_owned(),
+                "global.sandbox_ports=1-65535".to_owned(),
+            ] {
+                command.args(["--set", &set]);
+            }
         }
         command.args(["--set", "log.format=json", "--set", "log.sessions=close"]);
         command.args(&self.arguments);

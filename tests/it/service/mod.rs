@@ -1,6 +1,8 @@
 //! A service manager's part: sockets that it passes, what it is told, what it keeps.
 
 mod activation;
+mod confined;
 mod kept;
 mod manager;
 mod notify;
+mod units;

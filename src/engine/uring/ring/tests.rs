@@ -43,6 +43,20 @@ fn pair() -> (UnixStream, UnixStream) {
     (near, far)
 }
 
+/// Behaviour 158: seccomp does not see what a ring does, so it can do little.
+#[test]
+fn b158_an_operation_that_it_is_not_for_is_refused() {
+    let Some(mut ring) = ring() else { return };
+    let nop = opcode::Nop::new().build();
+    ring.flying += 1;
+    ring.push(&nop.user_data(tag(1, Op::WatchIn).encode()));
+    ring.enter(1, Some(Duration::from_secs(10))).unwrap();
+    let mut completions = Vec::new();
+    ring.take(&mut completions);
+    let results: Vec<i32> = completions.iter().map(|it| it.result).collect();
+    assert_eq!(results, [-libc::EACCES]);
+}
+
 #[test]
 fn b63_more_submissions_and_completions_than_the_queues_hold() {
     const POLLS: u32 = 500;
