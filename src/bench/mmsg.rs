@@ -97,7 +97,7 @@ impl Arrivals {
                     socket.as_fd().as_raw_fd(),
                     self.headers.as_mut_ptr(),
                     self.headers.len() as u32,
-                    libc::MSG_DONTWAIT,
+                    libc::MSG_DONTWAIT as _,
                     std::ptr::null_mut(),
                 )
             };
@@ -295,7 +295,7 @@ fn send_once(socket: &impl AsFd, headers: &mut [libc::mmsghdr]) -> io::Result<us
                 socket.as_fd().as_raw_fd(),
                 headers.as_mut_ptr(),
                 headers.len() as u32,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
             )
         };
         if count >= 0 {

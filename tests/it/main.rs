@@ -43,6 +43,7 @@ mod loops;
 mod names;
 mod networks;
 mod options;
+mod packages;
 mod pools;
 mod process;
 mod rates;

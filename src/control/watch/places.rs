@@ -146,7 +146,10 @@ mod tests {
         symlink("circle", at("circle")).expect("a link");
         let places = WatchedPlaces::of(&[at("no/b.toml"), at("circle/x")], &[at("..data")]);
         let expected = [
-            (folder.0.clone(), names(&["..2026", "..data", "circle", "no"])),
+            (
+                folder.0.clone(),
+                names(&["..2026", "..data", "circle", "no"]),
+            ),
             (at("..2026"), Names::All),
         ];
         assert_eq!(places, WatchedPlaces(expected.into()));
