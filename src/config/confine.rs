@@ -104,9 +104,12 @@ fn ports() -> Composite<Vec<(u16, u16)>> {
     Composite {
         read: |_, node, report| Some(collect("sandbox_ports", node, report, ports_of)),
         write: |ports| {
-            let each = ports.iter().map(|(first, last)| match first == last {
-                true => first.to_string(),
-                false => quote(&format!("{first}-{last}")),
+            let each = ports.iter().map(|(first, last)| {
+                if first == last {
+                    first.to_string()
+                } else {
+                    quote(&format!("{first}-{last}"))
+                }
             });
             Some(format!("[{}]", each.collect::<Vec<_>>().join(", ")))
         },

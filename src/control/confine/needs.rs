@@ -38,7 +38,7 @@ pub(super) struct Ports {
 impl Reach {
     pub(super) fn of(config: &Config, source: Option<&dyn ConfigSource>) -> Self {
         let mut needs = Self::default();
-        let files = source.map(|it| it.was_read()).unwrap_or_default();
+        let files = source.map(ConfigSource::was_read).unwrap_or_default();
         for file in files.keys() {
             needs.reads(file, "the configuration");
         }

@@ -42,7 +42,7 @@ pub(super) fn become_user(config: &Config) -> Result<String, String> {
         }
     }
     prctl::set_keepcaps(!kept.is_empty()).map_err(errno("PR_SET_KEEPCAPS"))?;
-    match CString::new(wanted.account.clone()) {
+    match CString::new(wanted.login.clone()) {
         Ok(account) if !account.is_empty() => {
             initgroups(&account, wanted.gid).map_err(errno("initgroups"))?;
         }
@@ -94,7 +94,7 @@ fn told(wanted: &Account, kept: &CapsHashSet) -> String {
 struct Account {
     name: String,
     /// By which its groups are known; empty for a number that has no name.
-    account: String,
+    login: String,
     uid: Uid,
     gid: Gid,
 }
@@ -149,7 +149,7 @@ impl Account {
             } else {
                 account.clone()
             },
-            account,
+            login: account,
             uid,
             gid,
         })
@@ -182,7 +182,7 @@ fn needed(config: &Config) -> CapsHashSet {
         let admin = |it: &&SocketOptions| {
             it.mark.is_some() || it.priority.is_some_and(|priority| priority > 6)
         };
-        if options.iter().any(|it| admin(it)) {
+        if options.iter().any(admin) {
             needed.insert(Capability::CAP_NET_ADMIN);
         }
     }
