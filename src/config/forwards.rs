@@ -463,6 +463,13 @@ fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
             "write HOST:PORT",
         );
     }
+    let asks = |it: &Route| it.conditions.wants_protocol();
+    if forward.protocol == Protocol::Udp && !forward.udp.quic && forward.routes.iter().any(asks) {
+        refuse(
+            "a route asks what datagrams say, and nobody looks at them",
+            "write quic = true, or leave `sni`, `alpn`, `no_sni`, `host` and `protocol` out",
+        );
+    }
     if forward.protocol == Protocol::Udp && forward.tap.is_some() {
         refuse("a tap shows connections, not datagrams", "remove `tap`");
     }

@@ -36,6 +36,7 @@ mod openings;
 mod outlets;
 mod prefix;
 mod queue;
+mod quic;
 mod races;
 mod rates;
 mod routing;
@@ -62,6 +63,7 @@ pub use clients::{
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
+pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Flows;
+use super::opening::Opened;
 use super::table::{FlowEntry, FlowName, Owner, PortState};
 use super::why::Why;
 use crate::balance::Tried;
@@ -21,6 +22,7 @@ use crate::reactor::upstream::{Choice, Pools};
 use crate::reactor::verdict;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::flow::Flow;
+use crate::relay::id::ServerId;
 
 /// Servers that are tried for one datagram.
 const TRIES: usize = 4;
@@ -41,9 +43,10 @@ impl Flows {
         pools: &mut Pools,
         port: DatagramKey,
         name: FlowName,
+        opened: Opened,
     ) -> Result<u32, Why> {
         let its = self.owners.port_mut(port).ok_or(Why::Draining)?;
-        let at = its.at.clone();
+        let (at, had) = (opened.at, opened.server);
         if self.draining || its.state != PortState::Open {
             return Err(Why::Draining);
         }
@@ -60,7 +63,11 @@ impl Flows {
         }
         let entered = self.enter(ctx, &at, &rules);
         let called = entered.and_then(|()| {
-            let called = self.call(ctx, pools, &at.forward, &client, Tried::default());
+            let again = had.and_then(|had| self.call_again(ctx, pools, &at.forward, &client, had));
+            let called = again.map_or_else(
+                || self.call(ctx, pools, &at.forward, &client, Tried::default()),
+                Ok,
+            );
             called.inspect_err(|_| self.leave(&rules))
         });
         let called = match called {
@@ -100,7 +107,46 @@ impl Flows {
         }
         self.crowd.enter(forward, slot);
         self.arm(slot, deadline, now);
+        self.send_kept(ctx, slot, &opened.kept);
         Ok(slot)
+    }
+
+    /// Another socket to a server that a connection is known to live at, unless that server may have no
+    /// more of them.
+    fn call_again<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        forward: &Forward,
+        client: &Endpoint,
+        server: ServerId,
+    ) -> Option<Called> {
+        let now = ctx.now();
+        let pool = pools.get_mut(forward.pool)?;
+        let version = pool.version;
+        let mut members = pool.setup.set.members().iter();
+        let server = members
+            .find(|it| it.server.settings().id == server)?
+            .server
+            .clone();
+        if server.standing.is_checked_down()
+            || server.is_in_maintenance()
+            || !server.standing.enter(now)
+        {
+            return None;
+        }
+        match self.connect(ctx, pools, forward, client, &server) {
+            Ok(socket) => Some(Called {
+                socket,
+                server,
+                admission: Admission::Free,
+                version,
+            }),
+            Err(_) => {
+                server.standing.leave(now);
+                None
+            }
+        }
     }
 
     /// Room for one more flow: there is some, or the one that was longest without an answer
@@ -335,7 +381,7 @@ impl Flows {
 }
 
 /// Whether an answer to this address can reach one that sent: forged senders have the rest.
-fn may_be_answered(client: &SocketAddr) -> bool {
+pub(super) fn may_be_answered(client: &SocketAddr) -> bool {
     let ip = client.ip();
     let is_broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
     client.port() != 0 && !ip.is_multicast() && !ip.is_unspecified() && !is_broadcast

@@ -17,6 +17,7 @@
 
 mod calling;
 mod ending;
+mod opening;
 mod passing;
 mod ports;
 mod table;
@@ -37,6 +38,7 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+use opening::Openings;
 use table::{FlowName, FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
@@ -82,6 +84,7 @@ pub(super) struct Flows {
     // Reused from turn to turn.
     outcomes: Vec<Outcome>,
     fired: Vec<u32>,
+    openings: Openings,
     /// Flows that are complete once what is posted has left.
     complete: Vec<u32>,
 }
@@ -104,6 +107,7 @@ impl Flows {
             last: None,
             outcomes: Vec::new(),
             fired: Vec::new(),
+            openings: Openings::default(),
             complete: Vec::new(),
         }
     }
@@ -134,7 +138,11 @@ impl Flows {
         }
         let retired = self.retired.iter().filter_map(|queue| queue.front());
         let retired = retired.map(|(until, _)| *until).min();
-        self.wheel.next().min(retired.unwrap_or(Time::NEVER))
+        let opening = self.openings.due();
+        self.wheel
+            .next()
+            .min(opening)
+            .min(retired.unwrap_or(Time::NEVER))
     }
 
     /// A share of what there is to read, and what is due.
@@ -172,6 +180,7 @@ impl Flows {
         }
         self.flush(ctx);
         self.fire_timers(ctx);
+        self.give_up_openings(ctx);
         self.close_retired(ctx);
     }
 

@@ -110,7 +110,11 @@ impl Flows {
             });
             let Some((at, some)) = open else {
                 // None so far, or one that has had all its requests.
-                let begun = self.begin(ctx, pools, port, name);
+                let opened = self.look(ctx, port, &name, index);
+                let Some(opened) = opened.map_err(|why| (why, left))? else {
+                    return Ok(());
+                };
+                let begun = self.begin(ctx, pools, port, name, opened);
                 slot = Some(begun.map_err(|why| (why, left))?);
                 continue;
             };
@@ -137,6 +141,37 @@ impl Flows {
         }
         self.last = slot.map(|slot| (name, slot));
         Ok(())
+    }
+
+    /// Sends what came before a flow began, before anything else of it.
+    pub(super) fn send_kept<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        kept: &[Vec<u8>],
+    ) {
+        let now = ctx.now();
+        for datagram in kept {
+            let Some(entry) = self.table.get_mut(slot) else {
+                return;
+            };
+            let bytes = datagram.len() as u64;
+            entry.flow.asks(1, bytes, now);
+            match ctx.engine.send_at_once(entry.socket, datagram) {
+                Ok(()) => {
+                    entry.flow.sent(Direction::Up, 1, bytes);
+                    let cells = &entry.at.forward.books.of(ctx.reactor).cells;
+                    cells.bytes_up.add(bytes);
+                    ctx.counters.udp_sent_up.add(1);
+                    ctx.counters.bytes_up.add(bytes);
+                    ctx.counters.bytes_read.add(bytes);
+                }
+                Err(lost) => {
+                    entry.flow.lost(Direction::Up, 1);
+                    Why::Lost(lost).count(&ctx.counters, 1);
+                }
+            }
+        }
     }
 
     /// What the server of a flow has sent.
@@ -177,6 +212,7 @@ impl Flows {
             return Err((Why::Lost(Lost::TooBig), datagrams));
         }
         let now = ctx.now();
+        self.learn(ctx, slot, index);
         let Some(entry) = self.table.get_mut(slot) else {
             return Err((Why::Late, datagrams));
         };
