@@ -15,8 +15,10 @@
 //! Invariants: a flow has one socket, and is counted as active at one server; whatever is
 //! not passed on is counted once, by [`why::Why`].
 
+mod announced;
 mod calling;
 mod ending;
+mod heading;
 mod opening;
 mod passing;
 mod ports;
@@ -38,7 +40,7 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
-use opening::Openings;
+use opening::Looks;
 use table::{FlowName, FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
@@ -84,7 +86,9 @@ pub(super) struct Flows {
     // Reused from turn to turn.
     outcomes: Vec<Outcome>,
     fired: Vec<u32>,
-    openings: Openings,
+    openings: Looks,
+    /// A datagram with its header.
+    scratch: Vec<u8>,
     /// Flows that are complete once what is posted has left.
     complete: Vec<u32>,
 }
@@ -107,7 +111,8 @@ impl Flows {
             last: None,
             outcomes: Vec::new(),
             fired: Vec::new(),
-            openings: Openings::default(),
+            openings: Looks::default(),
+            scratch: Vec::new(),
             complete: Vec::new(),
         }
     }

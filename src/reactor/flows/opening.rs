@@ -10,9 +10,12 @@
 //! each, and the time that a hello may take. What is kept leaves first, in its order, once there is a flow.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Flows;
+use super::announced::may_be_answered;
+use super::heading::Client;
 use super::table::FlowName;
 use super::why::Why;
 use crate::engine::{DatagramKey, Datagrams};
@@ -34,11 +37,33 @@ const OPENINGS_MAX: usize = 512;
 /// Bytes that are kept of one: sixteen datagrams of the usual size, and more than a hello has.
 const KEPT_MAX: usize = 24 * 1024;
 
+/// What of a train is looked at and passed on.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) index: usize,
+    /// Bytes of it: all, or one datagram behind its header.
+    pub(super) range: Range<usize>,
+    /// Whom that header is for.
+    pub(super) client: Option<Client>,
+}
+
+impl Part {
+    pub(super) const fn whole(index: usize, train: &Train) -> Self {
+        Self {
+            index,
+            range: 0..train.len as usize,
+            client: None,
+        }
+    }
+}
+
 /// What a client without a flow is owed.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct FirstLook {
     /// Where it came in, and the forward that it goes by.
     pub(super) at: Arc<Listener>,
+    /// Whom a PROXY header said it is, if one did.
+    pub(super) client: Option<Client>,
     /// The server that it had, if it goes on with a connection.
     pub(super) server: Option<ServerId>,
     /// Datagrams that came before.
@@ -55,13 +80,13 @@ struct Opening {
 
 /// Clients that have begun to say what they ask for.
 #[derive(Debug, Default)]
-pub(super) struct Openings {
+pub(super) struct Looks {
     of: HashMap<FlowName, Opening>,
     /// In the order of their beginning, with when they are given up; some are gone.
     order: VecDeque<(Time, Time, FlowName)>,
 }
 
-impl Openings {
+impl Looks {
     /// When the first of them is given up.
     pub(super) fn due(&self) -> Time {
         self.order.front().map_or(Time::NEVER, |first| first.0)
@@ -85,8 +110,8 @@ impl Flows {
         ctx: &Ctx<E>,
         port: DatagramKey,
         name: &FlowName,
-        index: usize,
-    ) -> Result<Option<Opened>, Why> {
+        part: &Part,
+    ) -> Result<Option<FirstLook>, Why> {
         let at = self.owners.port_mut(port).ok_or(Why::Draining)?.at.clone();
         let quic = at
             .forward
@@ -94,13 +119,14 @@ impl Flows {
             .as_ref()
             .and_then(|it| it.quic.as_ref());
         let Some(quic) = quic else {
-            return route(&at, name, None).map(|at| Some(opened(at)));
+            return route(&at, name, part, None).map(|at| Some(opened(at, part)));
         };
-        if !super::calling::may_be_answered(&name.client) {
+        if !may_be_answered(&name.client) {
             return Err(Why::BadSource);
         }
         let now = ctx.now();
-        let (train, payload) = (*ctx.engine.train(index), ctx.engine.payload(index));
+        let train = *ctx.engine.train(part.index);
+        let payload = &ctx.engine.payload(part.index)[part.range.clone()];
         if !self.openings.of.contains_key(name)
             && let Some(home) = datagrams(&train, payload)
                 .next()
@@ -108,9 +134,9 @@ impl Flows {
             && let Some(its) = by_route(&at, home.route)
         {
             let server = Some(home.server);
-            return Ok(Some(Opened {
+            return Ok(Some(FirstLook {
                 server,
-                ..opened(its)
+                ..opened(its, part)
             }));
         }
         self.make_room_to_look(ctx, name);
@@ -154,8 +180,11 @@ impl Flows {
         };
         let kept = self.openings.of.remove(name).map(|it| it.kept);
         let kept = kept.unwrap_or_default();
-        match route(&at, name, Some(&sniffed)) {
-            Ok(at) => Ok(Some(Opened { kept, ..opened(at) })),
+        match route(&at, name, part, Some(&sniffed)) {
+            Ok(at) => Ok(Some(FirstLook {
+                kept,
+                ..opened(at, part)
+            })),
             Err(why) => {
                 why.count(&ctx.counters, kept.len() as u32);
                 Err(why)
@@ -201,8 +230,9 @@ impl Flows {
     }
 }
 
-const fn opened(at: Arc<Listener>) -> Opened {
-    Opened {
+fn opened(at: Arc<Listener>, part: &Part) -> FirstLook {
+    FirstLook {
+        client: part.client,
         at,
         server: None,
         kept: Vec::new(),
@@ -221,6 +251,7 @@ fn by_route(at: &Arc<Listener>, route: Option<u16>) -> Option<Arc<Listener>> {
 fn route(
     at: &Arc<Listener>,
     name: &FlowName,
+    part: &Part,
     sniffed: Option<&Sniffed>,
 ) -> Result<Arc<Listener>, Why> {
     let Some(routing) = &at.forward.routing else {
@@ -230,7 +261,8 @@ fn route(
         Endpoint::Inet(address) => Some(Endpoint::Inet((local.ip, address.port()).into())),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     });
-    let client = Endpoint::Inet(name.client);
+    let client = part.client.map_or(name.client, |it| it.source);
+    let client = Endpoint::Inet(client);
     match routing.route(at, &client, local.as_ref(), sniffed) {
         Routed::Stays => Ok(at.clone()),
         Routed::Goes(way) => Ok(way),

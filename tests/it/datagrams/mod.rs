@@ -2,6 +2,7 @@
 
 mod ending;
 mod flows;
+mod proxied;
 mod quic;
 mod server;
 mod whole;

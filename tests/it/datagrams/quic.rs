@@ -140,7 +140,7 @@ fn usual() -> Vec<Vec<u8>> {
 }
 
 /// A forwarder by a configuration.
-fn configured(case: Case, content: &str) -> Forwarder {
+pub(super) fn configured(case: Case, content: &str) -> Forwarder {
     let directory = Directory::new();
     let file = directory.join("quic.toml");
     std::fs::write(&file, content).unwrap();
