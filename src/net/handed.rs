@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::address::{Address, UnixName};
+use super::address::{Address, Transport, UnixName};
 use super::inherited::{Carries, Inherited, Label, Origin};
 use super::listener::{self, Bound, Lacking};
 use super::options::SocketOptions;
