@@ -59,6 +59,12 @@ impl Standing {
         entered
     }
 
+    /// One session more, which was let in elsewhere: no limit keeps it out.
+    pub fn take_in(&self, now: Time) {
+        self.condition.enter();
+        self.tell(now);
+    }
+
     /// One session less.
     pub fn leave(&self, now: Time) {
         self.condition.leave();

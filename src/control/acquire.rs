@@ -132,17 +132,9 @@ impl Acquired {
                         forward,
                         config,
                         held.books(forward.id, count),
-                        (
-                            forward
-                                .config
-                                .max_connections
-                                .map(|max| Arc::new(Gate::new(max))),
-                            forward
-                                .config
-                                .udp
-                                .max_flows
-                                .map(|max| Arc::new(Gate::new(max))),
-                        ),
+                        [forward.config.max_connections, forward.config.udp.max_flows]
+                            .map(|max| max.map(|max| Arc::new(Gate::new(max))))
+                            .into(),
                         (0, None),
                     )
                 })

@@ -19,12 +19,14 @@ use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::{Failure, Obstacle, Operation, Resource};
 use crate::net::listener;
-use crate::net::options::plan::Stage;
+use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::pipe::PipePool;
+use crate::net::shared;
 use crate::observe::tap::Feed;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
+use crate::relay::session::Close;
 use crate::relay::time::Time;
 
 /// What an engine is made with.
@@ -204,6 +206,24 @@ pub(super) fn connect_outcome(
         None if writable => Some(Ok(())),
         None => None,
     }
+}
+
+/// Before the descriptor of a side is closed, so that its peer is told how; `shared`:
+/// another process may have a copy.
+pub(super) fn part(fd: BorrowedFd<'_>, how: Close, shared: bool) {
+    match (how, shared) {
+        (Close::Orderly, false) => {}
+        // Best effort: a socket that refuses SO_LINGER is closed in order.
+        (Close::Reset, false) => drop(plan::set_abort_on_close(fd)),
+        (Close::Orderly, true) => shared::tell_end(fd),
+        (Close::Reset, true) => shared::tell_reset(fd),
+    }
+}
+
+/// Whether it is a unix socket: a short read does not prove such a one empty.
+pub(super) fn is_unix(fd: BorrowedFd<'_>) -> bool {
+    let local = listener::local_address(fd);
+    !matches!(local, Some(Endpoint::Inet(_)))
 }
 
 /// One side of a session, as an engine keeps it.

@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Waker};
 
 use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
 use super::datagrams::{Datagrams, Outcome, Post, Received, Sockets};
+use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
 use super::pump::Ends;
@@ -27,7 +28,7 @@ use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::net::errno::{Failure, Operation};
 use crate::net::listener::{self, AcceptQueue};
-use crate::net::options::{Family, OptionPlan, plan};
+use crate::net::options::{Family, OptionPlan};
 use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
 use crate::relay::ending::Cause;
@@ -66,6 +67,8 @@ struct Leg {
     shut: bool,
     /// See [`Dialled::suspect`].
     suspect: bool,
+    /// See [`LooseSide::shared`].
+    shared: bool,
 }
 
 impl common::Leg for Leg {
@@ -173,6 +176,7 @@ impl Epoll {
 impl Engine for Epoll {
     type Listener = Listener;
     type Incoming = Incoming;
+    type Detached = Detached;
 
     fn now(&self) -> Time {
         self.common.clock.now()
@@ -356,14 +360,74 @@ impl Engine for Epoll {
     }
 
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
-        if let Some(leg) = self.conns.leg_mut(key, side)
-            && let Some(fd) = std::mem::take(leg).fd
-            && how == Close::Reset
-        {
-            // Best effort: a socket that refuses SO_LINGER is closed in order.
-            let _ = plan::set_abort_on_close(fd.as_fd());
+        if let Some(leg) = self.conns.leg_mut(key, side) {
+            let Leg { fd, shared, .. } = std::mem::take(leg);
+            if let Some(fd) = fd {
+                common::part(fd.as_fd(), how, shared);
+            }
         }
         Start::Done(())
+    }
+
+    fn quiesce(&mut self, _key: SessionKey) -> Start<()> {
+        // Nothing is ever in flight.
+        Start::Done(())
+    }
+
+    fn detach(&mut self, key: SessionKey, _lanes: &mut [Lane; 2]) -> Option<Detached> {
+        let conn = self.conns.get_mut(key)?;
+        let registry = self.poll.registry();
+        let sides = Side::BOTH.map(|side| {
+            let leg = std::mem::take(&mut conn.legs[side.index()]);
+            let fd = leg.fd?;
+            // Before another has it: a registration is that of the socket, and would go on
+            // for as long as anybody has a descriptor of it.
+            let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
+            Some(LooseSide {
+                fd,
+                exhaustive: leg.exhaustive,
+                shut: leg.shut,
+                shared: leg.shared,
+            })
+        });
+        let kit = &mut self.common.kit;
+        Some(Detached {
+            sides,
+            held: conn.stores.each_mut().map(|store| kit.let_go(store)),
+            tap: conn.tap.take(),
+        })
+    }
+
+    fn attach(&mut self, key: SessionKey, detached: Detached) -> Result<(), (Cause, Detached)> {
+        // The kernel tells of what is there when a socket is added.
+        for side in Side::BOTH {
+            let fd = detached.fd(side).map(|fd| fd.as_raw_fd());
+            let added = fd.map_or(Ok(()), |fd| self.register(key, side, fd));
+            if let Err(failure) = added {
+                let before = Side::BOTH.into_iter().take(side.index());
+                for fd in before.filter_map(|it| detached.fd(it)) {
+                    let registry = self.poll.registry();
+                    let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
+                }
+                return Err((failure.into(), detached));
+            }
+        }
+        let Detached { sides, held, tap } = detached;
+        let kit = &mut self.common.kit;
+        let stores = held.map(|held| kit.take_up(held));
+        let conn = self.conns.open(key);
+        conn.legs = sides.map(|side| {
+            side.map_or_else(Leg::default, |side| Leg {
+                exhaustive: side.exhaustive || common::is_unix(side.fd.as_fd()),
+                fd: Some(side.fd),
+                shut: side.shut,
+                shared: side.shared,
+                ..Leg::default()
+            })
+        });
+        conn.stores = stores;
+        conn.tap = tap;
+        Ok(())
     }
 
     fn release_spares(&mut self) {

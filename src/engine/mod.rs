@@ -26,6 +26,10 @@
 //! 9. Listeners come and go while an engine runs. An event of one that was removed may
 //!    still be on its way; its key finds nothing, whoever has the slot by then.
 //!
+//! 10. A session's two sides move from one engine to another: [`Engine::quiesce`], then
+//!     [`Engine::detach`], then [`Engine::attach`] there. Not a byte is lost, doubled or
+//!     put in another place; whatever can be read or written is told of again.
+//!
 //! # What an engine has to write itself
 //! How it waits, what it waits for, and how it moves bytes. The rest is done to a
 //! descriptor in the same way by all ([`Engine::fd`]) and is provided. What two real
@@ -36,6 +40,7 @@ pub mod choice;
 pub mod chunks;
 mod common;
 pub mod datagrams;
+pub mod detached;
 pub mod epoll;
 pub mod key;
 mod listeners;
@@ -69,6 +74,7 @@ use crate::relay::{Direction, Side};
 
 pub use common::{Incoming, Listener, Setup};
 pub use datagrams::Datagrams;
+pub use detached::Detached;
 pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
 
@@ -87,6 +93,8 @@ pub enum Event {
     Closed(SessionKey, Side),
     /// A datagram socket has something: see [`Datagrams`].
     Datagrams(DatagramKey),
+    /// Nothing of a session is in flight any more, as [`Engine::quiesce`] asked for.
+    Quiet(SessionKey),
     /// Somebody used the waker.
     Woken,
 }
@@ -158,6 +166,9 @@ pub trait Engine {
 
     /// An accepted connection that no session owns yet.
     type Incoming;
+
+    /// A connection that was detached from an engine of this kind.
+    type Detached: detached::Baggage;
 
     /// The time of the last [`Engine::wait`]; the clock is read once a turn.
     fn now(&self) -> Time;
@@ -244,6 +255,24 @@ pub trait Engine {
 
     /// Closes a side; one that is absent is `Done`.
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()>;
+
+    /// Begins to let go of a session whose lanes have started: nothing more is begun for
+    /// it that outlives the call. Its lanes are pumped as before meanwhile, and events go
+    /// on. [`Start::Pending`]: [`Event::Quiet`] follows, unless the session is closed
+    /// before. There is no way back but [`Engine::detach`] and [`Engine::attach`].
+    fn quiesce(&mut self, key: SessionKey) -> Start<()>;
+
+    /// Gives away a session that is quiet, with what its lanes hold; nothing is left under
+    /// the key. What was read ahead of a lane is in it from now on, and so is its end.
+    fn detach(&mut self, key: SessionKey, lanes: &mut [Lane; 2]) -> Option<Self::Detached>;
+
+    /// Takes over a connection that was detached. Events follow for what can be read and
+    /// written. On an error nothing has changed, and it comes back.
+    fn attach(
+        &mut self,
+        key: SessionKey,
+        detached: Self::Detached,
+    ) -> Result<(), (Cause, Self::Detached)>;
 
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);

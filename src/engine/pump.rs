@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 use super::chunks::{Chunks, Tail};
+use super::detached::Held;
 use crate::net::errno::{Failure, Operation};
 use crate::net::pipe::{Pipe, PipePool};
 use crate::net::tcp_info;
@@ -138,6 +139,36 @@ impl Kit {
                 self.pipes.give_back(pipe);
             }
         }
+    }
+
+    /// Lets go of what a lane holds.
+    pub(super) fn let_go(&mut self, store: &mut Store) -> Held {
+        self.held -= store.cost();
+        match std::mem::take(store) {
+            Store::Pipe(pipe) if !pipe.is_empty() => {
+                self.pipes_used -= 1;
+                Held::Pipe(pipe)
+            }
+            Store::Tail(tail) if !tail.unsent().is_empty() => Held::Tail(tail),
+            mut rest => {
+                self.empty(&mut rest);
+                Held::Nothing
+            }
+        }
+    }
+
+    /// Takes over what a lane holds.
+    pub(super) fn take_up(&mut self, held: Held) -> Store {
+        let store = match held {
+            Held::Nothing => Store::Empty,
+            Held::Tail(tail) => Store::Tail(tail),
+            Held::Pipe(pipe) => {
+                self.pipes_used += 1;
+                Store::Pipe(pipe)
+            }
+        };
+        self.held += store.cost();
+        store
     }
 
     /// More is held than the reactor may.

@@ -6,12 +6,16 @@
 //! Deliberately not here: name resolution at run time (see `control`).
 
 mod parse;
+mod written;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::word::Word;
+use written::WrittenEndpoint;
 
 /// An address as configured, before any name is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,7 +76,8 @@ pub enum UnixName {
 }
 
 /// An address the kernel takes as it is: what is dialled, and what a peer is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "WrittenEndpoint", into = "WrittenEndpoint")]
 pub enum Endpoint {
     /// IPv4 or IPv6. IPv4-mapped IPv6 addresses are stored as IPv4.
     Inet(SocketAddr),

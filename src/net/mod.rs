@@ -16,6 +16,7 @@ pub mod notify;
 pub mod options;
 pub mod own;
 pub mod pipe;
+pub mod shared;
 mod sys;
 pub mod tcp_info;
 pub mod turn_away;

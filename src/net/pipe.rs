@@ -68,6 +68,21 @@ impl Pipe {
         self.len == 0
     }
 
+    /// A pipe that has come from another process, with so many bytes in it.
+    pub fn from_parts([read, write]: [OwnedFd; 2], capacity: u32, len: u32) -> Self {
+        Self {
+            read,
+            write,
+            capacity,
+            len,
+        }
+    }
+
+    /// Both ends, that for reading first.
+    pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.read.as_fd(), self.write.as_fd()]
+    }
+
     /// Moves at most `max` bytes from a socket into the pipe; 0 is the end of
     /// the socket. The pipe must be empty: only then does
     /// [`Failure::WouldBlock`] mean that the socket is.

@@ -71,10 +71,27 @@ pub(crate) fn option_bytes(
 /// An ioctl that writes one `int`, such as SIOCOUTQ.
 pub(crate) fn ioctl_int(fd: BorrowedFd<'_>, request: c_ulong) -> Result<c_int, Errno> {
     let mut value: c_int = 0;
-    // SAFETY: every request this crate passes (SIOCOUTQ, SIOCINQ) writes
+    // SAFETY: every request this crate passes (SIOCOUTQ, SIOCINQ, FIONREAD) writes
     // exactly one int through the pointer, which is to a live local.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, &raw mut value) };
     Errno::result(result).map(|_| value)
+}
+
+/// `connect(2)` to `AF_UNSPEC`: a connection ends at once, by a reset.
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let nobody = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the pointer and length are those of one live value, which the kernel copies.
+    let result = unsafe {
+        libc::connect(
+            fd.as_raw_fd(),
+            &raw const nobody,
+            size_of_val(&nobody) as socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// `accept4(2)`, non-blocking and close-on-exec from birth, with the peer's

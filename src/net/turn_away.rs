@@ -1,6 +1,6 @@
 //! Ways to be rid of a connection that was accepted and is nobody's.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
@@ -21,6 +21,14 @@ pub enum TurnAway {
     Drop,
 }
 
+/// Has a connection end without a packet when it is closed, in whatever way; whether that
+/// is permitted.
+pub fn silence(fd: BorrowedFd<'_>) -> bool {
+    // A socket under repair is closed without a word (tcp(7) has nothing of it; see
+    // tcp_close() in net/ipv4/tcp.c).
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1).is_ok()
+}
+
 /// Turns a connection away; its descriptor is free when this returns.
 pub fn turn_away(fd: OwnedFd, how: TurnAway) {
     // Whatever fails, fails because the connection is gone.
@@ -28,9 +36,7 @@ pub fn turn_away(fd: OwnedFd, how: TurnAway) {
         TurnAway::Close => {
             let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
         }
-        // A socket under repair is closed without a word (tcp(7) has nothing of it; see
-        // tcp_close() in net/ipv4/tcp.c).
-        TurnAway::Drop if set_int(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_REPAIR, 1).is_ok() => {}
+        TurnAway::Drop if silence(fd.as_fd()) => {}
         TurnAway::Reset | TurnAway::Drop => {
             let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
         }

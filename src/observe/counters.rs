@@ -17,6 +17,10 @@ metrics! {
     counter "ended" { ended }
     /// Sessions in which both sides ended in good order.
     counter "ended_well" { ended_well }
+    /// Sessions that left for another reactor or another process.
+    counter "sessions_released" { released }
+    /// Sessions that came from another process.
+    counter "sessions_adopted" { adopted }
     /// Connections that the kernel lost before they could be accepted.
     counter "accept_lost" { accept_lost }
     /// Pauses of accepting for want of descriptors or memory.

@@ -223,7 +223,7 @@ mod tests {
         }
         let compiled = ClientRules::new(&list);
         let (mut denied, mut let_in) = (0, 0);
-        for _ in 0..200 {
+        for _ in 0..5_000 {
             let bits = draw();
             for client in [
                 IpAddr::from(Ipv4Addr::from_bits(bits)),

@@ -69,6 +69,7 @@ impl<E: Datagrams> Reactor<E> {
             session,
             client,
             id: self.sessions_started,
+            reactor: self.ctx.reactor,
             queued: 0,
             in_line: false,
             unproven: true,

@@ -89,6 +89,7 @@ impl<E: Datagrams> Reactor<E> {
     /// The one place where a key is freed.
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
+        self.leaving.ended(key);
         let Some(mut entry) = self.ctx.sessions.remove(key) else {
             return;
         };

@@ -146,6 +146,11 @@ impl Gate {
         entered
     }
 
+    /// One that was let in elsewhere: no limit keeps it out.
+    pub(super) fn take_in(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether so many sessions and the rivals of now have their descriptors.
     fn fits(&self, sessions: u32) -> bool {
         let rivals = self.rivals.load(Ordering::Relaxed);

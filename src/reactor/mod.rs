@@ -28,6 +28,7 @@ mod dialling;
 mod ends;
 mod flows;
 mod gate;
+mod hand_over;
 pub mod inspect;
 mod let_in;
 mod listen_queue;
@@ -63,6 +64,9 @@ pub use clients::{
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
+pub use hand_over::{
+    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+};
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
@@ -88,6 +92,7 @@ use deadlines::{COARSENESS, due};
 use dialling::Dialler;
 use ends::RESET_SOON;
 use flows::Flows;
+use hand_over::Leaving;
 use listen_queue::ListenQueue;
 use openings::{Opened, Openings};
 use outlets::Outlets;
@@ -107,6 +112,7 @@ pub struct Reactor<E: Engine> {
     outlets: Outlets,
     openings: Openings,
     flows: Flows,
+    leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
@@ -132,7 +138,9 @@ struct LastWords {
 struct Entry {
     session: Session,
     client: Endpoint,
+    /// Its number on the reactor where it began.
     id: u64,
+    reactor: u16,
     /// Where it came in, and the forward that it goes by.
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
@@ -183,6 +191,7 @@ impl<E: Datagrams> Reactor<E> {
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
+            leaving: Leaving::new(),
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
@@ -230,9 +239,11 @@ impl<E: Datagrams> Reactor<E> {
                 }
                 Event::Closed(key, side) => self.deliver(key, SessionEvent::Closed(side)),
                 Event::Datagrams(key) => self.flows.is_ready(key),
+                Event::Quiet(key) => self.leaving.is_quiet(key),
             }
         }
         self.events = events;
+        self.let_go_some();
         self.serve_datagrams();
         self.run_queued();
         self.serve_queues();
@@ -262,9 +273,9 @@ impl<E: Datagrams> Reactor<E> {
         given
     }
 
-    /// Sessions and flows that live.
+    /// Sessions and flows that live, those that are about to leave included.
     pub const fn live(&self) -> usize {
-        self.ctx.sessions.len() + self.flows.len()
+        self.ctx.sessions.len() + self.flows.len() + self.leaving.held()
     }
 
     /// Another set of servers for a pool; running sessions stay where they are.
@@ -355,7 +366,8 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        if !self.run_queue.is_empty() || self.ctx.shortage.has_more_to_enter(&self.ctx.sessions) {
+        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }
         let ack = self.acks_owed.front().map_or(Time::NEVER, |(_, due)| *due);

@@ -15,6 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::destination::Destinations;
@@ -23,17 +25,19 @@ use super::routing::Routed;
 use super::{Entry, Forward};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::{Endpoint, UnixName};
+use crate::net::turn_away::{self, TurnAway};
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::notice::{Kind, Notice, Subject};
+use crate::policy::route::Protocol;
 use crate::proto::opening::{Opening, StepKind};
 use crate::proto::prelude;
 use crate::proto::proxy::{self, Announced};
 use crate::proto::sniff::Sniffed;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
-use crate::relay::session::{Decided, Event as SessionEvent, Read, Said};
+use crate::relay::session::{Close, Decided, Event as SessionEvent, Read, Said};
 
 /// What a session has besides, because it had an opening: little, for it is kept as
 /// long as the session.
@@ -175,6 +179,61 @@ impl Opened {
     }
 }
 
+/// What of an opening goes along with a session that moves: what its record says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenedNote {
+    target: Option<String>,
+    user: Option<String>,
+    status: Option<u16>,
+    /// Who sent a PROXY header.
+    peer: Option<Endpoint>,
+    /// Of a ClientHello.
+    server_name: Option<String>,
+}
+
+impl Opened {
+    /// What goes along.
+    pub(super) fn note(&self) -> OpenedNote {
+        let text = |it: &Option<Box<str>>| it.as_deref().map(str::to_owned);
+        OpenedNote {
+            target: text(&self.target),
+            user: text(&self.user),
+            status: self.status,
+            peer: self.peer().cloned(),
+            server_name: self.sniffed().and_then(|it| it.server_name.clone()),
+        }
+    }
+
+    /// Of a session that has come.
+    pub(super) fn noted(note: OpenedNote) -> Self {
+        let sniffed = note.server_name.map(|name| {
+            Box::new(Sniffed {
+                protocol: Protocol::Tls,
+                server_name: Some(name),
+                protocols: Vec::new(),
+                host: None,
+            })
+        });
+        let learnt = (note.peer.is_some() || sniffed.is_some()).then(|| {
+            Box::new(Learnt {
+                peer: note.peer,
+                header: None,
+                sniffed,
+            })
+        });
+        Self {
+            under_way: None,
+            target: note.target.map(Into::into),
+            user: note.user.map(Into::into),
+            status: note.status,
+            learnt,
+            rejected_by: None,
+            heard: true,
+        }
+    }
+}
+
 /// A name as `sun_path` has it.
 fn unix(name: &[u8]) -> Endpoint {
     match name {
@@ -277,7 +336,7 @@ impl Openings {
                     entry.client = client;
                 }
                 if !known && opened.header().is_some() && !Self::let_in(ctx, key)? {
-                    break Read::Refused(Cause::Denied);
+                    break Self::denied(ctx, key)?;
                 }
             }
         };
@@ -297,6 +356,24 @@ impl Openings {
         ctx.shortage.left(key);
         ctx.shortage.entered(key, &ctx.sessions);
         Some(true)
+    }
+
+    /// Who was announced may not come in: its connection ends as `on_deny` says.
+    fn denied<E: Engine>(ctx: &Ctx<E>, key: SessionKey) -> Option<Read> {
+        let entry = ctx.sessions.get(key)?;
+        let policy = entry.listener.forward.clients.as_ref();
+        Some(Read::Denied(
+            match policy.map_or(TurnAway::Reset, |it| it.turns_away) {
+                TurnAway::Close => Close::Orderly,
+                TurnAway::Reset => Close::Reset,
+                TurnAway::Drop => {
+                    if let Some(fd) = ctx.engine.fd(key, Side::Client) {
+                        turn_away::silence(fd);
+                    }
+                    Close::Reset
+                }
+            },
+        ))
     }
 
     fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {

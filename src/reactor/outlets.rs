@@ -158,7 +158,7 @@ fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
-        reactor: ctx.reactor,
+        reactor: entry.reactor,
         id: entry.id,
         client: entry.client.clone(),
         peer: opened.and_then(|it| it.peer().cloned()),

@@ -1,9 +1,12 @@
 //! How a session ended: who ended it, in which phase, and why.
 
+use serde::{Deserialize, Serialize};
+
 use super::Side;
 
 /// Who brought the end about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Who {
     /// Both sides ended in good order.
     Both,
@@ -14,7 +17,8 @@ pub enum Who {
 }
 
 /// What the session was doing when it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Waiting for a server that has room.
     Queue,
@@ -36,7 +40,8 @@ impl Stage {
 }
 
 /// Why it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Every byte and both ends were passed on.
     Finished,
@@ -223,7 +228,7 @@ impl Cause {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// Who.
     pub who: Who,

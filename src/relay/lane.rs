@@ -19,6 +19,12 @@
 //! - the sink is shut only after the source's end and the last held byte;
 //! - `filled == drained + held + lost`.
 
+mod frozen;
+
+use serde::{Deserialize, Serialize};
+
+pub use frozen::LaneState;
+
 /// Consecutive fills of at least [`BULK_FILL`] bytes that make a lane bulk.
 /// Four (1 MiB at full reads): long enough that a reply of a few hundred KiB
 /// never pays for a pipe, short enough to be invisible in a transfer.
@@ -49,7 +55,8 @@ pub enum Path {
 }
 
 /// Which path a lane may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathPolicy {
     /// Copy first, splice once the lane shows bulk, and back.
     Auto,
@@ -60,7 +67,8 @@ pub enum PathPolicy {
 }
 
 /// Why a lane that wanted to splice copies instead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fallback {
     /// No pipe could be had: out of descriptors or of pipe memory.
     NoPipe,
@@ -99,7 +107,8 @@ pub enum Next {
     Done,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Source {
     Ready,
     Empty,
@@ -109,7 +118,8 @@ enum Source {
     Failed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Sink {
     Ready,
     Full,
@@ -180,7 +190,8 @@ pub struct Lane {
 }
 
 /// What a lane does with its bytes at present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Course {
     Copy,
     Splice,
@@ -392,6 +403,13 @@ impl Lane {
         }
     }
 
+    /// `n` bytes more were read, behind those that are held: an engine that reads ahead
+    /// lets go of the lane, and has them no more.
+    pub fn filled_behind(&mut self, n: u32) {
+        self.filled += u64::from(n);
+        self.held += n;
+    }
+
     /// The source's connection is known to have failed: an end read from now on
     /// is that failure's echo and is not passed on as an orderly end.
     pub const fn doom(&mut self) {
@@ -425,6 +443,11 @@ impl Lane {
     /// The source has ended, well or not.
     pub const fn source_ended(&self) -> bool {
         matches!(self.source, Source::Eof | Source::Failed)
+    }
+
+    /// The sink takes nothing any more: its end was passed on, or it failed.
+    pub const fn sink_has_ended(&self) -> bool {
+        matches!(self.sink, Sink::Shut | Sink::Failed)
     }
 
     /// The source has ended in good order.

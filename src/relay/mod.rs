@@ -15,8 +15,11 @@ pub mod race;
 pub mod session;
 pub mod time;
 
+use serde::{Deserialize, Serialize};
+
 /// The two legs of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The connection that was accepted.
     Client = 0,
@@ -56,7 +59,8 @@ impl Side {
 }
 
 /// The two lanes of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// From the client to the upstream.
     Up = 0,

@@ -31,6 +31,7 @@ mod closing;
 mod common;
 mod dialling;
 mod events;
+mod frozen;
 mod opening;
 mod relaying;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use std::time::Duration;
 pub use events::{
     Action, Close, Deadlines, Decided, Event, Failure, Pumped, Read, Readiness, Rules, Said,
 };
+pub use frozen::SessionState;
 
 use super::ending::Ending;
 use super::lane::{Lane, Next};
@@ -119,6 +121,11 @@ impl Session {
         self.common.lane_mut(direction)
     }
 
+    /// Both, up and down.
+    pub const fn lanes_mut(&mut self) -> &mut [Lane; 2] {
+        &mut self.common.lanes
+    }
+
     /// A lane.
     pub const fn lane(&self, direction: Direction) -> &Lane {
         self.common.lane(direction)
@@ -147,6 +154,11 @@ impl Session {
     /// Whether it waits for a server that has room.
     pub const fn is_queued(&self) -> bool {
         matches!(&self.stage, Stage::Dialling(dialling) if dialling.is_queued())
+    }
+
+    /// Whether its end is under way.
+    pub const fn is_closing(&self) -> bool {
+        matches!(&self.stage, Stage::Closing(_))
     }
 
     /// Whether it waits or has waited for a server that has room.

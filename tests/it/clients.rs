@@ -293,6 +293,56 @@ fn b76_behind_a_proxy_header_the_announced_client_is_asked_about() {
     });
 }
 
+/// Behaviours 76 and 77: what becomes of it is told to the connection of who sent the header.
+#[test]
+fn b77_who_is_denied_behind_a_header_is_turned_away_as_on_deny_says() {
+    on_every_engine(|case| {
+        for on_deny in ["reset", "close", "drop"] {
+            let server = Listener::new();
+            let directory = Directory::new();
+            let file = directory.join("behind.toml");
+            let text = format!(
+                "[[forward]]\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
+                 accept_proxy = [\"127.0.0.0/8\"]\non_deny = \"{on_deny}\"\n\
+                 access = [\"deny 192.0.2.0/24\"]\n",
+                server.address()
+            );
+            std::fs::write(&file, text).unwrap();
+            let forwarder = Setup::configured(&file, 1).case(case).start();
+            let mut client = from(2, forwarder.address()).unwrap();
+            // With payload behind it, which nobody reads.
+            let said = b"PROXY TCP4 192.0.2.7 127.0.0.1 1000 2000\r\npayload";
+            std::io::Write::write_all(&mut client.stream(), said).unwrap();
+            let silent = on_deny == "drop" && nix::unistd::geteuid().is_root();
+            if silent {
+                assert!(
+                    !client.is_readable_within(Duration::from_secs(2)),
+                    "it heard"
+                );
+            } else {
+                let expected = if on_deny == "close" {
+                    End::Eof
+                } else {
+                    End::Reset
+                };
+                assert_eq!(client.receive_until_end(), expected, "{on_deny}");
+            }
+            drop(client);
+            let record = forwarder.wait_for_session();
+            assert_eq!(
+                (record.code(), record.cause()),
+                ("PR", "denied"),
+                "{on_deny}"
+            );
+            assert!(
+                server.accept_within(Duration::ZERO).is_none(),
+                "it was dialled"
+            );
+            forwarder.check_idle();
+        }
+    });
+}
+
 /// Behaviour 82; how many come in over time is a matter of the table's own tests.
 #[test]
 fn b82_a_burst_is_let_in_and_no_more_of_it() {

@@ -11,6 +11,7 @@
 
 mod datagrams;
 mod listening;
+mod moving;
 mod parley;
 mod passing;
 pub mod peer;
@@ -41,6 +42,7 @@ use datagrams::Mail;
 pub use datagrams::{Letter, Manners, PostTally};
 pub use listening::Listener;
 use listening::{Backlog, Listeners};
+pub use moving::Uprooted;
 use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
@@ -185,6 +187,8 @@ struct Conn {
     ahead: bool,
     /// Its peer has ended or reset it meanwhile.
     stale: bool,
+    /// It was told to be quiet, and is not yet.
+    quiescing: bool,
 }
 
 /// An accepted connection that no session owns yet.
@@ -323,6 +327,7 @@ impl Sim {
 impl Engine for Sim {
     type Listener = Listener;
     type Incoming = Incoming;
+    type Detached = Uprooted;
 
     fn now(&self) -> Time {
         self.now
@@ -634,6 +639,19 @@ impl Engine for Sim {
         }
         self.close_now(key, side, how);
         Start::Done(())
+    }
+
+    fn quiesce(&mut self, key: SessionKey) -> Start<()> {
+        self.begin_to_quiesce(key)
+    }
+
+    fn detach(&mut self, key: SessionKey, lanes: &mut [Lane; 2]) -> Option<Uprooted> {
+        self.uproot(key, lanes)
+    }
+
+    fn attach(&mut self, key: SessionKey, detached: Uprooted) -> Result<(), (Cause, Uprooted)> {
+        self.replant(key, detached);
+        Ok(())
     }
 
     fn acknowledge(&mut self, _key: SessionKey) {}

@@ -41,6 +41,7 @@ impl Sim {
         self.now = later;
         let mut dice = self.dice.clone();
         let mut acted = self.complete_close(key, side);
+        acted |= self.complete_quiesce(key);
         if let Some(conn) = self.conn_mut(key).filter(|conn| !conn.ahead) {
             let (readiness, peer_acted) = conn.act(side, later, &mut dice);
             acted |= peer_acted;

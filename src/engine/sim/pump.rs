@@ -23,7 +23,14 @@ impl Reservoir for SimPipe {
 }
 
 impl SimPipe {
-    fn put(&mut self, owner: SessionKey, n: u32) {
+    /// Its bytes are those of another key from now on: the session has moved.
+    pub(super) fn changes_hands(&mut self, owner: SessionKey) {
+        for (whose, _) in &mut self.0 {
+            *whose = owner;
+        }
+    }
+
+    pub(super) fn put(&mut self, owner: SessionKey, n: u32) {
         self.0.push_back((owner, n));
     }
 

@@ -74,6 +74,9 @@ impl Uring {
         if !completion.more() {
             leg.landed(op);
         }
+        if leg.quiescing {
+            self.quieting.push(at.key);
+        }
         let result = completion.result;
         if op == Op::Send {
             leg.sent(Err(result), &mut self.ring, &mut self.common.kit);
@@ -101,6 +104,7 @@ impl Uring {
             list_vigil(&mut self.vigils, leg, at, self.common.clock.now());
         }
         match op {
+            Op::WatchIn | Op::WatchOut | Op::Vigil if is_called_off(leg, result) => {}
             Op::WatchIn | Op::Vigil => {
                 let failed = result < 0 || result as i16 & libc::POLLERR != 0;
                 let ended = result as i16 & (libc::POLLRDHUP | libc::POLLHUP) != 0;
@@ -137,6 +141,9 @@ impl Uring {
             let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
                 continue;
             };
+            if leg.quiescing {
+                self.quieting.push(at.key);
+            }
             if leg.flies(Op::Send) {
                 leg.sent(Ok(()), &mut self.ring, &mut self.common.kit);
             }
@@ -181,10 +188,15 @@ impl Uring {
     }
 }
 
+/// Whether a poll came to nothing because the leg is to be quiet.
+const fn is_called_off(leg: &Leg, result: i32) -> bool {
+    leg.quiescing && result == -libc::ECANCELED
+}
+
 /// Closes the descriptor of a leg that waited for this, once nothing is in flight.
 fn leg_closed(leg: &mut Leg, at: At, events: &mut Vec<Event>) {
     if leg.closing && leg.is_quiet() {
-        leg.fd = None;
+        leg.drop_fd();
         leg.closing = false;
         events.push(Event::Closed(at.key, at.side));
     }

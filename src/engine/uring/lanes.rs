@@ -140,7 +140,7 @@ impl Mover<'_> {
         let Some(sink) = &self.sink.fd else {
             return self.ring.buffers().recycle(piece);
         };
-        if !self.source.has_pieces() {
+        if !self.source.has_pieces() && !self.sink.quiescing {
             lane.drained(piece.len());
             let at = self.at_sink();
             return self.sink.send(piece, at, self.ring);

@@ -73,6 +73,12 @@ pub(super) struct Leg {
     pub(super) shut: bool,
     /// It was asked to close and waits for what is in flight.
     pub(super) closing: bool,
+    /// Nothing that outlives a turn is started for it any more.
+    pub(super) quiescing: bool,
+    /// See `LooseSide::shared`.
+    pub(super) shared: bool,
+    /// Its close is to be a reset, and is told so by more than the close.
+    pub(super) aborts: bool,
     /// A failure or hang-up was reported; it needs no vigil any more.
     pub(super) hung_up: bool,
     /// It is on the engine's list of vigils to come.
@@ -187,6 +193,7 @@ impl Leg {
     fn poll(&mut self, op: Op, mask: libc::c_short, at: At, ring: &mut Ring) {
         if let Some(fd) = &self.fd
             && !self.closing
+            && !self.quiescing
             && !self.flies(op)
         {
             ring.poll(fd.as_fd(), mask, Tag::Side(at, op));
@@ -197,7 +204,7 @@ impl Leg {
     /// Waits for bytes, in the way this leg is read. While more is held than may be
     /// it is watched: what it then reads is bounded.
     pub(super) fn await_bytes(&mut self, at: At, ring: &mut Ring, kit: &Kit) {
-        if self.flies(Op::Recv) || self.end.is_some() {
+        if self.flies(Op::Recv) || self.end.is_some() || self.quiescing {
             return;
         }
         if !self.streamed || kit.is_pressed() {
@@ -429,8 +436,9 @@ impl Leg {
     // The end.
 
     /// Makes the close a reset.
-    pub(super) fn abort_on_close(&self) {
-        if let Some(fd) = &self.fd {
+    pub(super) fn abort_on_close(&mut self) {
+        self.aborts = true;
+        if let Some(fd) = self.fd.as_ref().filter(|_| !self.shared) {
             // Best effort: a socket that refuses SO_LINGER is closed in order.
             let _ = plan::set_abort_on_close(fd.as_fd());
         }

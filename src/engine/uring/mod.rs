@@ -18,6 +18,7 @@ mod datagrams;
 mod lanes;
 mod leg;
 mod listening;
+mod moving;
 mod op;
 mod probe;
 mod rest;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
 use super::datagrams::Sockets;
+use super::detached::Detached;
 use super::key::{ListenerKey, SessionKey};
 use super::listeners::Listeners;
 use super::parley::{self, Peeked};
@@ -91,6 +93,8 @@ pub struct Uring {
     polls_due: Time,
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
+    /// Sessions that are to be quiet, of which something has landed in this turn.
+    quieting: Vec<SessionKey>,
     completions: Vec<Completion>,
 }
 
@@ -126,6 +130,7 @@ impl Uring {
             refused_polls: Vec::new(),
             polls_due: Time::NEVER,
             queued: Vec::new(),
+            quieting: Vec::new(),
             completions: Vec::new(),
         })
     }
@@ -235,6 +240,7 @@ const fn ready(side: Side, key: SessionKey, readiness: Readiness) -> Event {
 impl Engine for Uring {
     type Listener = Listener;
     type Incoming = Incoming;
+    type Detached = Detached;
 
     fn now(&self) -> Time {
         self.common.clock.now()
@@ -277,6 +283,9 @@ impl Engine for Uring {
             if told > 0 {
                 events[earlier..].rotate_right(told);
             }
+        }
+        if !self.quieting.is_empty() {
+            self.tell_of_quiet(events);
         }
         Ok(())
     }
@@ -538,12 +547,24 @@ impl Engine for Uring {
             return Start::Done(());
         }
         if leg.is_quiet() {
-            leg.fd = None;
+            leg.drop_fd();
             return Start::Done(());
         }
         leg.closing = true;
         self.hurry |= leg.flies(Op::Send);
         Start::Pending
+    }
+
+    fn quiesce(&mut self, key: SessionKey) -> Start<()> {
+        self.begin_to_quiesce(key)
+    }
+
+    fn detach(&mut self, key: SessionKey, lanes: &mut [Lane; 2]) -> Option<Detached> {
+        self.let_go(key, lanes)
+    }
+
+    fn attach(&mut self, key: SessionKey, detached: Detached) -> Result<(), (Cause, Detached)> {
+        self.take_over(key, detached)
     }
 
     fn release_spares(&mut self) {

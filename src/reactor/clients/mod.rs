@@ -20,6 +20,7 @@ use crate::observe::notice::Notice;
 use crate::policy::clients::{ClientRules, Place};
 use crate::policy::meter::{Buckets, Meters, Rate};
 use crate::relay::id::ForwardId;
+use crate::relay::time::Time;
 
 /// Who may come in at one forward.
 #[derive(Debug)]
@@ -127,6 +128,30 @@ impl ClientPolicy {
         ];
         let any = levels.iter().any(Option::is_some);
         any.then(|| Meters::new(levels, self.dry_run))
+    }
+
+    /// A client that was let in elsewhere goes by these rates from now on, and counts here
+    /// if it did there: no limit keeps it out. `debts` is what its session was ahead of its
+    /// own rate.
+    pub(super) fn readmit(
+        &self,
+        client: Option<IpAddr>,
+        debts: Option<[i64; 2]>,
+        now: Time,
+    ) -> Option<Box<ClientGrant>> {
+        let permit = match (&self.limits, client) {
+            (Some((limits, table)), Some(ip)) => {
+                ClientTable::readmit(table, self.forward, ip, limits)
+            }
+            _ => None,
+        };
+        let of_client = permit.as_ref().and_then(ClientPermit::buckets);
+        let meters = self.meters(of_client);
+        if let (Some(meters), Some(debts)) = (&meters, debts) {
+            meters.set_debts(debts, now);
+        }
+        let any = permit.is_some() || meters.is_some();
+        any.then(|| Box::new(ClientGrant { permit, meters }))
     }
 
     /// The rule's number for the throttle of lines; a limit's is none of a rule.

@@ -193,6 +193,23 @@ impl ClientTable {
         }
     }
 
+    /// Counts one more connection of a client, without a limit; `None` if nothing can be
+    /// remembered of it.
+    pub(super) fn readmit(
+        this: &Arc<Self>,
+        forward: ForwardId,
+        client: IpAddr,
+        limits: &Limits,
+    ) -> Option<ClientPermit> {
+        let free = Limits {
+            connections: None,
+            rate: None,
+            ..*limits
+        };
+        let permit = Self::admit(this, forward, client, &free, Instant::now());
+        permit.ok().flatten()
+    }
+
     fn leave(&self, key: Key) {
         let now = self.origin.elapsed();
         self.shard(&key).leave(key, now);

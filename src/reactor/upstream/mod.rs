@@ -166,6 +166,11 @@ impl Pools {
         }
     }
 
+    /// Their sets of servers.
+    pub(super) fn sets(&self) -> Vec<Arc<ServerSet>> {
+        self.pools.values().map(|it| it.setup.set.clone()).collect()
+    }
+
     pub(super) fn ids(&self) -> Vec<PoolId> {
         self.pools.keys().copied().collect()
     }

@@ -53,7 +53,12 @@ impl Closing {
     /// The client gets no server: it is reset, or sees an orderly end. For that it is read
     /// from until it ends, since bytes that nobody read would make the close a reset.
     pub(super) fn turn_away(from: &'static str, cx: &mut Context<'_>) -> Stage {
-        match cx.rules.turn_away {
+        Self::deny(from, cx.rules.turn_away, cx)
+    }
+
+    /// Closes the client in this way, and tells it nothing; see [`Closing::turn_away`].
+    pub(super) fn deny(from: &'static str, how: Close, cx: &mut Context<'_>) -> Stage {
+        match how {
             Close::Reset => Self::close_all(from, Close::Reset, cx),
             Close::Orderly => {
                 cx.hang_up(Side::Upstream, Close::Reset);

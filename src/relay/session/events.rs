@@ -105,6 +105,8 @@ pub enum Read {
     Step(Duration),
     /// It is not served, by this cause.
     Refused(Cause),
+    /// The client that it announces may not come in: it is closed so, and told nothing.
+    Denied(Close),
     /// The client ended or failed before it had said all.
     Ended(Cause),
 }

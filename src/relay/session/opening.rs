@@ -119,6 +119,10 @@ impl Opening {
                 Self { deadline, ..self }.stay()
             }
             Read::Refused(cause) => self.refuse(cause, cx),
+            Read::Denied(how) => {
+                self.end(Who::Forwarder, Cause::Denied, cx);
+                Closing::deny(self.name(), how, cx)
+            }
             Read::Ended(cause) => {
                 self.end(Who::Peer(Side::Client), cause, cx);
                 Closing::close_all(self.name(), Close::Orderly, cx)

@@ -36,12 +36,12 @@ const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 const LINGER_LOOK: u16 = 5;
 
 /// Longest interval between such looks, milliseconds.
-const LINGER_LOOK_MAX: u16 = 500;
+pub(super) const LINGER_LOOK_MAX: u16 = 500;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Relaying {
-    phase: Phase,
+    pub(super) phase: Phase,
     pub(super) delivery: [Delivery; 2],
     /// When the kernel was last asked what it has still to deliver.
     pub(super) looked: Time,
@@ -49,7 +49,7 @@ pub(super) struct Relaying {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Relaying,
     Flushing {
         gone: Side,
@@ -176,7 +176,9 @@ impl Relaying {
                 self.last_activity = cx.now;
             }
         }
-        if lane.is_stalled() && pumped.moved || !lane.is_stalled() {
+        // A stall begins with the fill that comes to it. A look that finds nothing to do tells
+        // nothing of a peer: spurious readiness must not keep a silent session alive.
+        if pumped.moved {
             self.delivery[direction.sink().index()].since = cx.now;
         }
         if pumped.moved

@@ -29,7 +29,7 @@ use tokens::{Token, tokens};
 const PURE: [&str; 4] = ["relay", "policy", "balance", "proto"];
 
 /// Dependencies that a pure room may have: parsers, types of networks and a trie of
-/// them, an atomic pointer, which are pure themselves.
+/// them, an atomic pointer, a way to write plain data, which are pure themselves.
 const PURE_DEPENDENCIES: &[(&str, &str)] = &[
     ("balance", "arc_swap"),
     ("policy", "ipnet"),
@@ -40,6 +40,8 @@ const PURE_DEPENDENCIES: &[(&str, &str)] = &[
     ("proto", "httparse"),
     ("proto", "loona_hpack"),
     ("proto", "sha2"),
+    ("relay", "serde"),
+    ("relay", "serde_json"),
 ];
 
 /// What a pure room may not name, and why.

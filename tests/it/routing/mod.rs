@@ -2,8 +2,10 @@
 //! headers in (47 to 51) and out (52), routes by the ClientHello and by what else the
 //! first bytes tell (53, 54), and the programs that speak these.
 
+mod crowd;
 mod headers_in;
 mod headers_out;
+mod programs;
 mod routes;
 
 use std::cell::Cell;

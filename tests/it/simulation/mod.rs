@@ -5,6 +5,7 @@
 //! command that replays it. `scripts/simulate SECONDS` runs fresh seeds.
 
 mod fair;
+mod moves;
 mod plan;
 mod pools;
 #[cfg(feature = "probes")]
@@ -26,7 +27,7 @@ use thalweg::relay::time::Time;
 use plan::PoolPlan;
 use pools::Pools;
 use requests::Requests;
-use run::{Outcome, TURNS_MAX, check, reactor};
+use run::{Outcome, TURNS_MAX, check, check_moving, reactor};
 
 const SEEDS: u64 = 400;
 
@@ -39,6 +40,7 @@ fn add(total: &mut Outcome, one: Outcome) {
         bytes,
     } = one.tally;
     total.turns += one.turns;
+    total.moved += one.moved;
     total.tally.connections += connections;
     total.tally.closed += closed;
     total.tally.complete += complete;
@@ -61,6 +63,17 @@ fn random_peers_on_a_random_kernel() {
     assert!(complete > 0 && resets_told > 0 && bytes > 0);
 }
 
+/// Behaviours 123 and 131 in the small: at any moment a session can be frozen, written,
+/// read and thawed, and nobody can tell.
+#[test]
+fn sessions_that_are_moved_at_any_moment_are_the_same_afterwards() {
+    let mut total = Outcome::default();
+    (0..SEEDS / 2).for_each(|seed| add(&mut total, check_moving(seed)));
+    println!("{total:?}");
+    assert!(total.moved > SEEDS, "{} sessions were moved", total.moved);
+    assert!(total.tally.complete > 0 && total.tally.resets_told > 0);
+}
+
 /// For `scripts/simulate`: one seed, or fresh ones for some time.
 #[test]
 #[ignore = "run by scripts/simulate, for as long as that is asked to"]
@@ -68,6 +81,7 @@ fn fresh_seeds() {
     if let Ok(seed) = std::env::var("THALWEG_SEED") {
         let seed = seed.parse().expect("THALWEG_SEED is a number");
         println!("seed {seed}: {:?}", check(seed));
+        println!("seed {seed}, moving: {:?}", check_moving(seed));
         return;
     }
     let seconds = std::env::var("THALWEG_SIMULATE_SECONDS")
@@ -82,6 +96,7 @@ fn fresh_seeds() {
     let (mut total, mut seeds) = (Outcome::default(), 0);
     while start.elapsed() < Duration::from_secs(seconds) {
         add(&mut total, check(first.wrapping_add(seeds)));
+        add(&mut total, check_moving(first.wrapping_add(seeds)));
         seeds += 1;
     }
     let elapsed = start.elapsed().as_secs_f64();

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<u64>,
     /// What happens to servers, in order.
     pub(crate) changes: Vec<Change>,
+    /// Sessions are moved, as the seed has it.
+    pub(crate) moves: bool,
 }
 
 /// How the pools of a run are.
@@ -177,6 +179,15 @@ impl Plan {
             pools: PoolPlan::drawn(&mut dice),
             changes: changes(&mut dice),
             rate: dice.percent(30).then(|| 1 << dice.between(18, 24)),
+            moves: false,
+        }
+    }
+
+    /// As it is drawn, with moves.
+    pub(crate) fn moving(seed: u64) -> Self {
+        Self {
+            moves: true,
+            ..Self::drawn(seed)
         }
     }
 

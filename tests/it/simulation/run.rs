@@ -27,6 +27,7 @@ use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
 use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Close, Deadlines, Rules};
 
+use super::moves::Moves;
 use super::plan::Plan;
 use super::pools::Pools;
 use super::requests::Requests;
@@ -39,6 +40,8 @@ pub(crate) const TURNS_MAX: u64 = 1_000_000;
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) turns: u64,
+    /// Sessions that were moved.
+    pub(crate) moved: u64,
 }
 
 pub(crate) fn reactor(
@@ -186,6 +189,11 @@ fn tap() -> Tap {
 
 /// Runs a plan; panics where something is wrong.
 pub(crate) fn run(plan: &Plan) -> Outcome {
+    let mut moves = if plan.moves {
+        Moves::drawn(plan.seed)
+    } else {
+        Moves::never()
+    };
     let counters = Arc::new(Counters::default());
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
@@ -217,6 +225,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         }
         reactor.turn().expect("simulated waits succeed");
         requests.decide_some(&mut reactor);
+        moves.some(&mut reactor);
         reactor.check_invariants();
         reactor.engine().check_invariants();
         pools.check(reactor.live());
@@ -251,6 +260,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     Outcome {
         tally: reactor.engine().tally,
         turns,
+        moved: moves.moved,
     }
 }
 
@@ -266,8 +276,16 @@ pub(crate) fn outcome(plan: &Plan) -> Result<Outcome, String> {
 /// Runs a seed. When it fails: prints the smallest plan that fails the same way
 /// and how to replay it, and panics.
 pub(crate) fn check(seed: u64) -> Outcome {
-    let plan = Plan::drawn(seed);
-    match outcome(&plan) {
+    check_plan(seed, &Plan::drawn(seed))
+}
+
+/// As [`check`], and sessions are moved meanwhile.
+pub(crate) fn check_moving(seed: u64) -> Outcome {
+    check_plan(seed, &Plan::moving(seed))
+}
+
+fn check_plan(seed: u64, plan: &Plan) -> Outcome {
+    match outcome(plan) {
         Ok(outcome) => outcome,
         Err(why) => {
             let smallest = plan.minimised(|plan| outcome(plan).is_err());

@@ -1,0 +1,94 @@
+//! Where sessions of the process before belong in this one, by their names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::manifest::Manifest;
+use super::refusal::Refusal;
+use crate::engine::Engine;
+use crate::net::address::Endpoint;
+use crate::reactor::Reactor;
+use crate::reactor::destination::Destination;
+use crate::reactor::setup::Listener;
+use crate::reactor::upstream::server::{Server, ServerSet};
+
+/// The listeners and servers of a configuration, by name. Made once for many sessions: see
+/// [`Reactor::berths`].
+#[derive(Debug, Default)]
+pub struct Berths {
+    /// By forward and address.
+    listeners: HashMap<(Arc<str>, Endpoint), Arc<Listener>>,
+    /// Any listener of a forward: the one that a session came in at may be no more.
+    forwards: HashMap<Arc<str>, Arc<Listener>>,
+    /// By pool and address.
+    servers: HashMap<(Arc<str>, Endpoint), Arc<Server>>,
+}
+
+/// Where a session belongs.
+#[derive(Debug, Clone)]
+pub struct Berth {
+    pub(super) listener: Arc<Listener>,
+    pub(super) destination: Destination,
+}
+
+impl Berths {
+    /// Those of these listeners and sets of servers.
+    pub fn new(
+        listeners: impl IntoIterator<Item = Arc<Listener>>,
+        sets: impl IntoIterator<Item = Arc<ServerSet>>,
+    ) -> Self {
+        let mut berths = Self::default();
+        for listener in listeners {
+            let name = listener.forward.name.clone();
+            let at = (name.clone(), listener.address.clone());
+            berths.listeners.entry(at).or_insert(listener.clone());
+            berths.forwards.entry(name).or_insert(listener);
+        }
+        for set in sets {
+            for member in set.members() {
+                let server = &member.server;
+                let at = (server.settings().pool.clone(), server.endpoint().clone());
+                berths.servers.insert(at, server.clone());
+            }
+        }
+        berths
+    }
+
+    /// Where a session belongs. A forward that is there no more has no place for it; a
+    /// server that is there no more keeps it, and nobody an account of it.
+    pub fn find(&self, manifest: &Manifest) -> Result<Berth, Refusal> {
+        let name: Arc<str> = manifest.forward.as_str().into();
+        let at = (name, manifest.listener.clone());
+        let listener = self.listeners.get(&at);
+        let listener = listener.or_else(|| self.forwards.get(&at.0));
+        let mut listener = listener.ok_or(Refusal::NoForward)?;
+        if let Some(route) = &manifest.route {
+            let takes = |way: &&Arc<Listener>| {
+                let of = way.forward.route.as_ref();
+                of.is_some_and(|(_, name)| **name == **route)
+            };
+            let mut ways = listener.ways.iter().flatten();
+            listener = ways.find(takes).ok_or(Refusal::NoRoute)?;
+        }
+        let server = manifest.pool.as_ref().and_then(|pool| {
+            let at = (Arc::from(pool.as_str()), manifest.server.clone());
+            self.servers.get(&at).cloned()
+        });
+        Ok(Berth {
+            listener: listener.clone(),
+            destination: match server {
+                Some(server) => Destination::Server(server),
+                None => Destination::Address(Arc::new(manifest.server.clone())),
+            },
+        })
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Where sessions of another process belong here. Grows with listeners and servers:
+    /// asked once for an upgrade.
+    pub fn berths(&self) -> Berths {
+        let listeners = self.listen_queue.listeners().into_iter().map(|it| it.1);
+        Berths::new(listeners, self.dialler.pools.sets())
+    }
+}
