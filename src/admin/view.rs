@@ -332,6 +332,8 @@ views! {
         version: String,
         /// Listening addresses that it took over.
         listeners: u64,
+        /// Sessions that go on there.
+        sessions_moved: u64,
         /// Sessions that run to their end in the former process.
         sessions_left: u64,
     }

@@ -204,7 +204,7 @@ impl Acquired {
             (gate.clone(), upstreams.clone()),
             log.clone(),
         ));
-        let origin = Instant::now();
+        let origin = handed.origin.unwrap_or_else(Instant::now);
         let reactors = numbers.into_iter().map(|index| ReactorPlan {
             kind,
             engine: engine_setup(config),

@@ -22,7 +22,9 @@ use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
 use super::upgrade::TakeOver;
+use super::upgrade::moves;
 use super::upgrade::take::Taking;
+use super::upgrades::Control;
 
 /// How long the log's last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -220,11 +222,27 @@ fn forward(
     step.is("taking over");
     let mut taking =
         Taking::begin(from).map_err(|error| StartError::TakeOver(error.to_string()))?;
-    let taken = stand_in(begun, &mut taking, inherited, step);
-    if let Err(error) = &taken {
-        taking.refuse(error.to_string());
+    let teller = begun.teller.clone();
+    match stand_in(begun, &mut taking, inherited, step) {
+        Ok(running) => {
+            follow(taking, teller)?;
+            Ok(running)
+        }
+        Err(error) => {
+            taking.refuse(error.to_string());
+            Err(error)
+        }
     }
-    taken
+}
+
+/// Hears what else the process before has to say.
+fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
+    let thread = std::thread::Builder::new().name("upgrade".into());
+    let spawned = thread.spawn(move || {
+        signals::block_here();
+        moves::follow(&taking.talk, &Control(teller));
+    });
+    spawned.map(drop).map_err(StartError::Reactor)
 }
 
 /// Everything that there is to be begun, but that clients are not let in so far if some
@@ -281,8 +299,8 @@ fn stand_in(
     step.is("waiting for the other process to let go");
     let taken = forwards;
     let settled = taking
-        .settle(taken.clone())
+        .settle(taken.clone(), &running.berths())
         .map_err(|error| failed(error.to_string()))?;
-    running.stand_in(taking, &taken, &settled)?;
+    running.stand_in(taking, &taken, settled)?;
     Ok(running)
 }

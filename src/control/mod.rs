@@ -24,6 +24,7 @@ mod held;
 mod inbox;
 mod listener_names;
 mod manager;
+mod moved;
 mod plan;
 mod proxy;
 mod reap;

@@ -303,10 +303,10 @@ impl Running {
                 | Request::Confirm(_)
                 | Request::GoBack(_)
                 | Request::StopListening(_)
-                | Request::Upgrade(..)
-                | Request::HandOver(_),
+                | Request::Upgrade(..),
             )
             | Told::Signal(Signal::Upgrade) => {}
+            Told::Asked(Request::HandOver(HandOverRequest(order))) => self.move_sessions(order),
             Told::Asked(Request::Listeners(reply)) => {
                 let _ = reply.send(self.listeners());
             }

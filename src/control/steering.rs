@@ -278,6 +278,7 @@ impl Subject for Steering {
             process: done.process,
             version: done.build,
             listeners: done.listeners as u64,
+            sessions_moved: done.sessions_moved as u64,
             sessions_left: done.sessions_left,
         })
     }

@@ -144,7 +144,11 @@ struct ReactorWork<'a> {
 }
 
 impl choice::Work for ReactorWork<'_> {
-    fn work<E: Datagrams<Listener = engine::Listener>>(mut self, engine: E, waker: Waker) {
+    fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+        mut self,
+        engine: E,
+        waker: Waker,
+    ) {
         let waker = Arc::new(waker);
         if let Some(deciders) = self.deciders {
             let wire = Wire {
@@ -179,7 +183,7 @@ impl choice::Work for ReactorWork<'_> {
 
 /// Lets clients in at these sockets. One that the kernel does not let be waited for is
 /// told of; its queue waits for the next change.
-fn adopt<E: Datagrams<Listener = engine::Listener>>(
+fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
     reactor: &mut Reactor<E>,
     sockets: Vec<(engine::Listener, Arc<Listener>)>,
     log: &Log,
@@ -192,7 +196,7 @@ fn adopt<E: Datagrams<Listener = engine::Listener>>(
     }
 }
 
-fn work<E: Datagrams<Listener = engine::Listener>>(
+fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
     reactor: &mut Reactor<E>,
     number: u16,
     inbox: &Receiver<Message>,
@@ -236,6 +240,15 @@ fn work<E: Datagrams<Listener = engine::Listener>>(
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
+                        Order::Release(release) => reactor.release(release),
+                        // Nobody waits for the answer only when the process is ending.
+                        Order::AdoptSessions(arrivals, reply) => {
+                            let _ = reply.send(reactor.adopt(arrivals));
+                        }
+                        Order::TakeBack(moved, reply) => {
+                            let _ = reply.send(reactor.take_back(moved));
+                        }
+                        Order::NumberFrom(last) => reactor.number_from(last),
                     }
                 }
             }

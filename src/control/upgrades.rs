@@ -9,6 +9,7 @@ use crate::admin;
 use crate::net::handed::HandedLabel;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::reactor::MovedSession;
 use crate::relay::id::ListenerId;
 
 use super::error::StartError;
@@ -19,17 +20,17 @@ use super::signals;
 use super::upgrade::channel::Channel;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
 use super::upgrade::give::{ControlThread, give};
-use super::upgrade::message::Saying;
+use super::upgrade::moves;
 use super::upgrade::order::{Frozen, HandOver, Offer, Upgrading};
 use super::upgrade::spawn::NewProcess;
 use super::upgrade::tables::Tables;
 use super::upgrade::take::{Settled, Taking};
-use super::upgrade::talk::{PROMPT, Talk};
+use super::upgrade::talk::Talk;
 use super::upgrade::{UpgradeError, UpgradeRequest, Upgraded};
 use super::wire::Order as ReactorOrder;
 
 /// How long the end of this process waits until the next one has what was counted last.
-const REST_PATIENCE: Duration = Duration::from_secs(1);
+const REST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a service manager may take to heed that another process is the service.
 const MANAGER_PATIENCE: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ const MANAGER_PATIENCE: Duration = Duration::from_secs(1);
 const DESCRIPTORS_OWN: u64 = 64;
 
 /// The way to control's thread, for a hand-over.
-struct Control(Teller);
+pub(super) struct Control(pub(super) Teller);
 
 impl ControlThread for Control {
     fn order(&self, order: HandOver) {
@@ -96,14 +97,18 @@ impl Running {
                 let offer = self.offer(who);
                 let _ = reply.send(offer);
             }
-            HandOver::Freeze(reply) => {
-                let _ = reply.send(self.freeze());
+            HandOver::Freeze(sessions, reply) => {
+                let frozen = self.freeze(sessions);
+                if let Err(unheard) = reply.send(frozen) {
+                    self.resume(unheard.0.sessions);
+                }
             }
-            HandOver::Resume => self.resume(),
+            HandOver::Resume(sessions) => self.resume(sessions),
             HandOver::Leave(leave) => {
                 self.upgrading = Upgrading::Left(leave);
                 return true;
             }
+            other => self.move_sessions(other),
         }
         false
     }
@@ -124,7 +129,9 @@ impl Running {
             return Err(UpgradeError::Busy(reload));
         }
         let listeners = self.passable()?;
-        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64;
+        let sessions = u64::from(self.gate.live());
+        let pipes = self.total().pipes;
+        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64 + 2 * (sessions + pipes);
         self.upgrading = Upgrading::Offered(who);
         Ok(Offer {
             listeners,
@@ -168,7 +175,7 @@ impl Running {
     }
 
     /// Nobody is let in from now on; whoever comes waits in the queues.
-    fn freeze(&mut self) -> Frozen {
+    fn freeze(&mut self, sessions: bool) -> Frozen {
         if let Upgrading::Offered(who) = &mut self.upgrading {
             self.upgrading = Upgrading::Frozen(std::mem::take(who));
         }
@@ -185,15 +192,20 @@ impl Running {
             reactor.send(ReactorOrder::GiveAway(its.collect()))
         });
         await_all(given.collect());
-        let total = self.total();
+        let (sessions, last_session) = self.release(sessions);
         Frozen {
-            tables: Box::new(self.tables()),
-            sessions_left: total.accepted.saturating_sub(total.ended),
+            tables: Box::new(Tables {
+                last_session,
+                ..self.tables()
+            }),
+            sessions_left: u64::from(self.gate.live()),
+            sessions,
         }
     }
 
     /// Nothing came of a hand-over.
-    fn resume(&mut self) {
+    fn resume(&mut self, sessions: Vec<MovedSession>) {
+        self.take_back(sessions);
         if let Upgrading::Frozen(_) = self.upgrading {
             let adopted = self.reactors.iter().map(|(number, reactor)| {
                 reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
@@ -211,11 +223,10 @@ impl Running {
         let Upgrading::Left(leave) = &self.upgrading else {
             return;
         };
-        let total = self.total();
         self.log.notice(Notice::HandedOver {
             process: leave.process,
             build: leave.build.clone(),
-            sessions: total.accepted.saturating_sub(total.ended),
+            sessions: u64::from(self.gate.live()),
         });
         self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
         let taken = leave.taken.clone();
@@ -267,6 +278,8 @@ impl Running {
     fn tables(&self) -> Tables {
         Tables {
             generation: self.generation,
+            age: self.origin.elapsed().as_micros() as u64,
+            last_session: 0,
         }
     }
 
@@ -275,9 +288,15 @@ impl Running {
         &mut self,
         taking: &Taking,
         taken: &[HandedLabel],
-        settled: &Settled,
+        settled: Settled,
     ) -> Result<(), StartError> {
         self.generation = settled.tables.generation + 1;
+        let last = settled.tables.last_session;
+        for reactor in self.reactors.values() {
+            reactor.send(ReactorOrder::NumberFrom(last)).forget();
+        }
+        // Those who wait already before those who come.
+        let sessions = self.arrived(settled.sessions);
         let adopted = self.reactors.iter().map(|(number, reactor)| {
             reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
         });
@@ -286,6 +305,7 @@ impl Running {
         self.log.notice(Notice::TakenOver {
             process: taking.process,
             build: taking.build.clone(),
+            sessions,
         });
         Ok(())
     }
@@ -299,13 +319,14 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
         Err(error) => return refused(log, reply, error),
     };
     let talk = Talk(channel);
-    match give(&talk, &Control(teller)) {
+    let control = Control(teller);
+    match give(&talk, &control) {
         Ok((upgraded, rest)) => {
             process.let_go();
             if let Some(reply) = reply {
                 let _ = reply.send(Ok(upgraded));
             }
-            tell_rest(&talk, &rest);
+            moves::go_on(&talk, &control, &rest);
         }
         Err(UpgradeError::Failed(why)) => {
             let why = match process.ended() {
@@ -321,16 +342,10 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
 /// Hands over to a process that somebody else started.
 fn by_stranger(channel: Channel, teller: Teller, log: &Log) {
     let talk = Talk(channel);
-    match give(&talk, &Control(teller)) {
-        Ok((_, rest)) => tell_rest(&talk, &rest),
+    let control = Control(teller);
+    match give(&talk, &control) {
+        Ok((_, rest)) => moves::go_on(&talk, &control, &rest),
         Err(error) => refused(log, None, error),
-    }
-}
-
-fn tell_rest(talk: &Talk, rest: &std::sync::mpsc::Receiver<super::upgrade::order::Rest>) {
-    if let Ok((tables, told)) = rest.recv() {
-        let _ = talk.say(&Saying::Rest { tables }, PROMPT);
-        let _ = told.send(());
     }
 }
 

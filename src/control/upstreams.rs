@@ -430,6 +430,11 @@ impl Upstreams {
         pools.iter().flat_map(LivePool::setups).collect()
     }
 
+    /// The servers of every pool.
+    pub(super) fn sets(&self) -> Vec<Arc<ServerSet>> {
+        self.pools().iter().map(|pool| pool.set.clone()).collect()
+    }
+
     /// Becomes what a plan asks for; what reactors are to be told of that.
     pub(super) fn follow(&self, plan: &Plan<'_>) -> Vec<(PoolId, UpstreamSetup)> {
         let now = self.now();

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use crate::admin::Visit;
 use crate::engine::choice::Waker;
-use crate::engine::{self, SessionKey};
+use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Change, Listener, Ruling};
+use crate::reactor::{Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
@@ -39,6 +39,14 @@ pub(super) enum Order {
     Servers(PoolId, Arc<ServerSet>),
     /// End the sessions of a server.
     CutServer(Arc<Server>),
+    /// Let sessions go.
+    Release(Release<Detached>),
+    /// Take sessions of the process before in; those that cannot be had come back.
+    AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
+    /// Take sessions in that have been let go, as they were.
+    TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
+    /// Sessions to come have numbers above this one.
+    NumberFrom(u64),
 }
 
 #[derive(Debug)]

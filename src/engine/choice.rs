@@ -7,7 +7,7 @@ use std::io;
 use std::time::Instant;
 
 use super::epoll::Epoll;
-use super::{Datagrams, Listener, Setup};
+use super::{Datagrams, Detached, Listener, Setup};
 
 /// The version, and which engines it has.
 pub const VERSION: &str = if cfg!(feature = "uring") {
@@ -102,7 +102,7 @@ impl Waker {
 /// What a thread does with its engine.
 pub trait Work {
     /// Works until there is nothing more to do.
-    fn work<E: Datagrams<Listener = Listener>>(self, engine: E, waker: Waker);
+    fn work<E: Datagrams<Listener = Listener, Detached = Detached>>(self, engine: E, waker: Waker);
 }
 
 /// Makes an engine for the calling thread and works with it; `origin` is time zero.

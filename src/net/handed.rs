@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ impl HandedLabel {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Handed {
+    /// Time zero of whoever handed them over: what is told of times is by that.
+    pub origin: Option<Instant>,
     sockets: Vec<(HandedLabel, OwnedFd)>,
     taken: Vec<HandedLabel>,
 }

@@ -31,7 +31,8 @@ pub(super) fn upgrade(asked: &Asked, args: &UpgradeArgs) -> Result<String, AskEr
 
 fn text(done: &UpgradeView) -> String {
     format!(
-        "process {} (thalweg {}) serves {} listeners; {} sessions run to their end in the former\n",
-        done.process, done.version, done.listeners, done.sessions_left
+        "process {} (thalweg {}) serves {} listeners with {} sessions; {} are still opened or run to \
+         their end in the former one\n",
+        done.process, done.version, done.listeners, done.sessions_moved, done.sessions_left
     )
 }

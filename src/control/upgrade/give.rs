@@ -8,9 +8,11 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::message::{Hello, Saying};
+use super::moving;
 use super::order::{Frozen, HandOver, Leave, Offer, Rest, UpgradeError, Upgraded};
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
 use crate::net::handed::HandedLabel;
+use crate::reactor::MovedSession;
 
 /// Control's thread, as far as a hand-over needs it.
 pub(in crate::control) trait ControlThread {
@@ -22,12 +24,15 @@ pub(in crate::control) trait ControlThread {
 struct Lease<'a> {
     desk: &'a dyn ControlThread,
     over: bool,
+    /// Sessions that belong to this process as long as it is not.
+    sessions: Vec<MovedSession>,
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if !self.over {
-            self.desk.order(HandOver::Resume);
+            let sessions = std::mem::take(&mut self.sessions);
+            self.desk.order(HandOver::Resume(sessions));
         }
     }
 }
@@ -61,13 +66,31 @@ fn offer(
     desk.order(HandOver::Begin(who, reply));
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let offer = answer.recv().map_err(|_| gone())??;
-    let mut lease = Lease { desk, over: false };
+    let mut lease = Lease {
+        desk,
+        over: false,
+        sessions: Vec::new(),
+    };
     let taken = prepare(talk, &theirs, &offer)?;
 
     let (reply, answer) = channel();
-    desk.order(HandOver::Freeze(reply));
-    let frozen = answer.recv().map_err(|_| gone())?;
-    commit(talk, &frozen).map_err(failed)?;
+    let takes_sessions = theirs.has("sessions");
+    desk.order(HandOver::Freeze(takes_sessions, reply));
+    let mut frozen = answer.recv().map_err(|_| gone())?;
+    let sessions = std::mem::take(&mut frozen.sessions);
+    let sent = moving::send(talk, sessions).map_err(|(error, sessions)| {
+        lease.sessions = sessions;
+        failed(error)
+    })?;
+    let (moved, stay) = (sent.gone.len(), sent.refused);
+    lease.sessions = sent.gone;
+    if let Err(error) = commit(talk, &frozen) {
+        lease.sessions.extend(stay);
+        return Err(failed(error));
+    }
+    desk.order(HandOver::Stay(stay));
+    let gone = std::mem::take(&mut lease.sessions).into_iter();
+    gone.for_each(|session| drop(session.into_detached()));
 
     lease.over = true;
     let (rest, later) = channel();
@@ -75,10 +98,12 @@ fn offer(
         process: theirs.process,
         build: theirs.build.clone(),
         listeners: taken.len(),
-        sessions_left: frozen.sessions_left,
+        sessions_moved: moved,
+        sessions_left: frozen.sessions_left.saturating_sub(moved as u64),
     };
     desk.order(HandOver::Leave(Leave {
         taken,
+        sessions: takes_sessions,
         process: theirs.process,
         build: theirs.build,
         rest,

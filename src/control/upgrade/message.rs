@@ -7,10 +7,12 @@
 //!  new ◄─ Tables: what is known of servers and clients ──────────────────── old
 //!  new ── Ready, or Refused ─────────────────────────────────────────────► old
 //!                                              from here on sessions wait
+//!  new ◄─ Sessions + descriptors ── each answered by Have ──────────────── old
 //!  new ◄─ Tables: what was counted ──────────────────────────────────────── old
 //!  new ◄─ Commit ────────────────────────────────────────────────────────── old
 //!  new ── Committed ─────────────────────────────────────────────────────► old
 //!                                              the new one lets clients in
+//!  new ◄─ Sessions that were still being opened then ───────────────────── old
 //!  new ◄─ Rest: what the old one counted meanwhile ──────────────────────── old
 //! ```
 //! A field that is not known is passed over, one that is missing has its default; a kind of
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::Tables;
 use crate::net::handed::HandedLabel;
+use crate::reactor::Manifest;
 
 /// The protocol that this build speaks best.
 pub(in crate::control) const PROTOCOL: u32 = 1;
@@ -29,7 +32,7 @@ pub(in crate::control) const PROTOCOL: u32 = 1;
 pub(in crate::control) const OLDEST: u32 = 1;
 
 /// What this build can do beyond handing listeners over.
-pub(in crate::control) const FEATURES: &[&str] = &["tables"];
+pub(in crate::control) const FEATURES: &[&str] = &["tables", "sessions"];
 
 /// Who speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +61,11 @@ impl Hello {
             process: std::process::id(),
             room,
         }
+    }
+
+    /// Whether it can do this.
+    pub(in crate::control) fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|it| it == feature)
     }
 
     /// The version that both speak.
@@ -92,9 +100,16 @@ pub(in crate::control) enum Saying {
         cookies: Vec<u64>,
         last: bool,
     },
-    /// `SO_COOKIE` of what has come.
+    /// `SO_COOKIE` of what has come; of sessions also those that it cannot have, by their
+    /// place in the message, and why.
     Have {
         cookies: Vec<u64>,
+        #[serde(default)]
+        refused: Vec<(usize, String)>,
+    },
+    /// Sessions, with their descriptors and tails one behind the other. Answered by `Have`.
+    Sessions {
+        manifests: Vec<Manifest>,
     },
     Tables {
         tables: Box<Tables>,
@@ -123,6 +138,7 @@ impl Saying {
             Self::Refused { .. } => "refused",
             Self::Listeners { .. } => "listeners",
             Self::Have { .. } => "have",
+            Self::Sessions { .. } => "sessions",
             Self::Tables { .. } => "tables",
             Self::Ready { .. } => "ready",
             Self::Commit {} => "commit",

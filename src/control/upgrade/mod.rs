@@ -20,6 +20,8 @@ pub(super) mod channel;
 pub(super) mod entrance;
 pub(super) mod give;
 pub(super) mod message;
+pub(super) mod moves;
+pub(super) mod moving;
 pub(super) mod order;
 pub(super) mod spawn;
 pub(super) mod tables;

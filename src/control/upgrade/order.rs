@@ -7,7 +7,9 @@ use std::sync::mpsc::Sender;
 use thiserror::Error;
 
 use super::tables::Tables;
+use crate::engine::Detached;
 use crate::net::handed::HandedLabel;
+use crate::reactor::{Arrival, Berths, MovedSession};
 
 /// What an upgrade is to be.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +27,9 @@ pub struct Upgraded {
     pub build: String,
     /// Listening sockets that it has.
     pub listeners: usize,
-    /// Sessions that run to their end in the old one.
+    /// Sessions that it has as well.
+    pub sessions_moved: usize,
+    /// Sessions that run to their end in the old one, or are moved later.
     pub sessions_left: u64,
 }
 
@@ -64,6 +68,8 @@ pub(in crate::control) struct Offer {
 #[derive(Debug)]
 pub(in crate::control) struct Frozen {
     pub(in crate::control) tables: Box<Tables>,
+    /// Those that can be handed over.
+    pub(in crate::control) sessions: Vec<MovedSession>,
     /// Those that stay.
     pub(in crate::control) sessions_left: u64,
 }
@@ -73,10 +79,19 @@ pub(in crate::control) struct Frozen {
 pub(in crate::control) enum HandOver {
     /// Nobody else may begin one from now on.
     Begin(String, Sender<Result<Offer, UpgradeError>>),
-    /// Lets nobody in any more.
-    Freeze(Sender<Frozen>),
-    /// Nothing came of it: all as it was.
-    Resume,
+    /// Lets nobody in any more, and sessions go if the other process can have them.
+    Freeze(bool, Sender<Frozen>),
+    /// Nothing came of it: all as it was, with these sessions.
+    Resume(Vec<MovedSession>),
+    /// These sessions stay in this process although another one serves.
+    Stay(Vec<MovedSession>),
+    /// Sessions that can be handed over by now, once another process serves; `None`: there
+    /// will be no more.
+    More(Sender<Option<Vec<MovedSession>>>),
+    /// Where sessions of the process before belong.
+    Berths(Sender<Berths>),
+    /// They have come.
+    Arrived(Vec<Arrival<Detached>>),
     /// Another process has these. This one ends; what its listeners were named stays.
     Leave(Leave),
 }
@@ -88,6 +103,8 @@ pub(in crate::control) type Rest = (Box<Tables>, Sender<()>);
 #[derive(Debug)]
 pub(in crate::control) struct Leave {
     pub(in crate::control) taken: Vec<HandedLabel>,
+    /// It can have sessions as well.
+    pub(in crate::control) sessions: bool,
     pub(in crate::control) process: u32,
     pub(in crate::control) build: String,
     /// What this one counts from now on goes there, when it ends.

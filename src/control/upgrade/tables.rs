@@ -9,4 +9,8 @@ use serde::{Deserialize, Serialize};
 pub(in crate::control) struct Tables {
     /// Of the configuration.
     pub(in crate::control) generation: u64,
+    /// Since time zero of its reactors, in microseconds: ages count from there.
+    pub(in crate::control) age: u64,
+    /// The highest number that a session has had.
+    pub(in crate::control) last_session: u64,
 }

@@ -3,17 +3,21 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use super::channel::Channel;
 use super::entrance;
 use super::message::{Hello, Saying};
+use super::moving;
 use super::spawn;
 use super::tables::Tables;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
+use crate::engine::Detached;
 use crate::net::handed::{Handed, HandedLabel};
 use crate::net::limits;
+use crate::reactor::{Arrival, Berths};
 
 /// Where the process is that is taken over from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +143,10 @@ impl Taking {
             }
         }
         match talk.hear(PREPARING)?.message {
-            Saying::Tables { .. } => {}
+            Saying::Tables { tables } => {
+                let age = Duration::from_micros(tables.age);
+                handed.origin = Instant::now().checked_sub(age);
+            }
             other => return Err(out_of_turn(&other, "tables").into()),
         }
         Ok(Self {
@@ -151,12 +158,21 @@ impl Taking {
     }
 
     /// Everything stands; returns once it is this process that serves.
-    pub(in crate::control) fn settle(&self, taken: Vec<HandedLabel>) -> Result<Settled, TakeError> {
+    pub(in crate::control) fn settle(
+        &self,
+        taken: Vec<HandedLabel>,
+        berths: &Berths,
+    ) -> Result<Settled, TakeError> {
         let talk = &self.talk;
         talk.say(&Saying::Ready { taken }, PREPARING)?;
-        let tables = match talk.hear(PREPARING)?.message {
-            Saying::Tables { tables } => tables,
-            other => return Err(out_of_turn(&other, "tables").into()),
+        let mut sessions = Vec::new();
+        let tables = loop {
+            let heard = talk.hear(PREPARING)?;
+            match heard.message {
+                Saying::Tables { tables } => break tables,
+                Saying::Sessions { .. } => sessions.extend(moving::receive(talk, heard, berths)?),
+                other => return Err(out_of_turn(&other, "tables").into()),
+            }
         };
         match talk.hear(PROMPT)?.message {
             Saying::Commit {} => {}
@@ -172,7 +188,7 @@ impl Taking {
                 });
             }
         }
-        Ok(Settled { tables })
+        Ok(Settled { tables, sessions })
     }
 
     /// This process does not begin after all.
@@ -186,4 +202,6 @@ impl Taking {
 pub(in crate::control) struct Settled {
     /// What was counted.
     pub(in crate::control) tables: Box<Tables>,
+    /// They have no reactor so far.
+    pub(in crate::control) sessions: Vec<Arrival<Detached>>,
 }

@@ -64,6 +64,7 @@ impl Talk {
         Ok(Heard {
             message,
             descriptors: packet.descriptors,
+            bytes: packet.bytes,
         })
     }
 
@@ -85,8 +86,8 @@ impl Talk {
             let message = announce(some, cookies.clone(), part + 1 == parts);
             self.say_with(&message, &[], &sockets, patience)?;
             match self.hear(patience)?.message {
-                Saying::Have { cookies: had } if had == cookies => {}
-                Saying::Have { cookies: had } => {
+                Saying::Have { cookies: had, .. } if had == cookies => {}
+                Saying::Have { cookies: had, .. } => {
                     return Err(TalkError::Lost(format!(
                         "{} sockets of {}",
                         cookies.iter().filter(|it| !had.contains(it)).count(),
@@ -111,7 +112,8 @@ impl Talk {
         if cookies != announced {
             return Err(TalkError::Lost("they are other sockets".to_owned()));
         }
-        self.say(&Saying::Have { cookies }, patience)
+        let refused = Vec::new();
+        self.say(&Saying::Have { cookies, refused }, patience)
     }
 }
 
@@ -120,6 +122,7 @@ impl Talk {
 pub(in crate::control) struct Heard {
     pub(in crate::control) message: Saying,
     pub(in crate::control) descriptors: Vec<OwnedFd>,
+    pub(in crate::control) bytes: Vec<u8>,
 }
 
 pub(in crate::control) fn out_of_turn(said: &Saying, wanted: &'static str) -> TalkError {
@@ -130,7 +133,7 @@ pub(in crate::control) fn out_of_turn(said: &Saying, wanted: &'static str) -> Ta
 }
 
 /// What the kernel calls each of these sockets, in every process that has it.
-fn cookies(sockets: &[BorrowedFd<'_>]) -> Result<Vec<u64>, ChannelError> {
+pub(in crate::control) fn cookies(sockets: &[BorrowedFd<'_>]) -> Result<Vec<u64>, ChannelError> {
     let cookies = sockets.iter().map(rustix::net::sockopt::socket_cookie);
     Ok(cookies.collect::<Result<_, _>>()?)
 }

@@ -202,8 +202,11 @@ notices! {
     HandedOver "handed_over" Info [] { process: u32, build: String, sessions: u64 }
         "process {process} (thalweg {build}) has taken over; {sessions} sessions are left here";
     /// This process serves in the place of another one.
-    TakenOver "taken_over" Info [] { process: u32, build: String }
-        "took over from process {process} (thalweg {build})";
+    TakenOver "taken_over" Info [] { process: u32, build: String, sessions: u64 }
+        "took over from process {process} (thalweg {build}), with {sessions} sessions";
+    /// Sessions that moved between processes could not be had by any reactor, and have ended.
+    SessionsLost "sessions_lost" Error [] { sessions: usize }
+        "{sessions} sessions could not be taken in and have ended";
     /// A new process has not taken over; everything is as before.
     UpgradeRefused "upgrade_refused" Error [] { error: String }
         "no upgrade: {error}";

@@ -108,6 +108,8 @@ pub(crate) enum Fate {
     /// Its name does not list it any more, or does again.
     Gone,
     Back,
+    /// Another configuration, whatever the server.
+    Reload,
 }
 
 fn changes(dice: &mut Dice) -> Vec<Change> {
@@ -126,11 +128,13 @@ fn changes(dice: &mut Dice) -> Vec<Change> {
             Fate::Up,
             Fate::Gone,
             Fate::Back,
+            Fate::Reload,
+            Fate::Reload,
         ];
         Change {
             turn,
             server: dice.between(0, SERVERS as u64 - 1) as usize,
-            what: fates[dice.between(0, 5) as usize],
+            what: fates[dice.between(0, 7) as usize],
         }
     };
     (0..count).map(draw).collect()

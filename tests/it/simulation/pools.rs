@@ -87,8 +87,28 @@ impl Pools {
     }
 
     pub(crate) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
-        let setup = |pool| UpstreamSetup {
-            set: self.set(pool, Time::ZERO),
+        self.setups_at(Time::ZERO).collect()
+    }
+
+    /// The pools of another configuration: longer or shorter waiting lines, more spares or
+    /// none.
+    pub(crate) fn reloaded(
+        &self,
+        generation: u64,
+        reactor: &Reactor<Sim>,
+    ) -> Vec<(PoolId, UpstreamSetup)> {
+        let now = reactor.engine().now();
+        let setups = self.setups_at(now).map(|(id, mut setup)| {
+            setup.queue = (setup.queue + generation as u32) % 9;
+            setup.warm *= ((generation + 1) % 2) as u32;
+            (id, setup)
+        });
+        setups.collect()
+    }
+
+    fn setups_at(&self, now: Time) -> impl Iterator<Item = (PoolId, UpstreamSetup)> {
+        let setup = move |pool| UpstreamSetup {
+            set: self.set(pool, now),
             options: Arc::new(SocketOptions::default().plan(Leg::Upstream)),
             hash: HashKey::Address,
             queue: self.plan.queue,
@@ -106,8 +126,7 @@ impl Pools {
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
         };
-        let numbered = (0..POOLS.len()).map(|at| (PoolId::new(at as u32), setup(at)));
-        numbered.collect()
+        (0..POOLS.len()).map(move |at| (PoolId::new(at as u32), setup(at)))
     }
 
     pub(crate) fn apply(&self, change: &Change, reactor: &mut Reactor<Sim>) {
@@ -122,6 +141,8 @@ impl Pools {
                 reactor.engine_mut().lenient = true;
                 reactor.cut_server(server);
             }
+            // It is no matter of one server.
+            Fate::Reload => {}
             Fate::Gone | Fate::Back => {
                 self.listed.borrow_mut()[change.server] = change.what == Fate::Back;
                 for pool in 0..POOLS.len() {

@@ -3,32 +3,23 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use thalweg::config::{
     LogFormat, LogLevel, LogTarget, Sample, SessionLog, Tap, TapFilter, TapFormat, TapTarget,
 };
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{LISTENERS, Sim, Tally};
-use thalweg::net::address::Endpoint;
-use thalweg::net::turn_away::TurnAway;
-use thalweg::observe::books::ForwardBooks;
 use thalweg::observe::counters::Counters;
 use thalweg::observe::log::Log;
 use thalweg::observe::tap::Source;
-use thalweg::policy::clients::ClientRules;
-use thalweg::policy::meter::{Buckets, Rate};
-use thalweg::proto::opening::Step;
-use thalweg::reactor::{
-    ByteRates, ClientPolicy, Forward, ForwardRate, Gate, Listener, Reactor, Setup,
-};
+use thalweg::reactor::{Gate, Reactor, Setup};
 use thalweg::relay::ending::Cause;
-use thalweg::relay::id::{ForwardId, ListenerId, PoolId};
+use thalweg::relay::id::ForwardId;
 use thalweg::relay::lane::PathPolicy;
-use thalweg::relay::session::{Close, Deadlines, Rules};
 
+use super::generations::Generations;
 use super::moves::Moves;
-use super::plan::Plan;
+use super::plan::{Fate, Plan};
 use super::pools::Pools;
 use super::requests::Requests;
 
@@ -52,77 +43,21 @@ pub(crate) fn reactor(
     requests: &Requests,
     counters: &Arc<Counters>,
 ) -> Reactor<Sim> {
-    reactor_with_rate(sim, path, sessions_max, pools, requests, counters, None)
+    let generations = Generations::new(path, sessions_max, None);
+    reactor_of(sim, &generations, sessions_max, pools, requests, counters)
 }
 
-fn reactor_with_rate(
+/// One that begins with the first of these configurations.
+fn reactor_of(
     sim: Sim,
-    path: PathPolicy,
+    generations: &Generations,
     sessions_max: u32,
     pools: &Pools,
     requests: &Requests,
     counters: &Arc<Counters>,
-    rate: Option<u64>,
 ) -> Reactor<Sim> {
     let (log, _) =
         Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).expect("a thread");
-    let rules = Rules {
-        deadlines: Deadlines {
-            connect: Duration::from_secs(2),
-            idle: Duration::from_secs(8),
-            half_close: Duration::from_secs(6),
-            write_stall: Duration::from_secs(5),
-        },
-        attempts_max: 3,
-        retry: Duration::from_secs(30),
-        queue: Duration::from_secs(3),
-        opening: None,
-        path,
-        turn_away: Close::Reset,
-        fill_limits: [256 * 1024; 2],
-    };
-    // Two forwards that share servers, and one whose clients say where to go; two
-    // listeners are of the second.
-    let asking = Rules {
-        opening: Some(Duration::from_secs(3)),
-        attempts_max: 1,
-        ..rules
-    };
-    let forward = |id, pool, request: &[Step]| {
-        Arc::new(Forward {
-            id: ForwardId::new(id),
-            name: "sim".into(),
-            rules: match (id, request.is_empty()) {
-                (1, _) => Rules {
-                    turn_away: Close::Orderly,
-                    ..rules
-                },
-                (_, true) => rules,
-                _ => asking,
-            },
-            pool: PoolId::new(pool),
-            // One forward has a limit of its own.
-            gate: (id == 1).then(|| Arc::new(Gate::new(sessions_max.div_ceil(3)))),
-            clients: rate.map(|rate| held_back(ForwardId::new(id), rate)),
-            steps: request.iter().map(|_| Requests::look()).collect(),
-            announced: false,
-            request: request.into(),
-            datagrams: None,
-            routing: None,
-            route: None,
-            books: Arc::new(ForwardBooks::new(1)),
-            generation: 0,
-        })
-    };
-    let forwards = [
-        forward(0, 0, &[]),
-        forward(1, 1, &[]),
-        forward(2, 0, &[Requests::step()]),
-    ];
-    let listener = |index: usize| {
-        let forward = forwards[[0, 1, 1, 2][index]].clone();
-        Listener::new(ListenerId::new(index as u32), Endpoint::Unnamed, forward)
-    };
     let setup = Setup {
         reactor: 0,
         pools: pools.setups(),
@@ -137,41 +72,16 @@ fn reactor_with_rate(
     };
     let sockets: Vec<_> = (0..LISTENERS).map(|at| sim.listener(at)).collect();
     let mut reactor = Reactor::new(sim, setup);
-    for (index, socket) in sockets.into_iter().enumerate() {
-        let listening = reactor.add_listener(socket, listener(index));
+    for (socket, at) in sockets.into_iter().zip(generations.listeners(0)) {
+        let listening = reactor.add_listener(socket, at);
         listening.expect("simulated sockets listen");
     }
     reactor
 }
 
-/// Each session goes by a rate, and those of the second forward by twice that together.
-fn held_back(forward: ForwardId, per_second: u64) -> Arc<ClientPolicy> {
-    let rates = |per_second| {
-        let burst = Duration::from_millis(100);
-        [Rate { per_second, burst }; 2]
-    };
-    let together = rates(2 * per_second);
-    Arc::new(ClientPolicy {
-        forward,
-        name: "sim".into(),
-        rules: ClientRules::default(),
-        written: Box::default(),
-        limits: None,
-        rates: ByteRates {
-            session: Some(rates(per_second)),
-            forward: (forward == ForwardId::new(1)).then(|| ForwardRate {
-                rates: together,
-                buckets: Arc::new(Buckets::new(together)),
-            }),
-        },
-        turns_away: TurnAway::Reset,
-        dry_run: false,
-    })
-}
-
 /// Half of the sessions of the first forward are looked at, for their first bytes:
 /// they copy meanwhile, whatever the policy, and are like any other afterwards.
-fn tap() -> Tap {
+pub(crate) fn tap() -> Tap {
     Tap {
         format: TapFormat::Hex,
         to: TapTarget::Stderr,
@@ -198,14 +108,15 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let pools = Pools::new(&plan.pools);
     let sim = Sim::new(plan.seed);
     let requests = Requests::drawn(plan.seed);
-    let mut reactor = reactor_with_rate(
+    let generations = Generations::new(plan.path, plan.sessions_max, plan.rate);
+    let mut generation = 0;
+    let mut reactor = reactor_of(
         sim,
-        plan.path,
+        &generations,
         plan.sessions_max,
         &pools,
         &requests,
         &counters,
-        plan.rate,
     );
     let mut changes = plan.changes.iter().peekable();
     let mut clients = plan.clients.iter().peekable();
@@ -221,7 +132,12 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             }
         }
         while let Some(change) = changes.next_if(|change| change.turn <= turns) {
-            pools.apply(change, &mut reactor);
+            if change.what == Fate::Reload {
+                generation += 1;
+                generations.reload(generation, &pools, &mut reactor);
+            } else {
+                pools.apply(change, &mut reactor);
+            }
         }
         reactor.turn().expect("simulated waits succeed");
         requests.decide_some(&mut reactor);

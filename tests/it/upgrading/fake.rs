@@ -126,7 +126,16 @@ impl Fake {
     /// As a new process, up to where everything has come that comes before it stands. The
     /// labels of the listeners, and the listeners.
     pub(super) fn prepare(&self) -> (Vec<Value>, Vec<OwnedFd>) {
-        self.say(&hello());
+        self.prepare_with(&hello())
+    }
+
+    /// Likewise as one that says this of itself, and keeps nothing.
+    pub(super) fn prepare_as(&self, hello: &Value) -> Vec<Value> {
+        self.prepare_with(hello).0
+    }
+
+    fn prepare_with(&self, hello: &Value) -> (Vec<Value>, Vec<OwnedFd>) {
+        self.say(hello);
         self.hear("hello");
         let (mut labels, mut sockets) = (Vec::new(), Vec::new());
         loop {

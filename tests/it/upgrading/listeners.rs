@@ -48,18 +48,18 @@ fn b125_whoever_is_not_accepted_yet_is_served_by_the_next_process() {
         second.send(1000);
         let old = it.serving();
         it.upgrade();
-        let mut second_end = server.accept();
-        second_end.expect(1000);
-        second_end.send(50);
-        second.expect(50);
-        // The first one is not forgotten.
+        is_gone(old);
+        // The first one counts in the next process as well, until it ends.
         first_end.send(10);
         let mut first = first;
         first.expect(10);
         first.close();
         first_end.receive_until_end();
         first_end.close();
-        is_gone(old);
+        let mut second_end = server.accept();
+        second_end.expect(1000);
+        second_end.send(50);
+        second.expect(50);
     });
 }
 

@@ -5,4 +5,5 @@ mod fake;
 mod kit;
 mod listeners;
 mod paths;
+mod sessions;
 mod versions;
