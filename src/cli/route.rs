@@ -59,7 +59,7 @@ impl Asked {
             "protocol" => {
                 let mut all = Protocol::ALL.into_iter();
                 let found = all.find(|it| it.name() == value);
-                let known = || format!("protocol={value}: tls, http, ssh, proxy or other");
+                let known = || format!("protocol={value}: tls, http, ssh, proxy, quic or other");
                 self.protocol = Some(found.ok_or_else(known)?);
             }
             "listener" => match value.parse::<Address>() {
@@ -86,6 +86,7 @@ impl Asked {
             (false, None) => None,
         };
         match (self.protocol, implied) {
+            (Some(Protocol::Quic), Some(Protocol::Tls)) => {}
             (Some(said), Some(implied)) if said != implied => {
                 return Err(format!(
                     "protocol={said}, and what else is said is of {implied}"

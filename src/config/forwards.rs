@@ -11,9 +11,10 @@ use super::pool::{self, Pool};
 use super::profile;
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
-use super::route::{self, RouteTo};
+use super::route::{self, Route, RouteTo};
 use super::scope::Scope;
 use super::section::Section;
+use super::send_proxy::SendProxy;
 use super::server::Server;
 use super::tap::{TapSettings, Taps};
 use super::udp::Protocol;
@@ -22,6 +23,7 @@ use super::values;
 use super::written_pool::WrittenPool;
 use crate::net::address::{Address, Transport};
 use crate::net::listener::Listeners;
+use crate::proto::proxy::Version;
 
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
 /// hundred bytes, each listener a descriptor for each reactor.
@@ -461,6 +463,26 @@ fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
         refuse(
             "a server of UDP has an address and a port, not a unix socket",
             "write HOST:PORT",
+        );
+    }
+    let asks = |it: &Route| it.conditions.wants_protocol();
+    if forward.protocol == Protocol::Udp && !forward.udp.quic && forward.routes.iter().any(asks) {
+        refuse(
+            "a route asks what datagrams say, and nobody looks at them",
+            "write quic = true, or leave `sni`, `alpn`, `no_sni`, `host` and `protocol` out",
+        );
+    }
+    let by_line = |it: &SendProxy| it.version == Version::V1;
+    if forward.pool.send_proxy.as_ref().is_some_and(by_line) {
+        refuse(
+            "`send_proxy`: version 1 of the PROXY protocol has no word for datagrams",
+            "write send_proxy = \"v2\"",
+        );
+    }
+    if forward.accept_proxy.as_ref().is_some_and(|it| !it.v2) {
+        refuse(
+            "`accept_proxy`: version 1 of the PROXY protocol has no word for datagrams",
+            "let versions have \"v2\"",
         );
     }
     if forward.protocol == Protocol::Udp && forward.tap.is_some() {

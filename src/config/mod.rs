@@ -78,7 +78,7 @@ pub use report::{ConfigErrors, Place, Problem};
 pub use route::{Route, RouteTo};
 pub use row::Applies;
 pub use schema::schema;
-pub use send_proxy::SendProxy;
+pub use send_proxy::{ProxyDatagrams, SendProxy};
 pub use server::{AdminState, Server};
 pub use surroundings::{Nowhere, Surroundings};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};

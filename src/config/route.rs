@@ -78,6 +78,7 @@ impl Words for Protocol {
         ("http", Self::Http),
         ("ssh", Self::Ssh),
         ("proxy", Self::Proxy),
+        ("quic", Self::Quic),
         ("other", Self::Other),
     ];
 }

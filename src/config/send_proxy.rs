@@ -24,6 +24,18 @@ pub struct SendProxy {
     pub unique_id: bool,
     /// A checksum.
     pub crc32c: bool,
+    /// Which datagrams of a flow have it.
+    pub datagrams: ProxyDatagrams,
+}
+
+words! {
+    /// Which datagrams of a flow begin with a header.
+    pub enum ProxyDatagrams {
+        /// Each, as the specification wants it.
+        Each = "each",
+        /// The first alone, as some servers do.
+        First = "first",
+    }
 }
 
 impl Words for Version {
@@ -52,6 +64,7 @@ impl SendProxy {
             alpn: false,
             unique_id: false,
             crc32c: false,
+            datagrams: ProxyDatagrams::Each,
         }
     }
 
@@ -105,14 +118,22 @@ impl Kind for SendProxyKey {
             return Some(quote("off"));
         };
         let version = quote(send.version.word());
-        Some(match send.words() {
-            tlvs if tlvs.is_empty() => version,
-            tlvs => format!("{{ version = {version}, tlvs = {} }}", list(tlvs)),
+        let mut more = String::new();
+        let tlvs = send.words();
+        if !tlvs.is_empty() {
+            more += &format!(", tlvs = {}", list(tlvs));
+        }
+        if send.datagrams != ProxyDatagrams::Each {
+            more += &format!(", datagrams = {}", quote(send.datagrams.word()));
+        }
+        Some(match more.is_empty() {
+            true => version,
+            false => format!("{{ version = {version}{more} }}"),
         })
     }
 
     fn words(&self) -> String {
-        "`\"v1\"`, `\"v2\"`, `\"off\"`, or a table of `version` and `tlvs`".to_owned()
+        "`\"v1\"`, `\"v2\"`, `\"off\"`, or a table of `version`, `tlvs` and `datagrams` (`each` or `first`)".to_owned()
     }
 
     fn schema(&self) -> Json {
@@ -124,6 +145,7 @@ impl Kind for SendProxyKey {
                 "properties": {
                     "version": { "enum": ["v1", "v2"] },
                     "tlvs": { "type": "array", "items": { "enum": tlvs } },
+                    "datagrams": { "enum": ["each", "first"] },
                 },
                 "additionalProperties": false,
             },
@@ -135,6 +157,8 @@ fn read_table(key: &str, node: &Node, report: &mut Report) -> Option<SendProxy> 
     let mut table = TableReader::open(node, format!("`{key}`"), report)?;
     let version = read_key(&mut table, "version", &choice::<Version>(), report);
     let mut send = SendProxy::of(version.unwrap_or(Version::V2));
+    let datagrams = read_key(&mut table, "datagrams", &choice::<ProxyDatagrams>(), report);
+    send.datagrams = datagrams.unwrap_or(ProxyDatagrams::Each);
     if let Some(node) = table.get("tlvs") {
         let one = std::slice::from_ref(node);
         let nodes = match &node.value {

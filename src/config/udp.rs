@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::kind::{Limit, Optional, Timeout, choice, int};
+use super::kind::{Limit, Optional, Switch, Timeout, choice, int};
 use super::section::section;
 use super::words::words;
 
@@ -64,6 +64,9 @@ section! {
             /// bytes that it sent: a forged sender is no gain for who forged it.
             max_reply_factor: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
                 shown "no bound", example "10";
+            /// UDP: connections of QUIC are looked at: `[[forward.route]]` goes by the server name and
+            /// the protocols that they ask for, and a client whose port changes keeps its server.
+            quic: bool = false, Switch, Live;
         }
     }
 }

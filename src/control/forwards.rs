@@ -15,7 +15,7 @@ use crate::policy::trust::Trust;
 use crate::proto::opening::{Step, StepKind};
 use crate::proto::sniff::Wanted;
 use crate::proto::{connect, proxy};
-use crate::reactor::{self, DatagramRules, Gate, Routing, Way};
+use crate::reactor::{self, DatagramRules, Gate, Quic, Routing, Way};
 use crate::relay::flow::FlowRules;
 use crate::relay::id::PoolId;
 use crate::relay::lane::PathPolicy;
@@ -198,6 +198,10 @@ fn datagrams(forward: &Forward, gate: Option<Arc<Gate>>) -> Option<Arc<DatagramR
             gate,
             never_fragment: udp.fragment == Fragment::Never,
             moves: udp.on_down == OnServerDown::Move,
+            quic: udp.quic.then(|| {
+                let quic = Quic::new(forward.sniff_timeout, udp.idle);
+                Arc::new(quic)
+            }),
         })
     })
 }

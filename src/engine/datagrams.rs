@@ -15,9 +15,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 
 use super::common::Listener;
 use super::key::DatagramKey;
@@ -69,6 +70,9 @@ pub trait Datagrams: Engine {
 
     /// Has a train sent with the next flush.
     fn post(&mut self, post: Post);
+
+    /// Sends a datagram at once, before all posts.
+    fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost>;
 
     /// Sends all posts; appends what came of them. Trains that were received are gone.
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>);
@@ -301,6 +305,20 @@ impl Sockets {
 
     pub(super) fn post(&mut self, post: Post) {
         self.posts.push(post);
+    }
+
+    /// An error that the kernel has for an earlier datagram costs this one nothing.
+    pub(super) fn send_at_once(&self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+        let fd = self.fd(key).ok_or(Lost::Failed)?;
+        let mut refused = false;
+        loop {
+            match send(fd.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(errno) => return Err(Lost::of(errno)),
+            }
+        }
     }
 
     pub(super) fn queue_drops(&self, key: DatagramKey) -> u32 {

@@ -24,6 +24,7 @@ use super::listeners::Listeners;
 use super::pump::Ends;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
+use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::net::errno::{Failure, Operation};
 use crate::net::listener::{self, AcceptQueue};
@@ -497,6 +498,10 @@ impl Datagrams for Epoll {
 
     fn payload(&self, index: usize) -> &[u8] {
         self.datagrams.payload(index)
+    }
+
+    fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+        self.datagrams.send_at_once(key, datagram)
     }
 
     fn post(&mut self, post: Post) {

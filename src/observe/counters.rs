@@ -125,6 +125,8 @@ metrics! {
         udp_dropped_late = "late",
         udp_dropped_unexpected = "unexpected",
         udp_dropped_unearned = "unearned",
+        udp_dropped_proxy_header = "proxy_header",
+        udp_dropped_no_hello = "no_hello",
         udp_dropped_draining = "draining",
     }
     /// Flows of datagrams now.

@@ -52,6 +52,8 @@ pub enum Protocol {
     Ssh,
     /// A header of the PROXY protocol, which nobody here took.
     Proxy,
+    /// QUIC, of datagrams; it has TLS within.
+    Quic,
     /// Anything else.
     Other,
 }
@@ -132,7 +134,7 @@ impl Conditions {
     fn hold(&self, known: &Known<'_>) -> bool {
         let any = |listed: bool, found: bool| !listed || found;
         let offered = |name: &String| known.alpn.iter().any(|it| it == name.as_bytes());
-        let is_tls = known.protocol == Some(Protocol::Tls);
+        let is_tls = known.protocol.is_some_and(Protocol::has_hello);
         any(!self.alpn.is_empty(), self.alpn.iter().any(offered))
             && any(
                 !self.protocol.is_empty(),
@@ -198,7 +200,19 @@ pub fn place_of(client: IpAddr) -> u16 {
 
 impl Protocol {
     /// Every one.
-    pub const ALL: [Self; 5] = [Self::Tls, Self::Http, Self::Ssh, Self::Proxy, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Tls,
+        Self::Http,
+        Self::Ssh,
+        Self::Proxy,
+        Self::Quic,
+        Self::Other,
+    ];
+
+    /// Whether it begins with a hello of TLS.
+    pub const fn has_hello(self) -> bool {
+        matches!(self, Self::Tls | Self::Quic)
+    }
 
     /// As a configuration writes it.
     pub const fn name(self) -> &'static str {
@@ -207,6 +221,7 @@ impl Protocol {
             Self::Http => "http",
             Self::Ssh => "ssh",
             Self::Proxy => "proxy",
+            Self::Quic => "quic",
             Self::Other => "other",
         }
     }

@@ -37,6 +37,7 @@ mod openings;
 mod outlets;
 mod prefix;
 mod queue;
+mod quic;
 mod races;
 mod rates;
 mod routing;
@@ -66,6 +67,7 @@ pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
 };
+pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
 

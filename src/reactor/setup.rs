@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::clients::ClientPolicy;
 use super::decider::Decider;
 use super::gate::Gate;
+use super::quic::Quic;
 use super::upstream::UpstreamSetup;
 use crate::config::SessionLog;
 use crate::net::address::{Endpoint, Transport};
@@ -94,6 +95,8 @@ pub struct DatagramRules {
     pub never_fragment: bool,
     /// Flows leave a server that is down, or not in the pool any more.
     pub moves: bool,
+    /// What is known of connections of QUIC, if they are looked for.
+    pub quic: Option<Arc<Quic>>,
 }
 
 /// The routes of a forward, and where each leads.

@@ -97,10 +97,10 @@ impl Kind {
     /// How it is measured with datagrams.
     pub const fn datagrams(&self) -> Datagrams {
         match self {
-            Self::Nginx { .. } => Datagrams::Forwards,
+            Self::Thalweg { connect: false, .. } | Self::Nginx { .. } => Datagrams::Forwards,
             // It cannot be told that an answer ends a flow, or needs not to be told.
             Self::Direct | Self::Realm { .. } | Self::Command { .. } => Datagrams::ForwardsAlike,
-            Self::Thalweg { .. } | Self::Haproxy { .. } | Self::Socat { .. } => {
+            Self::Thalweg { connect: true, .. } | Self::Haproxy { .. } | Self::Socat { .. } => {
                 Datagrams::ForwardsNone
             }
         }

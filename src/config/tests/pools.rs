@@ -104,6 +104,7 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
             alpn: false,
             unique_id: false,
             crc32c: true,
+            datagrams: ProxyDatagrams::Each,
         }),
         warm: 3,
         warm_max_age: Duration::from_secs(5),

@@ -256,6 +256,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     fragment: [Fragment::Allow, Fragment::Never][pick % 2],
                     on_down: [OnServerDown::Move, OnServerDown::Keep][pick % 2],
                     max_reply_factor: [None, Some(1), Some(1_000_000)][pick],
+                    quic: pick == 1,
                 },
             };
             let default = ("default".to_owned(), profile::built_in());

@@ -11,6 +11,7 @@ use super::Uring;
 use crate::engine::common::Listener;
 use crate::engine::datagrams::{Datagrams, Outcome, Post, Received};
 use crate::engine::{DatagramKey, Target};
+use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::net::errno::{Failure, Operation};
 use crate::relay::ending::Cause;
@@ -71,6 +72,10 @@ impl Datagrams for Uring {
 
     fn payload(&self, index: usize) -> &[u8] {
         self.datagrams.payload(index)
+    }
+
+    fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+        self.datagrams.send_at_once(key, datagram)
     }
 
     fn post(&mut self, post: Post) {

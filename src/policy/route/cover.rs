@@ -74,7 +74,7 @@ fn contradiction(route: &Conditions) -> Option<&'static str> {
     if tls && !route.host.is_empty() {
         return Some("`host` is for HTTP in plain, and `sni`, `alpn` and `no_sni` are for TLS");
     }
-    if tls && !may_be(Protocol::Tls) {
+    if tls && !may_be(Protocol::Tls) && !may_be(Protocol::Quic) {
         return Some("`sni`, `alpn` and `no_sni` are for TLS, which `protocol` leaves out");
     }
     if !route.host.is_empty() && !may_be(Protocol::Http) {
@@ -137,7 +137,7 @@ fn kinds(route: &Conditions) -> Vec<Protocol> {
     let of_tls = !route.sni.is_empty() || !route.alpn.is_empty() || route.no_sni;
     let may_be = |kind: &Protocol| {
         (route.protocol.is_empty() || route.protocol.contains(kind))
-            && (!of_tls || *kind == Protocol::Tls)
+            && (!of_tls || kind.has_hello())
             && (route.host.is_empty() || *kind == Protocol::Http)
     };
     Protocol::ALL.into_iter().filter(may_be).collect()

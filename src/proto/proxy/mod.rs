@@ -28,7 +28,7 @@ use core::net::SocketAddr;
 use std::fmt;
 
 pub use tlv::{ALPN, AUTHORITY, CRC32C, Tlv, UNIQUE_ID, UNIQUE_ID_MAX};
-pub use write::{Outgoing, local, write};
+pub use write::{Outgoing, local, write, write_for_datagram};
 
 /// Bytes of a header of version 1, its line end included.
 pub const V1_MAX: usize = 107;
@@ -87,8 +87,8 @@ pub struct Header {
 pub enum Announced {
     /// For itself (`LOCAL`): a health check.
     Local,
-    /// For somebody whom it cannot name (`UNKNOWN`, `UNSPEC`), or who is not connected
-    /// by a stream.
+    /// For somebody whom it cannot name (`UNKNOWN`, `UNSPEC`), or who comes by the other
+    /// transport.
     Unknown,
     /// For a client of an internet address.
     Inet {
@@ -124,10 +124,22 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     if starts(bytes, WORD) {
         v1::parse(bytes)
     } else if starts(bytes, SIGNATURE) {
-        v2::parse(bytes)
+        v2::parse(bytes, v2::Carrier::Stream)
     } else {
         Err(Fault::Missing)
     }
+}
+
+/// Reads the header at the front of a datagram, which has all of it: the header and its length.
+///
+/// # Errors
+/// It is missing, of version 1, which has no word for datagrams, or malformed.
+pub fn parse_datagram(bytes: &[u8]) -> Result<(Header, usize), Fault> {
+    if !bytes.starts_with(SIGNATURE) {
+        return Err(Fault::Missing);
+    }
+    let read = v2::parse(bytes, v2::Carrier::Datagram)?;
+    read.ok_or(Fault::Malformed("the datagram ends within the header"))
 }
 
 /// Whether bytes begin with these, as far as either goes.

@@ -253,6 +253,41 @@ fn b50_a_checksum_is_verified() {
 
 /// From the text of RFC 3720, appendix B.4: 32 bytes of zeros.
 #[test]
+fn a_datagram_has_a_header_of_its_own_kind() {
+    for (source, destination, kind) in [
+        ("192.0.2.1:53", "198.51.100.1:5353", 0x12),
+        ("[2001:db8::1]:53", "[2001:db8::2]:443", 0x22),
+    ] {
+        let announced = announced(source, destination);
+        let outgoing = Outgoing {
+            version: Version::V2,
+            announced: &announced,
+            tlvs: &[(AUTHORITY, b"x")],
+            checksum: true,
+        };
+        let mut bytes = Vec::new();
+        write_for_datagram(&outgoing, &mut bytes);
+        assert_eq!(bytes[13], kind);
+        let len = bytes.len();
+        bytes.extend_from_slice(b"payload");
+        let (header, taken) = parse_datagram(&bytes).unwrap();
+        assert_eq!((header.announced, taken), (announced.clone(), len));
+        // A stream brings nobody by a header of datagrams, and the other way round.
+        let (header, _) = parse(&bytes).unwrap().unwrap();
+        assert_eq!(header.announced, Announced::Unknown);
+        let mut stream = Vec::new();
+        write(&outgoing, &mut stream);
+        let (header, _) = parse_datagram(&stream).unwrap();
+        assert_eq!(header.announced, Announced::Unknown);
+        for cut in 0..len {
+            assert!(parse_datagram(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+    let line = b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    assert_eq!(parse_datagram(line), Err(Fault::Missing));
+}
+
+#[test]
 fn the_checksum_is_that_of_castagnoli() {
     let mut zeros = vec![0; 32];
     assert_eq!(super::tlv::checksum_of(&zeros, 0), 0x8a91_36aa);

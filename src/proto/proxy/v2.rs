@@ -15,8 +15,17 @@ pub(super) const PROXY: u8 = 0x21;
 pub(super) const STREAM_4: u8 = 0x11;
 pub(super) const STREAM_6: u8 = 0x21;
 pub(super) const STREAM_UNIX: u8 = 0x31;
+const DATAGRAM_4: u8 = 0x12;
+const DATAGRAM_6: u8 = 0x22;
 
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+/// What a header comes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Stream,
+    Datagram,
+}
+
+pub(super) fn parse(bytes: &[u8], carrier: Carrier) -> Parsed {
     // What is wrong is said as soon as it is seen, in the order of the bytes.
     if let Some(command) = bytes.get(SIGNATURE.len()) {
         match *command {
@@ -59,7 +68,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     } else {
         let (block, _) = whole[FIXED..].split_at(addresses);
         (
-            announced(kind, block),
+            announced(kind, block, carrier),
             tlv::parse(whole, FIXED + addresses)?,
         )
     };
@@ -87,10 +96,10 @@ const fn addresses_len(kind: u8) -> Result<usize, Fault> {
     }
 }
 
-fn announced(kind: u8, block: &[u8]) -> Announced {
+fn announced(kind: u8, block: &[u8], carrier: Carrier) -> Announced {
     let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
-    match kind {
-        STREAM_4 => {
+    match (carrier, kind) {
+        (Carrier::Stream, STREAM_4) | (Carrier::Datagram, DATAGRAM_4) => {
             let ip = |at: usize| {
                 let mut octets = [0; 4];
                 octets.copy_from_slice(&block[at..at + 4]);
@@ -101,7 +110,7 @@ fn announced(kind: u8, block: &[u8]) -> Announced {
                 destination: SocketAddr::new(ip(4).into(), port(10)),
             }
         }
-        STREAM_6 => {
+        (Carrier::Stream, STREAM_6) | (Carrier::Datagram, DATAGRAM_6) => {
             let ip = |at: usize| {
                 let mut octets = [0; 16];
                 octets.copy_from_slice(&block[at..at + 16]);
@@ -112,14 +121,14 @@ fn announced(kind: u8, block: &[u8]) -> Announced {
                 destination: SocketAddr::new(ip(16).into(), port(34)),
             }
         }
-        STREAM_UNIX => {
+        (Carrier::Stream, STREAM_UNIX) => {
             let (source, destination) = block.split_at(UNIX_NAME);
             Announced::Unix {
                 source: name(source),
                 destination: name(destination),
             }
         }
-        // Datagrams, or a family without a transport: nobody who is connected here.
+        // The other transport, or a family without one: nobody who comes here.
         _ => Announced::Unknown,
     }
 }

@@ -24,8 +24,13 @@ pub struct Outgoing<'a> {
 pub fn write(header: &Outgoing<'_>, out: &mut Vec<u8>) {
     match header.version {
         Version::V1 => write_v1(header.announced, out),
-        Version::V2 => write_v2(header, out),
+        Version::V2 => write_v2(header, STREAM, out),
     }
+}
+
+/// Appends a header of version 2, whatever it says, that stands in a datagram.
+pub fn write_for_datagram(header: &Outgoing<'_>, out: &mut Vec<u8>) {
+    write_v2(header, DATAGRAM, out);
 }
 
 /// Appends the header of a connection that is the sender's own, a health check.
@@ -75,7 +80,11 @@ impl fmt::Write for Ascii<'_> {
     }
 }
 
-fn write_v2(header: &Outgoing<'_>, out: &mut Vec<u8>) {
+/// The transport, in the lower half of a byte whose upper one is the family.
+const STREAM: u8 = 1;
+const DATAGRAM: u8 = 2;
+
+fn write_v2(header: &Outgoing<'_>, transport: u8, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(SIGNATURE);
     match header.announced {
@@ -86,8 +95,8 @@ fn write_v2(header: &Outgoing<'_>, out: &mut Vec<u8>) {
             destination,
         } => {
             let (source, destination) = of_one_family(*source, *destination);
-            let kind = if source.is_ipv4() { STREAM_4 } else { STREAM_6 };
-            out.extend_from_slice(&[PROXY, kind, 0, 0]);
+            let family = if source.is_ipv4() { STREAM_4 } else { STREAM_6 };
+            out.extend_from_slice(&[PROXY, family & 0xf0 | transport, 0, 0]);
             for address in [source, destination] {
                 match address.ip() {
                     IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),

@@ -1,10 +1,12 @@
 //! How a flow gets its server: whether its client is let in, which server is next, the
 //! socket to it, and another one when that server is gone.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Flows;
+use super::announced::{self, may_be_answered};
+use super::heading::Heading;
+use super::opening::FirstLook;
 use super::table::{FlowEntry, FlowName, Owner, PortState};
 use super::why::Why;
 use crate::balance::Tried;
@@ -21,6 +23,7 @@ use crate::reactor::upstream::{Choice, Pools};
 use crate::reactor::verdict;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::flow::Flow;
+use crate::relay::id::ServerId;
 
 /// Servers that are tried for one datagram.
 const TRIES: usize = 4;
@@ -41,9 +44,10 @@ impl Flows {
         pools: &mut Pools,
         port: DatagramKey,
         name: FlowName,
+        opened: FirstLook,
     ) -> Result<u32, Why> {
         let its = self.owners.port_mut(port).ok_or(Why::Draining)?;
-        let at = its.at.clone();
+        let (at, had, said) = (opened.at, opened.server, opened.client);
         if self.draining || its.state != PortState::Open {
             return Err(Why::Draining);
         }
@@ -53,14 +57,19 @@ impl Flows {
         if !may_be_answered(&name.client) {
             return Err(Why::BadSource);
         }
-        let client = Endpoint::Inet(name.client);
+        let whom = said.unwrap_or_else(|| announced::sender(&at, &name));
+        let client = Endpoint::Inet(whom.source);
         let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
         if !at.forward.gate.as_ref().is_none_or(|gate| gate.enter()) {
             return Err(Why::Limit);
         }
         let entered = self.enter(ctx, &at, &rules);
         let called = entered.and_then(|()| {
-            let called = self.call(ctx, pools, &at.forward, &client, Tried::default());
+            let again = had.and_then(|had| self.call_again(ctx, pools, &at.forward, &client, had));
+            let called = again.map_or_else(
+                || self.call(ctx, pools, &at.forward, &client, Tried::default()),
+                Ok,
+            );
             called.inspect_err(|_| self.leave(&rules))
         });
         let called = match called {
@@ -79,6 +88,7 @@ impl Flows {
         let forward = at.forward.id.number();
         let flow = Flow::new(now);
         let deadline = flow.deadline(&rules.flow);
+        let heading = Heading::of(pools, &at.forward, &whom, (ctx.reactor, self.started));
         let slot = self.table.insert(FlowEntry {
             flow,
             name,
@@ -91,6 +101,8 @@ impl Flows {
             version: called.version,
             proven: false,
             singly: [false; 2],
+            announced: said.map(Box::new),
+            heading,
             permit,
         });
         let slot = slot.ok_or(Why::Shortage)?;
@@ -100,7 +112,46 @@ impl Flows {
         }
         self.crowd.enter(forward, slot);
         self.arm(slot, deadline, now);
+        self.send_kept(ctx, slot, &opened.kept);
         Ok(slot)
+    }
+
+    /// Another socket to a server that a connection is known to live at, unless that server may have no
+    /// more of them.
+    fn call_again<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        forward: &Forward,
+        client: &Endpoint,
+        server: ServerId,
+    ) -> Option<Called> {
+        let now = ctx.now();
+        let pool = pools.get_mut(forward.pool)?;
+        let version = pool.version;
+        let mut members = pool.setup.set.members().iter();
+        let server = members
+            .find(|it| it.server.settings().id == server)?
+            .server
+            .clone();
+        if server.standing.is_checked_down()
+            || server.is_in_maintenance()
+            || !server.standing.enter(now)
+        {
+            return None;
+        }
+        match self.connect(ctx, pools, forward, client, &server) {
+            Ok(socket) => Some(Called {
+                socket,
+                server,
+                admission: Admission::Free,
+                version,
+            }),
+            Err(_) => {
+                server.standing.leave(now);
+                None
+            }
+        }
     }
 
     /// Room for one more flow: there is some, or the one that was longest without an answer
@@ -305,7 +356,7 @@ impl Flows {
         slot: u32,
     ) -> Result<(), Why> {
         let entry = self.table.get(slot).ok_or(Why::NoServer)?;
-        let (at, client) = (entry.at.clone(), Endpoint::Inet(entry.name.client));
+        let (at, client) = (entry.at.clone(), Endpoint::Inet(entry.client()));
         let mut tried = Tried::default();
         if let Some(pool) = pools.get_mut(at.forward.pool)
             && let Some(position) = pool.setup.set.position(&entry.server)
@@ -325,6 +376,9 @@ impl Flows {
         entry.version = called.version;
         entry.proven = false;
         entry.singly[0] = false;
+        if let Some(heading) = &mut entry.heading {
+            heading.begin_anew();
+        }
         let until = now + crate::relay::flow::LATE_ANSWERS;
         self.owners.insert(called.socket, Owner::Flow(slot));
         self.retire(before, until, now, ctx);
@@ -332,13 +386,6 @@ impl Flows {
         ctx.counters.udp_moved.add(1);
         Ok(())
     }
-}
-
-/// Whether an answer to this address can reach one that sent: forged senders have the rest.
-fn may_be_answered(client: &SocketAddr) -> bool {
-    let ip = client.ip();
-    let is_broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
-    client.port() != 0 && !ip.is_multicast() && !ip.is_unspecified() && !is_broadcast
 }
 
 impl Server {

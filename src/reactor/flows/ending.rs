@@ -194,8 +194,11 @@ fn record<E: Datagrams>(entry: &FlowEntry, ending: Ending, ctx: &Ctx<E>) -> Sess
         forward: forward.name.clone(),
         reactor: ctx.reactor,
         id: entry.id,
-        client: Endpoint::Inet(entry.name.client),
-        peer: None,
+        client: Endpoint::Inet(entry.client()),
+        peer: entry
+            .announced
+            .as_ref()
+            .map(|_| Endpoint::Inet(entry.name.client)),
         listener: entry.at.address.clone(),
         reached,
         route: None,

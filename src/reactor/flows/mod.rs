@@ -15,8 +15,11 @@
 //! Invariants: a flow has one socket, and is counted as active at one server; whatever is
 //! not passed on is counted once, by [`why::Why`].
 
+mod announced;
 mod calling;
 mod ending;
+mod heading;
+mod opening;
 mod passing;
 mod ports;
 mod table;
@@ -37,6 +40,7 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+use opening::Looks;
 use table::{FlowName, FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
@@ -82,6 +86,9 @@ pub(super) struct Flows {
     // Reused from turn to turn.
     outcomes: Vec<Outcome>,
     fired: Vec<u32>,
+    openings: Looks,
+    /// A datagram with its header.
+    scratch: Vec<u8>,
     /// Flows that are complete once what is posted has left.
     complete: Vec<u32>,
 }
@@ -104,6 +111,8 @@ impl Flows {
             last: None,
             outcomes: Vec::new(),
             fired: Vec::new(),
+            openings: Looks::default(),
+            scratch: Vec::new(),
             complete: Vec::new(),
         }
     }
@@ -134,7 +143,11 @@ impl Flows {
         }
         let retired = self.retired.iter().filter_map(|queue| queue.front());
         let retired = retired.map(|(until, _)| *until).min();
-        self.wheel.next().min(retired.unwrap_or(Time::NEVER))
+        let opening = self.openings.due();
+        self.wheel
+            .next()
+            .min(opening)
+            .min(retired.unwrap_or(Time::NEVER))
     }
 
     /// A share of what there is to read, and what is due.
@@ -172,6 +185,7 @@ impl Flows {
         }
         self.flush(ctx);
         self.fire_timers(ctx);
+        self.give_up_openings(ctx);
         self.close_retired(ctx);
     }
 

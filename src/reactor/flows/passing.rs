@@ -1,6 +1,8 @@
 //! Datagrams on their way: from clients to the servers of their flows, and back.
 
 use super::Flows;
+use super::announced;
+use super::opening::Part;
 use super::table::{FlowName, Owner};
 use super::why::Why;
 use crate::engine::datagrams::{Post, Received};
@@ -9,6 +11,7 @@ use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::Ctx;
+use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::verdict;
 use crate::relay::Direction;
@@ -28,7 +31,8 @@ impl Flows {
         let Some(its) = self.owners.port_mut(port) else {
             return received;
         };
-        let listener = its.at.id;
+        let at = its.at.clone();
+        let (listener, announced) = (at.id, at.forward.announced);
         let mut looked_at = None;
         for index in received.first..received.first + received.count {
             let train = *ctx.engine.train(index);
@@ -42,6 +46,10 @@ impl Flows {
             };
             if train.is_cut {
                 Why::Lost(Lost::TooBig).count(&ctx.counters, 1);
+                continue;
+            }
+            if announced {
+                self.up_announced(ctx, pools, (port, &at), name, index);
                 continue;
             }
             let known = match self.last {
@@ -101,7 +109,6 @@ impl Flows {
         let mut left = train.datagrams();
         let mut skip = 0;
         while left > 0 {
-            let now = ctx.now();
             let open = slot.and_then(|slot| {
                 let entry = self.table.get_mut(slot)?;
                 let rules = entry.at.forward.datagrams.as_ref()?;
@@ -110,33 +117,150 @@ impl Flows {
             });
             let Some((at, some)) = open else {
                 // None so far, or one that has had all its requests.
-                let begun = self.begin(ctx, pools, port, name);
+                let whole = Part::whole(index, &train);
+                let opened = self.look(ctx, port, &name, &whole);
+                let Some(opened) = opened.map_err(|why| (why, left))? else {
+                    return Ok(());
+                };
+                let begun = self.begin(ctx, pools, port, name, opened);
                 slot = Some(begun.map_err(|why| (why, left))?);
                 continue;
             };
-            let Some(entry) = self.table.get_mut(at) else {
+            if self.table.get(at).is_none() {
                 return Err((Why::NoServer, left));
-            };
-            let len = part(&train, some, skip);
-            entry.flow.asks(some, u64::from(len), now);
-            ctx.engine.post(Post {
-                socket: entry.socket,
-                train: index as u16,
-                tag: tag(at, Direction::Up),
-                to: None,
-                joined: !entry.singly[0],
-                skip,
-                len,
-            });
-            let rules = entry.at.forward.datagrams.as_ref();
-            if rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow)) {
-                self.complete.push(at);
             }
+            let len = part(&train, some, skip);
+            self.post_up(ctx, at, (index, skip, len), some);
             skip += len;
             left -= some;
         }
         self.last = slot.map(|slot| (name, slot));
         Ok(())
+    }
+
+    /// Sends what came before a flow began, before anything else of it.
+    pub(super) fn send_kept<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        kept: &[Vec<u8>],
+    ) {
+        for datagram in kept {
+            self.send_up(ctx, slot, datagram);
+        }
+    }
+
+    /// Likewise of a proxy that says in each datagram whom it is for. One that does not is dropped alone.
+    fn up_announced<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        (port, at): (DatagramKey, &Listener),
+        name: FlowName,
+        index: usize,
+    ) {
+        let train = *ctx.engine.train(index);
+        let mut start = 0;
+        for _ in 0..train.datagrams() {
+            let len = part(&train, 1, start);
+            let (from, end) = (start as usize, (start + len) as usize);
+            start += len;
+            let read = announced::read(at, &name, &ctx.engine.payload(index)[from..end]);
+            let passed = read.and_then(|(client, skip)| {
+                let known = self.table.find(&name).filter(|slot| {
+                    let entry = self.table.get(*slot);
+                    entry.is_some_and(|it| it.announced.as_deref() == Some(&client))
+                });
+                if let Some(slot) = known {
+                    self.look_at_server(ctx, pools, slot);
+                }
+                let part = Part {
+                    index,
+                    range: from + skip..end,
+                    client: Some(client),
+                };
+                self.up_part(ctx, pools, (port, name), known, &part)
+            });
+            if let Err(why) = passed {
+                why.count(&ctx.counters, 1);
+            }
+        }
+    }
+
+    /// Passes one datagram on.
+    fn up_part<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        (port, name): (DatagramKey, FlowName),
+        known: Option<u32>,
+        part: &Part,
+    ) -> Result<(), Why> {
+        let may_ask = |flows: &Self, slot: u32| {
+            let entry = flows.table.get(slot);
+            let rules = entry.and_then(|it| Some((it, it.at.forward.datagrams.as_ref()?)));
+            rules.is_some_and(|(it, rules)| it.flow.may_ask(&rules.flow) > 0)
+        };
+        let slot = match known.filter(|slot| may_ask(self, *slot)) {
+            Some(slot) => slot,
+            None => {
+                let Some(opened) = self.look(ctx, port, &name, part)? else {
+                    return Ok(());
+                };
+                self.begin(ctx, pools, port, name, opened)?
+            }
+        };
+        self.post_up(
+            ctx,
+            slot,
+            (part.index, part.range.start as u32, part.range.len() as u32),
+            1,
+        );
+        Ok(())
+    }
+
+    /// Has datagrams of a flow sent, so many from there on: with what was posted, or at once if they are
+    /// to have a header.
+    fn post_up<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        (index, skip, len): (usize, u32, u32),
+        datagrams: u32,
+    ) {
+        let now = ctx.now();
+        let mut left = (skip, len, datagrams);
+        while left.2 > 0 && self.has_heading(slot) {
+            let train = *ctx.engine.train(index);
+            let one = if left.2 == 1 {
+                left.1
+            } else {
+                part(&train, 1, left.0).min(left.1)
+            };
+            let (from, end) = (left.0 as usize, (left.0 + one) as usize);
+            let datagram = ctx.engine.payload(index)[from..end].to_vec();
+            self.send_up(ctx, slot, &datagram);
+            left = (left.0 + one, left.1 - one, left.2 - 1);
+        }
+        let Some(entry) = self.table.get_mut(slot) else {
+            return;
+        };
+        if left.2 > 0 {
+            entry.flow.asks(left.2, u64::from(left.1), now);
+            ctx.engine.post(Post {
+                socket: entry.socket,
+                train: index as u16,
+                tag: tag(slot, Direction::Up),
+                to: None,
+                joined: !entry.singly[0],
+                skip: left.0,
+                len: left.1,
+            });
+        }
+        let rules = entry.at.forward.datagrams.as_ref();
+        if rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow)) {
+            self.complete.push(slot);
+        }
     }
 
     /// What the server of a flow has sent.
@@ -177,6 +301,7 @@ impl Flows {
             return Err((Why::Lost(Lost::TooBig), datagrams));
         }
         let now = ctx.now();
+        self.learn(ctx, slot, index);
         let Some(entry) = self.table.get_mut(slot) else {
             return Err((Why::Late, datagrams));
         };

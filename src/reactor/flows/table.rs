@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::heading::{Client, Heading};
 use crate::balance::health::Admission;
 use crate::engine::slab::{Slab, Slots};
 use crate::engine::{DatagramKey, SessionKey};
@@ -43,9 +44,22 @@ pub(super) struct FlowEntry {
     pub(super) proven: bool,
     /// Datagrams each way leave singly: joined ones were refused.
     pub(super) singly: [bool; 2],
+    /// Who a PROXY header said the client is, if one did.
+    pub(super) announced: Option<Box<Client>>,
+    /// What the server is told before the payload, of each datagram or of the first.
+    pub(super) heading: Option<Box<Heading>>,
     /// Its place among its client's connections.
     #[allow(dead_code, reason = "held, and given back when it is dropped")]
     pub(super) permit: Option<Box<ClientGrant>>,
+}
+
+impl FlowEntry {
+    /// Whom it is for.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.announced
+            .as_ref()
+            .map_or(self.name.client, |it| it.source)
+    }
 }
 
 /// A socket that clients send to.

@@ -28,6 +28,11 @@ pub(in crate::reactor) enum Why {
     Unexpected,
     /// The client would get more than it has earned so far.
     Unearned,
+    /// It was to say whom it is for, and does not, or not rightly, or who sent it is not trusted with
+    /// that.
+    ProxyHeader,
+    /// It begins a connection of QUIC and does not say whose, in time or at all.
+    NoHello,
     /// Nobody new is taken any more.
     Draining,
 }
@@ -52,6 +57,8 @@ impl Why {
             Self::Late => &counters.udp_dropped_late,
             Self::Unexpected => &counters.udp_dropped_unexpected,
             Self::Unearned => &counters.udp_dropped_unearned,
+            Self::ProxyHeader => &counters.udp_dropped_proxy_header,
+            Self::NoHello => &counters.udp_dropped_no_hello,
             Self::Draining => &counters.udp_dropped_draining,
         };
         counter.add(u64::from(datagrams));

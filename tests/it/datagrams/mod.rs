@@ -2,6 +2,8 @@
 
 mod ending;
 mod flows;
+mod proxied;
+mod quic;
 mod server;
 mod whole;
 

@@ -43,9 +43,9 @@ fn rows(output: &Output) -> Vec<Value> {
 }
 
 #[test]
-fn datagrams_are_measured_directly_and_through_nginx() {
+fn datagrams_are_measured_directly_and_through_forwarders() {
     let _alone = alone();
-    let mut subjects = "direct".to_owned();
+    let mut subjects = "direct,thalweg".to_owned();
     if thalweg::bench::subjects::launch::find_program("nginx").is_some() {
         subjects.push_str(",nginx");
     } else {

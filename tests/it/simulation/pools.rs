@@ -121,6 +121,7 @@ impl Pools {
                 alpn: false,
                 unique_id: false,
                 crc32c: false,
+                datagrams: thalweg::config::ProxyDatagrams::Each,
             }),
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
