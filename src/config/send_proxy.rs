@@ -118,18 +118,15 @@ impl Kind for SendProxyKey {
             return Some(quote("off"));
         };
         let version = quote(send.version.word());
-        let mut more = String::new();
         let tlvs = send.words();
-        if !tlvs.is_empty() {
-            more += &format!(", tlvs = {}", list(tlvs));
+        let tlvs = (!tlvs.is_empty()).then(|| format!(", tlvs = {}", list(tlvs)));
+        let datagrams = (send.datagrams != ProxyDatagrams::Each)
+            .then(|| format!(", datagrams = {}", quote(send.datagrams.word())));
+        if tlvs.is_none() && datagrams.is_none() {
+            return Some(version);
         }
-        if send.datagrams != ProxyDatagrams::Each {
-            more += &format!(", datagrams = {}", quote(send.datagrams.word()));
-        }
-        Some(match more.is_empty() {
-            true => version,
-            false => format!("{{ version = {version}{more} }}"),
-        })
+        let (tlvs, datagrams) = (tlvs.unwrap_or_default(), datagrams.unwrap_or_default());
+        Some(format!("{{ version = {version}{tlvs}{datagrams} }}"))
     }
 
     fn words(&self) -> String {

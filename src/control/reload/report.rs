@@ -51,6 +51,8 @@ pub enum ReloadError {
     Ending,
 }
 
+impl std::error::Error for ReloadError {}
+
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

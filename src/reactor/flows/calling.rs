@@ -140,18 +140,16 @@ impl Flows {
         {
             return None;
         }
-        match self.connect(ctx, pools, forward, client, &server) {
-            Ok(socket) => Some(Called {
-                socket,
-                server,
-                admission: Admission::Free,
-                version,
-            }),
-            Err(_) => {
-                server.standing.leave(now);
-                None
-            }
-        }
+        let Ok(socket) = self.connect(ctx, pools, forward, client, &server) else {
+            server.standing.leave(now);
+            return None;
+        };
+        Some(Called {
+            socket,
+            server,
+            admission: Admission::Free,
+            version,
+        })
     }
 
     /// Room for one more flow: there is some, or the one that was longest without an answer

@@ -110,7 +110,7 @@ impl Flows {
         ctx: &Ctx<E>,
         port: DatagramKey,
         name: &FlowName,
-        part: &Part,
+        said: &Part,
     ) -> Result<Option<FirstLook>, Why> {
         let at = self.owners.port_mut(port).ok_or(Why::Draining)?.at.clone();
         let quic = at
@@ -119,14 +119,14 @@ impl Flows {
             .as_ref()
             .and_then(|it| it.quic.as_ref());
         let Some(quic) = quic else {
-            return route(&at, name, part, None).map(|at| Some(opened(at, part)));
+            return route(&at, name, said, None).map(|at| Some(opened(at, said)));
         };
         if !may_be_answered(&name.client) {
             return Err(Why::BadSource);
         }
         let now = ctx.now();
-        let train = *ctx.engine.train(part.index);
-        let payload = &ctx.engine.payload(part.index)[part.range.clone()];
+        let train = *ctx.engine.train(said.index);
+        let payload = &ctx.engine.payload(said.index)[said.range.clone()];
         if !self.openings.of.contains_key(name)
             && let Some(home) = datagrams(&train, payload)
                 .next()
@@ -136,7 +136,7 @@ impl Flows {
             let server = Some(home.server);
             return Ok(Some(FirstLook {
                 server,
-                ..opened(its, part)
+                ..opened(its, said)
             }));
         }
         self.make_room_to_look(ctx, name);
@@ -180,10 +180,10 @@ impl Flows {
         };
         let kept = self.openings.of.remove(name).map(|it| it.kept);
         let kept = kept.unwrap_or_default();
-        match route(&at, name, part, Some(&sniffed)) {
+        match route(&at, name, said, Some(&sniffed)) {
             Ok(at) => Ok(Some(FirstLook {
                 kept,
-                ..opened(at, part)
+                ..opened(at, said)
             })),
             Err(why) => {
                 why.count(&ctx.counters, kept.len() as u32);

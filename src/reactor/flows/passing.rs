@@ -174,12 +174,12 @@ impl Flows {
                 if let Some(slot) = known {
                     self.look_at_server(ctx, pools, slot);
                 }
-                let part = Part {
+                let said = Part {
                     index,
                     range: from + skip..end,
                     client: Some(client),
                 };
-                self.up_part(ctx, pools, (port, name), known, &part)
+                self.up_part(ctx, pools, (port, name), known, &said)
             });
             if let Err(why) = passed {
                 why.count(&ctx.counters, 1);
@@ -194,26 +194,25 @@ impl Flows {
         pools: &mut Pools,
         (port, name): (DatagramKey, FlowName),
         known: Option<u32>,
-        part: &Part,
+        said: &Part,
     ) -> Result<(), Why> {
         let may_ask = |flows: &Self, slot: u32| {
             let entry = flows.table.get(slot);
             let rules = entry.and_then(|it| Some((it, it.at.forward.datagrams.as_ref()?)));
             rules.is_some_and(|(it, rules)| it.flow.may_ask(&rules.flow) > 0)
         };
-        let slot = match known.filter(|slot| may_ask(self, *slot)) {
-            Some(slot) => slot,
-            None => {
-                let Some(opened) = self.look(ctx, port, &name, part)? else {
-                    return Ok(());
-                };
-                self.begin(ctx, pools, port, name, opened)?
-            }
+        let slot = if let Some(slot) = known.filter(|slot| may_ask(self, *slot)) {
+            slot
+        } else {
+            let Some(opened) = self.look(ctx, port, &name, said)? else {
+                return Ok(());
+            };
+            self.begin(ctx, pools, port, name, opened)?
         };
         self.post_up(
             ctx,
             slot,
-            (part.index, part.range.start as u32, part.range.len() as u32),
+            (said.index, said.range.start as u32, said.range.len() as u32),
             1,
         );
         Ok(())

@@ -75,7 +75,7 @@ fn b107_servers_are_told_in_each_datagram_or_in_the_first() {
                 assert_eq!(header.tlv(proxy::UNIQUE_ID).is_some(), !each);
             }
             // As long as a datagram can be, and a header before it: too long by that.
-            client.send(&[1; 65_507]).unwrap();
+            client.send(&vec![1; 65_507]).unwrap();
             if each {
                 assert_eq!(wait_for_counter(&forwarder, "udp_dropped_too_big", 1), 1);
             } else {

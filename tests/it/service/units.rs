@@ -64,10 +64,10 @@ fn b159_the_units_are_valid_and_expose_little() {
             .lines()
             .find(|line| line.contains("Overall exposure level"));
         let line = line.unwrap_or_else(|| panic!("{name}: {said}"));
-        let words = line
+        let mut words = line
             .split_whitespace()
             .filter_map(|word| word.parse::<f64>().ok());
-        let exposure = words.last().unwrap();
+        let exposure = words.next_back().unwrap();
         assert!(exposure <= EXPOSURE_MAX, "{line}");
     }
 }
