@@ -16,7 +16,7 @@ Cases:
   edge             a site's ports, to servers that are checked, who the client is passed on
   tls-passthrough  TLS to servers that have the certificates; the handshake is checked
   database         long sessions, bounded for each server, with a standby
-  dns              DNS over TCP and TLS
+  dns              DNS over UDP, TCP and TLS
   forward-proxy    clients say by HTTP CONNECT where to go";
 
 /// Print a configuration to begin with, for a case
@@ -40,7 +40,7 @@ pub enum Case {
     TlsPassthrough,
     /// Long sessions, bounded for each server
     Database,
-    /// DNS over TCP and TLS
+    /// DNS over UDP, TCP and TLS
     Dns,
     /// Clients say by HTTP CONNECT where to go
     ForwardProxy,

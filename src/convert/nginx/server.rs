@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::lexer::Directive;
 use super::listen::{self, Listen};
 use super::{Stream, resolver};
+use crate::config::units::format_rate;
 use crate::convert::model::{Forward, Keys, Target, Value};
 use crate::convert::time;
 
@@ -95,6 +96,7 @@ impl<'a> Stream<'a> {
                 super::error_log(directive, self.model, self.findings);
                 return;
             }
+            "proxy_upload_rate" | "proxy_download_rate" => rate(directive, draft),
             _ => timer(directive, draft)
                 .or_else(|| switch(directive, draft))
                 .unwrap_or_else(|| not_ours(&directive.name)),
@@ -285,9 +287,13 @@ enum Told {
 /// Why a server is not written when such a directive of it could not be converted.
 fn withholds(name: &str) -> Option<&'static str> {
     match name {
-        "allow" | "deny" | "limit_conn" | "js_access" | "js_preread" => {
-            Some("it is not written: it would let in whom nginx turns away")
-        }
+        "allow"
+        | "deny"
+        | "limit_conn"
+        | "proxy_upload_rate"
+        | "proxy_download_rate"
+        | "js_access"
+        | "js_preread" => Some("it is not written: it would let in whom nginx turns away"),
         _ if name.contains("_by_lua") => {
             Some("it is not written: it would let in whom nginx turns away")
         }
@@ -372,6 +378,29 @@ fn switch(directive: &Directive, draft: &mut Draft) -> Option<Told> {
         _ => return None,
     }
     Some(Told::Same)
+}
+
+/// Bytes a second of each session; 0 is no limit.
+fn rate(directive: &Directive, draft: &mut Draft) -> Told {
+    let Some(bytes) = directive.only().and_then(time::size) else {
+        return Told::Left("a rate has to be a number of bytes here");
+    };
+    if bytes == 0 {
+        return Told::Same;
+    }
+    let way = match directive.name.as_str() {
+        "proxy_upload_rate" => "up",
+        _ => "down",
+    };
+    let keys = &mut draft.forward.keys;
+    let mut rates = match keys.get("rate_per_session") {
+        Some(Value::Table(rates)) => rates.clone(),
+        _ => Vec::new(),
+    };
+    rates.retain(|(name, _)| *name != way);
+    rates.push((way, Value::Text(format_rate(bytes))));
+    keys.set("rate_per_session", Value::Table(rates));
+    Told::Same
 }
 
 fn source(directive: &Directive, keys: &mut Keys) -> Told {
@@ -481,7 +510,6 @@ fn not_ours(name: &str) -> Told {
         _ if name.starts_with("js_") || name.contains("_by_lua") => {
             Told::Left("no scripts run here")
         }
-        "proxy_upload_rate" | "proxy_download_rate" => Told::Left("no rate of a session"),
         "return" => Told::Left("nothing is answered here"),
         "health_check" | "match" => Told::Left("write `check` at the pool"),
         _ => Told::Left("not known here"),
