@@ -52,13 +52,13 @@ Examples:
     thalweg check -l :5000 -r 10.0.0.1:443 > thalweg.toml
     thalweg run -c thalweg.toml --set defaults.idle_timeout=5s";
 
-/// Forward TCP at line rate: one reactor per core, zero-copy where it pays.
+/// Forward TCP and UDP at line rate: one reactor per core, zero-copy where it pays.
 #[derive(Debug, Parser)]
 #[command(
     name = "thalweg",
     version,
     long_version = crate::engine::choice::VERSION,
-    long_about = "Forward TCP at line rate: one reactor per core, zero-copy where it pays, \
+    long_about = "Forward TCP and UDP at line rate: one reactor per core, zero-copy where it pays, \
                   every socket option per leg.\n\n\
                   Without a command, thalweg runs: `thalweg -l ...` is short for `thalweg run -l ...`.",
     override_usage = "thalweg -l ADDRESS -r SERVER[,SERVER...] [OPTIONS]\n       \

@@ -2,7 +2,7 @@
 //!
 //! Each format has a reader, which knows its grammar (quotes, includes, sections) and gives
 //! directives with the places they stand at, and a translator, which knows what they mean and
-//! fills a [`model::Model`]. The model is written as TOML by [`emit`], each forward behind the
+//! fills a `model::Model`. The model is written as TOML by `emit`, each forward behind the
 //! place it came from.
 //!
 //! Invariants: **nothing vanishes** (each directive ends as one [`Outcome`], and a test counts
@@ -56,7 +56,7 @@ impl Converted {
 /// Converts the file at `path`, and what it includes.
 ///
 /// # Errors
-/// A file that cannot be read or is beyond the bounds of [`source`], or text that the original
+/// A file that cannot be read or is beyond the bounds of `source`, or text that the original
 /// would not read either, with its place.
 pub fn convert(kind: Kind, path: &Path) -> Result<Converted, Failure> {
     let mut sources = Sources::beside(path);

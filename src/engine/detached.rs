@@ -63,7 +63,7 @@ impl Held {
 
     /// These, and then those. What is in a pipe is taken out of it if more follows.
     #[must_use]
-    pub(super) fn followed_by(self, more: &[u8]) -> Self {
+    pub fn followed_by(self, more: &[u8]) -> Self {
         let mut all = match self {
             Self::Nothing => return Self::bytes(more),
             Self::Tail(mut tail) => {

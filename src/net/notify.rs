@@ -1,7 +1,7 @@
 //! Telling a service manager how things are: sd_notify(3), one datagram for each message.
 //!
 //! A manager that does not read, or is not there, holds up nobody: a message that does not
-//! get through within [`PATIENCE`] is lost, and from then on none is waited for.
+//! get through within `PATIENCE` is lost, and from then on none is waited for.
 
 use std::env;
 use std::ffi::OsString;

@@ -1,17 +1,17 @@
 //! Who may have another place, and who makes room for somebody else, while places run
 //! short: what nobody has to configure.
 //!
-//! A place is short when fewer than one in [`FACTOR`] + 1 is free. Then
+//! A place is short when fewer than one in `FACTOR` + 1 is free. Then
 //!
-//! - a client may hold [`FACTOR`] times what is free, and a forward [`FORWARD_FACTOR`]
+//! - a client may hold `FACTOR` times what is free, and a forward `FORWARD_FACTOR`
 //!   times. However many are greedy, places stay free for those who hold little: one that
 //!   takes all it can leaves a 33rd, `n` of them a `32 n + 1`th. (The dynamic thresholds by
 //!   which switches share a buffer, Choudhury and Hahne 1998: no share has to be configured,
 //!   and while there is plenty there is none.) A limit of 32 or less has no such rest:
 //!   one client can fill it.
 //! - when none is left at all, a session whose client has never said a byte makes room:
-//!   the oldest of the client that has the most such sessions, if these are [`MANY`] or
-//!   more, after [`PATIENCE_OF_MANY`]; or else the oldest of all, after [`PATIENCE`].
+//!   the oldest of the client that has the most such sessions, if these are `MANY` or
+//!   more, after `PATIENCE_OF_MANY`; or else the oldest of all, after `PATIENCE`.
 //!   A session whose client has spoken never does.
 //!
 //! ```text

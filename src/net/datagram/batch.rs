@@ -215,7 +215,7 @@ impl Batch {
         if of_clients {
             train.from = address(&self.names[at]);
         }
-        let len = header.msg_hdr.msg_controllen;
+        let len = header.msg_hdr.msg_controllen as _;
         for (level, name, data) in entries(&self.controls[at], len) {
             let word = |at: usize| data.get(at..at + 4).and_then(|it| it.try_into().ok());
             match (level, name) {
@@ -256,7 +256,7 @@ impl Batch {
     }
 
     /// Sends messages in order, as many as go without an error; an error is that of the
-    /// first. No more are taken than [`Batch::fits`] says. `is_v6`: of the socket.
+    /// first. No more are taken than fit. `is_v6`: of the socket.
     pub fn send(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -356,7 +356,7 @@ pub fn take_errors(fd: BorrowedFd<'_>) -> u32 {
         if taken < 0 {
             break;
         }
-        let len = header.msg_controllen;
+        let len = header.msg_controllen as _;
         for (level, name, data) in entries(&control, len) {
             let is_error = matches!(
                 (level, name),
