@@ -9,7 +9,7 @@ use crate::observe::counters::{ForwardSnapshot, Snapshot};
 use crate::observe::metrics::table::{Totals, totals};
 
 use super::running::Running;
-use super::upgrade::tables::{Counted, CountedForward};
+use super::upgrade::tables::{Counted, CountedForward, ENDED};
 
 /// How long a reactor may take to be visited.
 const VISIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl Running {
             .map(|(number, it)| (*number, totals(&it.counters().snapshot())))
             .collect();
         // Those that have ended count as one more.
-        reactors.push((u16::MAX, totals(&self.ended)));
+        reactors.push((ENDED, totals(&self.ended)));
         let forwards = self.forwards.values().map(|it| {
             let (sum, ended) = it.forward.books.read();
             let ended = ended.into_iter();

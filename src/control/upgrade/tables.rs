@@ -66,6 +66,22 @@ pub(in crate::control) struct SteeredServer {
     pub(in crate::control) down: bool,
 }
 
+/// The number of those that have ended, which no reactor has.
+pub(in crate::control) const ENDED: u16 = u16::MAX;
+
+/// What all reactors have counted together.
+fn sum(reactors: &[(u16, Totals)]) -> Totals {
+    let mut all = Totals::default();
+    for (key, numbers) in reactors.iter().flat_map(|it| &it.1) {
+        let sums = all.entry(key.clone()).or_default();
+        sums.resize(sums.len().max(numbers.len()), 0);
+        for (sum, number) in sums.iter_mut().zip(numbers) {
+            *sum = sum.wrapping_add(*number);
+        }
+    }
+    all
+}
+
 impl Counted {
     /// What was counted since `earlier`.
     #[must_use]
@@ -78,10 +94,10 @@ impl Counted {
                 }
             }
         };
-        for (number, totals) in &mut self.reactors {
-            let before = earlier.reactors.iter().find(|it| it.0 == *number);
-            less(totals, before.map(|it| &it.1));
-        }
+        // All together: a reactor that has ended since is counted with those that have ended.
+        let mut all = sum(&self.reactors);
+        less(&mut all, Some(&sum(&earlier.reactors)));
+        self.reactors = vec![(ENDED, all)];
         for forward in &mut self.forwards {
             let before = earlier.forwards.iter().find(|it| it.name == forward.name);
             less(&mut forward.totals, before.map(|it| &it.totals));

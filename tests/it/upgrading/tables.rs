@@ -77,6 +77,15 @@ fn b132_no_total_falls_over_ten_upgrades() {
             let ended = metrics.sum("thalweg_forward_ended_total");
             ended >= sessions as f64 && metrics.sum("thalweg_accepted_total") >= sessions as f64
         });
+        // And none is counted by two processes.
+        let metrics = it.admin().get("/metrics");
+        for total in ["thalweg_forward_ended_total", "thalweg_accepted_total"] {
+            let counted = metrics.sum(total);
+            assert!(
+                counted <= sessions as f64,
+                "{total}: {counted} of {sessions}"
+            );
+        }
     });
 }
 
