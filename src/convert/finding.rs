@@ -56,7 +56,7 @@ impl fmt::Display for Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: BTreeSet<Finding>,
-    /// Directives that were looked at, by place and column of appearance.
+    /// Directives that were looked at, by their place and what they say.
     seen: BTreeSet<(Origin, String)>,
 }
 

@@ -5,8 +5,8 @@
 //! fills a `model::Model`. The model is written as TOML by `emit`, each forward behind the
 //! place it came from.
 //!
-//! Invariants: **nothing vanishes** (each directive ends as one [`Outcome`], and a test counts
-//! them); the same input gives the same output byte for byte; no file is read that the input
+//! Invariants: **nothing vanishes** (each directive is converted, or ends as an [`Outcome`] with
+//! its place); the same input gives the same output byte for byte; no file is read that the input
 //! does not include, and none without a bound; defaults that differ from ours are written out,
 //! so that what is converted behaves as before. Secrets and certificates are never copied.
 

@@ -1,5 +1,9 @@
 //! rinetd.conf: a line is a forward, or a rule about who may come in.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::finding::Findings;
 use super::model::{Forward, Keys, Model, Target};
 use super::source::Text;
@@ -106,20 +110,41 @@ fn apply(own: &mut Option<Rules>, common: &Rules, model: &mut Model, findings: &
         .chain(&own.deny)
         .map(|network| format!("deny {network}"));
     let mut rules: Vec<String> = deny.collect();
-    // Of two lists that must both allow, the shorter way is the forward's own, if it has one.
-    let allow = if own.allow.is_empty() {
-        &common.allow
-    } else {
-        &own.allow
-    };
+    let allow = both(&common.allow, &own.allow);
     rules.extend(allow.iter().map(|network| format!("allow {network}")));
-    if !allow.is_empty() {
+    if !common.allow.is_empty() || !own.allow.is_empty() {
         rules.push("deny all".to_owned());
     }
     if !rules.is_empty() {
         forward.keys.set("access", rules);
         forward.keys.set("on_deny", "close");
     }
+}
+
+/// Whom both lists allow; one without an entry allows everybody.
+fn both(one: &[String], other: &[String]) -> Vec<String> {
+    if one.is_empty() || other.is_empty() {
+        return [one, other].concat();
+    }
+    let network = |text: &str| match text.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().ok(),
+    };
+    let mut all = Vec::new();
+    for one in one {
+        for other in other {
+            // Of two networks one is in the other, or they have nothing in common; `all` is none.
+            let narrower = match (network(one), network(other)) {
+                (None, _) => Some(other),
+                (_, None) => Some(one),
+                (Some(a), Some(b)) if a.contains(&b) => Some(other),
+                (Some(a), Some(b)) if b.contains(&a) => Some(one),
+                _ => None,
+            };
+            all.extend(narrower.cloned());
+        }
+    }
+    all
 }
 
 fn forward_of(
@@ -236,6 +261,21 @@ fn network(pattern: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_let_in_is_in_both_lists() {
+        let list = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let of = |one: &str, other: &str| both(&list(one), &list(other)).join(" ");
+        assert_eq!(of("10.0.0.0/8", ""), "10.0.0.0/8");
+        assert_eq!(of("10.0.0.0/8", "10.1.0.0/16 192.0.2.1"), "10.1.0.0/16");
+        assert_eq!(of("10.1.0.0/16", "10.0.0.0/8"), "10.1.0.0/16");
+        assert_eq!(of("all", "192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("10.1.2.3", "192.0.2.1"), "");
+    }
 
     #[test]
     fn patterns_are_networks() {

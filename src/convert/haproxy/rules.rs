@@ -31,6 +31,8 @@ pub(super) struct Gate {
     pub(super) keys: Keys,
     /// A rule about who may come in could not be converted: the section must not be written.
     pub(super) withheld: bool,
+    /// Its last rule of access turns away all but some.
+    closed: bool,
     /// The time that rates of the stick table are over.
     pub(super) rate_over: Option<Duration>,
 }
@@ -204,6 +206,11 @@ fn access(line: &Line, gate: &mut Gate, verb: &str) -> Told {
             _ => return Err("who may come in goes by the client's address, alone"),
         }
     }
+    // `reject unless` has turned away all others, and let nobody pass by what stands behind it.
+    if gate.closed && !rules.is_empty() {
+        return Err("rules behind one that turns away all but some cannot be converted");
+    }
+    gate.closed |= condition.iter().flatten().any(|term| term.negated);
     gate.rules.extend(rules.into_iter().map(Rule::Access));
     Ok(())
 }

@@ -168,8 +168,17 @@ fn b170_a_forward_that_would_let_in_more_is_not_written() {
                  server { listen 2; proxy_pass 10.0.0.1:1; } }";
     let haproxy = "listen a\n bind :1\n tcp-request connection reject if { src_get_gpc0 gt 1 }\n \
                    server s 10.0.0.1:1\nlisten b\n bind :2\n server s 10.0.0.1:1\n";
+    // Who is in 10.0.0.0/8 passes on to the next rule, and not in.
+    let order = "listen a\n bind :1\n tcp-request connection reject if !{ src 10.0.0.0/8 }\n \
+                 tcp-request connection reject if { src 10.9.0.0/16 }\n server s 10.0.0.1:1\n\
+                 listen b\n bind :2\n server s 10.0.0.1:1\n";
     let rinetd = "0.0.0.0 1 10.0.0.1 1\ndeny 1?.2.3.4\n0.0.0.0 2 10.0.0.1 1\n";
-    for (kind, text) in [("nginx", nginx), ("haproxy", haproxy), ("rinetd", rinetd)] {
+    for (kind, text) in [
+        ("nginx", nginx),
+        ("haproxy", haproxy),
+        ("haproxy", order),
+        ("rinetd", rinetd),
+    ] {
         let (code, told, written) = converted(kind, text);
         assert_eq!(code, 1, "{told}");
         assert!(told.contains("not written: it would let in whom"), "{told}");
