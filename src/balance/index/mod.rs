@@ -358,7 +358,9 @@ impl Index {
             Way::Least(tree, last) => {
                 let turn = last.load(Ordering::SeqCst);
                 self.units[unit].turn.fetch_max(turn, Ordering::SeqCst);
+                // Out of this one too, when it is not open any more.
                 tree.climb(unit, &self.key(number));
+                self.climb(unit);
             }
             Way::Plain | Way::Sums(_) => {}
         }
@@ -428,7 +430,7 @@ impl Index {
 
     /// Takes the turn of a unit: `false` if somebody else was faster.
     pub(super) fn take_turn(&self, unit: usize, number: usize) -> bool {
-        let Some(Way::Least(tree, last)) = self.tier(number).map(|tier| &tier.way) else {
+        let Some(Way::Least(_, last)) = self.tier(number).map(|tier| &tier.way) else {
             return false;
         };
         let turn = &self.units[unit].turn;
@@ -437,9 +439,28 @@ impl Index {
         let taken = turn.compare_exchange(at, next, Ordering::SeqCst, Ordering::SeqCst);
         if taken.is_ok() {
             last.fetch_max(at, Ordering::SeqCst);
-            tree.climb(unit, &self.key(number));
+            self.climb(unit);
         }
         taken.is_ok()
+    }
+
+    /// Makes up for a new load or turn of a unit wherever it stands: a name's servers
+    /// may be of several tiers at once, and their unit has one load and one turn in all.
+    fn climb(&self, unit: usize) {
+        for (number, tree, _) in self.least_of(unit) {
+            tree.climb(unit, &self.key(number));
+        }
+    }
+
+    /// The tiers where this unit is one of those with the fewest sessions to choose from.
+    fn least_of(&self, unit: usize) -> impl Iterator<Item = (usize, &Tournament, &AtomicU64)> {
+        (0..TIERS).filter_map(move |number| {
+            let tier = self.tier(number).filter(|tier| tier.open.contains(unit))?;
+            match &tier.way {
+                Way::Least(tree, last) => Some((number, tree, last)),
+                _ => None,
+            }
+        })
     }
 
     fn note_load(&self, seat: &Seat, condition: &Condition, now: Time) {
@@ -459,17 +480,12 @@ impl Index {
             return;
         }
         let unit = usize::from(seat.unit);
-        for (number, tier) in self.tiers.iter().enumerate() {
-            if let Some(tier) = tier
-                && let Way::Least(tree, last) = &tier.way
-                && tier.open.contains(unit)
-            {
-                // Nobody saves up turns that came while he had too many sessions.
-                let turn = last.load(Ordering::SeqCst);
-                self.units[unit].turn.fetch_max(turn, Ordering::SeqCst);
-                tree.climb(unit, &self.key(number));
-            }
+        for (_, _, last) in self.least_of(unit) {
+            // Nobody saves up turns that came while he had too many sessions.
+            let turn = last.load(Ordering::SeqCst);
+            self.units[unit].turn.fetch_max(turn, Ordering::SeqCst);
         }
+        self.climb(unit);
     }
 
     // What time does.

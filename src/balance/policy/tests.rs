@@ -457,6 +457,26 @@ fn b32_shares_go_on_over_a_change_of_the_set() {
     assert_eq!(next.picks(3), [1, 2, 0]);
 }
 
+/// A name whose servers are of two tiers has one turn in both: who was picked as a backup
+/// is not first in line as a server because of it.
+#[test]
+fn b32_a_turn_as_a_backup_is_one_as_a_server_too() {
+    let name = |backup| (1, backup, Some(0));
+    let given = [name(false), name(true), (1, false, None), (1, true, None)];
+    let pool = Pool::of(Policy::LeastConn, &given, None);
+    let mut servers = Tried::default();
+    servers.insert(0);
+    servers.insert(2);
+    assert_eq!(pool.pick_of(0, &servers), Some(1));
+    assert_eq!(pool.pick(), Some(2), "the other had no turn yet");
+    for _ in 0..20 {
+        pool.pick_of(0, &servers).unwrap();
+        pool.balancer.check_invariants(&pool.servers, pool.now);
+        pool.pick().unwrap();
+        pool.balancer.check_invariants(&pool.servers, pool.now);
+    }
+}
+
 #[test]
 fn an_empty_pool_is_nowhere() {
     for policy in POLICIES {
