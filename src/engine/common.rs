@@ -184,6 +184,7 @@ impl Common {
     pub(super) const fn holdings(&self) -> Holdings {
         Holdings {
             held_bytes: self.kit.held,
+            held_limit: self.kit.held_limit,
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,

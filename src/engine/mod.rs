@@ -149,6 +149,8 @@ pub struct Target<'a> {
 pub struct Holdings {
     /// Bytes of parked tails and of pipes in use.
     pub held_bytes: u64,
+    /// How many it may hold; 0: it has no limit of its own.
+    pub held_limit: u64,
     /// Pipes in use by lanes.
     pub pipes: u32,
     /// Pipes waiting in the pool.

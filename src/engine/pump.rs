@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
-use super::chunks::{Chunks, Tail};
+use super::chunks::{self, Chunks, Tail};
 use super::detached::Held;
 use crate::net::errno::{Failure, Operation};
 use crate::net::pipe::{Pipe, PipePool};
@@ -23,11 +23,11 @@ use crate::relay::{Direction, Side};
 /// Reads and writes of one pump, for peers that send a byte at a time.
 const BUDGET_MOVES: u32 = 32;
 
-/// With more than the limit held, a fill still reads this much towards a sink that has no
-/// room: enough to make progress, little enough that the bound stays near the limit.
-const PRESSED_FILL: u32 = 4 * 1024;
+/// A lane that may not hold more still reads this much towards a sink that has no room:
+/// enough to make progress, little enough that the bound stays near the limit.
+const PRESSED_FILL: u32 = chunks::SMALLEST as u32;
 
-/// While more than the limit is held, a lane gets a pipe only for as much.
+/// A lane that may not hold what it wants gets a pipe only for as much.
 const PIPE_WORTH: u32 = 64 * 1024;
 
 /// What every lane of a reactor shares.
@@ -176,16 +176,18 @@ impl Kit {
         self.held > self.held_limit
     }
 
-    /// How much a fill may read. While more is held than may be that is what its sink has
-    /// room for, of which nothing will be held: who keeps up pays a system call for it, and
-    /// the pressure is on those whose sinks are full.
-    fn pressed(&self, sink: BorrowedFd<'_>, max: u32) -> u32 {
-        if !self.is_pressed() {
+    /// How much a fill of `max` bytes may read: what may be held, or what its sink has room
+    /// for, of which nothing will be. While more is held than may be, nobody may hold more:
+    /// who keeps up pays a system call for it, and the pressure is on those whose sinks are
+    /// full. Before that it is on lanes that were told so, because others hold less.
+    fn pressed(&self, lane: &Lane, sink: BorrowedFd<'_>, max: u32) -> u32 {
+        let spare = if self.is_pressed() { 0 } else { lane.spare() };
+        if spare >= max {
             return max;
         }
         // Half of it: the kernel counts its overhead, too.
         let room = tcp_info::room(sink).unwrap_or(0) / 2;
-        max.min(room.max(PRESSED_FILL))
+        max.min(room.max(spare).max(PRESSED_FILL))
     }
 
     /// One read into the scratch buffer and one write straight out of it.
@@ -198,7 +200,7 @@ impl Kit {
         turn: &mut Turn<'_>,
     ) {
         self.empty(store);
-        let max = (self.pressed(ends.sink, max) as usize).min(self.scratch.len());
+        let max = (self.pressed(lane, ends.sink, max) as usize).min(self.scratch.len());
         let buffer = &mut self.scratch[..max];
         let n = match receive(ends.source, buffer) {
             Ok(0) => return turn.source_ended(lane),
@@ -236,10 +238,10 @@ impl Kit {
         lane: &mut Lane,
         turn: &mut Turn<'_>,
     ) {
-        let max_spliced = self.pressed(ends.sink, max);
+        let max_spliced = self.pressed(lane, ends.sink, max);
         if !matches!(store, Store::Pipe(_)) {
             self.empty(store);
-            if self.pressed(ends.sink, PIPE_WORTH) < PIPE_WORTH {
+            if self.pressed(lane, ends.sink, PIPE_WORTH) < PIPE_WORTH {
                 return lane.splice_refused(Fallback::BufferLimit);
             }
             let Ok(pipe) = self.pipes.take() else {
@@ -516,13 +518,14 @@ mod tests {
         while stream.write(&bytes).is_ok() {}
     }
 
-    /// What one fill reads while more is held than may be.
-    fn read_under_pressure(policy: PathPolicy, sink_is_full: bool) -> u64 {
+    /// What one fill reads while so much is held of one byte that may be, by a lane that may
+    /// hold so much more.
+    fn read_under_pressure(policy: PathPolicy, sink_is_full: bool, held: u64, spare: u32) -> u64 {
         let mut kit = Kit {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             chunks: Chunks::default(),
             pipes: PipePool::new(1 << 20),
-            held: 2,
+            held,
             held_limit: 1,
             pipes_used: 0,
             splice_refused: 0,
@@ -541,6 +544,7 @@ mod tests {
             last: false,
         };
         let mut lane = Lane::new(policy, SCRATCH as u32);
+        lane.may_hold(spare);
         let mut store = Store::Empty;
         lane.source_ready();
         let mut turn = Turn::start(&store, ends.direction, None, SCRATCH as u32);
@@ -556,10 +560,16 @@ mod tests {
     #[test]
     fn pressure_is_on_lanes_whose_sinks_are_full_and_on_no_others() {
         for policy in [PathPolicy::Copy, PathPolicy::Splice] {
-            let freely = read_under_pressure(policy, false);
-            assert!(freely > 4 * u64::from(PRESSED_FILL), "{policy:?}: {freely}");
-            let stalled = read_under_pressure(policy, true);
-            assert!(stalled <= u64::from(PRESSED_FILL), "{policy:?}: {stalled}");
+            // All of them, and one that was told so.
+            for (held, spare) in [(2, u32::MAX), (0, 0)] {
+                let freely = read_under_pressure(policy, false, held, spare);
+                assert!(freely > 4 * u64::from(PRESSED_FILL), "{policy:?}: {freely}");
+                let stalled = read_under_pressure(policy, true, held, spare);
+                assert!(stalled <= u64::from(PRESSED_FILL), "{policy:?}: {stalled}");
+            }
+            // What others may hold is no matter of one that holds little.
+            let little = read_under_pressure(policy, true, 0, 64 * 1024);
+            assert!(little > 4 * u64::from(PRESSED_FILL), "{policy:?}: {little}");
         }
     }
 }

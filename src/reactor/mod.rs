@@ -36,6 +36,7 @@ mod loops;
 mod openings;
 mod outlets;
 mod prefix;
+mod pressure;
 mod queue;
 mod quic;
 mod races;
@@ -248,7 +249,7 @@ impl<E: Datagrams> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
-        self.ctx.shortage.take_stock(&self.ctx.sessions);
+        self.ctx.take_stock();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -356,6 +357,7 @@ impl<E: Datagrams> Reactor<E> {
             );
         }
         self.listen_queue.check_invariants();
+        self.ctx.pressure.check_invariants(&self.ctx.sessions);
         let live = |key: &SessionKey| self.ctx.sessions.get(*key).is_some();
         let queued = self.run_queue.keys().filter(live);
         assert!(
@@ -366,7 +368,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        let has_more = self.ctx.has_more_to_enter();
         if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }
@@ -498,13 +500,17 @@ impl<E: Datagrams> Reactor<E> {
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
         let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let engine = &self.ctx.engine;
+        let spare = self.ctx.pressure.may_hold(key, entry, || engine.holdings());
         let lane = entry.session.lane_mut(direction);
+        lane.may_hold(spare);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
         let filled = lane.bytes_in() - read;
         if has_turn {
             let drained = lane.bytes_out().saturating_sub(written);
             self.run_queue.has_moved(drained.max(filled));
         }
+        self.ctx.pressure.note(key, entry);
         if metered {
             rates::flowed(entry, direction, filled, now, &self.ctx.counters);
         }

@@ -79,6 +79,9 @@ pub const LISTENERS: usize = 4;
 /// Servers of a simulated world.
 pub const SERVERS: usize = 4;
 
+/// Bytes that it likes to hold, so few that most lives see what follows from more.
+const HELD_LIMIT: u64 = 256 * 1024;
+
 /// What a server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
@@ -668,6 +671,7 @@ impl Engine for Sim {
     fn holdings(&self) -> Holdings {
         Holdings {
             held_bytes: self.held,
+            held_limit: HELD_LIMIT,
             ..Holdings::default()
         }
     }

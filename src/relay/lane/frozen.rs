@@ -50,6 +50,8 @@ impl Lane {
             last_fill,
             fill_max,
             fill_limit,
+            // Said before each pump.
+            spare: _,
             source,
             sink,
             policy,
@@ -112,6 +114,7 @@ impl Lane {
             last_fill: state.last_fill,
             fill_max: state.fill_max,
             fill_limit: state.fill_limit,
+            spare: u32::MAX,
             source: state.source,
             sink: state.sink,
             policy: state.policy,
