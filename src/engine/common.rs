@@ -127,6 +127,7 @@ impl Common {
                 pipes: PipePool::new(setup.pipe_size),
                 held: 0,
                 held_limit: setup.buffer_limit,
+                spare: u32::MAX,
                 pipes_used: 0,
                 splice_refused: 0,
                 options_refused: 0,

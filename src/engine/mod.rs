@@ -245,6 +245,10 @@ pub trait Engine {
         budget: u32,
     ) -> Pumped;
 
+    /// From now on no more than so many bytes of a fill may be held beyond what its sink has
+    /// room for. Who has more than that to read reads less at a time.
+    fn may_hold(&mut self, bytes: u32);
+
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);
 

@@ -39,6 +39,8 @@ pub(super) struct Kit {
     /// Bytes in tails and pipes.
     pub(super) held: u64,
     pub(super) held_limit: u64,
+    /// How much of what is read next may be held, where its sink has no room.
+    pub(super) spare: u32,
     pub(super) pipes_used: u32,
     pub(super) splice_refused: u64,
     pub(super) options_refused: u64,
@@ -179,9 +181,9 @@ impl Kit {
     /// How much a fill of `max` bytes may read: what may be held, or what its sink has room
     /// for, of which nothing will be. While more is held than may be, nobody may hold more:
     /// who keeps up pays a system call for it, and the pressure is on those whose sinks are
-    /// full. Before that it is on lanes that were told so, because others hold less.
-    fn pressed(&self, lane: &Lane, sink: BorrowedFd<'_>, max: u32) -> u32 {
-        let spare = if self.is_pressed() { 0 } else { lane.spare() };
+    /// full. Before that it is on lanes of those who hold most.
+    fn pressed(&self, sink: BorrowedFd<'_>, max: u32) -> u32 {
+        let spare = if self.is_pressed() { 0 } else { self.spare };
         if spare >= max {
             return max;
         }
@@ -200,7 +202,7 @@ impl Kit {
         turn: &mut Turn<'_>,
     ) {
         self.empty(store);
-        let max = (self.pressed(lane, ends.sink, max) as usize).min(self.scratch.len());
+        let max = (self.pressed(ends.sink, max) as usize).min(self.scratch.len());
         let buffer = &mut self.scratch[..max];
         let n = match receive(ends.source, buffer) {
             Ok(0) => return turn.source_ended(lane),
@@ -238,10 +240,10 @@ impl Kit {
         lane: &mut Lane,
         turn: &mut Turn<'_>,
     ) {
-        let max_spliced = self.pressed(lane, ends.sink, max);
+        let max_spliced = self.pressed(ends.sink, max);
         if !matches!(store, Store::Pipe(_)) {
             self.empty(store);
-            if self.pressed(lane, ends.sink, PIPE_WORTH) < PIPE_WORTH {
+            if self.pressed(ends.sink, PIPE_WORTH) < PIPE_WORTH {
                 return lane.splice_refused(Fallback::BufferLimit);
             }
             let Ok(pipe) = self.pipes.take() else {
@@ -527,6 +529,7 @@ mod tests {
             pipes: PipePool::new(1 << 20),
             held,
             held_limit: 1,
+            spare,
             pipes_used: 0,
             splice_refused: 0,
             options_refused: 0,
@@ -544,7 +547,6 @@ mod tests {
             last: false,
         };
         let mut lane = Lane::new(policy, SCRATCH as u32);
-        lane.may_hold(spare);
         let mut store = Store::Empty;
         lane.source_ready();
         let mut turn = Turn::start(&store, ends.direction, None, SCRATCH as u32);

@@ -3,13 +3,13 @@
 //!
 //! A place is short when fewer than one in `FACTOR` + 1 is free. Then
 //!
-//! - a client may hold `FACTOR` times what is free, and a forward `GROUP_FACTOR`
+//! - a client may hold `FACTOR` times what is free, and a forward `FORWARD_FACTOR`
 //!   times. However many are greedy, places stay free for those who hold little: one that
 //!   takes all it can leaves a 33rd, `n` of them a `32 n + 1`th. (The dynamic thresholds by
 //!   which switches share a buffer, Choudhury and Hahne 1998: no share has to be configured,
 //!   and while there is plenty there is none.)
-//! - a network of IPv6 (a /48, as a site has it) may hold what a forward may: whoever has
-//!   one has 65,536 clients.
+//! - a site of IPv6, a /48, may hold `SITE_FACTOR` times what is free: whoever has one has
+//!   65,536 clients.
 //! - the last place of a small limit, in which there is no such rest, is for a client that
 //!   has none ([`Places::kept`]).
 //! - when none is left at all, a session whose client has never said a byte makes room:
@@ -37,9 +37,12 @@ use crate::relay::time::Time;
 /// What a client may hold is so many times what is free.
 const FACTOR: u64 = 32;
 
-/// What a forward may hold, and a site of IPv6, is so many times what is free: more than a
-/// client, so that one client never keeps a whole forward or site from its last places.
-const GROUP_FACTOR: u64 = 64;
+/// What a site of IPv6 may hold is so many times what is free: more than a client, less than
+/// a forward, so that none of them keeps those of the next kind from their last places.
+const SITE_FACTOR: u64 = 48;
+
+/// Likewise of a forward.
+const FORWARD_FACTOR: u64 = 64;
 
 /// A client with so many silent sessions waits for nothing: it has opened them ahead, or
 /// to take places away. Of a limit of fewer than twice as many it is half of them.
@@ -194,7 +197,7 @@ impl<K: Copy + Ord> Shares<K> {
         let free = u64::from(places.free);
         let here = group.clients.get(&client).map_or(0, |it| it.sessions);
         let of_network = client.site().and_then(|it| group.sites.get(&it).copied());
-        if self.held_of_all(of_network.unwrap_or(0)) >= GROUP_FACTOR * free {
+        if self.held_of_all(of_network.unwrap_or(0)) >= SITE_FACTOR * free {
             return false;
         }
         if places.free <= places.kept {
@@ -206,7 +209,7 @@ impl<K: Copy + Ord> Shares<K> {
     /// Whether a forward may have one more of the places of all.
     pub fn may_grow(&self, forward: ForwardId, places: Places) -> bool {
         let held = self.forwards.get(&forward).map_or(0, |it| it.sessions);
-        self.held_of_all(held) < GROUP_FACTOR * u64::from(places.free)
+        self.held_of_all(held) < FORWARD_FACTOR * u64::from(places.free)
     }
 
     /// A session that makes room for somebody who waits at a limit of so many, for any forward

@@ -42,8 +42,8 @@ impl<E: Datagrams> Reactor<E> {
         let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
         let engine = &self.ctx.engine;
         let spare = self.ctx.pressure.may_hold(key, entry, || engine.holdings());
+        self.ctx.engine.may_hold(spare);
         let lane = entry.session.lane_mut(direction);
-        lane.may_hold(spare);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
         let filled = lane.bytes_in() - read;
         if has_turn {

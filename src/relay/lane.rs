@@ -178,8 +178,6 @@ pub struct Lane {
     last_fill: u32,
     fill_max: u32,
     fill_limit: u32,
-    /// How much of the next fill may be held where the sink has no room for it.
-    spare: u32,
     source: Source,
     sink: Sink,
     policy: PathPolicy,
@@ -212,7 +210,6 @@ impl Lane {
             last_fill: 0,
             fill_max: fill_limit,
             fill_limit,
-            spare: u32::MAX,
             source: Source::Empty,
             sink: Sink::Ready,
             policy,
@@ -386,12 +383,6 @@ impl Lane {
         }
     }
 
-    /// How much of what is read next may be held beyond what the sink has room for; a
-    /// reactor says so before a pump, while more is held than it likes.
-    pub const fn may_hold(&mut self, bytes: u32) {
-        self.spare = bytes;
-    }
-
     /// Somebody looks at the bytes: from the next fill on they are copied, whatever
     /// the policy, until [`Lane::untap`]. Called before the first fill.
     pub const fn tap(&mut self) {
@@ -472,11 +463,6 @@ impl Lane {
     /// Bytes held by the engine now.
     pub const fn held(&self) -> u32 {
         self.held
-    }
-
-    /// See [`Lane::may_hold`].
-    pub const fn spare(&self) -> u32 {
-        self.spare
     }
 
     /// Bytes read so far.

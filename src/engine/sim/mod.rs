@@ -86,6 +86,8 @@ pub struct Sim {
     pub tally: Tally,
     open_sockets: u32,
     held: u64,
+    /// How much of a fill may be held.
+    spare: u32,
     pipes: Pool<SimPipe>,
     idle_steps: u32,
     mail: Mail,
@@ -160,6 +162,7 @@ impl Sim {
             tally: Tally::default(),
             open_sockets: 0,
             held: 0,
+            spare: u32::MAX,
             pipes: Pool::new(),
             idle_steps: 0,
             mail: Mail::default(),
@@ -535,6 +538,10 @@ impl Engine for Sim {
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
         self.conn_mut(key)?.tap.take()
+    }
+
+    fn may_hold(&mut self, bytes: u32) {
+        self.spare = bytes;
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {

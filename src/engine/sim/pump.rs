@@ -81,7 +81,7 @@ impl Sim {
         let at_most = |n: u32| if short { n.min(part) } else { n };
         match Self::next_of(lane) {
             Next::Fill { max, path } => {
-                let spare = u64::from(lane.spare()).max(SMALLEST) as u32;
+                let spare = u64::from(self.spare).max(SMALLEST) as u32;
                 let max = at_most(max.min(budget).min(spare));
                 self.fill(key, direction, lane, max, path, pumped);
             }

@@ -104,7 +104,7 @@ fn a_site_that_takes_all_it_can_leaves_places_for_others() {
     while gate.comes(of(1, network), FORWARD) {
         network += 1;
     }
-    assert_eq!(gate.free(), 10_000 / 65);
+    assert_eq!(gate.free(), 10_000 / 49);
     assert!(gate.comes(of(2, 0), FORWARD) && gate.comes(client(1), FORWARD));
 }
 

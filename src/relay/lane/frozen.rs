@@ -50,8 +50,6 @@ impl Lane {
             last_fill,
             fill_max,
             fill_limit,
-            // Said before each pump.
-            spare: _,
             source,
             sink,
             policy,
@@ -114,7 +112,6 @@ impl Lane {
             last_fill: state.last_fill,
             fill_max: state.fill_max,
             fill_limit: state.fill_limit,
-            spare: u32::MAX,
             source: state.source,
             sink: state.sink,
             policy: state.policy,
