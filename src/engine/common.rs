@@ -24,10 +24,10 @@ use crate::net::options::{Family, OptionPlan};
 use crate::net::pipe::PipePool;
 use crate::net::shared;
 use crate::observe::tap::Feed;
-use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::session::Close;
 use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
 
 /// What an engine is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,9 +240,41 @@ pub(super) trait Leg: Default {
 pub(super) struct Conn<L> {
     generation: u32,
     pub(super) legs: [L; 2],
-    pub(super) stores: [Store; 2],
+    pub(super) stores: Stores,
     /// Whoever looks at what its lanes read.
     pub(super) tap: Option<Box<Feed>>,
+}
+
+/// What the lanes of a connection hold: most hold nothing, for all their life, and pay for a
+/// pointer. One that has held something keeps the room for it, so that holding costs no
+/// allocation again and again.
+#[derive(Debug, Default)]
+pub(super) struct Stores(Option<Box<[Store; 2]>>);
+
+impl Stores {
+    /// Takes out what a lane holds, for as long as it is moved.
+    pub(super) fn take(&mut self, direction: Direction) -> Store {
+        let held = self.0.as_mut();
+        held.map_or(Store::Empty, |held| {
+            std::mem::take(&mut held[direction.index()])
+        })
+    }
+
+    /// Puts back what it holds then.
+    pub(super) fn put(&mut self, direction: Direction, store: Store) {
+        if self.0.is_some() || !matches!(store, Store::Empty) {
+            self.0.get_or_insert_default()[direction.index()] = store;
+        }
+    }
+}
+
+impl From<[Store; 2]> for Stores {
+    fn from([up, down]: [Store; 2]) -> Self {
+        let mut stores = Self::default();
+        stores.put(Direction::Up, up);
+        stores.put(Direction::Down, down);
+        stores
+    }
 }
 
 impl<L: Leg> Conn<L> {

@@ -329,13 +329,10 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let pumped = self.common.kit.pump(
-            ends,
-            &mut conn.stores[direction.index()],
-            conn.tap.as_deref_mut(),
-            lane,
-            budget,
-        );
+        let mut store = conn.stores.take(direction);
+        let tap = conn.tap.as_deref_mut();
+        let pumped = self.common.kit.pump(ends, &mut store, tap, lane, budget);
+        conn.stores.put(direction, store);
         if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;
         }
@@ -354,8 +351,8 @@ impl Engine for Epoll {
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         if let Some(conn) = self.conns.get_mut(key) {
-            let store = &mut conn.stores[direction.index()];
-            self.common.kit.drop_held(store);
+            let mut store = conn.stores.take(direction);
+            self.common.kit.drop_held(&mut store);
         }
     }
 
@@ -393,7 +390,7 @@ impl Engine for Epoll {
         let kit = &mut self.common.kit;
         Some(Detached {
             sides,
-            held: conn.stores.each_mut().map(|store| kit.let_go(store)),
+            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
             tap: conn.tap.take(),
         })
     }
@@ -425,7 +422,7 @@ impl Engine for Epoll {
                 ..Leg::default()
             })
         });
-        conn.stores = stores;
+        conn.stores = stores.into();
         conn.tap = tap;
         Ok(())
     }

@@ -464,12 +464,13 @@ impl Engine for Uring {
         if !source.is_open() {
             return Pumped::default();
         }
+        let mut store = conn.stores.take(direction);
         let mut mover = Mover {
             ring: &mut self.ring,
             kit: &mut self.common.kit,
             source,
             sink,
-            store: &mut conn.stores[direction.index()],
+            store: &mut store,
             tap: conn.tap.as_deref_mut(),
             key,
             direction,
@@ -486,6 +487,7 @@ impl Engine for Uring {
         if lane.progress() == Progress::Finished {
             mover.sink.shut = true;
         }
+        conn.stores.put(direction, std::mem::take(mover.store));
         let now = self.common.clock.now();
         let sink = At {
             key,
@@ -516,9 +518,8 @@ impl Engine for Uring {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        self.common
-            .kit
-            .drop_held(&mut conn.stores[direction.index()]);
+        let mut store = conn.stores.take(direction);
+        self.common.kit.drop_held(&mut store);
         let side = direction.source();
         let source = &mut conn.legs[side.index()];
         source.leave_stream(At { key, side }, &mut self.ring, &mut self.common.kit);
