@@ -14,6 +14,7 @@ use super::chunks::Chunks;
 use super::key::SessionKey;
 use super::pump::{Kit, Store};
 use super::slab::Slots;
+use super::spin::{BusyPoll, Spin};
 use super::{Holdings, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
@@ -38,8 +39,8 @@ pub struct Setup {
     pub pipe_size: u32,
     /// Bytes of tails and pipes beyond which reads shrink and pipes are refused.
     pub buffer_limit: u64,
-    /// Spin this long before sleeping.
-    pub busy_poll: Duration,
+    /// How long to spin before sleeping.
+    pub busy_poll: BusyPoll,
     /// Local ports the kernel hands out; see [`dial::may_self_connect`].
     pub ephemeral_ports: RangeInclusive<u16>,
 }
@@ -103,7 +104,7 @@ impl Clock {
 pub(super) struct Common {
     pub(super) kit: Kit,
     pub(super) clock: Clock,
-    pub(super) busy_poll: Duration,
+    pub(super) spin: Spin,
     ephemeral_ports: RangeInclusive<u16>,
 }
 
@@ -132,8 +133,23 @@ impl Common {
                 options_refused: 0,
             },
             clock: Clock::new(origin),
-            busy_poll: setup.busy_poll,
+            spin: Spin::new(setup.busy_poll),
             ephemeral_ports: setup.ephemeral_ports.clone(),
+        }
+    }
+
+    /// When a sleep begins: later than the clock was read, by what the turn took.
+    pub(super) fn begin_sleep(&mut self) -> Time {
+        if self.spin.learns() {
+            self.clock.read();
+        }
+        self.clock.now()
+    }
+
+    /// The clock was read after the sleep.
+    pub(super) fn end_sleep(&mut self, since: Time) {
+        if self.spin.learns() {
+            self.spin.slept(self.clock.now().since(since));
         }
     }
 

@@ -48,6 +48,7 @@ pub mod parley;
 mod pump;
 pub mod sim;
 pub mod slab;
+mod spin;
 #[cfg(feature = "uring")]
 pub mod uring;
 pub mod wheel;
@@ -77,6 +78,7 @@ pub use datagrams::Datagrams;
 pub use detached::Detached;
 pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
+pub use spin::BusyPoll;
 
 /// What an engine reports from [`Engine::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
