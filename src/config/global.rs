@@ -110,7 +110,7 @@ fn busy_poll() -> Special<BusyPoll> {
             BusyPoll::Auto => quote("auto"),
             BusyPoll::For(time) => quote(&format_duration(*time)),
         },
-        words: "duration up to 1s, or `\"auto\"`",
+        words: "duration up to 1s or `\"auto\"`",
         schema: json!({ "anyOf": [{ "enum": ["auto"] }, fixed.schema()] }),
     }
 }
