@@ -276,6 +276,10 @@ pub trait Engine {
         detached: Self::Detached,
     ) -> Result<(), (Cause, Self::Detached)>;
 
+    /// Passes on to the kernel what would otherwise wait for the end of the turn, because
+    /// something long comes before that.
+    fn pass_on(&mut self) {}
+
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);
 

@@ -586,6 +586,13 @@ impl Engine for Uring {
         self.take_over(key, detached)
     }
 
+    fn pass_on(&mut self) {
+        // Messages do not wait for bulk, whose turns come now.
+        if !self.sends.is_empty() {
+            self.ring.pass_on();
+        }
+    }
+
     fn release_spares(&mut self) {
         self.common.kit.pipes.clear();
     }
