@@ -350,6 +350,10 @@ impl Engine for Epoll {
         pumped
     }
 
+    fn may_hold(&mut self, bytes: u32) {
+        self.common.kit.spare = bytes;
+    }
+
     fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.set_tap(feed);

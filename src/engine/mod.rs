@@ -151,6 +151,8 @@ pub struct Target<'a> {
 pub struct Holdings {
     /// Bytes of parked tails and of pipes in use.
     pub held_bytes: u64,
+    /// How many it may hold; 0: it has no limit of its own.
+    pub held_limit: u64,
     /// Pipes in use by lanes.
     pub pipes: u32,
     /// Pipes waiting in the pool.
@@ -244,6 +246,10 @@ pub trait Engine {
         lane: &mut Lane,
         budget: u32,
     ) -> Pumped;
+
+    /// From now on no more than so many bytes of a fill may be held beyond what its sink has
+    /// room for. Who has more than that to read reads less at a time.
+    fn may_hold(&mut self, bytes: u32);
 
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);
