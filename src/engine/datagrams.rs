@@ -65,7 +65,7 @@ pub trait Datagrams: Engine {
     /// Throws away what has come to a socket and was not received; how many that were.
     fn discard(&mut self, key: DatagramKey) -> u32;
 
-    /// A train that was received since the last flush.
+    /// A train that was received, until others are after a flush.
     fn train(&self, index: usize) -> &Train;
 
     /// Its bytes.
@@ -77,7 +77,8 @@ pub trait Datagrams: Engine {
     /// Sends a datagram at once, before all posts.
     fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost>;
 
-    /// Sends all posts; appends what came of them. Trains that were received are gone.
+    /// Sends all posts; appends what came of them. Trains that were received are there until the
+    /// next ones are.
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>);
 
     /// Datagrams that a socket has lost so far, because its receive queue was full. Costs a

@@ -167,6 +167,7 @@ impl Flows {
             }
         }
         if self.gate.enter() {
+            self.spare_descriptors(ctx);
             return Ok(());
         }
         self.gate.review();

@@ -128,7 +128,20 @@ impl Flows {
             its.line = None;
         }
         self.resting.retired[usize::from(!is_short)].push_back((until, socket));
-        if self.resting.len() > RETIRED_MAX {
+        self.spare_descriptors(ctx);
+    }
+
+    /// Flows and sockets that outlive them have the descriptors that are flows' between them.
+    pub(super) fn spare_descriptors<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        let left = self.gate.max().saturating_sub(self.gate.live()) as usize;
+        while self.resting.len() > RETIRED_MAX.min(left) {
+            self.close_oldest_retired(ctx);
+        }
+    }
+
+    /// Descriptors have run out, whoever's: these can be done without.
+    pub(in crate::reactor) fn starve<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        while self.resting.len() > 0 {
             self.close_oldest_retired(ctx);
         }
     }

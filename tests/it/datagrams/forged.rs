@@ -120,15 +120,10 @@ fn b101_who_cannot_be_answered_is_dropped_and_counted() {
                 );
             }
             wait_for_counter(&forwarder, "udp_dropped_bad_source", 10);
-            // Of these the kernel takes some itself; none begins a flow.
-            for from in [
-                Ipv4Addr::BROADCAST,
-                Ipv4Addr::new(127, 255, 255, 255),
-                Ipv4Addr::new(224, 0, 0, 1),
-                Ipv4Addr::UNSPECIFIED,
-            ] {
+            for from in [Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)] {
                 forger.send((from, 4000), forwarder.address(), b"from all");
             }
+            wait_for_counter(&forwarder, "udp_dropped_bad_source", 12);
             client(forwarder.address()).send(b"a good one").unwrap();
             wait_until("a good one is heard", PATIENCE, || server.heard() > 0);
             let counters = forwarder.counters();

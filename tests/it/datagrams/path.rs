@@ -70,6 +70,7 @@ fn b94_a_smaller_mtu_behind_costs_one_datagram_at_the_most() {
             let client = client(forwarder.address());
             is_answered(&client, b"a first one");
             client.send(&[1; 1400]).unwrap();
+            wait_for_counter(&forwarder, "udp_sent_up", 2);
             // The refusal that is pending now costs this one nothing.
             is_answered(&client, b"a small one");
             for n in 2..12 {
@@ -103,7 +104,9 @@ fn b94_what_must_not_be_fragmented_vanishes_and_is_counted() {
             // The first is lost on the way, those behind it here.
             let mut counted = 0;
             wait_until("one is too large", PATIENCE, || {
+                let before = forwarder.counters().of("udp_received_up");
                 client.send(&[1; 1400]).unwrap();
+                wait_for_counter(&forwarder, "udp_received_up", before + 1);
                 is_answered(&client, b"a small one");
                 counted = forwarder.counters().of("udp_dropped_too_big");
                 counted > 0
@@ -111,6 +114,7 @@ fn b94_what_must_not_be_fragmented_vanishes_and_is_counted() {
             // As large as the path takes: 28 bytes are headers.
             is_answered(&client, &[2; 1272]);
             client.send(&[3; 1273]).unwrap();
+            wait_for_counter(&forwarder, "udp_dropped_too_big", counted + 1);
             is_answered(&client, b"again a small one");
             let counters = forwarder.counters();
             assert!(counters.of("udp_dropped_too_big") > counted);

@@ -47,7 +47,11 @@ fn b95_datagrams_that_are_refused_together_go_singly_at_once() {
             assert!(kept[1..].iter().map(Vec::as_slice).eq(twice), "{errno}");
             let counters = forwarder.counters();
             assert_eq!(counters.of("udp_sent_up"), 83);
-            assert_eq!(forwarder.lines_with("singly").len(), 1, "said once");
+            assert_eq!(
+                forwarder.lines_with("sent one by one").len(),
+                1,
+                "said once"
+            );
         }
     });
 }
@@ -69,7 +73,7 @@ fn b95_segments_above_the_mtu_go_singly_and_in_fragments() {
         });
         let server = far.run(|| {
             namespace::ip("address add 10.1.0.2/24 dev f0");
-            namespace::ip("link set f0 up");
+            namespace::ip("link set f0 mtu 1000 up");
             Server::at("10.1.0.2:0".parse().unwrap(), |it| vec![it.to_vec()])
         });
         near.run(|| {
@@ -82,7 +86,11 @@ fn b95_segments_above_the_mtu_go_singly_and_in_fragments() {
                     assert_eq!(answer(&client).as_deref(), Some(datagram));
                 }
             }
-            assert_eq!(forwarder.lines_with("singly").len(), 1, "said once");
+            assert_eq!(
+                forwarder.lines_with("sent one by one").len(),
+                1,
+                "said once"
+            );
             assert_eq!(forwarder.counters().of("udp_sent_up"), 40);
         });
     });
@@ -98,16 +106,17 @@ fn b96_a_send_that_finds_no_room_costs_that_datagram_alone() {
             let Some(fault) = Fault::when(forwarder.process(), "sendto", errno, "2+2") else {
                 return;
             };
-            for _ in 0..10 {
+            let name = format!("udp_dropped_{counter}");
+            // One at a time: none is joined to another.
+            for round in 1..=10 {
                 for client in &clients {
                     client.send(b"there may be no room for it").unwrap();
                 }
+                wait_until("all are told of", PATIENCE, || {
+                    let counters = forwarder.counters();
+                    counters.of("udp_sent_up") + counters.of(&name) == 4 * round
+                });
             }
-            let name = format!("udp_dropped_{counter}");
-            wait_until("all are told of", PATIENCE, || {
-                let counters = forwarder.counters();
-                counters.of("udp_sent_up") + counters.of(&name) == 40
-            });
             // Those of the log and of its waker are none of them.
             let dropped = forwarder.counters().of(&name);
             assert!(
@@ -133,9 +142,10 @@ fn b96_a_full_device_is_counted_and_holds_nobody_up() {
                 return;
             };
             namespace.run(|| {
-                namespace::ip("link add d0 type dummy");
+                namespace::ip("link add d0 type veth peer name d1");
                 namespace::ip("address add 10.1.0.1/24 dev d0");
                 namespace::ip("link set d0 up");
+                namespace::ip("link set d1 up");
                 namespace::ip("neighbour add 10.1.0.2 lladdr 02:00:00:00:00:02 dev d0");
                 let queue =
                     format!("qdisc add dev d0 root tbf rate 8kbit burst 1600 limit {limit}");

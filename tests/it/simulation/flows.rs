@@ -99,7 +99,7 @@ fn forward(id: u32) -> Arc<Forward> {
             },
             attempts_max: 1,
             retry: Duration::from_secs(1),
-            queue: None,
+            queue: Duration::ZERO,
             opening: None,
             path: PathPolicy::Copy,
             turn_away: Close::Reset,
