@@ -358,6 +358,7 @@ fn setup(
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
         flows: Arc::new(Gate::new(1000)),
+        homes: Arc::default(),
         own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,

@@ -216,6 +216,7 @@ impl Acquired {
                 pools: pools.clone(),
                 gate: gate.clone(),
                 flows: flows.clone(),
+                homes: held.homes.clone(),
                 own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),

@@ -504,6 +504,10 @@ impl Datagrams for Epoll {
         self.datagrams.receive(key, most)
     }
 
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        self.datagrams.discard(key)
+    }
+
     fn train(&self, index: usize) -> &Train {
         self.datagrams.train(index)
     }

@@ -66,6 +66,7 @@ pub use clients::{
 };
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use flows::Homes;
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
@@ -181,7 +182,7 @@ impl<E: Datagrams> Reactor<E> {
             ),
             wheel: Wheel::new(),
             flows: Flows::new(
-                setup.flows,
+                (setup.flows, setup.homes, reactor),
                 setup.own.of(Transport::Udp).clone(),
                 setup.session_log,
             ),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::clients::ClientPolicy;
 use super::decider::Decider;
+use super::flows::Homes;
 use super::gate::Gate;
 use super::quic::Quic;
 use super::upstream::UpstreamSetup;
@@ -33,6 +34,8 @@ pub struct Setup {
     pub gate: Arc<Gate>,
     /// Flows of datagrams over all forwards and reactors, by descriptors.
     pub flows: Arc<Gate>,
+    /// Where their flows are that get their datagrams elsewhere; of all reactors.
+    pub homes: Arc<Homes>,
     /// What this process listens on, so that it does not connect to itself.
     pub own: Arc<OwnListeners>,
     /// Where it counts.

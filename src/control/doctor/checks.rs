@@ -56,7 +56,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
             None,
             SYN_BACKLOG_USUAL,
         ),
-        buffer("net.core.rmem_max", facts.receive_max, needs.receive_buffer),
+        receive_buffer(facts, needs),
         buffer("net.core.wmem_max", facts.send_max, needs.send_buffer),
         autotuned("net.ipv4.tcp_rmem", facts.receive_autotuned),
         autotuned("net.ipv4.tcp_wmem", facts.send_autotuned),
@@ -221,6 +221,25 @@ fn buffer(name: &str, found: Option<u64>, needed: Option<u64>) -> Finding {
     }
     finding.short(format!(
         "`sysctl -w {name}={needed}`, or leave the buffer to the kernel, which is not bound by this"
+    ))
+}
+
+/// Likewise; and the socket of a listener of UDP, which has the datagrams of all clients, asks for more
+/// than the kernel grants by default.
+fn receive_buffer(facts: &Facts, needs: &Needs) -> Finding {
+    const NAME: &str = "net.core.rmem_max";
+    let finding = buffer(NAME, facts.receive_max, needs.receive_buffer);
+    let (Some(granted), Some(asked)) = (facts.receive_max, needs.datagram_buffer) else {
+        return finding;
+    };
+    if finding.state == State::Short || granted >= asked {
+        return finding;
+    }
+    let asks = needs.receive_buffer.map_or(asked, |other| other.max(asked));
+    finding.wanted(format_size(asks)).note(format!(
+        "the listeners of UDP get a queue of {} and lose what a burst has beyond it (receive_queue); \
+         `sysctl -w {NAME}={asks}`",
+        format_size(granted)
     ))
 }
 

@@ -1,11 +1,12 @@
 //! What cannot fail: everything is there, and reactors are told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::engine;
+use crate::net::address::Transport;
 use crate::net::listener::{self, ListenSocket};
 use crate::observe::books::ForwardBooks;
 use crate::observe::notice::Notice;
@@ -153,6 +154,8 @@ pub(in crate::control) struct Orders {
     pub(in crate::control) adopt: Vec<(engine::Listener, Arc<Listener>)>,
     /// After the others have adopted.
     pub(in crate::control) give_away: Vec<(ListenerId, u32)>,
+    /// Before either.
+    pub(in crate::control) note_homes: Vec<ListenerId>,
 }
 
 /// Orders by reactor.
@@ -327,7 +330,14 @@ impl Sockets<'_> {
         }
         for (id, listener) in &mut self.held.listeners {
             let plan = listener.options.plan.clone();
-            for moved in listener.spread(self.active) {
+            let homes: BTreeSet<u16> = listener.sockets.iter().map(|it| it.reactor).collect();
+            let moved = listener.spread(self.active);
+            if listener.transport == Transport::Udp && !moved.is_empty() {
+                for home in homes {
+                    self.orders.of(home).note_homes.push(*id);
+                }
+            }
+            for moved in moved {
                 if let Some(from) = moved.from {
                     let number = moved.socket.at.socket;
                     self.orders.of(from).give_away.push((*id, number));
