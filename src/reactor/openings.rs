@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::context::Ctx;
+use super::course::Steered;
 use super::decider::{Decider, Decision, Ruling};
 use super::destination::Destinations;
 use super::let_in::let_in;
@@ -55,6 +56,8 @@ pub(super) struct Opened {
     rejected_by: Option<u16>,
     /// The client has said something, be it only a part of what is awaited.
     heard: bool,
+    /// It goes to addresses that were decided upon, and to no server of a pool.
+    aimed: bool,
 }
 
 /// What a PROXY header or a look at the first bytes told.
@@ -101,7 +104,13 @@ impl Opened {
             learnt: None,
             rejected_by: None,
             heard: false,
+            aimed: false,
         }))
+    }
+
+    /// Whether it goes where was decided upon for it alone.
+    pub(super) fn is_aimed(&self, forward: &Forward) -> bool {
+        self.aimed || !forward.request.is_empty()
     }
 
     /// Where the session goes, if that was decided upon; once.
@@ -230,6 +239,7 @@ impl Opened {
             learnt,
             rejected_by: None,
             heard: true,
+            aimed: false,
         }
     }
 }
@@ -432,8 +442,22 @@ impl Openings {
         if std::mem::replace(&mut under_way.routed, true) {
             return Some(Some(Read::Whole));
         }
+        let steered = Self::steer(ctx, key)?;
         let entry = ctx.sessions.get_mut(key)?;
-        if let Some(routing) = &entry.listener.forward.routing {
+        if let Steered::Refused(why) = steered {
+            let under_way = Self::under_way(ctx, key)?;
+            under_way.opening.facts.wrong = Some(why);
+            return Some(Some(Read::Refused(Cause::Rejected)));
+        }
+        if let Steered::To(destinations) = steered {
+            let opened = entry.opening.as_mut()?;
+            opened.aimed = true;
+            opened.under_way.as_mut()?.destinations = destinations;
+            return Some(Some(Read::Whole));
+        }
+        if let Steered::Goes(way) = steered {
+            entry.listener = way;
+        } else if let Some(routing) = &entry.listener.forward.routing {
             let opened = entry.opening.as_mut()?;
             let local = opened.destination().or_else(|| {
                 let asked = routing.by_listener;
@@ -455,6 +479,16 @@ impl Openings {
         }
         Self::under_way(ctx, key)?.opening.go_on(&request);
         Some(None)
+    }
+
+    /// What the program that this runs in decides, if it does.
+    fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Steered> {
+        let entry = ctx.sessions.get(key)?;
+        let Some(pilot) = &entry.listener.forward.pilot else {
+            return Some(Steered::AsConfigured);
+        };
+        let sniffed = entry.opening.as_ref()?.sniffed();
+        Some(pilot.steer(&entry.listener, &entry.client, sniffed))
     }
 
     /// The opening is read, or nothing more of it is.
@@ -501,10 +535,11 @@ impl Openings {
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
         let forward = &entry.listener.forward;
-        if forward.request.is_empty() {
+        let opened = entry.opening.as_mut()?;
+        if opened.aimed || forward.request.is_empty() {
             return Some(SessionEvent::Decided(Decided::Dial));
         }
-        let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
+        let under_way = opened.under_way.as_mut()?;
         let mut facts = std::mem::take(&mut under_way.opening.facts);
         facts.client = match &entry.client {
             Endpoint::Inet(address) => Some(address.ip()),
