@@ -8,10 +8,7 @@ use core::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::destination::{Destination, Destinations};
-use super::setup::{Listener, Routing};
 use crate::net::address::Endpoint;
-use crate::proto::sniff::Sniffed;
 
 /// A program's own decision about sessions of TCP and of unix sockets. Any closure from [`Caller`] to [`Course`] is
 /// one.
@@ -89,40 +86,8 @@ impl Pilot {
         self.0.looks(forward)
     }
 
-    /// Asks; `routing`: of the listener's forward, with a way for each pool.
-    pub(super) fn steer(
-        &self,
-        at: &Arc<Listener>,
-        client: &Endpoint,
-        sniffed: Option<&Sniffed>,
-    ) -> Steered {
-        let caller = Caller {
-            forward: &at.forward.name,
-            client,
-            listener: &at.address,
-            server_name: sniffed.and_then(|it| it.server_name.as_deref()),
-            host: sniffed.and_then(|it| it.host.as_deref()),
-            protocols: sniffed.map_or(&[], |it| &it.protocols),
-        };
-        match self.0.decide(&caller) {
-            Course::AsConfigured => Steered::AsConfigured,
-            Course::Refuse => Steered::Refused("the program that it runs in turns it away"),
-            Course::Addresses(addresses) => Steered::To(
-                addresses
-                    .into_iter()
-                    .map(Destination::from)
-                    .collect::<Destinations>(),
-            ),
-            Course::Pool(name) => {
-                let routing = at.forward.routing.as_deref();
-                match routing.and_then(|it| by_pool(it, at, &name)) {
-                    Some(way) => Steered::Goes(way),
-                    None => Steered::Refused(
-                        "the program that it runs in names a pool that is not there",
-                    ),
-                }
-            }
-        }
+    pub(super) fn decide(&self, caller: &Caller<'_>) -> Course {
+        self.0.decide(caller)
     }
 }
 
@@ -130,21 +95,4 @@ impl fmt::Debug for Pilot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pilot")
     }
-}
-
-/// What becomes of a session by it.
-pub(super) enum Steered {
-    AsConfigured,
-    /// By the way of a pool.
-    Goes(Arc<Listener>),
-    To(Destinations),
-    Refused(&'static str),
-}
-
-/// The way to a pool: those stand behind the ways of routes, which the table does not know of.
-fn by_pool(routing: &Routing, at: &Listener, name: &str) -> Option<Arc<Listener>> {
-    let number = *routing.by_pool.get(name)?;
-    let way = routing.ways.get(number)?;
-    way.taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    at.ways.get(number)?.clone()
 }

@@ -13,11 +13,10 @@
 use std::net::IpAddr;
 
 use super::context::Ctx;
-use super::course::Steered;
 use super::decider::{Decider, Decision, Ruling};
 use super::let_in::let_in;
 use super::opened::{Opened, UnderWay};
-use super::routing::Routed;
+use super::routing::{Piloted, Routed, steer};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::turn_away::{self, TurnAway};
@@ -220,20 +219,20 @@ impl Openings {
         if std::mem::replace(&mut under_way.routed, true) {
             return Some(Some(Read::Whole));
         }
-        let steered = Self::steer(ctx, key)?;
+        let piloted = Self::steer(ctx, key)?;
         let entry = ctx.sessions.get_mut(key)?;
-        if let Steered::Refused(why) = steered {
+        if let Piloted::Refused(why) = piloted {
             let under_way = Self::under_way(ctx, key)?;
             under_way.opening.facts.wrong = Some(why);
             return Some(Some(Read::Refused(Cause::Rejected)));
         }
-        if let Steered::To(destinations) = steered {
+        if let Piloted::To(destinations) = piloted {
             let opened = entry.opening.as_mut()?;
             opened.aimed = true;
             opened.under_way.as_mut()?.destinations = destinations;
             return Some(Some(Read::Whole));
         }
-        if let Steered::Goes(way) = steered {
+        if let Piloted::Goes(way) = piloted {
             entry.listener = way;
         } else if let Some(routing) = &entry.listener.forward.routing {
             let opened = entry.opening.as_mut()?;
@@ -260,13 +259,13 @@ impl Openings {
     }
 
     /// What the program that this runs in decides, if it does.
-    fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Steered> {
+    fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Piloted> {
         let entry = ctx.sessions.get(key)?;
         let Some(pilot) = &entry.listener.forward.pilot else {
-            return Some(Steered::AsConfigured);
+            return Some(Piloted::AsConfigured);
         };
         let sniffed = entry.opening.as_ref()?.sniffed();
-        Some(pilot.steer(&entry.listener, &entry.client, sniffed))
+        Some(steer(pilot, &entry.listener, &entry.client, sniffed))
     }
 
     /// The opening is read, or nothing more of it is.
