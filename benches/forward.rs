@@ -347,6 +347,7 @@ fn setup(
         datagrams: None,
         announced: false,
         routing: None,
+        pilot: None,
         route: None,
         generation: 0,
     };
