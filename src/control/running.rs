@@ -347,7 +347,8 @@ impl Running {
                     break;
                 }
                 Some(told) => {
-                    if self.heed(told) == Some(End::Cut) {
+                    let end = self.heed(told);
+                    if end == Some(End::Cut) {
                         return End::Cut;
                     }
                 }

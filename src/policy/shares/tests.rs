@@ -186,18 +186,33 @@ fn the_oldest_of_whoever_has_most_makes_room_and_others_have_time() {
         .collect();
     let silent = |_: u32| Manner::Silent;
     assert_eq!(shares.makes_room(None, MAX, seconds(10), silent), None);
-    assert_eq!(shares.makes_room(None, MAX, seconds(11), silent), Some(many[0]));
-    assert_eq!(shares.makes_room(Some(OTHER), MAX, seconds(11), silent), None);
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(11), silent),
+        Some(many[0])
+    );
+    assert_eq!(
+        shares.makes_room(Some(OTHER), MAX, seconds(11), silent),
+        None
+    );
     let of_forward = shares.makes_room(Some(FORWARD), MAX, seconds(11), silent);
     assert_eq!(of_forward, Some(many[1]));
     // Below that number ten seconds are everybody's.
     for key in &many[2..9] {
-        assert_eq!(shares.makes_room(None, MAX, seconds(11), silent), Some(*key));
+        assert_eq!(
+            shares.makes_room(None, MAX, seconds(11), silent),
+            Some(*key)
+        );
     }
     assert_eq!(shares.makes_room(None, MAX, seconds(18), silent), None);
-    assert_eq!(shares.makes_room(None, MAX, seconds(19), silent), Some(innocent));
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(19), silent),
+        Some(innocent)
+    );
     assert_eq!(shares.makes_room(None, MAX, seconds(19), silent), None);
-    assert_eq!(shares.makes_room(None, MAX, seconds(20), silent), Some(many[9]));
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(20), silent),
+        Some(many[9])
+    );
 }
 
 #[test]
