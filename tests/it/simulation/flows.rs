@@ -120,6 +120,7 @@ fn forward(id: u32) -> Arc<Forward> {
         })),
         routing: None,
         route: None,
+        pilot: None,
         books: Arc::new(ForwardBooks::new(1)),
         generation: 0,
     })
