@@ -330,11 +330,12 @@ impl Running {
     /// Lets clients in until none has come for `drain_delay`: whoever sends them here has to hear first that it is to
     /// send no more.
     fn linger(&mut self, inbox: &Inbox) -> End {
-        let mut quiet = Quiet::begin(
-            self.config.global.drain_delay,
-            self.clients(),
-            Instant::now(),
-        );
+        let delay = self.config.global.drain_delay;
+        if !delay.is_zero() {
+            self.manager.lingering();
+            self.log.notice(Notice::Lingering { delay });
+        }
+        let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
         while let Some(look_at) = quiet.next() {
             self.look_after_service();
             let due = [Some(look_at), self.manager.due()];

@@ -302,6 +302,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     level: LogLevel::Debug,
                     format: LogFormat::Json,
                     sessions: SessionLog::All,
+                    sample: Sample { part: 3, of: 7 },
                     to: LogTarget::File(path.clone().into()),
                     mode: 0o640,
                 },

@@ -20,6 +20,7 @@ mod calling;
 mod ending;
 mod heading;
 mod homes;
+mod inspecting;
 mod opening;
 mod passing;
 mod ports;
@@ -30,11 +31,11 @@ mod why;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::SessionLog;
 use crate::engine::datagrams::Outcome;
 use crate::engine::wheel::Wheel;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::own::OwnListeners;
+use crate::observe::record::Records;
 use crate::relay::flow::crowd::Crowd;
 use crate::relay::time::Time;
 
@@ -44,6 +45,7 @@ use super::loops::Loops;
 use super::upstream::Pools;
 pub use homes::Homes;
 use homes::Mailbox;
+pub(super) use inspecting::FlowSeen;
 use opening::Looks;
 use resting::Resting;
 use table::{FlowName, FlowTable, Owner, Owners};
@@ -86,7 +88,7 @@ pub(super) struct Flows {
     mailbox: Option<Arc<Mailbox>>,
     reactor: u16,
     loops: Loops,
-    records: SessionLog,
+    records: Records,
     draining: bool,
     started: u64,
     /// The flow that the last datagram of a client belonged to: the next one often does.
@@ -105,7 +107,7 @@ impl Flows {
     pub(super) fn new(
         (gate, homes, reactor): (Arc<Gate>, Arc<Homes>, u16),
         own: Arc<OwnListeners>,
-        records: SessionLog,
+        records: Records,
     ) -> Self {
         Self {
             table: FlowTable::default(),
@@ -138,7 +140,7 @@ impl Flows {
     }
 
     /// Other records from now on.
-    pub(super) const fn set_records(&mut self, records: SessionLog) {
+    pub(super) const fn set_records(&mut self, records: Records) {
         self.records = records;
     }
 
