@@ -27,8 +27,12 @@ const BUDGET_MOVES: u32 = 32;
 /// enough to make progress, little enough that the bound stays near the limit.
 const PRESSED_FILL: u32 = chunks::SMALLEST as u32;
 
+/// And no more than this at once towards one that says it has room: while TCP memory is short
+/// a socket takes less than that (`sk_stream_moderate_sndbuf`), and the rest is held.
+const ROOM_MAX: u32 = 64 * 1024;
+
 /// A lane that may not hold what it wants gets a pipe only for as much.
-const PIPE_WORTH: u32 = 64 * 1024;
+const PIPE_WORTH: u32 = ROOM_MAX;
 
 /// What every lane of a reactor shares.
 #[derive(Debug)]
@@ -189,7 +193,7 @@ impl Kit {
         }
         // Half of it: the kernel counts its overhead, too.
         let room = tcp_info::room(sink).unwrap_or(0) / 2;
-        max.min(room.max(spare).max(PRESSED_FILL))
+        max.min(room.min(ROOM_MAX).max(spare).max(PRESSED_FILL))
     }
 
     /// One read into the scratch buffer and one write straight out of it.

@@ -27,11 +27,11 @@ const KEPT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     /// `None`: there is plenty.
-    books: Option<Box<Books>>,
+    books: Option<Box<Ledger>>,
 }
 
 #[derive(Debug)]
-struct Books {
+struct Ledger {
     holders: Holders<SessionKey>,
     /// Slots from here on may have sessions that are not entered.
     entered_to: u32,
@@ -52,7 +52,7 @@ impl Pressure {
             Some(books) if is_short => books.until = now + KEPT,
             Some(books) if books.until < now => self.books = None,
             None if is_short => {
-                self.books = Some(Box::new(Books {
+                self.books = Some(Box::new(Ledger {
                     holders: Holders::default(),
                     entered_to: 0,
                     until: now + KEPT,
@@ -123,7 +123,7 @@ impl Pressure {
     }
 }
 
-impl Books {
+impl Ledger {
     fn enter(&mut self, key: SessionKey, entry: &Entry) {
         // What an engine keeps of it is in chunks.
         let of_lane = |direction| match entry.session.lane(direction).held() {
