@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::Flows;
 use super::table::FlowEntry;
-use crate::engine::{DatagramKey, Datagrams};
+use crate::engine::Datagrams;
 use crate::net::address::Endpoint;
 use crate::observe::books::Ended;
 use crate::observe::record::{FlowRecord, LaneRecord, SessionRecord};
