@@ -30,7 +30,7 @@ use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Close, Deadlines, Rules};
 use thalweg::relay::time::Time;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 30;
 const SERVERS: usize = 3;
 const FLOWS_MAX: u32 = 40;
 
