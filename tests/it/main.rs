@@ -58,6 +58,7 @@ mod scripts;
 mod serial;
 mod service;
 mod simulation;
+mod spinning;
 mod tap;
 mod upgrading;
 mod urgent;
