@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration. Help,
 //! completions and man pages all come from the definitions here.
 
+mod against;
 pub mod bench;
 pub mod check;
 pub mod completions;
@@ -97,6 +98,9 @@ enum Command {
 
 /// Reads argv, runs the command, and answers with its exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = completions::answer() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::usage(error),

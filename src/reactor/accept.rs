@@ -2,7 +2,7 @@
 
 use super::let_in::let_in;
 use super::listen_queue::Admitted;
-use super::openings::Opened;
+use super::opened::Opened;
 use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};
@@ -29,6 +29,7 @@ impl<E: Datagrams> Reactor<E> {
         self.ctx.counters.accept_pauses.add(1);
         self.ctx.engine.release_spares();
         self.dialler.drop_spares(&mut self.ctx);
+        self.flows.starve(&mut self.ctx);
         self.listen_queue.starve(now);
     }
 

@@ -7,7 +7,7 @@ use super::{Kept, Manifest, MovedSession};
 use crate::engine::detached::Baggage;
 use crate::engine::{Datagrams, SessionKey, Start};
 use crate::reactor::ends::settle;
-use crate::reactor::openings::Opened;
+use crate::reactor::opened::Opened;
 use crate::reactor::{Entry, Reactor, rates};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;
@@ -252,7 +252,7 @@ impl<E: Datagrams> Reactor<E> {
             self.count_written(direction, written_now.wrapping_sub(written));
         }
         self.wheel.disarm(key.slot);
-        self.ctx.shortage.left(key);
+        self.ctx.left(key);
         let mut entry = self.ctx.sessions.remove(key)?;
         settle(&mut entry, self.ctx.reactor);
         self.ctx.counters.released.add(1);
