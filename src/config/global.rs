@@ -51,8 +51,9 @@ section! {
             busy_poll: BusyPoll = BusyPoll::For(Duration::ZERO), busy_poll(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
-            /// At the end (SIGTERM), clients are let in until none has come for this long, ten times as long at the
-            /// most, while /readyz says 503: for whoever sends them here to hear of it.
+            /// After the first SIGTERM clients are let in until none has come for so long, ten times
+            /// as long at the most, while /readyz says no: whoever balances before it notices, and
+            /// sends nobody any more.
             drain_delay: Duration = Duration::ZERO,
                 time(Duration::ZERO..=Duration::from_secs(3600)), Live;
         }

@@ -272,10 +272,7 @@ impl Running {
             self.leave();
         }
         self.steering.drains();
-        let how = match how {
-            End::Drain if !lost => self.linger(inbox),
-            how => how,
-        };
+        let how = if lost { how } else { self.linger(inbox, how) };
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
@@ -327,33 +324,31 @@ impl Running {
         None
     }
 
-    /// Lets clients in until none has come for `drain_delay`: whoever sends them here has to hear first that it is to
-    /// send no more.
-    fn linger(&mut self, inbox: &Inbox) -> End {
+    /// Lets clients in until none has come for `drain_delay`, while /readyz says that it will end: whoever balances
+    /// before it notices, and sends nobody any more. A second signal ends all of it.
+    fn linger(&mut self, inbox: &Inbox, how: End) -> End {
         let delay = self.config.global.drain_delay;
-        if !delay.is_zero() {
-            self.manager.lingering();
-            self.log.notice(Notice::Lingering { delay });
+        if how != End::Drain || delay.is_zero() {
+            return how;
         }
+        self.manager.lingering();
+        self.log.notice(Notice::Lingering { delay });
         let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
         while let Some(look_at) = quiet.next() {
             self.look_after_service();
-            let due = [Some(look_at), self.manager.due()];
-            match inbox.wait(due.into_iter().flatten().min()) {
+            let next = self.manager.due().into_iter().chain([look_at]).min();
+            match inbox.wait(next) {
                 Some(Told::Signal(Signal::Stop)) => return End::Cut,
-                Some(Told::Signal(Signal::Drain)) => {}
-                // It is not complete any more: the others end now.
+                Some(Told::Signal(Signal::Drain)) | None => {}
                 Some(Told::Ended(reactor)) => {
                     self.note_the_end(reactor);
-                    break;
+                    return how;
                 }
                 Some(told) => {
-                    let end = self.heed(told);
-                    if end == Some(End::Cut) {
+                    if self.heed(told) == Some(End::Cut) {
                         return End::Cut;
                     }
                 }
-                None => {}
             }
             let now = Instant::now();
             if now >= look_at {
@@ -361,7 +356,7 @@ impl Running {
                 quiet.look(self.clients(), now);
             }
         }
-        End::Drain
+        how
     }
 
     /// Clients that have come so far, flows of datagrams among them.

@@ -65,7 +65,7 @@ pub trait Datagrams: Engine {
     /// Throws away what has come to a socket and was not received; how many that were.
     fn discard(&mut self, key: DatagramKey) -> u32;
 
-    /// A train that was received, until others are after a flush.
+    /// A train that was received.
     fn train(&self, index: usize) -> &Train;
 
     /// Its bytes.
@@ -77,9 +77,11 @@ pub trait Datagrams: Engine {
     /// Sends a datagram at once, before all posts.
     fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost>;
 
-    /// Sends all posts; appends what came of them. Trains that were received are there until the
-    /// next ones are.
+    /// Sends all posts; appends what came of them. Trains that were received stay.
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>);
+
+    /// Forgets the trains that were received: the next ones take their place. Nothing is posted.
+    fn forget_trains(&mut self);
 
     /// Datagrams that a socket has lost so far, because its receive queue was full. Costs a
     /// system call.
@@ -334,8 +336,12 @@ impl Sockets {
         fd.and_then(|fd| listener::drops(fd).ok()).unwrap_or(0)
     }
 
-    pub(super) fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
+    pub(super) fn forget_trains(&mut self) {
+        debug_assert!(self.posts.is_empty(), "what is posted is gone");
         self.filled = 0;
+    }
+
+    pub(super) fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         let mut posts = std::mem::take(&mut self.posts);
         // Those of one receiver next to each other, in their order.
         let order = |post: &Post| (post.socket, post.tag, post.train, post.skip);

@@ -528,6 +528,10 @@ impl Datagrams for Epoll {
         self.datagrams.send_posts(outcomes);
     }
 
+    fn forget_trains(&mut self) {
+        self.datagrams.forget_trains();
+    }
+
     fn queue_drops(&self, key: DatagramKey) -> u32 {
         self.datagrams.queue_drops(key)
     }

@@ -98,8 +98,6 @@ enum Socket {
 pub(super) struct Mail {
     sockets: Slab<Socket, DatagramKey>,
     received: Vec<(Train, Letter, Vec<u8>)>,
-    /// All of them were flushed: the next ones take their place.
-    flushed: bool,
     /// Everything that clients have said, by its number.
     said: BTreeMap<u64, Letter>,
     /// The numbers of those that reached a server.
@@ -344,17 +342,10 @@ impl Datagrams for Sim {
     }
 
     fn room(&self) -> usize {
-        if self.mail.flushed {
-            SLOTS
-        } else {
-            SLOTS - self.mail.received.len()
-        }
+        SLOTS - self.mail.received.len()
     }
 
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
-        if std::mem::take(&mut self.mail.flushed) {
-            self.mail.received.clear();
-        }
         let first = self.mail.received.len();
         let most = most.min(SLOTS - first);
         let mut received = Received {
@@ -430,13 +421,17 @@ impl Datagrams for Sim {
     }
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
-        self.mail.flushed = true;
         for post in std::mem::take(&mut self.mail.posts) {
             let (train, letter, _) = &self.mail.received[usize::from(post.train)];
             let (train, letter) = (*train, *letter);
             let outcome = self.send(&post, &train, letter);
             outcomes.push(outcome);
         }
+    }
+
+    fn forget_trains(&mut self) {
+        assert!(self.mail.posts.is_empty(), "what is posted is gone");
+        self.mail.received.clear();
     }
 
     fn queue_drops(&self, key: DatagramKey) -> u32 {

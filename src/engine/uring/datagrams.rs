@@ -90,6 +90,10 @@ impl Datagrams for Uring {
         self.datagrams.send_posts(outcomes);
     }
 
+    fn forget_trains(&mut self) {
+        self.datagrams.forget_trains();
+    }
+
     fn queue_drops(&self, key: DatagramKey) -> u32 {
         self.datagrams.queue_drops(key)
     }

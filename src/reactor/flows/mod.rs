@@ -176,7 +176,7 @@ impl Flows {
             };
             socket.queued = false;
             if ctx.engine.room() < ROOM_LEAST {
-                self.flush(ctx);
+                self.flush_all(ctx);
             }
             let Some(socket) = self.owners.get_mut(key) else {
                 continue;
@@ -203,7 +203,7 @@ impl Flows {
                 }
             }
         }
-        self.flush(ctx);
+        self.flush_all(ctx);
         self.fire_timers(ctx);
         self.give_up_openings(ctx);
         self.close_retired(ctx);

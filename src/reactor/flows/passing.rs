@@ -424,6 +424,13 @@ impl Flows {
         self.complete = complete;
     }
 
+    /// Likewise, and makes room for what comes next. Not while a batch is looked at: what of it is
+    /// still to be posted lies where the next one would.
+    pub(super) fn flush_all<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        self.flush(ctx);
+        ctx.engine.forget_trains();
+    }
+
     fn end_if_complete<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32) {
         let is_complete = self.table.get(slot).is_some_and(|entry| {
             let rules = entry.at.forward.datagrams.as_ref();

@@ -9,8 +9,8 @@
 //! ```
 //! A socket outlives its flow a little, so that a late answer finds nobody else on its port; what comes
 //! meanwhile is dropped and counted. One that has rested after every answer had come is as good as a new
-//! one to the same server, and half of what a question from a new port costs is the making, the
-//! connecting and the closing of a socket. So it waits in a line for the next flow there, for a second.
+//! one to the same server, without the calls that make, connect, register and close one: of those that a
+//! question from a new port takes, the half. So it waits in a line for the next flow there, for a second.
 //! The last one in goes first: the kernel has it in the cache, and those that are too many grow old.
 //!
 //! Whoever got more than was waited for, or was refused, is not used again; nor is one that has had

@@ -30,7 +30,7 @@ use thalweg::relay::lane::PathPolicy;
 use thalweg::relay::session::{Close, Deadlines, Rules};
 use thalweg::relay::time::Time;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 30;
 const SERVERS: usize = 3;
 const FLOWS_MAX: u32 = 40;
 
@@ -157,7 +157,7 @@ fn reactor(seed: u64, servers: &[Arc<Server>], counters: &Arc<Counters>) -> Reac
 
 fn client(number: u64) -> SocketAddr {
     let [.., high, low] = number.to_be_bytes();
-    ([10, (number >> 16) as u8, high, low], 1000 + low as u16).into()
+    ([10, (number >> 16) as u8, high, low], 1000 + u16::from(low)).into()
 }
 
 fn letter(number: u64, from: u64, listener: usize) -> Letter {
