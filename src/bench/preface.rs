@@ -175,7 +175,12 @@ mod tests {
     fn skipped_in_any_pieces() {
         let payload = b"ECHO\n\x16\r\n\r\n\0";
         let both = [Preface::header().bytes(), Preface::hello().bytes()].concat();
-        for preface in [Preface::hello().bytes(), Preface::header().bytes(), &both, b""] {
+        for preface in [
+            Preface::hello().bytes(),
+            Preface::header().bytes(),
+            &both,
+            b"",
+        ] {
             let stream = [preface, payload].concat();
             for cut in 0..stream.len() {
                 let mut skip = Skip::default();

@@ -14,11 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Which connection failed, and why.
-pub fn open(
-    target: SocketAddr,
-    preface: Preface,
-    count: usize,
-) -> Result<Vec<TcpStream>, String> {
+pub fn open(target: SocketAddr, preface: Preface, count: usize) -> Result<Vec<TcpStream>, String> {
     (0..count)
         .map(|index| {
             exchange(target, preface).map_err(|error| {

@@ -52,11 +52,19 @@ enum Mode {
     Preface(Skip),
     Command,
     Echo,
-    Sink { received: u64, check: Check },
-    Source { left: Option<u64>, position: u64 },
+    Sink {
+        received: u64,
+        check: Check,
+    },
+    Source {
+        left: Option<u64>,
+        position: u64,
+    },
     Mark,
     Conversing(Box<dyn Conversation>),
-    Lingering { until: Instant },
+    Lingering {
+        until: Instant,
+    },
 }
 
 /// Whether a sink compares, and what came of it.

@@ -175,7 +175,10 @@ fn what_clients_say_first_reaches_no_origin_and_every_byte_behind_it_does() {
         if thalweg::bench::subjects::launch::find_program(peer).is_some() {
             subjects.extend(names);
         } else {
-            kit::skip(&format!("a hello and a header in front of {peer}"), "not installed");
+            kit::skip(
+                &format!("a hello and a header in front of {peer}"),
+                "not installed",
+            );
         }
     }
     let output = bench(
