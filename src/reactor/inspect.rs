@@ -13,12 +13,14 @@ use ipnet::IpNet;
 
 use super::destination::Destination;
 use super::ends::settle;
+use super::rates;
 use super::upstream::server::Server;
 use super::{Entry, Forward, Listener, Reactor};
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::observe::counters::Snapshot;
+use crate::policy::meter::Level;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, ServerId};
 use crate::relay::time::Time;
@@ -109,6 +111,10 @@ pub struct SessionView {
     pub first_byte: Option<Duration>,
     /// Up and down.
     pub lanes: [LaneView; 2],
+    /// What its bytes are held back by: of whom, with bytes a second up and down.
+    pub rates: Vec<(Level, [u64; 2])>,
+    /// How long they were held back so far, if they may be.
+    pub held_back: Option<Duration>,
     /// The kernel's view of client and upstream, if it was asked.
     pub tcp: [Option<TcpInfo>; 2],
 }
@@ -332,6 +338,7 @@ impl<E: Datagrams> Reactor<E> {
         let opened = entry.opening.as_ref();
         let text = |text: Option<&str>| text.map(str::to_owned);
         let asked = depth == Depth::Kernel;
+        let meters = rates::meters(entry);
         let tcp = |side| asked.then(|| self.ctx.engine.tcp_info(key, side)).flatten();
         SessionView {
             key,
@@ -357,6 +364,11 @@ impl<E: Datagrams> Reactor<E> {
                     stalled: lane.is_stalled(),
                 }
             }),
+            rates: meters.map_or_else(Vec::new, |it| {
+                let levels = Level::ALL.into_iter();
+                levels.filter_map(|level| Some((level, it.rates(level)?))).collect()
+            }),
+            held_back: meters.map(|it| it.held(now)),
             tcp: [tcp(Side::Client), tcp(Side::Upstream)],
         }
     }

@@ -4,6 +4,7 @@
 //! what it does not read fills the kernel's buffers, until its peer waits. A session
 //! without a rate pays one test for each pump.
 
+use super::clients::ClientGrant;
 use super::context::Ctx;
 use super::{Entry, Reactor};
 use crate::engine::{Datagrams, Engine, SessionKey};
@@ -65,7 +66,7 @@ pub(super) fn meters(entry: &Entry) -> Option<&Meters> {
     entry.grant.as_deref()?.meters.as_ref()
 }
 
-fn meters_mut(grant: Option<&mut super::clients::ClientGrant>) -> Option<&mut Meters> {
+fn meters_mut(grant: Option<&mut ClientGrant>) -> Option<&mut Meters> {
     grant?.meters.as_mut()
 }
 
@@ -75,6 +76,30 @@ fn count(counters: &Counters, level: Level) {
         Level::Client => counters.held_back_client.add(1),
         Level::Forward => counters.held_back_forward.add(1),
     }
+}
+
+/// How many of these datagrams a flow may pass on at once, from the first on: none behind one that
+/// is too much for a rate. They have nothing to wait with.
+pub(super) fn datagrams(
+    grant: Option<&ClientGrant>,
+    direction: Direction,
+    sizes: impl Iterator<Item = u32>,
+    now: Time,
+    counters: &Counters,
+) -> u32 {
+    let Some(meters) = grant.and_then(|it| it.meters.as_ref()) else {
+        return u32::MAX;
+    };
+    let mut passed = 0;
+    for size in sizes {
+        match meters.pass(direction, u64::from(size), now) {
+            Ok(()) => {}
+            Err(level) if meters.is_dry_run() => count(counters, level),
+            Err(_) => break,
+        }
+        passed += 1;
+    }
+    passed
 }
 
 impl<E: Datagrams> Reactor<E> {

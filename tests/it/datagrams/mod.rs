@@ -4,6 +4,7 @@ mod ending;
 mod flows;
 mod proxied;
 mod quic;
+mod rates;
 mod server;
 mod whole;
 
