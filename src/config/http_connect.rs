@@ -23,8 +23,8 @@ use super::text::{list, quote};
 use super::values;
 use super::words::{Words, words};
 
-pub use access::{AccessRules, OrderedRule, OrderedScope, RuleError};
-
+pub use access::AccessRules;
+use access::RuleError;
 
 /// What a forward does with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,12 +225,12 @@ impl Mode {
 impl HttpConnect {
     /// `access`, `allow` and `deny`, as TOML: those that are written.
     fn lists(&self) -> [Option<String>; 3] {
-        fn all(rules: &[impl ToString]) -> Option<String> {
-            Some(list(rules.iter().map(ToString::to_string)))
+        fn all(rules: &[impl ToString]) -> String {
+            list(rules.iter().map(ToString::to_string))
         }
         match &self.access {
-            AccessRules::Lists { allow, deny } => [None, all(allow), all(deny)],
-            AccessRules::Ordered(rules) => [all(rules), None, None],
+            AccessRules::Lists { allow, deny } => [None, Some(all(allow)), Some(all(deny))],
+            AccessRules::Ordered(rules) => [Some(all(rules)), None, None],
         }
     }
 

@@ -2,6 +2,7 @@
 //! read here, at the start and at each reload.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::plan::Plan;
-use crate::config::{ByteRate, Config};
 use crate::config::clients::{
     AccessRule, AccessScope, ClientAccess, ClientMemory, OnDeny, WhenFull, network_of,
 };
+use crate::config::{ByteRate, Config};
 use crate::net::turn_away::TurnAway;
 use crate::policy::access::Rule;
 use crate::policy::clients::{ClientRule, ClientRules, Whom};
@@ -74,7 +75,8 @@ fn shown(path: &Path, wrong: &[WrongLine]) -> String {
     });
     let mut text = texts.collect::<Vec<_>>().join(". ");
     if let Some(more @ 1..) = wrong.len().checked_sub(SHOWN_MAX) {
-        text.push_str(&format!(". And {more} lines more"));
+        // Writing to a String cannot fail.
+        let _ = write!(text, ". And {more} lines more");
     }
     text
 }
@@ -353,7 +355,10 @@ mod tests {
         let path = Path::new("partners.txt");
         let error = networks_of(path, "x\n10.0.0.0/8\n10.0.0.1/8\n").expect_err("two");
         let text = error.to_string();
-        assert!(text.contains("partners.txt:1: ") && text.contains("partners.txt:3: "), "{text}");
+        assert!(
+            text.contains("partners.txt:1: ") && text.contains("partners.txt:3: "),
+            "{text}"
+        );
         assert!(text.contains("write 10.0.0.0/8"), "{text}");
         let many = networks_of(path, &"x\n".repeat(50)).expect_err("fifty");
         assert!(many.to_string().ends_with("And 30 lines more"), "{many}");

@@ -366,7 +366,9 @@ impl<E: Datagrams> Reactor<E> {
             }),
             rates: meters.map_or_else(Vec::new, |it| {
                 let levels = Level::ALL.into_iter();
-                levels.filter_map(|level| Some((level, it.rates(level)?))).collect()
+                levels
+                    .filter_map(|level| Some((level, it.rates(level)?)))
+                    .collect()
             }),
             held_back: meters.map(|it| it.held(now)),
             tcp: [tcp(Side::Client), tcp(Side::Upstream)],

@@ -108,11 +108,16 @@ fn b28_a_route_that_leads_back_is_no_server() {
         let forwarder = Setup::configured(&file, 1).case(case).start();
         let request = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let mut ring = forwarder.connect();
-        ring.stream().write_all(request("ring.example").as_bytes()).unwrap();
+        ring.stream()
+            .write_all(request("ring.example").as_bytes())
+            .unwrap();
         ring.receive_until_end();
         forwarder.wait_for_line("listens there, and leads back");
         let other = forwarder.connect();
-        other.stream().write_all(request("a.example").as_bytes()).unwrap();
+        other
+            .stream()
+            .write_all(request("a.example").as_bytes())
+            .unwrap();
         drop((server.accept(), other));
         wait_until("all sessions have ended", PATIENCE, || {
             forwarder.counters().of("live") == 0
@@ -120,7 +125,10 @@ fn b28_a_route_that_leads_back_is_no_server() {
         let accepted = forwarder.counters().of("accepted");
         assert!(accepted <= TURNS_MAX, "two clients became {accepted}");
         let causes = forwarder.wait_for_sessions(2);
-        assert!(causes.iter().any(|it| it.cause() == "self_connect"), "{causes:?}");
+        assert!(
+            causes.iter().any(|it| it.cause() == "self_connect"),
+            "{causes:?}"
+        );
     });
 }
 

@@ -155,7 +155,7 @@ fn write(
         asking.sent += step.len();
         return Ok(step);
     }
-    let parts = [&*first[0], &*first[1], request].map(io::IoSlice::new);
+    let parts = [*first[0], *first[1], request].map(io::IoSlice::new);
     let step = match attempt(|| stream.write_vectored(&parts)) {
         // Still connecting.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Step::Blocked,

@@ -5,6 +5,7 @@
 //! nowhere; a header is required from anybody on loopback.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::launch::Terms;
@@ -113,18 +114,17 @@ impl Asks {
 /// Of both families, a line each; no address of loopback and of the header's client.
 fn networks(count: usize) -> String {
     let mut text = String::new();
+    // From 16.0.0.0/24 and 2001::/48 on.
     for n in 0..count as u32 {
-        // From 16.0.0.0/24 and 2001::/48 on.
-        let _ = match n % 2 {
-            0 => {
-                let bits = (16 << 24) + ((n / 2) << 8);
-                writeln!(text, "{}/24", std::net::Ipv4Addr::from_bits(bits))
-            }
-            _ => {
-                let bits = (0x2001_u128 << 112) + (u128::from(n / 2) << 80);
-                writeln!(text, "{}/48", std::net::Ipv6Addr::from_bits(bits))
-            }
+        let half = n / 2;
+        let network = if n % 2 == 0 {
+            format!("{}/24", Ipv4Addr::from_bits((16 << 24) + (half << 8)))
+        } else {
+            let bits = (0x2001_u128 << 112) + (u128::from(half) << 80);
+            format!("{}/48", Ipv6Addr::from_bits(bits))
         };
+        text.push_str(&network);
+        text.push('\n');
     }
     text
 }

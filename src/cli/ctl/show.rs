@@ -296,7 +296,13 @@ fn access(forwards: &[Forward]) -> String {
     for forward in forwards {
         for rule in &forward.access {
             let (rule, denied) = (rule.rule.clone(), rule.denied.to_string());
-            table.row([forward.name.clone(), rule, denied, String::new(), String::new()]);
+            table.row([
+                forward.name.clone(),
+                rule,
+                denied,
+                String::new(),
+                String::new(),
+            ]);
         }
         for rate in &forward.rates {
             let way = |rate: u64| match rate {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 
 use crate::admin;
-use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget};
+use crate::config::{CheckKind, Config, Forward, LogTarget, Pool, TapTarget};
 use crate::control::proxy;
 use crate::net::address::{Address, Endpoint, Transport};
 use crate::net::dial;
@@ -288,71 +288,6 @@ fn users(config: &Config) -> Vec<Trial> {
     let requests = config.forwards.iter().flat_map(|it| it.requests());
     requests
         .filter_map(|(_, connect)| connect.users.as_ref())
-        .filter(|path| seen.insert((*path).clone()))
-        .map(|path| file("tap".to_owned(), path))
-        .collect()
-}
-
-/// A file that is written to, or made if it is not there.
-fn file(name: String, path: &Path) -> Trial {
-    let shown = shown(path);
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    match fs::metadata(path) {
-        Ok(it) if it.is_dir() => refused(name, shown, "this is a directory: name a file in it"),
-        Ok(_) => match listener::may(path, AccessFlags::W_OK) {
-            Ok(()) => fine(name, shown),
-            Err(errno) => refused(
-                name,
-                shown,
-                format!(
-                    "it cannot be written to: {}; see its owner and mode",
-                    errno.desc()
-                ),
-            ),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match listener::may_make_files_in(parent) {
-                Ok(()) => fine(name, shown),
-                Err(errno) => refused(name, shown, cannot_make(parent, errno)),
-            }
-        }
-        Err(error) => refused(name, shown, format!("it cannot be looked at: {error}")),
-    }
-}
-
-fn cannot_make(parent: &Path, errno: Errno) -> String {
-    let directory = self::shown(parent);
-    match errno {
-        Errno::ENOENT => format!("there is no directory {directory}: make it first"),
-        errno => format!(
-            "no file can be made in {directory}: {}; see its owner and mode, or in a systemd unit \
-             LogsDirectory= and ReadWritePaths=",
-            errno.desc()
-        ),
-    }
-}
-
-/// Control bytes are escaped.
-fn shown(path: &Path) -> String {
-    path.as_os_str()
-        .as_encoded_bytes()
-        .escape_ascii()
-        .to_string()
-}
-
-fn users(config: &Config) -> Vec<Trial> {
-    let mut seen = BTreeSet::new();
-    let own = config.forwards.iter().filter_map(|it| match &it.mode {
-        Mode::HttpConnect(connect) => connect.users.as_ref(),
-        Mode::Tcp => None,
-    });
-    let routes = config.forwards.iter().flat_map(|it| &it.routes);
-    let others = routes.filter_map(|it| match &it.to {
-        RouteTo::HttpConnect(connect) => connect.users.as_ref(),
-        RouteTo::Pool(_) | RouteTo::Reject => None,
-    });
-    own.chain(others)
         .filter(|path| seen.insert((*path).clone()))
         .map(|path| {
             let name = "users".to_owned();

@@ -43,7 +43,11 @@ fn first(rules: &[Verdict], name: Option<&str>, address: SocketAddr) -> bool {
             }
             named => is_named(named, name) && (*denies || is_public(ip)),
         };
-        let unwritten = if *denies { 1..=u16::MAX } else { DEFAULT_PORT..=DEFAULT_PORT };
+        let unwritten = if *denies {
+            1..=u16::MAX
+        } else {
+            DEFAULT_PORT..=DEFAULT_PORT
+        };
         about && rule.ports.clone().unwrap_or(unwritten).contains(&port)
     });
     !ip.is_unspecified() && found.is_some_and(|it| !it.denies)

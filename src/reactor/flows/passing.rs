@@ -339,12 +339,12 @@ impl Flows {
         };
         let (grant, sizes) = (entry.permit.as_deref(), sizes(train, train.len));
         let sizes = sizes.take(pass as usize);
-        let slow = rates::datagrams(grant, Direction::Down, sizes, now, &ctx.counters).min(pass);
-        if slow < pass {
-            Why::Rate.count(&ctx.counters, pass - slow);
-            entry.flow.lost(Direction::Down, pass - slow);
+        let at_rate = rates::datagrams(grant, Direction::Down, sizes, now, &ctx.counters);
+        let (answered, pass) = (pass, pass.min(at_rate));
+        if pass < answered {
+            Why::Rate.count(&ctx.counters, answered - pass);
+            entry.flow.lost(Direction::Down, answered - pass);
         }
-        let (answered, pass) = (pass, slow);
         if pass > 0 {
             let len = part(train, pass, 0);
             ctx.engine.post(Post {

@@ -99,8 +99,14 @@ fn ctl_shows_what_routes_rules_and_rates_have_done() {
     assert!(session["held_back_seconds"].is_number(), "{session}");
     let metrics = steered.admin.get("/metrics");
     for (series, value) in [
-        ("thalweg_forward_routed_total{forward=\"edge\",route=\"web\"}", 1.0),
-        ("thalweg_forward_denied_total{forward=\"edge\",rule=\"deny 127.0.0.9/32\"}", 1.0),
+        (
+            "thalweg_forward_routed_total{forward=\"edge\",route=\"web\"}",
+            1.0,
+        ),
+        (
+            "thalweg_forward_denied_total{forward=\"edge\",rule=\"deny 127.0.0.9/32\"}",
+            1.0,
+        ),
     ] {
         assert_eq!(metrics.sample(series), Some(value), "{series}");
     }

@@ -22,7 +22,10 @@ fn b85_what_is_more_than_a_rate_of_datagrams_is_dropped() {
         ] {
             let server = Server::echo();
             let forwarder = forwarder(case, &[server.address()])
-                .set(&format!("defaults.{key}"), format!("{{ {way} = \"20kB/s\" }}"))
+                .set(
+                    &format!("defaults.{key}"),
+                    format!("{{ {way} = \"20kB/s\" }}"),
+                )
                 .set("defaults.rate_burst", "500ms")
                 .start();
             let client = client(forwarder.address());
@@ -41,7 +44,10 @@ fn b85_what_is_more_than_a_rate_of_datagrams_is_dropped() {
             let passed = SENT - dropped;
             // Half a second's worth at once, and the last one of it.
             let most = 20.0 * (elapsed + 0.5) + 1.0;
-            assert!((10..=most as u64).contains(&passed), "{key} {way}: {passed} of {most}");
+            assert!(
+                (10..=most as u64).contains(&passed),
+                "{key} {way}: {passed} of {most}"
+            );
             forwarder.check_quiet();
         }
     });

@@ -57,7 +57,7 @@ fn b57_in_one_list_the_first_rule_decides() {
 
 #[test]
 fn b57_a_file_of_rules_stands_where_it_is_named() {
-    let rules = ["allow @a.txt", "deny @b.txt", "allow all"].map(|text| text.parse());
+    let rules = ["allow @a.txt", "deny @b.txt", "allow all"].map(str::parse);
     let rules = rules.into_iter().collect::<Result<Vec<_>, RuleError>>();
     let read = |path: &Path| match path.to_str() {
         Some("a.txt") => Ok(vec!["1.1.1.1".parse().expect("a rule")]),
@@ -67,7 +67,10 @@ fn b57_a_file_of_rules_stands_where_it_is_named() {
     let access = AccessRules::Ordered(rules.expect("rules")).compile(read);
     let access = access.expect("both files are there");
     assert!(admits(&access, None, "1.1.1.1:443"));
-    assert!(!admits(&access, None, "1.1.1.1:80"), "443 is what is allowed");
+    assert!(
+        !admits(&access, None, "1.1.1.1:80"),
+        "443 is what is allowed"
+    );
     assert!(!admits(&access, None, "1.1.1.2:443"));
     assert!(admits(&access, None, "1.0.0.1:80"));
 }
