@@ -65,7 +65,7 @@ section! {
                 }}),
             )
             .value("[]")
-            .example("[\"deny 10.9.0.0/16\", \"allow 10.0.0.0/8:22\", \"allow :443\"]"),
+            .example("# [\"deny 10.9.0.0/16\", \"allow 10.0.0.0/8:22\", \"allow :443\"]"),
             Row::by_hand(
                 "allow",
                 "rule or list",
