@@ -6,10 +6,11 @@
 
 use super::clients::ClientGrant;
 use super::context::Ctx;
+use super::metered::count;
 use super::{Entry, Reactor};
 use crate::engine::{Datagrams, Engine, SessionKey};
 use crate::observe::counters::Counters;
-use crate::policy::meter::{Grant, Level, Meters};
+use crate::policy::meter::{Grant, Meters};
 use crate::relay::Direction;
 use crate::relay::session::Action;
 use crate::relay::time::Time;
@@ -68,38 +69,6 @@ pub(super) fn meters(entry: &Entry) -> Option<&Meters> {
 
 fn meters_mut(grant: Option<&mut ClientGrant>) -> Option<&mut Meters> {
     grant?.meters.as_mut()
-}
-
-fn count(counters: &Counters, level: Level) {
-    match level {
-        Level::Session => counters.held_back_session.add(1),
-        Level::Client => counters.held_back_client.add(1),
-        Level::Forward => counters.held_back_forward.add(1),
-    }
-}
-
-/// How many of these datagrams a flow may pass on at once, from the first on: none behind one that
-/// is too much for a rate. They have nothing to wait with.
-pub(super) fn datagrams(
-    grant: Option<&ClientGrant>,
-    direction: Direction,
-    sizes: impl Iterator<Item = u32>,
-    now: Time,
-    counters: &Counters,
-) -> u32 {
-    let Some(meters) = grant.and_then(|it| it.meters.as_ref()) else {
-        return u32::MAX;
-    };
-    let mut passed = 0;
-    for size in sizes {
-        match meters.pass(direction, u64::from(size), now) {
-            Ok(()) => {}
-            Err(level) if meters.is_dry_run() => count(counters, level),
-            Err(_) => break,
-        }
-        passed += 1;
-    }
-    passed
 }
 
 impl<E: Datagrams> Reactor<E> {

@@ -11,7 +11,7 @@ use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::Ctx;
-use crate::reactor::rates;
+use crate::reactor::metered;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::verdict;
@@ -278,7 +278,7 @@ impl Flows {
         let train = ctx.engine.train(index);
         let sizes = sizes(train, len);
         let (grant, now) = (entry.permit.as_deref(), ctx.now());
-        let pass = rates::datagrams(grant, Direction::Up, sizes, now, &ctx.counters);
+        let pass = metered::datagrams(grant, Direction::Up, sizes, now, &ctx.counters);
         if pass >= datagrams {
             return Some((len, datagrams));
         }
@@ -339,7 +339,7 @@ impl Flows {
         };
         let (grant, sizes) = (entry.permit.as_deref(), sizes(train, train.len));
         let sizes = sizes.take(pass as usize);
-        let at_rate = rates::datagrams(grant, Direction::Down, sizes, now, &ctx.counters);
+        let at_rate = metered::datagrams(grant, Direction::Down, sizes, now, &ctx.counters);
         let (answered, pass) = (pass, pass.min(at_rate));
         if pass < answered {
             Why::Rate.count(&ctx.counters, answered - pass);
