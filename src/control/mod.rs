@@ -52,7 +52,7 @@ mod wire;
 use crate::config::Config;
 
 pub use begin::Given;
-pub use clients::AccessFileError;
+pub use clients::{AccessFileError, WrongLine, errors_of_lists};
 pub use confine::Confinement;
 pub use error::StartError;
 pub use handle::{Handle, start, start_with};

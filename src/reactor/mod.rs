@@ -34,6 +34,7 @@ pub mod inspect;
 mod let_in;
 mod listen_queue;
 mod loops;
+mod metered;
 mod opened;
 mod openings;
 mod outlets;

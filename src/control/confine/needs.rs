@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::admin;
 use crate::config::clients::AccessScope;
 use crate::config::{
-    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget,
+    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Pool, RouteTo, TapTarget,
 };
 use crate::control::source::ConfigSource;
 use crate::net::address::{Address, UnixName};
@@ -98,17 +98,12 @@ impl Reach {
                 self.reads(path, &whose("access"));
             }
         }
-        let connects = forward.routes.iter().filter_map(|route| match &route.to {
-            RouteTo::HttpConnect(connect) => Some(connect),
-            RouteTo::Pool(_) | RouteTo::Reject => None,
-        });
-        let own = match &forward.mode {
-            Mode::HttpConnect(connect) => Some(connect),
-            Mode::Tcp => None,
-        };
-        for connect in connects.chain(own) {
+        for (_, connect) in forward.requests() {
             if let Some(path) = &connect.users {
                 self.reads(path, &whose("users"));
+            }
+            for path in connect.access.files() {
+                self.reads(path, &whose("access"));
             }
             self.connects(None, &whose("mode"));
         }

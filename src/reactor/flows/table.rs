@@ -48,8 +48,7 @@ pub(super) struct FlowEntry {
     pub(super) announced: Option<Box<Client>>,
     /// What the server is told before the payload, of each datagram or of the first.
     pub(super) heading: Option<Box<Heading>>,
-    /// Its place among its client's connections.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    /// Its place among its client's connections, and what its datagrams must not exceed.
     pub(super) permit: Option<Box<ClientGrant>>,
 }
 
