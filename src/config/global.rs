@@ -49,6 +49,10 @@ section! {
             /// burnt.
             busy_poll: Duration = Duration::ZERO,
                 time(Duration::ZERO..=Duration::from_secs(1)), Live;
+            /// Who serves a client: the reactor that the kernel's hash leads it to, or the one that
+            /// has the fewest sessions, to which it is passed on right after the accept; for few
+            /// and long connections.
+            spread: Spread = Spread::Kernel, choice(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
         }
@@ -62,6 +66,16 @@ pub enum Reactors {
     Auto,
     /// Exactly so many, 1 to 1024.
     Count(u16),
+}
+
+words! {
+    /// `spread =`.
+    pub enum Spread {
+        /// Whoever accepts a client serves it.
+        Kernel = "kernel",
+        /// The reactor with the fewest sessions does.
+        Least = "least",
+    }
 }
 
 words! {

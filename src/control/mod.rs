@@ -13,6 +13,7 @@
 mod acquire;
 mod awaited;
 mod begin;
+mod beside;
 mod clients;
 mod confine;
 mod counted;
@@ -27,6 +28,7 @@ mod inbox;
 mod listener_names;
 mod manager;
 mod moved;
+mod neighbourhood;
 mod plan;
 mod proxy;
 mod reap;

@@ -144,11 +144,14 @@ struct ReactorWork<'a> {
 }
 
 impl choice::Work for ReactorWork<'_> {
-    fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
-        mut self,
-        engine: E,
-        waker: Waker,
-    ) {
+    fn work<E>(mut self, engine: E, waker: Waker)
+    where
+        E: Datagrams<
+                Listener = engine::Listener,
+                Incoming = engine::Incoming,
+                Detached = engine::Detached,
+            >,
+    {
         let waker = Arc::new(waker);
         if let Some(deciders) = self.deciders {
             let wire = Wire {
@@ -167,12 +170,12 @@ impl choice::Work for ReactorWork<'_> {
             }
         }
         // Nobody waits for the answer only if the process is ending.
-        if self.ready.send(Ok(waker)).is_ok() {
+        if self.ready.send(Ok(waker.clone())).is_ok() {
             // A reactor that panicked is not taken apart: the kernel may be writing into its
             // buffers, and what its sessions were in the middle of nobody knows. With the
             // process everything ends at once, and a supervisor starts it again.
             let done = catch_unwind(AssertUnwindSafe(|| {
-                work(&mut reactor, number, self.inbox, &self.log);
+                work(&mut reactor, number, (self.inbox, &waker), &self.log);
             }));
             if done.is_err() {
                 std::process::abort();
@@ -196,12 +199,18 @@ fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>
     }
 }
 
-fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+fn work<E>(
     reactor: &mut Reactor<E>,
     number: u16,
-    inbox: &Receiver<Message>,
+    (inbox, waker): (&Receiver<Message>, &Waker),
     log: &Log,
-) {
+) where
+    E: Datagrams<
+            Listener = engine::Listener,
+            Incoming = engine::Incoming,
+            Detached = engine::Detached,
+        >,
+{
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
@@ -215,11 +224,17 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                             reactor.decided(key, ruling);
                             continue;
                         }
+                        Message::Guest(guest, coming) => {
+                            reactor.welcome(guest);
+                            drop(coming);
+                            continue;
+                        }
                         Message::Visit(visitor) => {
                             (visitor.0)(reactor);
                             continue;
                         }
                     };
+                    let mut weighs = false;
                     match order {
                         Order::Drain => {
                             reactor.stop_accepting();
@@ -229,12 +244,22 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                         Order::CutForwards(forwards, cause) => {
                             reactor.cut_forwards(&forwards, cause);
                         }
-                        Order::Change(change) => reactor.change(*change),
-                        Order::Adopt(sockets) => adopt(reactor, sockets, log),
+                        Order::Change(change) => {
+                            reactor.change(*change);
+                            weighs = true;
+                        }
+                        Order::Adopt(sockets) => {
+                            adopt(reactor, sockets, log);
+                            weighs = true;
+                        }
                         Order::GiveAway(sockets) => {
                             for (id, socket) in sockets {
                                 reactor.give_away(id, socket);
                             }
+                        }
+                        Order::Neighbours(around) => {
+                            let around = around.map(|it| it.of(number));
+                            reactor.set_neighbours(around);
                         }
                         Order::ForgetPools(pools) => reactor.forget_pools(&pools),
                         Order::Publish => reactor.publish(),
@@ -249,6 +274,10 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                             let _ = reply.send(reactor.take_back(moved));
                         }
                         Order::NumberFrom(last) => reactor.number_from(last),
+                    }
+                    // Sessions have their turn before what else there may be.
+                    if weighs && waker.wake().is_ok() {
+                        break;
                     }
                 }
             }

@@ -5,16 +5,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, sync_channel};
 use std::time::Instant;
 
 use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
+use crate::reactor::{Admitted, Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
+
+use super::neighbourhood::{Coming, Neighbourhood};
 
 /// What control tells a reactor.
 #[derive(Debug)]
@@ -31,6 +33,9 @@ pub(super) enum Order {
     Adopt(Vec<(engine::Listener, Arc<Listener>)>),
     /// Look after these sockets no more: somebody else does.
     GiveAway(Vec<(ListenerId, u32)>),
+    /// These are the reactors that clients are spread over; `None`: they stay where they are
+    /// accepted.
+    Neighbours(Option<Arc<Neighbourhood>>),
     /// Nobody uses these pools any more.
     ForgetPools(Arc<[PoolId]>),
     /// Bring the gauges up to date.
@@ -55,6 +60,8 @@ pub(super) enum Message {
     Order(Order, SyncSender<()>),
     /// Where the request of a session may go: itself the reply to a question.
     Decided(SessionKey, Ruling),
+    /// A client that another reactor has accepted.
+    Guest(Admitted<engine::Incoming>, Coming),
     /// Somebody looks; the answer is the visitor's matter.
     Visit(Visitor),
 }
@@ -107,6 +114,22 @@ impl Wire {
 
     pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
         self.post(Message::Decided(key, ruling));
+    }
+
+    /// Passes a client on; it is given back if the reactor has ended.
+    pub(super) fn pass(
+        &self,
+        guest: Admitted<engine::Incoming>,
+        coming: Coming,
+    ) -> Option<Admitted<engine::Incoming>> {
+        match self.messages.send(Message::Guest(guest, coming)) {
+            Ok(()) => {
+                let _ = self.waker.wake();
+                None
+            }
+            Err(SendError(Message::Guest(guest, _))) => Some(guest),
+            Err(SendError(_)) => None,
+        }
     }
 
     fn post(&self, message: Message) -> bool {

@@ -56,6 +56,7 @@ mod scripts;
 mod serial;
 mod service;
 mod simulation;
+mod spread;
 mod tap;
 mod upgrading;
 mod urgent;
