@@ -53,6 +53,9 @@ section! {
             /// has the fewest sessions, to which it is passed on right after the accept; for few
             /// and long connections.
             spread: Spread = Spread::Kernel, choice(), Live;
+            /// A reactor that is busy gives sessions that run to one that is not, a few at a time;
+            /// not together with `busy_poll`, with which all look busy.
+            rebalance: Rebalance = Rebalance::Off, choice(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
         }
@@ -66,6 +69,16 @@ pub enum Reactors {
     Auto,
     /// Exactly so many, 1 to 1024.
     Count(u16),
+}
+
+words! {
+    /// `rebalance =`.
+    pub enum Rebalance {
+        /// A session stays with its reactor.
+        Off = "off",
+        /// It may be moved to another one.
+        Auto = "auto",
+    }
 }
 
 words! {

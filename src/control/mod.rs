@@ -32,6 +32,7 @@ mod neighbourhood;
 mod plan;
 mod proxy;
 mod reap;
+mod rebalance;
 mod registry;
 mod reload;
 mod reloading;

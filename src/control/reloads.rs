@@ -204,7 +204,8 @@ impl Running {
         let look = (!self.retired.is_empty()).then(|| Instant::now() + RETIRED_LOOK);
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
         let service = self.manager.due();
-        [trial, names, look, cut, service]
+        let rebalance = self.rebalance_due();
+        [trial, names, look, cut, service, rebalance]
             .into_iter()
             .flatten()
             .min()
@@ -253,6 +254,7 @@ impl Running {
 
     /// Goes by another configuration. Cannot fail.
     fn commit(&mut self, prepared: Prepared) {
+        self.let_moves_arrive();
         let config = prepared.config.clone();
         let ids = self.ids.clone();
         let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);

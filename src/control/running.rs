@@ -30,6 +30,7 @@ use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
 use super::reload::{Committed, Preparation, Retired};
 use super::reloading::{Job, OnTrial, Queue};
+use super::rebalance::Rebalancing;
 use super::report;
 use super::request::{HandOverRequest, Request};
 use super::resolve::Resolver;
@@ -121,6 +122,7 @@ pub(super) struct Running {
     pub(super) confinement: Arc<Confinement>,
     /// Looks after the files of the configuration, if it is to.
     pub(super) watch: Option<FileWatch>,
+    pub(super) rebalancing: Rebalancing,
     /// When sessions wait no more for the first answers of names that are new.
     pub(super) names_due: Option<Instant>,
 }
@@ -206,6 +208,7 @@ impl Running {
             manager: Manager::default(),
             confinement: Arc::default(),
             watch,
+            rebalancing: Rebalancing::default(),
             names_due: None,
         };
         let around = running.neighbourhood(&running.config, &running.active);
@@ -232,6 +235,7 @@ impl Running {
         let mut lost = false;
         let how = loop {
             self.look_after_service();
+            self.rebalance();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
                 continue;
@@ -355,6 +359,7 @@ impl Running {
             sessions: live,
             timeout: drain::longest(&timeouts),
         });
+        self.let_moves_arrive();
         self.stay_apart();
         self.order(|| Order::Drain);
         let mut deadlines = Deadlines::of(&timeouts, now);

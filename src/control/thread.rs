@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use nix::unistd::{Pid, gettid};
+
 use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
@@ -27,6 +29,7 @@ pub(super) struct ReactorThread {
     thread: JoinHandle<()>,
     wire: Wire,
     counters: Arc<Counters>,
+    id: Pid,
 }
 
 impl ReactorThread {
@@ -44,7 +47,7 @@ impl ReactorThread {
                 main(plan, &inbox, own, &ready);
             })
             .map_err(StartError::Reactor)?;
-        let waker = started
+        let (waker, id) = started
             .recv()
             .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
             .map_err(StartError::Reactor)?;
@@ -53,7 +56,13 @@ impl ReactorThread {
             thread,
             wire: Wire { messages, waker },
             counters,
+            id,
         })
+    }
+
+    /// What the kernel knows the thread by.
+    pub(super) const fn thread_id(&self) -> Pid {
+        self.id
     }
 
     pub(super) const fn counters(&self) -> &Arc<Counters> {
@@ -95,7 +104,7 @@ fn main(
     plan: ReactorPlan,
     inbox: &Receiver<Message>,
     messages: Sender<Message>,
-    ready: &Sender<io::Result<Arc<Waker>>>,
+    ready: &Sender<io::Result<(Arc<Waker>, Pid)>>,
 ) {
     let ReactorPlan {
         kind,
@@ -139,7 +148,7 @@ struct ReactorWork<'a> {
     /// To itself, for answers to what it asks.
     messages: Sender<Message>,
     deciders: Option<Arc<Deciders>>,
-    ready: &'a Sender<io::Result<Arc<Waker>>>,
+    ready: &'a Sender<io::Result<(Arc<Waker>, Pid)>>,
     log: Log,
 }
 
@@ -170,7 +179,7 @@ impl choice::Work for ReactorWork<'_> {
             }
         }
         // Nobody waits for the answer only if the process is ending.
-        if self.ready.send(Ok(waker.clone())).is_ok() {
+        if self.ready.send(Ok((waker.clone(), gettid()))).is_ok() {
             // A reactor that panicked is not taken apart: the kernel may be writing into its
             // buffers, and what its sessions were in the middle of nobody knows. With the
             // process everything ends at once, and a supervisor starts it again.
@@ -266,6 +275,9 @@ fn work<E>(
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
                         Order::Release(release) => reactor.release(release),
+                        Order::ReleaseThese(keys, release) => {
+                            reactor.release_these(keys, release.reply);
+                        }
                         // Nobody waits for the answer only when the process is ending.
                         Order::AdoptSessions(arrivals, reply) => {
                             let _ = reply.send(reactor.adopt(arrivals));

@@ -46,6 +46,8 @@ pub(super) enum Order {
     CutServer(Arc<Server>),
     /// Let sessions go.
     Release(Release<Detached>),
+    /// Let these go, as far as they may be moved; how many at the most does not matter.
+    ReleaseThese(Vec<SessionKey>, Release<Detached>),
     /// Take sessions of the process before in; those that cannot be had come back.
     AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
     /// Take sessions in that have been let go, as they were.
@@ -105,6 +107,19 @@ impl Wire {
         let (done, pending) = sync_channel(0);
         self.post(Message::Order(order, done));
         Pending(pending)
+    }
+
+    /// Likewise, without a word of when it is done; given back if the reactor has ended.
+    pub(super) fn try_send(&self, order: Order) -> Result<(), Box<Order>> {
+        let (done, _) = sync_channel(0);
+        match self.messages.send(Message::Order(order, done)) {
+            Ok(()) => {
+                let _ = self.waker.wake();
+                Ok(())
+            }
+            Err(SendError(Message::Order(order, _))) => Err(Box::new(order)),
+            Err(SendError(_)) => Ok(()),
+        }
     }
 
     /// Has the reactor visited in one of its next turns; `false` if it has ended.

@@ -67,6 +67,7 @@ pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+    Reply,
 };
 pub use listen_queue::Admitted;
 pub use neighbours::Neighbours;

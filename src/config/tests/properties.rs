@@ -263,6 +263,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             Config {
                 global: Global {
                     watch: pick == 1,
+                    rebalance: [Rebalance::Off, Rebalance::Auto][pick % 2],
                     spread: [Spread::Kernel, Spread::Least][pick % 2],
                     reactors: Reactors::Count(global.0),
                     engine: EngineChoice::IoUring,
