@@ -92,12 +92,23 @@ fn on_one_reactor(it: &Forwarder, server: &Listener, admin: &Directory) -> [(Pee
             (client, server.accept().numbered_server(n))
         })
         .collect();
-    let listed = Admin::at(&admin.join("admin.sock")).get("/v1/sessions").json();
+    let listed = Admin::at(&admin.join("admin.sock"))
+        .get("/v1/sessions")
+        .json();
     let listed = listed["sessions"].as_array().unwrap().clone();
     let reactor_of = |client: &Peer| {
         let own = client.stream().local_addr().unwrap().to_string();
-        let its = listed.iter().find(|it| it["client"] == own.as_str()).unwrap();
-        its["id"].as_str().unwrap().split_once('-').unwrap().0.to_owned()
+        let its = listed
+            .iter()
+            .find(|it| it["client"] == own.as_str())
+            .unwrap();
+        its["id"]
+            .as_str()
+            .unwrap()
+            .split_once('-')
+            .unwrap()
+            .0
+            .to_owned()
     };
     let on: Vec<String> = pairs.iter().map(|(client, _)| reactor_of(client)).collect();
     let odd = if on[0] == on[1] {
@@ -154,7 +165,11 @@ fn two_bulk_flows_of_one_reactor_end_up_on_both() {
             for flow in flows {
                 flow.join().unwrap();
             }
-            assert!(moved.is_some(), "they stay on one reactor: {:?}", it.records());
+            assert!(
+                moved.is_some(),
+                "they stay on one reactor: {:?}",
+                it.records()
+            );
         });
         assert_eq!(it.lines_with(" moved from reactor ").len(), 1);
         let records = it.wait_for_sessions(3);

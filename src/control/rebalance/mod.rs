@@ -156,7 +156,10 @@ impl Running {
         });
         let mut chosen = plan::choose(between.collect(), relief.share);
         chosen.retain(|(_, id)| !self.rebalancing.moved.contains_key(id));
-        let reactors = (self.reactors.get(&relief.from), self.reactors.get(&relief.to));
+        let reactors = (
+            self.reactors.get(&relief.from),
+            self.reactors.get(&relief.to),
+        );
         let (Some(from), Some(to)) = reactors else {
             return;
         };

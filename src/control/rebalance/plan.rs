@@ -165,7 +165,10 @@ mod tests {
         assert!(choose(vec![('a', 100)], 0.5).is_empty());
         assert!(choose(vec![('a', 100), ('b', 0)], 0.5).is_empty());
         assert_eq!(choose(vec![('a', 90), ('b', 10)], 0.5), ['b']);
-        assert_eq!(choose(vec![('a', 0), ('b', 10), ('c', 30), ('d', 20)], 0.4), ['c']);
+        assert_eq!(
+            choose(vec![('a', 0), ('b', 10), ('c', 30), ('d', 20)], 0.4),
+            ['c']
+        );
         let many: Vec<(u32, u64)> = (0..1000).map(|it| (it, 1)).collect();
         assert_eq!(choose(many, 0.5).len(), MOVES_MAX);
     }

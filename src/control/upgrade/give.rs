@@ -22,7 +22,7 @@ pub(in crate::control) trait ControlThread {
 
 /// A hand-over that control knows of. Dropped, it is undone.
 struct Lease<'a> {
-    desk: &'a dyn ControlThread,
+    control: &'a dyn ControlThread,
     over: bool,
     /// Sessions that belong to this process as long as it is not.
     sessions: Vec<MovedSession>,
@@ -32,7 +32,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if !self.over {
             let sessions = std::mem::take(&mut self.sessions);
-            self.desk.order(HandOver::Resume(sessions));
+            self.control.order(HandOver::Resume(sessions));
         }
     }
 }
@@ -40,9 +40,9 @@ impl Drop for Lease<'_> {
 /// Hands over to whoever is at the other end. On an error everything is as before.
 pub(in crate::control) fn give(
     talk: &Talk,
-    desk: &dyn ControlThread,
+    control: &dyn ControlThread,
 ) -> Result<(Upgraded, Receiver<Rest>), UpgradeError> {
-    let outcome = offer(talk, desk);
+    let outcome = offer(talk, control);
     if let Err(error) = &outcome {
         // Whoever is not there any more is not told.
         let reason = error.to_string();
@@ -53,7 +53,7 @@ pub(in crate::control) fn give(
 
 fn offer(
     talk: &Talk,
-    desk: &dyn ControlThread,
+    control: &dyn ControlThread,
 ) -> Result<(Upgraded, Receiver<Rest>), UpgradeError> {
     // Before anything else: a stranger who says nothing keeps nobody from upgrading.
     let theirs = match talk.hear(PREPARING).map_err(failed)?.message {
@@ -63,11 +63,11 @@ fn offer(
     theirs.common().map_err(UpgradeError::Failed)?;
     let who = format!("process {}", theirs.process);
     let (reply, answer) = channel();
-    desk.order(HandOver::Begin(who, reply));
+    control.order(HandOver::Begin(who, reply));
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let offer = answer.recv().map_err(|_| gone())??;
     let mut lease = Lease {
-        desk,
+        control,
         over: false,
         sessions: Vec::new(),
     };
@@ -75,7 +75,7 @@ fn offer(
 
     let (reply, answer) = channel();
     let takes_sessions = theirs.has("sessions");
-    desk.order(HandOver::Freeze(takes_sessions, reply));
+    control.order(HandOver::Freeze(takes_sessions, reply));
     let mut frozen = answer.recv().map_err(|_| gone())?;
     let sessions = std::mem::take(&mut frozen.sessions);
     let sent = moving::send(talk, sessions).map_err(|(error, sessions)| {
@@ -88,7 +88,7 @@ fn offer(
         lease.sessions.extend(stay);
         return Err(failed(error));
     }
-    desk.order(HandOver::Stay(stay));
+    control.order(HandOver::Stay(stay));
     let gone = std::mem::take(&mut lease.sessions).into_iter();
     gone.for_each(|session| drop(session.into_detached()));
 
@@ -101,7 +101,7 @@ fn offer(
         sessions_moved: moved,
         sessions_left: frozen.sessions_left.saturating_sub(moved as u64),
     };
-    desk.order(HandOver::Leave(Leave {
+    control.order(HandOver::Leave(Leave {
         taken,
         counted: frozen.tables.counted,
         sessions: takes_sessions,

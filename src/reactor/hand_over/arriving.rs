@@ -9,7 +9,7 @@ use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::destination::Destination;
-use crate::reactor::openings::Opened;
+use crate::reactor::opened::Opened;
 use crate::reactor::{Entry, LastWords, Reactor};
 use crate::relay::Direction;
 use crate::relay::ending::Cause;
