@@ -8,7 +8,7 @@
 //! ```
 //! Invariant: forwards that had the same pool have the same one afterwards, and no others do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::forward::Forward;
@@ -58,12 +58,12 @@ impl Config {
     /// Every pool once, with its name and which of those of this name it is: ranges of ports
     /// make several.
     fn pools(&self) -> Vec<((&str, usize), &Arc<Pool>)> {
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         let mut named: HashMap<&str, usize> = HashMap::new();
         let mut pools = Vec::new();
         for forward in &self.forwards {
             for pool in pools_of(forward) {
-                if seen.insert(Arc::as_ptr(pool), ()).is_some() {
+                if !seen.insert(Arc::as_ptr(pool)) {
                     continue;
                 }
                 let name = pool.name.as_deref().unwrap_or(&forward.name);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::kit::admin::Admin;
 use crate::kit::directory::Directory;
+use crate::kit::peer::transfer;
 use crate::kit::*;
 use crate::reloading::kit::{Echo, Load, Reloadable, free_port};
 
@@ -111,12 +112,10 @@ fn on_one_reactor(it: &Forwarder, server: &Listener, admin: &Directory) -> [(Pee
             .to_owned()
     };
     let on: Vec<String> = pairs.iter().map(|(client, _)| reactor_of(client)).collect();
-    let odd = if on[0] == on[1] {
-        2
-    } else if on[0] == on[2] {
-        1
-    } else {
-        0
+    let odd = match on.as_slice() {
+        [a, b, _] if a == b => 2,
+        [a, _, c] if a == c => 1,
+        _ => 0,
     };
     drop(pairs.remove(odd));
     let second = pairs.pop().unwrap();

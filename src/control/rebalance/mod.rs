@@ -106,7 +106,7 @@ impl Running {
         };
         match walk.first.take() {
             None => self.rebalancing.walk = self.walk(relief.from, Some(walked)),
-            Some(first) => self.give(relief, &first, walked),
+            Some(first) => self.give(relief, &first, &walked),
         }
     }
 
@@ -134,7 +134,7 @@ impl Running {
     fn walk(&self, from: u16, first: Option<Walked>) -> Option<Walk> {
         let wire = self.reactors.get(&from)?.wire();
         let (told, answer) = channel();
-        walk_on(wire, 0, Vec::new(), told);
+        walk_on(&wire, 0, Vec::new(), told);
         Some(Walk {
             from,
             answer,
@@ -143,7 +143,7 @@ impl Running {
     }
 
     /// Chooses by what sessions moved between two walks, and has them moved.
-    fn give(&mut self, relief: Relief, first: &Walked, then: Walked) {
+    fn give(&mut self, relief: Relief, first: &Walked, then: &Walked) {
         self.rebalancing.hysteresis.pause();
         let now = Instant::now();
         self.rebalancing
@@ -222,7 +222,7 @@ impl Running {
     }
 }
 
-fn walk_on(wire: Wire, from: u32, mut walked: Walked, told: Sender<Walked>) {
+fn walk_on(wire: &Wire, from: u32, mut walked: Walked, told: Sender<Walked>) {
     let again = wire.clone();
     let _ = wire.visit(Box::new(move |reactor| {
         let slice = reactor.sessions(from, &SessionFilter::default(), Depth::Known);
@@ -231,7 +231,7 @@ fn walk_on(wire: Wire, from: u32, mut walked: Walked, told: Sender<Walked>) {
             (it.key, (it.reactor, it.id), bytes)
         }));
         match slice.next {
-            Some(next) => walk_on(again, next, walked, told),
+            Some(next) => walk_on(&again, next, walked, told),
             // Nobody waits for it when it is even by now.
             None => drop(told.send(walked)),
         }
