@@ -306,7 +306,7 @@ fn engine_setup() -> engine::Setup {
         scratch_buffer: SCRATCH,
         pipe_size: 1 << 20,
         buffer_limit: 256 << 20,
-        busy_poll: Duration::ZERO,
+        busy_poll: engine::BusyPoll::NEVER,
         ephemeral_ports: limits::ephemeral_ports(),
     }
 }
@@ -361,7 +361,7 @@ fn setup(
         own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
-        session_log: SessionLog::Off,
+        session_log: SessionLog::Off.into(),
         taps: BTreeMap::new(),
         decider: None,
     };

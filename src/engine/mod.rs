@@ -48,6 +48,7 @@ pub mod parley;
 mod pump;
 pub mod sim;
 pub mod slab;
+mod spin;
 #[cfg(feature = "uring")]
 pub mod uring;
 pub mod wheel;
@@ -77,6 +78,7 @@ pub use datagrams::Datagrams;
 pub use detached::Detached;
 pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
+pub use spin::BusyPoll;
 
 /// What an engine reports from [`Engine::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,6 +275,10 @@ pub trait Engine {
         key: SessionKey,
         detached: Self::Detached,
     ) -> Result<(), (Cause, Self::Detached)>;
+
+    /// Passes on to the kernel what would otherwise wait for the end of the turn, because
+    /// something long comes before that.
+    fn pass_on(&mut self) {}
 
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);

@@ -96,6 +96,7 @@ impl<E: Datagrams> Reactor<E> {
         if self.run_queue.is_empty() {
             return;
         }
+        self.ctx.engine.pass_on();
         self.run_queue.start_turn(self.ctx.engine.since_wait());
         while let Some((key, direction)) = self.run_queue.next(|| self.ctx.engine.since_wait()) {
             let Some(entry) = self.ctx.sessions.get_mut(key) else {

@@ -56,6 +56,7 @@ mod scripts;
 mod serial;
 mod service;
 mod simulation;
+mod spinning;
 mod spread;
 mod tap;
 mod upgrading;

@@ -19,6 +19,7 @@ mod announced;
 mod calling;
 mod ending;
 mod heading;
+mod inspecting;
 mod opening;
 mod passing;
 mod ports;
@@ -28,11 +29,11 @@ mod why;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::SessionLog;
 use crate::engine::datagrams::Outcome;
 use crate::engine::wheel::Wheel;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::own::OwnListeners;
+use crate::observe::record::Records;
 use crate::relay::flow::crowd::Crowd;
 use crate::relay::time::Time;
 
@@ -40,6 +41,7 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+pub(super) use inspecting::FlowSeen;
 use opening::Looks;
 use table::{FlowName, FlowTable, Owner, Owners};
 
@@ -78,7 +80,7 @@ pub(super) struct Flows {
     /// Over all forwards and reactors: flows that descriptors allow.
     gate: Arc<Gate>,
     loops: Loops,
-    records: SessionLog,
+    records: Records,
     draining: bool,
     started: u64,
     /// The flow that the last datagram of a client belonged to: the next one often does.
@@ -94,7 +96,7 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(gate: Arc<Gate>, own: Arc<OwnListeners>, records: SessionLog) -> Self {
+    pub(super) fn new(gate: Arc<Gate>, own: Arc<OwnListeners>, records: Records) -> Self {
         Self {
             table: FlowTable::default(),
             owners: Owners::default(),
@@ -123,7 +125,7 @@ impl Flows {
     }
 
     /// Other records from now on.
-    pub(super) const fn set_records(&mut self, records: SessionLog) {
+    pub(super) const fn set_records(&mut self, records: Records) {
         self.records = records;
     }
 

@@ -181,7 +181,12 @@ impl FlowTable {
         self.flows.keys().map(|key| key.slot).collect()
     }
 
-    fn key(&self, slot: u32) -> Option<SessionKey> {
+    /// Slots that flows may be in.
+    pub(super) const fn slots_count(&self) -> u32 {
+        self.flows.slots()
+    }
+
+    pub(super) fn key(&self, slot: u32) -> Option<SessionKey> {
         self.flows.key_of(slot)
     }
 }
