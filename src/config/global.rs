@@ -47,10 +47,8 @@ section! {
             /// are refused.
             buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Live;
             /// A reactor spins this long for events before it sleeps: lower latency, a core
-<<<<<<< HEAD
-            /// burnt.
-            busy_poll: Duration = Duration::ZERO,
-                time(Duration::ZERO..=Duration::from_secs(1)), Live;
+            /// burnt. auto spins only while it pays: an idle process uses no CPU.
+            busy_poll: BusyPoll = BusyPoll::For(Duration::ZERO), busy_poll(), Live;
             /// Who serves a client: the reactor that the kernel's hash leads it to, or the one that
             /// has the fewest sessions, to which it is passed on right after the accept; for few
             /// and long connections.
@@ -58,14 +56,10 @@ section! {
             /// A reactor that is busy gives sessions that run to one that is not, a few at a time;
             /// not together with `busy_poll`, with which all look busy.
             rebalance: Rebalance = Rebalance::Off, choice(), Live;
-=======
-            /// burnt. auto spins only while it pays: an idle process uses no CPU.
-            busy_poll: BusyPoll = BusyPoll::For(Duration::ZERO), busy_poll(), Live;
             /// After the first SIGTERM clients are let in for so long yet, while /readyz says no:
             /// whoever balances before it notices, and sends nobody any more.
             drain_delay: Duration = Duration::ZERO,
                 time(Duration::ZERO..=Duration::from_secs(3600)), Live;
->>>>>>> main
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
         }
