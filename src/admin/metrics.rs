@@ -95,7 +95,7 @@ async fn read(subject: &dyn Subject) -> Read {
     Read {
         version: env!("CARGO_PKG_VERSION"),
         engine: subject.engine(),
-        hash: configured.hash.to_string(),
+        hash: configured.hash().to_owned(),
         config: ConfigFigures {
             generation: configured.generation,
             applied_micros: process::micros(configured.applied),

@@ -336,6 +336,8 @@ views! {
         kind: String,
         /// Where it came in.
         forward: String,
+        /// Which configuration of this process its forward came with: what it goes by until it ends.
+        generation: u64,
         /// The listener.
         listener: String,
         /// Who came.
@@ -429,6 +431,13 @@ views! {
         /// Sessions whose forward is gone; they run to their end, or until its
         /// `drain_timeout`.
         sessions_left: u64,
+        /// How long reading the files and checking what they say took.
+        read_seconds: f64,
+        /// How long comparing it with what runs took.
+        compare_seconds: f64,
+        /// How long acquiring what was missing and applying it took, until every reactor goes
+        /// by it.
+        apply_seconds: f64,
         ? /// Within this it has to be confirmed, or what was before is back.
         confirm_seconds: f64,
     }

@@ -49,6 +49,13 @@ section! {
             /// A reactor spins this long for events before it sleeps: lower latency, a core
             /// burnt. auto spins only while it pays: an idle process uses no CPU.
             busy_poll: BusyPoll = BusyPoll::For(Duration::ZERO), busy_poll(), Live;
+            /// Who serves a client: the reactor that the kernel's hash leads it to, or the one that
+            /// has the fewest sessions, to which it is passed on right after the accept; for few
+            /// and long connections.
+            spread: Spread = Spread::Kernel, choice(), Live;
+            /// A reactor that is busy gives sessions that run to one that is not, a few at a time;
+            /// not together with `busy_poll`, with which all look busy.
+            rebalance: Rebalance = Rebalance::Off, choice(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
             /// After the first SIGTERM clients are let in until none has come for so long, ten times
@@ -76,6 +83,26 @@ pub enum BusyPoll {
     Auto,
     /// So long, up to a second; zero: not at all.
     For(Duration),
+}
+
+words! {
+    /// `rebalance =`.
+    pub enum Rebalance {
+        /// A session stays with its reactor.
+        Off = "off",
+        /// It may be moved to another one.
+        Auto = "auto",
+    }
+}
+
+words! {
+    /// `spread =`.
+    pub enum Spread {
+        /// Whoever accepts a client serves it.
+        Kernel = "kernel",
+        /// The reactor with the fewest sessions does.
+        Least = "least",
+    }
 }
 
 words! {

@@ -198,6 +198,7 @@ fn open(
     let begun = Begun {
         config,
         source,
+        beside: Arc::default(),
         log: log.clone(),
         teller: teller.clone(),
         pilot,
@@ -270,6 +271,7 @@ fn stand(
     let (config, log) = (begun.config.clone(), begun.log.clone());
     let mut ids = Identities::steered_by(begun.pilot.clone());
     let plan = Plan::of(&config, &mut ids);
+    begun.beside.are_read(&config);
     step.is("opening the targets of taps");
     let taps = Taps::start(&config, &log)?;
     let acquired = Acquired::take(&plan, inherited, (&log, &taps), step)?;

@@ -5,14 +5,12 @@
 //! by the endpoint's. What belongs to reactors is asked of them.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
 
 use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
@@ -147,21 +145,11 @@ impl Steering {
 
 fn configured(config: &Config, generation: u64) -> Configured {
     Configured {
-        hash: hash(config).into(),
+        hash: Arc::default(),
         config: Arc::new(config.clone()),
         generation,
         applied: SystemTime::now(),
     }
-}
-
-/// The same for equal configurations, however they are written.
-fn hash(config: &Config) -> String {
-    let digest = Sha256::digest(config.to_toml().as_bytes());
-    let mut text = String::new();
-    for byte in digest.iter().take(8) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 impl Subject for Steering {
@@ -329,6 +317,9 @@ fn view(done: Reloaded) -> ReloadView {
         listeners_closed: done.listeners_closed,
         sessions_left: done.sessions_left as u64,
         confirm_seconds: done.confirm_within,
+        read_seconds: done.took.read,
+        compare_seconds: done.took.compare,
+        apply_seconds: done.took.apply,
     }
 }
 

@@ -176,6 +176,7 @@ impl Running {
 
     /// Nobody is let in from now on; whoever comes waits in the queues.
     fn freeze(&mut self, sessions: bool) -> Frozen {
+        self.let_moves_arrive();
         if let Upgrading::Offered(who) = &mut self.upgrading {
             self.upgrading = Upgrading::Frozen(std::mem::take(who));
         }

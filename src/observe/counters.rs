@@ -21,6 +21,10 @@ metrics! {
     counter "sessions_released" { released }
     /// Sessions that came from another process.
     counter "sessions_adopted" { adopted }
+    /// Clients that were passed on to a reactor with fewer sessions, right after the accept.
+    counter "passed_on" { passed_on }
+    /// Sessions that came from another reactor of this process, or came back.
+    counter "sessions_moved_in" { moved_in }
     /// Connections that the kernel lost before they could be accepted.
     counter "accept_lost" { accept_lost }
     /// Pauses of accepting for want of descriptors or memory.

@@ -35,6 +35,7 @@ mod let_in;
 mod listen_queue;
 mod loops;
 mod metered;
+mod neighbours;
 mod opened;
 mod openings;
 mod outlets;
@@ -73,7 +74,10 @@ pub use flows::Homes;
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+    Reply,
 };
+pub use listen_queue::Admitted;
+pub use neighbours::Neighbours;
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
@@ -110,6 +114,8 @@ pub struct Reactor<E: Engine> {
     wheel: Wheel,
     dialler: Dialler,
     listen_queue: ListenQueue,
+    /// Only where clients are spread over reactors.
+    neighbours: Option<Box<dyn Neighbours<E::Incoming>>>,
     run_queue: RunQueue,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
@@ -191,6 +197,7 @@ impl<E: Datagrams> Reactor<E> {
             ),
             dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
+            neighbours: None,
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),

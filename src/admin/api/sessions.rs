@@ -551,6 +551,7 @@ pub(super) fn view(before: Option<&SessionView>, now: &SessionView) -> Session {
         }
         .to_owned(),
         forward: now.forward().name.to_string(),
+        generation: now.forward().generation,
         listener: now.listener.address.to_string(),
         client: now.client.to_string(),
         phase: now.phase.to_lowercase(),

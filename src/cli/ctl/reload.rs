@@ -65,6 +65,14 @@ fn text(done: &ReloadView, verbose: bool) -> String {
         if done.sessions_left > 0 {
             let _ = writeln!(text, "  {} sessions run to their end", done.sessions_left);
         }
+        if !done.dry_run {
+            let took = [done.read_seconds, done.compare_seconds, done.apply_seconds];
+            let [read, compare, apply] = took.map(|seconds| seconds * 1e3);
+            let _ = writeln!(
+                text,
+                "  {read:.1} ms to read, {compare:.1} ms to compare, {apply:.1} ms to apply"
+            );
+        }
     }
     if let Some(seconds) = done.confirm_seconds {
         let _ = writeln!(

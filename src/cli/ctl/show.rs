@@ -485,6 +485,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
         ">rtt client",
         ">rtt server",
         ">resent",
+        ">generation",
         "held back by",
     ]);
     for it in sessions {
@@ -508,6 +509,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
             rtt(&it.client_tcp),
             rtt(&it.upstream_tcp),
             resent.to_string(),
+            it.generation.to_string(),
             it.verdict.replace('_', " "),
         ]);
     }

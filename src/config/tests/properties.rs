@@ -264,6 +264,8 @@ fn any_config() -> impl Strategy<Value = Config> {
                 global: Global {
                     watch: pick == 1,
                     drain_delay: Duration::from_millis(number % 3_600_000),
+                    rebalance: [Rebalance::Off, Rebalance::Auto][pick % 2],
+                    spread: [Spread::Kernel, Spread::Least][pick % 2],
                     reactors: Reactors::Count(global.0),
                     engine: EngineChoice::IoUring,
                     max_connections: Some(global.1),

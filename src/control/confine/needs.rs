@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::admin;
-use crate::config::clients::AccessScope;
 use crate::config::{
     AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Pool, RouteTo, TapTarget,
 };
+use crate::control::beside;
 use crate::control::source::ConfigSource;
 use crate::net::address::{Address, UnixName};
 
@@ -93,18 +93,10 @@ impl Reach {
         {
             self.writes(path, &whose("tap"));
         }
-        for rule in &forward.clients.access {
-            if let AccessScope::File(path) = &rule.whom {
-                self.reads(path, &whose("access"));
-            }
+        for (key, path) in beside::of_forward(forward) {
+            self.reads(path, &whose(key));
         }
-        for (_, connect) in forward.requests() {
-            if let Some(path) = &connect.users {
-                self.reads(path, &whose("users"));
-            }
-            for path in connect.access.files() {
-                self.reads(path, &whose("access"));
-            }
+        if forward.requests().next().is_some() {
             self.connects(None, &whose("mode"));
         }
         for (label, pool) in pools(forward) {

@@ -213,6 +213,9 @@ notices! {
     /// This process serves in the place of another one.
     TakenOver "taken_over" Info [] { process: u32, build: String, sessions: u64 }
         "took over from process {process} (thalweg {build}), with {sessions} sessions";
+    /// A busy reactor has given sessions that run to one that is not: `rebalance = "auto"`.
+    Rebalanced "rebalanced" Info [] { sessions: usize, from: u16, to: u16 }
+        "{sessions} sessions moved from reactor {from} to reactor {to}";
     /// Sessions that moved between processes could not be had by any reactor, and have ended.
     SessionsLost "sessions_lost" Error [] { sessions: usize }
         "{sessions} sessions could not be taken in and have ended";

@@ -71,7 +71,10 @@ impl<E: Datagrams> Reactor<E> {
             let (gate, at) = (kept.gate.clone(), kept.at);
             let Some(entry) = kept.take() else { continue };
             match self.settle_in(entry, detached) {
-                Ok(_) => adopted.taken += 1,
+                Ok(_) => {
+                    self.ctx.counters.moved_in.add(1);
+                    adopted.taken += 1;
+                }
                 Err(refused) => {
                     let (entry, detached, cause) = *refused;
                     let kept = Kept {
