@@ -263,6 +263,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             Config {
                 global: Global {
                     watch: pick == 1,
+                    drain_delay: Duration::from_millis(number % 3_600_000),
                     reactors: Reactors::Count(global.0),
                     engine: EngineChoice::IoUring,
                     max_connections: Some(global.1),
