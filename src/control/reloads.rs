@@ -102,6 +102,7 @@ impl Running {
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
             own: self.held.own.clone(),
+            homes: self.held.homes.clone(),
             clients: self.held.clients.clone(),
             confinement: self.confinement.clone(),
             policies: self.held.policies.clone(),
@@ -374,6 +375,12 @@ impl Running {
     /// somebody else has them.
     fn send(&self, orders: AllOrders) {
         let (mut pending, mut later) = (Vec::new(), Vec::new());
+        let noted = orders.0.iter().filter_map(|(number, orders)| {
+            let reactor = self.reactors.get(number)?;
+            let listeners = orders.note_homes.clone();
+            (!listeners.is_empty()).then(|| reactor.send(Order::NoteHomes(listeners)))
+        });
+        await_all(noted.collect());
         for (number, orders) in orders.0 {
             let Some(reactor) = self.reactors.get(&number) else {
                 continue;

@@ -2,8 +2,8 @@
 //! listeners.
 //!
 //! A multishot receive would save the system call of a batch and pay with a completion for
-//! each datagram, where a batch of recvmmsg(2) has one call for all of them. Which of the two
-//! wins was not measured; the batches are what both engines have.
+//! each datagram, where a batch of recvmmsg(2) has one call for all of them. It is not built
+//! and not measured; the batches are what both engines have.
 
 use std::io;
 
@@ -66,6 +66,10 @@ impl Datagrams for Uring {
         self.datagrams.receive(key, most)
     }
 
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        self.datagrams.discard(key)
+    }
+
     fn train(&self, index: usize) -> &Train {
         self.datagrams.train(index)
     }
@@ -84,6 +88,10 @@ impl Datagrams for Uring {
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         self.datagrams.send_posts(outcomes);
+    }
+
+    fn forget_trains(&mut self) {
+        self.datagrams.forget_trains();
     }
 
     fn queue_drops(&self, key: DatagramKey) -> u32 {
