@@ -341,7 +341,11 @@ mod tests {
 
     #[test]
     fn b168_the_hash_is_of_what_a_configuration_means() {
-        let of = |text: &str| hash(&Config::parse(text).unwrap());
+        let of = |text: &str| {
+            configured(&Config::parse(text).unwrap(), 0)
+                .hash()
+                .to_owned()
+        };
         let one = "[global]\nwatch = true\nreactors = 2\n\
                    [upstream.a]\nservers = [\"10.0.0.1:1\"]\nretries = 2\n\
                    [upstream.b]\nservers = [\"10.0.0.2:1\"]\n\
