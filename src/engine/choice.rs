@@ -4,6 +4,7 @@
 //! hands it to a [`Work`], so that no call on the hot path is dynamic.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::epoll::Epoll;
@@ -102,7 +103,11 @@ impl Waker {
 /// What a thread does with its engine.
 pub trait Work {
     /// Works until there is nothing more to do.
-    fn work<E: Datagrams<Listener = Listener, Detached = Detached>>(self, engine: E, waker: Waker);
+    fn work<E: Datagrams<Listener = Listener, Detached = Detached, Call = OwnedFd>>(
+        self,
+        engine: E,
+        waker: Waker,
+    );
 }
 
 /// Makes an engine for the calling thread and works with it; `origin` is time zero.

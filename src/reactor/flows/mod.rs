@@ -19,6 +19,7 @@ mod announced;
 mod calling;
 mod ending;
 mod heading;
+mod moving;
 mod opening;
 mod passing;
 mod ports;
@@ -40,6 +41,9 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+pub(super) use moving::Expected;
+pub use moving::{FlowArrival, FlowManifest, MovedFlow, ReleasedFlows};
+
 use opening::Looks;
 use table::{FlowName, FlowTable, Owner, Owners};
 
