@@ -105,6 +105,18 @@ impl Standing {
         self.tell(now);
     }
 
+    /// How long until a session may try it, if it is marked.
+    pub fn marked_for(&self, now: Time) -> Option<Duration> {
+        let trial = || self.condition.trial_at(now).unwrap_or(now).since(now);
+        self.condition.is_marked().then(trial)
+    }
+
+    /// The process before had it marked: it is for so long still.
+    pub fn mark_for(&self, still: Duration, now: Time) {
+        self.condition.mark_until(now + still);
+        self.tell(now);
+    }
+
     /// An operator forgives it its failures.
     pub fn clear_marks(&self, now: Time) {
         self.condition.clear_marks();

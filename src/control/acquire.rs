@@ -621,7 +621,7 @@ pub(super) fn engine_setup(config: &Config) -> engine::Setup {
     engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
-        buffer_limit: config.global.buffer_limit,
+        buffer_limit: limits::buffers_of_each(config.global.buffer_limit),
         busy_poll: config.global.busy_poll,
         ephemeral_ports: limits::ephemeral_ports(),
     }

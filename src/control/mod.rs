@@ -28,6 +28,7 @@ mod listener_names;
 mod manager;
 mod moved;
 mod plan;
+mod probation;
 mod proxy;
 mod reap;
 mod registry;

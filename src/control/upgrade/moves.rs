@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::give::ControlThread;
 use super::message::Saying;
-use super::moving;
-use super::order::{HandOver, Rest};
+use super::order::{HandOver, Moved, Rest};
 use super::talk::{PROMPT, Talk};
+use super::{moving, trial};
 
 /// Between looks for sessions that can be moved by now.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: 
 
 /// Sends those that can be moved by now; whether there may be more. Where some cannot be had
 /// over there, all that are left end here: nobody is stopped again and again for nothing.
-fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
+pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
     let (reply, answer) = channel();
     control.order(HandOver::More(reply));
     let Ok(Some(sessions)) = answer.recv() else {
@@ -47,11 +47,11 @@ fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
             for session in sent.gone {
                 drop(session.into_detached());
             }
-            control.order(HandOver::Stay(sent.refused));
+            control.order(HandOver::Stay(Moved::of(sent.refused)));
             all
         }
         Err((_, sessions)) => {
-            control.order(HandOver::Stay(sessions));
+            control.order(HandOver::Stay(Moved::of(sessions)));
             false
         }
     }
@@ -60,8 +60,12 @@ fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
 /// The new process, until the old one has ended.
 pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
     while let Ok(heard) = talk.hear(LATER) {
-        if let Saying::Rest { tables } = heard.message {
-            return control.order(HandOver::Rest(tables));
+        match heard.message {
+            Saying::Rest { tables } => return control.order(HandOver::Rest(tables)),
+            Saying::Ask {} if trial::tell(talk, control) => continue,
+            Saying::Ask {} => break,
+            Saying::GoBack { reason } => return trial::go_back(talk, control, reason),
+            _ => {}
         }
         let (reply, answer) = channel();
         control.order(HandOver::Berths(reply));
@@ -70,7 +74,8 @@ pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
         };
         match moving::receive(talk, heard, &berths) {
             Ok(sessions) => control.order(HandOver::Arrived(sessions)),
-            Err(_) => return,
+            Err(_) => break,
         }
     }
+    control.order(HandOver::Alone);
 }
