@@ -4,6 +4,15 @@
 //!
 //! What is held under an identity already is kept as it is: a listener stays the very
 //! same socket, its queue with it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | here | everything together |
+//! | `listeners` | sockets to listen on |
+//! | `descriptors` | how many sessions there is room for |
+
+mod descriptors;
+mod listeners;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,45 +22,34 @@ use crate::admin;
 use crate::config::{Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
-use crate::net::address::{Address, Transport};
 use crate::net::dial;
 use crate::net::handed::Handed;
-use crate::net::inherited::{Carries, Inherited, InheritedSocket, Origin};
+use crate::net::inherited::Inherited;
 use crate::net::limits;
-use crate::net::listener::{self, Bound, Lacking};
 use crate::net::options::{Leg, SocketOptions};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Source, Taps};
-use crate::reactor::{self, Gate, Listener, Setup, UpstreamSetup};
-use crate::relay::id::{ForwardId, ListenerId, PoolId};
+use crate::reactor::{self, Gate, Listener, Setup};
+use crate::relay::id::ForwardId;
 
 use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
 use super::forwards::forward_of;
-use super::held::{Held, HeldListener, HeldOptions};
-use super::listener_names::ListenerNames;
-use super::plan::{ListenerPlan, Plan};
+use super::held::{Held, HeldListener};
+use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, Resolver};
 use super::steering::Steering;
 use super::upgrade::entrance::{self, Entrance};
 use super::upgrade::spawn;
 use super::upstreams::Upstreams;
-
-/// Descriptors a reactor needs for itself: epoll, its waker, pooled pipes.
-pub(super) const DESCRIPTORS_PER_REACTOR: u32 = 40;
-
-/// Descriptors that a reactor cannot do without.
-const DESCRIPTORS_LEAST: u64 = 4;
-
-/// Room for fewer sessions is worth a warning, whatever is configured.
-const SESSIONS_FEW: u32 = 100;
-
-/// Descriptors for the log, signals, and what a library opens for a moment.
-pub(super) const DESCRIPTORS_SPARE: u32 = 16;
+pub(super) use descriptors::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE, flows, gate};
+use descriptors::{check_descriptors, spares};
+use listeners::nobody_asked_for;
+pub(super) use listeners::{BoundAddress, open, tell_listeners};
 
 /// How long a start waits for the first answers of the names of servers: with a name server
 /// that answers it has its servers at once, and one that does not holds up nobody.
@@ -316,27 +314,6 @@ pub(super) fn reactor_count(config: &Config) -> usize {
     }
 }
 
-/// Whether the listeners leave descriptors for sessions: better a sum now than a bare
-/// EMFILE at one of ten thousand ports.
-fn check_descriptors(plan: &Plan<'_>, reactors: usize, limit: u64) -> Result<(), StartError> {
-    let listeners = plan
-        .forwards
-        .iter()
-        .map(|it| it.listeners.len())
-        .sum::<usize>();
-    let wanted = (listeners * reactors) as u64;
-    let own = DESCRIPTORS_LEAST * reactors as u64 + u64::from(DESCRIPTORS_SPARE);
-    if wanted + own <= limit {
-        return Ok(());
-    }
-    Err(StartError::Descriptors {
-        listeners,
-        reactors,
-        needed: wanted + own,
-        limit,
-    })
-}
-
 /// Whether some of its connects come from foreign addresses.
 fn is_transparent(forward: &Forward) -> bool {
     let routes = forward.routes.iter();
@@ -390,155 +367,6 @@ pub(super) fn sources<'a>(
         .collect()
 }
 
-/// An address that was bound, and belongs to nobody yet.
-pub(super) struct BoundAddress {
-    pub(super) id: ListenerId,
-    pub(super) transport: Transport,
-    pub(super) address: Address,
-    pub(super) forward: ForwardId,
-    pub(super) bound: Bound,
-    pub(super) options: HeldOptions,
-}
-
-/// Binds wherever that is not done yet. An error closes all that it bound.
-pub(super) fn open(
-    plan: &Plan<'_>,
-    (is_held, inherited): (&dyn Fn(ListenerId) -> bool, &mut Inherited),
-    reactors: usize,
-    awaited: &Awaited,
-    log: &Log,
-) -> Result<Vec<BoundAddress>, StartError> {
-    let names = ListenerNames::new(&plan.config.global.names, log);
-    let mut opened: Vec<BoundAddress> = Vec::new();
-    for forward in &plan.forwards {
-        let config = forward.config;
-        for planned in &forward.listeners {
-            let ListenerPlan {
-                id,
-                transport,
-                address,
-            } = *planned;
-            if is_held(id) {
-                continue;
-            }
-            awaited.is(format_args!("binding {address} of forward {}", config.name));
-            let carries = carried(transport);
-            let claimed = inherited.claim(&config.name, address, carries);
-            if claimed.is_empty() && matches!(address, Address::Passed(_)) {
-                fits(inherited, config, address, carries)?;
-            }
-            let bound = match address {
-                _ if !claimed.is_empty() => {
-                    let lacking = lacking(&claimed);
-                    listener::adopt(
-                        (transport, address),
-                        claimed,
-                        &config.client,
-                        reactors,
-                        lacking,
-                    )
-                }
-                Address::Unix(_) => listener::bind_for(
-                    address,
-                    &config.client,
-                    &config.unix_file.permissions(),
-                    reactors,
-                ),
-                _ => names.bind((transport, address), &config.client, reactors),
-            };
-            let bound = bound.map_err(|error| {
-                let forward = config.name.clone();
-                StartError::Bind { forward, error }
-            })?;
-            // Neighbours have the same options more often than not.
-            let options = match opened.last() {
-                Some(last) if last.options.client == config.client => last.options.clone(),
-                _ => HeldOptions::new(&config.client),
-            };
-            opened.push(BoundAddress {
-                id,
-                transport,
-                address: address.clone(),
-                forward: forward.id,
-                bound,
-                options,
-            });
-        }
-    }
-    Ok(opened)
-}
-
-const fn carried(transport: Transport) -> Carries {
-    match transport {
-        Transport::Tcp => Carries::Streams,
-        Transport::Udp => Carries::Datagrams,
-    }
-}
-
-/// A service manager that keeps a copy of a socket keeps its queue when this process dies,
-/// but not that of another socket beside it.
-fn lacking(claimed: &[InheritedSocket]) -> Lacking {
-    let passed = |it: &InheritedSocket| matches!(it.origin, Origin::Passed { .. });
-    if claimed.iter().any(passed) {
-        Lacking::Share
-    } else {
-        Lacking::Join
-    }
-}
-
-/// A socket that was passed and is not listened on would take connections that nobody
-/// answers.
-fn nobody_asked_for(inherited: &Inherited, plan: &Plan<'_>) -> Result<(), StartError> {
-    for socket in inherited.sockets() {
-        let Origin::Passed { name } = &socket.origin else {
-            continue;
-        };
-        for forward in &plan.forwards {
-            for its in &forward.listeners {
-                let carries = carried(its.transport);
-                fits(inherited, forward.config, its.address, carries)?;
-            }
-        }
-        return Err(StartError::Inherited(format!(
-            "no forward listens on {socket}; write listen = \"systemd:{name}\" or its address, \
-             or take it out of the socket unit"
-        )));
-    }
-    Ok(())
-}
-
-/// Whether what was passed for an address carries what the forward forwards.
-fn fits(
-    inherited: &Inherited,
-    forward: &Forward,
-    address: &Address,
-    carries: Carries,
-) -> Result<(), StartError> {
-    let Some(socket) = inherited.misfit(address, carries) else {
-        return Ok(());
-    };
-    let (wanted, remedy) = match carries {
-        Carries::Streams => ("streams", "ListenStream="),
-        Carries::Datagrams => ("datagrams", "ListenDatagram="),
-    };
-    Err(StartError::Inherited(format!(
-        "{socket} is not what forward {} takes, which forwards {wanted}; pass one by {remedy}",
-        forward.name
-    )))
-}
-
-/// Says where it listens from now on.
-pub(super) fn tell_listeners<'a>(listeners: impl Iterator<Item = &'a HeldListener>, log: &Log) {
-    let told = listeners.flat_map(|listener| {
-        let locals = listener.locals().iter();
-        locals.map(|local| Notice::Listening {
-            listener: local.clone(),
-            forward: listener.forward.name.clone(),
-        })
-    });
-    log.report(told);
-}
-
 /// Says what was asked for and not granted, and what to change: once for all forwards
 /// that ask for the same.
 pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
@@ -577,46 +405,6 @@ pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
     }
 }
 
-/// Flows of datagrams that descriptors allow, one each: as many as the forwards may have,
-/// and at most half of what there is, so that connections have the other half.
-pub(super) fn flows(plan: &Plan<'_>, descriptors: u64) -> u32 {
-    let forwards = plan.forwards.iter().map(|it| it.config);
-    let wanted = forwards.filter(|it| it.protocol.has_udp()).map(|it| {
-        let most = it.udp.max_flows;
-        most.map_or(u64::MAX, u64::from)
-    });
-    let wanted = wanted.fold(0, u64::saturating_add);
-    u32::try_from(wanted.min(descriptors / 2)).unwrap_or(u32::MAX)
-}
-
-/// Admission by descriptors: two for each session, of those that are left; looking up
-/// names and spare connections take up to `others` of them.
-pub(super) fn gate(
-    config: &Config,
-    descriptors: u64,
-    reactors: usize,
-    (others, flows): (u32, u32),
-    log: &Log,
-) -> Gate {
-    let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
-    let taken = taken.saturating_add(flows);
-    let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
-    let most = config.global.max_connections.unwrap_or(u32::MAX);
-    let gate = Gate::by_descriptors(most, taken, spare);
-    gate.review();
-    let wanted = config.global.max_connections.unwrap_or(SESSIONS_FEW);
-    if wanted > gate.max() {
-        let needed = u64::from(wanted) * 2 + u64::from(taken + spare);
-        log.notice(Notice::DescriptorsShort {
-            wanted,
-            needed,
-            limit: descriptors,
-            sessions_max: gate.max(),
-        });
-    }
-    gate
-}
-
 pub(super) fn engine_setup(config: &Config) -> engine::Setup {
     engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
@@ -625,13 +413,6 @@ pub(super) fn engine_setup(config: &Config) -> engine::Setup {
         busy_poll: config.global.busy_poll,
         ephemeral_ports: limits::ephemeral_ports(),
     }
-}
-
-/// Descriptors of the connections that are kept warm.
-fn spares(upstreams: &BTreeMap<PoolId, UpstreamSetup>, reactors: usize) -> u32 {
-    let of = |it: &UpstreamSetup| it.warm.saturating_mul(it.set.members().len() as u32);
-    let each = upstreams.values().map(of).fold(0, u32::saturating_add);
-    each.saturating_mul(reactors as u32)
 }
 
 /// One reactor a core is pinned to it; any other number is left to the
@@ -643,51 +424,4 @@ pub(super) fn pin(config: &Config, index: usize, count: usize) -> Option<usize> 
         && count > 1
         && count == limits::allowed_cpus().len();
     auto.then(|| limits::cpu_of_reactor(index)).flatten()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::config::{LogFormat, LogLevel, LogTarget};
-    use crate::control::plan::Identities;
-
-    fn taken(text: &str, held: &[ListenerId]) -> Result<Vec<ListenerId>, StartError> {
-        let config = Config::parse(text).unwrap();
-        let plan = Plan::of(&config, &mut Identities::default());
-        let opened = {
-            let (log, _) =
-                Log::start(LogLevel::Error, LogFormat::Text, &LogTarget::Stderr).unwrap();
-            let held = |id| held.contains(&id);
-            let mut none = Inherited::default();
-            open(&plan, (&held, &mut none), 2, &Awaited::default(), &log)?
-        };
-        Ok(opened.iter().map(|it| it.id).collect())
-    }
-
-    #[test]
-    fn a_listener_that_is_held_is_not_bound_again() {
-        let text = "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\n\
-                    upstream = \"127.0.0.1:9\"\n";
-        let both = taken(text, &[]).unwrap();
-        assert_eq!(both.len(), 2);
-        assert_eq!(taken(text, &both[..1]).unwrap(), both[1..]);
-        assert_eq!(taken(text, &both).unwrap(), []);
-    }
-
-    #[test]
-    fn what_cannot_be_had_is_told_and_nothing_stays() {
-        let taken_here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = taken_here.local_addr().unwrap().port();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let other = free.local_addr().unwrap().port();
-        drop(free);
-        let text = format!(
-            "[[forward]]\nname = \"a\"\nlisten = [\"127.0.0.1:{other}\", \"127.0.0.1:{port}\"]\n\
-             upstream = \"127.0.0.1:9\"\n"
-        );
-        let error = taken(&text, &[]).unwrap_err();
-        assert!(error.to_string().contains(&port.to_string()), "{error}");
-        assert!(std::net::TcpListener::bind(("127.0.0.1", other)).is_ok());
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::let_in::let_in;
 use super::listen_queue::Admitted;
-use super::openings::Opened;
+use super::opened::Opened;
 use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};

@@ -12,8 +12,10 @@ use crate::relay::time::Time;
 /// a client must not make the forwarder work through hundreds.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// Where a session may be connected to; two words, cheap to hand on. The options of the
-/// connect are those of the pool that its forward has, for either kind.
+/// Where a session may be connected to; two words, cheap to hand on. It has no options of
+/// its own: those of a connect belong to the pool that dials (`UpstreamSetup::options`), for
+/// either kind, and are the same for all that one dials. A word more here would be one in each
+/// idle session.
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// A server of a pool: what comes of dialling it is counted there, and it is praised

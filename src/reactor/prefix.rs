@@ -9,10 +9,11 @@
 //! refused was told nothing. A header that no payload follows at once is sent alone, when
 //! the handshake's last ACK would be.
 
+use super::Entry;
 use super::attempts::Dialling;
 use super::context::Ctx;
 use super::dialling::Dialler;
-use super::{Entry, openings};
+use super::opened::Opened;
 use crate::config::SendProxy;
 use crate::engine::{Engine, SessionKey};
 use crate::net::address::{Endpoint, UnixName};
@@ -81,11 +82,11 @@ impl Dialler {
 /// `local` is this end of the client's connection.
 fn write(entry: &Entry, send: SendProxy, local: Option<Endpoint>, reactor: u16, out: &mut Vec<u8>) {
     let known = entry.opening.as_deref();
-    let destination = known.and_then(openings::Opened::destination);
+    let destination = known.and_then(Opened::destination);
     let destination = destination.or(local);
     let announced = announced(&entry.client, destination.as_ref());
-    let header = known.and_then(openings::Opened::header);
-    let sniffed = known.and_then(openings::Opened::sniffed);
+    let header = known.and_then(Opened::header);
+    let sniffed = known.and_then(Opened::sniffed);
     // What the proxy before said of it goes on where nothing else is known.
     let passed = |kind| header.and_then(|header| header.tlv(kind));
     let id = unique_id(reactor, entry.id);

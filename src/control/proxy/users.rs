@@ -13,34 +13,20 @@
 //! hash of each kind and cost that the file has: whichever user is asked for, and one that
 //! there is not, takes as long.
 
+mod credentials;
+mod file;
+mod hash;
+
 use std::collections::HashMap;
-use std::fmt;
-use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read};
-use std::ops::RangeInclusive;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bcrypt::HashParts;
-use sha_crypt::{PasswordHash, PasswordVerifier, ShaCrypt};
-use thiserror::Error;
-
-use crate::proto::prelude::Authorization;
-
-/// Bytes of a file of users.
-const FILE_MAX: u64 = 4 << 20;
-
-/// The highest cost of a bcrypt hash: four seconds for one verification, on a machine
-/// where the usual 10 takes 60 ms.
-const BCRYPT_COST_MAX: u32 = 16;
-
-/// The most rounds of a SHA-crypt hash: about a second; 5000 are usual.
-const SHA_ROUNDS_MAX: u32 = 1_000_000;
+pub(super) use credentials::Credentials;
+pub use file::UsersError;
+use file::read;
+use hash::Hash;
 
 /// How long right credentials are remembered.
 const MEMORY: Duration = Duration::from_secs(300);
@@ -53,219 +39,6 @@ const REMEMBERED_MAX: usize = 4096;
 
 /// Kinds and costs of hashes in a file: each verification computes one of each.
 const CLASSES_MAX: usize = 8;
-
-/// What is said of a cost below or above at the start. OWASP's Password Storage Cheat Sheet
-/// has 10 as the least for bcrypt; crypt(5) has 5000 rounds as the default.
-const BCRYPT_COSTS: RangeInclusive<u32> = 10..=13;
-const SHA_ROUNDS: RangeInclusive<u32> = 5000..=500_000;
-
-/// What SHA-crypt has without `rounds=`.
-const SHA_ROUNDS_DEFAULT: u32 = 5000;
-
-/// Bytes of a password that bcrypt looks at: it would ignore what follows.
-const BCRYPT_PASSWORD_MAX: usize = 72;
-
-/// What is wrong with a file of users.
-#[derive(Debug, Error)]
-pub enum UsersError {
-    /// It cannot be read.
-    #[error("cannot read users from {path}: {error}; check the path and its mode")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// It is a device, a pipe, a directory.
-    #[error("{path} is no file; users are read from one, so that a start never waits for them")]
-    NoFile {
-        /// Which it is.
-        path: PathBuf,
-    },
-    /// Somebody else could add himself.
-    #[error("{path} can be changed by {whom}: who can write it can let anybody in; {remedy}")]
-    Writable {
-        /// Which file.
-        path: PathBuf,
-        /// By whom.
-        whom: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// It is larger than any file of users has to be.
-    #[error("{path} has more than 4 MiB; split it, or name the right file")]
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A line of it makes no sense.
-    #[error("{path}, line {line}: {problem}; write USER:HASH, as `htpasswd -nB USER` does")]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// Nobody is in it.
-    #[error(
-        "{path} has no user: nobody could use this forward; add USER:HASH, as `htpasswd -nB USER` writes it"
-    )]
-    Nobody {
-        /// Which file.
-        path: PathBuf,
-    },
-}
-
-/// Bytes of a user's name and of a password at the most; glibc's crypt(3) takes 512 too.
-const USER_MAX: usize = 256;
-const PASSWORD_MAX: usize = 512;
-
-/// What a client says of itself.
-#[derive(Clone)]
-pub(super) struct Credentials {
-    user: String,
-    password: Vec<u8>,
-}
-
-impl Credentials {
-    /// `None` if these are no Basic credentials, or too long to be any: what a hash
-    /// costs grows with the password. A user is UTF-8, as a 407 asks for.
-    pub(super) fn of(authorization: &Authorization) -> Option<Self> {
-        let decoded = STANDARD.decode(authorization.basic()?).ok()?;
-        let colon = decoded.iter().position(|byte| *byte == b':')?;
-        if colon > USER_MAX || decoded.len() - colon - 1 > PASSWORD_MAX {
-            return None;
-        }
-        // RFC 7617, section 2: neither has a control character. A NUL would end the
-        // password for some hashes, and not for others.
-        let password = &decoded[colon + 1..];
-        if password.iter().any(u8::is_ascii_control) {
-            return None;
-        }
-        Some(Self {
-            user: String::from_utf8(decoded[..colon].to_vec()).ok()?,
-            password: password.to_vec(),
-        })
-    }
-
-    pub(super) fn user(&self) -> &str {
-        &self.user
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({:?}, …)", self.user)
-    }
-}
-
-/// The hash of a password, in the form of crypt(5).
-#[derive(Clone)]
-enum Hash {
-    Bcrypt(String, u32),
-    Sha(PasswordHash, Class),
-}
-
-/// What a hash costs to verify.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Bcrypt(u32),
-    Sha256(u32),
-    Sha512(u32),
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bcrypt(cost) => write!(f, "bcrypt of cost {cost}"),
-            Self::Sha256(rounds) => write!(f, "SHA-256-crypt with {rounds} rounds"),
-            Self::Sha512(rounds) => write!(f, "SHA-512-crypt with {rounds} rounds"),
-        }
-    }
-}
-
-impl Class {
-    /// What should be said of it.
-    fn advice(self) -> Option<&'static str> {
-        match self {
-            Self::Bcrypt(cost) if cost < *BCRYPT_COSTS.start() => {
-                Some("who gets hold of the file guesses fast; write them with `htpasswd -B -C 12`")
-            }
-            Self::Bcrypt(cost) if cost > *BCRYPT_COSTS.end() => {
-                Some("each verification takes a large part of a second; 12 is enough")
-            }
-            Self::Sha256(rounds) | Self::Sha512(rounds) if rounds < *SHA_ROUNDS.start() => {
-                Some("who gets hold of the file guesses fast; 5000 is the default")
-            }
-            Self::Sha256(rounds) | Self::Sha512(rounds) if rounds > *SHA_ROUNDS.end() => {
-                Some("each verification takes a large part of a second")
-            }
-            _ => None,
-        }
-    }
-}
-
-impl Hash {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        if ["$2a$", "$2b$", "$2y$"]
-            .iter()
-            .any(|it| text.starts_with(it))
-        {
-            let parts: HashParts = text.parse().map_err(|_| "the bcrypt hash is malformed")?;
-            let cost = parts.get_cost();
-            return if cost > BCRYPT_COST_MAX {
-                Err("the cost of the bcrypt hash is above 16: each verification would take seconds")
-            } else {
-                Ok(Self::Bcrypt(text.to_owned(), cost))
-            };
-        }
-        if text.starts_with("$5$") || text.starts_with("$6$") {
-            let rounds = text[3..].strip_prefix("rounds=");
-            let rounds = rounds.and_then(|rest| rest.split('$').next());
-            let rounds = rounds.and_then(|n| n.parse().ok());
-            let rounds = rounds.unwrap_or(SHA_ROUNDS_DEFAULT);
-            if rounds > SHA_ROUNDS_MAX {
-                return Err("the SHA-crypt hash has more than a million rounds");
-            }
-            let hash = PasswordHash::new(text).map_err(|_| "the SHA-crypt hash is malformed")?;
-            let class = if text.starts_with("$5$") {
-                Class::Sha256(rounds)
-            } else {
-                Class::Sha512(rounds)
-            };
-            return Ok(Self::Sha(hash, class));
-        }
-        Err("this is no bcrypt ($2y$) or SHA-crypt ($6$) hash")
-    }
-
-    const fn class(&self) -> Class {
-        match self {
-            Self::Bcrypt(_, cost) => Class::Bcrypt(*cost),
-            Self::Sha(_, class) => *class,
-        }
-    }
-
-    fn is_of(&self, password: &[u8]) -> bool {
-        match self {
-            Self::Bcrypt(hash, _) => {
-                // What it would ignore is refused, and takes as long; a NUL is what it has
-                // behind every password.
-                let looked_at = &password[..password.len().min(BCRYPT_PASSWORD_MAX)];
-                let fits = bcrypt::verify(looked_at, hash).unwrap_or(false);
-                fits && looked_at.len() == password.len() && !password.contains(&0)
-            }
-            Self::Sha(hash, _) => ShaCrypt::default().verify_password(password, hash).is_ok(),
-        }
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hash(…)")
-    }
-}
 
 /// How many users the text of a file has; else the line that is wrong and why, or `None`
 /// if there is nobody. For whoever checks such a file, and for fuzzers.
@@ -423,49 +196,6 @@ fn remember(of: &mut HashMap<[u64; 2], Instant>, digest: [u64; 2], now: Instant,
     if of.len() < REMEMBERED_MAX {
         of.insert(digest, now + long);
     }
-}
-
-/// The text of a file that nobody else can change. Never waits, and is bounded, whatever
-/// the path leads to.
-fn read(path: &Path) -> Result<String, UsersError> {
-    let path = || path.to_owned();
-    let unread = |error| UsersError::Read {
-        path: path(),
-        error,
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path())
-        .map_err(unread)?;
-    let found = file.metadata().map_err(unread)?;
-    if !found.is_file() {
-        return Err(UsersError::NoFile { path: path() });
-    }
-    let (owner, us) = (found.uid(), nix::unistd::geteuid().as_raw());
-    if owner != 0 && owner != us {
-        return Err(UsersError::Writable {
-            path: path(),
-            whom: format!("its owner, user {owner}"),
-            remedy: "chown it to root, or to the user that thalweg runs as",
-        });
-    }
-    if found.mode() & 0o022 != 0 {
-        return Err(UsersError::Writable {
-            path: path(),
-            whom: "others than its owner".to_owned(),
-            remedy: "chmod go-w it",
-        });
-    }
-    if found.len() > FILE_MAX {
-        return Err(UsersError::TooLarge { path: path() });
-    }
-    let mut text = String::new();
-    // It may grow meanwhile.
-    file.take(FILE_MAX)
-        .read_to_string(&mut text)
-        .map_err(unread)?;
-    Ok(text)
 }
 
 #[cfg(test)]

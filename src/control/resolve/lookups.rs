@@ -4,10 +4,10 @@
 //! | file | what |
 //! | --- | --- |
 //! | here | the questions under way, and their answers |
-//! | `desk` | whose turn it is; pure |
+//! | `queue` | whose turn it is; pure |
 //! | `remembered` | what was found lately; pure |
 
-mod desk;
+mod queue;
 mod remembered;
 
 use std::collections::HashMap;
@@ -24,13 +24,14 @@ use super::error::LookupError;
 use super::query::{Questions, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, order};
+use crate::policy::client::Client;
 
-pub use desk::LookupId;
-use desk::{Asker, Desk, LookupClient, LookupNumber, LookupStart, LookupStep};
+pub use queue::LookupId;
+use queue::{Asker, LookupNumber, LookupQueue, LookupStart, LookupStep};
 use remembered::{LookupResult, Remembered};
 
 /// Questions of lookups at the most: for each name one of either family.
-pub(super) const QUESTIONS_MAX: usize = 2 * desk::PLACES;
+pub(super) const QUESTIONS_MAX: usize = 2 * queue::PLACES;
 
 /// The longest that one lookup takes once it is begun.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ pub(super) struct Lookups {
 #[derive(Debug, Default)]
 struct LookupState {
     known: Remembered,
-    desk: Desk<(u16, Reply)>,
+    queue: LookupQueue<(u16, Reply)>,
     /// How an asking under way is ended.
     tasks: HashMap<LookupNumber, AbortHandle>,
     /// The runtime ends: nothing is begun any more.
@@ -73,7 +74,7 @@ impl Lookups {
         (host, port): (&str, u16),
         reply: Reply,
     ) {
-        let (client, now) = (LookupClient::from(client), Instant::now());
+        let (client, now) = (Client::from(client), Instant::now());
         let mut state = self.state();
         if state.ended {
             return;
@@ -88,7 +89,7 @@ impl Lookups {
             reply: (port, reply),
         };
         let is_silent = state.known.is_silent(host, now);
-        match state.desk.ask(host, asker, is_silent) {
+        match state.queue.ask(host, asker, is_silent) {
             LookupStep::Waits => {}
             LookupStep::Start(start) => self.start(&mut state, start),
             LookupStep::Refused((_, reply)) => {
@@ -101,7 +102,7 @@ impl Lookups {
     /// Nobody waits for this one any more.
     pub(super) fn cancel(self: &Arc<Self>, id: LookupId) {
         let mut state = self.state();
-        let Some(((_, reply), stopped)) = state.desk.cancel(id) else {
+        let Some(((_, reply), stopped)) = state.queue.cancel(id) else {
             return;
         };
         reply.forget();
@@ -115,10 +116,10 @@ impl Lookups {
     pub(super) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
-        let desk = std::mem::take(&mut state.desk);
+        let queue = std::mem::take(&mut state.queue);
         // Replies are sent without the lock.
         drop(state);
-        drop(desk);
+        drop(queue);
     }
 
     fn start(self: &Arc<Self>, state: &mut LookupState, start: LookupStart) {
@@ -142,7 +143,7 @@ impl Lookups {
         let now = Instant::now();
         let known = &state.known;
         let mut starts = Vec::new();
-        while let Some(start) = state.desk.next(|host| known.is_silent(host, now)) {
+        while let Some(start) = state.queue.next(|host| known.is_silent(host, now)) {
             starts.push(start);
         }
         for start in starts {
@@ -177,7 +178,7 @@ impl Lookups {
     ) {
         let mut state = self.state();
         state.tasks.remove(&start.number);
-        let askers = state.desk.finish(start);
+        let askers = state.queue.finish(start);
         let clients = askers.iter().map(|it| it.client);
         state
             .known

@@ -4,7 +4,7 @@
 //! kept names ─► keep: one task for each host ─► query ─► hosts file, DNS servers
 //!                │ TTL, retries, the last good set
 //!                └─► on_change(names, their addresses)    only if they differ
-//! lookup(host) ─► remembered, or the desk ─► query ─► done(addresses)   for a client's own name
+//! lookup(host) ─► remembered, or its turn ─► query ─► done(addresses)   for a client's own name
 //! ```
 //! A kept library reads and writes messages of DNS (hickory-proto); here is who is asked
 //! and how, when to ask again, that a failure keeps what is known, and in which order

@@ -22,7 +22,7 @@ pub(in crate::control) trait ControlThread {
 
 /// A hand-over that control knows of. Dropped, it is undone.
 struct Lease<'a> {
-    desk: &'a dyn ControlThread,
+    control: &'a dyn ControlThread,
     over: bool,
     /// What belongs to this process as long as it is not.
     moved: Moved,
@@ -32,7 +32,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if !self.over {
             let moved = std::mem::take(&mut self.moved);
-            self.desk.order(HandOver::Resume(moved));
+            self.control.order(HandOver::Resume(moved));
         }
     }
 }
@@ -41,10 +41,10 @@ impl Drop for Lease<'_> {
 /// What is left to do once it has happened: `HandOver::Leave`, now or after a trial.
 pub(in crate::control) fn give(
     talk: &Talk,
-    desk: &dyn ControlThread,
+    control: &dyn ControlThread,
     trial: bool,
 ) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
-    let outcome = offer(talk, desk, trial);
+    let outcome = offer(talk, control, trial);
     if let Err(error) = &outcome {
         // Whoever is not there any more is not told.
         let reason = error.to_string();
@@ -55,7 +55,7 @@ pub(in crate::control) fn give(
 
 fn offer(
     talk: &Talk,
-    desk: &dyn ControlThread,
+    control: &dyn ControlThread,
     trial: bool,
 ) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
     // Before anything else: a stranger who says nothing keeps nobody from upgrading.
@@ -70,11 +70,11 @@ fn offer(
     }
     let who = format!("process {}", theirs.process);
     let (reply, answer) = channel();
-    desk.order(HandOver::Begin(who, reply));
+    control.order(HandOver::Begin(who, reply));
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let offer = answer.recv().map_err(|_| gone())??;
     let mut lease = Lease {
-        desk,
+        control,
         over: false,
         moved: Moved::default(),
     };
@@ -108,15 +108,15 @@ fn offer(
 /// In a process that was on trial: everything goes back to the one before.
 pub(super) fn give_back(
     talk: &Talk,
-    desk: &dyn ControlThread,
+    control: &dyn ControlThread,
     reason: String,
 ) -> Result<(Leave, Receiver<Rest>), UpgradeError> {
     let (reply, answer) = channel();
-    desk.order(HandOver::Undo(reason, reply));
+    control.order(HandOver::Undo(reason, reply));
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let before = answer.recv().map_err(|_| gone())?;
     let mut lease = Lease {
-        desk,
+        control,
         over: false,
         moved: Moved::default(),
     };
@@ -154,7 +154,7 @@ fn hand_all(
 ) -> Result<LetGo, UpgradeError> {
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let (reply, answer) = channel();
-    lease.desk.order(HandOver::Freeze(takes, reply));
+    lease.control.order(HandOver::Freeze(takes, reply));
     let mut frozen = answer.recv().map_err(|_| gone())?;
     let refused = hand(talk, &mut frozen, lease)?;
     let (sessions_moved, flows_moved) = (lease.moved.sessions.len(), lease.moved.flows.len());
@@ -164,7 +164,7 @@ fn hand_all(
         return Err(failed(error));
     }
     lease.over = true;
-    lease.desk.order(HandOver::Stay(refused));
+    lease.control.order(HandOver::Stay(refused));
     let gone = std::mem::take(&mut lease.moved);
     drop(gone.flows);
     let gone = gone.sessions.into_iter();

@@ -9,6 +9,7 @@
 //! Deliberately not here: payload. A byte is a count: what the relay decides
 //! never depends on content, and real engines are checked by hash elsewhere.
 
+mod chance;
 mod datagrams;
 mod listening;
 mod moving;
@@ -25,7 +26,6 @@ use std::time::Duration;
 
 use super::slab::Slots;
 use super::{AcceptError, Engine, Event, Holdings, ListenerKey, Peeked, SessionKey, Start, Target};
-use crate::balance::Random;
 use crate::net::address::Endpoint;
 use crate::net::options::OptionPlan;
 use crate::net::pipe::Pool;
@@ -38,6 +38,7 @@ use crate::relay::session::{Close, Pumped, Readiness};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+pub use chance::{Dice, Nastiness};
 use datagrams::Mail;
 pub use datagrams::{Letter, Manners, PostTally};
 pub use listening::Listener;
@@ -46,32 +47,6 @@ pub use moving::Uprooted;
 use peer::{Deed, Finale, Peer, Script};
 use pump::SimPipe;
 use socket::Socket;
-
-/// Chance as scripts want it: the same seed, the same run, on any machine.
-#[derive(Debug, Clone)]
-pub struct Dice(Random);
-
-impl Dice {
-    /// From a seed.
-    pub const fn new(seed: u64) -> Self {
-        Self(Random::new(seed))
-    }
-
-    /// The next 64 bits.
-    pub const fn roll(&mut self) -> u64 {
-        self.0.draw()
-    }
-
-    /// A number from `low` to `high`, both included.
-    pub const fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.roll() % (high - low + 1)
-    }
-
-    /// Yes in `percent` of a hundred cases.
-    pub const fn percent(&mut self, percent: u64) -> bool {
-        self.roll() % 100 < percent
-    }
-}
 
 /// Addresses of a simulated world at which one can listen.
 pub const LISTENERS: usize = 4;
@@ -87,42 +62,6 @@ enum Server {
     Down,
     /// Never answers.
     Mute,
-}
-
-/// How nasty the simulated kernel is, each in percent of the occasions.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Nastiness {
-    /// Events without a cause, and events of keys that were released.
-    pub spurious: u64,
-    /// Reads and writes that move less than they could.
-    pub short: u64,
-    /// Readiness that one wait holds back for the next: what a socket answers is
-    /// then ahead of what was reported of it.
-    pub late: u64,
-    /// Accepts that fail.
-    pub accept_failure: u64,
-    /// Connects that fail or never answer.
-    pub connect_failure: u64,
-    /// Closes that complete later.
-    pub deferred_close: u64,
-    /// splice that does not work, pipes that are not to be had.
-    pub splice_failure: u64,
-}
-
-impl Nastiness {
-    /// As the seed has it: from a friendly kernel to a vile one.
-    pub const fn drawn(dice: &mut Dice) -> Self {
-        let level = dice.between(0, 3);
-        Self {
-            spurious: level * 4,
-            short: level * 25,
-            late: level * 20,
-            accept_failure: level * 5,
-            connect_failure: level * 8,
-            deferred_close: level * 25,
-            splice_failure: level * 5,
-        }
-    }
 }
 
 /// The simulated engine. See the module's documentation.

@@ -10,7 +10,7 @@ use crate::net::address::Endpoint;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::destination::Destination;
 use crate::reactor::flows::Expected;
-use crate::reactor::openings::Opened;
+use crate::reactor::opened::Opened;
 use crate::reactor::{Entry, FlowArrival, LastWords, MovedFlow, Reactor, ReleasedFlows};
 use crate::relay::Direction;
 use crate::relay::ending::Cause;

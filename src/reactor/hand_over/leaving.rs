@@ -7,7 +7,7 @@ use super::{Kept, Manifest, MovedSession};
 use crate::engine::detached::Baggage;
 use crate::engine::{Datagrams, SessionKey, Start};
 use crate::reactor::ends::settle;
-use crate::reactor::openings::Opened;
+use crate::reactor::opened::Opened;
 use crate::reactor::{Entry, Reactor, rates};
 use crate::relay::session::Event as SessionEvent;
 use crate::relay::time::Time;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::refusal::Refusal;
 use crate::engine::detached::{Baggage, Detached, HeldNote, SideNote};
 use crate::net::address::Endpoint;
-use crate::reactor::openings::OpenedNote;
+use crate::reactor::opened::OpenedNote;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::lane::LaneState;

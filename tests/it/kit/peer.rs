@@ -195,10 +195,15 @@ impl Peer {
     pub(crate) fn send_until_stuck(&mut self, quiet: Duration) -> u64 {
         let before = self.sent();
         self.stream.set_write_timeout(Some(quiet)).unwrap();
-        loop {
+        // Twice in a row: a machine that was away for a while lets any wait run out.
+        let mut silences = 0;
+        while silences < 2 {
             match self.stream.write(self.outgoing.upcoming(CHUNK as u64)) {
-                Ok(n) => self.outgoing.advance(n as u64),
-                Err(error) if is_timeout(&error) => break,
+                Ok(n) => {
+                    self.outgoing.advance(n as u64);
+                    silences = 0;
+                }
+                Err(error) if is_timeout(&error) => silences += 1,
                 Err(error) => panic!("cannot send: {error}"),
             }
         }

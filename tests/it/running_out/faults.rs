@@ -187,9 +187,12 @@ fn b38_splice_stops_working_behind_the_pipe() {
         let (client, upstream) = (&mut crowd.clients[0], &mut crowd.servers[0]);
         // An engine that has bytes in user memory already copies these first.
         transfer(upstream, client, 2 * MIB);
-        let sent = upstream.send_until_stuck(Duration::from_millis(200));
-        let counters = forwarder.counters();
-        assert!(counters.of("pipes") > 0 && counters.of("held_bytes") > 0);
+        let mut sent = 0;
+        wait_until("bytes lie in a pipe", PATIENCE, || {
+            sent += upstream.send_until_stuck(Duration::from_millis(100));
+            let counters = forwarder.counters();
+            counters.of("pipes") > 0 && counters.of("held_bytes") > 0
+        });
         let fault = Fault::always(forwarder.process(), "splice", errno)?;
         client.expect(sent);
         Some(fault)

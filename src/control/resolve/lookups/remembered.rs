@@ -6,8 +6,9 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::desk::{LookupClient, zone};
+use super::queue::zone;
 use crate::control::resolve::error::LookupError;
+use crate::policy::client::Client;
 
 /// Hosts whose answer is remembered, and zones of a client whose silence is.
 const ENTRIES_MAX: usize = 4096;
@@ -34,19 +35,14 @@ pub(super) struct Remembered {
     hosts: Bounded<String, LookupResult>,
     /// How many names of a zone met with silence, for each client by itself: a client that
     /// makes a zone seem silent is the only one for whom it is.
-    silences: Bounded<(LookupClient, String), u32>,
+    silences: Bounded<(Client, String), u32>,
     /// Zones that met with silence, whoever asked.
     zones: Bounded<String, ()>,
 }
 
 impl Remembered {
     /// What is known of a host, for this client.
-    pub(super) fn outcome(
-        &self,
-        client: LookupClient,
-        host: &str,
-        now: Instant,
-    ) -> Option<LookupResult> {
+    pub(super) fn outcome(&self, client: Client, host: &str, now: Instant) -> Option<LookupResult> {
         if let Some(outcome) = self.hosts.get(host, now) {
             return Some(outcome.clone());
         }
@@ -73,7 +69,7 @@ impl Remembered {
         host: &str,
         outcome: &LookupResult,
         ttl: Option<Duration>,
-        clients: impl Iterator<Item = LookupClient>,
+        clients: impl Iterator<Item = Client>,
         now: Instant,
     ) {
         let silent = matches!(outcome, Err(LookupError::TimedOut(_)));
@@ -145,8 +141,8 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
 mod tests {
     use super::*;
 
-    fn client(last: u8) -> LookupClient {
-        LookupClient::from(Some(IpAddr::from([192, 0, 2, last])))
+    fn client(last: u8) -> Client {
+        Client::from(Some(IpAddr::from([192, 0, 2, last])))
     }
 
     const SILENCE: LookupResult = Err(LookupError::TimedOut(String::new()));

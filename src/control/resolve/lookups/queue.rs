@@ -13,9 +13,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
 
 use crate::engine::SessionKey;
+use crate::policy::client::Client;
 
 /// Names that are asked for at the same time.
 pub(in crate::control::resolve) const PLACES: usize = 32;
@@ -28,21 +28,6 @@ pub(super) const PLACES_OF_A_SILENT_ZONE: usize = PLACES / 4;
 
 /// A question of a session, to take it back: the number of its reactor, and its key there.
 pub type LookupId = (u16, SessionKey);
-
-/// Who is one client: an IPv4 address, the 64 bits of an IPv6 network, or all of unix
-/// sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct LookupClient(Option<IpAddr>);
-
-impl From<Option<IpAddr>> for LookupClient {
-    fn from(address: Option<IpAddr>) -> Self {
-        Self(address.map(|ip| match ip.to_canonical() {
-            // Whoever has one address of a network has all of them.
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        }))
-    }
-}
 
 /// Which asking for a name: it may be asked for again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +44,7 @@ pub(super) struct LookupStart {
 #[derive(Debug)]
 pub(super) struct Asker<R> {
     pub(super) id: LookupId,
-    pub(super) client: LookupClient,
+    pub(super) client: Client,
     /// What is done with the outcome.
     pub(super) reply: R,
 }
@@ -77,11 +62,11 @@ pub(super) enum LookupStep<R> {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Desk<R> {
+pub(super) struct LookupQueue<R> {
     names: HashMap<String, Wanted<R>>,
-    lines: HashMap<LookupClient, LookupLine>,
+    lines: HashMap<Client, LookupLine>,
     /// Clients whose lines are not empty, in their order.
-    turn: VecDeque<LookupClient>,
+    turn: VecDeque<Client>,
     asked: usize,
     waiting: usize,
     wants: HashMap<LookupId, String>,
@@ -93,7 +78,7 @@ pub(super) struct Desk<R> {
 #[derive(Debug)]
 struct Wanted<R> {
     /// Whose place it takes; `None`: it waits.
-    place: Option<(LookupClient, LookupNumber)>,
+    place: Option<(Client, LookupNumber)>,
     askers: Vec<Asker<R>>,
 }
 
@@ -103,7 +88,7 @@ struct LookupLine {
     places: usize,
 }
 
-impl<R> Default for Desk<R> {
+impl<R> Default for LookupQueue<R> {
     fn default() -> Self {
         Self {
             names: HashMap::new(),
@@ -118,7 +103,7 @@ impl<R> Default for Desk<R> {
     }
 }
 
-impl<R> Desk<R> {
+impl<R> LookupQueue<R> {
     /// Somebody wants the addresses of a host; `is_silent` says of its zone that names in
     /// it were not answered lately.
     pub(super) fn ask(&mut self, host: &str, asker: Asker<R>, is_silent: bool) -> LookupStep<R> {
@@ -162,7 +147,7 @@ impl<R> Desk<R> {
         under_way.is_some_and(|count| *count >= PLACES_OF_A_SILENT_ZONE)
     }
 
-    fn stand_in_line(&mut self, client: LookupClient, host: &str) {
+    fn stand_in_line(&mut self, client: Client, host: &str) {
         let line = self.lines.entry(client).or_default();
         if !line.names.iter().any(|it| it == host) {
             if line.names.is_empty() {
@@ -172,7 +157,7 @@ impl<R> Desk<R> {
         }
     }
 
-    fn start(&mut self, host: String, client: LookupClient) -> LookupStart {
+    fn start(&mut self, host: String, client: Client) -> LookupStart {
         self.next += 1;
         let number = LookupNumber(self.next);
         self.asked += 1;
@@ -246,7 +231,7 @@ impl<R> Desk<R> {
         wanted.askers
     }
 
-    fn leave_line(&mut self, client: LookupClient, host: &str) {
+    fn leave_line(&mut self, client: Client, host: &str) {
         if let Some(line) = self.lines.get_mut(&client) {
             line.names.retain(|it| it != host);
             if line.names.is_empty() {
@@ -256,7 +241,7 @@ impl<R> Desk<R> {
         self.forget_if_idle(client);
     }
 
-    fn forget_if_idle(&mut self, client: LookupClient) {
+    fn forget_if_idle(&mut self, client: Client) {
         if let Entry::Occupied(line) = self.lines.entry(client)
             && line.get().places == 0
             && line.get().names.is_empty()
@@ -266,7 +251,7 @@ impl<R> Desk<R> {
     }
 
     /// The next name to be asked for, if a place is free: of the client whose turn it is and
-    /// that is within its share. `is_silent` as for [`Desk::ask`].
+    /// that is within its share. `is_silent` as for [`LookupQueue::ask`].
     pub(super) fn next(&mut self, is_silent: impl Fn(&str) -> bool) -> Option<LookupStart> {
         for _ in 0..self.turn.len() {
             let client = self.turn.pop_front()?;
@@ -283,8 +268,7 @@ impl<R> Desk<R> {
             let start = self.start(host.clone(), client);
             // Out of every line that it stands in.
             let wanted = self.names.get(&host).map(|it| it.askers.as_slice());
-            let clients: Vec<LookupClient> =
-                wanted.unwrap_or(&[]).iter().map(|it| it.client).collect();
+            let clients: Vec<Client> = wanted.unwrap_or(&[]).iter().map(|it| it.client).collect();
             for client in clients {
                 self.leave_line(client, &host);
             }

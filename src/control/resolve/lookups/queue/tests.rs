@@ -1,9 +1,11 @@
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
 
-fn client(last: u8) -> LookupClient {
-    LookupClient::from(Some(IpAddr::from([192, 0, 2, last])))
+fn client(last: u8) -> Client {
+    Client::from(Some(IpAddr::from([192, 0, 2, last])))
 }
 
 fn id(number: u32) -> LookupId {
@@ -14,13 +16,13 @@ fn id(number: u32) -> LookupId {
     (0, key)
 }
 
-fn ask(desk: &mut Desk<u32>, host: &str, of: u8, number: u32) -> LookupStep<u32> {
+fn ask(queue: &mut LookupQueue<u32>, host: &str, of: u8, number: u32) -> LookupStep<u32> {
     let asker = Asker {
         id: id(number),
         client: client(of),
         reply: number,
     };
-    desk.ask(host, asker, false)
+    queue.ask(host, asker, false)
 }
 
 #[track_caller]
@@ -37,42 +39,42 @@ fn replies(askers: Vec<Asker<u32>>) -> Vec<u32> {
 
 #[test]
 fn equal_names_are_asked_for_once() {
-    let mut desk = Desk::default();
-    let start = started(ask(&mut desk, "a.test", 1, 1));
-    assert_eq!(ask(&mut desk, "a.test", 1, 2), LookupStep::Waits);
-    assert_eq!(ask(&mut desk, "a.test", 2, 3), LookupStep::Waits);
-    assert_eq!(replies(desk.finish(&start)), [1, 2, 3]);
-    assert!(desk.names.is_empty() && desk.lines.is_empty() && desk.wants.is_empty());
+    let mut queue = LookupQueue::default();
+    let start = started(ask(&mut queue, "a.test", 1, 1));
+    assert_eq!(ask(&mut queue, "a.test", 1, 2), LookupStep::Waits);
+    assert_eq!(ask(&mut queue, "a.test", 2, 3), LookupStep::Waits);
+    assert_eq!(replies(queue.finish(&start)), [1, 2, 3]);
+    assert!(queue.names.is_empty() && queue.lines.is_empty() && queue.wants.is_empty());
     // Another asking is not answered by the end of the first.
-    let again = started(ask(&mut desk, "a.test", 1, 4));
-    assert_eq!(replies(desk.finish(&start)), [0; 0]);
-    assert_eq!(replies(desk.finish(&again)), [4]);
+    let again = started(ask(&mut queue, "a.test", 1, 4));
+    assert_eq!(replies(queue.finish(&start)), [0; 0]);
+    assert_eq!(replies(queue.finish(&again)), [4]);
 }
 
 #[test]
 fn a_client_leaves_places_and_room_for_others() {
-    let mut desk = Desk::default();
+    let mut queue = LookupQueue::default();
     let mut refused = 0;
     for n in 0..1000 {
-        match ask(&mut desk, &format!("n{n}.silent.test"), 1, n) {
+        match ask(&mut queue, &format!("n{n}.silent.test"), 1, n) {
             LookupStep::Refused(_) => refused += 1,
             LookupStep::Start(_) | LookupStep::Waits => {}
         }
     }
-    assert_eq!((desk.asked, desk.waiting), (PLACES / 2, ROOM / 2));
+    assert_eq!((queue.asked, queue.waiting), (PLACES / 2, ROOM / 2));
     assert_eq!(refused, 1000 - PLACES / 2 - ROOM / 2);
     // However many others do the same, whoever has none finds a place.
     for other in 2..5 {
         for n in 0..1000 {
             ask(
-                &mut desk,
+                &mut queue,
                 &format!("n{n}.{other}.test"),
                 other,
                 1000 * u32::from(other) + n,
             );
         }
         started(ask(
-            &mut desk,
+            &mut queue,
             &format!("innocent{other}.test"),
             100 + other,
             100_000 + u32::from(other),
@@ -82,10 +84,10 @@ fn a_client_leaves_places_and_room_for_others() {
 
 #[test]
 fn lines_are_served_in_turn() {
-    let mut desk = Desk::default();
+    let mut queue = LookupQueue::default();
     let mut starts = Vec::new();
     for n in 0..100 {
-        if let LookupStep::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
+        if let LookupStep::Start(start) = ask(&mut queue, &format!("n{n}.test"), 1, n) {
             starts.push(start);
         }
     }
@@ -93,69 +95,69 @@ fn lines_are_served_in_turn() {
     for of in 2..40 {
         for n in 0..3 {
             ask(
-                &mut desk,
+                &mut queue,
                 &format!("n{n}.of{of}.test"),
                 of,
                 1000 * u32::from(of) + n,
             );
         }
     }
-    assert_eq!(desk.asked, PLACES);
-    assert_eq!(desk.next(|_| false), None);
+    assert_eq!(queue.asked, PLACES);
+    assert_eq!(queue.next(|_| false), None);
     // The one with half of the places gets none of those that become free.
     for start in starts.iter().take(4) {
-        desk.finish(start);
-        let next = desk.next(|_| false).expect("somebody waits");
+        queue.finish(start);
+        let next = queue.next(|_| false).expect("somebody waits");
         assert!(next.host.contains(".of"), "{next:?}");
     }
 }
 
 #[test]
 fn a_name_that_an_innocent_client_wants_too_is_asked_in_his_turn() {
-    let mut desk = Desk::default();
+    let mut queue = LookupQueue::default();
     let mut starts = Vec::new();
     for n in 0..100 {
-        if let LookupStep::Start(start) = ask(&mut desk, &format!("n{n}.test"), 1, n) {
+        if let LookupStep::Start(start) = ask(&mut queue, &format!("n{n}.test"), 1, n) {
             starts.push(start);
         }
     }
     // It stands far back in the line of the first, who is at the end of his share.
-    assert_eq!(ask(&mut desk, "n90.test", 2, 1000), LookupStep::Waits);
-    let next = desk
+    assert_eq!(ask(&mut queue, "n90.test", 2, 1000), LookupStep::Waits);
+    let next = queue
         .next(|_| false)
         .expect("a place is free for the second");
     assert_eq!(next.host, "n90.test");
-    assert_eq!(replies(desk.finish(&next)), [90, 1000]);
+    assert_eq!(replies(queue.finish(&next)), [90, 1000]);
 }
 
 #[test]
 fn what_nobody_waits_for_is_not_asked_for() {
-    let mut desk = Desk::default();
-    let start = started(ask(&mut desk, "a.test", 1, 1));
-    ask(&mut desk, "a.test", 2, 2);
-    assert_eq!(desk.cancel(id(1)), Some((1, None)));
-    assert!(desk.is_wanted(&start));
-    assert_eq!(desk.cancel(id(2)), Some((2, Some(start.number))));
-    assert!(!desk.is_wanted(&start));
-    assert_eq!(desk.cancel(id(2)), None);
-    assert_eq!((desk.asked, desk.waiting), (0, 0));
-    assert!(desk.names.is_empty() && desk.lines.is_empty() && desk.zones.is_empty());
+    let mut queue = LookupQueue::default();
+    let start = started(ask(&mut queue, "a.test", 1, 1));
+    ask(&mut queue, "a.test", 2, 2);
+    assert_eq!(queue.cancel(id(1)), Some((1, None)));
+    assert!(queue.is_wanted(&start));
+    assert_eq!(queue.cancel(id(2)), Some((2, Some(start.number))));
+    assert!(!queue.is_wanted(&start));
+    assert_eq!(queue.cancel(id(2)), None);
+    assert_eq!((queue.asked, queue.waiting), (0, 0));
+    assert!(queue.names.is_empty() && queue.lines.is_empty() && queue.zones.is_empty());
 }
 
 #[test]
 fn a_silent_zone_has_few_places() {
-    let mut desk = Desk::default();
+    let mut queue = LookupQueue::default();
     for of in 1..100 {
         let asker = Asker {
             id: id(of.into()),
             client: client(of),
             reply: 0,
         };
-        desk.ask(&format!("n{of}.silent.test"), asker, true);
+        queue.ask(&format!("n{of}.silent.test"), asker, true);
     }
-    assert_eq!(desk.asked, PLACES_OF_A_SILENT_ZONE);
-    assert_eq!(desk.next(|host| host.ends_with(".silent.test")), None);
-    started(ask(&mut desk, "n.other.test", 100, 1000));
+    assert_eq!(queue.asked, PLACES_OF_A_SILENT_ZONE);
+    assert_eq!(queue.next(|host| host.ends_with(".silent.test")), None);
+    started(ask(&mut queue, "n.other.test", 100, 1000));
 }
 
 #[derive(Debug, Clone)]
@@ -178,13 +180,13 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn every_question_ends_once_and_counts_are_right(steps in prop::collection::vec(any_step(), 0..300)) {
-        let mut desk: Desk<u32> = Desk::default();
+        let mut queue: LookupQueue<u32> = LookupQueue::default();
         let (mut open, mut starts, mut asked) = (Vec::new(), Vec::new(), 0);
         for step in steps {
             match step {
                 Step::Ask(name, of) => {
                     asked += 1;
-                    match ask(&mut desk, &format!("n{name}.z{}.test", name % 3), of, asked) {
+                    match ask(&mut queue, &format!("n{name}.z{}.test", name % 3), of, asked) {
                         LookupStep::Start(start) => { open.push(asked); starts.push(start); }
                         LookupStep::Waits => open.push(asked),
                         LookupStep::Refused(reply) => prop_assert_eq!(reply, asked),
@@ -192,39 +194,39 @@ proptest! {
                 }
                 Step::Cancel(n) if !open.is_empty() => {
                     let number = open.swap_remove(usize::from(n) % open.len());
-                    let (reply, stopped) = desk.cancel(id(number)).expect("it is open");
+                    let (reply, stopped) = queue.cancel(id(number)).expect("it is open");
                     prop_assert_eq!(reply, number);
                     starts.retain(|it: &LookupStart| Some(it.number) != stopped);
                 }
                 Step::Finish(n) if !starts.is_empty() => {
                     let start = starts.swap_remove(usize::from(n) % starts.len());
-                    let told = replies(desk.finish(&start));
+                    let told = replies(queue.finish(&start));
                     prop_assert!(!told.is_empty());
                     for reply in told {
                         let at = open.iter().position(|it| *it == reply);
                         open.swap_remove(at.expect("it is open"));
                     }
                 }
-                Step::Next => starts.extend(desk.next(|_| false)),
+                Step::Next => starts.extend(queue.next(|_| false)),
                 Step::Cancel(_) | Step::Finish(_) => {}
             }
-            prop_assert_eq!(desk.asked, starts.len());
-            prop_assert_eq!(desk.waiting, desk.names.len() - starts.len());
-            prop_assert_eq!(desk.wants.len(), open.len());
-            prop_assert!(desk.asked <= PLACES && desk.waiting <= ROOM);
-            let places: usize = desk.lines.values().map(|it| it.places).sum();
-            prop_assert_eq!(places, desk.asked);
+            prop_assert_eq!(queue.asked, starts.len());
+            prop_assert_eq!(queue.waiting, queue.names.len() - starts.len());
+            prop_assert_eq!(queue.wants.len(), open.len());
+            prop_assert!(queue.asked <= PLACES && queue.waiting <= ROOM);
+            let places: usize = queue.lines.values().map(|it| it.places).sum();
+            prop_assert_eq!(places, queue.asked);
         }
         while !starts.is_empty() {
             for start in std::mem::take(&mut starts) {
-                desk.finish(&start);
+                queue.finish(&start);
             }
-            while let Some(start) = desk.next(|_| false) {
+            while let Some(start) = queue.next(|_| false) {
                 starts.push(start);
             }
         }
         // Nobody is left behind.
-        prop_assert!(desk.names.is_empty() && desk.turn.is_empty(), "{:?}", desk.names);
-        prop_assert!(desk.lines.is_empty() && desk.wants.is_empty() && desk.zones.is_empty());
+        prop_assert!(queue.names.is_empty() && queue.turn.is_empty(), "{:?}", queue.names);
+        prop_assert!(queue.lines.is_empty() && queue.wants.is_empty() && queue.zones.is_empty());
     }
 }
