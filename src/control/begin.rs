@@ -23,7 +23,7 @@ use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
 use super::upgrade::TakeOver;
-use super::upgrade::moves;
+use super::upgrade::following;
 use super::upgrade::take::Taking;
 use super::upgrades::Control;
 
@@ -250,7 +250,7 @@ fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
     let thread = std::thread::Builder::new().name("upgrade".into());
     let spawned = thread.spawn(move || {
         signals::block_here();
-        moves::follow(&taking.talk, &Control(teller));
+        following::follow(&taking.talk, &Control(teller));
     });
     spawned.map(drop).map_err(StartError::Reactor)
 }

@@ -8,8 +8,8 @@ use crate::net::handed::HandedLabel;
 use crate::observe::notice::Notice;
 
 use super::running::Running;
-use super::upgrade::order::{Before, HandOver, Moved, Probation, Returned, Upgrading};
-use super::upgrade::take::{Settled, Taking};
+use super::upgrade::order::{Before, HandOver, Moved, Probation, Returned, Settled, Upgrading};
+use super::upgrade::take::Taking;
 use super::wire::Order;
 
 /// How long a reactor may take for a turn before it is one that does not turn.

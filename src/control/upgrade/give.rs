@@ -80,11 +80,11 @@ fn offer(
     };
     let taken = prepare(talk, &theirs, &offer)?;
 
-    let takes = Takes {
+    let able = Takes {
         sessions: theirs.has("sessions"),
         flows: theirs.has("flows"),
     };
-    let left = hand_all(talk, &mut lease, takes, trial)?;
+    let left = hand_all(talk, &mut lease, able, trial)?;
     let (rest, later) = channel();
     let upgraded = Upgraded {
         process: theirs.process,
@@ -94,15 +94,15 @@ fn offer(
         flows_moved: left.flows_moved,
         sessions_left: left.sessions_left,
     };
-    let leave = Leave {
+    let order = Leave {
         taken,
         counted: left.counted,
-        sessions: takes.sessions,
+        sessions: able.sessions,
         process: theirs.process,
         build: theirs.build,
         rest,
     };
-    Ok((upgraded, (leave, later)))
+    Ok((upgraded, (order, later)))
 }
 
 /// In a process that was on trial: everything goes back to the one before.
@@ -120,13 +120,13 @@ pub(super) fn give_back(
         over: false,
         moved: Moved::default(),
     };
-    let takes = Takes {
+    let able = Takes {
         sessions: true,
         flows: true,
     };
-    let left = hand_all(talk, &mut lease, takes, false)?;
+    let left = hand_all(talk, &mut lease, able, false)?;
     let (rest, later) = channel();
-    let leave = Leave {
+    let order = Leave {
         taken: before.taken,
         counted: left.counted,
         sessions: true,
@@ -134,7 +134,7 @@ pub(super) fn give_back(
         build: before.build,
         rest,
     };
-    Ok((leave, later))
+    Ok((order, later))
 }
 
 /// What a process that lets go has told.

@@ -19,6 +19,7 @@
 pub(super) mod channel;
 pub(super) mod entrance;
 pub(super) mod flows;
+pub(super) mod following;
 pub(super) mod give;
 pub(super) mod message;
 pub(super) mod moves;

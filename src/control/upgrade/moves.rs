@@ -1,20 +1,20 @@
-//! Behind the commit: sessions that were being opened then follow, as they come to stand
-//! between their two sides, and at the end what was counted last.
+//! Behind the commit, in the old process: sessions that were being opened then follow, as they
+//! come to stand between their two sides, and at the end what was counted last.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::give::ControlThread;
 use super::message::Saying;
+use super::moving;
 use super::order::{HandOver, Moved, Rest};
 use super::talk::{PROMPT, Talk};
-use super::{moving, trial};
 
 /// Between looks for sessions that can be moved by now.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the new process waits for what may come: there is no hurry.
-const LATER: Duration = Duration::from_secs(3600);
+pub(super) const LATER: Duration = Duration::from_secs(3600);
 
 /// The old process, until it ends.
 pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: &Receiver<Rest>) {
@@ -55,27 +55,4 @@ pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
             false
         }
     }
-}
-
-/// The new process, until the old one has ended.
-pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
-    while let Ok(heard) = talk.hear(LATER) {
-        match heard.message {
-            Saying::Rest { tables } => return control.order(HandOver::Rest(tables)),
-            Saying::Ask {} if trial::tell(talk, control) => continue,
-            Saying::Ask {} => break,
-            Saying::GoBack { reason } => return trial::go_back(talk, control, reason),
-            _ => {}
-        }
-        let (reply, answer) = channel();
-        control.order(HandOver::Berths(reply));
-        let Ok(berths) = answer.recv() else {
-            return;
-        };
-        match moving::receive(talk, heard, &berths) {
-            Ok(sessions) => control.order(HandOver::Arrived(sessions)),
-            Err(_) => break,
-        }
-    }
-    control.order(HandOver::Alone);
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::tables::{Counted, Tables};
-use super::take::Settled;
 use crate::engine::Detached;
 use crate::net::handed::HandedLabel;
-use crate::reactor::{Arrival, Berths, MovedFlow, MovedSession};
+use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession};
 
 /// What an upgrade is to be.
 #[derive(Debug, Clone, Default)]
@@ -140,6 +139,19 @@ pub(in crate::control) enum HandOver {
     HowIsIt(Sender<(bool, Option<bool>)>),
     /// The process that had put this one on trial is no more.
     Alone,
+}
+
+/// What it is that this process has now.
+#[derive(Debug)]
+pub(in crate::control) struct Settled {
+    /// What was counted.
+    pub(in crate::control) tables: Box<Tables>,
+    /// They have no reactor so far.
+    pub(in crate::control) sessions: Vec<Arrival<Detached>>,
+    /// They wait for their ports.
+    pub(in crate::control) flows: Vec<FlowArrival>,
+    /// The former process waits for what comes of it.
+    pub(in crate::control) trial: bool,
 }
 
 /// What has come back of a trial.

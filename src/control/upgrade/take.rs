@@ -11,13 +11,12 @@ use super::channel::Channel;
 use super::entrance;
 use super::message::{Hello, Saying};
 use super::moving;
+use super::order::Settled;
 use super::spawn;
-use super::tables::Tables;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
-use crate::engine::Detached;
 use crate::net::handed::{Handed, HandedLabel};
 use crate::net::limits;
-use crate::reactor::{Arrival, Berths, FlowArrival};
+use crate::reactor::Berths;
 
 /// Where the process is that is taken over from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,19 +174,6 @@ impl Taking {
     pub(in crate::control) fn refuse(&self, reason: String) {
         let _ = self.talk.say(&Saying::Refused { reason }, PROMPT);
     }
-}
-
-/// What it is that this process has now.
-#[derive(Debug)]
-pub(in crate::control) struct Settled {
-    /// What was counted.
-    pub(in crate::control) tables: Box<Tables>,
-    /// They have no reactor so far.
-    pub(in crate::control) sessions: Vec<Arrival<Detached>>,
-    /// They wait for their ports.
-    pub(in crate::control) flows: Vec<FlowArrival>,
-    /// The former process waits for what comes of it.
-    pub(in crate::control) trial: bool,
 }
 
 /// In a process that waits beside one on trial: everything comes back.

@@ -16,7 +16,8 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::give::{ControlThread, give_back};
+use super::following::follow;
+use super::give::ControlThread;
 use super::message::Saying;
 use super::moves;
 use super::order::{HandOver, Leave, Rest, Returned};
@@ -128,7 +129,7 @@ fn undo(talk: &Talk, control: &dyn ControlThread, process: u32, why: Undone) {
         settled,
     }));
     if is_back {
-        moves::follow(talk, control);
+        follow(talk, control);
     }
 }
 
@@ -138,24 +139,5 @@ fn end(process: u32) {
     if let Ok(process) = i32::try_from(process) {
         let process = nix::unistd::Pid::from_raw(process);
         let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
-    }
-}
-
-/// In the new process: how it is.
-pub(super) fn tell(talk: &Talk, control: &dyn ControlThread) -> bool {
-    let (reply, answer) = channel();
-    control.order(HandOver::HowIsIt(reply));
-    let Ok((ready, verdict)) = answer.recv() else {
-        return false;
-    };
-    talk.say(&Saying::Well { ready, verdict }, PROMPT).is_ok()
-}
-
-/// In the new process: the one before wants everything back.
-pub(super) fn go_back(talk: &Talk, control: &dyn ControlThread, reason: String) {
-    // Whatever fails, the other one ends this one.
-    if let Ok((leave, rest)) = give_back(talk, control, reason) {
-        control.order(HandOver::Leave(leave));
-        moves::go_on(talk, control, &rest);
     }
 }
