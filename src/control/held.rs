@@ -20,7 +20,7 @@ use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
 use crate::net::own::{OwnListeners, Owner};
 use crate::net::shared;
 use crate::observe::books::ForwardBooks;
-use crate::reactor::{ClientPolicy, ClientTable, Forward, Listener};
+use crate::reactor::{ClientPolicy, ClientTable, Forward, Homes, Listener};
 use crate::relay::id::{ForwardId, ListenerId};
 
 /// See the module's documentation.
@@ -34,6 +34,8 @@ pub(super) struct Held {
     pub(super) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// Totals go on from one configuration to the next.
     pub(super) books: HashMap<ForwardId, Arc<ForwardBooks>>,
+    /// Where flows live whose datagrams come elsewhere.
+    pub(super) homes: Arc<Homes>,
     /// The same listeners, as whoever dials knows them.
     pub(super) own: Arc<OwnListeners>,
 }

@@ -115,6 +115,7 @@ impl Running {
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
             own: self.held.own.clone(),
+            homes: self.held.homes.clone(),
             clients: self.held.clients.clone(),
             confinement: self.confinement.clone(),
             policies: self.held.policies.clone(),
@@ -330,7 +331,7 @@ impl Running {
         for (number, reactor) in &self.reactors {
             let is_fresh = fresh.contains(number);
             let change = Change {
-                records: differs.then_some(config.log.sessions),
+                records: differs.then(|| (&config.log).into()),
                 taps: (taps || is_fresh).then(|| self.tap_sources(*number)),
                 decider: self
                     .deciders
@@ -387,6 +388,12 @@ impl Running {
     /// somebody else has them.
     fn send(&self, orders: AllOrders) {
         let (mut pending, mut later) = (Vec::new(), Vec::new());
+        let noted = orders.0.iter().filter_map(|(number, orders)| {
+            let reactor = self.reactors.get(number)?;
+            let listeners = orders.note_homes.clone();
+            (!listeners.is_empty()).then(|| reactor.send(Order::NoteHomes(listeners)))
+        });
+        await_all(noted.collect());
         for (number, orders) in orders.0 {
             let Some(reactor) = self.reactors.get(&number) else {
                 continue;

@@ -13,13 +13,13 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
-use crate::reactor::Gate;
+use crate::reactor::{Gate, Pilot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::acquire::Acquired;
 use super::confine::Confinement;
-use super::drain::{self, Deadlines};
+use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
@@ -50,6 +50,7 @@ pub(super) struct Begun {
     pub(super) source: Option<Arc<dyn ConfigSource>>,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    pub(super) pilot: Option<Pilot>,
 }
 
 /// How long a reactor may take to carry out an order that needs nobody's consent: a
@@ -150,6 +151,7 @@ impl Running {
             source,
             log,
             teller,
+            pilot: _,
         } = begun;
         let active: Vec<u16> = plans.iter().map(|plan| plan.setup.reactor).collect();
         let mut reactors = BTreeMap::new();
@@ -275,6 +277,10 @@ impl Running {
             self.leave_shared_paths();
         }
         self.steering.drains();
+        let how = match how {
+            End::Drain if !lost => self.linger(inbox),
+            how => how,
+        };
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
@@ -324,6 +330,49 @@ impl Running {
             }
         }
         None
+    }
+
+    /// Lets clients in until none has come for `drain_delay`: whoever sends them here has to hear first that it is to
+    /// send no more.
+    fn linger(&mut self, inbox: &Inbox) -> End {
+        let delay = self.config.global.drain_delay;
+        if !delay.is_zero() {
+            self.manager.lingering();
+            self.log.notice(Notice::Lingering { delay });
+        }
+        let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
+        while let Some(look_at) = quiet.next() {
+            self.look_after_service();
+            let due = [Some(look_at), self.manager.due()];
+            match inbox.wait(due.into_iter().flatten().min()) {
+                Some(Told::Signal(Signal::Stop)) => return End::Cut,
+                Some(Told::Signal(Signal::Drain)) => {}
+                // It is not complete any more: the others end now.
+                Some(Told::Ended(reactor)) => {
+                    self.note_the_end(reactor);
+                    break;
+                }
+                Some(told) => {
+                    let end = self.heed(told);
+                    if end == Some(End::Cut) {
+                        return End::Cut;
+                    }
+                }
+                None => {}
+            }
+            let now = Instant::now();
+            if now >= look_at {
+                self.publish();
+                quiet.look(self.clients(), now);
+            }
+        }
+        End::Drain
+    }
+
+    /// Clients that have come so far, flows of datagrams among them.
+    fn clients(&self) -> u64 {
+        let total = self.total();
+        total.accepted + total.udp_flows
     }
 
     /// Ends when every reactor has, which is when its last session has ended; those that

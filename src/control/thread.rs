@@ -162,6 +162,11 @@ impl choice::Work for ReactorWork<'_> {
             self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
+        let (homes, awake) = (self.setup.homes.clone(), waker.clone());
+        let wake = move || {
+            let _ = awake.wake();
+        };
+        homes.connect(number, Box::new(wake));
         let mut reactor = Reactor::new(engine, self.setup);
         for (socket, at) in self.listeners {
             if let Err(error) = reactor.add_listener(socket, at) {
@@ -180,6 +185,7 @@ impl choice::Work for ReactorWork<'_> {
             if done.is_err() {
                 std::process::abort();
             }
+            homes.disconnect(number);
         }
     }
 }
@@ -234,6 +240,7 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, C
                         }
                         Order::Change(change) => reactor.change(*change),
                         Order::Adopt(sockets) => adopt(reactor, sockets, log),
+                        Order::NoteHomes(listeners) => reactor.note_homes(&listeners),
                         Order::GiveAway(sockets) => {
                             for (id, socket) in sockets {
                                 reactor.give_away(id, socket);

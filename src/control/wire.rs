@@ -32,6 +32,8 @@ pub(super) enum Order {
     Change(Box<Change>),
     /// Let clients in at these sockets.
     Adopt(Vec<(engine::Listener, Arc<Listener>)>),
+    /// The sockets of these addresses are about to change hands.
+    NoteHomes(Vec<ListenerId>),
     /// Look after these sockets no more: somebody else does.
     GiveAway(Vec<(ListenerId, u32)>),
     /// Nobody uses these pools any more.

@@ -69,7 +69,10 @@ pub trait Datagrams: Engine {
     /// Receives from a socket, no more trains than that.
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received;
 
-    /// A train that was received since the last flush.
+    /// Throws away what has come to a socket and was not received; how many that were.
+    fn discard(&mut self, key: DatagramKey) -> u32;
+
+    /// A train that was received, until others are after a flush.
     fn train(&self, index: usize) -> &Train;
 
     /// Its bytes.
@@ -81,7 +84,8 @@ pub trait Datagrams: Engine {
     /// Sends a datagram at once, before all posts.
     fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost>;
 
-    /// Sends all posts; appends what came of them. Trains that were received are gone.
+    /// Sends all posts; appends what came of them. Trains that were received are there until the
+    /// next ones are.
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>);
 
     /// Datagrams that a socket has lost so far, because its receive queue was full. Costs a
@@ -316,6 +320,10 @@ impl Sockets {
         received
     }
 
+    pub(super) fn discard(&self, key: DatagramKey) -> u32 {
+        self.fd(key).map_or(0, datagram::discard_all)
+    }
+
     pub(super) fn train(&self, index: usize) -> &Train {
         self.batch().train(index)
     }
@@ -334,14 +342,14 @@ impl Sockets {
     }
 
     /// An error that the kernel has for an earlier datagram costs this one nothing.
-    pub(super) fn send_at_once(&self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+    pub(super) fn send_at_once(&self, key: DatagramKey, payload: &[u8]) -> Result<(), Lost> {
         let fd = self.fd(key).ok_or(Lost::Failed)?;
-        let mut refused = false;
+        let mut again = false;
         loop {
-            match send(fd.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT) {
+            match send(fd.as_raw_fd(), payload, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(errno) if datagram::may_be_pending(errno) && !again => again = true,
                 Err(errno) => return Err(Lost::of(errno)),
             }
         }

@@ -8,9 +8,9 @@ use super::Reactor;
 use super::decider::Decider;
 use super::setup::Listener;
 use super::upstream::UpstreamSetup;
-use crate::config::SessionLog;
 use crate::engine::Datagrams;
 use crate::net::options::OptionPlan;
+use crate::observe::record::Records;
 use crate::observe::tap::Source;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
@@ -24,7 +24,7 @@ pub struct Change {
     /// Addresses where nobody is let in any more but those who wait already.
     pub leave: Vec<ListenerId>,
     /// Which records are logged.
-    pub records: Option<SessionLog>,
+    pub records: Option<Records>,
     /// What is shown of the sessions to come.
     pub taps: Option<BTreeMap<ForwardId, Source>>,
     /// Who decides about openings.
@@ -89,6 +89,12 @@ impl<E: Datagrams> Reactor<E> {
             return Ok(());
         }
         self.add_listener(socket, at)
+    }
+
+    /// The sockets of these addresses are about to be others, or others': flows that there are stay here,
+    /// wherever their datagrams come.
+    pub fn note_homes(&self, listeners: &[ListenerId]) {
+        self.flows.note_homes(listeners);
     }
 
     /// Looks after this socket no more. Its queue is untouched while somebody else holds

@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod course;
 mod deadlines;
 mod decider;
 mod destination;
@@ -37,6 +38,7 @@ mod opened;
 mod openings;
 mod outlets;
 mod prefix;
+mod pressure;
 mod pumping;
 mod queue;
 mod quic;
@@ -63,9 +65,10 @@ pub use clients::{
     ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
     WrittenRule,
 };
+pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
-pub use flows::{FlowArrival, FlowManifest, MovedFlow, ReleasedFlows};
+pub use flows::{FlowArrival, FlowManifest, Homes, MovedFlow, ReleasedFlows};
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
@@ -184,7 +187,7 @@ impl<E: Datagrams> Reactor<E> {
             wheel: Wheel::new(),
             expected: Vec::new(),
             flows: Flows::new(
-                setup.flows,
+                (setup.flows, setup.homes, reactor),
                 setup.own.of(Transport::Udp).clone(),
                 setup.session_log,
             ),
@@ -251,7 +254,7 @@ impl<E: Datagrams> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
-        self.ctx.shortage.take_stock(&self.ctx.sessions);
+        self.ctx.take_stock();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -362,6 +365,7 @@ impl<E: Datagrams> Reactor<E> {
             );
         }
         self.listen_queue.check_invariants();
+        self.ctx.pressure.check_invariants(&self.ctx.sessions);
         let live = |key: &SessionKey| self.ctx.sessions.get(*key).is_some();
         let queued = self.run_queue.keys().filter(live);
         assert!(
@@ -372,7 +376,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        let has_more = self.ctx.has_more_to_enter();
         if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }

@@ -2,8 +2,8 @@
 //! listeners.
 //!
 //! A multishot receive would save the system call of a batch and pay with a completion for
-//! each datagram, where a batch of recvmmsg(2) has one call for all of them. Which of the two
-//! wins was not measured; the batches are what both engines have.
+//! each datagram, where a batch of recvmmsg(2) has one call for all of them. It is not built
+//! and not measured; the batches are what both engines have.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -78,6 +78,10 @@ impl Datagrams for Uring {
 
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
         self.datagrams.receive(key, most)
+    }
+
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        self.datagrams.discard(key)
     }
 
     fn train(&self, index: usize) -> &Train {

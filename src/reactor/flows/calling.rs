@@ -7,7 +7,7 @@ use super::Flows;
 use super::announced::{self, may_be_answered};
 use super::heading::Heading;
 use super::opening::FirstLook;
-use super::table::{FlowEntry, FlowName, Owner, PortState};
+use super::table::{FlowEntry, FlowName, Line, PortState};
 use super::why::Why;
 use crate::balance::Tried;
 use crate::balance::health::Admission;
@@ -107,7 +107,7 @@ impl Flows {
             permit,
         });
         let slot = slot.ok_or(Why::Shortage)?;
-        self.owners.insert(called.socket, Owner::Flow(slot));
+        self.owners.give(called.socket, slot);
         if let Some(port) = self.owners.port_mut(port) {
             port.flows += 1;
         }
@@ -168,6 +168,7 @@ impl Flows {
             }
         }
         if self.gate.enter() {
+            self.spare_descriptors(ctx);
             return Ok(());
         }
         self.gate.review();
@@ -288,13 +289,27 @@ impl Flows {
             .datagrams
             .as_ref()
             .is_some_and(|rules| rules.never_fragment);
+        let line = pool.is_plain().then_some(Line {
+            pool: forward.pool,
+            version: pool.version,
+            server: server.settings().id,
+            never_fragment: never,
+        });
+        if let Some(line) = &line
+            && let Some(rested) = self.take_rested(line, ctx)
+        {
+            return Ok(rested);
+        }
         let mut last = Cause::NoSource;
         for _ in 0..pool.sources(endpoint) {
             let Some(local) = pool.local(endpoint, client) else {
                 break;
             };
             match ctx.engine.call(pool.target(endpoint, local), never) {
-                Ok(socket) => return Ok(socket),
+                Ok(socket) => {
+                    self.owners.insert_connected(socket, line);
+                    return Ok(socket);
+                }
                 // Another socket gets another port.
                 Err(Cause::SelfConnect) => last = Cause::SelfConnect,
                 Err(cause @ (Cause::PortsExhausted | Cause::NoSource)) => last = cause,
@@ -379,7 +394,7 @@ impl Flows {
             heading.begin_anew();
         }
         let until = now + crate::relay::flow::LATE_ANSWERS;
-        self.owners.insert(called.socket, Owner::Flow(slot));
+        self.owners.give(called.socket, slot);
         self.retire(before, until, now, ctx);
         server.standing.leave(now);
         ctx.counters.udp_moved.add(1);

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use super::Flows;
 use super::table::FlowEntry;
-use crate::config::SessionLog;
-use crate::engine::{DatagramKey, Datagrams};
+use crate::engine::Datagrams;
 use crate::net::address::Endpoint;
 use crate::observe::books::Ended;
 use crate::observe::record::{FlowRecord, LaneRecord, SessionRecord};
@@ -15,9 +14,6 @@ use crate::relay::Direction;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::id::ForwardId;
 use crate::relay::time::Time;
-
-/// Sockets that may outlive their flows at once. Each is a descriptor.
-const RETIRED_MAX: usize = 4096;
 
 impl Flows {
     /// Ends these forwards' flows.
@@ -43,7 +39,13 @@ impl Flows {
         }
     }
 
-    fn cut<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32, cause: Cause) {
+    /// Ends a flow.
+    pub(in crate::reactor) fn cut<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        cause: Cause,
+    ) {
         let ending = Ending {
             who: Who::Forwarder,
             stage: Stage::Data,
@@ -98,63 +100,12 @@ impl Flows {
         if let Some(port) = self.owners.port_mut(entry.port) {
             port.flows = port.flows.saturating_sub(1);
         }
-        if self.records != SessionLog::Off {
+        if self.records.end(entry.id, Some(ending), true) {
             ctx.log.session(record(&entry, ending, ctx));
         }
         self.close_if_done(entry.port, ctx);
         if self.draining && self.table.len() == 0 {
             self.close_ports(ctx);
-        }
-    }
-
-    /// A socket that its flow has no use for is closed, at once or once answers that may be
-    /// on their way to it are not any more.
-    pub(super) fn retire<E: Datagrams>(
-        &mut self,
-        socket: DatagramKey,
-        until: Time,
-        now: Time,
-        ctx: &mut Ctx<E>,
-    ) {
-        if until <= now || self.draining {
-            self.owners.remove(socket);
-            return ctx.engine.hang_up(socket);
-        }
-        self.retire_owner(socket);
-        let is_short = until.since(now) < crate::relay::flow::LATE_ANSWERS / 2;
-        self.retired[usize::from(!is_short)].push_back((until, socket));
-        let retired: usize = self
-            .retired
-            .iter()
-            .map(std::collections::VecDeque::len)
-            .sum();
-        if retired > RETIRED_MAX {
-            self.close_oldest_retired(ctx);
-        }
-    }
-
-    pub(super) fn close_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
-        let now = ctx.now();
-        for queue in &mut self.retired {
-            while let Some((until, socket)) = queue.front().copied() {
-                if until > now && !self.draining {
-                    break;
-                }
-                queue.pop_front();
-                self.owners.remove(socket);
-                ctx.engine.hang_up(socket);
-            }
-        }
-    }
-
-    pub(super) fn close_oldest_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
-        let oldest = self
-            .retired
-            .iter_mut()
-            .find_map(std::collections::VecDeque::pop_front);
-        if let Some((_, socket)) = oldest {
-            self.owners.remove(socket);
-            ctx.engine.hang_up(socket);
         }
     }
 }

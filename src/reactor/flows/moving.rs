@@ -216,6 +216,7 @@ impl Flows {
     /// Nobody finds it any more. What it counts by is the caller's matter.
     pub(super) fn forget(&mut self, slot: u32) -> Option<FlowEntry> {
         let entry = self.table.remove(slot)?;
+        self.forget_home(&entry.name);
         self.wheel.disarm(slot);
         self.crowd.leave(slot);
         if self.last.is_some_and(|(_, last)| last == slot) {
@@ -240,6 +241,7 @@ impl Flows {
         let is_its =
             |it: &mut Expected<E::Call>| (it.at().id, it.at().socket) == (at.id, at.socket);
         let its: Vec<_> = expected.extract_if(.., is_its).collect();
+        let any = !its.is_empty();
         for one in its {
             let Some(port) = self.port_of(at) else {
                 return;
@@ -252,6 +254,10 @@ impl Flows {
                 },
             };
             self.settle_one(port, entry, call, ctx);
+        }
+        if any {
+            // Another number of reactors may have its datagrams come elsewhere.
+            self.note_homes(&[at.id]);
         }
     }
 

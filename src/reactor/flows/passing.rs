@@ -3,7 +3,7 @@
 use super::Flows;
 use super::announced;
 use super::opening::Part;
-use super::table::{FlowName, Owner};
+use super::table::FlowName;
 use super::why::Why;
 use crate::engine::datagrams::{Post, Received};
 use crate::engine::{DatagramKey, Datagrams};
@@ -48,14 +48,17 @@ impl Flows {
                 Why::Lost(Lost::TooBig).count(&ctx.counters, 1);
                 continue;
             }
-            if announced {
-                self.up_announced(ctx, pools, (port, &at), name, index);
-                continue;
-            }
             let known = match self.last {
                 Some((last, slot)) if last == name => Some(slot),
                 _ => self.table.find(&name),
             };
+            if known.is_none() && self.pass_home(ctx, &name, index) {
+                continue;
+            }
+            if announced {
+                self.up_announced(ctx, pools, (port, &at), name, index);
+                continue;
+            }
             if let Some(slot) = known
                 && looked_at != Some(slot)
             {
@@ -71,7 +74,12 @@ impl Flows {
 
     /// A flow whose server is gone goes to another one; without another one it stays, and
     /// what it sends is dropped.
-    fn look_at_server<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, pools: &mut Pools, slot: u32) {
+    pub(super) fn look_at_server<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        slot: u32,
+    ) {
         if self.keeps_its_server(ctx, pools, slot) {
             return;
         }
@@ -365,17 +373,6 @@ impl Flows {
         let _ = self.relocate(ctx, pools, slot);
     }
 
-    /// What has come for a flow that is over: a late answer is nobody's.
-    pub(super) fn read_retired<E: Datagrams>(ctx: &mut Ctx<E>, socket: DatagramKey) -> Received {
-        let received = ctx.engine.receive(socket, super::QUIET_FLOW_TRAINS);
-        for index in received.first..received.first + received.count {
-            let datagrams = ctx.engine.train(index).datagrams();
-            ctx.counters.udp_received_down.add(u64::from(datagrams));
-            Why::Late.count(&ctx.counters, datagrams);
-        }
-        received
-    }
-
     /// Sends what was posted, and notes what came of it.
     pub(super) fn flush<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
@@ -442,13 +439,6 @@ impl Flows {
                     cause: Cause::Finished,
                 },
             );
-        }
-    }
-
-    /// Whose a socket is, for the rest of this part.
-    pub(super) fn retire_owner(&mut self, key: DatagramKey) {
-        if let Some(socket) = self.owners.get_mut(key) {
-            socket.owner = Owner::Over;
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::reactor::clients::ClientGrant;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
-use crate::relay::id::ListenerId;
+use crate::relay::id::{ListenerId, PoolId, ServerId};
 
 /// What a flow goes by: the same client at two listeners, or at two addresses of one, is
 /// two flows, because the answers leave from two addresses.
@@ -71,8 +71,6 @@ pub(super) struct Port {
     /// Flows whose answers leave by it.
     pub(super) flows: u32,
     pub(super) state: PortState,
-    /// Of the datagrams that its receive queue lost, those that were counted.
-    pub(super) drops: u32,
 }
 
 /// What a port does with datagrams.
@@ -96,6 +94,16 @@ pub(super) enum Owner {
     Over,
 }
 
+/// What makes a connected socket as good as a new one: the server, and how it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Line {
+    pub(super) pool: PoolId,
+    /// Of the pool, when the socket was connected: sources may be others by now.
+    pub(super) version: u32,
+    pub(super) server: ServerId,
+    pub(super) never_fragment: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
     generation: u32,
@@ -103,6 +111,13 @@ pub(super) struct DatagramSocket {
     pub(super) queued: bool,
     /// It was full of datagrams the last time.
     pub(super) busy: bool,
+    /// Of the datagrams that its receive queue lost, those that were counted.
+    pub(super) drops: u32,
+    /// Flows that it has had.
+    pub(super) uses: u8,
+    /// Who else may have it once it has rested; nobody, if it is not connected or has got more than
+    /// its flows were waiting for.
+    pub(super) line: Option<Line>,
     pub(super) owner: Owner,
 }
 
@@ -116,8 +131,26 @@ impl Owners {
             generation: key.generation,
             queued: false,
             busy: false,
+            drops: 0,
+            uses: 1,
+            line: None,
             owner,
         });
+    }
+
+    /// A socket that was just connected is nobody's yet.
+    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Line>) {
+        self.insert(key, Owner::Over);
+        if let Some(socket) = self.get_mut(key) {
+            socket.line = line;
+        }
+    }
+
+    /// It is a flow's from now on.
+    pub(super) fn give(&mut self, key: DatagramKey, slot: u32) {
+        if let Some(socket) = self.get_mut(key) {
+            socket.owner = Owner::Flow(slot);
+        }
     }
 
     pub(super) fn get_mut(&mut self, key: DatagramKey) -> Option<&mut DatagramSocket> {
@@ -178,12 +211,22 @@ impl FlowTable {
         Some(entry)
     }
 
+    /// What every flow goes by.
+    pub(super) fn names(&self) -> impl Iterator<Item = &FlowName> {
+        self.names.keys()
+    }
+
     /// Every flow's slot.
     pub(super) fn slots(&self) -> Vec<u32> {
         self.flows.keys().map(|key| key.slot).collect()
     }
 
-    fn key(&self, slot: u32) -> Option<SessionKey> {
+    /// Slots that flows may be in.
+    pub(super) const fn slots_count(&self) -> u32 {
+        self.flows.slots()
+    }
+
+    pub(super) fn key(&self, slot: u32) -> Option<SessionKey> {
         self.flows.key_of(slot)
     }
 }

@@ -63,10 +63,11 @@ fn reactor_of(
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
         flows: Arc::new(Gate::new(u32::MAX)),
+        homes: Arc::default(),
         own: Arc::default(),
         counters: counters.clone(),
         log,
-        session_log: SessionLog::Off,
+        session_log: SessionLog::Off.into(),
         taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
         decider: Some(Box::new(requests.clone())),
     };

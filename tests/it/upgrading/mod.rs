@@ -3,7 +3,7 @@
 mod datagrams;
 mod failing;
 mod fake;
-mod kit;
+pub(crate) mod kit;
 mod listeners;
 mod paths;
 mod recorded;
