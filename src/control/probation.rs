@@ -8,7 +8,7 @@ use crate::net::handed::HandedLabel;
 use crate::observe::notice::Notice;
 
 use super::running::Running;
-use super::upgrade::order::{Before, HandOver, Moved, Probation, Returned, Settled, Upgrading};
+use super::upgrade::order::{Before, HandOver, Luggage, Probation, Returned, Settled, Upgrading};
 use super::upgrade::take::Taking;
 use super::wire::Order;
 
@@ -136,7 +136,7 @@ impl Running {
         }
         let sessions = returned.settled.map_or(0, |it| self.take_in(it));
         self.upgrading = Upgrading::Frozen(String::new());
-        self.resume(Moved::default());
+        self.resume(Luggage::default());
         self.log.notice(Notice::UpgradeUndone {
             process: returned.process,
             reason: returned.reason,

@@ -20,7 +20,7 @@ use super::upgrade::channel::Channel;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
 use super::upgrade::give::{ControlThread, give};
 use super::upgrade::moves;
-use super::upgrade::order::{Frozen, HandOver, Moved, Offer, Settled, Takes, Upgrading};
+use super::upgrade::order::{Frozen, HandOver, Luggage, Offer, Settled, Takes, Upgrading};
 use super::upgrade::spawn::NewProcess;
 use super::upgrade::tables::Tables;
 use super::upgrade::take::Taking;
@@ -225,12 +225,12 @@ impl Running {
             tables: Box::new(tables),
             counted,
             sessions_left: u64::from(self.gate.live()),
-            moved: Moved { sessions, flows },
+            moved: Luggage { sessions, flows },
         }
     }
 
     /// Nothing came of a hand-over.
-    pub(super) fn resume(&mut self, moved: Moved) {
+    pub(super) fn resume(&mut self, moved: Luggage) {
         self.take_back(moved.sessions);
         // Before the ports, which they wait for.
         self.take_flows_back(moved.flows);
@@ -368,8 +368,9 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
                 }
             };
             let Some(trial) = request.trial else {
-                control.order(HandOver::Leave(leave));
+                // Before this process ends, which it may at once.
                 answer();
+                control.order(HandOver::Leave(leave));
                 return moves::go_on(&talk, &control, &rest);
             };
             answer();

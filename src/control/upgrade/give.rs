@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::message::{Hello, Saying};
-use super::order::{Frozen, HandOver, Leave, Moved, Offer, Rest, Takes, UpgradeError, Upgraded};
+use super::order::{Frozen, HandOver, Leave, Luggage, Offer, Rest, Takes, UpgradeError, Upgraded};
 use super::tables::Counted;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
 use super::{flows, moving};
@@ -25,7 +25,7 @@ struct Lease<'a> {
     control: &'a dyn ControlThread,
     over: bool,
     /// What belongs to this process as long as it is not.
-    moved: Moved,
+    moved: Luggage,
 }
 
 impl Drop for Lease<'_> {
@@ -76,7 +76,7 @@ fn offer(
     let mut lease = Lease {
         control,
         over: false,
-        moved: Moved::default(),
+        moved: Luggage::default(),
     };
     let taken = prepare(talk, &theirs, &offer)?;
 
@@ -97,7 +97,9 @@ fn offer(
     let order = Leave {
         taken,
         counted: left.counted,
-        sessions: able.sessions,
+        // Where some cannot be had over there all that are left end here: one that is on its
+        // way when its reactor drains would find it gone.
+        sessions: able.sessions && !left.some_refused,
         process: theirs.process,
         build: theirs.build,
         rest,
@@ -118,7 +120,7 @@ pub(super) fn give_back(
     let mut lease = Lease {
         control,
         over: false,
-        moved: Moved::default(),
+        moved: Luggage::default(),
     };
     let able = Takes {
         sessions: true,
@@ -143,6 +145,7 @@ struct LetGo {
     sessions_moved: usize,
     flows_moved: usize,
     sessions_left: u64,
+    some_refused: bool,
 }
 
 /// From where sessions wait up to where they are the other process's.
@@ -164,6 +167,7 @@ fn hand_all(
         return Err(failed(error));
     }
     lease.over = true;
+    let some_refused = !refused.sessions.is_empty();
     lease.control.order(HandOver::Stay(refused));
     let gone = std::mem::take(&mut lease.moved);
     drop(gone.flows);
@@ -174,11 +178,12 @@ fn hand_all(
         sessions_moved,
         flows_moved,
         sessions_left: frozen.sessions_left.saturating_sub(sessions_moved as u64),
+        some_refused,
     })
 }
 
 /// Sends all of it; what the other process has is the lease's, what it cannot have comes back.
-fn hand(talk: &Talk, frozen: &mut Frozen, lease: &mut Lease<'_>) -> Result<Moved, UpgradeError> {
+fn hand(talk: &Talk, frozen: &mut Frozen, lease: &mut Lease<'_>) -> Result<Luggage, UpgradeError> {
     let all = std::mem::take(&mut frozen.moved);
     lease.moved.flows = all.flows;
     let sent = moving::send(talk, all.sessions).map_err(|(error, sessions)| {
@@ -191,7 +196,7 @@ fn hand(talk: &Talk, frozen: &mut Frozen, lease: &mut Lease<'_>) -> Result<Moved
         Ok(sent) => {
             lease.moved.flows = sent.gone;
             let flows = sent.refused;
-            Ok(Moved { sessions, flows })
+            Ok(Luggage { sessions, flows })
         }
         Err((error, flows)) => {
             lease.moved.flows = flows;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::give::ControlThread;
 use super::message::Saying;
 use super::moving;
-use super::order::{HandOver, Moved, Rest};
+use super::order::{HandOver, Luggage, Rest};
 use super::talk::{PROMPT, Talk};
 
 /// Between looks for sessions that can be moved by now.
@@ -47,11 +47,11 @@ pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
             for session in sent.gone {
                 drop(session.into_detached());
             }
-            control.order(HandOver::Stay(Moved::of(sent.refused)));
+            control.order(HandOver::Stay(Luggage::of(sent.refused)));
             all
         }
         Err((_, sessions)) => {
-            control.order(HandOver::Stay(Moved::of(sessions)));
+            control.order(HandOver::Stay(Luggage::of(sessions)));
             false
         }
     }

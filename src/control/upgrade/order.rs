@@ -71,12 +71,12 @@ pub(in crate::control) struct Offer {
 
 /// Sessions and flows without a reactor.
 #[derive(Debug, Default)]
-pub(in crate::control) struct Moved {
+pub(in crate::control) struct Luggage {
     pub(in crate::control) sessions: Vec<MovedSession>,
     pub(in crate::control) flows: Vec<MovedFlow>,
 }
 
-impl Moved {
+impl Luggage {
     /// Sessions alone.
     pub(in crate::control) fn of(sessions: Vec<MovedSession>) -> Self {
         Self {
@@ -98,7 +98,7 @@ pub(in crate::control) struct Takes {
 pub(in crate::control) struct Frozen {
     pub(in crate::control) tables: Box<Tables>,
     /// Those that can be handed over.
-    pub(in crate::control) moved: Moved,
+    pub(in crate::control) moved: Luggage,
     /// All that was counted here, of which `tables` may tell a part.
     pub(in crate::control) counted: Counted,
     /// Those that stay.
@@ -113,9 +113,9 @@ pub(in crate::control) enum HandOver {
     /// Lets nobody in any more, and go what the other process can have.
     Freeze(Takes, Sender<Frozen>),
     /// Nothing came of it: all as it was, with these.
-    Resume(Moved),
+    Resume(Luggage),
     /// These stay in this process although another one serves.
-    Stay(Moved),
+    Stay(Luggage),
     /// Sessions that can be handed over by now, once another process serves; `None`: there
     /// will be no more.
     More(Sender<Option<Vec<MovedSession>>>),
