@@ -408,6 +408,8 @@ views! {
         listeners: u64,
         /// Sessions that go on there.
         sessions_moved: u64,
+        /// Flows of datagrams that go on there.
+        flows_moved: u64,
         /// Sessions that run to their end in the former process.
         sessions_left: u64,
     }

@@ -44,7 +44,8 @@ section! {
             /// Asked for each pipe; whatever the kernel grants is used, if it is 64KiB or more.
             pipe_size: u32 = 1 << 20, size(4 << 10..=1 << 30), Live;
             /// Bytes that each reactor may hold for slow receivers before reads shrink and pipes
-            /// are refused.
+            /// are refused. In a cgroup with a limit of memory half of that, shared by the reactors,
+            /// is the most.
             buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Live;
             /// A reactor spins this long for events before it sleeps: lower latency, a core
             /// burnt. auto spins only while it pays: an idle process uses no CPU.

@@ -24,7 +24,7 @@ use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
 use super::upgrade::TakeOver;
-use super::upgrade::moves;
+use super::upgrade::following;
 use super::upgrade::take::Taking;
 use super::upgrades::Control;
 
@@ -256,7 +256,7 @@ fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
     let thread = std::thread::Builder::new().name("upgrade".into());
     let spawned = thread.spawn(move || {
         signals::block_here();
-        moves::follow(&taking.talk, &Control(teller));
+        following::follow(&taking.talk, &Control(teller));
     });
     spawned.map(drop).map_err(StartError::Reactor)
 }

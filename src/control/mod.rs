@@ -30,6 +30,7 @@ mod manager;
 mod moved;
 mod neighbourhood;
 mod plan;
+mod probation;
 mod proxy;
 mod reap;
 mod rebalance;

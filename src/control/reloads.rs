@@ -22,6 +22,7 @@ use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
+use super::upgrade::order::Upgrading;
 use super::wire::Order;
 use super::{acquire, clients};
 
@@ -37,6 +38,18 @@ impl Running {
     pub(super) fn ask(&mut self, job: Job) {
         if !job.request.dry_run {
             self.manager.reloading();
+        }
+        let upgrading = match &self.upgrading {
+            Upgrading::Offered(to) | Upgrading::Frozen(to) => Some(to.clone()),
+            Upgrading::Tried(_) => self.on_trial(),
+            Upgrading::Not | Upgrading::Left(_) => None,
+        };
+        if let Some(upgrading) = upgrading
+            && !job.request.dry_run
+        {
+            self.refused(&job, ReloadError::Upgrading(upgrading));
+            self.tell_reloaded();
+            return;
         }
         if let Some((_, preparing)) = &self.preparing
             && preparing.since.elapsed() > reloading::PATIENCE

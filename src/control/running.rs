@@ -39,7 +39,7 @@ use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
-use super::upgrade::order::Upgrading;
+use super::upgrade::order::{Probation, Upgrading};
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -106,6 +106,8 @@ pub(super) struct Running {
     /// Of both, until clients are let in.
     waiting: Option<(admin::Bound, Option<Entrance>)>,
     pub(super) upgrading: Upgrading,
+    /// As long as this process is on trial.
+    pub(super) probation: Option<Probation>,
     pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     pub(super) resolver: Option<Arc<Resolver>>,
@@ -191,6 +193,7 @@ impl Running {
             entrance: None,
             waiting: Some((admin, entrance)),
             upgrading: Upgrading::default(),
+            probation: None,
             steering,
             held,
             kind,
@@ -265,10 +268,10 @@ impl Running {
                 }),
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
-                    let _ = reply.send(self.confirm());
+                    let _ = reply.send(self.judge(true) || self.confirm());
                 }
                 Told::Asked(Request::GoBack(reply)) => {
-                    let _ = reply.send(self.go_back());
+                    let _ = reply.send(self.judge(false) || self.go_back());
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
@@ -286,6 +289,8 @@ impl Running {
         };
         if how == End::HandedOver {
             self.leave();
+        } else {
+            self.leave_shared_paths();
         }
         self.steering.drains();
         let how = if lost { how } else { self.linger(inbox, how) };

@@ -269,8 +269,8 @@ impl Subject for Steering {
 
     fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused> {
         let (reply, answer) = channel();
-        let UpgradeAsked { binary } = asked;
-        let request = Request::Upgrade(UpgradeRequest { binary }, reply);
+        let UpgradeAsked { binary, trial } = asked;
+        let request = Request::Upgrade(UpgradeRequest { binary, trial }, reply);
         let ending = || UpgradeError::Impossible("this process is ending".to_owned());
         let answer = self.ask(request, &answer).unwrap_or_else(|| Err(ending()));
         let done = answer.map_err(|error| UpgradeRefused {
@@ -282,6 +282,7 @@ impl Subject for Steering {
             version: done.build,
             listeners: done.listeners as u64,
             sessions_moved: done.sessions_moved as u64,
+            flows_moved: done.flows_moved as u64,
             sessions_left: done.sessions_left,
         })
     }
@@ -298,7 +299,7 @@ fn refused(error: &ReloadError) -> ReloadRefused {
             ReloadError::Configuration(_) | ReloadError::Restart(_) | ReloadError::Denied(_) => {
                 ReloadTrouble::Configuration
             }
-            ReloadError::Busy(_) => ReloadTrouble::Busy,
+            ReloadError::Busy(_) | ReloadError::Upgrading(_) => ReloadTrouble::Busy,
             ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
         },
         why: error.to_string(),

@@ -2,6 +2,7 @@
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -159,6 +160,7 @@ impl choice::Work for ReactorWork<'_> {
                 Listener = engine::Listener,
                 Incoming = engine::Incoming,
                 Detached = engine::Detached,
+                Call = OwnedFd,
             >,
     {
         let waker = Arc::new(waker);
@@ -201,7 +203,7 @@ impl choice::Work for ReactorWork<'_> {
 
 /// Lets clients in at these sockets. One that the kernel does not let be waited for is
 /// told of; its queue waits for the next change.
-fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, Call = OwnedFd>>(
     reactor: &mut Reactor<E>,
     sockets: Vec<(engine::Listener, Arc<Listener>)>,
     log: &Log,
@@ -224,6 +226,7 @@ fn work<E>(
             Listener = engine::Listener,
             Incoming = engine::Incoming,
             Detached = engine::Detached,
+            Call = OwnedFd,
         >,
 {
     let mut draining = false;
@@ -292,7 +295,12 @@ fn work<E>(
                         Order::TakeBack(moved, reply) => {
                             let _ = reply.send(reactor.take_back(moved));
                         }
-                        Order::NumberFrom(last) => reactor.number_from(last),
+                        Order::NumberFrom(session, flow) => reactor.number_from(session, flow),
+                        Order::ReleaseFlows(at_most, reply) => {
+                            let _ = reply.send(reactor.release_flows(at_most));
+                        }
+                        Order::ExpectFlows(arrivals) => reactor.expect_flows(arrivals),
+                        Order::TakeFlowsBack(moved) => reactor.expect_flows_back(moved),
                     }
                     // Sessions have their turn before what else there may be.
                     if weighs && waker.wake().is_ok() {

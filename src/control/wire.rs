@@ -12,7 +12,10 @@ use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Admitted, Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
+use crate::reactor::{
+    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Release,
+    ReleasedFlows, Ruling,
+};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
@@ -54,8 +57,14 @@ pub(super) enum Order {
     AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
     /// Take sessions in that have been let go, as they were.
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
-    /// Sessions to come have numbers above this one.
-    NumberFrom(u64),
+    /// Sessions and flows to come have numbers above these.
+    NumberFrom(u64, u64),
+    /// Let flows go, so many at the most.
+    ReleaseFlows(usize, Sender<ReleasedFlows>),
+    /// Flows of the process before go on with the ports that they came in by.
+    ExpectFlows(Vec<FlowArrival>),
+    /// Likewise those that have been let go, as they were.
+    TakeFlowsBack(Vec<MovedFlow>),
 }
 
 #[derive(Debug)]

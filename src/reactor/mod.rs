@@ -70,7 +70,7 @@ pub use clients::{
 pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
-pub use flows::Homes;
+pub use flows::{FlowArrival, FlowManifest, Homes, MovedFlow, ReleasedFlows};
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
@@ -122,6 +122,8 @@ pub struct Reactor<E: Engine> {
     outlets: Outlets,
     openings: Openings,
     flows: Flows,
+    /// Flows that have come and wait for the ports that they came in by.
+    expected: Vec<flows::Expected<E::Call>>,
     leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
@@ -190,6 +192,7 @@ impl<E: Datagrams> Reactor<E> {
                 reactor,
             ),
             wheel: Wheel::new(),
+            expected: Vec::new(),
             flows: Flows::new(
                 (setup.flows, setup.homes, reactor),
                 setup.own.of(Transport::Udp).clone(),
@@ -271,7 +274,10 @@ impl<E: Datagrams> Reactor<E> {
     /// Lets clients in at one more socket.
     pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
         if at.transport == Transport::Udp {
-            return self.flows.listen(socket, at, &mut self.ctx);
+            self.flows.listen(socket, at.clone(), &mut self.ctx)?;
+            let (expected, pools) = (&mut self.expected, &mut self.dialler.pools);
+            self.flows.settle_in(&at, expected, &mut self.ctx, pools);
+            return Ok(());
         }
         self.listen_queue.listen(socket, at, &mut self.ctx)
     }

@@ -29,6 +29,8 @@ pub(super) struct FlowName {
 pub(super) struct FlowEntry {
     pub(super) flow: Flow,
     pub(super) name: FlowName,
+    /// On which reactor it began, and its number there.
+    pub(super) reactor: u16,
     pub(super) id: u64,
     /// Where it came in, and the forward that it goes by.
     pub(super) at: Arc<Listener>,
