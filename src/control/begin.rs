@@ -24,7 +24,7 @@ use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
 use super::upgrade::TakeOver;
-use super::upgrade::moves;
+use super::upgrade::following;
 use super::upgrade::take::Taking;
 use super::upgrades::Control;
 
@@ -198,6 +198,7 @@ fn open(
     let begun = Begun {
         config,
         source,
+        beside: Arc::default(),
         log: log.clone(),
         teller: teller.clone(),
         pilot,
@@ -255,7 +256,7 @@ fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
     let thread = std::thread::Builder::new().name("upgrade".into());
     let spawned = thread.spawn(move || {
         signals::block_here();
-        moves::follow(&taking.talk, &Control(teller));
+        following::follow(&taking.talk, &Control(teller));
     });
     spawned.map(drop).map_err(StartError::Reactor)
 }
@@ -270,6 +271,7 @@ fn stand(
     let (config, log) = (begun.config.clone(), begun.log.clone());
     let mut ids = Identities::steered_by(begun.pilot.clone());
     let plan = Plan::of(&config, &mut ids);
+    begun.beside.are_read(&config);
     step.is("opening the targets of taps");
     let taps = Taps::start(&config, &log)?;
     let acquired = Acquired::take(&plan, inherited, (&log, &taps), step)?;

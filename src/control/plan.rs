@@ -229,16 +229,7 @@ impl<'a> Plan<'a> {
 impl<'a> ForwardPlan<'a> {
     /// What its clients may ask for, and by which of its routes they come there.
     pub(super) fn requests(&self) -> impl Iterator<Item = (Option<u16>, &'a HttpConnect)> {
-        let own = match &self.config.mode {
-            Mode::HttpConnect(connect) => Some((None, &**connect)),
-            Mode::Tcp => None,
-        };
-        let routes = (0..).zip(&self.config.routes);
-        let others = routes.filter_map(|(at, route)| match &route.to {
-            RouteTo::HttpConnect(connect) => Some((Some(at), &**connect)),
-            RouteTo::Pool(_) | RouteTo::Reject => None,
-        });
-        own.into_iter().chain(others)
+        self.config.requests()
     }
 }
 

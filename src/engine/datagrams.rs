@@ -56,6 +56,13 @@ pub trait Datagrams: Engine {
     /// Closes a socket of a flow.
     fn hang_up(&mut self, key: DatagramKey);
 
+    /// Looks after a flow's socket no more, and gives it back.
+    fn let_go(&mut self, key: DatagramKey) -> Option<Self::Call>;
+
+    /// Looks after a flow's socket that was let go, here or in another process. What waits
+    /// in it need not raise an event.
+    fn take_up(&mut self, call: Self::Call) -> io::Result<DatagramKey>;
+
     /// Trains that can be received before what was received must be flushed.
     fn room(&self) -> usize;
 
@@ -239,6 +246,25 @@ impl Sockets {
 
     pub(super) fn remove(&mut self, key: DatagramKey) {
         self.slots.remove(key);
+    }
+
+    /// The socket of a flow, not waited for any more.
+    pub(super) fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        match self.slots.remove(key)?.of {
+            Of::Flow(fd) => Some(fd),
+            Of::Port(_) => None,
+        }
+    }
+
+    /// One that was let go, not yet waited for.
+    pub(super) fn take_up(&mut self, fd: OwnedFd) -> io::Result<DatagramKey> {
+        let is_v6 = datagram::is_v6(fd.as_fd());
+        self.add(Socket {
+            of: Of::Flow(fd),
+            is_v6,
+            has_errors: true,
+            takes_trains: false,
+        })
     }
 
     pub(super) fn fd(&self, key: DatagramKey) -> Option<BorrowedFd<'_>> {

@@ -177,6 +177,7 @@ impl Engine for Epoll {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Detached;
+    type Call = OwnedFd;
 
     fn now(&self) -> Time {
         self.common.clock.now()
@@ -494,6 +495,19 @@ impl Datagrams for Epoll {
 
     fn hang_up(&mut self, key: DatagramKey) {
         self.datagrams.remove(key);
+    }
+
+    fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        // Another process may have it soon, which would leave it registered.
+        self.mute_port(key);
+        self.datagrams.let_go(key)
+    }
+
+    fn take_up(&mut self, call: OwnedFd) -> io::Result<DatagramKey> {
+        let key = self.datagrams.take_up(call)?;
+        self.watch(key)
+            .inspect_err(|_| self.datagrams.remove(key))?;
+        Ok(key)
     }
 
     fn room(&self) -> usize {

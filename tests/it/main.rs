@@ -59,6 +59,7 @@ mod serial;
 mod service;
 mod simulation;
 mod spinning;
+mod spread;
 mod tap;
 mod upgrading;
 mod urgent;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::iter;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -123,10 +124,10 @@ impl Field {
 
     /// Names of servers are addresses of stand-ins, by the hosts file.
     fn name_servers(plan: &Plan) -> Result<(), String> {
-        let mut hosts = String::from("127.0.0.1 localhost\n");
-        for (name, ip) in &plan.names {
-            hosts.push_str(&format!("{ip} {name}\n"));
-        }
+        let lines = plan.names.iter().map(|(name, ip)| format!("{ip} {name}\n"));
+        let hosts: String = iter::once("127.0.0.1 localhost\n".to_owned())
+            .chain(lines)
+            .collect();
         for (name, text) in [("hosts", hosts.as_str()), ("resolv.conf", "")] {
             let file = Path::new(SCRATCH).join(name);
             fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -225,6 +226,10 @@ impl Field {
         self.start(&mut command, plan)
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "it starts in the network that this stands for"
+    )]
     fn start(&self, command: &mut Command, plan: &Plan) -> Result<Running, String> {
         let path = std::env::var("PATH").unwrap_or_default();
         let said = Path::new(SCRATCH).join("said");

@@ -57,7 +57,7 @@ pub(super) fn enter() -> ExitCode {
 /// Compares, in here, and says what differs: 0 if nothing does, 1 if something does, 2 if it could not be compared.
 pub(super) fn compare(original: Original, file: &Path, converted: &Converted) -> ExitCode {
     match compared(original, file, converted) {
-        Ok(differences) if differences == 0 => ExitCode::SUCCESS,
+        Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(why) => failed(&why),
     }

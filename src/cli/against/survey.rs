@@ -123,7 +123,7 @@ impl Plan {
                 let base = u32::from(Ipv4Addr::new(198, 19, 0, 0));
                 let ip = self
                     .names
-                    .entry(host.to_string())
+                    .entry(host.clone())
                     .or_insert(Ipv4Addr::from(base + next));
                 self.servers.insert(SocketAddr::from((*ip, *port)));
             }

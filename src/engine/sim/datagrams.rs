@@ -341,6 +341,17 @@ impl Datagrams for Sim {
         assert!(closed.is_some(), "a socket is closed twice");
     }
 
+    fn let_go(&mut self, key: DatagramKey) -> Option<DatagramKey> {
+        match self.mail.sockets.get(key)? {
+            Socket::Flow { .. } => Some(key),
+            Socket::Port { .. } => panic!("a port is no flow's socket"),
+        }
+    }
+
+    fn take_up(&mut self, call: DatagramKey) -> io::Result<DatagramKey> {
+        Ok(call)
+    }
+
     fn room(&self) -> usize {
         SLOTS - self.mail.received.len()
     }

@@ -6,6 +6,7 @@
 //! and not measured; the batches are what both engines have.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::Uring;
 use crate::engine::common::Listener;
@@ -56,6 +57,19 @@ impl Datagrams for Uring {
 
     fn hang_up(&mut self, key: DatagramKey) {
         self.datagrams.remove(key);
+    }
+
+    fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        // Another process may have it soon, which would leave it registered.
+        self.mute_port(key);
+        self.datagrams.let_go(key)
+    }
+
+    fn take_up(&mut self, call: OwnedFd) -> io::Result<DatagramKey> {
+        let key = self.datagrams.take_up(call)?;
+        self.watch_datagrams(key)
+            .inspect_err(|_| self.datagrams.remove(key))?;
+        Ok(key)
     }
 
     fn room(&self) -> usize {

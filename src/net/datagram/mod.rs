@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::net::dial::{self, Local};
@@ -170,8 +171,15 @@ pub fn discard_all(fd: BorrowedFd<'_>) -> u32 {
     taken.count() as u32
 }
 
+/// Whether a socket is one of IPv6.
+pub fn is_v6(fd: BorrowedFd<'_>) -> bool {
+    use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+    let local = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+    local.is_ok_and(|it| it.family() == Some(AddressFamily::Inet6))
+}
+
 /// The address that a datagram came to, which its answer leaves from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LocalAddress {
     /// It.
     pub ip: IpAddr,

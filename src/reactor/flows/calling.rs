@@ -92,6 +92,7 @@ impl Flows {
         let slot = self.table.insert(FlowEntry {
             flow,
             name,
+            reactor: ctx.reactor,
             id: self.started,
             at,
             port,

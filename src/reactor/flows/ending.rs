@@ -78,28 +78,12 @@ impl Flows {
     /// The one place where a flow ends.
     pub(super) fn end<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32, ending: Ending) {
         let now = ctx.now();
-        let Some(entry) = self.table.remove(slot) else {
+        let Some(entry) = self.forget(slot) else {
             return;
         };
-        self.forget_home(&entry.name);
-        self.wheel.disarm(slot);
-        self.crowd.leave(slot);
-        if self.last.is_some_and(|(_, last)| last == slot) {
-            self.last = None;
-        }
+        entry.count_out(&self.gate, now);
         let forward = &entry.at.forward;
-        self.gate.leave();
-        if let Some(gate) = &forward.gate {
-            gate.leave();
-        }
         let rules = forward.datagrams.as_ref();
-        if let Some(gate) = rules.and_then(|rules| rules.gate.as_ref()) {
-            gate.leave();
-        }
-        if !entry.proven {
-            entry.server.standing.abandoned(entry.admission, now);
-        }
-        entry.server.standing.leave(now);
         let [up, down] = Direction::BOTH.map(|it| entry.flow.traffic(it));
         add(&entry.server.tally.bytes_up, up.bytes);
         add(&entry.server.tally.bytes_down, down.bytes);
@@ -144,7 +128,7 @@ fn record<E: Datagrams>(entry: &FlowEntry, ending: Ending, ctx: &Ctx<E>) -> Sess
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
-        reactor: ctx.reactor,
+        reactor: entry.reactor,
         id: entry.id,
         client: Endpoint::Inet(entry.client()),
         peer: entry

@@ -11,6 +11,7 @@ use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::Ctx;
+use crate::reactor::metered;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::verdict;
@@ -236,6 +237,9 @@ impl Flows {
         datagrams: u32,
     ) {
         let now = ctx.now();
+        let Some((len, datagrams)) = self.may_pass(ctx, slot, (index, skip, len), datagrams) else {
+            return;
+        };
         let mut left = (skip, len, datagrams);
         while left.2 > 0 && self.has_heading(slot) {
             let train = *ctx.engine.train(index);
@@ -268,6 +272,27 @@ impl Flows {
         if rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow)) {
             self.complete.push(slot);
         }
+    }
+
+    /// How much of that a flow may pass on by its rates; the rest is dropped and counted. `None`: nothing.
+    fn may_pass<E: Datagrams>(
+        &mut self,
+        ctx: &Ctx<E>,
+        slot: u32,
+        (index, skip, len): (usize, u32, u32),
+        datagrams: u32,
+    ) -> Option<(u32, u32)> {
+        let entry = self.table.get_mut(slot)?;
+        let train = ctx.engine.train(index);
+        let sizes = sizes(train, len);
+        let (grant, now) = (entry.permit.as_deref(), ctx.now());
+        let pass = metered::datagrams(grant, Direction::Up, sizes, now, &ctx.counters);
+        if pass >= datagrams {
+            return Some((len, datagrams));
+        }
+        Why::Rate.count(&ctx.counters, datagrams - pass);
+        entry.flow.lost(Direction::Up, datagrams - pass);
+        (pass > 0).then(|| (part(train, pass, skip), pass))
     }
 
     /// What the server of a flow has sent.
@@ -320,6 +345,14 @@ impl Flows {
             Answers::Pass(pass) => pass,
             Answers::Unearned => return Err((Why::Unearned, datagrams)),
         };
+        let (grant, sizes) = (entry.permit.as_deref(), sizes(train, train.len));
+        let sizes = sizes.take(pass as usize);
+        let at_rate = metered::datagrams(grant, Direction::Down, sizes, now, &ctx.counters);
+        let (answered, pass) = (pass, pass.min(at_rate));
+        if pass < answered {
+            Why::Rate.count(&ctx.counters, answered - pass);
+            entry.flow.lost(Direction::Down, answered - pass);
+        }
         if pass > 0 {
             let len = part(train, pass, 0);
             ctx.engine.post(Post {
@@ -344,8 +377,8 @@ impl Flows {
             self.crowd.leave(slot);
             verdict::praise(ctx, &server, admission);
         }
-        if pass < datagrams {
-            return Err((Why::Unexpected, datagrams - pass));
+        if answered < datagrams {
+            return Err((Why::Unexpected, datagrams - answered));
         }
         Ok(())
     }
@@ -457,6 +490,17 @@ fn part(train: &Train, datagrams: u32, skip: u32) -> u32 {
         0 => rest,
         segment => rest.min(segment * datagrams),
     }
+}
+
+/// Bytes of each datagram in so many of a train.
+fn sizes(train: &Train, len: u32) -> impl Iterator<Item = u32> + use<> {
+    let segment = match u32::from(train.segment) {
+        0 => len.max(1),
+        segment => segment,
+    };
+    // One without a byte is one.
+    let count = len.div_ceil(segment).max(1);
+    (0..count).map(move |at| segment.min(len - at * segment))
 }
 
 const fn tag(slot: u32, direction: Direction) -> u32 {

@@ -35,6 +35,17 @@ impl Flows {
         Ok(())
     }
 
+    /// The port of a listening socket, if it takes datagrams here.
+    pub(super) fn port_of(&mut self, at: &Listener) -> Option<DatagramKey> {
+        let owners = &mut self.owners;
+        let mut ports = self.ports.iter().copied();
+        ports.find(|key| {
+            owners.port_mut(*key).is_some_and(|port| {
+                (port.at.id, port.at.socket) == (at.id, at.socket) && port.state == PortState::Open
+            })
+        })
+    }
+
     /// Is for another forward from now on, if it is here; flows that there are stay with
     /// theirs.
     pub(in crate::reactor) fn change_port(&mut self, at: &Arc<Listener>) -> bool {

@@ -29,6 +29,8 @@ pub(super) struct FlowName {
 pub(super) struct FlowEntry {
     pub(super) flow: Flow,
     pub(super) name: FlowName,
+    /// On which reactor it began, and its number there.
+    pub(super) reactor: u16,
     pub(super) id: u64,
     /// Where it came in, and the forward that it goes by.
     pub(super) at: Arc<Listener>,
@@ -48,8 +50,7 @@ pub(super) struct FlowEntry {
     pub(super) announced: Option<Box<Client>>,
     /// What the server is told before the payload, of each datagram or of the first.
     pub(super) heading: Option<Box<Heading>>,
-    /// Its place among its client's connections.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    /// Its place among its client's connections, and what its datagrams must not exceed.
     pub(super) permit: Option<Box<ClientGrant>>,
 }
 

@@ -10,6 +10,7 @@ mod path;
 mod proxied;
 mod queues;
 mod quic;
+mod rates;
 mod refused;
 mod server;
 mod servers;

@@ -174,10 +174,16 @@ impl Held {
     /// To and fro.
     #[track_caller]
     pub(crate) fn ping(&mut self) {
+        self.says(*b"ping");
+    }
+
+    /// Likewise of these bytes.
+    #[track_caller]
+    pub(super) fn says(&mut self, bytes: [u8; 4]) {
         use std::io::{Read as _, Write as _};
-        self.0.write_all(b"ping").unwrap();
+        self.0.write_all(&bytes).unwrap();
         let mut answer = [0; 4];
         self.0.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"ping");
+        assert_eq!(answer, bytes);
     }
 }
