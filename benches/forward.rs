@@ -362,7 +362,7 @@ fn setup(
         own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,
-        session_log: SessionLog::Off,
+        session_log: SessionLog::Off.into(),
         taps: BTreeMap::new(),
         decider: None,
     };

@@ -23,9 +23,13 @@ pub(super) const CONNECTIONS_MAX: usize = 8;
 /// Connections that stream: they do not count as the others do.
 pub(super) const STREAMS_MAX: usize = 32;
 
+/// Callers who look at sessions, each through a pipe.
+pub(super) const TAPS_MAX: usize = 4;
+
 /// Descriptors of the endpoint at the most, beside its listeners: connections, those of
 /// its runtime, those set aside, and copies of listeners for a process that takes over.
-pub const DESCRIPTORS: u32 = (2 * CONNECTIONS_MAX + STREAMS_MAX + RESERVED) as u32 + 12;
+pub const DESCRIPTORS: u32 =
+    (2 * CONNECTIONS_MAX + STREAMS_MAX + 2 * TAPS_MAX + RESERVED) as u32 + 12;
 
 /// A token longer than this was not meant as one.
 const TOKEN_MAX: u64 = 4096;

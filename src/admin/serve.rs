@@ -29,7 +29,7 @@ use super::shared::Shared;
 use super::stream::Connection;
 use super::subject::Subject;
 use super::unwinding::guarded;
-use super::{api, dashboard, events, health, live, metrics};
+use super::{api, dashboard, health, metrics};
 use crate::net::address::Endpoint;
 use crate::net::handed::HandedLabel;
 use crate::net::listener;
@@ -191,8 +191,6 @@ fn routes(shared: Shared) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/", get(dashboard::dashboard))
-        .route("/v1/live", get(live::live))
-        .route("/v1/events", get(events::events))
         .merge(api::routes())
         .fallback(|| async { Problem::not_found("there is nothing here; see /openapi.json") })
         .method_not_allowed_fallback(|| async {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::bind::STREAMS_MAX;
+use super::bind::{STREAMS_MAX, TAPS_MAX};
 use super::pictures::Live;
 use super::subject::Subject;
 
@@ -13,6 +13,7 @@ use super::subject::Subject;
 pub(super) struct Shared {
     pub(super) subject: Arc<dyn Subject>,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) taps: Arc<Semaphore>,
     pub(super) live: Arc<Live>,
 }
 
@@ -21,6 +22,7 @@ impl Shared {
         Self {
             subject,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            taps: Arc::new(Semaphore::new(TAPS_MAX)),
             live: Arc::default(),
         }
     }

@@ -69,6 +69,14 @@ views! {
         down: u64,
     }
 
+    /// Bytes a second of both directions.
+    Rates {
+        /// To upstreams.
+        up: f64,
+        /// To clients.
+        down: f64,
+    }
+
     /// How long something took.
     Times {
         /// How many there were.
@@ -179,6 +187,10 @@ views! {
         connect: Times,
         /// How often it was changed here; what `If-Match` names.
         version: u64,
+        ? /// Bytes a second of both directions, over the interval that was asked for.
+        rate: Rates,
+        ? /// Connects a second, over that interval.
+        connect_rate: f64,
         ? /// The host by which it is configured.
         host: String,
         ? /// Why it is in that state.
@@ -270,10 +282,24 @@ views! {
         min_rtt_seconds: f64,
     }
 
-    /// A live session.
+    /// What a flow of datagrams has besides.
+    FlowTraffic {
+        /// Datagrams that were sent on, to upstreams.
+        up: u64,
+        /// To clients.
+        down: u64,
+        /// Datagrams that were not, to upstreams.
+        dropped_up: u64,
+        /// To clients.
+        dropped_down: u64,
+    }
+
+    /// A live session, or a flow of datagrams.
     Session {
-        /// Reactor and number: `0-17`.
+        /// Reactor and number: `0-17`, of a flow `0-u17`.
         id: String,
+        /// `stream`, or `datagrams` of a flow.
+        kind: String,
         /// Where it came in.
         forward: String,
         /// The listener.
@@ -308,6 +334,12 @@ views! {
         client_tcp: Leg,
         ? /// The upstream's side.
         upstream_tcp: Leg,
+        ? /// Of a flow.
+        datagrams: FlowTraffic,
+        ? /// The route by which it goes.
+        route: String,
+        ? /// The server that TLS asked for.
+        sni: String,
     }
 
     /// Some sessions.

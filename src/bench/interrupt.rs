@@ -20,10 +20,15 @@ impl Interrupt {
     /// Takes the signals of this process. Call before starting threads: they
     /// inherit the blocked mask.
     pub fn install() -> Self {
+        Self::install_for(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP], || {})
+    }
+
+    /// Likewise other signals; `last` is done before a second one ends the process.
+    pub fn install_for(taken: &[Signal], last: impl Fn() + Send + 'static) -> Self {
         let interrupt = Self::default();
         let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
+        for signal in taken {
+            signals.add(*signal);
         }
         let taken = interrupt.clone();
         let installed = signals.thread_block().is_ok()
@@ -34,6 +39,7 @@ impl Interrupt {
                     while signals.wait().is_ok() {
                         count += 1;
                         if count > 1 {
+                            last();
                             std::process::exit(1);
                         }
                         taken.raise();

@@ -97,6 +97,9 @@ enum Command {
 
 /// Reads argv, runs the command, and answers with its exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = completions::answer() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::usage(error),

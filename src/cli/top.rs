@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style};
@@ -29,6 +30,23 @@ const SESSIONS: usize = 100;
 
 /// Between two looks at the keyboard and at signals.
 const KEYS: Duration = Duration::from_millis(100);
+
+/// Every signal that would end or stop it and can be taken: none leaves the terminal as a
+/// picture needs it.
+const SIGNALS: [Signal; 12] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGXCPU,
+    Signal::SIGTSTP,
+    Signal::SIGIO,
+];
 
 const EXAMPLES: &str = "\
 Keys:
@@ -57,7 +75,7 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     let terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
     // Before any thread starts: they inherit the mask.
-    let interrupt = terminal.then(Interrupt::install);
+    let interrupt = terminal.then(|| Interrupt::install_for(&SIGNALS, ratatui::restore));
     let top = args.at.client().and_then(|client| {
         let mut top = Top::new(client);
         top.look()?;

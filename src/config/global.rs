@@ -49,6 +49,10 @@ section! {
             /// burnt.
             busy_poll: Duration = Duration::ZERO,
                 time(Duration::ZERO..=Duration::from_secs(1)), Live;
+            /// After the first SIGTERM clients are let in for so long yet, while /readyz says no:
+            /// whoever balances before it notices, and sends nobody any more.
+            drain_delay: Duration = Duration::ZERO,
+                time(Duration::ZERO..=Duration::from_secs(3600)), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
         }

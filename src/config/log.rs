@@ -7,6 +7,7 @@ use super::kind::{Special, choice, file_mode, text_schema};
 use super::raw::Node;
 use super::report::{Fault, nearest};
 use super::section::section;
+use super::tap::{Sample, sample_key};
 use super::text::quote;
 use super::values;
 use super::words::words;
@@ -22,6 +23,9 @@ section! {
             format: LogFormat = LogFormat::Text, choice(), Live;
             /// Session records: none, at the end, also at the start.
             sessions: SessionLog = SessionLog::Close, choice(), Live;
+            /// Of so many sessions of a reactor so many have their records, evenly; always the
+            /// first. Those that failed have theirs in any case.
+            sample: Sample = Sample { part: 1, of: 1 }, sample_key(), Live, example "\"1/100\"";
             /// Where lines go; a file is appended to, its path needs a slash.
             to: LogTarget = LogTarget::Stdout, log_target(), Live;
             /// The mode of a file that is made, less the umask.

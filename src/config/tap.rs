@@ -348,7 +348,7 @@ fn mask() -> Composite<Vec<String>> {
     }
 }
 
-fn sample_key() -> Special<Sample> {
+pub(super) fn sample_key() -> Special<Sample> {
     Special {
         read: sample,
         write: |sample| quote(&sample.to_string()),

@@ -220,7 +220,7 @@ impl Acquired {
                 own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),
-                session_log: config.log.sessions,
+                session_log: (&config.log).into(),
                 taps: sources(taps, index, &forwards),
                 // Once its reactor stands, and can be told the answers.
                 decider: None,

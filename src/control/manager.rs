@@ -150,13 +150,19 @@ impl Manager {
 
     /// It ends, and takes its time.
     pub(super) fn stopping(&mut self, sessions: u64) {
+        self.say_stopping(&format!("draining, {sessions} sessions"));
+        self.forget_all();
+    }
+
+    /// It will end, and lets clients in for a while yet.
+    pub(super) fn lingering(&mut self) {
+        self.say_stopping("lets clients in for a while yet, and will end");
+    }
+
+    fn say_stopping(&mut self, status: &str) {
         self.ready_by = None;
         self.extend_at = Some(Instant::now() + EXTEND_EVERY);
-        self.tell(&format!(
-            "STOPPING=1\n{}\nSTATUS=draining, {sessions} sessions",
-            extension()
-        ));
-        self.forget_all();
+        self.tell(&format!("STOPPING=1\n{}\nSTATUS={status}", extension()));
     }
 
     /// Nobody serves what is kept any more: who connects is to be refused, not to wait.

@@ -318,7 +318,7 @@ impl Running {
         for (number, reactor) in &self.reactors {
             let is_fresh = fresh.contains(number);
             let change = Change {
-                records: differs.then_some(config.log.sessions),
+                records: differs.then(|| (&config.log).into()),
                 taps: (taps || is_fresh).then(|| self.tap_sources(*number)),
                 decider: self
                     .deciders

@@ -270,6 +270,7 @@ impl Running {
             self.leave();
         }
         self.steering.drains();
+        let how = if lost { how } else { self.linger(inbox, how) };
         self.upstreams.stop_checks();
         self.drain(inbox, how);
         self.report();
@@ -319,6 +320,36 @@ impl Running {
             }
         }
         None
+    }
+
+    /// Lets clients in for `drain_delay` yet, while /readyz says that it will end: whoever
+    /// balances before it notices, and sends nobody any more. A second signal ends all of it.
+    fn linger(&mut self, inbox: &Inbox, how: End) -> End {
+        let delay = self.config.global.drain_delay;
+        if how != End::Drain || delay.is_zero() {
+            return how;
+        }
+        self.manager.lingering();
+        self.log.notice(Notice::Lingering { delay });
+        let until = Instant::now() + delay;
+        while Instant::now() < until {
+            self.look_after_service();
+            let next = self.manager.due().into_iter().chain([until]).min();
+            match inbox.wait(next) {
+                Some(Told::Signal(Signal::Stop)) => return End::Cut,
+                Some(Told::Signal(Signal::Drain)) | None => {}
+                Some(Told::Ended(reactor)) => {
+                    self.note_the_end(reactor);
+                    return how;
+                }
+                Some(told) => {
+                    if self.heed(told) == Some(End::Cut) {
+                        return End::Cut;
+                    }
+                }
+            }
+        }
+        how
     }
 
     /// Ends when every reactor has, which is when its last session has ended; those that

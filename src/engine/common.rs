@@ -250,7 +250,7 @@ impl<L: Leg> Conn<L> {
     pub(super) fn set_tap(&mut self, mut feed: Box<Feed>) {
         let client = self.legs[Side::Client.index()].descriptor();
         if let Some(local) = client.and_then(listener::local_address) {
-            feed.set_local(local);
+            feed.set_local(&local);
         }
         self.tap = Some(feed);
     }

@@ -6,12 +6,59 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::config::{self, Sample, SessionLog};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::net::word::Text;
 use crate::observe::timestamp::timestamp;
-use crate::relay::ending::{Cause, Ending};
+use crate::relay::ending::{Cause, Ending, Who};
 use crate::relay::lane::{Fallback, Lane};
+
+/// Which records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    /// Of which moments.
+    pub which: SessionLog,
+    /// Of which sessions, beside those that fail.
+    pub sample: Sample,
+}
+
+impl From<SessionLog> for Records {
+    /// Those of all sessions.
+    fn from(which: SessionLog) -> Self {
+        let sample = Sample { part: 1, of: 1 };
+        Self { which, sample }
+    }
+}
+
+impl From<&config::Log> for Records {
+    fn from(log: &config::Log) -> Self {
+        Self {
+            which: log.sessions,
+            sample: log.sample,
+        }
+    }
+}
+
+impl Records {
+    /// Whether any are.
+    pub fn any(&self) -> bool {
+        self.which != SessionLog::Off
+    }
+
+    /// Whether the beginning of the session with this number has one.
+    pub fn begin(&self, id: u64) -> bool {
+        self.which == SessionLog::All && self.sample.takes(id)
+    }
+
+    /// Whether its end has one. A flow of datagrams ends well by silence: it has no other end.
+    pub fn end(&self, id: u64, ending: Option<Ending>, is_flow: bool) -> bool {
+        let well = ending.is_some_and(|ending| {
+            ending.who == Who::Both || is_flow && ending.cause == Cause::IdleTimeout
+        });
+        self.any() && (!well || self.sample.takes(id))
+    }
+}
 
 /// A session, at its end (or at its start, with `ending` absent).
 #[derive(Debug, Clone)]

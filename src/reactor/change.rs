@@ -8,9 +8,9 @@ use super::Reactor;
 use super::decider::Decider;
 use super::setup::Listener;
 use super::upstream::UpstreamSetup;
-use crate::config::SessionLog;
 use crate::engine::Datagrams;
 use crate::net::options::OptionPlan;
+use crate::observe::record::Records;
 use crate::observe::tap::Source;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 
@@ -24,7 +24,7 @@ pub struct Change {
     /// Addresses where nobody is let in any more but those who wait already.
     pub leave: Vec<ListenerId>,
     /// Which records are logged.
-    pub records: Option<SessionLog>,
+    pub records: Option<Records>,
     /// What is shown of the sessions to come.
     pub taps: Option<BTreeMap<ForwardId, Source>>,
     /// Who decides about openings.

@@ -13,25 +13,37 @@ use ipnet::IpNet;
 
 use super::destination::Destination;
 use super::ends::settle;
+use super::flows::FlowSeen;
 use super::upstream::server::Server;
 use super::{Entry, Forward, Listener, Reactor};
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
+use crate::net::word::Word;
 use crate::observe::counters::Snapshot;
+use crate::observe::tap::Source;
 use crate::relay::ending::Cause;
+use crate::relay::flow::Traffic;
 use crate::relay::id::{ForwardId, ListenerId, ServerId};
 use crate::relay::time::Time;
 use crate::relay::{Direction, Side};
 
+pub use super::outlets::Onlooker;
+
 /// Slots that a visit looks at: some 50 µs.
 const SLOTS: u32 = 1024;
+
+/// Flows of datagrams have the slots from here on.
+const FLOWS: u32 = 1 << 31;
 
 /// Sessions that a visit asks the kernel about: some 4 µs each, with both legs.
 const ASKED: usize = 64;
 
 /// Sessions that a visit ends: some 10 µs each.
 const CUT: usize = 64;
+
+/// Sessions that a visit begins to show: some 3 µs each.
+const SHOWN: usize = 256;
 
 /// Listeners that a visit asks the kernel about.
 const LISTENERS: usize = 256;
@@ -67,6 +79,8 @@ pub struct SessionFilter {
     pub bytes_min: Option<u64>,
     /// The one of this number.
     pub id: Option<u64>,
+    /// Flows of datagrams alone, or sessions alone.
+    pub is_flow: Option<bool>,
 }
 
 /// How closely to look at sessions.
@@ -99,6 +113,10 @@ pub struct SessionView {
     pub target: Option<String>,
     /// See `target`.
     pub user: Option<String>,
+    /// Which server TLS asked for (SNI); escaped.
+    pub sni: Option<String>,
+    /// The route by which it goes.
+    pub route: Option<Arc<str>>,
     /// When this was seen, by the reactor's clock.
     pub now: Time,
     /// Since the accept.
@@ -111,6 +129,8 @@ pub struct SessionView {
     pub lanes: [LaneView; 2],
     /// The kernel's view of client and upstream, if it was asked.
     pub tcp: [Option<TcpInfo>; 2],
+    /// Its datagrams up and down, if it is a flow of such.
+    pub datagrams: Option<[Traffic; 2]>,
 }
 
 /// One direction of a live session.
@@ -160,6 +180,15 @@ pub trait Inspect {
     /// that were ended.
     fn kill(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64>;
 
+    /// Shows sessions to come to somebody.
+    fn look_on(&mut self, onlooker: Onlooker);
+
+    /// Shows sessions that run, from this slot on, to somebody from now on; their numbers.
+    fn look_at(&mut self, from: u32, filter: &SessionFilter, source: &Source) -> Slice<u64>;
+
+    /// Forgets those who look no more.
+    fn look_away(&mut self);
+
     /// Listeners, from the `from`-th on.
     fn listeners(&mut self, from: u32) -> Slice<ListenerView>;
 
@@ -172,32 +201,66 @@ pub const SESSIONS_MAX: usize = ASKED;
 
 impl SessionFilter {
     fn takes(&self, entry: &Entry, now: Time) -> bool {
-        let client = match (&entry.client, self.client) {
+        self.takes_one(&Traits {
+            id: entry.id,
+            is_flow: false,
+            client: &entry.client,
+            forward: entry.listener.forward.id,
+            server: account(entry),
+            age: now.since(entry.session.started()),
+            moved: moved(entry),
+        })
+    }
+
+    fn takes_flow(&self, flow: &FlowSeen, now: Time) -> bool {
+        self.takes_one(&Traits {
+            id: flow.id,
+            is_flow: true,
+            client: &flow.client,
+            forward: flow.at.forward.id,
+            server: Some(&flow.server),
+            age: now.since(flow.started),
+            moved: flow.traffic.iter().map(|it| it.bytes).sum(),
+        })
+    }
+
+    fn takes_one(&self, it: &Traits<'_>) -> bool {
+        let client = match (it.client, self.client) {
             (Endpoint::Inet(client), Some(network)) => network.contains(&client.ip()),
             (_, network) => network.is_none(),
         };
-        let port = match (&entry.client, self.client_port) {
+        let port = match (it.client, self.client_port) {
             (Endpoint::Inet(client), Some(port)) => client.port() == port,
             (_, port) => port.is_none(),
         };
-        let forward = entry.listener.forward.id;
-        let server = || account(entry).map(|server| server.settings().id);
-        let age = now.since(entry.session.started());
+        let server = || it.server.map(|server| server.settings().id);
         client
             && port
-            && self.id.is_none_or(|id| id == entry.id)
+            && self.id.is_none_or(|id| id == it.id)
+            && self.is_flow.is_none_or(|is_flow| is_flow == it.is_flow)
             && self
                 .forwards
                 .as_ref()
-                .is_none_or(|ids| ids.contains(&forward))
+                .is_none_or(|ids| ids.contains(&it.forward))
             && self
                 .servers
                 .as_ref()
                 .is_none_or(|ids| server().is_some_and(|id| ids.contains(&id)))
-            && self.older_than.is_none_or(|than| age >= than)
-            && self.younger_than.is_none_or(|than| age < than)
-            && self.bytes_min.is_none_or(|min| moved(entry) >= min)
+            && self.older_than.is_none_or(|than| it.age >= than)
+            && self.younger_than.is_none_or(|than| it.age < than)
+            && self.bytes_min.is_none_or(|min| it.moved >= min)
     }
+}
+
+/// What sessions and flows are chosen by.
+struct Traits<'a> {
+    id: u64,
+    is_flow: bool,
+    client: &'a Endpoint,
+    forward: ForwardId,
+    server: Option<&'a Arc<Server>>,
+    age: Duration,
+    moved: u64,
 }
 
 fn account(entry: &Entry) -> Option<&Arc<Server>> {
@@ -226,7 +289,7 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 
     fn settle(&mut self, from: u32) -> Option<u32> {
         let reactor = self.ctx.reactor;
-        let (until, next) = self.slots(from);
+        let (until, next) = self.session_slots(from);
         for slot in from..until {
             if let Some(key) = self.ctx.sessions.key_of(slot)
                 && let Some(entry) = self.ctx.sessions.get_mut(key)
@@ -238,6 +301,9 @@ impl<E: Datagrams> Inspect for Reactor<E> {
     }
 
     fn sessions(&mut self, from: u32, filter: &SessionFilter, depth: Depth) -> Slice<SessionView> {
+        if from >= FLOWS {
+            return self.flows_seen(from - FLOWS, filter);
+        }
         let now = self.ctx.now();
         let (until, mut next) = self.slots(from);
         let mut items = Vec::new();
@@ -259,13 +325,21 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 
     fn these(&mut self, keys: &[SessionKey]) -> Vec<SessionView> {
         let keys = keys.iter().take(SESSIONS_MAX);
-        let entries = keys.filter_map(|key| Some((*key, self.ctx.sessions.get(*key)?)));
-        entries
-            .map(|(key, entry)| self.view(key, entry, Depth::Kernel))
-            .collect()
+        let seen = keys.filter_map(|key| {
+            if key.slot >= FLOWS {
+                let flow = self.flows.seen(key.slot - FLOWS)?;
+                return (flow.key.generation == key.generation).then(|| self.flow_view(flow));
+            }
+            let entry = self.ctx.sessions.get(*key)?;
+            Some(self.view(*key, entry, Depth::Kernel))
+        });
+        seen.collect()
     }
 
     fn kill(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64> {
+        if from >= FLOWS {
+            return self.kill_flows(from - FLOWS, filter);
+        }
         let now = self.ctx.now();
         let (until, mut next) = self.slots(from);
         let mut items = Vec::new();
@@ -287,6 +361,36 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         }
         self.settle();
         Slice { items, next }
+    }
+
+    fn look_on(&mut self, onlooker: Onlooker) {
+        self.outlets.look_on(onlooker);
+    }
+
+    fn look_at(&mut self, from: u32, filter: &SessionFilter, source: &Source) -> Slice<u64> {
+        let now = self.ctx.now();
+        let (until, mut next) = self.session_slots(from);
+        let mut items = Vec::new();
+        for slot in from..until {
+            if items.len() == SHOWN {
+                next = Some(slot);
+                break;
+            }
+            let key = self.ctx.sessions.key_of(slot);
+            let entry = key.and_then(|key| Some((key, self.ctx.sessions.get(key)?)));
+            if let Some((key, entry)) = entry
+                && entry.session.ending().is_none()
+                && filter.takes(entry, now)
+            {
+                items.push(entry.id);
+                self.outlets.look_at(key, source, &mut self.ctx);
+            }
+        }
+        Slice { items, next }
+    }
+
+    fn look_away(&mut self) {
+        self.outlets.look_away();
     }
 
     fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
@@ -319,11 +423,87 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 }
 
 impl<E: Datagrams> Reactor<E> {
-    /// Where the visit that begins at this slot ends, and where the next one begins.
+    /// Where the visit that begins at this slot ends, and where the next one begins: behind
+    /// the last session come the flows, where there are any.
     fn slots(&self, from: u32) -> (u32, Option<u32>) {
+        let (until, next) = self.session_slots(from);
+        let flows = (self.flows.len() > 0).then_some(FLOWS);
+        (until, next.or(flows))
+    }
+
+    fn session_slots(&self, from: u32) -> (u32, Option<u32>) {
         let slots = self.ctx.sessions.slots();
         let until = from.saturating_add(SLOTS).min(slots);
         (until, (until < slots).then_some(until))
+    }
+
+    fn flow_slots(&self, from: u32) -> (u32, Option<u32>) {
+        let slots = self.flows.slots();
+        let until = from.saturating_add(SLOTS).min(slots);
+        (until, (until < slots).then_some(until + FLOWS))
+    }
+
+    fn flows_seen(&self, from: u32, filter: &SessionFilter) -> Slice<SessionView> {
+        let now = self.ctx.now();
+        let (until, next) = self.flow_slots(from);
+        let flows = (from..until).filter_map(|slot| self.flows.seen(slot));
+        let taken = flows.filter(|flow| filter.takes_flow(flow, now));
+        let items = taken.map(|flow| self.flow_view(flow)).collect();
+        Slice { items, next }
+    }
+
+    fn kill_flows(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64> {
+        let now = self.ctx.now();
+        let (until, mut next) = self.flow_slots(from);
+        let mut items = Vec::new();
+        for slot in from..until {
+            if items.len() == CUT {
+                next = Some(slot + FLOWS);
+                break;
+            }
+            if let Some(flow) = self.flows.seen(slot)
+                && filter.takes_flow(&flow, now)
+            {
+                items.push(flow.id);
+                self.flows.cut(&mut self.ctx, slot, Cause::Killed);
+            }
+        }
+        self.settle();
+        Slice { items, next }
+    }
+
+    fn flow_view(&self, flow: FlowSeen) -> SessionView {
+        let now = self.ctx.now();
+        SessionView {
+            key: SessionKey {
+                slot: flow.key.slot + FLOWS,
+                ..flow.key
+            },
+            reactor: self.ctx.reactor,
+            id: flow.id,
+            phase: if flow.answered {
+                "Relaying"
+            } else {
+                "Unanswered"
+            },
+            client: flow.client,
+            listener: flow.at,
+            destination: Some(Destination::Server(flow.server)),
+            target: None,
+            user: None,
+            sni: None,
+            route: None,
+            now,
+            age: now.since(flow.started),
+            connect: None,
+            first_byte: flow.first_answer,
+            lanes: flow.traffic.map(|it| LaneView {
+                bytes: it.bytes,
+                ..LaneView::default()
+            }),
+            tcp: [None; 2],
+            datagrams: Some(flow.traffic),
+        }
     }
 
     fn view(&self, key: SessionKey, entry: &Entry, depth: Depth) -> SessionView {
@@ -343,6 +523,10 @@ impl<E: Datagrams> Reactor<E> {
             destination: entry.destination.clone(),
             target: opened.and_then(|it| text(it.target.as_deref())),
             user: opened.and_then(|it| text(it.user.as_deref())),
+            sni: opened
+                .and_then(|it| it.sniffed()?.server_name.as_deref())
+                .map(|name| Word(name.as_bytes()).to_string()),
+            route: opened.and_then(|it| it.route(entry)),
             now,
             age: now.since(session.started()),
             connect: session.connect_time(),
@@ -358,6 +542,7 @@ impl<E: Datagrams> Reactor<E> {
                 }
             }),
             tcp: [tcp(Side::Client), tcp(Side::Upstream)],
+            datagrams: None,
         }
     }
 }

@@ -10,34 +10,48 @@ use std::time::SystemTime;
 use super::Entry;
 use super::context::Ctx;
 use super::rates::meters;
-use crate::config::SessionLog;
 use crate::engine::{Engine, SessionKey};
 use crate::net::word::Word;
-use crate::observe::record::SessionRecord;
-use crate::observe::tap::{Closing, Source};
+use crate::observe::record::{Records, SessionRecord};
+use crate::observe::tap::{Closing, Sight, Source};
 use crate::relay::id::ForwardId;
 use crate::relay::{Direction, Side};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Outlets {
-    records: SessionLog,
+    records: Records,
     taps: BTreeMap<ForwardId, Source>,
+    /// Who looks beside those, for as long as they like.
+    onlookers: Vec<Onlooker>,
     /// Sessions may be tapped, now or from an earlier configuration.
     has_tapped: bool,
+    /// Bytes that taps lost which are gone.
+    lost_before: u64,
+}
+
+/// Somebody who looks at sessions, of his own accord and for a time.
+#[derive(Debug, Clone)]
+pub struct Onlooker {
+    /// At those of these forwards; `None`: of all.
+    pub forwards: Option<Vec<ForwardId>>,
+    /// Where they are shown, and of which clients.
+    pub source: Source,
 }
 
 impl Outlets {
-    pub(super) fn new(records: SessionLog, taps: BTreeMap<ForwardId, Source>) -> Self {
+    pub(super) fn new(records: Records, taps: BTreeMap<ForwardId, Source>) -> Self {
         Self {
             records,
             has_tapped: !taps.is_empty(),
             taps,
+            onlookers: Vec::new(),
+            lost_before: 0,
         }
     }
 
     /// Other records from now on.
-    pub(super) const fn set_records(&mut self, records: SessionLog) {
+    pub(super) const fn set_records(&mut self, records: Records) {
         self.records = records;
     }
 
@@ -47,15 +61,26 @@ impl Outlets {
         self.taps = taps;
     }
 
+    /// Somebody looks at sessions to come.
+    pub(super) fn look_on(&mut self, onlooker: Onlooker) {
+        self.has_tapped = true;
+        self.onlookers.push(onlooker);
+    }
+
+    /// Forgets those who look no more.
+    pub(super) fn look_away(&mut self) {
+        let gone = self.onlookers.extract_if(.., |it| it.source.is_over());
+        self.lost_before += gone.map(|it| it.source.dropped_bytes()).sum::<u64>();
+    }
+
     /// A session has begun and not yet dialled.
     pub(super) fn begin<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
-        if self.records == SessionLog::All {
+        let entry = ctx.sessions.get(key);
+        if entry.is_some_and(|it| self.records.begin(it.id)) {
             note_reached(key, ctx);
-        }
-        if self.records == SessionLog::All
-            && let Some(entry) = ctx.sessions.get(key)
-        {
-            ctx.log.session(record(entry, ctx));
+            if let Some(entry) = ctx.sessions.get(key) {
+                ctx.log.session(record(entry, ctx));
+            }
         }
         self.tap(key, ctx);
     }
@@ -63,7 +88,7 @@ impl Outlets {
     /// A leg of a session is about to be closed. The kernel's view of it goes with the
     /// descriptor: what the record wants of it is read now.
     pub(super) fn leg_closes<E: Engine>(&self, key: SessionKey, side: Side, ctx: &mut Ctx<E>) {
-        if self.records == SessionLog::Off {
+        if !self.records.any() {
             return;
         }
         if side == Side::Client {
@@ -78,32 +103,36 @@ impl Outlets {
 
     /// A session has ended.
     pub(super) fn end<E: Engine>(&self, entry: &Entry, ctx: &Ctx<E>) {
-        if self.records != SessionLog::Off {
+        if self.records.end(entry.id, entry.session.ending(), false) {
             ctx.log.session(record(entry, ctx));
         }
     }
 
     fn tap<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
-        if self.taps.is_empty() {
+        if self.taps.is_empty() && self.onlookers.is_empty() {
             return;
         }
-        let Some(entry) = ctx.sessions.get_mut(key) else {
+        let Some(entry) = ctx.sessions.get(key) else {
             return;
         };
-        let Some(source) = self.taps.get(&entry.listener.forward.id) else {
-            return;
-        };
-        let listener = entry.listener.address.clone();
-        let Some(feed) = source.open(entry.id, &entry.client, listener) else {
-            return;
-        };
-        for direction in Direction::BOTH {
-            if feed.takes(direction) {
-                entry.session.lane_mut(direction).tap();
-            }
+        let id = entry.listener.forward.id;
+        let looks = |it: &&Onlooker| it.forwards.as_ref().is_none_or(|ids| ids.contains(&id));
+        let onlookers = self.onlookers.iter().filter(looks);
+        let sources = self.taps.get(&id).into_iter();
+        for source in sources.chain(onlookers.map(|it| &it.source)) {
+            show(key, source, ctx);
         }
-        ctx.counters.tap_sessions.add(1);
-        ctx.engine.tap(key, feed);
+    }
+
+    /// A session that runs is shown to somebody from now on.
+    pub(super) fn look_at<E: Engine>(
+        &mut self,
+        key: SessionKey,
+        source: &Source,
+        ctx: &mut Ctx<E>,
+    ) {
+        self.has_tapped = true;
+        show(key, source, ctx);
     }
 
     /// A session has ended: its tap learns how.
@@ -123,7 +152,9 @@ impl Outlets {
     /// Brings the gauge of what taps lost up to date.
     pub(super) fn publish<E: Engine>(&self, ctx: &Ctx<E>) {
         let sources = self.taps.values();
-        let mut lost = 0;
+        let mut lost = self.lost_before;
+        let onlookers = self.onlookers.iter();
+        lost += onlookers.map(|it| it.source.dropped_bytes()).sum::<u64>();
         for (index, source) in sources.clone().enumerate() {
             let counted = sources.clone().take(index);
             if !counted.into_iter().any(|other| other.shares_target(source)) {
@@ -132,6 +163,35 @@ impl Outlets {
         }
         ctx.counters.tap_dropped_bytes.follow(lost);
     }
+}
+
+/// Shows a session to whoever this is, beside others who look at it.
+fn show<E: Engine>(key: SessionKey, source: &Source, ctx: &mut Ctx<E>) {
+    let Some(entry) = ctx.sessions.get_mut(key) else {
+        return;
+    };
+    let beside = ctx.engine.untap(key);
+    let is_new = beside.is_none();
+    let session = &entry.session;
+    let sight = Sight {
+        id: entry.id,
+        forward: &entry.listener.forward.name,
+        client: &entry.client,
+        listener: &entry.listener.address,
+        before: Direction::BOTH.map(|direction| session.lane(direction).bytes_in()),
+    };
+    let Some(feed) = source.open(&sight, beside) else {
+        return;
+    };
+    for direction in Direction::BOTH {
+        if feed.takes(direction) {
+            entry.session.lane_mut(direction).tap();
+        }
+    }
+    if is_new {
+        ctx.counters.tap_sessions.add(1);
+    }
+    ctx.engine.tap(key, feed);
 }
 
 /// Which address the client has reached at a listener that is on all of them.

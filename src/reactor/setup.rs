@@ -10,12 +10,12 @@ use super::flows::Homes;
 use super::gate::Gate;
 use super::quic::Quic;
 use super::upstream::UpstreamSetup;
-use crate::config::SessionLog;
 use crate::net::address::{Endpoint, Transport};
 use crate::net::own::OwnListeners;
 use crate::observe::books::ForwardBooks;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::record::Records;
 use crate::observe::tap::Source;
 use crate::policy::route::Routes;
 use crate::proto::opening::Step;
@@ -43,7 +43,7 @@ pub struct Setup {
     /// Where it logs.
     pub log: Log,
     /// Which records it logs.
-    pub session_log: SessionLog,
+    pub session_log: Records,
     /// What it shows of its traffic; may be empty.
     pub taps: BTreeMap<ForwardId, Source>,
     /// Who decides about requests; only needed by forwards with [`Forward::request`].

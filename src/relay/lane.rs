@@ -384,9 +384,12 @@ impl Lane {
     }
 
     /// Somebody looks at the bytes: from the next fill on they are copied, whatever
-    /// the policy, until [`Lane::untap`]. Called before the first fill.
+    /// the policy, until [`Lane::untap`].
     pub const fn tap(&mut self) {
-        self.course = Course::Shown;
+        if !self.is_tapped() {
+            self.course = Course::Shown;
+            self.streak = 0;
+        }
     }
 
     /// Nobody looks any more: the path is the policy's again. A lane that has shown

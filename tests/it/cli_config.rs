@@ -477,10 +477,22 @@ fn flags_of_other_forwarders_are_shown_the_way() {
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = valid(&["completions", shell]);
-        for word in ["run", "check", "completions", "data-path"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
+        assert!(script.contains("THALWEG_COMPLETE"), "{shell}: {script}");
     }
+    // What the scripts ask for.
+    let offered = |line: &[&str]| {
+        let output = command(&["--"])
+            .args(line)
+            .env("THALWEG_COMPLETE", "fish")
+            .output()
+            .expect("the binary runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let words = offered(&["thalweg", ""]);
+    for word in ["run", "check", "completions"] {
+        assert!(words.contains(word), "{word}: {words}");
+    }
+    assert!(offered(&["thalweg", "run", "--data"]).contains("--data-path"));
 }
 
 #[test]

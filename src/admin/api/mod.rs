@@ -1,11 +1,14 @@
 //! `/v1`: the API, and the document that describes it.
 
 mod describe;
+mod events;
 mod extract;
+mod live;
 mod process;
 mod reload;
 mod servers;
 mod sessions;
+mod tap;
 mod topology;
 mod upgrade;
 mod verdict;
@@ -16,10 +19,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::shared::Shared;
-
-pub(super) use process::now as about_now;
-pub(super) use servers::now as servers_now;
-pub(super) use topology::now as forwards_now;
 
 /// The head of the document.
 #[derive(OpenApi)]
@@ -57,6 +56,9 @@ pub(super) fn routes() -> Router<Shared> {
         .routes(routes!(sessions::sessions))
         .routes(routes!(sessions::session))
         .routes(routes!(sessions::kill))
+        .routes(routes!(tap::tap))
+        .routes(routes!(live::live))
+        .routes(routes!(events::events))
         .split_for_parts();
     let described = describe::complete(&document);
     router.route(

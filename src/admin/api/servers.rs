@@ -4,8 +4,9 @@
     reason = "a key that is left out is one thing, null is another"
 )]
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,10 +15,11 @@ use serde::{Deserialize, Deserializer};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Body, NoParameters, Parameters};
+use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::subject::{PoolSeen, Refused, ServerChange, ServerSeen};
-use crate::admin::view::{Bytes, Failures, Server, Times};
+use crate::admin::view::{Bytes, Failures, Rates, Server, Times};
 use crate::config::AdminState;
 use crate::relay::id::ServerId;
 
@@ -38,7 +40,14 @@ pub(super) struct ServersQuery {
     state: Option<String>,
     /// Those at this address.
     address: Option<String>,
+    /// Milliseconds over which rates are measured; without, there are none.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 5000)]
+    interval_ms: u32,
 }
+
+/// Between the two looks that rates are made of, at the most.
+const INTERVAL_MAX: u32 = 5000;
 
 /// Every server
 #[utoipa::path(
@@ -50,8 +59,40 @@ pub(super) struct ServersQuery {
 pub(super) async fn servers(
     State(shared): State<Shared>,
     Parameters(query): Parameters<ServersQuery>,
-) -> Json<Vec<Server>> {
-    let elapsed = elapsed(&shared);
+) -> Result<Json<Vec<Server>>, Problem> {
+    if query.interval_ms > INTERVAL_MAX {
+        return Err(Problem::bad_request("this is more than 5000 ms").at("query, interval_ms"));
+    }
+    let interval = Duration::from_millis(query.interval_ms.into());
+    let mut views = look(&shared, &query).await;
+    if !interval.is_zero() {
+        let began = Instant::now();
+        tokio::time::sleep(interval).await;
+        let before: HashMap<u32, Server> = views.drain(..).map(|it| (it.id, it)).collect();
+        views = look(&shared, &query).await;
+        let seconds = began.elapsed().as_secs_f64();
+        for view in &mut views {
+            let Some(before) = before.get(&view.id) else {
+                continue;
+            };
+            let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+            view.rate = Some(Rates {
+                up: per_second(view.bytes.up, before.bytes.up),
+                down: per_second(view.bytes.down, before.bytes.down),
+            });
+            view.connect_rate = Some(per_second(view.connects, before.connects));
+        }
+    }
+    Ok(Json(views))
+}
+
+/// Those that are asked for, what their live sessions have moved so far included.
+async fn look(shared: &Shared, query: &ServersQuery) -> Vec<Server> {
+    for reactor in gather::reactors(&*shared.subject) {
+        // One that has ended has nothing left to enter.
+        gather::settled(&*shared.subject, reactor).await;
+    }
+    let elapsed = elapsed(shared);
     let mut views = Vec::new();
     for pool in shared.subject.pools() {
         let wanted = query.pool.as_deref().is_none_or(|it| it == &*pool.label);
@@ -64,7 +105,7 @@ pub(super) async fn servers(
             }
         }
     }
-    Json(views)
+    views
 }
 
 /// Every server as it is at this moment.
@@ -293,6 +334,8 @@ pub(super) fn view(pool: &PoolSeen, seen: &ServerSeen, elapsed: Duration) -> Ser
         },
         connect: Times::of(&tally.connect_times()),
         version: server.version(),
+        rate: None,
+        connect_rate: None,
         host: server.settings().host.clone(),
         why: seen.why.as_deref().map(str::to_owned),
         max_connections: server.terms().max_connections,

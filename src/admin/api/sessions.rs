@@ -16,7 +16,7 @@ use super::verdict::verdict;
 use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
-use crate::admin::view::{Killed, Lane, Leg, Session, SessionPage};
+use crate::admin::view::{FlowTraffic, Killed, Lane, Leg, Session, SessionPage};
 use crate::net::tcp_info::TcpInfo;
 use crate::reactor::inspect::{Depth, LaneView, SESSIONS_MAX, SessionFilter, SessionView};
 use crate::relay::{Direction, Side};
@@ -145,7 +145,7 @@ pub(super) async fn sessions(
 #[utoipa::path(
     get,
     path = "/v1/sessions/{id}",
-    params(("id" = String, Path, description = "Reactor and number: 0-17")),
+    params(("id" = String, Path, description = "Reactor and number: 0-17, of a flow 0-u17")),
     responses((status = OK, body = Session))
 )]
 pub(super) async fn session(
@@ -154,11 +154,8 @@ pub(super) async fn session(
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Json<Session>, Problem> {
     let gone = || Problem::not_found(format!("there is no session {id:?}")).at("path, id");
-    let (reactor, number) = identity(&id).ok_or_else(gone)?;
-    let filter = Arc::new(SessionFilter {
-        id: Some(number),
-        ..SessionFilter::default()
-    });
+    let identity = Identity::parse(&id).ok_or_else(gone)?;
+    let (reactor, filter) = (identity.reactor, Arc::new(identity.filter()));
     let mut from = Some(0);
     while let Some(slot) = from {
         let filter = filter.clone();
@@ -233,13 +230,10 @@ async fn kill_these(shared: &Shared, ids: &[String]) -> Result<Json<Killed>, Pro
     }
     let mut done = Killed::default();
     for id in ids {
-        let killed = match identity(id) {
-            Some((reactor, number)) => {
-                let filter = Arc::new(SessionFilter {
-                    id: Some(number),
-                    ..SessionFilter::default()
-                });
-                kill_on(shared, reactor, &filter).await
+        let killed = match Identity::parse(id) {
+            Some(identity) => {
+                let filter = Arc::new(identity.filter());
+                kill_on(shared, identity.reactor, &filter).await
             }
             None => 0,
         };
@@ -330,7 +324,7 @@ impl Criteria {
 }
 
 /// `10.0.0.0/8`, `10.1.2.3`, `10.1.2.3:4567`, `[::1]:4567`.
-fn client_of(text: &str) -> Option<(IpNet, Option<u16>)> {
+pub(super) fn client_of(text: &str) -> Option<(IpNet, Option<u16>)> {
     if let Ok(network) = text.parse::<IpNet>() {
         return Some((network, None));
     }
@@ -341,10 +335,48 @@ fn client_of(text: &str) -> Option<(IpNet, Option<u16>)> {
     Some((address.ip().into(), Some(address.port())))
 }
 
-/// Reactor and number.
-fn identity(id: &str) -> Option<(u16, u64)> {
-    let (reactor, number) = id.split_once('-')?;
-    Some((reactor.parse().ok()?, number.parse().ok()?))
+/// Which session or flow: `0-17`, `0-u17`. None has that of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    pub(super) reactor: u16,
+    number: u64,
+    is_flow: bool,
+}
+
+impl Identity {
+    pub(super) fn parse(id: &str) -> Option<Self> {
+        let (reactor, number) = id.split_once('-')?;
+        let flow = number.strip_prefix('u');
+        Some(Self {
+            reactor: reactor.parse().ok()?,
+            number: flow.unwrap_or(number).parse().ok()?,
+            is_flow: flow.is_some(),
+        })
+    }
+
+    const fn of(view: &SessionView) -> Self {
+        Self {
+            reactor: view.reactor,
+            number: view.id,
+            is_flow: view.datagrams.is_some(),
+        }
+    }
+
+    /// What takes it alone, on its reactor.
+    pub(super) fn filter(self) -> SessionFilter {
+        SessionFilter {
+            id: Some(self.number),
+            is_flow: Some(self.is_flow),
+            ..SessionFilter::default()
+        }
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flow = if self.is_flow { "u" } else { "" };
+        write!(f, "{}-{flow}{}", self.reactor, self.number)
+    }
 }
 
 /// Reactor and slot of a cursor.
@@ -425,10 +457,7 @@ impl Look {
         let mut all = gather::sessions(subject, &self.filter, Depth::Known).await;
         let mut earlier = HashMap::new();
         if order == Order::Rate && !self.interval.is_zero() {
-            earlier.extend(
-                all.iter()
-                    .map(|it| ((it.reactor, it.id), (moved(it), it.now))),
-            );
+            earlier.extend(all.iter().map(|it| (Identity::of(it), (moved(it), it.now))));
             tokio::time::sleep(self.interval).await;
             all = gather::sessions(subject, &self.filter, Depth::Known).await;
         }
@@ -436,7 +465,7 @@ impl Look {
             Order::Age => view.age.as_secs_f64(),
             Order::Bytes => moved(view) as f64,
             Order::Rate => {
-                let before = earlier.get(&(view.reactor, view.id));
+                let before = earlier.get(&Identity::of(view));
                 let (bytes, elapsed) =
                     before.map_or((0, view.age), |(bytes, at)| (*bytes, view.now.since(*at)));
                 moved(view).saturating_sub(bytes) as f64 / elapsed.as_secs_f64().max(1e-6)
@@ -447,14 +476,14 @@ impl Look {
         valued.sort_by(|one, other| other.0.total_cmp(&one.0));
         valued.truncate(self.limit);
         let chosen: Vec<SessionView> = valued.into_iter().map(|(_, view)| view).collect();
-        let rank: HashMap<(u16, u64), usize> = chosen
+        let rank: HashMap<Identity, usize> = chosen
             .iter()
             .zip(0..)
-            .map(|(it, rank)| ((it.reactor, it.id), rank))
+            .map(|(it, rank)| (Identity::of(it), rank))
             .collect();
         let looked = again(shared, &chosen).await;
         let mut sessions = self.rated(shared, looked).await;
-        sessions.sort_by_key(|it| identity(&it.id).and_then(|id| rank.get(&id).copied()));
+        sessions.sort_by_key(|it| Identity::parse(&it.id).and_then(|id| rank.get(&id).copied()));
         sessions
     }
 
@@ -464,12 +493,12 @@ impl Look {
             found.iter().map(|it| view(None, it)).collect()
         } else {
             tokio::time::sleep(self.interval).await;
-            let mut before: HashMap<(u16, u64), SessionView> = HashMap::new();
+            let mut before: HashMap<Identity, SessionView> = HashMap::new();
             let later = again(shared, &found).await;
-            before.extend(found.into_iter().map(|it| ((it.reactor, it.id), it)));
+            before.extend(found.into_iter().map(|it| (Identity::of(&it), it)));
             let looked = later.iter();
             looked
-                .map(|it| view(before.get(&(it.reactor, it.id)), it))
+                .map(|it| view(before.get(&Identity::of(it)), it))
                 .collect()
         };
         if let Some(least) = self.min_rate {
@@ -514,7 +543,12 @@ pub(super) fn view(before: Option<&SessionView>, now: &SessionView) -> Session {
     let leg = |side: Side| now.tcp[side.index()].map(|info| leg(&info, now.age));
     let seconds = |it: Option<Duration>| it.map(|it| it.as_secs_f64());
     Session {
-        id: format!("{}-{}", now.reactor, now.id),
+        id: Identity::of(now).to_string(),
+        kind: match now.datagrams {
+            Some(_) => "datagrams",
+            None => "stream",
+        }
+        .to_owned(),
         forward: now.forward().name.to_string(),
         listener: now.listener.address.to_string(),
         client: now.client.to_string(),
@@ -531,6 +565,14 @@ pub(super) fn view(before: Option<&SessionView>, now: &SessionView) -> Session {
         first_byte_seconds: seconds(now.first_byte),
         client_tcp: leg(Side::Client),
         upstream_tcp: leg(Side::Upstream),
+        datagrams: now.datagrams.map(|[up, down]| FlowTraffic {
+            up: up.datagrams,
+            down: down.datagrams,
+            dropped_up: up.lost,
+            dropped_down: down.lost,
+        }),
+        route: now.route.as_ref().map(ToString::to_string),
+        sni: now.sni.clone(),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use clap_complete::engine::ArgValueCandidates;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Asked;
+use super::candidates;
 use super::show::{self, FilterArgs, seconds};
 use crate::admin::client::{AskError, segment};
 use crate::admin::view::{Forward, Killed, LogView, Server};
@@ -18,6 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgs {
     /// POOL/ADDRESS, an address that one pool alone has, or the number in `--json`
+    #[arg(add = ArgValueCandidates::new(candidates::servers))]
     server: String,
     /// drain: it keeps its sessions and gets no more; maintenance: nor is it checked; ready:
     /// it takes sessions; weight and limit take a value
@@ -47,6 +50,7 @@ enum ServerVerb {
 #[derive(Debug, clap::Args)]
 pub(super) struct ForwardArgs {
     /// Its name
+    #[arg(add = ArgValueCandidates::new(candidates::forwards))]
     name: String,
     #[arg(value_enum)]
     what: ForwardVerb,
@@ -68,7 +72,8 @@ enum ForwardVerb {
 #[derive(Debug, clap::Args)]
 pub(super) struct KillArgs {
     /// Their ids, as `show sessions` has them
-    #[arg(conflicts_with_all = ["client", "forward", "server", "min_age", "max_age", "min_bytes"])]
+    #[arg(conflicts_with_all = ["client", "forward", "server", "min_age", "max_age", "min_bytes"],
+          add = ArgValueCandidates::new(candidates::sessions))]
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -89,6 +94,7 @@ pub(super) struct LogArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct MarksArgs {
     /// POOL/ADDRESS; all servers without
+    #[arg(add = ArgValueCandidates::new(candidates::servers))]
     server: Option<String>,
 }
 
@@ -104,7 +110,7 @@ struct ServerOrder {
 }
 
 /// Usage that clap cannot see is wrong.
-fn usage(detail: impl Into<String>) -> AskError {
+pub(super) fn usage(detail: impl Into<String>) -> AskError {
     AskError::Refused {
         status: 400,
         detail: detail.into(),

@@ -6,10 +6,12 @@
 )]
 
 mod act;
+mod candidates;
 mod diff;
 mod ready;
 mod reload;
 mod show;
+mod tap;
 mod upgrade;
 
 pub(super) use show::seconds;
@@ -29,6 +31,8 @@ Examples:
   thalweg ctl show sessions --sort rate --limit 20
   thalweg ctl server web/10.0.0.2:80 drain --wait 5m
   thalweg ctl kill --client 10.1.2.0/24
+  thalweg ctl tap --client 10.1.2.3 --format http
+  thalweg ctl tap --forward web --format pcapng | tshark -r -
   thalweg ctl log debug
   thalweg ctl ready --wait 30s
   thalweg ctl diff new.toml
@@ -82,6 +86,12 @@ enum Command {
     Forward(act::ForwardArgs),
     /// End sessions with a reset to both sides
     Kill(act::KillArgs),
+    /// Look at what sessions say, as it flows
+    ///
+    /// Those that run are shown from now on, those to come from their first byte. It ends with this
+    /// command, or with the session that was asked for. What this command does not take in time is
+    /// dropped, and said to be missing.
+    Tap(tap::TapArgs),
     /// Set the level of the log
     Log(act::LogArgs),
     /// Forgive servers their failures
@@ -122,6 +132,9 @@ pub fn run(args: Args) -> ExitCode {
         Command::Server(args) => act::server(&asked, &args),
         Command::Forward(args) => act::forward(&asked, &args),
         Command::Kill(args) => act::kill(&asked, &args),
+        Command::Tap(args) => {
+            return tap::tap(&asked, &args).unwrap_or_else(|error| failed(&error));
+        }
         Command::Log(args) => act::log(&asked, &args),
         Command::ClearMarks(args) => act::clear_marks(&asked, &args),
         Command::Reload(args) => reload::reload(&asked, &args),

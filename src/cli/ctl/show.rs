@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use clap_complete::engine::ArgValueCandidates;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Asked;
+use super::candidates;
 use super::table::{Table, bytes, maybe, printable, time};
 use crate::admin::client::{AskError, query, segment};
 use crate::admin::view::{
@@ -31,6 +33,7 @@ pub(super) enum What {
     /// How the sessions of a forward ended
     Endings {
         /// Its name; all forwards without
+        #[arg(add = ArgValueCandidates::new(candidates::forwards))]
         forward: Option<String>,
     },
     /// Pools, with how many of their servers are up
@@ -38,7 +41,7 @@ pub(super) enum What {
     /// Servers, with their state and why
     Servers {
         /// Those of this pool
-        #[arg(long)]
+        #[arg(long, add = ArgValueCandidates::new(candidates::pools))]
         pool: Option<String>,
         /// Those in this state: up, marked, down, drain, maintenance
         #[arg(long)]
@@ -81,11 +84,11 @@ pub(super) struct FilterArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
     /// Those of this forward
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(candidates::forwards))]
     #[serde(skip_serializing_if = "Option::is_none")]
     forward: Option<String>,
     /// Those on this server: its address, or POOL/ADDRESS
-    #[arg(long, value_name = "SERVER")]
+    #[arg(long, value_name = "SERVER", add = ArgValueCandidates::new(candidates::servers))]
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<String>,
     /// Those that are so old at least
@@ -151,7 +154,11 @@ pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
         }
         What::Pools => asked.told("/v1/pools", |it: Vec<Pool>| pools(&it)),
         What::Servers { pool, state } => {
-            let query = query(&[("pool", pool.clone()), ("state", state.clone())]);
+            let query = query(&[
+                ("pool", pool.clone()),
+                ("state", state.clone()),
+                ("interval_ms", Some(INTERVAL_MS.to_string())),
+            ]);
             asked.told(&format!("/v1/servers{query}"), |it: Vec<Server>| {
                 servers(&it)
             })
@@ -309,6 +316,8 @@ pub(super) fn servers(servers: &[Server]) -> String {
         ">failed",
         ">up",
         ">down",
+        ">up/s",
+        ">down/s",
         ">connect p99",
         "why",
     ]);
@@ -335,6 +344,8 @@ pub(super) fn servers(servers: &[Server]) -> String {
             failed.to_string(),
             bytes(it.bytes.up as f64),
             bytes(it.bytes.down as f64),
+            maybe(it.rate.as_ref(), |rate| bytes(rate.up)),
+            maybe(it.rate.as_ref(), |rate| bytes(rate.down)),
             p99(&it.connect),
             it.why.clone().unwrap_or_default(),
         ]);

@@ -270,6 +270,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     pipe_size: global.3,
                     buffer_limit: (number >> 16).clamp(1 << 20, 1 << 50),
                     busy_poll: Duration::from_micros(global.4),
+                    drain_delay: Duration::from_secs(pick as u64 * 7),
                     names: NameSources {
                         dns_servers: vec![
                             ([10, 0, 0, pick as u8 + 1], number as u16 | 1).into();
@@ -298,6 +299,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     level: LogLevel::Debug,
                     format: LogFormat::Json,
                     sessions: SessionLog::All,
+                    sample: Sample { part: 3, of: 7 },
                     to: LogTarget::File(path.clone().into()),
                     mode: 0o640,
                 },

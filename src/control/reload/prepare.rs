@@ -423,7 +423,7 @@ fn reactors(
                 own: shop.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: shop.log.clone(),
-                session_log: plan.config.log.sessions,
+                session_log: (&plan.config.log).into(),
                 taps: BTreeMap::new(),
                 decider: None,
             },

@@ -167,6 +167,9 @@ notices! {
             "forward {forward}: the first {} of each session are shown to {tap}",
             crate::config::units::format_size(*bytes)
         ));
+    /// A caller of the admin endpoint looks at sessions.
+    LookedAt "looked_at" Info [] { sessions: String, bytes: String }
+        "{sessions}: the first {bytes} of each session are shown to a caller of the admin endpoint";
     /// At the start: whose it became, and what the kernel denies it.
     Confined "confined" Info [] { confinement: String }
         "{confinement}";
@@ -183,6 +186,9 @@ notices! {
             Some(timeout) => write!(f, "draining: {sessions} sessions, up to {timeout:?}"),
             None => write!(f, "draining: {sessions} sessions, for as long as they take"),
         });
+    /// It was told to end, and lets clients in for a while yet.
+    Lingering "lingering" Info [] { delay: Duration }
+        "clients are let in for {delay:?} yet, and /readyz says that it will end";
     /// A signal came that means nothing here.
     SignalIgnored "signal_ignored" Warn [] { signal: &'static str }
         "{signal} means nothing here and is ignored: SIGTERM ends, SIGHUP reads again, SIGUSR1 reports";

@@ -22,6 +22,8 @@ pub(in crate::observe) enum Place {
     Stdout,
     Stderr,
     File(PathBuf),
+    /// One that somebody else has opened, and that cannot be opened again.
+    Given,
 }
 
 /// How it is opened and kept.
@@ -51,6 +53,7 @@ impl Target {
             Place::Stdout => return Ok((io::stdout().as_fd().try_clone_to_owned()?.into(), 0)),
             Place::Stderr => return Ok((io::stderr().as_fd().try_clone_to_owned()?.into(), 0)),
             Place::File(path) => path,
+            Place::Given => return Err(io::ErrorKind::Unsupported.into()),
         };
         let (file, found) = self.open_or_create(path)?;
         if !found.is_file() {

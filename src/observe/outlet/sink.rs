@@ -54,6 +54,22 @@ impl Sink {
     /// Opens the target.
     pub(in crate::observe) fn open(target: Target) -> io::Result<Self> {
         let (file, len) = target.open()?;
+        Ok(Self::begun(target, file, len))
+    }
+
+    /// Writes to a file that somebody else has opened.
+    pub(in crate::observe) fn given(file: File, prologue: Vec<u8>) -> Self {
+        let target = Target {
+            place: Place::Given,
+            mode: 0,
+            needs_reader: true,
+            rotate: None,
+            prologue,
+        };
+        Self::begun(target, file, 0)
+    }
+
+    fn begun(target: Target, file: File, len: u64) -> Self {
         let mut sink = Self {
             rotate: rotation(&target, &file),
             target,
@@ -66,7 +82,7 @@ impl Sink {
             retry_at: None,
         };
         sink.begin();
-        Ok(sink)
+        sink
     }
 
     fn begin(&mut self) {

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
 use crate::config::Tap;
 use crate::net::address::Endpoint;
+use crate::observe::outlet::Order;
 use crate::relay::Direction;
 use crate::relay::ending::Ending;
 
@@ -89,67 +90,110 @@ impl Budget {
     }
 }
 
-/// One forward's tap, as one reactor has it.
+/// One tap, as one reactor has it.
 #[derive(Debug, Clone)]
 pub struct Source {
     tap: Arc<Tap>,
-    forward: Arc<str>,
     reactor: u16,
     queue: Sender<Item>,
     budget: Arc<Budget>,
+    /// Nobody looks any more; `None`: somebody always does.
+    over: Option<Arc<AtomicBool>>,
+    /// Who is told to end with the first session that does.
+    only: Option<Sender<Order>>,
+}
+
+/// A session that is to be shown.
+#[derive(Debug, Clone)]
+pub struct Sight<'a> {
+    /// Its number on its reactor, from 1.
+    pub id: u64,
+    /// The name of its forward.
+    pub forward: &'a Arc<str>,
+    /// Who came.
+    pub client: &'a Endpoint,
+    /// Where.
+    pub listener: &'a Endpoint,
+    /// Bytes of each direction that were read before anybody looked.
+    pub before: [u64; 2],
 }
 
 impl Source {
     pub(super) const fn new(
         tap: Arc<Tap>,
-        forward: Arc<str>,
         reactor: u16,
         queue: Sender<Item>,
         budget: Arc<Budget>,
     ) -> Self {
         Self {
             tap,
-            forward,
             reactor,
             queue,
             budget,
+            over: None,
+            only: None,
         }
+    }
+
+    /// Likewise, until somebody says that it is over.
+    pub(super) fn until(self, over: Arc<AtomicBool>) -> Self {
+        let over = Some(over);
+        Self { over, ..self }
+    }
+
+    /// Likewise, of one session: with it all of it ends.
+    pub(super) fn only(self, outlet: Sender<Order>) -> Self {
+        let only = Some(outlet);
+        Self { only, ..self }
+    }
+
+    /// Whether nobody looks any more.
+    pub fn is_over(&self) -> bool {
+        is_over(self.over.as_ref())
     }
 
     /// One that shows to nobody, and counts as any other: for the simulator and tests.
     pub fn to_nobody(tap: Tap) -> Self {
         let (queue, _) = std::sync::mpsc::channel();
-        Self::new(Arc::new(tap), "nobody".into(), 0, queue, Arc::default())
+        Self::new(Arc::new(tap), 0, queue, Arc::default())
     }
 
-    /// The feed of a session that begins now, the `id`-th of its reactor; `None` if
-    /// the filter leaves it out.
-    pub fn open(&self, id: u64, client: &Endpoint, listener: Endpoint) -> Option<Box<Feed>> {
+    /// The feed of a session, beside the one that it has; the one that it has alone if the
+    /// filter leaves it out, or it is shown there already.
+    pub fn open(&self, session: &Sight<'_>, beside: Option<Box<Feed>>) -> Option<Box<Feed>> {
         let filter = &self.tap.filter;
-        if !filter.sample.takes(id) || !self.wants(client) {
-            return None;
+        let has = beside.as_ref().is_some_and(|it| it.shows_to(self));
+        if has || self.is_over() || !filter.sample.takes(session.id) || !self.wants(session.client)
+        {
+            return beside;
         }
         let opening = Opening {
             at: SystemTime::now(),
             tap: self.tap.clone(),
-            forward: self.forward.clone(),
-            client: client.clone(),
-            listener,
+            forward: session.forward.clone(),
+            client: session.client.clone(),
+            listener: session.listener.clone(),
             budget: self.budget.clone(),
             sessions_missing: 0,
+            before: session.before,
         };
         Some(Box::new(Feed {
             queue: self.queue.clone(),
             budget: self.budget.clone(),
             session: SessionNumber {
                 reactor: self.reactor,
-                id,
+                id: session.id,
             },
             left: self.tap.max_bytes_per_session,
             tap: self.tap.clone(),
             opening: Some(Box::new(opening)),
             missing: [0; 2],
             ended: [false; 2],
+            over: self.over.clone(),
+            only: self.only.clone(),
+            // Those whom nobody looks at any more are forgotten: however often somebody comes
+            // and goes, a session has as many as look at it.
+            beside: beside.and_then(Feed::living),
         }))
     }
 
@@ -195,6 +239,8 @@ pub(super) struct Opening {
     pub(super) budget: Arc<Budget>,
     /// Sessions before this one of which nothing was shown, since this was told last.
     pub(super) sessions_missing: u64,
+    /// Bytes of each direction that were read before anybody looked.
+    pub(super) before: [u64; 2],
 }
 
 /// How a direction ended.
@@ -308,24 +354,62 @@ pub struct Feed {
     opening: Option<Box<Opening>>,
     missing: [u64; 2],
     ended: [bool; 2],
+    /// See [`Source`].
+    over: Option<Arc<AtomicBool>>,
+    only: Option<Sender<Order>>,
+    /// Whoever else looks at the session.
+    beside: Option<Box<Feed>>,
 }
 
 impl Feed {
-    /// Whether it shows this direction.
+    /// Whether it shows this direction, or would, to anybody.
     pub fn takes(&self, direction: Direction) -> bool {
-        self.tap.filter.direction.takes(direction)
+        let wanted = self.left > 0 && !is_over(self.over.as_ref());
+        wanted && self.tap.filter.direction.takes(direction)
+            || self.beside.as_ref().is_some_and(|it| it.takes(direction))
+    }
+
+    /// Whether it, or one beside it, is this source's.
+    fn shows_to(&self, source: &Source) -> bool {
+        Arc::ptr_eq(&self.budget, &source.budget)
+            || self.beside.as_ref().is_some_and(|it| it.shows_to(source))
+    }
+
+    /// Those of it that somebody looks at.
+    fn living(mut self: Box<Self>) -> Option<Box<Self>> {
+        let beside = self.beside.take().and_then(Self::living);
+        if is_over(self.over.as_ref()) {
+            return beside;
+        }
+        self.beside = beside;
+        Some(self)
     }
 
     /// Where the client is really connected to, for a listener on every address.
-    pub fn set_local(&mut self, local: Endpoint) {
+    pub fn set_local(&mut self, local: &Endpoint) {
         if let Some(opening) = &mut self.opening {
-            opening.listener = local;
+            opening.listener = local.clone();
+        }
+        if let Some(beside) = &mut self.beside {
+            beside.set_local(local);
         }
     }
 
     /// Shows bytes that were read, copied; answers whether what follows is wanted.
     pub fn chunk(&mut self, direction: Direction, bytes: &[u8]) -> Appetite {
-        if self.left == 0 || !self.takes(direction) {
+        let appetite = self.own_chunk(direction, bytes);
+        match &mut self.beside {
+            None => appetite,
+            Some(beside) => match (beside.chunk(direction, bytes), appetite) {
+                (Appetite::Sated, Appetite::Sated) => Appetite::Sated,
+                _ => Appetite::Hungry,
+            },
+        }
+    }
+
+    fn own_chunk(&mut self, direction: Direction, bytes: &[u8]) -> Appetite {
+        let taken = self.tap.filter.direction.takes(direction);
+        if self.left == 0 || !taken || is_over(self.over.as_ref()) {
             return Appetite::Sated;
         }
         let shown = (bytes.len() as u64).min(self.left);
@@ -356,8 +440,12 @@ impl Feed {
 
     /// A direction has ended, after so many bytes in all. Only the first time counts.
     pub fn end(&mut self, direction: Direction, how: StreamEnd, total: u64) {
+        if let Some(beside) = &mut self.beside {
+            beside.end(direction, how, total);
+        }
         let index = direction.index();
-        if self.ended[index] || !self.takes(direction) || !self.is_open() {
+        let taken = self.tap.filter.direction.takes(direction);
+        if self.ended[index] || !taken || is_over(self.over.as_ref()) || !self.is_open() {
             return;
         }
         self.ended[index] = true;
@@ -373,18 +461,29 @@ impl Feed {
 
     /// The session is over.
     pub fn close(mut self, closing: Closing) {
-        if !self.is_open() {
-            self.budget.dropped_sessions.fetch_add(1, Ordering::Relaxed);
+        if let Some(beside) = self.beside.take() {
+            beside.close(closing);
+        }
+        if is_over(self.over.as_ref()) {
             return;
         }
-        self.send(Item::Close(
-            self.session,
-            Box::new(Close {
-                at: SystemTime::now(),
-                closing,
-                missing: self.missing,
-            }),
-        ));
+        if self.is_open() {
+            self.send(Item::Close(
+                self.session,
+                Box::new(Close {
+                    at: SystemTime::now(),
+                    closing,
+                    missing: self.missing,
+                }),
+            ));
+        } else {
+            self.budget.dropped_sessions.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(outlet) = self.only.take() {
+            // Behind what was sent, which wakes it up; whoever waited for it may have gone.
+            let _ = outlet.send(Order::Close);
+            self.send(Item::Nothing);
+        }
     }
 
     /// Whether the target knows of this session; tells it, if that can be paid for.
@@ -407,6 +506,10 @@ impl Feed {
         // which it has printed.
         let _ = self.queue.send(item);
     }
+}
+
+fn is_over(over: Option<&Arc<AtomicBool>>) -> bool {
+    over.is_some_and(|it| it.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]

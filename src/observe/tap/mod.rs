@@ -17,6 +17,7 @@ mod addresses;
 mod feed;
 mod hex;
 mod http;
+mod onlooking;
 mod packet;
 mod pcapng;
 mod render;
@@ -36,9 +37,10 @@ use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::outlet::{self, Outlet, Place, Sink};
 
-pub use feed::{Appetite, Closing, Feed, QUEUE_BYTES, Source, StreamEnd};
+pub use feed::{Appetite, Closing, Feed, QUEUE_BYTES, Sight, Source, StreamEnd};
 use feed::{Budget, Item, Progress};
-use thread::Target;
+pub use onlooking::Onlooking;
+use thread::{Target, prologue};
 
 /// Why a tap cannot be had; nothing is started then.
 #[derive(Debug, Error)]
@@ -186,7 +188,6 @@ impl Taps {
         let source = |placed: &Placed| {
             let source = Source::new(
                 placed.tap.clone(),
-                placed.forward.clone(),
                 reactor,
                 self.targets[placed.target].queue.clone(),
                 budgets[placed.target].clone(),
@@ -234,7 +235,7 @@ impl Running {
         let sink = open(tap)?;
         let (queue, items) = channel();
         let progress = Arc::<Progress>::default();
-        let target = Target::new(tap, progress.clone(), log.clone());
+        let target = Target::new(tap, Some(tap.to.clone()), progress.clone(), log.clone());
         let outlet = Outlet::spawn("tap", items, target, sink)
             .map_err(|error| TapError::Thread(tap.to.clone(), error))?;
         Ok(Self {
@@ -258,16 +259,12 @@ fn open(tap: &Tap) -> Result<Sink, TapError> {
         TapTarget::Stderr => Place::Stderr,
         TapTarget::File(path) => Place::File(path.clone()),
     };
-    let prologue = match tap.format {
-        TapFormat::Pcapng => pcapng::prologue(),
-        TapFormat::Hex | TapFormat::Text | TapFormat::Http => Vec::new(),
-    };
     let target = outlet::Target {
         place,
         mode: tap.mode,
         needs_reader: true,
         rotate: tap.rotate,
-        prologue,
+        prologue: prologue(tap.format),
     };
     Sink::open(target).map_err(|error| TapError::Open {
         target: tap.to.clone(),

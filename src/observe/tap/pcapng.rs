@@ -112,6 +112,8 @@ pub(super) struct Stream {
     /// The first sequence number of each direction, and the next one.
     initial: [u32; 2],
     next: [u32; 2],
+    /// Bytes before the first that could be shown: the connection begins behind them.
+    before: [u64; 2],
     packets: [u16; 2],
     finished: [bool; 2],
     reset: bool,
@@ -132,15 +134,23 @@ impl Stream {
             // Writing to a String cannot fail.
             let _ = write!(about, " client={client} listener={listener}");
         }
+        let mut comments = vec![about];
+        let [up, down] = opening.before;
+        if opening.before != [0; 2] {
+            comments.push(format!(
+                "nobody looked at the {up} bytes up and {down} bytes down before this"
+            ));
+        }
         Self {
             pair: Pair::new(client, listener, id),
             opened: opening.at,
             initial,
             next: initial,
+            before: opening.before,
             packets: [0; 2],
             finished: [false; 2],
             reset: false,
-            comments: vec![about],
+            comments,
         }
     }
 
@@ -226,6 +236,7 @@ impl Stream {
     /// What was not shown counts all the same.
     fn skip_to(&mut self, direction: Direction, total: u64) {
         let index = direction.index();
+        let total = total.saturating_sub(self.before[index]);
         // Behind the SYN.
         let next = self.initial[index]
             .wrapping_add(1)

@@ -41,11 +41,13 @@ pub(super) const fn way(direction: Direction) -> &'static str {
 
 pub(super) fn open(out: &mut Vec<u8>, session: SessionNumber, opening: &Opening) {
     begin(out, opening.at, &opening.forward, session);
-    let _ = writeln!(
-        out,
-        "open client={} listener={}",
-        opening.client, opening.listener
-    );
+    let (client, listener) = (&opening.client, &opening.listener);
+    let _ = write!(out, "open client={client} listener={listener}");
+    if opening.before != [0; 2] {
+        let [up, down] = opening.before;
+        let _ = write!(out, " before_up={up} before_down={down}");
+    }
+    out.push(b'\n');
 }
 
 pub(super) const fn end_word(how: StreamEnd) -> &'static str {

@@ -36,6 +36,7 @@ impl Shown {
             listener: endpoint(443),
             budget: Arc::default(),
             sessions_missing: 0,
+            before: [0; 2],
         };
         Self {
             session: Session::new(number, opening, secrets),

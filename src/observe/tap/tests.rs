@@ -27,10 +27,17 @@ fn sessions_and_bytes_that_found_no_room_are_told_of() {
     let (queue, items) = channel();
     let progress = Arc::<Progress>::default();
     let sink = open(&tap).unwrap();
-    let target = Target::new(&tap, progress.clone(), log);
-    let source = Source::new(Arc::new(tap), "web".into(), 0, queue, Arc::default());
+    let target = Target::new(&tap, Some(tap.to.clone()), progress.clone(), log);
+    let source = Source::new(Arc::new(tap), 0, queue, Arc::default());
     let open_session = |id| {
-        let feed = source.open(id, &Endpoint::Unnamed, Endpoint::Unnamed);
+        let sight = Sight {
+            id,
+            forward: &"web".into(),
+            client: &Endpoint::Unnamed,
+            listener: &Endpoint::Unnamed,
+            before: [0; 2],
+        };
+        let feed = source.open(&sight, None);
         feed.expect("nothing filters it out")
     };
     let closing = || Closing {

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use super::feed::{Chunk, Close, End, Item, OPENING_COST, Opening, Progress, SessionNumber};
 use super::http::{Decoded, Words};
-use super::pcapng::Stream;
+use super::pcapng::{self, Stream};
 use super::text::Lines;
 use super::{hex, render};
 use crate::config::{Tap, TapFormat, TapTarget};
@@ -31,7 +31,8 @@ const UNIT_KEPT: usize = 256 << 10;
 
 /// See the module's documentation.
 pub(super) struct Target {
-    to: TapTarget,
+    /// `None`: whoever asked for it, who knows best when it is gone.
+    to: Option<TapTarget>,
     /// It is written in packets and not in lines.
     packets: bool,
     /// For whoever counts, or waits for it.
@@ -72,10 +73,18 @@ enum Show {
     Pcapng(Box<Stream>),
 }
 
+/// What an output begins with.
+pub(super) fn prologue(format: TapFormat) -> Vec<u8> {
+    match format {
+        TapFormat::Pcapng => pcapng::prologue(),
+        TapFormat::Hex | TapFormat::Text | TapFormat::Http => Vec::new(),
+    }
+}
+
 impl Target {
-    pub(super) fn new(tap: &Tap, progress: Arc<Progress>, log: Log) -> Self {
+    pub(super) fn new(tap: &Tap, to: Option<TapTarget>, progress: Arc<Progress>, log: Log) -> Self {
         Self {
-            to: tap.to.clone(),
+            to,
             packets: tap.format == TapFormat::Pcapng,
             progress,
             log,
@@ -226,11 +235,13 @@ impl Format for Target {
             self.progress.fail(lost.weight);
             self.mark(sink);
         }
-        let Some(error) = lost.error else { return };
+        let (Some(error), Some(to)) = (lost.error, &self.to) else {
+            return;
+        };
         let now = Time::ZERO + self.started.elapsed();
         if let Some(suppressed) = self.throttle.pass(Kind::TapLost, (), now) {
             let notice = Notice::TapLost {
-                tap: self.to.to_string(),
+                tap: to.to_string(),
                 error,
                 bytes: self.lost,
             };
@@ -252,8 +263,8 @@ impl Session {
             TapFormat::Pcapng => Show::Pcapng(Box::new(Stream::new(number, &opening))),
         };
         Self {
+            offsets: opening.before,
             opening: Arc::new(opening),
-            offsets: [0; 2],
             show,
             secrets,
         }

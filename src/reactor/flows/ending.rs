@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use super::Flows;
 use super::table::FlowEntry;
-use crate::config::SessionLog;
 use crate::engine::Datagrams;
 use crate::net::address::Endpoint;
 use crate::observe::books::Ended;
@@ -40,7 +39,13 @@ impl Flows {
         }
     }
 
-    fn cut<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32, cause: Cause) {
+    /// Ends a flow.
+    pub(in crate::reactor) fn cut<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        slot: u32,
+        cause: Cause,
+    ) {
         let ending = Ending {
             who: Who::Forwarder,
             stage: Stage::Data,
@@ -111,7 +116,7 @@ impl Flows {
         if let Some(port) = self.owners.port_mut(entry.port) {
             port.flows = port.flows.saturating_sub(1);
         }
-        if self.records != SessionLog::Off {
+        if self.records.end(entry.id, Some(ending), true) {
             ctx.log.session(record(&entry, ending, ctx));
         }
         self.close_if_done(entry.port, ctx);

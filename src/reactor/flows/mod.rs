@@ -20,21 +20,23 @@ mod calling;
 mod ending;
 mod heading;
 mod homes;
+mod inspecting;
 mod opening;
 mod passing;
 mod ports;
 mod resting;
+mod strayed;
 mod table;
 mod why;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::SessionLog;
 use crate::engine::datagrams::Outcome;
 use crate::engine::wheel::Wheel;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::own::OwnListeners;
+use crate::observe::record::Records;
 use crate::relay::flow::crowd::Crowd;
 use crate::relay::time::Time;
 
@@ -42,11 +44,13 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+use homes::FlowName;
 pub use homes::Homes;
 use homes::Mailbox;
+pub(super) use inspecting::FlowSeen;
 use opening::Looks;
 use resting::Resting;
-use table::{FlowName, FlowTable, Owner, Owners};
+use table::{FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
 /// datagrams, or of trains somewhat more. Sessions wait for no more than that.
@@ -86,7 +90,7 @@ pub(super) struct Flows {
     mailbox: Option<Arc<Mailbox>>,
     reactor: u16,
     loops: Loops,
-    records: SessionLog,
+    records: Records,
     draining: bool,
     started: u64,
     /// The flow that the last datagram of a client belonged to: the next one often does.
@@ -105,7 +109,7 @@ impl Flows {
     pub(super) fn new(
         (gate, homes, reactor): (Arc<Gate>, Arc<Homes>, u16),
         own: Arc<OwnListeners>,
-        records: SessionLog,
+        records: Records,
     ) -> Self {
         Self {
             table: FlowTable::default(),
@@ -138,7 +142,7 @@ impl Flows {
     }
 
     /// Other records from now on.
-    pub(super) const fn set_records(&mut self, records: SessionLog) {
+    pub(super) const fn set_records(&mut self, records: Records) {
         self.records = records;
     }
 

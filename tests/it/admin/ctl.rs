@@ -126,6 +126,51 @@ fn b145_ctl_says_which_ones_run_when_several_do() {
 }
 
 #[test]
+fn completions_offer_the_names_of_the_one_that_runs() {
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let (client, _upstream) = (steered.forwarder.connect(), server.accept());
+    let offered = |line: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(["--", "thalweg", "ctl"])
+            .args(line)
+            .env("THALWEG_COMPLETE", "fish")
+            .env("RUNTIME_DIRECTORY", steered.directory.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let forwards = steered.admin.get("/v1/forwards").json();
+    let forward = forwards[0]["name"].as_str().unwrap();
+    let pools = steered.admin.get("/v1/pools").json();
+    let server = format!(
+        "{}/{}",
+        pools[0]["name"].as_str().unwrap(),
+        server.address()
+    );
+    for (line, expected) in [
+        (&["server", ""][..], server.as_str()),
+        (&["clear-marks", ""], &server),
+        (&["show", "sessions", "--server", ""], &server),
+        (&["forward", ""], forward),
+        (&["tap", "--forward", ""], forward),
+        (&["kill", ""], "0-1"),
+        (&["tap", "--session", ""], "0-1"),
+    ] {
+        let words = offered(line);
+        assert!(words.contains(expected), "{line:?}: {words}");
+    }
+    let words = offered(&["kill", ""]);
+    assert!(words.contains(&client.local().to_string()), "{words}");
+    // Nobody to ask is no name, and no error.
+    let elsewhere = steered.directory.join("none.sock");
+    let elsewhere = elsewhere.to_str().unwrap();
+    let words = offered(&["--socket", elsewhere, "forward", ""]);
+    assert!(!words.contains(forward), "{words}");
+}
+
+#[test]
 fn b149_top_prints_one_plain_picture_into_a_pipe() {
     let server = Listener::new();
     let steered = steered(Setup::new(server.address()));
@@ -144,44 +189,6 @@ fn b149_top_prints_one_plain_picture_into_a_pipe() {
         "HELD BACK BY".to_owned(),
     ] {
         assert!(text.contains(&expected), "{expected}: {text}");
-    }
-}
-
-#[test]
-fn b149_top_restores_the_terminal_after_a_signal() {
-    let Ok(script) = Command::new("script").arg("--version").output() else {
-        return crate::kit::skip("b149_top_restores_the_terminal", "script is not there");
-    };
-    assert!(script.status.success());
-    let server = Listener::new();
-    let steered = steered(Setup::new(server.address()));
-    for signal in ["TERM", "INT", "HUP"] {
-        // The terminal's settings are told before and behind it.
-        let command = format!(
-            "stty -g; timeout --foreground -s {signal} 2 {} top; stty -g",
-            env!("CARGO_BIN_EXE_thalweg")
-        );
-        let output = Command::new("script")
-            .args(["-qec", &command, "/dev/null"])
-            .env("RUNTIME_DIRECTORY", steered.directory.path())
-            .env("TERM", "xterm")
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let is_setting = |c: char| c.is_ascii_hexdigit() || c == ':';
-        let settings: Vec<&str> = text
-            .lines()
-            .map(str::trim_end)
-            .map(|line| &line[line.trim_end_matches(is_setting).len()..])
-            .filter(|it| it.matches(':').count() > 20)
-            .collect();
-        assert_eq!(settings.len(), 2, "{signal}: {text:?}");
-        assert_eq!(settings[0], settings[1], "{signal}");
-        assert!(
-            text.contains("\u{1b}[?1049l"),
-            "{signal}: the screen is not given back"
-        );
     }
 }
 

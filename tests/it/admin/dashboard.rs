@@ -7,7 +7,9 @@ use std::process::Command;
 use super::steered;
 use crate::kit::admin::exchange;
 use crate::kit::peer::transfer;
-use crate::kit::{Directory, KIB, Listener, PATIENCE, Setup, skip, test_name, wait_until};
+use crate::kit::{
+    Directory, End, KIB, Listener, PATIENCE, Setup, on_every_engine, skip, test_name, wait_until,
+};
 
 const LOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/admin/look.py");
 
@@ -34,16 +36,34 @@ fn b149_the_dashboard_shows_updates_escapes_and_acts() {
     let forwarder = Setup::configured(&file, 1).start();
     let at = forwarder.wait_for_line("reactors, engine");
     let url = format!("http://{}/", at.text("admin"));
+    let mut client = forwarder.connect();
+    let taken = crate::kit::poll(PATIENCE, || {
+        let within = std::time::Duration::from_millis(20);
+        (0..2).find_map(|at| Some((at, servers[at].accept_within(within)?)))
+    });
+    let (at, _upstream) = taken.unwrap();
+    // The one is drained, and a session of the other ended.
+    let (first, second) = if at == 0 {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let own = client.local().to_string();
     let output = Command::new("python3")
-        .args([LOOK, &url, TOKEN, &second])
+        .args([LOOK, &url, TOKEN, &second, &first, &own])
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for what in ["shown", "updates", "drained"] {
+    for what in ["shown", "updates", "drained", "scope", "listed", "ended"] {
         assert_eq!(seen[what], true, "{what}: {seen}");
     }
+    assert_eq!(client.receive_until_end(), End::Reset);
+    let asks = seen["asks-to-end"].as_str().unwrap();
+    assert!(asks.contains(&own), "{seen}");
+    assert_eq!(seen["dark"], "rgb(13, 17, 23)", "{seen}");
+    assert_eq!(seen["dark-width"], 400, "{seen}");
     assert_eq!(seen["width"], 400, "{seen}");
     assert_eq!(seen["scripts"], 1, "{seen}");
     assert_eq!(seen["said"], serde_json::json!([]), "{seen}");
@@ -121,6 +141,40 @@ fn b150_records_are_streamed_and_a_reader_that_stops_is_told_what_it_missed() {
     });
     // Streams do not count among the eight.
     assert_eq!(steered.admin.get("/healthz").status, 200);
+}
+
+/// Of the records of sessions that end well exactly so many, of those that fail all, and the
+/// counters know of every one.
+#[test]
+fn b150_a_sample_of_records_is_exact_and_has_every_failure() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).case(case);
+        let steered = steered(setup.set("log.sample", "1/100"));
+        let forwarder = &steered.forwarder;
+        for number in 0..300 {
+            let (client, mut upstream) = (forwarder.connect(), server.accept());
+            if number % 30 == 7 {
+                client.reset();
+                let _ = upstream.receive_until_end();
+            } else {
+                client.close();
+                upstream.expect_then_eof(0);
+            }
+        }
+        let count = || steered.admin.get("/metrics").sum("thalweg_ended_total") as u64;
+        wait_until("all have ended", PATIENCE, || count() == 300);
+        // The 1st, the 101st and the 201st, and the ten that were reset.
+        let records = forwarder.wait_for_sessions(13);
+        let well = records.iter().filter(|it| it.code() == "--");
+        let numbers: Vec<u64> = well.map(|it| it.number("id").unwrap()).collect();
+        assert_eq!(numbers, [1, 101, 201]);
+        let metrics = steered.admin.get("/metrics");
+        assert_eq!(metrics.sum("thalweg_forward_sessions_total"), 300.0);
+        // A line that nobody asked for would have come before this one.
+        assert_eq!(forwarder.counters().of("ended"), 300);
+        assert_eq!(forwarder.sessions().len(), 13);
+    });
 }
 
 #[test]

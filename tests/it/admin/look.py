@@ -1,6 +1,6 @@
 """Looks at the dashboard in a headless Chromium, by the DevTools protocol.
 
-look.py URL TOKEN SERVER: prints one JSON object with what it saw.
+look.py URL TOKEN SERVER OTHER CLIENT: prints one JSON object with what it saw.
 """
 
 import base64
@@ -87,7 +87,15 @@ class Tab:
         return False
 
 
-def look(tab, url, token, server):
+def press(tab, key, code):
+    for kind in ("rawKeyDown", "char", "keyUp"):
+        text = "\r" if key == "Enter" else ""
+        if kind == "char" and not text:
+            continue
+        tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
+
+
+def look(tab, url, token, server, other, client):
     tab.call("Page.enable")
     tab.call(
         "Page.addScriptToEvaluateOnNewDocument",
@@ -111,11 +119,27 @@ def look(tab, url, token, server):
     seen["default"] = tab.run("document.activeElement.textContent")
     tab.run("document.getElementById('confirm-yes').click()")
     seen["drained"] = tab.until(f"[...document.querySelectorAll('#servers tr')].some(it => it.textContent.includes({json.dumps(server)}) && it.textContent.includes('drain'))")
+    # Down to the sessions of the other server, and one of them ended, by keyboard alone.
+    tab.run(f"[...document.querySelectorAll('#servers button.link')].find(it => it.textContent.includes({json.dumps(other)})).focus()")
+    press(tab, "Enter", 13)
+    seen["scope"] = tab.until(f"!document.getElementById('scope').hidden && document.getElementById('scope-text').textContent.includes({json.dumps(other)})")
+    end = f"[...document.querySelectorAll('#sessions tr')].find(it => it.textContent.includes({json.dumps(client)}))?.querySelector('button')"
+    seen["listed"] = tab.until(f"!!{end}")
+    tab.run(f"{end}.focus()")
+    press(tab, "Enter", 13)
+    seen["asks-to-end"] = tab.until("document.getElementById('confirm').open") and tab.run("document.getElementById('confirm-text').textContent")
+    press(tab, "Tab", 9)
+    press(tab, "Enter", 13)
+    seen["ended"] = tab.until(f"!document.getElementById('sessions').textContent.includes({json.dumps(client)})")
+    # What it says at 400 pixels is seen without a scroll of the page, in the dark as well.
+    tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    seen["dark"] = tab.run("getComputedStyle(document.body).backgroundColor")
+    seen["dark-width"] = tab.run("document.documentElement.scrollWidth")
     return seen
 
 
 def main():
-    url, token, server = sys.argv[1:4]
+    url, token, server, other, client = sys.argv[1:6]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -126,7 +150,7 @@ def main():
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         try:
-            print(json.dumps(look(Tab(port), url, token, server)))
+            print(json.dumps(look(Tab(port), url, token, server, other, client)))
         finally:
             browser.terminate()
             browser.wait(timeout=30)

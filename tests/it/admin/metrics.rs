@@ -153,20 +153,47 @@ fn b141_peers_make_no_series_and_names_are_escaped() {
     let (server, directory) = (Listener::new(), Directory::new());
     let name = r#"we"ird\name<script>"#;
     let file = directory.join("odd.toml");
+    let at = server.address();
     let text = format!(
-        "[[forward]]\nname = '{name}'\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
-         [[forward]]\nname = \"off\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n",
-        server.address()
+        "[[forward]]\nname = '{name}'\nlisten = \"127.0.0.1:0\"\nupstream = \"{at}\"\n\
+         [[forward]]\nname = \"off\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"\n\
+         [[forward]]\nname = \"named\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{at}\"\n\
+         [[forward.route]]\nsni = \"*.example\"\nupstream = \"{at}\"\n\
+         [[forward]]\nname = \"proxy\"\nlisten = \"127.0.0.1:0\"\nmode = \"http-connect\"\n\
+         connect.allow = [\":443\"]\n",
     );
     fs::write(&file, text).unwrap();
-    let steered = steered(Setup::configured(&file, 2));
+    let steered = steered(Setup::configured(&file, 4));
+    // Names and targets that no other client has; 300 of each, since each is a session of its
+    // own here: a series for any of them would show with the first.
+    let addresses = steered.forwarder.addresses();
+    let [named, proxy] = [2, 3].map(|at: usize| addresses[at].parse().unwrap());
+    let asks = |from: usize, to: usize| {
+        for number in from..to {
+            let client = Peer::connect(named);
+            let hello = crate::convert::hello(&format!("name-{number}.example"));
+            client.stream().write_all(&hello).unwrap();
+            server.accept().reset();
+            drop(client);
+            let client = Peer::connect(proxy);
+            let request = format!("CONNECT target-{number}.example:80 HTTP/1.1\r\n\r\n");
+            client.stream().write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            std::io::Read::read_exact(&mut client.stream(), &mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 403");
+            client.half_close();
+        }
+    };
     mixed(&steered, &server, 2);
+    asks(0, 2);
+    steered.forwarder.wait_for_sessions(6 + 4);
     let before: BTreeSet<String> = series(&steered.admin.get("/metrics").body)
         .into_iter()
         .collect();
     let escaped = r#"thalweg_forward_sessions_total{forward="we\"ird\\name<script>"}"#;
     assert!(before.contains(escaped), "{before:?}");
     mixed(&steered, &server, 40);
+    asks(2, 300);
     let after: BTreeSet<String> = series(&steered.admin.get("/metrics").body)
         .into_iter()
         .collect();
@@ -179,7 +206,9 @@ fn b142_counters_are_those_of_the_records() {
     on_every_engine(|case| {
         let server = Listener::new();
         let steered = steered(two_forwards(&server).case(case).reactors(2));
-        mixed(&steered, &server, 60);
+        // 600 sessions of four endings, on each engine; the text's 10,000 would only take longer:
+        // a record that is not counted, or a count without one, shows with the first.
+        mixed(&steered, &server, 200);
         let records = steered.forwarder.sessions();
         let metrics = steered.admin.get("/metrics");
         let mut endings: BTreeMap<(String, String, String), f64> = BTreeMap::new();
@@ -302,7 +331,27 @@ impl Prometheus {
              static_configs:\n      - targets: ['{target}']\n"
         );
         fs::write(&config, text).unwrap();
-        // It takes no port 0: one that was free a moment ago.
+        // It takes no port 0: one that was free a moment ago, and may not be any more.
+        for _ in 0..5 {
+            let mut started = Self::at_a_free_port(directory, &config)?;
+            let is_ready = poll(PATIENCE, || {
+                if started.child.try_wait().unwrap().is_some() {
+                    return Some(false);
+                }
+                let stream = std::net::TcpStream::connect(&started.at).ok()?;
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let head = "GET /-/ready HTTP/1.1\r\nHost: localhost\r\n";
+                let answer = crate::kit::admin::exchange(stream, head, "");
+                answer.body.contains("Prometheus").then_some(true)
+            });
+            if is_ready == Some(true) {
+                return Some(started);
+            }
+        }
+        panic!("prometheus does not start");
+    }
+
+    fn at_a_free_port(directory: &Directory, config: &std::path::Path) -> Option<Self> {
         let at = Listener::new().address().to_string();
         let log = directory.join("prometheus.log");
         let output = fs::File::create(&log).unwrap();

@@ -9,6 +9,8 @@ mod metrics;
 mod protocol;
 mod readiness;
 mod starting;
+mod tapped;
+mod top;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! /healthz and /readyz (148), and that they answer when nothing else can (151).
 
-use super::steered;
-use crate::kit::{Listener, PATIENCE, Setup, on_every_engine, wait_until};
+use super::{Steered, steered};
+use crate::kit::peer::transfer;
+use crate::kit::{Listener, PATIENCE, Peer, Setup, on_every_engine, wait_until};
 
 #[test]
 fn b148_ready_is_who_has_servers_and_does_not_end() {
@@ -28,6 +29,60 @@ fn b148_ready_is_who_has_servers_and_does_not_end() {
         client.close();
         upstream.close();
     });
+}
+
+/// It has begun: a signal before that ends it at once.
+fn serves(steered: &Steered, server: &Listener) {
+    steered.forwarder.wait_for_line("reactors, engine");
+    let (mut client, mut upstream) = (steered.forwarder.connect(), server.accept());
+    transfer(&mut client, &mut upstream, 100);
+    client.close();
+    upstream.expect_then_eof(0);
+}
+
+/// Whoever balances before it has time to notice.
+#[test]
+fn b148_clients_are_let_in_for_drain_delay_while_it_is_not_ready() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).reactors(2).case(case);
+        // Longer than any test: a second signal ends it.
+        let mut steered = steered(setup.set("global.drain_delay", "1h"));
+        serves(&steered, &server);
+        let stop = nix::sys::signal::Signal::SIGTERM;
+        steered.forwarder.process().signal(stop);
+        wait_until("it says that it ends", PATIENCE, || {
+            let answer = steered.admin.get("/readyz");
+            answer.status == 503 && answer.body.contains("draining")
+        });
+        assert_eq!(steered.admin.get("/healthz").status, 200);
+        for _ in 0..4 {
+            serves(&steered, &server);
+        }
+        let (mut cut, _upstream) = (steered.forwarder.connect(), server.accept());
+        steered.forwarder.process().signal(stop);
+        assert!(cut.receive_until_end_within(PATIENCE).is_some());
+        let ended = steered.forwarder.wait_for_exit(PATIENCE);
+        assert!(ended.unwrap().success());
+    });
+}
+
+#[test]
+fn b148_behind_drain_delay_nobody_is_let_in_and_it_drains() {
+    let server = Listener::new();
+    let setup = Setup::new(server.address()).set("global.drain_delay", "100ms");
+    let mut steered = steered(setup);
+    serves(&steered, &server);
+    let (client, upstream) = (steered.forwarder.connect(), server.accept());
+    let stop = nix::sys::signal::Signal::SIGTERM;
+    steered.forwarder.process().signal(stop);
+    steered.forwarder.wait_for_line("draining: 1 sessions");
+    wait_until("nobody is let in", PATIENCE, || {
+        Peer::try_connect(steered.forwarder.address()).is_err()
+    });
+    client.close();
+    upstream.close();
+    assert!(steered.forwarder.wait_for_exit(PATIENCE).unwrap().success());
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn connect(visit: Visit<'_>) -> io::Result<TcpStream> {
 }
 
 /// A ClientHello that asks for a name, of TLS 1.2 and no more than it must have.
-fn hello(name: &str) -> Vec<u8> {
+pub(crate) fn hello(name: &str) -> Vec<u8> {
     let mut entry = vec![0];
     entry.extend_from_slice(&(name.len() as u16).to_be_bytes());
     entry.extend_from_slice(name.as_bytes());

@@ -6,6 +6,8 @@
 mod beside;
 mod grammar;
 
+pub(crate) use beside::hello;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

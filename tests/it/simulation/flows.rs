@@ -138,7 +138,7 @@ fn reactor(seed: u64, servers: &[Arc<Server>], counters: &Arc<Counters>) -> Reac
         own: Arc::default(),
         counters: counters.clone(),
         log,
-        session_log: SessionLog::Off,
+        session_log: SessionLog::Off.into(),
         taps: BTreeMap::new(),
         decider: None,
     };

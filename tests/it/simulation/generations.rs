@@ -68,7 +68,7 @@ impl Generations {
         reactor.change(Change {
             pools: pools.reloaded(generation, reactor),
             listeners: listeners.collect(),
-            records: Some(SessionLog::Off),
+            records: Some(SessionLog::Off.into()),
             taps: Some(if shown { taps } else { BTreeMap::new() }),
             ..Change::default()
         });

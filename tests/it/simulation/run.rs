@@ -67,7 +67,7 @@ fn reactor_of(
         own: Arc::default(),
         counters: counters.clone(),
         log,
-        session_log: SessionLog::Off,
+        session_log: SessionLog::Off.into(),
         taps: [(ForwardId::new(0), Source::to_nobody(tap()))].into(),
         decider: Some(Box::new(requests.clone())),
     };

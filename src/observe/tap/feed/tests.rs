@@ -20,13 +20,23 @@ fn source(max: u64, direction: TapDirection) -> (Source, Receiver<Item>, Arc<Bud
     };
     let (queue, items) = channel();
     let budget = Arc::<Budget>::default();
-    let source = Source::new(Arc::new(tap), "web".into(), 0, queue, budget.clone());
+    let source = Source::new(Arc::new(tap), 0, queue, budget.clone());
     (source, items, budget)
 }
 
 fn open(source: &Source, id: u64) -> Feed {
-    let feed = source.open(id, &Endpoint::Unnamed, Endpoint::Unnamed);
-    *feed.expect("nothing filters it out")
+    *beside(source, id, None).expect("nothing filters it out")
+}
+
+fn beside(source: &Source, id: u64, feed: Option<Box<Feed>>) -> Option<Box<Feed>> {
+    let sight = Sight {
+        id,
+        forward: &"web".into(),
+        client: &Endpoint::Unnamed,
+        listener: &Endpoint::Unnamed,
+        before: [0; 2],
+    };
+    source.open(&sight, feed)
 }
 
 const CLOSING: Closing = Closing {
@@ -115,4 +125,43 @@ fn what_does_not_fit_is_missing_in_the_next_that_does() {
     assert_eq!(source.dropped_bytes(), dropped);
     budget.give_back(next.cost());
     assert_eq!(budget.queued.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn whoever_looks_beside_another_costs_the_other_nothing() {
+    let (first, first_items, _) = source(4, TapDirection::Both);
+    let (second, second_items, _) = source(100, TapDirection::Up);
+    let over = Arc::new(AtomicBool::new(false));
+    let second = second.until(over.clone());
+    let feed = beside(&first, 1, None);
+    let feed = beside(&second, 1, feed);
+    // Twice is once.
+    let mut feed = beside(&second, 1, feed).unwrap();
+    assert_eq!(feed.chunk(Up, b"123456"), Appetite::Hungry);
+    assert_eq!(feed.chunk(Down, b"123456"), Appetite::Sated);
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(feed.chunk(Up, b"7"), Appetite::Sated);
+    assert!(!feed.takes(Up));
+    // Who looks no more is forgotten with the next one who does.
+    let (third, third_items, _) = source(100, TapDirection::Both);
+    let mut feed = beside(&third, 1, Some(feed)).unwrap();
+    assert!(!feed.shows_to(&second) && feed.shows_to(&first));
+    assert_eq!(feed.chunk(Down, b"8"), Appetite::Hungry);
+    feed.close(CLOSING);
+    let count = |items: &Receiver<Item>| items.try_iter().count();
+    // An opening, bytes, and an end where it was seen.
+    assert_eq!(count(&first_items), 3);
+    assert_eq!(count(&second_items), 2);
+    assert_eq!(count(&third_items), 3);
+}
+
+#[test]
+fn the_end_of_the_only_one_ends_its_target() {
+    let (source, items, _) = source(4, TapDirection::Both);
+    let (outlet, orders) = channel();
+    let source = source.only(outlet);
+    open(&source, 1).close(CLOSING);
+    let last = items.try_iter().last();
+    assert!(matches!(last, Some(Item::Nothing)));
+    assert!(matches!(orders.try_recv(), Ok(Order::Close)));
 }

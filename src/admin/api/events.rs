@@ -9,12 +9,20 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::problem::Problem;
-use super::shared::Shared;
-use super::stream::{Connection, events as as_events};
+use crate::admin::problem::Problem;
+use crate::admin::shared::Shared;
+use crate::admin::stream::{Connection, events as as_events};
 use crate::config::SessionLog;
 
-/// See the module's documentation.
+/// The record of each session as it ends, as server-sent events
+///
+/// `event: session` has the record as JSON, the one of the log. Who reads too slowly misses some:
+/// `event: gap` has how many, as `{"missed": 3}`.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    responses((status = OK, body = String, content_type = "text/event-stream"))
+)]
 pub(super) async fn events(
     State(shared): State<Shared>,
     Extension(connection): Extension<Connection>,

@@ -9,11 +9,11 @@ use axum::response::Response;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::api;
-use super::problem::Problem;
-use super::shared::Shared;
-use super::stream::{Connection, events};
-use super::view::{About, Forward, Server};
+use super::{process, servers, topology};
+use crate::admin::problem::Problem;
+use crate::admin::shared::Shared;
+use crate::admin::stream::{Connection, events};
+use crate::admin::view::{About, Forward, Server};
 
 /// Between two pictures.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +43,15 @@ struct Totals {
     down: u64,
 }
 
-/// The pictures as they are made; nothing else than the API tells.
+/// The picture of the dashboard, once a second, as server-sent events
+///
+/// Each has a line of data: a JSON object with `at_ms`, `about` (as /v1), `totals`, and the
+/// `forwards` and `servers` of most interest, as the API tells them.
+#[utoipa::path(
+    get,
+    path = "/v1/live",
+    responses((status = OK, body = String, content_type = "text/event-stream"))
+)]
 pub(super) async fn live(
     State(shared): State<Shared>,
     Extension(connection): Extension<Connection>,
@@ -84,8 +92,8 @@ async fn draw(shared: Shared) {
 }
 
 async fn picture(shared: &Shared) -> Picture {
-    let mut forwards = api::forwards_now(shared).await;
-    let mut servers = api::servers_now(shared);
+    let mut forwards = topology::now(shared).await;
+    let mut servers = servers::now(shared);
     forwards.sort_by_key(|it| std::cmp::Reverse(it.sessions));
     forwards.truncate(FORWARDS_MAX);
     forwards.sort_by(|one, other| one.name.cmp(&other.name));
@@ -105,7 +113,7 @@ async fn picture(shared: &Shared) -> Picture {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Picture {
         at_ms: since.unwrap_or_default().as_millis() as u64,
-        about: api::about_now(shared).await,
+        about: process::now(shared).await,
         totals: sum,
         forwards,
         servers,

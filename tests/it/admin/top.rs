@@ -1,0 +1,259 @@
+//! `thalweg top` in a terminal: what its keys do, and that it gives the terminal back (149).
+
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::{Steered, steered};
+use crate::kit::peer::transfer;
+use crate::kit::{End, KIB, Listener, PATIENCE, Setup, skip, test_name, wait_until};
+
+const ROWS: usize = 40;
+const COLUMNS: usize = 170;
+
+/// `top` in a terminal of its own, which `script` makes; what is on the screen, and every byte
+/// that came.
+struct Seen {
+    child: Child,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+/// The terminal's settings are told before and behind what runs in it.
+fn seen(steered: &Steered, before: &str) -> Seen {
+    let command = format!(
+        "stty rows {ROWS} cols {COLUMNS}; stty -g; {before}{} top --interval 200ms; stty -g",
+        env!("CARGO_BIN_EXE_thalweg")
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .env("RUNTIME_DIRECTORY", steered.directory.path())
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut from = child.stdout.take().unwrap();
+    let said = Arc::<Mutex<Vec<u8>>>::default();
+    let kept = said.clone();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            kept.lock().unwrap().extend_from_slice(&buffer[..n]);
+        }
+    });
+    Seen { child, said }
+}
+
+impl Seen {
+    fn press(&mut self, keys: &str) {
+        let to = self.child.stdin.as_mut().unwrap();
+        to.write_all(keys.as_bytes()).unwrap();
+        to.flush().unwrap();
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, shown: impl Fn(&str) -> bool) {
+        let found = crate::kit::poll(PATIENCE, || shown(&screen(&self.text())).then_some(()));
+        assert!(found.is_some(), "{what}:\n{}", screen(&self.text()));
+    }
+
+    /// It has ended, and the terminal is as it was.
+    #[track_caller]
+    fn has_given_back(mut self, what: &str) {
+        assert!(self.child.wait().is_ok());
+        let is_setting = |c: char| c.is_ascii_hexdigit() || c == ':';
+        let settings = |text: &str| -> Vec<String> {
+            let lines = text.lines().map(str::trim_end);
+            lines
+                .map(|line| line[line.trim_end_matches(is_setting).len()..].to_owned())
+                .filter(|it| it.matches(':').count() > 20)
+                .collect()
+        };
+        wait_until("the terminal's settings are told", PATIENCE, || {
+            settings(&self.text()).len() == 2
+        });
+        let text = self.text();
+        let settings = settings(&text);
+        assert_eq!(settings[0], settings[1], "{what}");
+        let gives_back = "\u{1b}[?1049l";
+        assert!(
+            text.contains(gives_back),
+            "{what}: the screen is not given back"
+        );
+    }
+}
+
+/// What a terminal would show of this: places of the cursor, and characters.
+fn screen(text: &str) -> String {
+    let mut cells = vec![vec![' '; COLUMNS]; ROWS];
+    let (mut row, mut column) = (0, 0);
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => {
+                if rest.clone().next() != Some('[') {
+                    continue;
+                }
+                rest.next();
+                let mut arguments = String::new();
+                let last = loop {
+                    match rest.next() {
+                        Some(c @ '@'..='~') => break c,
+                        Some(c) => arguments.push(c),
+                        None => break ' ',
+                    }
+                };
+                let number = |at: usize| -> usize {
+                    let argument = arguments.split(';').nth(at);
+                    argument.and_then(|it| it.parse().ok()).unwrap_or(1)
+                };
+                match last {
+                    'H' => (row, column) = (number(0) - 1, number(1) - 1),
+                    'J' => cells = vec![vec![' '; COLUMNS]; ROWS],
+                    _ => {}
+                }
+            }
+            '\r' => column = 0,
+            '\n' => row += 1,
+            c => {
+                if let Some(cell) = cells.get_mut(row).and_then(|it| it.get_mut(column)) {
+                    *cell = c;
+                }
+                column += 1;
+            }
+        }
+    }
+    let lines = cells.iter().map(|line| line.iter().collect::<String>());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn is_there() -> bool {
+    Command::new("script").arg("--version").output().is_ok()
+}
+
+#[test]
+fn b149_keys_of_top_sort_filter_end_and_drain_after_a_question() {
+    if !is_there() {
+        return skip(&test_name(), "script is not there");
+    }
+    let (server, spare) = (Listener::new(), Listener::new());
+    let steered = steered(Setup::to_all(&[server.address(), spare.address()]));
+    let servers = steered.admin.get("/v1/servers").json();
+    let address = spare.address().to_string();
+    let found = servers.as_array().unwrap().iter();
+    let id = found.clone().find(|it| it["address"] == address.as_str());
+    let id = &id.unwrap()["id"];
+    let set = |state: &str| {
+        let order = serde_json::json!({ "state": state });
+        let answer = super::api::post(&steered.admin, &format!("/v1/servers/{id}"), &order, "");
+        assert_eq!(answer.status, 200);
+    };
+    // All sessions are on the one; the other is there so that it can be drained.
+    set("drain");
+    let mut held: Vec<_> = (0..3)
+        .map(|_| (steered.forwarder.connect(), server.accept()))
+        .collect();
+    set("active");
+    let mut top = seen(&steered, "");
+    top.until("it begins", |it| it.contains("sessions by rate"));
+    for order in ["bytes", "age"] {
+        top.press("s");
+        let title = format!("sessions by {order}");
+        top.until(order, |it| it.contains(&title));
+    }
+
+    let clients: Vec<String> = held.iter().map(|it| it.0.local().to_string()).collect();
+    let counts = |it: &str| clients.iter().filter(|client| it.contains(*client)).count();
+    top.until("all are shown", |it| counts(it) == 3);
+    let meant = clients[1].clone();
+    top.press(&format!("/{meant}\r"));
+    top.until("one is left", |it| counts(it) == 1 && it.contains(&meant));
+
+    // Anything but `y` is no.
+    let question = format!("of {meant}? y/n");
+    top.press("k");
+    top.until("it asks", |it| it.contains(&question));
+    top.press("n");
+    top.until("it asks no more", |it| !it.contains(&question));
+    let (client, upstream) = &mut held[1];
+    transfer(client, upstream, KIB);
+    top.press("k");
+    top.until("it asks again", |it| it.contains(&question));
+    top.press("y");
+    assert_eq!(held[1].0.receive_until_end(), End::Reset);
+    for at in [0, 2] {
+        let (client, upstream) = &mut held[at];
+        transfer(client, upstream, KIB);
+    }
+    // The filter is forgotten.
+    top.press("/");
+    top.until("a filter is written", |it| {
+        it.lines().any(|it| it.starts_with('/'))
+    });
+    top.press("\u{1b}");
+    top.until("the others are back", |it| counts(it) == 2);
+
+    let state = || {
+        let servers = steered.admin.get("/v1/servers").json();
+        let all = servers.as_array().unwrap().iter();
+        let address = server.address().to_string();
+        let found = all.clone().find(|it| it["address"] == address.as_str());
+        found.unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    top.press("\t");
+    top.until("servers are shown", |it| it.contains(" servers "));
+    let port = server.address().port();
+    top.press(&format!("/:{port}\r"));
+    let spare = spare.address().to_string();
+    top.until("one server is left", |it| !it.contains(&spare));
+    for (key, question, becomes) in [("k", "drain ", "drain"), ("r", "let sessions go", "up")] {
+        top.press(key);
+        top.until(question, |it| {
+            it.lines()
+                .any(|it| it.starts_with(question) && it.contains("? y/n"))
+        });
+        top.press("y");
+        wait_until("the server is what was meant", PATIENCE, || {
+            state() == becomes
+        });
+    }
+    top.press("q");
+    top.has_given_back("q");
+}
+
+#[test]
+fn b149_top_restores_the_terminal_after_any_signal() {
+    if !is_there() {
+        return skip(&test_name(), "script is not there");
+    }
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let steered = &steered;
+    // Some at the same time, for each only waits; few enough that none is one too many for the
+    // endpoint.
+    let signals = ["TERM", "INT", "HUP", "QUIT", "USR1", "ALRM", "TSTP"];
+    for some in signals.chunks(3) {
+        thread::scope(|scope| {
+            for signal in some {
+                scope.spawn(move || is_restored_after(signal, steered));
+            }
+        });
+    }
+}
+
+fn is_restored_after(signal: &str, steered: &Steered) {
+    // It is told to the terminal who it is.
+    let top = seen(steered, "sh -c 'echo pid=$$; exec \"$0\" \"$@\"' ");
+    top.until("it begins", |it| it.contains("sessions by rate"));
+    let text = top.text();
+    let pid = text.split("pid=").nth(1).unwrap();
+    let pid = pid.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let sent = Command::new("kill").args(["-s", signal, pid]).status();
+    assert!(sent.unwrap().success());
+    top.has_given_back(signal);
+}
