@@ -306,7 +306,7 @@ fn engine_setup() -> engine::Setup {
         scratch_buffer: SCRATCH,
         pipe_size: 1 << 20,
         buffer_limit: 256 << 20,
-        busy_poll: Duration::ZERO,
+        busy_poll: engine::BusyPoll::NEVER,
         ephemeral_ports: limits::ephemeral_ports(),
     }
 }
@@ -347,6 +347,7 @@ fn setup(
         datagrams: None,
         announced: false,
         routing: None,
+        pilot: None,
         route: None,
         generation: 0,
     };

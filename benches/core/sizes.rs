@@ -15,7 +15,7 @@ use thalweg::balance::{
 };
 use thalweg::config::Config;
 use thalweg::engine::epoll::Epoll;
-use thalweg::engine::{Engine, Event, Listener, Setup};
+use thalweg::engine::{BusyPoll, Engine, Event, Listener, Setup};
 use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};
 use thalweg::relay::time::Time;
@@ -98,7 +98,7 @@ fn listening(count: usize) -> (Epoll, TcpListener) {
         scratch_buffer: FILL,
         pipe_size: 1 << 20,
         buffer_limit: u64::MAX,
-        busy_poll: Duration::ZERO,
+        busy_poll: BusyPoll::NEVER,
         ephemeral_ports: limits::ephemeral_ports(),
     };
     let mut engine = Epoll::new(&setup, Instant::now()).expect("an engine");

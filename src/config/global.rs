@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::clients::ClientMemory;
 use super::confine::Confine;
-use super::kind::{Limit, Special, Switch, choice, size, time};
+use super::kind::{Kind, Limit, Special, Switch, choice, size, time};
 use super::names::NameSources;
 use super::raw::{Node, Value};
 use super::report::Fault;
 use super::section::section;
 use super::text::quote;
+use super::units::format_duration;
 use super::values;
 use super::words::words;
 
@@ -46,15 +47,15 @@ section! {
             /// are refused.
             buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Live;
             /// A reactor spins this long for events before it sleeps: lower latency, a core
-            /// burnt.
-            busy_poll: Duration = Duration::ZERO,
-                time(Duration::ZERO..=Duration::from_secs(1)), Live;
-            /// After the first SIGTERM clients are let in for so long yet, while /readyz says no:
-            /// whoever balances before it notices, and sends nobody any more.
-            drain_delay: Duration = Duration::ZERO,
-                time(Duration::ZERO..=Duration::from_secs(3600)), Live;
+            /// burnt. auto spins only while it pays: an idle process uses no CPU.
+            busy_poll: BusyPoll = BusyPoll::For(Duration::ZERO), busy_poll(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
+            /// After the first SIGTERM clients are let in until none has come for so long, ten times
+            /// as long at the most, while /readyz says no: whoever balances before it notices, and
+            /// sends nobody any more.
+            drain_delay: Duration = Duration::ZERO,
+                time(Duration::ZERO..=Duration::from_secs(3600)), Live;
         }
     }
 }
@@ -66,6 +67,15 @@ pub enum Reactors {
     Auto,
     /// Exactly so many, 1 to 1024.
     Count(u16),
+}
+
+/// How long a reactor spins for events before it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// While it pays.
+    Auto,
+    /// So long, up to a second; zero: not at all.
+    For(Duration),
 }
 
 words! {
@@ -92,6 +102,31 @@ fn reactors() -> Special<Reactors> {
             { "enum": ["auto"] },
             { "type": "integer", "minimum": 1, "maximum": 1024 },
         ]}),
+    }
+}
+
+const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+
+fn busy_poll() -> Special<BusyPoll> {
+    let fixed = time(Duration::ZERO..=BUSY_POLL_MAX);
+    Special {
+        read: read_busy_poll,
+        write: |busy_poll| match busy_poll {
+            BusyPoll::Auto => quote("auto"),
+            BusyPoll::For(time) => quote(&format_duration(*time)),
+        },
+        words: "duration up to 1s or `\"auto\"`",
+        schema: json!({ "anyOf": [{ "enum": ["auto"] }, fixed.schema()] }),
+    }
+}
+
+fn read_busy_poll(node: &Node) -> Result<BusyPoll, Fault> {
+    match &node.value {
+        Value::String(text) if text == "auto" => Ok(BusyPoll::Auto),
+        _ => {
+            let range = Duration::ZERO..=BUSY_POLL_MAX;
+            values::duration(node, range, Duration::from_micros(1)).map(BusyPoll::For)
+        }
     }
 }
 

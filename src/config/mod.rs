@@ -66,7 +66,7 @@ pub use describe::tables;
 pub use diff::{Difference, Subject, What};
 pub use example::example;
 pub use forward::{DataPath, Forward, OnNoServer, Timeouts};
-pub use global::{EngineChoice, Global, Reactors};
+pub use global::{BusyPoll, EngineChoice, Global, Reactors};
 pub use http_connect::{AccessRules, HttpConnect, Mode};
 pub use inputs::{FileText, Inputs, Override, Pair};
 pub use log::{Log, LogFormat, LogLevel, LogTarget, SessionLog};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{Config, EngineChoice, Forward, Reactors};
+use crate::config::{BusyPoll, Config, EngineChoice, Forward, Reactors};
 use crate::engine;
 use crate::engine::choice::{self, Kind};
 use crate::net::dial;
@@ -411,7 +411,10 @@ pub(super) fn engine_setup(config: &Config) -> engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
         buffer_limit: config.global.buffer_limit,
-        busy_poll: config.global.busy_poll,
+        busy_poll: match config.global.busy_poll {
+            BusyPoll::Auto => engine::BusyPoll::Auto,
+            BusyPoll::For(time) => engine::BusyPoll::For(time),
+        },
         ephemeral_ports: limits::ephemeral_ports(),
     }
 }

@@ -55,7 +55,7 @@ pub use begin::Given;
 pub use clients::AccessFileError;
 pub use confine::Confinement;
 pub use error::StartError;
-pub use handle::{Handle, start};
+pub use handle::{Handle, start, start_with};
 use inbox::Inbox;
 pub use manager::Manager;
 pub use proxy::users::UsersError;

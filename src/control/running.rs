@@ -13,13 +13,13 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
-use crate::reactor::Gate;
+use crate::reactor::{Gate, Pilot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::acquire::Acquired;
 use super::confine::Confinement;
-use super::drain::{self, Deadlines};
+use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
@@ -50,6 +50,7 @@ pub(super) struct Begun {
     pub(super) source: Option<Arc<dyn ConfigSource>>,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    pub(super) pilot: Option<Pilot>,
 }
 
 /// How long a reactor may take to carry out an order that needs nobody's consent: a
@@ -148,6 +149,7 @@ impl Running {
             source,
             log,
             teller,
+            pilot: _,
         } = begun;
         let active: Vec<u16> = plans.iter().map(|plan| plan.setup.reactor).collect();
         let mut reactors = BTreeMap::new();
@@ -322,8 +324,8 @@ impl Running {
         None
     }
 
-    /// Lets clients in for `drain_delay` yet, while /readyz says that it will end: whoever
-    /// balances before it notices, and sends nobody any more. A second signal ends all of it.
+    /// Lets clients in until none has come for `drain_delay`, while /readyz says that it will end: whoever balances
+    /// before it notices, and sends nobody any more. A second signal ends all of it.
     fn linger(&mut self, inbox: &Inbox, how: End) -> End {
         let delay = self.config.global.drain_delay;
         if how != End::Drain || delay.is_zero() {
@@ -331,10 +333,10 @@ impl Running {
         }
         self.manager.lingering();
         self.log.notice(Notice::Lingering { delay });
-        let until = Instant::now() + delay;
-        while Instant::now() < until {
+        let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
+        while let Some(look_at) = quiet.next() {
             self.look_after_service();
-            let next = self.manager.due().into_iter().chain([until]).min();
+            let next = self.manager.due().into_iter().chain([look_at]).min();
             match inbox.wait(next) {
                 Some(Told::Signal(Signal::Stop)) => return End::Cut,
                 Some(Told::Signal(Signal::Drain)) | None => {}
@@ -348,8 +350,19 @@ impl Running {
                     }
                 }
             }
+            let now = Instant::now();
+            if now >= look_at {
+                self.publish();
+                quiet.look(self.clients(), now);
+            }
         }
         how
+    }
+
+    /// Clients that have come so far, flows of datagrams among them.
+    fn clients(&self) -> u64 {
+        let total = self.total();
+        total.accepted + total.udp_flows
     }
 
     /// Ends when every reactor has, which is when its last session has ended; those that

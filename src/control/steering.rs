@@ -342,3 +342,26 @@ impl std::fmt::Debug for Steering {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b168_the_hash_is_of_what_a_configuration_means() {
+        let of = |text: &str| hash(&Config::parse(text).unwrap());
+        let one = "[global]\nwatch = true\nreactors = 2\n\
+                   [upstream.a]\nservers = [\"10.0.0.1:1\"]\nretries = 2\n\
+                   [upstream.b]\nservers = [\"10.0.0.2:1\"]\n\
+                   [[forward]]\nname = \"f\"\nlisten = \":443\"\nupstream = \"a\"\nidle_timeout = \"60s\"\n\
+                   [[forward.route]]\nname = \"r\"\nsni = [\"x.example\"]\nupstream = \"b\"\n";
+        let other = "[upstream.b]\nservers = [\"10.0.0.2:1\"] # the other one\n\
+                     [[forward]]\nidle_timeout = \"1m\"\nupstream = \"a\"\nlisten = \":443\"\nname = \"f\"\n\
+                     [[forward.route]]\nupstream = \"b\"\nsni = [\"x.example\"]\nname = \"r\"\n\
+                     [upstream.a]\nretries = 2\nservers = [\"10.0.0.1:1\"]\n\
+                     [global]\nreactors = 2\nwatch = true\n";
+        assert_eq!(of(one), of(other));
+        assert_ne!(of(one), of(&other.replace("1m", "61s")));
+    }
+}

@@ -159,9 +159,9 @@ impl choice::Work for ReactorWork<'_> {
             self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
-        let (homes, wakes) = (self.setup.homes.clone(), waker.clone());
+        let (homes, awake) = (self.setup.homes.clone(), waker.clone());
         let wake = move || {
-            let _ = wakes.wake();
+            let _ = awake.wake();
         };
         homes.connect(number, Box::new(wake));
         let mut reactor = Reactor::new(engine, self.setup);

@@ -14,6 +14,7 @@ use super::chunks::Chunks;
 use super::key::SessionKey;
 use super::pump::{Kit, Store};
 use super::slab::Slots;
+use super::spin::{BusyPoll, Spin};
 use super::{Holdings, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
@@ -24,10 +25,10 @@ use crate::net::options::{Family, OptionPlan};
 use crate::net::pipe::PipePool;
 use crate::net::shared;
 use crate::observe::tap::Feed;
-use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::session::Close;
 use crate::relay::time::Time;
+use crate::relay::{Direction, Side};
 
 /// What an engine is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub struct Setup {
     pub pipe_size: u32,
     /// Bytes of tails and pipes beyond which reads shrink and pipes are refused.
     pub buffer_limit: u64,
-    /// Spin this long before sleeping.
-    pub busy_poll: Duration,
+    /// How long to spin before sleeping.
+    pub busy_poll: BusyPoll,
     /// Local ports the kernel hands out; see [`dial::may_self_connect`].
     pub ephemeral_ports: RangeInclusive<u16>,
 }
@@ -103,7 +104,7 @@ impl Clock {
 pub(super) struct Common {
     pub(super) kit: Kit,
     pub(super) clock: Clock,
-    pub(super) busy_poll: Duration,
+    pub(super) spin: Spin,
     ephemeral_ports: RangeInclusive<u16>,
 }
 
@@ -127,13 +128,29 @@ impl Common {
                 pipes: PipePool::new(setup.pipe_size),
                 held: 0,
                 held_limit: setup.buffer_limit,
+                spare: u32::MAX,
                 pipes_used: 0,
                 splice_refused: 0,
                 options_refused: 0,
             },
             clock: Clock::new(origin),
-            busy_poll: setup.busy_poll,
+            spin: Spin::new(setup.busy_poll),
             ephemeral_ports: setup.ephemeral_ports.clone(),
+        }
+    }
+
+    /// When a sleep begins: later than the clock was read, by what the turn took.
+    pub(super) fn begin_sleep(&mut self) -> Time {
+        if self.spin.learns() {
+            self.clock.read();
+        }
+        self.clock.now()
+    }
+
+    /// The clock was read after the sleep.
+    pub(super) fn end_sleep(&mut self, since: Time) {
+        if self.spin.learns() {
+            self.spin.slept(self.clock.now().since(since));
         }
     }
 
@@ -184,6 +201,7 @@ impl Common {
     pub(super) const fn holdings(&self) -> Holdings {
         Holdings {
             held_bytes: self.kit.held,
+            held_limit: self.kit.held_limit,
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,
@@ -240,9 +258,41 @@ pub(super) trait Leg: Default {
 pub(super) struct Conn<L> {
     generation: u32,
     pub(super) legs: [L; 2],
-    pub(super) stores: [Store; 2],
+    pub(super) stores: Stores,
     /// Whoever looks at what its lanes read.
     pub(super) tap: Option<Box<Feed>>,
+}
+
+/// What the lanes of a connection hold: most hold nothing, for all their life, and pay for a
+/// pointer. One that has held something keeps the room for it, so that holding costs no
+/// allocation again and again.
+#[derive(Debug, Default)]
+pub(super) struct Stores(Option<Box<[Store; 2]>>);
+
+impl Stores {
+    /// Takes out what a lane holds, for as long as it is moved.
+    pub(super) fn take(&mut self, direction: Direction) -> Store {
+        let held = self.0.as_mut();
+        held.map_or(Store::Empty, |held| {
+            std::mem::take(&mut held[direction.index()])
+        })
+    }
+
+    /// Puts back what it holds then.
+    pub(super) fn put(&mut self, direction: Direction, store: Store) {
+        if self.0.is_some() || !matches!(store, Store::Empty) {
+            self.0.get_or_insert_default()[direction.index()] = store;
+        }
+    }
+}
+
+impl From<[Store; 2]> for Stores {
+    fn from([up, down]: [Store; 2]) -> Self {
+        let mut stores = Self::default();
+        stores.put(Direction::Up, up);
+        stores.put(Direction::Down, down);
+        stores
+    }
 }
 
 impl<L: Leg> Conn<L> {

@@ -107,10 +107,10 @@ impl Epoll {
         }
     }
 
-    /// Spins for events instead of sleeping, for `busy_poll` at the most. The
+    /// Spins for events instead of sleeping, for so long at the most. The
     /// clock is read in here because nothing else would end it.
-    fn spin(&mut self, until: Time) -> io::Result<bool> {
-        let spin_end = (self.now() + self.common.busy_poll).min(until);
+    fn spin(&mut self, time: Duration, until: Time) -> io::Result<bool> {
+        let spin_end = (self.now() + time).min(until);
         while self.now() < spin_end {
             self.poll(Some(Duration::ZERO))?;
             self.common.clock.read();
@@ -187,12 +187,23 @@ impl Engine for Epoll {
     }
 
     fn wait(&mut self, until: Time, events: &mut Vec<Event>) -> io::Result<()> {
-        let spins = !self.common.busy_poll.is_zero() && self.now() < until;
-        let found = spins && self.spin(until)?;
+        let may_sleep = self.now() < until;
+        let spins = self.common.spin.time().filter(|_| may_sleep);
+        let found = match spins {
+            Some(time) => self.spin(time, until)?,
+            None => false,
+        };
+        if spins.is_some() {
+            self.common.spin.spun(found);
+        }
         if !found {
+            let since = self.common.begin_sleep();
             let timeout = (until != Time::NEVER).then(|| until.since(self.now()));
             self.poll(timeout)?;
             self.common.clock.read();
+            if may_sleep && spins.is_none() {
+                self.common.end_sleep(since);
+            }
         }
         for event in &self.ready {
             match Token::decode(event.token().0 as u64) {
@@ -329,17 +340,18 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let pumped = self.common.kit.pump(
-            ends,
-            &mut conn.stores[direction.index()],
-            conn.tap.as_deref_mut(),
-            lane,
-            budget,
-        );
+        let mut store = conn.stores.take(direction);
+        let tap = conn.tap.as_deref_mut();
+        let pumped = self.common.kit.pump(ends, &mut store, tap, lane, budget);
+        conn.stores.put(direction, store);
         if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;
         }
         pumped
+    }
+
+    fn may_hold(&mut self, bytes: u32) {
+        self.common.kit.spare = bytes;
     }
 
     fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
@@ -354,8 +366,8 @@ impl Engine for Epoll {
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         if let Some(conn) = self.conns.get_mut(key) {
-            let store = &mut conn.stores[direction.index()];
-            self.common.kit.drop_held(store);
+            let mut store = conn.stores.take(direction);
+            self.common.kit.drop_held(&mut store);
         }
     }
 
@@ -393,7 +405,7 @@ impl Engine for Epoll {
         let kit = &mut self.common.kit;
         Some(Detached {
             sides,
-            held: conn.stores.each_mut().map(|store| kit.let_go(store)),
+            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
             tap: conn.tap.take(),
         })
     }
@@ -425,7 +437,7 @@ impl Engine for Epoll {
                 ..Leg::default()
             })
         });
-        conn.stores = stores;
+        conn.stores = stores.into();
         conn.tap = tap;
         Ok(())
     }

@@ -48,6 +48,7 @@ pub mod parley;
 mod pump;
 pub mod sim;
 pub mod slab;
+mod spin;
 #[cfg(feature = "uring")]
 pub mod uring;
 pub mod wheel;
@@ -77,6 +78,7 @@ pub use datagrams::Datagrams;
 pub use detached::Detached;
 pub use key::{DatagramKey, ListenerKey, SessionKey};
 pub use parley::Peeked;
+pub use spin::BusyPoll;
 
 /// What an engine reports from [`Engine::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +151,8 @@ pub struct Target<'a> {
 pub struct Holdings {
     /// Bytes of parked tails and of pipes in use.
     pub held_bytes: u64,
+    /// How many it may hold; 0: it has no limit of its own.
+    pub held_limit: u64,
     /// Pipes in use by lanes.
     pub pipes: u32,
     /// Pipes waiting in the pool.
@@ -243,6 +247,10 @@ pub trait Engine {
         budget: u32,
     ) -> Pumped;
 
+    /// From now on no more than so many bytes of a fill may be held beyond what its sink has
+    /// room for. Who has more than that to read reads less at a time.
+    fn may_hold(&mut self, bytes: u32);
+
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);
 
@@ -273,6 +281,10 @@ pub trait Engine {
         key: SessionKey,
         detached: Self::Detached,
     ) -> Result<(), (Cause, Self::Detached)>;
+
+    /// Passes on to the kernel what would otherwise wait for the end of the turn, because
+    /// something long comes before that.
+    fn pass_on(&mut self) {}
 
     /// Gives up descriptors and memory that it can do without.
     fn release_spares(&mut self);

@@ -18,6 +18,8 @@ const BITS: u32 = 6;
 const TICK_MICROS: u64 = 1000;
 const NIL: u32 = u32::MAX;
 const UNARMED: u16 = u16::MAX;
+const PLACE_BITS: u32 = u16::BITS;
+const WHEN_MAX: u64 = u64::MAX >> PLACE_BITS;
 
 /// Timers by slot. See the module's documentation.
 #[derive(Debug)]
@@ -30,23 +32,37 @@ pub struct Wheel {
     len: usize,
 }
 
+/// Sixteen bytes, for each session has one.
 #[derive(Debug)]
 struct Node {
-    when: u64,
+    /// Its tick, and in the low [`PLACE_BITS`] `level * BUCKETS + bucket` or [`UNARMED`]. 48
+    /// bits of milliseconds are nine thousand years.
+    when_and_place: u64,
     next: u32,
     prev: u32,
-    /// `level * BUCKETS + bucket`, or [`UNARMED`].
-    place: u16,
 }
 
 impl Default for Node {
     fn default() -> Self {
         Self {
-            when: 0,
+            when_and_place: u64::from(UNARMED),
             next: NIL,
             prev: NIL,
-            place: UNARMED,
         }
+    }
+}
+
+impl Node {
+    const fn when(&self) -> u64 {
+        self.when_and_place >> PLACE_BITS
+    }
+
+    const fn place(&self) -> u16 {
+        self.when_and_place as u16
+    }
+
+    const fn is_armed(&self) -> bool {
+        self.place() != UNARMED
     }
 }
 
@@ -87,11 +103,7 @@ impl Wheel {
 
     /// Disarms the timer of a slot, if it is armed.
     pub fn disarm(&mut self, slot: u32) {
-        if self
-            .nodes
-            .get(slot)
-            .is_some_and(|node| node.place != UNARMED)
-        {
+        if self.nodes.get(slot).is_some_and(Node::is_armed) {
             self.unlink(slot);
             self.len -= 1;
         }
@@ -100,7 +112,8 @@ impl Wheel {
     /// When the timer of a slot fires, if it is armed.
     pub fn armed_for(&self, slot: u32) -> Option<Time> {
         let node = self.nodes.get(slot)?;
-        (node.place != UNARMED).then(|| Time::from_micros(node.when * TICK_MICROS))
+        node.is_armed()
+            .then(|| Time::from_micros(node.when() * TICK_MICROS))
     }
 
     /// When [`Wheel::advance`] is due next; [`Time::NEVER`] if nothing is armed.
@@ -125,7 +138,7 @@ impl Wheel {
                 let (when, next) = self
                     .nodes
                     .get(slot)
-                    .map_or((0, NIL), |node| (node.when, node.next));
+                    .map_or((0, NIL), |node| (node.when(), node.next));
                 self.unlink(slot);
                 if when <= tick {
                     self.len -= 1;
@@ -148,12 +161,11 @@ impl Wheel {
         let bucket = (when_placed >> (BITS * level as u32)) as usize % BUCKETS;
 
         let head = self.heads[level][bucket];
-        let place = (level * BUCKETS + bucket) as u16;
+        let place = level * BUCKETS + bucket;
         *self.nodes.touch(slot) = Node {
-            when,
+            when_and_place: (when.min(WHEN_MAX) << PLACE_BITS) | place as u64,
             next: head,
             prev: NIL,
-            place,
         };
         if let Some(node) = self.nodes.get_mut(head) {
             node.prev = slot;
@@ -166,8 +178,8 @@ impl Wheel {
         let Some(node) = self.nodes.get_mut(slot) else {
             return;
         };
-        let (next, prev, place) = (node.next, node.prev, node.place as usize);
-        node.place = UNARMED;
+        let (next, prev, place) = (node.next, node.prev, usize::from(node.place()));
+        node.when_and_place = u64::from(UNARMED);
         if let Some(node) = self.nodes.get_mut(next) {
             node.prev = prev;
         }
@@ -239,6 +251,11 @@ mod tests {
             assert!(wakes <= LEVELS, "{wakes} wake-ups for one timer");
             assert!(wheel.is_empty());
         }
+    }
+
+    #[test]
+    fn a_timer_is_small() {
+        assert_eq!(size_of::<Node>(), 16);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod course;
 mod deadlines;
 mod decider;
 mod destination;
@@ -37,6 +38,7 @@ mod opened;
 mod openings;
 mod outlets;
 mod prefix;
+mod pressure;
 mod pumping;
 mod queue;
 mod quic;
@@ -63,6 +65,7 @@ pub use clients::{
     ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
     WrittenRule,
 };
+pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use flows::Homes;
@@ -248,7 +251,7 @@ impl<E: Datagrams> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
-        self.ctx.shortage.take_stock(&self.ctx.sessions);
+        self.ctx.take_stock();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -356,6 +359,7 @@ impl<E: Datagrams> Reactor<E> {
             );
         }
         self.listen_queue.check_invariants();
+        self.ctx.pressure.check_invariants(&self.ctx.sessions);
         let live = |key: &SessionKey| self.ctx.sessions.get(*key).is_some();
         let queued = self.run_queue.keys().filter(live);
         assert!(
@@ -366,7 +370,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        let has_more = self.ctx.has_more_to_enter();
         if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }

@@ -25,8 +25,10 @@ pub const EVENT_BYTES: u32 = 64 * 1024;
 pub const LANE_BYTES: u32 = 256 * 1024;
 
 /// Bytes that lanes move together before readiness is looked at again, times the scale:
-/// about 200 µs at 5 GB/s.
-pub const TURN_BYTES: u32 = 1024 * 1024;
+/// about 250 µs at 5 GB/s. It trades one for the other: beside 50 bulk flows 200 ping-pongs
+/// take 1.37 times as long as without with 1 MiB (epoll) and bulk moves 12.5 Gb/s, with this
+/// 1.48 times and 14.1 Gb/s; see docs/benchmarking.md.
+pub const TURN_BYTES: u32 = 1280 * 1024;
 
 /// Time after which no further lane has its turn, times the scale, where moving takes
 /// longer than that. The clock is read for it before the first lane and after each,

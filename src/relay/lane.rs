@@ -171,8 +171,8 @@ pub enum Progress {
 #[derive(Debug, Clone)]
 pub struct Lane {
     filled: u64,
+    /// What is neither drained nor held is lost: that count is not kept.
     drained: u64,
-    lost: u64,
     held: u32,
     /// Bytes of the last fill.
     last_fill: u32,
@@ -205,7 +205,6 @@ impl Lane {
         Self {
             filled: 0,
             drained: 0,
-            lost: 0,
             held: 0,
             last_fill: 0,
             fill_max: fill_limit,
@@ -312,9 +311,7 @@ impl Lane {
             "only what was written last can be taken back"
         );
         self.drained -= u64::from(n);
-        if self.sink == Sink::Failed {
-            self.lost += u64::from(n);
-        } else {
+        if self.sink != Sink::Failed {
             self.held = n;
             self.drain_blocked();
         }
@@ -322,7 +319,6 @@ impl Lane {
 
     /// Writing failed for good; what was held is lost and the engine drops it.
     pub const fn sink_failed(&mut self) {
-        self.lost += self.held as u64;
         self.held = 0;
         if !matches!(self.sink, Sink::Shut) {
             self.sink = Sink::Failed;
@@ -339,7 +335,6 @@ impl Lane {
     /// `n` bytes were read and dropped after the sink had failed.
     pub const fn discarded(&mut self, n: u32) {
         self.filled += n as u64;
-        self.lost += n as u64;
     }
 
     /// splice is not to be had for this lane: copy. For ever if it is
@@ -480,7 +475,7 @@ impl Lane {
 
     /// Bytes read that will never be written.
     pub const fn bytes_lost(&self) -> u64 {
-        self.lost
+        self.filled - self.drained - self.held as u64
     }
 
     /// The path of the next fill.

@@ -286,6 +286,7 @@ impl Ground<'_> {
                 flows: self.terms.flows,
             }),
             exchange,
+            idle: 0,
             burst: None,
             stream: None,
         }

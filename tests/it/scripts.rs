@@ -164,6 +164,28 @@ fn a_build_or_a_program_that_fails_is_a_failure() {
 }
 
 #[test]
+fn the_standard_comparison_names_a_program_that_is_not_there() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bench-nginx");
+    for (arguments, told) in [
+        (
+            &["--nginx", "no/nginx"][..],
+            "--nginx: there is no program no/nginx",
+        ),
+        (&["--haproxy", "/"], "--haproxy: there is no program /"),
+        (&["--haproxy"], "--haproxy wants the path of a program"),
+    ] {
+        let output = Command::new(&script)
+            .args(arguments)
+            .current_dir("/")
+            .output()
+            .expect("scripts/bench-nginx runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(told), "{errors}");
+    }
+}
+
+#[test]
 fn a_test_that_skipped_itself_is_not_one_that_passed() {
     let lines = "test b19_syns_dropped ... ok\ntest b20_other ... ok\n\
                  test b99_slow ... ignored, takes an hour\n\

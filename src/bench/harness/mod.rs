@@ -439,6 +439,7 @@ impl<'a> Bench<'a> {
             cpus.extend(&self.forwarder_cpus);
         }
         self.settle()?;
+        let _stand = idle::open(subject.address, subject.tunnel, shape.idle)?;
         let threads = self.options.threads.unwrap_or(self.other_cpus.len());
         measure::measure(&measure::Measurement {
             round,

@@ -20,6 +20,8 @@ pub struct Shape {
     pub bulk: Option<Bulk>,
     /// Flows that ask and are answered.
     pub exchange: Option<Exchange>,
+    /// Connections that stand meanwhile and say nothing.
+    pub idle: usize,
     /// Instead of both: bulk and single bytes that are ready at the same moment.
     pub burst: Option<Burst>,
     /// Instead of all: datagrams one behind the other.
@@ -150,6 +152,11 @@ impl Shape {
 
     /// Connections at a time.
     pub fn connections(&self) -> usize {
+        self.flows() + self.idle
+    }
+
+    /// Of them those with traffic.
+    pub fn flows(&self) -> usize {
         self.bulk.map_or(0, |bulk| bulk.flows)
             + self.exchange.map_or(0, |e| e.flows)
             + self.burst.map_or(0, |burst| burst.bulk + burst.marks)
@@ -192,7 +199,7 @@ impl FromStr for Shape {
             format!(
                 "unknown shape `{kind}`: bulk-up, bulk-down, bulk-both, rr, crr, crr-nagle, \
                  ping, mix, burst, udp-rr or udp-stream, each with :flows=, :size=, :rate=, \
-                 :bulk=, :direction=, :port=, :window=, :train="
+                 :bulk=, :direction=, :port=, :window=, :train=, :idle="
             )
         })?;
         text.clone_into(&mut shape.name);
@@ -241,6 +248,7 @@ fn preset(kind: &str) -> Option<Shape> {
                 name: String::new(),
                 bulk: None,
                 exchange: None,
+                idle: 0,
                 burst: Some(Burst {
                     bulk: 16,
                     size: 6_000_000,
@@ -267,6 +275,7 @@ fn preset(kind: &str) -> Option<Shape> {
         name: String::new(),
         bulk,
         exchange,
+        idle: 0,
         burst: None,
         stream,
     })
@@ -295,6 +304,10 @@ fn set(shape: &mut Shape, key: &str, value: &str) -> Result<(), String> {
     }
     if let Some(stream) = &mut shape.stream {
         return stream.set(key, value);
+    }
+    if key == "idle" && !shape.is_datagrams() {
+        shape.idle = within(parse_count(value).map_err(text)?, FLOWS_MAX)?;
+        return Ok(());
     }
     match (key, &mut shape.bulk, &mut shape.exchange) {
         ("flows", _, Some(exchange)) => {
@@ -362,6 +375,8 @@ mod tests {
         let quiet = mix.quiet().unwrap();
         assert_eq!((quiet.bulk, quiet.exchange), (None, mix.exchange));
         assert_eq!(quiet.quiet(), None);
+        let crowded: Shape = "crr:idle=9000".parse().unwrap();
+        assert_eq!((crowded.idle, crowded.connections()), (9_000, 9_064));
         let burst: Shape = "burst:bulk=3:size=1MB:flows=2".parse().unwrap();
         let ready = Burst {
             bulk: 3,
@@ -419,6 +434,8 @@ mod tests {
             ("burst:rate=3", "does not belong"),
             ("mix:direction=left", "up, down or both"),
             ("rr:port=new", "does not belong"),
+            ("rr:idle=0", "at least 1"),
+            ("udp-rr:idle=3", "does not belong"),
             ("udp-rr:port=any", "kept or new"),
             ("udp-rr:size=16", "32 bytes at least"),
             ("udp-stream:size=64KiB", "at most 65507"),

@@ -78,7 +78,7 @@ impl Share {
             (Some(_), Some(bulk), Some(exchange)) => shares(Drives::Bulk, bulk.flows)
                 .chain(shares(Drives::Exchanges, exchange.flows))
                 .collect(),
-            _ => shares(Drives::All, plan.shape.connections()).collect(),
+            _ => shares(Drives::All, plan.shape.flows()).collect(),
         }
     }
 

@@ -263,14 +263,17 @@ fn any_config() -> impl Strategy<Value = Config> {
             Config {
                 global: Global {
                     watch: pick == 1,
+                    drain_delay: Duration::from_millis(number % 3_600_000),
                     reactors: Reactors::Count(global.0),
                     engine: EngineChoice::IoUring,
                     max_connections: Some(global.1),
                     scratch_buffer: global.2,
                     pipe_size: global.3,
                     buffer_limit: (number >> 16).clamp(1 << 20, 1 << 50),
-                    busy_poll: Duration::from_micros(global.4),
-                    drain_delay: Duration::from_secs(pick as u64 * 7),
+                    busy_poll: [
+                        BusyPoll::Auto,
+                        BusyPoll::For(Duration::from_micros(global.4)),
+                    ][usize::from(pick > 0)],
                     names: NameSources {
                         dns_servers: vec![
                             ([10, 0, 0, pick as u8 + 1], number as u16 | 1).into();

@@ -66,6 +66,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
         pipe_pages(facts),
         congestion(facts),
         migration(facts),
+        mtu_probing(facts),
         io_uring(facts, needs),
         offloads(facts),
         clock(facts),
@@ -415,6 +416,19 @@ fn migration(facts: &Facts) -> Finding {
             "handshakes under way when an instance ends are lost even if another one listens on \
              the same port; `sysctl -w {NAME}=1`"
         )),
+    }
+}
+
+/// A router says "too big" by ICMP, which comes to whichever node of a fleet its hash picks, or is filtered.
+fn mtu_probing(facts: &Facts) -> Finding {
+    const NAME: &str = "net.ipv4.tcp_mtu_probing";
+    match facts.mtu_probing {
+        None => Finding::unknown(NAME),
+        Some(0) => Finding::new(NAME, "0 (never)").wanted("1").note(format!(
+            "where a path takes less than its ends and ICMP is lost, as with several nodes behind one address, \
+             large segments never arrive; `sysctl -w {NAME}=1`, or `mss` of the clients' leg"
+        )),
+        Some(value) => Finding::new(NAME, value.to_string()),
     }
 }
 

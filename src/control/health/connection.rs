@@ -67,7 +67,7 @@ impl Connection {
         }
         to_send.extend(question);
         if matches!(plan.check.kind, CheckKind::Udp { .. }) {
-            return Self::ask(plan, &target, to_send, expectation);
+            return Self::ask(plan, &target, &to_send, expectation);
         }
         // Without bytes in the SYN, even of those that have some to send: what is
         // asked is whether the server accepts.
@@ -93,7 +93,7 @@ impl Connection {
     fn ask(
         plan: &CheckPlan,
         target: &Endpoint,
-        question: Vec<u8>,
+        question: &[u8],
         expectation: Expectation,
     ) -> Result<Self, Outcome> {
         let Endpoint::Inet(server) = target else {
@@ -109,7 +109,7 @@ impl Connection {
         };
         let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.into();
         // An error is told by the read: that nobody listens, maybe.
-        let _ = (&socket).write(&question);
+        let _ = (&socket).write(question);
         Ok(Self {
             socket,
             phase: Phase::Connected,

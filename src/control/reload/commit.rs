@@ -69,7 +69,8 @@ impl Committed {
         }
         let routing = self.forward.routing.iter().flat_map(|it| &it.ways);
         let routes = routing.map(|way| Some(way.forward.as_ref()?.pool));
-        if !routes.eq(plan.routes.iter().copied()) {
+        let choices = plan.choices.iter().map(|it| Some(it.id));
+        if !routes.eq(plan.routes.iter().copied().chain(choices)) {
             return false;
         }
         // What else differs of a pool is no matter of its forwards.

@@ -120,7 +120,7 @@ impl Uring {
                     leg.watch_out(at, &mut self.ring);
                     return list_rest(&mut self.rests, leg, at, self.common.clock.now());
                 }
-                if leg.send_failed.is_some() {
+                if leg.has_send_failed() {
                     events.push(ready(at.side.other(), at.key, READABLE));
                 }
                 let readiness = Readiness {
@@ -156,7 +156,7 @@ impl Uring {
                 list_rest(&mut self.rests, leg, at, self.common.clock.now());
             }
             let waits = std::mem::take(&mut leg.sender_waits);
-            if waits || leg.has_left_over() || leg.send_failed.is_some() {
+            if waits || leg.has_left_over() || leg.has_send_failed() {
                 // The lane towards this side is pumped when its source is ready.
                 events.push(ready(at.side.other(), at.key, READABLE));
             }

@@ -73,7 +73,7 @@ impl Mover<'_> {
                 self.kit.chunks.recycle(tail);
             }
         }
-        if let Some((failure, len)) = self.sink.send_failed.take() {
+        if let Some((failure, len)) = self.sink.take_send_failure() {
             lane.undrained(len);
             turn.drain_failed(self.direction, failure, lane);
         }

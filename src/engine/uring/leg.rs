@@ -91,20 +91,23 @@ pub(super) struct Leg {
     pub(super) sender_waits: bool,
     /// How its stream ended: 0 in good order, else an errno.
     pub(super) end: Option<i32>,
-    /// A send failed, after so many bytes were reported as written.
-    pub(super) send_failed: Option<(Failure, u32)>,
     inbox: Inbox,
-    /// What was received before it was watched again. Comes after nothing else.
-    #[allow(
-        clippy::box_collection,
-        reason = "rare: a session that has none pays for a pointer"
-    )]
-    spill: Option<Box<VecDeque<Tail>>>,
     /// What the send in flight sends.
     sending: Option<Piece>,
+    behind: Option<Box<Behind>>,
+}
+
+/// What a leg that left its stream, or whose socket was full, has yet to hand on: rare, so
+/// that a session which has none of it pays for a pointer.
+#[derive(Debug, Default)]
+struct Behind {
+    /// What was received before it was watched again. Comes after nothing else.
+    spill: VecDeque<Tail>,
     /// What a send left over, until the lane takes it back. Goes out before anything
     /// else.
     outbox: Option<Tail>,
+    /// A send failed, after so many bytes were reported as written.
+    send_failed: Option<(Failure, u32)>,
 }
 
 impl common::Leg for Leg {
@@ -286,8 +289,22 @@ impl Leg {
     }
 
     /// Whether anything received waits to be forwarded, or the end does.
-    pub(super) const fn has_received(&self) -> bool {
-        !self.inbox.is_empty() || self.spill.is_some() || self.end.is_some()
+    pub(super) fn has_received(&self) -> bool {
+        !self.inbox.is_empty() || self.end.is_some() || self.has_spilled()
+    }
+
+    fn has_spilled(&self) -> bool {
+        self.behind.as_ref().is_some_and(|it| !it.spill.is_empty())
+    }
+
+    /// Takes of what is behind, and lets go of its room with the last of it.
+    fn take_behind<T>(&mut self, take: impl FnOnce(&mut Behind) -> Option<T>) -> Option<T> {
+        let behind = self.behind.as_mut()?;
+        let taken = take(behind);
+        if behind.spill.is_empty() && behind.outbox.is_none() && behind.send_failed.is_none() {
+            self.behind = None;
+        }
+        taken
     }
 
     /// Whether more pieces wait.
@@ -304,20 +321,14 @@ impl Leg {
 
     /// The next spilled bytes; no longer counted as held by the kit.
     pub(super) fn next_spilled(&mut self, kit: &mut Kit) -> Option<Tail> {
-        let spill = self.spill.as_mut()?;
-        let tail = spill.pop_front();
-        if spill.is_empty() {
-            self.spill = None;
-        }
-        if let Some(tail) = &tail {
-            kit.held -= tail.footprint();
-        }
-        tail
+        let tail = self.take_behind(|it| it.spill.pop_front())?;
+        kit.held -= tail.footprint();
+        Some(tail)
     }
 
     fn spill(&mut self, piece: Piece, ring: &mut Ring, kit: &mut Kit) {
         let bytes = ring.buffers().bytes(&piece);
-        let spill = self.spill.get_or_insert_default();
+        let spill = &mut self.behind.get_or_insert_default().spill;
         if !spill.back_mut().is_some_and(|last| last.append(bytes)) {
             let tail = kit.chunks.park(bytes);
             kit.held += tail.footprint();
@@ -369,7 +380,7 @@ impl Leg {
                 Failure::WouldBlock | Failure::Interrupted => {
                     self.leave_over(&piece, 0, ring, kit);
                 }
-                failure => self.send_failed = Some((failure, piece.len())),
+                failure => self.note_failure(failure, piece.len()),
             },
         }
         ring.buffers().recycle(piece);
@@ -378,13 +389,28 @@ impl Leg {
     fn leave_over(&mut self, piece: &Piece, taken: usize, ring: &mut Ring, kit: &mut Kit) {
         let tail = kit.chunks.park(&ring.buffers().bytes(piece)[taken..]);
         kit.held += tail.footprint();
-        self.outbox = Some(tail);
+        self.behind.get_or_insert_default().outbox = Some(tail);
+    }
+
+    fn note_failure(&mut self, failure: Failure, len: u32) {
+        self.behind.get_or_insert_default().send_failed = Some((failure, len));
+    }
+
+    /// Whether a send failed.
+    pub(super) fn has_send_failed(&self) -> bool {
+        let behind = self.behind.as_ref();
+        behind.is_some_and(|it| it.send_failed.is_some())
+    }
+
+    /// How a send failed, and how many bytes were reported as written before; told once.
+    pub(super) fn take_send_failure(&mut self) -> Option<(Failure, u32)> {
+        self.take_behind(|it| it.send_failed.take())
     }
 
     /// Hands what a send left over back to its lane; no longer counted as held by
     /// the kit.
     pub(super) fn take_left_over(&mut self, kit: &mut Kit) -> Option<Tail> {
-        let tail = self.outbox.take()?;
+        let tail = self.take_behind(|it| it.outbox.take())?;
         kit.held -= tail.footprint();
         Some(tail)
     }
@@ -392,32 +418,36 @@ impl Leg {
     /// Sends what a send left over and no lane has taken back: that of a source
     /// that has ended is not pumped any more. `false`: some of it is still there.
     pub(super) fn flush(&mut self, kit: &mut Kit) -> bool {
-        while let (Some(tail), Some(fd)) = (&mut self.outbox, &self.fd) {
-            match transmit(fd.as_fd(), tail.unsent()) {
-                Ok(taken) => {
-                    tail.advance(taken as u32);
-                    self.told_writable = false;
-                }
-                Err(Failure::WouldBlock) => return false,
-                Err(failure) => {
-                    self.send_failed = Some((failure, tail.unsent().len() as u32));
-                    self.drop_outbox(kit);
-                }
+        let left_over = |behind: &mut Option<Box<Behind>>| behind.as_mut()?.outbox.take();
+        while let (Some(fd), Some(mut tail)) = (&self.fd, left_over(&mut self.behind)) {
+            let sent = transmit(fd.as_fd(), tail.unsent());
+            if let Ok(taken) = sent {
+                tail.advance(taken as u32);
+                self.told_writable = false;
             }
-            if self
-                .outbox
-                .as_ref()
-                .is_some_and(|tail| tail.unsent().is_empty())
-            {
-                self.drop_outbox(kit);
+            let blocked = sent == Err(Failure::WouldBlock);
+            let failed = sent.err().filter(|_| !blocked);
+            let len = tail.unsent().len() as u32;
+            if len > 0 && failed.is_none() {
+                self.behind.get_or_insert_default().outbox = Some(tail);
+            } else {
+                kit.held -= tail.footprint();
+                kit.chunks.recycle(tail);
+            }
+            if let Some(failure) = failed {
+                self.note_failure(failure, len);
+            }
+            if blocked {
+                return false;
             }
         }
+        self.take_behind(|_| None::<()>);
         true
     }
 
     /// Whether a send left something over.
-    pub(super) const fn has_left_over(&self) -> bool {
-        self.outbox.is_some()
+    pub(super) fn has_left_over(&self) -> bool {
+        self.behind.as_ref().is_some_and(|it| it.outbox.is_some())
     }
 
     fn drop_outbox(&mut self, kit: &mut Kit) {
@@ -428,7 +458,7 @@ impl Leg {
 
     /// Bytes reported as written that are still to be handed to the kernel.
     pub(super) fn unsent(&self) -> u32 {
-        let left_over = self.outbox.as_ref();
+        let left_over = self.behind.as_ref().and_then(|it| it.outbox.as_ref());
         self.sending.as_ref().map_or(0, Piece::len)
             + left_over.map_or(0, |tail| tail.unsent().len() as u32)
     }

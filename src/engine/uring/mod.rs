@@ -38,6 +38,7 @@ use super::detached::Detached;
 use super::key::{ListenerKey, SessionKey};
 use super::listeners::Listeners;
 use super::parley::{self, Peeked};
+use super::spin::BusyPoll;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
@@ -108,8 +109,11 @@ impl Uring {
     pub fn with_sizes(setup: &Setup, origin: Instant, sizes: Sizes) -> io::Result<Self> {
         let mut ring = Ring::new(sizes)?;
         let waker = Waker::new()?;
-        if !setup.busy_poll.is_zero() {
-            ring.busy_poll_cards(setup.busy_poll);
+        // Cards are polled in every wait, and have no means to tell whether that pays.
+        if let BusyPoll::For(time) = setup.busy_poll
+            && !time.is_zero()
+        {
+            ring.busy_poll_cards(time);
         }
         ring.poll_on(waker.as_fd(), libc::POLLIN, Tag::Waker);
         let listen_poll = ListenPoll::new()?;
@@ -145,19 +149,33 @@ impl Uring {
         if self.ring.has_completions() || until <= self.now() {
             return self.ring.enter(0, None);
         }
-        if !self.common.busy_poll.is_zero() && self.spin(until)? {
-            return Ok(());
+        let spins = self.common.spin.time();
+        if let Some(time) = spins {
+            let found = self.spin(time, until)?;
+            self.common.spin.spun(found);
+            if found {
+                return Ok(());
+            }
         }
+        let since = self.common.begin_sleep();
         let timeout = (until != Time::NEVER).then(|| until.since(self.now()));
-        self.ring.enter(1, timeout)
+        self.ring.enter(1, timeout)?;
+        if spins.is_none() && self.common.spin.learns() {
+            self.common.clock.read();
+            self.common.end_sleep(since);
+        }
+        Ok(())
     }
 
-    /// Spins for completions instead of sleeping, for `busy_poll` at the most. The
+    /// Spins for completions instead of sleeping, for so long at the most. The
     /// kernel says in shared memory when there is work, so that spinning costs no
     /// system calls.
-    fn spin(&mut self, until: Time) -> io::Result<bool> {
+    fn spin(&mut self, time: Duration, until: Time) -> io::Result<bool> {
         self.ring.enter(0, None)?;
-        let spin_end = (self.now() + self.common.busy_poll).min(until);
+        if self.ring.has_completions() {
+            return Ok(true);
+        }
+        let spin_end = (self.now() + time).min(until);
         while self.now() < spin_end {
             if self.ring.has_news() {
                 self.ring.enter(0, None)?;
@@ -464,12 +482,13 @@ impl Engine for Uring {
         if !source.is_open() {
             return Pumped::default();
         }
+        let mut store = conn.stores.take(direction);
         let mut mover = Mover {
             ring: &mut self.ring,
             kit: &mut self.common.kit,
             source,
             sink,
-            store: &mut conn.stores[direction.index()],
+            store: &mut store,
             tap: conn.tap.as_deref_mut(),
             key,
             direction,
@@ -486,6 +505,7 @@ impl Engine for Uring {
         if lane.progress() == Progress::Finished {
             mover.sink.shut = true;
         }
+        conn.stores.put(direction, std::mem::take(mover.store));
         let now = self.common.clock.now();
         let sink = At {
             key,
@@ -502,6 +522,10 @@ impl Engine for Uring {
         pumped
     }
 
+    fn may_hold(&mut self, bytes: u32) {
+        self.common.kit.spare = bytes;
+    }
+
     fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.set_tap(feed);
@@ -516,9 +540,8 @@ impl Engine for Uring {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        self.common
-            .kit
-            .drop_held(&mut conn.stores[direction.index()]);
+        let mut store = conn.stores.take(direction);
+        self.common.kit.drop_held(&mut store);
         let side = direction.source();
         let source = &mut conn.legs[side.index()];
         source.leave_stream(At { key, side }, &mut self.ring, &mut self.common.kit);
@@ -565,6 +588,13 @@ impl Engine for Uring {
 
     fn attach(&mut self, key: SessionKey, detached: Detached) -> Result<(), (Cause, Detached)> {
         self.take_over(key, detached)
+    }
+
+    fn pass_on(&mut self) {
+        // Messages do not wait for bulk, whose turns come now.
+        if !self.sends.is_empty() {
+            self.ring.pass_on();
+        }
     }
 
     fn release_spares(&mut self) {

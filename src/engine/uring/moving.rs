@@ -95,7 +95,7 @@ impl Uring {
         let stores = held.map(|held| kit.take_up(held));
         let now = self.common.clock.now();
         let conn = self.conns.open(key);
-        conn.stores = stores;
+        conn.stores = stores.into();
         conn.tap = tap;
         for (side, loose) in Side::BOTH.into_iter().zip(sides) {
             let Some(loose) = loose else { continue };
@@ -137,7 +137,7 @@ fn take_stock(
         Direction::Up => (client, upstream),
         Direction::Down => (upstream, client),
     };
-    let mut held = kit.let_go(&mut conn.stores[direction.index()]);
+    let mut held = kit.let_go(&mut conn.stores.take(direction));
     if let Some(tail) = sink.take_left_over(kit) {
         lane.undrained(tail.unsent().len() as u32);
         if lane.held() > 0 {
@@ -145,7 +145,7 @@ fn take_stock(
         }
         kit.chunks.recycle(tail);
     }
-    if let Some((_, len)) = sink.send_failed.take() {
+    if let Some((_, len)) = sink.take_send_failure() {
         // Its session was told by the pump that came before.
         lane.undrained(len);
         lane.sink_failed();

@@ -281,6 +281,14 @@ impl Ring {
         }
     }
 
+    /// Passes submissions on in the middle of a turn; an error is told by the next
+    /// [`Ring::enter`].
+    pub(super) fn pass_on(&mut self) {
+        if let Err(error) = self.enter(0, None) {
+            self.broken = Some(error);
+        }
+    }
+
     /// Whether a look at the completions is worth it, without a system call.
     pub(super) fn has_news(&mut self) -> bool {
         !self.backlog.is_empty()

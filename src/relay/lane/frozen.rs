@@ -45,7 +45,6 @@ impl Lane {
         let Self {
             filled,
             drained,
-            lost,
             held,
             last_fill,
             fill_max,
@@ -62,7 +61,7 @@ impl Lane {
         LaneState {
             filled,
             drained,
-            lost,
+            lost: self.bytes_lost(),
             held,
             last_fill,
             fill_max,
@@ -107,7 +106,6 @@ impl Lane {
         Self {
             filled: state.filled,
             drained: state.drained,
-            lost: state.lost,
             held: state.held,
             last_fill: state.last_fill,
             fill_max: state.fill_max,

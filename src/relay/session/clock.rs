@@ -17,9 +17,10 @@ use crate::relay::{Direction, Side};
 impl Relaying {
     pub(super) fn take_note(&mut self, unsent: [u32; 2], now: Time) {
         self.looked = now;
-        for (delivery, unsent) in self.delivery.iter_mut().zip(unsent) {
-            if delivery.unsent != unsent {
-                *delivery = Delivery { unsent, since: now };
+        for side in Side::BOTH.map(Side::index) {
+            if self.delivery.unsent[side] != unsent[side] {
+                self.delivery.unsent[side] = unsent[side];
+                self.delivery.since[side] = now;
             }
         }
     }
@@ -52,13 +53,13 @@ impl Relaying {
         if common.lanes.iter().any(Lane::is_held_back) {
             return Time::NEVER;
         }
-        let delivering = self
-            .delivery
-            .iter()
-            .filter(|d| d.unsent > 0)
-            .map(|d| d.since)
-            .max();
-        let since = self.last_activity.max(delivering.unwrap_or(Time::ZERO));
+        let Delivery { unsent, since } = self.delivery;
+        let delivering = since
+            .into_iter()
+            .zip(unsent)
+            .filter(|(_, unsent)| *unsent > 0);
+        let delivered = delivering.map(|(since, _)| since).max();
+        let since = self.last_activity.max(delivered.unwrap_or(Time::ZERO));
         since + silence_timeout(common, rules)
     }
 
@@ -72,7 +73,7 @@ impl Relaying {
         }
         if self.looked <= self.last_activity {
             (self.last_activity + timeout / 2).min(expiry)
-        } else if self.delivery.iter().any(|d| d.unsent > 0) {
+        } else if self.delivery.unsent != [0; 2] {
             (self.looked + timeout / 4).min(expiry)
         } else {
             expiry
@@ -83,7 +84,7 @@ impl Relaying {
         let stalled = Direction::BOTH
             .into_iter()
             .filter(|d| common.lane(*d).is_stalled());
-        stalled.map(|d| self.delivery[d.sink().index()].since).min()
+        stalled.map(|d| self.delivery.since[d.sink().index()]).min()
     }
 
     pub(super) fn stall_deadline(&self, common: &Common, rules: &Rules) -> Time {

@@ -127,9 +127,9 @@ impl Session {
             attempts: common.attempts,
             waited: common.waited,
             phase,
-            delivery: relaying.delivery.map(|it| DeliveryState {
-                unsent: it.unsent,
-                since: Age::of(it.since, now),
+            delivery: Side::BOTH.map(|side| DeliveryState {
+                unsent: relaying.delivery.unsent[side.index()],
+                since: Age::of(relaying.delivery.since[side.index()], now),
             }),
             looked: Age::of(relaying.looked, now),
             last_activity: Age::of(relaying.last_activity, now),
@@ -171,10 +171,10 @@ impl Session {
             },
             stage: Stage::Relaying(Relaying {
                 phase,
-                delivery: state.delivery.map(|it| Delivery {
-                    unsent: it.unsent,
-                    since: it.since.before(now),
-                }),
+                delivery: Delivery {
+                    unsent: state.delivery.map(|it| it.unsent),
+                    since: state.delivery.map(|it| it.since.before(now)),
+                },
                 looked: state.looked.before(now),
                 last_activity: state.last_activity.before(now),
             }),

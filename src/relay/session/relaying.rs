@@ -42,7 +42,7 @@ pub(super) const LINGER_LOOK_MAX: u16 = 500;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Relaying {
     pub(super) phase: Phase,
-    pub(super) delivery: [Delivery; 2],
+    pub(super) delivery: Delivery,
     /// When the kernel was last asked what it has still to deliver.
     pub(super) looked: Time,
     pub(super) last_activity: Time,
@@ -62,11 +62,12 @@ pub(super) enum Phase {
     },
 }
 
-/// When a side last took bytes, as far as the kernel told.
+/// What the kernel had still to deliver to each side, and when a side last took bytes, as far
+/// as it told.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Delivery {
-    pub(super) unsent: u32,
-    pub(super) since: Time,
+    pub(super) unsent: [u32; 2],
+    pub(super) since: [Time; 2],
 }
 
 impl Relaying {
@@ -74,7 +75,7 @@ impl Relaying {
     pub(super) fn begin(from: &'static str, cx: &mut Context<'_>) -> Stage {
         let begun = Self {
             phase: Phase::Relaying,
-            delivery: [Delivery::default(); 2],
+            delivery: Delivery::default(),
             looked: cx.now,
             last_activity: cx.now,
         };
@@ -179,7 +180,7 @@ impl Relaying {
         // A stall begins with the fill that comes to it. A look that finds nothing to do tells
         // nothing of a peer: spurious readiness must not keep a silent session alive.
         if pumped.moved {
-            self.delivery[direction.sink().index()].since = cx.now;
+            self.delivery.since[direction.sink().index()] = cx.now;
         }
         if pumped.moved
             && direction == Direction::Down
@@ -293,10 +294,8 @@ impl Relaying {
             look: cx.now + millis(LINGER_LOOK),
             step: LINGER_LOOK,
         });
-        lingering.delivery[left.index()] = Delivery {
-            unsent: u32::MAX,
-            since: cx.now,
-        };
+        lingering.delivery.unsent[left.index()] = u32::MAX;
+        lingering.delivery.since[left.index()] = cx.now;
         cx.pump(left.outgoing());
         cx.actions.push(Action::Look);
         lingering.stay()
@@ -307,7 +306,7 @@ impl Relaying {
         match self.phase {
             Phase::Relaying => self.expire(unsent, cx),
             Phase::Flushing { gone } => {
-                let delivered = self.delivery[gone.other().index()].since;
+                let delivered = self.delivery.since[gone.other().index()];
                 let patience = flush_patience(gone, cx.rules);
                 let held_back = cx.common.lane(gone.outgoing()).is_held_back();
                 if !held_back && cx.now >= self.last_activity.max(delivered) + patience {
@@ -316,12 +315,11 @@ impl Relaying {
                 self.stay()
             }
             Phase::Lingering { left, step, .. } => {
-                let delivery = self.delivery[left.index()];
-                if delivery.unsent == 0 {
+                if self.delivery.unsent[left.index()] == 0 {
                     let how = linger_close(left, cx.common);
                     return Closing::close_all(self.name(), how, cx);
                 }
-                if cx.now >= delivery.since + cx.rules.deadlines.half_close {
+                if cx.now >= self.delivery.since[left.index()] + cx.rules.deadlines.half_close {
                     return Closing::close_all(self.name(), Close::Orderly, cx);
                 }
                 let step = (step * 2).min(LINGER_LOOK_MAX);

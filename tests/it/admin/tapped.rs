@@ -29,7 +29,7 @@ fn tapped(steered: &Steered, arguments: &[&str]) -> Tapped {
     let said = Arc::<Mutex<Vec<u8>>>::default();
     let kept = said.clone();
     thread::spawn(move || {
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             kept.lock().unwrap().extend_from_slice(&buffer[..n]);
         }
@@ -172,7 +172,7 @@ fn a_forward_or_a_client_is_looked_at_until_the_caller_goes() {
         assert_eq!(of_forward.text().matches(" open client=").count(), 2);
         assert_eq!(nobody.text(), "");
         let metrics = steered.admin.get("/metrics");
-        assert_eq!(metrics.sum("thalweg_tap_sessions_total"), 3.0);
+        assert_eq!(metrics.sum("thalweg_tap_sessions_total") as u64, 3);
 
         of_forward.goes();
         of_client.goes();
@@ -181,7 +181,7 @@ fn a_forward_or_a_client_is_looked_at_until_the_caller_goes() {
         let (client, upstream) = (steered.forwarder.connect(), server.accept());
         says(&client, &upstream, "to nobody");
         let metrics = steered.admin.get("/metrics");
-        assert_eq!(metrics.sum("thalweg_tap_sessions_total"), 3.0);
+        assert_eq!(metrics.sum("thalweg_tap_sessions_total") as u64, 3);
         drop((client, upstream));
         wait_until("the pipes are closed", PATIENCE, || pipes() == before_all);
     });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thalweg::engine::epoll::Epoll;
-use thalweg::engine::{Engine, Event, Listener, SessionKey, Setup};
+use thalweg::engine::{BusyPoll, Engine, Event, Listener, SessionKey, Setup};
 use thalweg::net::address::Endpoint;
 use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};
@@ -58,7 +58,7 @@ pub(crate) fn setup() -> Setup {
         scratch_buffer: 256 * 1024,
         pipe_size: 1 << 20,
         buffer_limit: 1 << 30,
-        busy_poll: Duration::ZERO,
+        busy_poll: BusyPoll::NEVER,
         ephemeral_ports: limits::ephemeral_ports(),
     }
 }

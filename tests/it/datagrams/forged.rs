@@ -80,14 +80,11 @@ fn b101_forged_senders_bring_nothing_forth() {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                let [a, b, c, d, e, f, len, _] = random.to_be_bytes();
-                let port = u16::from_be_bytes([e, f]).max(1);
-                let payload = vec![a; usize::from(len)];
-                forger.send(
-                    (Ipv4Addr::new(127, b, c, d | 2), port),
-                    forwarder.address(),
-                    &payload,
-                );
+                let bytes = random.to_be_bytes();
+                let address = Ipv4Addr::new(127, bytes[1], bytes[2], bytes[3] | 2);
+                let port = u16::from_be_bytes([bytes[4], bytes[5]]).max(1);
+                let payload = vec![bytes[0]; usize::from(bytes[6])];
+                forger.send((address, port), forwarder.address(), &payload);
                 if sent % 200 == 0 {
                     wait_until("they are taken", PATIENCE, || server.heard() == sent);
                 }

@@ -81,7 +81,7 @@ fn b106_flows_of_a_server_that_goes_down_move_with_their_next_datagram() {
             assert!(said.message().contains("no answer in time"), "{said:?}");
             let after = asked(&clients);
             moved(&before, &after, 1);
-            let gone = before.iter().filter(|it| **it == 1).count() as u64;
+            let gone = before.iter().map(|it| u64::from(*it == 1)).sum::<u64>();
             assert_eq!(forwarder.counters().of("udp_moved"), gone);
             // It comes back, and nobody moves for that.
             fleet.well[1].store(true, Ordering::Relaxed);

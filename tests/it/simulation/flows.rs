@@ -120,6 +120,7 @@ fn forward(id: u32) -> Arc<Forward> {
         })),
         routing: None,
         route: None,
+        pilot: None,
         books: Arc::new(ForwardBooks::new(1)),
         generation: 0,
     })
@@ -156,7 +157,7 @@ fn reactor(seed: u64, servers: &[Arc<Server>], counters: &Arc<Counters>) -> Reac
 
 fn client(number: u64) -> SocketAddr {
     let [.., high, low] = number.to_be_bytes();
-    ([10, (number >> 16) as u8, high, low], 1000 + low as u16).into()
+    ([10, (number >> 16) as u8, high, low], 1000 + u16::from(low)).into()
 }
 
 fn letter(number: u64, from: u64, listener: usize) -> Letter {

@@ -2,7 +2,7 @@
 
 mod failing;
 mod fake;
-mod kit;
+pub(crate) mod kit;
 mod listeners;
 mod paths;
 mod sessions;
