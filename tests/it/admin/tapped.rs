@@ -231,7 +231,7 @@ fn who_looks_and_does_not_read_misses_bytes_and_nobody_waits_for_him() {
     let whole = ["--all", "--format", "pcapng", "--max-bytes", "1GiB"];
     let stopped = tapped(&steered, &whole);
     let pid = nix::unistd::Pid::from_raw(stopped.child.id() as i32);
-    let signal = |signal| nix::sys::signal::kill(pid, signal).unwrap();
+    let signal = |it: nix::sys::signal::Signal| nix::sys::signal::kill(pid, it).unwrap();
     signal(nix::sys::signal::Signal::SIGSTOP);
     let (mut client, mut upstream) = (steered.forwarder.connect(), server.accept());
     // Half of it may be on its way.
