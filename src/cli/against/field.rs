@@ -1,5 +1,6 @@
 //! Where both programs run: namespaces, stand-ins for servers, and files that are the system's elsewhere.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::iter;
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SCRATCH: &str = "/run/thalweg-check";
 
 /// See the module's documentation.
-pub(super) struct Field;
+pub(super) struct Field<'a>(&'a Plan);
 
 /// A program that runs; ended with this, and whatever it has started.
 pub(super) struct Running(Child);
@@ -79,9 +80,9 @@ fn run(line: &str) -> Result<(), String> {
     Err(format!("{line}: {}", said.trim()))
 }
 
-impl Field {
+impl<'a> Field<'a> {
     /// Makes the two networks and the servers that `plan` knows of.
-    pub(super) fn new(plan: &Plan) -> Result<Self, String> {
+    pub(super) fn new(plan: &'a Plan) -> Result<Self, String> {
         // Logs, sockets and pid files of the original stay in here.
         for place in ["/run", "/var/log"] {
             run(&format!("mount -t tmpfs tmpfs {place}"))?;
@@ -119,15 +120,22 @@ impl Field {
         run("ip -6 route add default via fd00:18::2")?;
         run(&format!("ip -n {FAR} -6 route add default via fd00:18::1"))?;
         Self::serve(plan)?;
-        Ok(Self)
+        Ok(Self(plan))
     }
 
     /// Names of servers are addresses of stand-ins, by the hosts file.
     fn name_servers(plan: &Plan) -> Result<(), String> {
+<<<<<<< HEAD
         let lines = plan.names.iter().map(|(name, ip)| format!("{ip} {name}\n"));
         let hosts: String = iter::once("127.0.0.1 localhost\n".to_owned())
             .chain(lines)
             .collect();
+=======
+        let mut hosts = String::from("127.0.0.1 localhost\n");
+        for (name, ip) in &plan.names {
+            let _ = writeln!(hosts, "{ip} {name}");
+        }
+>>>>>>> wt-fleet
         for (name, text) in [("hosts", hosts.as_str()), ("resolv.conf", "")] {
             let file = Path::new(SCRATCH).join(name);
             fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -167,7 +175,6 @@ impl Field {
         &self,
         original: Original,
         file: &Path,
-        plan: &Plan,
     ) -> Result<Running, String> {
         let file = file
             .canonicalize()
@@ -175,7 +182,7 @@ impl Field {
         match original {
             Original::Haproxy => {
                 let mut command = Command::new("haproxy");
-                self.start(command.arg("-db").arg("-f").arg(file), plan)
+                self.start(command.arg("-db").arg("-f").arg(file))
             }
             Original::Nginx => {
                 // What the file has itself must not be said twice.
@@ -192,7 +199,7 @@ impl Field {
                         .arg(&file)
                         .arg("-g")
                         .arg(globals.join(" "));
-                    let why = match self.start(&mut command, plan) {
+                    let why = match self.start(&mut command) {
                         Ok(running) => return Ok(running),
                         Err(why) => why,
                     };
@@ -216,21 +223,25 @@ impl Field {
     }
 
     /// Runs thalweg on what the file has become.
-    pub(super) fn start_ours(&self, toml: &str, plan: &Plan) -> Result<Running, String> {
+    pub(super) fn start_ours(&self, toml: &str) -> Result<Running, String> {
         let file: PathBuf = Path::new(SCRATCH).join("thalweg.toml");
         fs::write(&file, toml).map_err(|error| format!("{}: {error}", file.display()))?;
         let this = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(this);
         command.arg("run").arg("-c").arg(&file);
         command.args(["--log-to", "/dev/null", "--set", "admin.listen=off"]);
-        self.start(&mut command, plan)
+        self.start(&mut command)
     }
 
+<<<<<<< HEAD
     #[expect(
         clippy::unused_self,
         reason = "it starts in the network that this stands for"
     )]
     fn start(&self, command: &mut Command, plan: &Plan) -> Result<Running, String> {
+=======
+    fn start(&self, command: &mut Command) -> Result<Running, String> {
+>>>>>>> wt-fleet
         let path = std::env::var("PATH").unwrap_or_default();
         let said = Path::new(SCRATCH).join("said");
         let log = File::create(&said).map_err(|error| format!("{}: {error}", said.display()))?;
@@ -245,7 +256,7 @@ impl Field {
             .map_err(|error| format!("{program} does not start: {error}"))?;
         let mut running = Running(child);
         let begun = Instant::now();
-        let mut left: Vec<SocketAddr> = plan.listeners().collect();
+        let mut left: Vec<SocketAddr> = self.0.listeners().collect();
         loop {
             left.retain(|it| TcpStream::connect_timeout(it, PATIENCE).is_err());
             if left.is_empty() {

@@ -72,11 +72,11 @@ fn compared(original: Original, file: &Path, converted: &Converted) -> Result<us
     let plan = Plan::of(&converted.toml)?;
     let field = Field::new(&plan)?;
     let theirs = {
-        let _running = field.start_original(original, file, &plan)?;
+        let _running = field.start_original(original, file)?;
         plan.survey()
     };
     let ours = {
-        let _running = field.start_ours(&converted.toml, &plan)?;
+        let _running = field.start_ours(&converted.toml)?;
         plan.survey()
     };
     Ok(report(original, &theirs, &ours))

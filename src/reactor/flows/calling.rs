@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Flows;
 use super::announced::{self, may_be_answered};
 use super::heading::Heading;
+use super::homes::FlowName;
 use super::opening::FirstLook;
-use super::table::{FlowEntry, FlowName, Line, PortState};
+use super::table::{FlowEntry, Lead, PortState};
 use super::why::Why;
 use crate::balance::Tried;
 use crate::balance::health::Admission;
@@ -289,7 +290,7 @@ impl Flows {
             .datagrams
             .as_ref()
             .is_some_and(|rules| rules.never_fragment);
-        let line = pool.is_plain().then_some(Line {
+        let line = pool.is_plain().then_some(Lead {
             pool: forward.pool,
             version: pool.version,
             server: server.settings().id,

@@ -26,6 +26,7 @@ mod opening;
 mod passing;
 mod ports;
 mod resting;
+mod strayed;
 mod table;
 mod why;
 
@@ -44,6 +45,7 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+use homes::FlowName;
 pub use homes::Homes;
 use homes::Mailbox;
 pub(super) use inspecting::FlowSeen;
@@ -51,7 +53,7 @@ pub(super) use moving::Expected;
 pub use moving::{FlowArrival, FlowManifest, MovedFlow, ReleasedFlows};
 use opening::Looks;
 use resting::Resting;
-use table::{FlowName, FlowTable, Owner, Owners};
+use table::{FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
 /// datagrams, or of trains somewhat more. Sessions wait for no more than that.

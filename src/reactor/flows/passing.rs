@@ -2,8 +2,9 @@
 
 use super::Flows;
 use super::announced;
+use super::homes::FlowName;
 use super::opening::Part;
-use super::table::FlowName;
+
 use super::why::Why;
 use crate::engine::datagrams::{Post, Received};
 use crate::engine::{DatagramKey, Datagrams};

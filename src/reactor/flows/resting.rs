@@ -20,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Flows;
-use super::table::{Line, Owner};
+use super::table::{Lead, Owner};
 use crate::engine::datagrams::Received;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::reactor::context::Ctx;
@@ -44,9 +44,9 @@ pub(super) struct Resting {
     /// with an open question.
     retired: [VecDeque<(Time, DatagramKey)>; 2],
     /// Those that have rested, by where they lead, with when they are closed.
-    lines: HashMap<Line, VecDeque<(Time, DatagramKey)>>,
+    lines: HashMap<Lead, VecDeque<(Time, DatagramKey)>>,
     /// All that were ever put into a line and may be there still, in order.
-    waiting: VecDeque<(Time, DatagramKey, Line)>,
+    waiting: VecDeque<(Time, DatagramKey, Lead)>,
     /// Sockets in all lines.
     in_line: usize,
 }
@@ -64,7 +64,7 @@ impl Resting {
         self.in_line + self.retired.iter().map(VecDeque::len).sum::<usize>()
     }
 
-    fn put_in_line(&mut self, socket: DatagramKey, line: Line, now: Time) {
+    fn put_in_line(&mut self, socket: DatagramKey, line: Lead, now: Time) {
         let until = now + WAITS;
         self.lines
             .entry(line)
@@ -74,7 +74,7 @@ impl Resting {
         self.in_line += 1;
     }
 
-    fn take(&mut self, line: &Line) -> Option<DatagramKey> {
+    fn take(&mut self, line: &Lead) -> Option<DatagramKey> {
         let (_, socket) = self.lines.get_mut(line)?.pop_back()?;
         self.in_line -= 1;
         Some(socket)
@@ -172,7 +172,7 @@ impl Flows {
     /// A socket that has rested and leads there, and to which nothing has come meanwhile.
     pub(super) fn take_rested<E: Datagrams>(
         &mut self,
-        line: &Line,
+        line: &Lead,
         ctx: &mut Ctx<E>,
     ) -> Option<DatagramKey> {
         while let Some(socket) = self.resting.take(line) {
@@ -236,8 +236,8 @@ mod tests {
     use super::*;
     use crate::relay::id::{PoolId, ServerId};
 
-    fn line(server: u32) -> Line {
-        Line {
+    fn line(server: u32) -> Lead {
+        Lead {
             pool: PoolId::new(1),
             version: 0,
             server: ServerId::new(server),

@@ -5,24 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::heading::{Client, Heading};
+use super::homes::FlowName;
 use crate::balance::health::Admission;
 use crate::engine::slab::{Slab, Slots};
 use crate::engine::{DatagramKey, SessionKey};
-use crate::net::datagram::LocalAddress;
 use crate::reactor::clients::ClientGrant;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
-use crate::relay::id::{ListenerId, PoolId, ServerId};
-
-/// What a flow goes by: the same client at two listeners, or at two addresses of one, is
-/// two flows, because the answers leave from two addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct FlowName {
-    pub(super) listener: ListenerId,
-    pub(super) client: SocketAddr,
-    pub(super) local: Option<LocalAddress>,
-}
+use crate::relay::id::{PoolId, ServerId};
 
 /// A flow and what the reactor knows of it.
 #[derive(Debug)]
@@ -95,7 +86,7 @@ pub(super) enum Owner {
 
 /// What makes a connected socket as good as a new one: the server, and how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Line {
+pub(super) struct Lead {
     pub(super) pool: PoolId,
     /// Of the pool, when the socket was connected: sources may be others by now.
     pub(super) version: u32,
@@ -116,7 +107,7 @@ pub(super) struct DatagramSocket {
     pub(super) uses: u8,
     /// Who else may have it once it has rested; nobody, if it is not connected or has got more than
     /// its flows were waiting for.
-    pub(super) line: Option<Line>,
+    pub(super) line: Option<Lead>,
     pub(super) owner: Owner,
 }
 
@@ -138,7 +129,7 @@ impl Owners {
     }
 
     /// A socket that was just connected is nobody's yet.
-    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Line>) {
+    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Lead>) {
         self.insert(key, Owner::Over);
         if let Some(socket) = self.get_mut(key) {
             socket.line = line;

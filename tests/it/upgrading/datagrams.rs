@@ -64,6 +64,12 @@ fn client(to: SocketAddr) -> UdpSocket {
     socket
 }
 
+fn ping_all(clients: &[UdpSocket], number: u32) {
+    for client in clients {
+        ping(client, number);
+    }
+}
+
 /// One to and fro. Whatever is lost on the way is missed here.
 #[track_caller]
 fn ping(client: &UdpSocket, number: u32) {
@@ -88,7 +94,7 @@ fn b133_a_thousand_flows_keep_their_ports_and_lose_no_datagram() {
         let it = forwarder(case, server.address);
         let to = it.forwarder.address();
         let clients: Vec<UdpSocket> = (0..FLOWS).map(|_| client(to)).collect();
-        clients.iter().for_each(|it| ping(it, 0));
+        ping_all(&clients, 0);
         let ports = server.ports();
         assert_eq!(ports.len(), FLOWS);
         let ends = AtomicBool::new(false);
@@ -98,7 +104,7 @@ fn b133_a_thousand_flows_keep_their_ports_and_lose_no_datagram() {
                 scope.spawn(move || {
                     let mut number = 1;
                     while !ends.load(Ordering::Relaxed) {
-                        some.iter().for_each(|it| ping(it, number));
+                        ping_all(some, number);
                         number += 1;
                     }
                 });
@@ -108,14 +114,18 @@ fn b133_a_thousand_flows_keep_their_ports_and_lose_no_datagram() {
                 let next = it.upgrade();
                 is_gone(process);
                 process = next;
-                clients[40..].iter().for_each(|it| ping(it, number));
+                ping_all(&clients[40..], number);
             }
             ends.store(true, Ordering::Relaxed);
         });
         assert_eq!(server.ports(), ports, "each flow has its port still");
         let metrics = it.admin().get("/metrics");
-        assert_eq!(metrics.sum("thalweg_udp_flows_total"), FLOWS as f64, "b132");
-        assert_eq!(metrics.sum("thalweg_udp_live_flows"), FLOWS as f64);
+        assert_eq!(
+            metrics.sum("thalweg_udp_flows_total") as usize,
+            FLOWS,
+            "b132"
+        );
+        assert_eq!(metrics.sum("thalweg_udp_live_flows") as usize, FLOWS);
         let dropped = metrics.sum("thalweg_udp_dropped_total");
         assert!(dropped == 0.0, "{dropped}");
     });

@@ -185,9 +185,9 @@ fn b128_what_version_1_needs_to_hear_is_said() {
             Setup::between("127.0.0.1:0", to).and("udp:127.0.0.1:0", format!("udp:{udp_to}"));
         let it = Upgradable::start(setup.engine(case.engine));
         let mut client = TcpStream::connect(it.forwarder.address()).unwrap();
-        let mut served = server.accept().unwrap().0;
+        let mut upstream = server.accept().unwrap().0;
         client.write_all(b"abc").unwrap();
-        served.read_exact(&mut [0; 3]).unwrap();
+        upstream.read_exact(&mut [0; 3]).unwrap();
         let udp_client = UdpSocket::bind("127.0.0.1:0").unwrap();
         udp_client.connect(&it.forwarder.addresses()[1]).unwrap();
         udp_client.send(b"q").unwrap();
