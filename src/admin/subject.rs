@@ -1,10 +1,12 @@
 //! What the endpoint shows and steers; `control` has one.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::view::{ReloadView, UpgradeView};
@@ -93,10 +95,25 @@ pub struct Configured {
     pub config: Arc<Config>,
     /// Counted from 1, the one of the start.
     pub generation: u64,
-    /// The same for equal configurations.
-    pub hash: Arc<str>,
+    /// Made when it is asked for first: see [`Self::hash`].
+    pub hash: Arc<OnceLock<String>>,
     /// Since when.
     pub applied: SystemTime,
+}
+
+impl Configured {
+    /// The same for equal configurations, however they are written. A reload of many forwards
+    /// does not wait for it.
+    pub fn hash(&self) -> &str {
+        self.hash.get_or_init(|| {
+            let digest = Sha256::digest(self.config.to_toml().as_bytes());
+            let mut text = String::new();
+            for byte in digest.iter().take(8) {
+                let _ = write!(text, "{byte:02x}");
+            }
+            text
+        })
+    }
 }
 
 /// A forward.
@@ -209,6 +226,8 @@ pub enum ReloadTrouble {
 pub struct UpgradeAsked {
     /// Another binary than the one that this process was started from.
     pub binary: Option<PathBuf>,
+    /// Everything comes back by itself, unless it is confirmed within this time.
+    pub trial: Option<Duration>,
 }
 
 /// Why no other process has taken over.

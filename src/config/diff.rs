@@ -178,6 +178,9 @@ impl Collected {
         let (old, new) = (by_name(old), by_name(new));
         let subject = |name: &str| Subject::Forward(name.to_owned());
         for (name, old, new) in self.both(&old, &new, subject, Applies::Rebind) {
+            if std::sync::Arc::ptr_eq(old, new) {
+                continue;
+            }
             self.listeners(old, new);
             let mut changes = Vec::new();
             old.diff(new, "", &mut changes);
@@ -218,9 +221,14 @@ impl Collected {
     }
 
     fn pools(&mut self, old: &Config, new: &Config) {
-        let (old, new) = (PoolsByName::of(old), PoolsByName::of(new));
+        let (old, new) = (pools_by_name(old), pools_by_name(new));
         let subject = |name: &str| Subject::Pool(name.to_owned());
-        for (name, old, new) in self.both(&old.by_name, &new.by_name, subject, Applies::Live) {
+        for (name, old, new) in self.both(&old, &new, subject, Applies::Live) {
+            let is_same = |(old, new): (&&Pool, &&Pool)| std::ptr::eq(*old, *new);
+            if old.len() == new.len() && old.iter().zip(new).all(is_same) {
+                continue;
+            }
+            let (old, new) = (OnePool::of(old), OnePool::of(new));
             self.section(&subject(name), old.policy, new.policy);
             let server = |address: &str| Subject::Server {
                 pool: name.to_owned(),
@@ -250,49 +258,51 @@ fn pool_of(forward: &Forward) -> Option<String> {
     Some(name.unwrap_or(&forward.name).clone())
 }
 
-/// The pools of a configuration. Those that ranges of ports make from one are one here:
-/// they differ in the ports of their servers alone.
-struct PoolsByName<'c> {
-    by_name: BTreeMap<String, OnePool<'c>>,
+/// The pools of a configuration. Those that ranges of ports make from one have one name
+/// here: they differ in the ports of their servers alone.
+fn pools_by_name(config: &Config) -> BTreeMap<String, Vec<&Pool>> {
+    let mut by_name: BTreeMap<String, Vec<&Pool>> = BTreeMap::new();
+    let mut seen: BTreeSet<*const Pool> = BTreeSet::new();
+    let forwards = config.forwards.iter();
+    let all = forwards.flat_map(|forward| {
+        let own = pool_of(forward).map(|name| (name, &forward.pool));
+        let routes = forward.routes.iter();
+        let others = routes.filter_map(|route| route.pool(&forward.name));
+        own.into_iter().chain(others)
+    });
+    for (name, config) in all {
+        // Several forwards share one.
+        if seen.insert(std::sync::Arc::as_ptr(config)) {
+            by_name.entry(name).or_default().push(config);
+        }
+    }
+    by_name
 }
 
+/// All pools of a name.
 struct OnePool<'c> {
     policy: &'c Pool,
     servers: BTreeMap<String, &'c Server>,
 }
 
-impl<'c> PoolsByName<'c> {
-    fn of(config: &'c Config) -> Self {
-        let mut by_name: BTreeMap<String, OnePool<'c>> = BTreeMap::new();
-        let mut seen: BTreeSet<*const Pool> = BTreeSet::new();
-        let forwards = config.forwards.iter();
-        let all = forwards.flat_map(|forward| {
-            let own = pool_of(forward).map(|name| (name, &forward.pool));
-            let routes = forward.routes.iter();
-            let others = routes.filter_map(|route| route.pool(&forward.name));
-            own.into_iter().chain(others)
-        });
-        for (name, config) in all {
-            // Several forwards share one.
-            if !seen.insert(std::sync::Arc::as_ptr(config)) {
-                continue;
+impl<'c> OnePool<'c> {
+    fn of(pools: &[&'c Pool]) -> Self {
+        let mut servers = BTreeMap::new();
+        for server in pools.iter().flat_map(|pool| &pool.servers) {
+            let address = server.address.to_string();
+            let mut key = address.clone();
+            let mut count = 1;
+            while servers.contains_key(&key) {
+                count += 1;
+                key = format!("{address}#{count}");
             }
-            let pool = by_name.entry(name).or_insert_with(|| OnePool {
-                policy: config,
-                servers: BTreeMap::new(),
-            });
-            for server in &config.servers {
-                let address = server.address.to_string();
-                let mut key = address.clone();
-                let mut count = 1;
-                while pool.servers.contains_key(&key) {
-                    count += 1;
-                    key = format!("{address}#{count}");
-                }
-                pool.servers.insert(key, server);
-            }
+            servers.insert(key, server);
         }
-        Self { by_name }
+        Self {
+            // No name is there without a pool.
+            policy: pools[0],
+            servers,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::config::Spread;
 use crate::observe::notice::{List, Notice};
 use crate::observe::tap;
 use crate::reactor::Change;
@@ -11,6 +12,7 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::held::HeldListener;
+use super::neighbourhood::Neighbourhood;
 use super::plan::Plan;
 use super::reload::{
     AllOrders, From, KnownListener, Preparation, Prepared, ReloadError, Retired, Shop, Sockets,
@@ -20,17 +22,34 @@ use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
+use super::upgrade::order::Upgrading;
 use super::wire::Order;
 use super::{acquire, clients};
 
 /// Between looks at forwards that sessions may still go by.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
 
+/// Sockets that a reactor is told of in one order: it carries one out in a turn, and its
+/// sessions wait for that long.
+const SOCKETS_PER_ORDER: usize = 64;
+
 impl Running {
     /// One more reload is asked for.
     pub(super) fn ask(&mut self, job: Job) {
         if !job.request.dry_run {
             self.manager.reloading();
+        }
+        let upgrading = match &self.upgrading {
+            Upgrading::Offered(to) | Upgrading::Frozen(to) => Some(to.clone()),
+            Upgrading::Tried(_) => self.on_trial(),
+            Upgrading::Not | Upgrading::Left(_) => None,
+        };
+        if let Some(upgrading) = upgrading
+            && !job.request.dry_run
+        {
+            self.refused(&job, ReloadError::Upgrading(upgrading));
+            self.tell_reloaded();
+            return;
         }
         if let Some((_, preparing)) = &self.preparing
             && preparing.since.elapsed() > reloading::PATIENCE
@@ -102,9 +121,11 @@ impl Running {
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
             own: self.held.own.clone(),
+            homes: self.held.homes.clone(),
             clients: self.held.clients.clone(),
             confinement: self.confinement.clone(),
             policies: self.held.policies.clone(),
+            beside: self.beside.clone(),
             origin: self.origin,
             log: self.log.clone(),
             teller: self.teller.clone(),
@@ -143,7 +164,9 @@ impl Running {
     fn carry_out(&mut self, job: &Job, prepared: Prepared) {
         let before = self.config.clone();
         let mut report = prepared.report.clone();
+        let begin = Instant::now();
         self.commit(prepared);
+        report.took.apply += begin.elapsed().as_secs_f64();
         self.look_after_reloads();
         if let Some(forward) = job.listen_again {
             self.steering.serves(forward);
@@ -195,7 +218,8 @@ impl Running {
         let look = (!self.retired.is_empty()).then(|| Instant::now() + RETIRED_LOOK);
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
         let service = self.manager.due();
-        [trial, names, look, cut, service]
+        let rebalance = self.rebalance_due();
+        [trial, names, look, cut, service, rebalance]
             .into_iter()
             .flatten()
             .min()
@@ -244,6 +268,7 @@ impl Running {
 
     /// Goes by another configuration. Cannot fail.
     fn commit(&mut self, prepared: Prepared) {
+        self.let_moves_arrive();
         let config = prepared.config.clone();
         let ids = self.ids.clone();
         let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,8 +301,10 @@ impl Running {
             .copied()
             .filter(|it| !fresh.contains(it));
         orders.pools(known, &changed);
-        let all: Vec<_> = self.upstreams.setups().into_iter().collect();
-        orders.pools(fresh.iter().copied(), &all);
+        if !fresh.is_empty() {
+            let all: Vec<_> = self.upstreams.setups().into_iter().collect();
+            orders.pools(fresh.iter().copied(), &all);
+        }
         self.pools.extend(pools_of(&plan));
 
         let replaced = {
@@ -288,11 +315,12 @@ impl Running {
                 orders: &mut orders,
                 replaced: HashMap::new(),
                 told: Vec::new(),
+                unspread: BTreeSet::new(),
             };
             sockets.leave(&plan);
             sockets.change(&plan);
             sockets.open(parts.opened);
-            sockets.spread(parts.joined);
+            sockets.spread(parts.joined, self.active == parts.active);
             self.log.report(std::mem::take(&mut sockets.told));
             sockets.replaced
         };
@@ -334,7 +362,8 @@ impl Running {
                 .changes
                 .insert(0, change);
         }
-        self.send(orders);
+        let around = self.neighbourhood(&config, &parts.active);
+        self.send(orders, (&parts.active, around));
         let leaving: Vec<u16> = self
             .active
             .iter()
@@ -358,9 +387,11 @@ impl Running {
         self.steering.put(&config, forwards, self.generation);
         ids.keep(&plan);
         drop(ids);
+        self.beside.keep(&config);
         if self.config.global.watch != config.global.watch {
             let source = self.source.as_ref();
-            self.watch = running::watch(&config, source, &self.teller, &self.log);
+            let files = (source, &self.beside);
+            self.watch = running::watch(&config, files, &self.teller, &self.log);
         }
         self.config = config;
     }
@@ -372,8 +403,29 @@ impl Running {
 
     /// Tells reactors, and waits until they have done it: sockets are given away once
     /// somebody else has them.
-    fn send(&self, orders: AllOrders) {
+    ///
+    /// Pools come first, everywhere: a client may be passed on from a reactor that has a new
+    /// forward already to one that is slower. `around`: among whom, from now on.
+    fn send(&self, mut orders: AllOrders, (active, around): (&[u16], Option<Arc<Neighbourhood>>)) {
         let (mut pending, mut later) = (Vec::new(), Vec::new());
+        let noted = orders.0.iter().filter_map(|(number, orders)| {
+            let reactor = self.reactors.get(number)?;
+            let listeners = orders.note_homes.clone();
+            (!listeners.is_empty()).then(|| reactor.send(Order::NoteHomes(listeners)))
+        });
+        await_all(noted.collect());
+        for (number, reactor) in &self.reactors {
+            let its = orders.0.get_mut(number).map(|it| &mut it.changes);
+            for change in its.into_iter().flat_map(commit::before_listeners) {
+                pending.push(reactor.send(Order::Change(Box::new(change))));
+            }
+        }
+        if around.is_some() || self.config.global.spread == Spread::Least {
+            for (number, reactor) in &self.reactors {
+                let around = around.clone().filter(|_| active.contains(number));
+                pending.push(reactor.send(Order::Neighbours(around)));
+            }
+        }
         for (number, orders) in orders.0 {
             let Some(reactor) = self.reactors.get(&number) else {
                 continue;
@@ -381,8 +433,10 @@ impl Running {
             for change in orders.changes {
                 pending.push(reactor.send(Order::Change(Box::new(change))));
             }
-            if !orders.adopt.is_empty() {
-                pending.push(reactor.send(Order::Adopt(orders.adopt)));
+            let mut adopt = orders.adopt.into_iter();
+            while adopt.len() > 0 {
+                let some = adopt.by_ref().take(SOCKETS_PER_ORDER).collect();
+                pending.push(reactor.send(Order::Adopt(some)));
             }
             if !orders.give_away.is_empty() {
                 later.push((reactor, orders.give_away));

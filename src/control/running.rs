@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::admin;
-use crate::config::{Config, LogTarget};
+use crate::config::{Config, LogTarget, Spread};
 use crate::engine::choice::Kind;
 use crate::net::address::Endpoint;
 use crate::net::handed::HandedLabel;
@@ -13,19 +13,22 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
-use crate::reactor::Gate;
+use crate::reactor::{Gate, Pilot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::acquire::Acquired;
+use super::beside::BesideFiles;
 use super::confine::Confinement;
-use super::drain::{self, Deadlines};
+use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
+use super::neighbourhood::Neighbourhood;
 use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
+use super::rebalance::Rebalancing;
 use super::reload::{Committed, Preparation, Retired};
 use super::reloading::{Job, OnTrial, Queue};
 use super::report;
@@ -36,7 +39,7 @@ use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
-use super::upgrade::order::Upgrading;
+use super::upgrade::order::{Probation, Upgrading};
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -48,8 +51,10 @@ const TAP_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Begun {
     pub(super) config: Arc<Config>,
     pub(super) source: Option<Arc<dyn ConfigSource>>,
+    pub(super) beside: Arc<BesideFiles>,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    pub(super) pilot: Option<Pilot>,
 }
 
 /// How long a reactor may take to carry out an order that needs nobody's consent: a
@@ -79,6 +84,8 @@ pub(super) struct Running {
     pub(super) active: Vec<u16>,
     pub(super) config: Arc<Config>,
     pub(super) source: Option<Arc<dyn ConfigSource>>,
+    /// Files that it names.
+    pub(super) beside: Arc<BesideFiles>,
     pub(super) generation: u64,
     pub(super) ids: Arc<Mutex<Identities>>,
     pub(super) forwards: HashMap<ForwardId, Committed>,
@@ -99,6 +106,8 @@ pub(super) struct Running {
     /// Of both, until clients are let in.
     waiting: Option<(admin::Bound, Option<Entrance>)>,
     pub(super) upgrading: Upgrading,
+    /// As long as this process is on trial.
+    pub(super) probation: Option<Probation>,
     pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     pub(super) resolver: Option<Arc<Resolver>>,
@@ -116,6 +125,7 @@ pub(super) struct Running {
     pub(super) confinement: Arc<Confinement>,
     /// Looks after the files of the configuration, if it is to.
     pub(super) watch: Option<FileWatch>,
+    pub(super) rebalancing: Rebalancing,
     /// When sessions wait no more for the first answers of names that are new.
     pub(super) names_due: Option<Instant>,
 }
@@ -146,8 +156,10 @@ impl Running {
         let Begun {
             config,
             source,
+            beside,
             log,
             teller,
+            pilot: _,
         } = begun;
         let active: Vec<u16> = plans.iter().map(|plan| plan.setup.reactor).collect();
         let mut reactors = BTreeMap::new();
@@ -161,18 +173,19 @@ impl Running {
         upstreams
             .start_checks(origin, &log)
             .map_err(StartError::Checker)?;
-        let watch = watch(&config, source.as_ref(), &teller, &log);
+        let watch = watch(&config, (source.as_ref(), &beside), &teller, &log);
         let forwards = plan.forwards.iter().zip(forwards).map(|(plan, forward)| {
             let config = plan.config.clone();
             (plan.id, Committed { config, forward })
         });
-        Ok(Self {
+        let running = Self {
             forwards: forwards.collect(),
             pools: pools_of(plan),
             reactors,
             active,
             config,
             source,
+            beside,
             generation: 1,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
@@ -180,6 +193,7 @@ impl Running {
             entrance: None,
             waiting: Some((admin, entrance)),
             upgrading: Upgrading::default(),
+            probation: None,
             steering,
             held,
             kind,
@@ -199,8 +213,14 @@ impl Running {
             manager: Manager::default(),
             confinement: Arc::default(),
             watch,
+            rebalancing: Rebalancing::default(),
             names_due: None,
-        })
+        };
+        let around = running.neighbourhood(&running.config, &running.active);
+        if around.is_some() {
+            running.order(|| Order::Neighbours(around.clone()));
+        }
+        Ok(running)
     }
 
     /// It is this process that serves from now on: what was handed over to it is its own.
@@ -220,6 +240,7 @@ impl Running {
         let mut lost = false;
         let how = loop {
             self.look_after_service();
+            self.rebalance();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
                 continue;
@@ -247,10 +268,10 @@ impl Running {
                 }),
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
-                    let _ = reply.send(self.confirm());
+                    let _ = reply.send(self.judge(true) || self.confirm());
                 }
                 Told::Asked(Request::GoBack(reply)) => {
-                    let _ = reply.send(self.go_back());
+                    let _ = reply.send(self.judge(false) || self.go_back());
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
@@ -268,6 +289,8 @@ impl Running {
         };
         if how == End::HandedOver {
             self.leave();
+        } else {
+            self.leave_shared_paths();
         }
         self.steering.drains();
         let how = if lost { how } else { self.linger(inbox, how) };
@@ -322,8 +345,8 @@ impl Running {
         None
     }
 
-    /// Lets clients in for `drain_delay` yet, while /readyz says that it will end: whoever
-    /// balances before it notices, and sends nobody any more. A second signal ends all of it.
+    /// Lets clients in until none has come for `drain_delay`, while /readyz says that it will end: whoever balances
+    /// before it notices, and sends nobody any more. A second signal ends all of it.
     fn linger(&mut self, inbox: &Inbox, how: End) -> End {
         let delay = self.config.global.drain_delay;
         if how != End::Drain || delay.is_zero() {
@@ -331,10 +354,10 @@ impl Running {
         }
         self.manager.lingering();
         self.log.notice(Notice::Lingering { delay });
-        let until = Instant::now() + delay;
-        while Instant::now() < until {
+        let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
+        while let Some(look_at) = quiet.next() {
             self.look_after_service();
-            let next = self.manager.due().into_iter().chain([until]).min();
+            let next = self.manager.due().into_iter().chain([look_at]).min();
             match inbox.wait(next) {
                 Some(Told::Signal(Signal::Stop)) => return End::Cut,
                 Some(Told::Signal(Signal::Drain)) | None => {}
@@ -348,8 +371,19 @@ impl Running {
                     }
                 }
             }
+            let now = Instant::now();
+            if now >= look_at {
+                self.publish();
+                quiet.look(self.clients(), now);
+            }
         }
         how
+    }
+
+    /// Clients that have come so far, flows of datagrams among them.
+    fn clients(&self) -> u64 {
+        let total = self.total();
+        total.accepted + total.udp_flows
     }
 
     /// Ends when every reactor has, which is when its last session has ended; those that
@@ -374,6 +408,8 @@ impl Running {
             sessions: live,
             timeout: drain::longest(&timeouts),
         });
+        self.let_moves_arrive();
+        self.stay_apart();
         self.order(|| Order::Drain);
         let mut deadlines = Deadlines::of(&timeouts, now);
         while how != End::Cut && !self.has_ended() {
@@ -420,6 +456,25 @@ impl Running {
             self.ended = self.ended.plus(thread.counters().snapshot());
             thread.join();
             self.upstreams.set_wires(self.wires());
+        }
+    }
+
+    /// The reactors that clients are spread over by a configuration, if they are.
+    pub(super) fn neighbourhood(
+        &self,
+        config: &Config,
+        active: &[u16],
+    ) -> Option<Arc<Neighbourhood>> {
+        let among = active.iter().filter_map(|it| self.reactors.get(it));
+        let wanted = config.global.spread == Spread::Least && active.len() > 1;
+        wanted.then(|| Arc::new(Neighbourhood::new(among.map(ReactorThread::seen))))
+    }
+
+    /// Nobody is passed on to another reactor any more, so that each may end when it likes.
+    fn stay_apart(&self) {
+        if self.config.global.spread == Spread::Least {
+            let told = self.reactors.values();
+            await_all(told.map(|it| it.send(Order::Neighbours(None))).collect());
         }
     }
 
@@ -496,7 +551,7 @@ pub(super) fn await_all(orders: Vec<Pending>) {
 /// thread for it nothing else is lost.
 pub(super) fn watch(
     config: &Config,
-    source: Option<&Arc<dyn ConfigSource>>,
+    (source, beside): (Option<&Arc<dyn ConfigSource>>, &Arc<BesideFiles>),
     teller: &Teller,
     log: &Log,
 ) -> Option<FileWatch> {
@@ -506,9 +561,10 @@ pub(super) fn watch(
         log.notice(Notice::WatchesNothing {});
         return None;
     }
-    match FileWatch::start(source.clone(), teller.clone(), log) {
+    let count = files.len() + beside.were_read().len();
+    match FileWatch::start((source.clone(), beside.clone()), teller.clone(), log) {
         Ok(watch) => {
-            log.notice(Notice::Watching { files: files.len() });
+            log.notice(Notice::Watching { files: count });
             Some(watch)
         }
         Err(error) => {

@@ -5,14 +5,12 @@
 //! by the endpoint's. What belongs to reactors is asked of them.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
 
 use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
@@ -147,21 +145,11 @@ impl Steering {
 
 fn configured(config: &Config, generation: u64) -> Configured {
     Configured {
-        hash: hash(config).into(),
+        hash: Arc::default(),
         config: Arc::new(config.clone()),
         generation,
         applied: SystemTime::now(),
     }
-}
-
-/// The same for equal configurations, however they are written.
-fn hash(config: &Config) -> String {
-    let digest = Sha256::digest(config.to_toml().as_bytes());
-    let mut text = String::new();
-    for byte in digest.iter().take(8) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 impl Subject for Steering {
@@ -281,8 +269,8 @@ impl Subject for Steering {
 
     fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused> {
         let (reply, answer) = channel();
-        let UpgradeAsked { binary } = asked;
-        let request = Request::Upgrade(UpgradeRequest { binary }, reply);
+        let UpgradeAsked { binary, trial } = asked;
+        let request = Request::Upgrade(UpgradeRequest { binary, trial }, reply);
         let ending = || UpgradeError::Impossible("this process is ending".to_owned());
         let answer = self.ask(request, &answer).unwrap_or_else(|| Err(ending()));
         let done = answer.map_err(|error| UpgradeRefused {
@@ -294,6 +282,7 @@ impl Subject for Steering {
             version: done.build,
             listeners: done.listeners as u64,
             sessions_moved: done.sessions_moved as u64,
+            flows_moved: done.flows_moved as u64,
             sessions_left: done.sessions_left,
         })
     }
@@ -310,7 +299,7 @@ fn refused(error: &ReloadError) -> ReloadRefused {
             ReloadError::Configuration(_) | ReloadError::Restart(_) | ReloadError::Denied(_) => {
                 ReloadTrouble::Configuration
             }
-            ReloadError::Busy(_) => ReloadTrouble::Busy,
+            ReloadError::Busy(_) | ReloadError::Upgrading(_) => ReloadTrouble::Busy,
             ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
         },
         why: error.to_string(),
@@ -329,6 +318,9 @@ fn view(done: Reloaded) -> ReloadView {
         listeners_closed: done.listeners_closed,
         sessions_left: done.sessions_left as u64,
         confirm_seconds: done.confirm_within,
+        read_seconds: done.took.read,
+        compare_seconds: done.took.compare,
+        apply_seconds: done.took.apply,
     }
 }
 
@@ -341,4 +333,31 @@ impl std::fmt::Debug for Steering {
 /// Whoever panicked while it held a lock left whole values behind it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b168_the_hash_is_of_what_a_configuration_means() {
+        let of = |text: &str| {
+            configured(&Config::parse(text).unwrap(), 0)
+                .hash()
+                .to_owned()
+        };
+        let one = "[global]\nwatch = true\nreactors = 2\n\
+                   [upstream.a]\nservers = [\"10.0.0.1:1\"]\nretries = 2\n\
+                   [upstream.b]\nservers = [\"10.0.0.2:1\"]\n\
+                   [[forward]]\nname = \"f\"\nlisten = \":443\"\nupstream = \"a\"\nidle_timeout = \"60s\"\n\
+                   [[forward.route]]\nname = \"r\"\nsni = [\"x.example\"]\nupstream = \"b\"\n";
+        let other = "[upstream.b]\nservers = [\"10.0.0.2:1\"] # the other one\n\
+                     [[forward]]\nidle_timeout = \"1m\"\nupstream = \"a\"\nlisten = \":443\"\nname = \"f\"\n\
+                     [[forward.route]]\nupstream = \"b\"\nsni = [\"x.example\"]\nname = \"r\"\n\
+                     [upstream.a]\nretries = 2\nservers = [\"10.0.0.1:1\"]\n\
+                     [global]\nreactors = 2\nwatch = true\n";
+        assert_eq!(of(one), of(other));
+        assert_ne!(of(one), of(&other.replace("1m", "61s")));
+    }
 }

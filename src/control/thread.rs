@@ -2,10 +2,13 @@
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+
+use nix::unistd::{Pid, gettid};
 
 use super::acquire::ReactorPlan;
 use super::error::StartError;
@@ -27,6 +30,7 @@ pub(super) struct ReactorThread {
     thread: JoinHandle<()>,
     wire: Wire,
     counters: Arc<Counters>,
+    id: Pid,
 }
 
 impl ReactorThread {
@@ -44,7 +48,7 @@ impl ReactorThread {
                 main(plan, &inbox, own, &ready);
             })
             .map_err(StartError::Reactor)?;
-        let waker = started
+        let (waker, id) = started
             .recv()
             .map_err(|_| StartError::Reactor(io::Error::other("the thread ended at once")))?
             .map_err(StartError::Reactor)?;
@@ -53,7 +57,13 @@ impl ReactorThread {
             thread,
             wire: Wire { messages, waker },
             counters,
+            id,
         })
+    }
+
+    /// What the kernel knows the thread by.
+    pub(super) const fn thread_id(&self) -> Pid {
+        self.id
     }
 
     pub(super) const fn counters(&self) -> &Arc<Counters> {
@@ -95,7 +105,7 @@ fn main(
     plan: ReactorPlan,
     inbox: &Receiver<Message>,
     messages: Sender<Message>,
-    ready: &Sender<io::Result<Arc<Waker>>>,
+    ready: &Sender<io::Result<(Arc<Waker>, Pid)>>,
 ) {
     let ReactorPlan {
         kind,
@@ -139,16 +149,20 @@ struct ReactorWork<'a> {
     /// To itself, for answers to what it asks.
     messages: Sender<Message>,
     deciders: Option<Arc<Deciders>>,
-    ready: &'a Sender<io::Result<Arc<Waker>>>,
+    ready: &'a Sender<io::Result<(Arc<Waker>, Pid)>>,
     log: Log,
 }
 
 impl choice::Work for ReactorWork<'_> {
-    fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
-        mut self,
-        engine: E,
-        waker: Waker,
-    ) {
+    fn work<E>(mut self, engine: E, waker: Waker)
+    where
+        E: Datagrams<
+                Listener = engine::Listener,
+                Incoming = engine::Incoming,
+                Detached = engine::Detached,
+                Call = OwnedFd,
+            >,
+    {
         let waker = Arc::new(waker);
         if let Some(deciders) = self.deciders {
             let wire = Wire {
@@ -159,6 +173,11 @@ impl choice::Work for ReactorWork<'_> {
             self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
+        let (homes, awake) = (self.setup.homes.clone(), waker.clone());
+        let wake = move || {
+            let _ = awake.wake();
+        };
+        homes.connect(number, Box::new(wake));
         let mut reactor = Reactor::new(engine, self.setup);
         for (socket, at) in self.listeners {
             if let Err(error) = reactor.add_listener(socket, at) {
@@ -167,23 +186,24 @@ impl choice::Work for ReactorWork<'_> {
             }
         }
         // Nobody waits for the answer only if the process is ending.
-        if self.ready.send(Ok(waker)).is_ok() {
+        if self.ready.send(Ok((waker.clone(), gettid()))).is_ok() {
             // A reactor that panicked is not taken apart: the kernel may be writing into its
             // buffers, and what its sessions were in the middle of nobody knows. With the
             // process everything ends at once, and a supervisor starts it again.
             let done = catch_unwind(AssertUnwindSafe(|| {
-                work(&mut reactor, number, self.inbox, &self.log);
+                work(&mut reactor, number, (self.inbox, &waker), &self.log);
             }));
             if done.is_err() {
                 std::process::abort();
             }
+            homes.disconnect(number);
         }
     }
 }
 
 /// Lets clients in at these sockets. One that the kernel does not let be waited for is
 /// told of; its queue waits for the next change.
-fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, Call = OwnedFd>>(
     reactor: &mut Reactor<E>,
     sockets: Vec<(engine::Listener, Arc<Listener>)>,
     log: &Log,
@@ -196,12 +216,19 @@ fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>
     }
 }
 
-fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+fn work<E>(
     reactor: &mut Reactor<E>,
     number: u16,
-    inbox: &Receiver<Message>,
+    (inbox, waker): (&Receiver<Message>, &Waker),
     log: &Log,
-) {
+) where
+    E: Datagrams<
+            Listener = engine::Listener,
+            Incoming = engine::Incoming,
+            Detached = engine::Detached,
+            Call = OwnedFd,
+        >,
+{
     let mut draining = false;
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
@@ -215,11 +242,17 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                             reactor.decided(key, ruling);
                             continue;
                         }
+                        Message::Guest(guest, coming) => {
+                            reactor.welcome(guest);
+                            drop(coming);
+                            continue;
+                        }
                         Message::Visit(visitor) => {
                             (visitor.0)(reactor);
                             continue;
                         }
                     };
+                    let mut weighs = false;
                     match order {
                         Order::Drain => {
                             reactor.stop_accepting();
@@ -229,18 +262,32 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                         Order::CutForwards(forwards, cause) => {
                             reactor.cut_forwards(&forwards, cause);
                         }
-                        Order::Change(change) => reactor.change(*change),
-                        Order::Adopt(sockets) => adopt(reactor, sockets, log),
+                        Order::Change(change) => {
+                            reactor.change(*change);
+                            weighs = true;
+                        }
+                        Order::Adopt(sockets) => {
+                            adopt(reactor, sockets, log);
+                            weighs = true;
+                        }
+                        Order::NoteHomes(listeners) => reactor.note_homes(&listeners),
                         Order::GiveAway(sockets) => {
                             for (id, socket) in sockets {
                                 reactor.give_away(id, socket);
                             }
+                        }
+                        Order::Neighbours(around) => {
+                            let around = around.map(|it| it.of(number));
+                            reactor.set_neighbours(around);
                         }
                         Order::ForgetPools(pools) => reactor.forget_pools(&pools),
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),
                         Order::CutServer(server) => reactor.cut_server(&server),
                         Order::Release(release) => reactor.release(release),
+                        Order::ReleaseThese(keys, release) => {
+                            reactor.release_these(keys, release.reply);
+                        }
                         // Nobody waits for the answer only when the process is ending.
                         Order::AdoptSessions(arrivals, reply) => {
                             let _ = reply.send(reactor.adopt(arrivals));
@@ -248,7 +295,16 @@ fn work<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
                         Order::TakeBack(moved, reply) => {
                             let _ = reply.send(reactor.take_back(moved));
                         }
-                        Order::NumberFrom(last) => reactor.number_from(last),
+                        Order::NumberFrom(session, flow) => reactor.number_from(session, flow),
+                        Order::ReleaseFlows(at_most, reply) => {
+                            let _ = reply.send(reactor.release_flows(at_most));
+                        }
+                        Order::ExpectFlows(arrivals) => reactor.expect_flows(arrivals),
+                        Order::TakeFlowsBack(moved) => reactor.expect_flows_back(moved),
+                    }
+                    // Sessions have their turn before what else there may be.
+                    if weighs && waker.wake().is_ok() {
+                        break;
                     }
                 }
             }

@@ -5,16 +5,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, sync_channel};
 use std::time::Instant;
 
 use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
+use crate::reactor::{
+    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Release,
+    ReleasedFlows, Ruling,
+};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
+
+use super::neighbourhood::{Coming, Neighbourhood};
 
 /// What control tells a reactor.
 #[derive(Debug)]
@@ -29,8 +34,13 @@ pub(super) enum Order {
     Change(Box<Change>),
     /// Let clients in at these sockets.
     Adopt(Vec<(engine::Listener, Arc<Listener>)>),
+    /// The sockets of these addresses are about to change hands.
+    NoteHomes(Vec<ListenerId>),
     /// Look after these sockets no more: somebody else does.
     GiveAway(Vec<(ListenerId, u32)>),
+    /// These are the reactors that clients are spread over; `None`: they stay where they are
+    /// accepted.
+    Neighbours(Option<Arc<Neighbourhood>>),
     /// Nobody uses these pools any more.
     ForgetPools(Arc<[PoolId]>),
     /// Bring the gauges up to date.
@@ -41,12 +51,20 @@ pub(super) enum Order {
     CutServer(Arc<Server>),
     /// Let sessions go.
     Release(Release<Detached>),
+    /// Let these go, as far as they may be moved; how many at the most does not matter.
+    ReleaseThese(Vec<SessionKey>, Release<Detached>),
     /// Take sessions of the process before in; those that cannot be had come back.
     AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
     /// Take sessions in that have been let go, as they were.
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
-    /// Sessions to come have numbers above this one.
-    NumberFrom(u64),
+    /// Sessions and flows to come have numbers above these.
+    NumberFrom(u64, u64),
+    /// Let flows go, so many at the most.
+    ReleaseFlows(usize, Sender<ReleasedFlows>),
+    /// Flows of the process before go on with the ports that they came in by.
+    ExpectFlows(Vec<FlowArrival>),
+    /// Likewise those that have been let go, as they were.
+    TakeFlowsBack(Vec<MovedFlow>),
 }
 
 #[derive(Debug)]
@@ -55,6 +73,8 @@ pub(super) enum Message {
     Order(Order, SyncSender<()>),
     /// Where the request of a session may go: itself the reply to a question.
     Decided(SessionKey, Ruling),
+    /// A client that another reactor has accepted.
+    Guest(Admitted<engine::Incoming>, Coming),
     /// Somebody looks; the answer is the visitor's matter.
     Visit(Visitor),
 }
@@ -100,6 +120,19 @@ impl Wire {
         Pending(pending)
     }
 
+    /// Likewise, without a word of when it is done; given back if the reactor has ended.
+    pub(super) fn try_send(&self, order: Order) -> Result<(), Box<Order>> {
+        let (done, _) = sync_channel(0);
+        match self.messages.send(Message::Order(order, done)) {
+            Ok(()) => {
+                let _ = self.waker.wake();
+                Ok(())
+            }
+            Err(SendError(Message::Order(order, _))) => Err(Box::new(order)),
+            Err(SendError(_)) => Ok(()),
+        }
+    }
+
     /// Has the reactor visited in one of its next turns; `false` if it has ended.
     pub(super) fn visit(&self, visit: Visit) -> bool {
         self.post(Message::Visit(Visitor(visit)))
@@ -107,6 +140,22 @@ impl Wire {
 
     pub(super) fn decided(&self, key: SessionKey, ruling: Ruling) {
         self.post(Message::Decided(key, ruling));
+    }
+
+    /// Passes a client on; it is given back if the reactor has ended.
+    pub(super) fn pass(
+        &self,
+        guest: Admitted<engine::Incoming>,
+        coming: Coming,
+    ) -> Option<Admitted<engine::Incoming>> {
+        match self.messages.send(Message::Guest(guest, coming)) {
+            Ok(()) => {
+                let _ = self.waker.wake();
+                None
+            }
+            Err(SendError(Message::Guest(guest, _))) => Some(guest),
+            Err(SendError(_)) => None,
+        }
     }
 
     fn post(&self, message: Message) -> bool {

@@ -4,10 +4,11 @@
 //! hands it to a [`Work`], so that no call on the hot path is dynamic.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::epoll::Epoll;
-use super::{Datagrams, Detached, Listener, Setup};
+use super::{Datagrams, Detached, Incoming, Listener, Setup};
 
 /// The version, and which engines it has.
 pub const VERSION: &str = if cfg!(feature = "uring") {
@@ -102,7 +103,9 @@ impl Waker {
 /// What a thread does with its engine.
 pub trait Work {
     /// Works until there is nothing more to do.
-    fn work<E: Datagrams<Listener = Listener, Detached = Detached>>(self, engine: E, waker: Waker);
+    fn work<E>(self, engine: E, waker: Waker)
+    where
+        E: Datagrams<Listener = Listener, Incoming = Incoming, Detached = Detached, Call = OwnedFd>;
 }
 
 /// Makes an engine for the calling thread and works with it; `origin` is time zero.

@@ -174,6 +174,9 @@ pub trait Engine {
     /// A connection that was detached from an engine of this kind.
     type Detached: detached::Baggage;
 
+    /// A socket of datagrams that no engine looks after, with whatever waits in it.
+    type Call: Send + std::fmt::Debug;
+
     /// The time of the last [`Engine::wait`]; the clock is read once a turn.
     fn now(&self) -> Time;
 

@@ -18,7 +18,9 @@ impl<E: Datagrams> Reactor<E> {
         }
         self.listen_queue.start_turn(self.ctx.now());
         while let Some(admitted) = self.listen_queue.next(&mut self.ctx) {
-            self.start(admitted);
+            if let Some(admitted) = self.keep_or_pass(admitted) {
+                self.start(admitted);
+            }
             // Who is turned away for want of descriptors is the last of this turn.
             self.settle();
         }
@@ -29,10 +31,11 @@ impl<E: Datagrams> Reactor<E> {
         self.ctx.counters.accept_pauses.add(1);
         self.ctx.engine.release_spares();
         self.dialler.drop_spares(&mut self.ctx);
+        self.flows.starve(&mut self.ctx);
         self.listen_queue.starve(now);
     }
 
-    fn start(&mut self, admitted: Admitted<E::Incoming>) {
+    pub(super) fn start(&mut self, admitted: Admitted<E::Incoming>) {
         let Admitted {
             incoming,
             client,

@@ -95,7 +95,7 @@ struct Socket {
 
 /// A client that was let in.
 #[derive(Debug)]
-pub(super) struct Admitted<I> {
+pub struct Admitted<I> {
     pub(super) incoming: I,
     pub(super) client: Endpoint,
     pub(super) at: Arc<Listener>,

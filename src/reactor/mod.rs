@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod course;
 mod deadlines;
 mod decider;
 mod destination;
@@ -33,6 +34,8 @@ pub mod inspect;
 mod let_in;
 mod listen_queue;
 mod loops;
+mod metered;
+mod neighbours;
 mod opened;
 mod openings;
 mod outlets;
@@ -64,12 +67,17 @@ pub use clients::{
     ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
     WrittenRule,
 };
+pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use flows::{FlowArrival, FlowManifest, Homes, MovedFlow, ReleasedFlows};
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
+    Reply,
 };
+pub use listen_queue::Admitted;
+pub use neighbours::Neighbours;
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
 pub use upstream::UpstreamSetup;
@@ -106,12 +114,16 @@ pub struct Reactor<E: Engine> {
     wheel: Wheel,
     dialler: Dialler,
     listen_queue: ListenQueue,
+    /// Only where clients are spread over reactors.
+    neighbours: Option<Box<dyn Neighbours<E::Incoming>>>,
     run_queue: RunQueue,
     /// Upstreams whose handshake ACK waits for data, oldest first.
     acks_owed: VecDeque<(SessionKey, Time)>,
     outlets: Outlets,
     openings: Openings,
     flows: Flows,
+    /// Flows that have come and wait for the ports that they came in by.
+    expected: Vec<flows::Expected<E::Call>>,
     leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
@@ -180,13 +192,15 @@ impl<E: Datagrams> Reactor<E> {
                 reactor,
             ),
             wheel: Wheel::new(),
+            expected: Vec::new(),
             flows: Flows::new(
-                setup.flows,
+                (setup.flows, setup.homes, reactor),
                 setup.own.of(Transport::Udp).clone(),
                 setup.session_log,
             ),
             dialler: Dialler::new(setup.pools, setup.own, setup.gate.clone(), reactor),
             listen_queue: ListenQueue::new(setup.gate),
+            neighbours: None,
             run_queue: RunQueue::default(),
             acks_owed: VecDeque::new(),
             outlets: Outlets::new(setup.session_log, setup.taps),
@@ -260,7 +274,10 @@ impl<E: Datagrams> Reactor<E> {
     /// Lets clients in at one more socket.
     pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
         if at.transport == Transport::Udp {
-            return self.flows.listen(socket, at, &mut self.ctx);
+            self.flows.listen(socket, at.clone(), &mut self.ctx)?;
+            let (expected, pools) = (&mut self.expected, &mut self.dialler.pools);
+            self.flows.settle_in(&at, expected, &mut self.ctx, pools);
+            return Ok(());
         }
         self.listen_queue.listen(socket, at, &mut self.ctx)
     }

@@ -49,7 +49,7 @@ pub(in crate::admin) async fn now(shared: &Shared) -> About {
         .to_owned(),
         unready: unready(subject).await,
         generation: configured.generation,
-        config_hash: configured.hash.to_string(),
+        config_hash: configured.hash().to_owned(),
         config_applied: timestamp(configured.applied),
         sessions,
         sessions_max,

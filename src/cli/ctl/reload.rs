@@ -39,7 +39,7 @@ pub(super) fn settle(asked: &Asked, keep: bool) -> Result<String, AskError> {
     let settled: SettledView = asked.client.post(path, &(), None)?;
     if !settled.waited {
         return Err(AskError::NotFound(
-            "no reload waits to be confirmed".to_owned(),
+            "no reload and no upgrade waits to be confirmed".to_owned(),
         ));
     }
     Ok(asked.shown(&settled, |_| String::new()))
@@ -64,6 +64,14 @@ fn text(done: &ReloadView, verbose: bool) -> String {
         }
         if done.sessions_left > 0 {
             let _ = writeln!(text, "  {} sessions run to their end", done.sessions_left);
+        }
+        if !done.dry_run {
+            let took = [done.read_seconds, done.compare_seconds, done.apply_seconds];
+            let [read, compare, apply] = took.map(|seconds| seconds * 1e3);
+            let _ = writeln!(
+                text,
+                "  {read:.1} ms to read, {compare:.1} ms to compare, {apply:.1} ms to apply"
+            );
         }
     }
     if let Some(seconds) = done.confirm_seconds {

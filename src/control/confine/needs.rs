@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::admin;
-use crate::config::clients::AccessScope;
 use crate::config::{
-    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget,
+    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Pool, RouteTo, TapTarget,
 };
+use crate::control::beside;
 use crate::control::source::ConfigSource;
 use crate::net::address::{Address, UnixName};
 
@@ -93,23 +93,10 @@ impl Reach {
         {
             self.writes(path, &whose("tap"));
         }
-        for rule in &forward.clients.access {
-            if let AccessScope::File(path) = &rule.whom {
-                self.reads(path, &whose("access"));
-            }
+        for (key, path) in beside::of_forward(forward) {
+            self.reads(path, &whose(key));
         }
-        let connects = forward.routes.iter().filter_map(|route| match &route.to {
-            RouteTo::HttpConnect(connect) => Some(connect),
-            RouteTo::Pool(_) | RouteTo::Reject => None,
-        });
-        let own = match &forward.mode {
-            Mode::HttpConnect(connect) => Some(connect),
-            Mode::Tcp => None,
-        };
-        for connect in connects.chain(own) {
-            if let Some(path) = &connect.users {
-                self.reads(path, &whose("users"));
-            }
+        if forward.requests().next().is_some() {
             self.connects(None, &whose("mode"));
         }
         for (label, pool) in pools(forward) {

@@ -1,11 +1,12 @@
 //! What cannot fail: everything is there, and reactors are told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::engine;
+use crate::net::address::Transport;
 use crate::net::listener::{self, ListenSocket};
 use crate::observe::books::ForwardBooks;
 use crate::observe::notice::Notice;
@@ -68,8 +69,13 @@ impl Committed {
         }
         let routing = self.forward.routing.iter().flat_map(|it| &it.ways);
         let routes = routing.map(|way| Some(way.forward.as_ref()?.pool));
-        if !routes.eq(plan.routes.iter().copied()) {
+        let choices = plan.choices.iter().map(|it| Some(it.id));
+        if !routes.eq(plan.routes.iter().copied().chain(choices)) {
             return false;
+        }
+        // As most are: what is as before is the very same, see `Config::share`.
+        if Arc::ptr_eq(was, is) {
+            return true;
         }
         // What else differs of a pool is no matter of its forwards.
         let mut was = config::Forward::clone(was);
@@ -153,6 +159,16 @@ pub(in crate::control) struct Orders {
     pub(in crate::control) adopt: Vec<(engine::Listener, Arc<Listener>)>,
     /// After the others have adopted.
     pub(in crate::control) give_away: Vec<(ListenerId, u32)>,
+    /// Before either.
+    pub(in crate::control) note_homes: Vec<ListenerId>,
+}
+
+/// Takes out what is to be known before any listener is another one.
+pub(in crate::control) fn before_listeners(changes: &mut Vec<Change>) -> Vec<Change> {
+    let all = std::mem::take(changes).into_iter();
+    let (first, then) = all.partition(|it| it.listeners.is_empty() && it.leave.is_empty());
+    *changes = then;
+    first
 }
 
 /// Orders by reactor.
@@ -182,7 +198,8 @@ impl AllOrders {
 
     fn listener(&mut self, reactor: u16, listener: ChangedListener) {
         let changes = &mut self.of(reactor).changes;
-        let fits = |it: &&mut Change| it.listeners.len() < LISTENERS_PER_ORDER;
+        let fits =
+            |it: &&mut Change| it.pools.is_empty() && it.listeners.len() < LISTENERS_PER_ORDER;
         match changes.last_mut().filter(fits) {
             Some(last) => last.listeners.push(listener),
             None => changes.push(Change {
@@ -209,13 +226,15 @@ pub(in crate::control) struct Sockets<'a> {
     /// What was known of sockets before, by the forward.
     pub(in crate::control) replaced: HashMap<ForwardId, Vec<Arc<Listener>>>,
     pub(in crate::control) told: Vec<Notice>,
+    /// Addresses with sockets that no reactor may look after so far.
+    pub(in crate::control) unspread: BTreeSet<ListenerId>,
 }
 
 impl Sockets<'_> {
     /// Addresses that the plan does not have any more.
     pub(in crate::control) fn leave(&mut self, plan: &Plan<'_>) {
         let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
-        let planned: std::collections::BTreeSet<ListenerId> = planned.map(|it| it.id).collect();
+        let planned: BTreeSet<ListenerId> = planned.map(|it| it.id).collect();
         let gone: Vec<ListenerId> = self
             .held
             .listeners
@@ -314,20 +333,38 @@ impl Sockets<'_> {
                 self.orders.of(socket.reactor).adopt.push(adopted);
             }
             self.held.listeners.insert(it.id, listener);
+            self.unspread.insert(it.id);
         }
     }
 
     /// Each active reactor gets its share of the sockets; none is closed for that. One
     /// that has none of an address of its own shares another's.
-    pub(in crate::control) fn spread(&mut self, joined: Vec<(ListenerId, Vec<ListenSocket>)>) {
+    ///
+    /// `is_spread`: the reactors are those that the others are spread over already.
+    pub(in crate::control) fn spread(
+        &mut self,
+        joined: Vec<(ListenerId, Vec<ListenSocket>)>,
+        is_spread: bool,
+    ) {
         for (id, sockets) in joined {
             if let Some(listener) = self.held.listeners.get_mut(&id) {
                 listener.join(id, sockets);
+                self.unspread.insert(id);
             }
         }
         for (id, listener) in &mut self.held.listeners {
+            if is_spread && !self.unspread.contains(id) {
+                continue;
+            }
             let plan = listener.options.plan.clone();
-            for moved in listener.spread(self.active) {
+            let homes: BTreeSet<u16> = listener.sockets.iter().map(|it| it.reactor).collect();
+            let moved = listener.spread(self.active);
+            if listener.transport == Transport::Udp && !moved.is_empty() {
+                for home in homes {
+                    self.orders.of(home).note_homes.push(*id);
+                }
+            }
+            for moved in moved {
                 if let Some(from) = moved.from {
                     let number = moved.socket.at.socket;
                     self.orders.of(from).give_away.push((*id, number));

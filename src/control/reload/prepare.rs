@@ -16,11 +16,12 @@ use crate::net::own::OwnListeners;
 use crate::observe::counters::Counters;
 use crate::observe::log::{Log, LogSink};
 use crate::observe::tap::Taps;
-use crate::reactor::{ClientPolicy, ClientTable, Gate, Setup};
+use crate::reactor::{ClientPolicy, ClientTable, Gate, Homes, Setup};
 use crate::relay::id::{ForwardId, ListenerId};
 
 use crate::control::acquire::{self, BoundAddress, ReactorPlan};
 use crate::control::awaited::Awaited;
+use crate::control::beside::BesideFiles;
 use crate::control::clients;
 use crate::control::confine::Confinement;
 use crate::control::error::StartError;
@@ -35,7 +36,7 @@ use crate::control::thread::ReactorThread;
 use crate::control::upstreams::Upstreams;
 use crate::control::wire::Order;
 
-use super::report::{ReloadError, Reloaded, summary};
+use super::report::{ReloadError, Reloaded, Took, summary};
 
 /// An address that is listened on, as far as a preparation wants to know.
 #[derive(Debug, Clone)]
@@ -68,9 +69,11 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
     pub(in crate::control) own: Arc<OwnListeners>,
+    pub(in crate::control) homes: Arc<Homes>,
     pub(in crate::control) clients: Option<Arc<ClientTable>>,
     pub(in crate::control) confinement: Arc<Confinement>,
     pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
+    pub(in crate::control) beside: Arc<BesideFiles>,
     pub(in crate::control) origin: Instant,
     pub(in crate::control) log: Log,
     pub(in crate::control) teller: Teller,
@@ -191,10 +194,20 @@ fn prepare(
     awaited: &Awaited,
 ) -> Result<Box<Prepared>, ReloadError> {
     awaited.is("reading the configuration");
+    let begin = Instant::now();
+    let mut took = Took::default();
     let config = match from {
-        From::Source(source) => Arc::new(source.read().map_err(ReloadError::Configuration)?),
+        From::Source(source) => {
+            let mut config = source.read().map_err(ReloadError::Configuration)?;
+            took.read = begin.elapsed().as_secs_f64();
+            config.share(&shop.running);
+            Arc::new(config)
+        }
         From::Config(config) => config.clone(),
     };
+    if !dry_run {
+        shop.beside.are_read(&config);
+    }
     let differences = shop.running.diff(&config);
     let refused = refused(&differences, &shop.running, &config);
     if !refused.is_empty() {
@@ -211,7 +224,10 @@ fn prepare(
     let mut ids = shop.ids.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = Plan::of(&config, &mut ids);
     drop(ids);
-    let report = preview(&plan, &differences, shop, dry_run);
+    let mut report = preview(&plan, &differences, shop, dry_run);
+    took.compare = begin.elapsed().as_secs_f64() - took.read;
+    report.took = took;
+    let begin = Instant::now();
     let mut parts = Parts {
         opened: Vec::new(),
         joined: Vec::new(),
@@ -228,6 +244,7 @@ fn prepare(
         parts.give_up();
         return Err(error);
     }
+    report.took.apply = begin.elapsed().as_secs_f64();
     Ok(Box::new(Prepared {
         config,
         differences,
@@ -274,8 +291,7 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
 /// What will be done: exactly that is done later.
 fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bool) -> Reloaded {
     let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
-    let planned: BTreeMap<ListenerId, String> =
-        planned.map(|it| (it.id, it.address.to_string())).collect();
+    let planned: BTreeMap<ListenerId, &Address> = planned.map(|it| (it.id, it.address)).collect();
     let opened = planned
         .iter()
         .filter(|(id, _)| !shop.listeners.contains_key(id));
@@ -291,7 +307,7 @@ fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bo
         dry_run,
         summary: summary(differences, 0),
         changes: differences.iter().map(ToString::to_string).collect(),
-        listeners_opened: opened.map(|(_, address)| address.clone()).collect(),
+        listeners_opened: opened.map(|(_, address)| address.to_string()).collect(),
         listeners_kept: planned
             .keys()
             .filter(|id| shop.listeners.contains_key(id))
@@ -302,6 +318,7 @@ fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bo
         sessions_left: gone.map(|it| it.sessions).sum(),
         sessions_cut: 0,
         confirm_within: None,
+        took: Took::default(),
     }
 }
 
@@ -418,6 +435,7 @@ fn reactors(
                 pools: BTreeMap::new(),
                 gate: shop.gate.clone(),
                 flows: shop.flows.clone(),
+                homes: shop.homes.clone(),
                 own: shop.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: shop.log.clone(),

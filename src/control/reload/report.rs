@@ -31,6 +31,24 @@ pub struct Reloaded {
     pub sessions_cut: usize,
     /// Until then it has to be confirmed, or what was before is back; seconds from now.
     pub confirm_within: Option<f64>,
+    /// How long it took.
+    #[serde(flatten)]
+    pub took: Took,
+}
+
+/// Where the time of a reload went, in seconds. Reading grows with all that is written, the
+/// rest with what differs, but for a look at each forward and each address.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Took {
+    /// Reading the files and checking what they say.
+    #[serde(rename = "read_seconds")]
+    pub read: f64,
+    /// Comparing it with what runs, and what follows from that.
+    #[serde(rename = "compare_seconds")]
+    pub compare: f64,
+    /// Acquiring what is missing, and applying it: until every reactor goes by it.
+    #[serde(rename = "apply_seconds")]
+    pub apply: f64,
 }
 
 /// Why a reload changed nothing.
@@ -47,6 +65,8 @@ pub enum ReloadError {
     Unavailable(String),
     /// Another one has not come to an end yet.
     Busy(String),
+    /// Another process is taking over.
+    Upgrading(String),
     /// The process is ending.
     Ending,
 }
@@ -73,6 +93,7 @@ impl fmt::Display for ReloadError {
                 )
             }
             Self::Busy(step) => write!(f, "an earlier reload has not come to an end: {step}"),
+            Self::Upgrading(what) => write!(f, "an upgrade has not come to an end: {what}"),
             Self::Ending => f.write_str("the process is ending"),
         }
     }

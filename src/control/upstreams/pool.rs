@@ -137,7 +137,8 @@ impl LivePool {
         };
         let asked: Vec<PoolId> = plan.dialled.iter().map(|(id, _)| *id).collect();
         let names = self.places.iter().map(Places::name);
-        *self.config == *plan.config && ids(&self.dialled) == asked && names.eq(plan.names.clone())
+        let is_same = Arc::ptr_eq(&self.config, &plan.config) || *self.config == *plan.config;
+        is_same && ids(&self.dialled) == asked && names.eq(plan.names.clone())
     }
 
     /// Becomes what is asked for. Servers that stay keep what is known of them, and what

@@ -1,5 +1,6 @@
 //! `watch = true`: the files of the configuration are looked after, and control is told
-//! when they are others than those that were read.
+//! when they are others than those that were read; the lists of networks and the files of
+//! users that it names likewise.
 //!
 //! ```text
 //!   inotify: names in folders ──► somebody writes ──► nobody has for QUIET ──► stamps ──► told
@@ -30,6 +31,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 
+use super::beside::BesideFiles;
 use super::inbox::{Teller, Told};
 use super::signals;
 use super::source::{ConfigFiles, ConfigSource};
@@ -66,7 +68,7 @@ struct Signalled {
 impl FileWatch {
     /// Begins. It looks at once: files may have changed since they were read.
     pub(super) fn start(
-        source: Arc<dyn ConfigSource>,
+        (source, beside): (Arc<dyn ConfigSource>, Arc<BesideFiles>),
         teller: Teller,
         log: &Log,
     ) -> io::Result<Self> {
@@ -84,6 +86,7 @@ impl FileWatch {
         let watcher = Watcher {
             shared: shared.clone(),
             source,
+            beside,
             teller,
             inotify: inotify.ok(),
             watched: BTreeMap::new(),
@@ -142,6 +145,7 @@ impl Due {
 struct Watcher {
     shared: Arc<Signalled>,
     source: Arc<dyn ConfigSource>,
+    beside: Arc<BesideFiles>,
     teller: Teller,
     inotify: Option<Inotify>,
     watched: BTreeMap<WatchDescriptor, (PathBuf, Names)>,
@@ -233,8 +237,10 @@ impl Watcher {
 
     /// Tells control if files are others than those that were read.
     fn look(&mut self, heard: bool) {
-        let files = self.source.files();
-        if files == self.source.was_read() {
+        let files = self.files();
+        let mut were_read = self.source.was_read();
+        were_read.append(&mut self.beside.were_read());
+        if files == were_read {
             self.seen = None;
             return;
         }
@@ -250,9 +256,16 @@ impl Watcher {
         self.teller.tell(Told::Changed);
     }
 
+    /// All files with their stamps of now.
+    fn files(&self) -> ConfigFiles {
+        let mut files = self.source.files();
+        files.append(&mut self.beside.now());
+        files
+    }
+
     /// Watches where the files are now.
     fn place(&mut self) -> WatchedPlaces {
-        let files: Vec<_> = self.source.files().into_keys().collect();
+        let files: Vec<_> = self.files().into_keys().collect();
         self.names = files
             .iter()
             .filter_map(|it| it.file_name())

@@ -273,6 +273,8 @@ impl Engine for Sim {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Uprooted;
+    /// The network has it meanwhile.
+    type Call = super::DatagramKey;
 
     fn now(&self) -> Time {
         self.now

@@ -259,6 +259,7 @@ impl Engine for Uring {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Detached;
+    type Call = std::os::fd::OwnedFd;
 
     fn now(&self) -> Time {
         self.common.clock.now()

@@ -25,9 +25,11 @@ pub struct Release<D> {
     pub at_most: usize,
     /// Is called once, from within a turn, with those that have left: at once as many as
     /// may be had, or fewer if no more can be.
-    #[allow(clippy::type_complexity, reason = "a reply of its own kind")]
-    pub reply: Box<dyn FnOnce(Released<D>) + Send>,
+    pub reply: Reply<D>,
 }
+
+/// Is told once what has come of a [`Release`].
+pub type Reply<D> = Box<dyn FnOnce(Released<D>) + Send>;
 
 /// What has come of a [`Release`].
 #[derive(Debug)]
@@ -54,6 +56,8 @@ impl<D> fmt::Debug for Release<D> {
 #[derive(Debug)]
 pub(in crate::reactor) struct Leaving<D> {
     orders: VecDeque<Release<D>>,
+    /// For each of them: whom it names, if it does not mean anybody.
+    named: VecDeque<Option<Vec<SessionKey>>>,
     /// Of the first order: those that have left,
     moved: Vec<MovedSession<D>>,
     /// slots that are still to be looked at, and the next of them,
@@ -69,6 +73,7 @@ impl<D> Leaving<D> {
     pub(in crate::reactor) const fn new() -> Self {
         Self {
             orders: VecDeque::new(),
+            named: VecDeque::new(),
             moved: Vec::new(),
             slots_left: 0,
             next_slot: 0,
@@ -79,7 +84,7 @@ impl<D> Leaving<D> {
 
     /// Whether there is something to do that no event will tell of.
     pub(in crate::reactor) fn is_busy(&self) -> bool {
-        self.slots_left > 0
+        self.slots_left > 0 || (self.waiting.is_empty() && !self.orders.is_empty())
     }
 
     /// The engine says that a session is quiet.
@@ -111,11 +116,35 @@ impl<E: Datagrams> Reactor<E> {
     /// Lets sessions go, in this turn and the next ones. Orders are carried out one after
     /// the other.
     pub fn release(&mut self, order: Release<E::Detached>) {
-        if self.leaving.orders.is_empty() {
-            self.leaving.slots_left = self.ctx.sessions.slots();
-        }
+        self.order(order, None);
+    }
+
+    /// Lets these sessions go, those of them that live and may; a handful.
+    pub fn release_these(&mut self, keys: Vec<SessionKey>, reply: Reply<E::Detached>) {
+        let at_most = keys.len();
+        self.order(Release { at_most, reply }, Some(keys));
+    }
+
+    fn order(&mut self, order: Release<E::Detached>, named: Option<Vec<SessionKey>>) {
         self.leaving.orders.push_back(order);
+        self.leaving.named.push_back(named);
+        if self.leaving.orders.len() == 1 {
+            self.begin_order();
+        }
         self.let_go_some();
+    }
+
+    /// The first order is carried out from now on.
+    fn begin_order(&mut self) {
+        let named = self.leaving.named.front_mut().and_then(Option::take);
+        let Some(named) = named else {
+            self.leaving.slots_left = self.ctx.sessions.slots();
+            return;
+        };
+        self.leaving.slots_left = 0;
+        for key in named {
+            self.begin_to_leave(key);
+        }
     }
 
     /// The share of a turn.
@@ -156,11 +185,12 @@ impl<E: Datagrams> Reactor<E> {
             left: self.live(),
             last_id: self.sessions_started,
         };
+        self.leaving.named.pop_front();
         if let Some(order) = self.leaving.orders.pop_front() {
             (order.reply)(released);
         }
         if !self.leaving.orders.is_empty() {
-            self.leaving.slots_left = self.ctx.sessions.slots();
+            self.begin_order();
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn asks(mut stream: &TcpStream, to: impl ToString, line: &str) -> io:
 }
 
 /// Somebody who has a tunnel through this proxy to this target, an [`Echo`], and says this to get it.
-pub(super) fn tunneller<'a>(proxy: SocketAddr, to: String, line: &'a str) -> Bystander<'a> {
+pub(super) fn tunneller(proxy: SocketAddr, to: String, line: &str) -> Bystander<'_> {
     Bystander::who(move || {
         let stream = TcpStream::connect_timeout(&proxy, PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

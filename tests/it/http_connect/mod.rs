@@ -14,6 +14,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use crate::kit::directory::Directory;
 use crate::kit::*;
 
+pub(crate) use access::users;
+
 const ESTABLISHED: &str = "HTTP/1.1 200 Connection Established\r\n\r\n";
 
 /// Every loopback address, which is denied otherwise.

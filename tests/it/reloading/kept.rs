@@ -2,7 +2,7 @@
 //! behaviour 114, and forwards that were drained.
 
 use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
@@ -197,6 +197,66 @@ fn b114_counts_of_clients_and_rules_survive() {
         it.forwarder.process().signal(Signal::SIGUSR1);
         let line = it.forwarder.wait_for_line("denied=7");
         assert!(line.message().contains("127.0.0.9"), "{line:?}");
+    });
+}
+
+/// Behaviour 114: flows of datagrams go on from the same port, and a client that is known by
+/// its address keeps its server; one more server takes from each a share and nothing else.
+#[test]
+fn b114_flows_and_the_table_of_hashes_survive() {
+    on_every_engine(|case| {
+        let servers = [b'a', b'b', b'c', b'd'].map(Echo::new);
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+        let [web, dns] = [free_port(), free_port()];
+        let text = |seconds: u32, count: usize| {
+            let listed = servers[..count].iter();
+            let listed: Vec<String> = listed.map(|it| format!("\"{}\"", it.address)).collect();
+            format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{web}\"\nidle_timeout = \"{seconds}s\"\n\
+                 [forward.upstream]\nbalance = \"hash_address\"\nservers = [{}]\n\
+                 [[forward]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"127.0.0.1:{dns}\"\n\
+                 idle_timeout = \"{seconds}s\"\nupstream = \"{}\"\n",
+                listed.join(", "),
+                datagrams.local_addr().unwrap()
+            )
+        };
+        let it = Reloadable::with(case, &text(100, 3), 2, Some(2), |setup| setup);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let flow = || {
+            let to = SocketAddr::from(([127, 0, 0, 1], dns));
+            client.send_to(b"x", to).unwrap();
+            datagrams.recv_from(&mut [0; 8]).unwrap().1
+        };
+        let places = || -> Vec<u8> {
+            let to = ([127, 0, 0, 1], web).into();
+            let one = |last| {
+                let mut letter = [0];
+                let client = client_of(last, to).unwrap();
+                client.stream().read_exact(&mut letter).unwrap();
+                letter[0]
+            };
+            (10..40).map(one).collect()
+        };
+        let (from, before) = (flow(), places());
+        it.reloads(&text(101, 3));
+        assert_eq!((flow(), places()), (from, before.clone()));
+        it.reloads(&text(102, 4));
+        let after = places();
+        let moved = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after);
+        let (to_new, others): (Vec<_>, Vec<_>) = moved.partition(|(_, after)| **after == b'd');
+        // A table of Maglev moves a few beside those that the new one takes.
+        assert!(
+            !to_new.is_empty() && to_new.len() <= 15,
+            "{before:?} {after:?}"
+        );
+        assert!(others.len() <= 5, "{before:?} {after:?}");
+        assert_eq!(flow(), from);
+        it.reloads(&text(103, 3));
+        assert_eq!((flow(), places()), (from, before));
     });
 }
 

@@ -15,27 +15,27 @@ use crate::kit::directory::Directory;
 use crate::kit::*;
 
 /// A forwarder and the file that says what it does.
-pub(super) struct Reloadable {
+pub(crate) struct Reloadable {
     // Dropped first.
-    pub(super) forwarder: Forwarder,
-    pub(super) file: PathBuf,
-    pub(super) directory: Directory,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) file: PathBuf,
+    pub(crate) directory: Directory,
 }
 
 impl Reloadable {
     /// Starts with `text`, which has so many forwards.
-    pub(super) fn start(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
+    pub(crate) fn start(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
         Self::with(case, text, forwards, reactors, |setup| setup)
     }
 
     /// Likewise, without a record of each session.
-    pub(super) fn quiet(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
+    pub(crate) fn quiet(case: Case, text: &str, forwards: usize, reactors: Option<u16>) -> Self {
         Self::with(case, text, forwards, reactors, |setup| {
             setup.set("log.sessions", "off")
         })
     }
 
-    pub(super) fn with(
+    pub(crate) fn with(
         case: Case,
         text: &str,
         forwards: usize,
@@ -60,7 +60,7 @@ impl Reloadable {
     }
 
     /// Writes the file anew, by renaming another one over it.
-    pub(super) fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         let new = self.directory.join("thalweg.toml.new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(&new, &self.file).unwrap();
@@ -68,7 +68,7 @@ impl Reloadable {
 
     /// Reloads, and what it said of that.
     #[track_caller]
-    pub(super) fn reload(&self, text: &str) -> Record {
+    pub(crate) fn reload(&self, text: &str) -> Record {
         let said = || {
             let records = self.forwarder.records().into_iter();
             records
@@ -89,14 +89,14 @@ impl Reloadable {
 
     /// Likewise; it must have been carried out.
     #[track_caller]
-    pub(super) fn reloads(&self, text: &str) -> Record {
+    pub(crate) fn reloads(&self, text: &str) -> Record {
         let said = self.reload(text);
         assert_eq!(said.text("kind"), "reloaded", "{said:?}");
         said
     }
 
     /// The inode of each listening socket of TCP, by the port.
-    pub(super) fn listening(&self) -> Vec<(u16, u64)> {
+    pub(crate) fn listening(&self) -> Vec<(u16, u64)> {
         let own: Vec<u64> = self
             .forwarder
             .process()
@@ -153,7 +153,7 @@ impl Echo {
     }
 
     /// At this address.
-    pub(super) fn at(address: SocketAddr, letter: u8) -> Self {
+    pub(crate) fn at(address: SocketAddr, letter: u8) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         // Any number of clients at a time.
         socket2::SockRef::from(&listener).listen(4096).unwrap();
@@ -185,17 +185,22 @@ impl Echo {
 
 /// What clients saw.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) whole: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) reset: AtomicU64,
-    pub(super) truncated: AtomicU64,
+pub(crate) struct Seen {
+    pub(crate) whole: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) reset: AtomicU64,
+    pub(crate) truncated: AtomicU64,
 }
 
-/// Clients in a row on several threads: connect, a message to and fro, an end, the end.
+/// Connections a second that clients come at, if the machine has the time for it: what
+/// behaviour 66 asks for.
+pub(crate) const RATE: u32 = 2_000;
+
+/// Clients in a row on several threads: connect, a message to and fro, an end, the end. All
+/// together come [`RATE`] times a second; when they are late they come without a pause.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    pub(super) seen: Arc<Seen>,
+    pub(crate) seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
     since: Instant,
 }
@@ -204,12 +209,16 @@ impl Load {
     /// Begins, to these addresses in turn.
     pub(crate) fn begin(addresses: &[SocketAddr], threads: usize) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
+        let since = Instant::now();
+        let between = Duration::from_secs(1) / RATE;
         let spawn = |index: usize| {
             let (stop, seen) = (stop.clone(), seen.clone());
             let addresses = addresses.to_vec();
             std::thread::spawn(move || {
                 let mut turn = index;
                 while !stop.load(Ordering::Relaxed) {
+                    let due = since + between * turn as u32;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let counter = match one(addresses[turn % addresses.len()]) {
                         Ok(true) => &seen.whole,
                         Ok(false) => &seen.truncated,
@@ -219,7 +228,7 @@ impl Load {
                         Err(_) => &seen.reset,
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    turn += 1;
+                    turn += threads;
                 }
             })
         };
@@ -227,13 +236,13 @@ impl Load {
             threads: (0..threads).map(spawn).collect(),
             stop,
             seen,
-            since: Instant::now(),
+            since,
         }
     }
 
-    /// Ends; nobody may have been refused, reset or cut short. Connections a second.
+    /// Ends; nobody may have been refused, reset or cut short. Says what rate was held.
     #[track_caller]
-    pub(crate) fn end(self) -> f64 {
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -248,7 +257,8 @@ impl Load {
             count(&seen.whole)
         );
         assert!(count(&seen.whole) > 0, "nobody was served");
-        count(&seen.whole) as f64 / self.since.elapsed().as_secs_f64()
+        let rate = count(&seen.whole) as f64 / self.since.elapsed().as_secs_f64();
+        println!("{rate:.0} of {RATE} connections a second were held");
     }
 }
 
@@ -264,7 +274,7 @@ fn one(address: SocketAddr) -> std::io::Result<bool> {
 }
 
 /// A client of another address of this host: 127.0.0.LAST.
-pub(super) fn client_of(last: u8, to: SocketAddr) -> std::io::Result<Peer> {
+pub(crate) fn client_of(last: u8, to: SocketAddr) -> std::io::Result<Peer> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
     socket.connect(&to.into())?;
@@ -273,9 +283,9 @@ pub(super) fn client_of(last: u8, to: SocketAddr) -> std::io::Result<Peer> {
 
 /// Waits until something is so, without a word of why not.
 #[track_caller]
-pub(super) fn until(what: &str, is: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is: impl Fn() -> bool) {
     wait_until(what, PATIENCE, is);
 }
 
 /// Between two reloads, so that clients come and go.
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);

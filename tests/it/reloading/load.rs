@@ -58,8 +58,8 @@ fn b66_a_hundred_reloads_lose_nobody() {
         for turn in 1..=100 {
             it.reloads(&text(turn));
         }
-        let rate = load.end();
-        println!("{}: {rate:.0} connections a second", case.engine);
+        println!("{}:", case.engine);
+        load.end();
         assert_eq!(it.listening(), sockets, "the sockets are the same");
         assert!(
             it.forwarder.complaints().is_empty(),
@@ -94,9 +94,19 @@ fn b66_a_test_of_a_configuration_drops_nothing() {
     });
 }
 
-/// Behaviours 67 and 113: more reactors, fewer, more: no queue is lost.
+/// Behaviour 67: more reactors, fewer, more.
 #[test]
 fn b67_the_number_of_reactors_changes_under_load() {
+    reactors_change_under_load(5, &[1, 2, 3, 2]);
+}
+
+/// Behaviour 113: reactors 2, 1, 2, a hundred times: no queue is lost.
+#[test]
+fn b113_reactors_come_and_go_a_hundred_times_under_load() {
+    reactors_change_under_load(50, &[1, 2]);
+}
+
+fn reactors_change_under_load(times: usize, counts: &[usize]) {
     for case in engines().iter().map(|engine| Case {
         engine,
         path: "auto",
@@ -112,14 +122,15 @@ fn b67_the_number_of_reactors_changes_under_load() {
         };
         let it = Reloadable::quiet(case, &text(2), 1, None);
         let load = Load::begin(&[([127, 0, 0, 1], port).into()], 8);
-        for turn in 0..25 {
-            for reactors in [1, 2, 3, 2] {
-                it.reloads(&text(reactors));
+        for turn in 0..times {
+            for reactors in counts {
+                it.reloads(&text(*reactors));
             }
             if turn % 5 == 0 {
                 std::thread::sleep(PAUSE);
             }
         }
+        println!("{}:", case.engine);
         load.end();
         until("the reactors that left have ended", || {
             let threads = it.forwarder.process().threads();
@@ -201,6 +212,45 @@ fn b67_the_engine_changes_under_load() {
     let mut letter = [0];
     std::io::Read::read_exact(&mut held.stream(), &mut letter).unwrap();
     held.send(1_000);
+}
+
+/// Behaviour 117: whoever asks at the same time as others is told of what he asked for.
+#[test]
+fn b117_each_request_is_answered_for_its_own_generation() {
+    on_every_engine(|case| {
+        let (server, admin) = (Echo::new(b'a'), directory::Directory::new());
+        let port = free_port();
+        let text = |seconds: usize| {
+            format!(
+                "[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"{}\"\n\
+                 idle_timeout = \"{seconds}s\"\n",
+                server.address
+            )
+        };
+        let it = Reloadable::with(case, &text(1), 1, Some(1), |setup| setup.admin(&admin));
+        let ask = || {
+            let head = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n\
+                        Content-Type: application/json\r\nContent-Length: 2\r\n";
+            let answer = admin::Admin::at(&admin.join("admin.sock")).send(head, "{}");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            answer.json()
+        };
+        for turn in 2..12 {
+            it.write(&text(turn));
+            let answers: Vec<serde_json::Value> = std::thread::scope(|scope| {
+                let asked: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+                asked.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            // The content was there before they asked: it is what each of them got.
+            let generation = |it: &serde_json::Value| it["generation"].as_u64().unwrap();
+            for answer in &answers {
+                assert_eq!(generation(answer), turn as u64, "{answer}");
+            }
+            let changed =
+                |it: &&serde_json::Value| it["changes"].to_string().contains(&format!("{turn}s"));
+            assert!(answers.iter().any(|it| changed(&it)), "{answers:?}");
+        }
+    });
 }
 
 /// Behaviour 117: many signals, few reloads, and the last word counts.

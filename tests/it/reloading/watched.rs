@@ -1,12 +1,13 @@
 //! `watch = true` and `include`: behaviour 118, and files beside the configuration.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
 use super::kit::*;
+use crate::http_connect::users;
 use crate::kit::directory::Directory;
 use crate::kit::*;
 
@@ -225,6 +226,70 @@ fn b118_included_files_are_watched_and_named_in_errors() {
         fs::remove_file(more.join("two.toml")).unwrap();
         until("it is gone", || !listens(two));
         until("that is told", || counts(&it) == (before.0 + 1, before.1));
+    });
+}
+
+/// Lists of networks and files of users are watched as the configuration itself is: what
+/// they say by now holds for whoever comes, and a wrong one changes nothing.
+#[test]
+fn b118_lists_and_files_of_users_are_watched_too() {
+    on_every_engine(|case| {
+        let (server, folder) = (Echo::new(b'a'), Directory::new());
+        let [web, proxy] = [free_port(), free_port()];
+        let [file, list, file_of_users] =
+            ["thalweg.toml", "list", "users"].map(|it| folder.join(it));
+        fs::write(&list, "127.0.0.9\n").unwrap();
+        fs::write(&file_of_users, users()).unwrap();
+        let text = format!(
+            "[global]\nwatch = true\n[[forward]]\nname = \"web\"\nlisten = \"127.0.0.1:{web}\"\n\
+             upstream = \"{}\"\naccess = [\"deny @{}\", \"allow all\"]\n\
+             [[forward]]\nname = \"proxy\"\nlisten = \"127.0.0.1:{proxy}\"\nmode = \"http-connect\"\n\
+             connect = {{ allow = [\"127.0.0.0/8:*\"], users = \"{}\" }}\n",
+            server.address,
+            list.display(),
+            file_of_users.display()
+        );
+        fs::write(&file, text).unwrap();
+        let it = start(case, &file, 2);
+        let is_let_in = |last: u8| {
+            let client = client_of(last, ([127, 0, 0, 1], web).into());
+            client.is_ok_and(|it| it.stream().read(&mut [0]).is_ok_and(|len| len == 1))
+        };
+        let ask = || {
+            let client = Peer::connect(([127, 0, 0, 1], proxy).into());
+            let to = server.address;
+            let request = format!(
+                "CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\
+                 Proxy-Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n"
+            );
+            client.stream().write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            client.stream().read_exact(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[9..]).into_owned()
+        };
+        assert!(!is_let_in(9) && is_let_in(8));
+        assert_eq!(ask(), "200");
+        // Renamed over it.
+        let before = counts(&it);
+        fs::write(folder.join("list.new"), "127.0.0.8\n").unwrap();
+        fs::rename(folder.join("list.new"), &list).unwrap();
+        until("the list is read again", || counts(&it).0 > before.0);
+        assert!(is_let_in(9) && !is_let_in(8));
+        // In place; it says nothing that can be followed.
+        let before = counts(&it);
+        fs::write(&list, "127.0.0.300\n").unwrap();
+        until("it is refused", || counts(&it).1 > before.1);
+        assert!(is_let_in(9) && !is_let_in(8));
+        // Mended, with nothing else touched.
+        fs::write(&list, "127.0.0.7\n").unwrap();
+        until("it is read again", || counts(&it).0 > before.0);
+        assert!(is_let_in(8) && !is_let_in(7));
+        let before = counts(&it);
+        let without_ann = users().replace("ann:", "eve:");
+        fs::write(&file_of_users, without_ann).unwrap();
+        until("the users are read again", || counts(&it).0 > before.0);
+        assert_eq!(ask(), "407");
+        drop(it);
     });
 }
 

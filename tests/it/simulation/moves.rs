@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use thalweg::engine::Engine;
 use thalweg::engine::sim::{Dice, Sim, Uprooted};
-use thalweg::reactor::{Arrival, Berths, Manifest, MovedSession, Reactor, Release, Released};
+use thalweg::reactor::inspect::{Depth, Inspect as _, SessionFilter};
+use thalweg::reactor::{
+    Arrival, Berths, Manifest, MovedSession, Reactor, Release, Released, Reply,
+};
 use thalweg::relay::session::Session;
 
 /// Moves sessions of a run.
@@ -56,10 +59,18 @@ impl Moves {
         if !self.under_way && self.often > 0 && self.dice.percent(self.often) {
             self.under_way = true;
             let released = self.released.clone();
-            reactor.release(Release {
-                at_most: self.dice.between(1, 5) as usize,
-                reply: Box::new(move |it| *released.lock().expect("whole") = Some(it)),
-            });
+            let at_most = self.dice.between(1, 5) as usize;
+            let reply: Reply<Uprooted> =
+                Box::new(move |it| *released.lock().expect("whole") = Some(it));
+            if self.dice.percent(50) {
+                reactor.release(Release { at_most, reply });
+            } else {
+                // As a reactor that is busy gives some away: these, whatever they are at.
+                let seen = reactor.sessions(0, &SessionFilter::default(), Depth::Known);
+                let keys = seen.items.iter().map(|it| it.key);
+                let keys = keys.filter(|_| self.dice.percent(50)).take(at_most);
+                reactor.release_these(keys.collect(), reply);
+            }
         }
         let Some(released) = self.released.lock().expect("whole").take() else {
             return;
