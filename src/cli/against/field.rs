@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::iter;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -125,17 +124,10 @@ impl<'a> Field<'a> {
 
     /// Names of servers are addresses of stand-ins, by the hosts file.
     fn name_servers(plan: &Plan) -> Result<(), String> {
-<<<<<<< HEAD
-        let lines = plan.names.iter().map(|(name, ip)| format!("{ip} {name}\n"));
-        let hosts: String = iter::once("127.0.0.1 localhost\n".to_owned())
-            .chain(lines)
-            .collect();
-=======
         let mut hosts = String::from("127.0.0.1 localhost\n");
         for (name, ip) in &plan.names {
             let _ = writeln!(hosts, "{ip} {name}");
         }
->>>>>>> wt-fleet
         for (name, text) in [("hosts", hosts.as_str()), ("resolv.conf", "")] {
             let file = Path::new(SCRATCH).join(name);
             fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -233,15 +225,7 @@ impl<'a> Field<'a> {
         self.start(&mut command)
     }
 
-<<<<<<< HEAD
-    #[expect(
-        clippy::unused_self,
-        reason = "it starts in the network that this stands for"
-    )]
-    fn start(&self, command: &mut Command, plan: &Plan) -> Result<Running, String> {
-=======
     fn start(&self, command: &mut Command) -> Result<Running, String> {
->>>>>>> wt-fleet
         let path = std::env::var("PATH").unwrap_or_default();
         let said = Path::new(SCRATCH).join("said");
         let log = File::create(&said).map_err(|error| format!("{}: {error}", said.display()))?;
