@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -12,11 +13,11 @@ use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
-use crate::reactor::{Admitted, Adopted, Arrival, Change, Listener, MovedSession, Release, Ruling};
+use crate::reactor::{
+    Admitted, Adopted, Arrival, Change, Listener, MovedSession, Neighbours, Release, Ruling,
+};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
-
-use super::neighbourhood::{Coming, Neighbourhood};
 
 /// What control tells a reactor.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) enum Order {
     GiveAway(Vec<(ListenerId, u32)>),
     /// These are the reactors that clients are spread over; `None`: they stay where they are
     /// accepted.
-    Neighbours(Option<Arc<Neighbourhood>>),
+    Neighbours(Option<Box<dyn Neighbours<engine::Incoming>>>),
     /// Nobody uses these pools any more.
     ForgetPools(Arc<[PoolId]>),
     /// Bring the gauges up to date.
@@ -54,6 +55,24 @@ pub(super) enum Order {
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
     /// Sessions to come have numbers above this one.
     NumberFrom(u64),
+}
+
+/// A client is on its way to a reactor for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Coming(Arc<AtomicU64>);
+
+impl Coming {
+    /// Counted there.
+    pub(super) fn counted(coming: &Arc<AtomicU64>) -> Self {
+        coming.fetch_add(1, Ordering::Relaxed);
+        Self(coming.clone())
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]

@@ -68,8 +68,8 @@ pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use gate::Gate;
 pub use hand_over::{
-    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release, Released,
-    Reply,
+    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release,
+    ReleaseReply, Released,
 };
 pub use listen_queue::Admitted;
 pub use neighbours::Neighbours;

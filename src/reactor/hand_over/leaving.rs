@@ -25,11 +25,11 @@ pub struct Release<D> {
     pub at_most: usize,
     /// Is called once, from within a turn, with those that have left: at once as many as
     /// may be had, or fewer if no more can be.
-    pub reply: Reply<D>,
+    pub reply: ReleaseReply<D>,
 }
 
 /// Is told once what has come of a [`Release`].
-pub type Reply<D> = Box<dyn FnOnce(Released<D>) + Send>;
+pub type ReleaseReply<D> = Box<dyn FnOnce(Released<D>) + Send>;
 
 /// What has come of a [`Release`].
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     /// Lets these sessions go, those of them that live and may; a handful.
-    pub fn release_these(&mut self, keys: Vec<SessionKey>, reply: Reply<E::Detached>) {
+    pub fn release_these(&mut self, keys: Vec<SessionKey>, reply: ReleaseReply<E::Detached>) {
         let at_most = keys.len();
         self.order(Release { at_most, reply }, Some(keys));
     }
