@@ -347,6 +347,7 @@ fn setup(
         datagrams: None,
         announced: false,
         routing: None,
+        pilot: None,
         route: None,
         generation: 0,
     };
@@ -358,6 +359,7 @@ fn setup(
         pools: [(pool, UpstreamSetup::single(Endpoint::Inet(server), plan))].into(),
         gate: Arc::new(Gate::new(1000)),
         flows: Arc::new(Gate::new(1000)),
+        homes: Arc::default(),
         own: Arc::default(),
         counters: Arc::new(Counters::default()),
         log,

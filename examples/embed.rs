@@ -12,7 +12,8 @@ use thalweg::config::Config;
 use thalweg::control::{self, Handle, ReloadRequest};
 use thalweg::net::address::Endpoint;
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// Runs it.
+pub fn main() -> Result<(), Box<dyn Error>> {
     let server = TcpListener::bind("127.0.0.1:0")?;
     let upstream = server.local_addr()?;
     let forwarder = control::start(&Config::parse(&configuration(upstream, "10m"))?)?;

@@ -44,7 +44,8 @@ impl Conversation for Reverse {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// Runs it.
+pub fn main() -> Result<(), Box<dyn Error>> {
     let mut handlers = Handlers::default();
     handlers.register("REVERSE", |_| {
         Ok(Action::Converse(Box::new(Reverse::default())))

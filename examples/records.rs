@@ -12,7 +12,8 @@ use thalweg::config::Config;
 use thalweg::control;
 use thalweg::net::address::Endpoint;
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// Runs it.
+pub fn main() -> Result<(), Box<dyn Error>> {
     let server = TcpListener::bind("127.0.0.1:0")?;
     let socket = std::env::temp_dir().join(format!("thalweg-records-{}.sock", std::process::id()));
     // Records are those of the log; they are told at the admin endpoint too.

@@ -324,9 +324,12 @@ pub(crate) fn rule(data: &[u8]) {
     if let Ok(rule) = text.parse::<Rule>() {
         read_back(&rule, &rule.to_string().parse());
         let default = AccessRules::default();
-        let denied = Access::new(std::slice::from_ref(&rule), &default.allow);
+        let AccessRules::Lists { allow, .. } = &default else {
+            return;
+        };
+        let denied = Access::new(std::slice::from_ref(&rule), allow);
         let allowed = Access::new(&[], &[rule]);
-        let default = default.compile();
+        let default = Access::new(&[], allow);
         for address in ["1.1.1.1:443", "127.0.0.1:443", "[::]:443", "[fd00::1]:22"] {
             let address: SocketAddr = address.parse().expect("an address");
             let admitted = allowed.admits(Some("a.b"), address);

@@ -46,13 +46,57 @@
 //! # }
 //! ```
 //!
-//! - A configuration is text ([`config::Config::parse`]), as in a file, all errors at once with their places.
-//! - [`control::Handle`] counts, reloads, drains, and ends the forwarder when it is dropped.
-//! - What a session was like is a record; they come as a stream from the admin endpoint ([`admin::client::Client`]).
-//! - [`bench`](mod@bench) has the far end of measurements, to which commands of one's own can be added.
+//! # What a program can do with it
 //!
-//! `examples/` has a program for each. What a program cannot do is decide about a session in code of its own: who may come in and
-//! where a session goes is the configuration's (access lists, routes, pools), which can be replaced while it runs.
+//! | | by | example |
+//! | --- | --- | --- |
+//! | configure it: text as in a file, all errors at once with their places | [`config::Config::parse`] | `embed` |
+//! | start it beside whatever else it does, and end it | [`control::start`], [`control::Handle`] | `embed` |
+//! | replace the configuration; sockets and sessions stay | [`control::Handle::reload`] | `embed` |
+//! | decide itself where each session goes | [`reactor::Decide`], [`control::start_with`] | `decide` |
+//! | read the record of each session as a stream | [`admin::client::Client::stream`] | `records` |
+//! | add commands to the far end of measurements | [`bench::origin::Handlers`] | `origin` |
+//!
+//! A decision is a closure, or a type that keeps what it decides by:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use thalweg::config::Config;
+//! use thalweg::control::{self, Given};
+//! use thalweg::reactor::{Caller, Course, Pilot};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let config = Config::parse(
+//! #     "[admin]\nlisten = \"off\"\n[log]\nlevel = \"error\"\n[[forward]]\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:9\"\n",
+//! # )?;
+//! let spare: SocketAddr = "192.0.2.7:443".parse()?;
+//! let given = Given {
+//!     pilot: Some(Pilot::new(move |caller: &Caller<'_>| match caller.forward {
+//!         "web" => Course::AsConfigured,
+//!         "batch" => Course::Addresses(vec![spare]),
+//!         _ => Course::Refuse,
+//!     })),
+//!     ..Given::default()
+//! };
+//! let forwarder = control::start_with(&config, given)?;
+//! # forwarder.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It is asked once a session, on the thread of a reactor, and answers from memory. Who decides nothing pays nothing for it.
+//! What configurations can say (access lists, routes, pools) is better said there: it can be replaced while it runs.
+//!
+//! # What it promises
+//!
+//! - **Threads.** One for control, one for each reactor, and some that wait for others (names, checks, the log, the admin endpoint). None is left
+//!   when [`control::Handle::join`] has returned; dropping the handle ends all sessions and waits.
+//! - **Signals** are the program's, but for SIGPIPE, which is ignored. [`control::run`] is for a program that is a forwarder and
+//!   nothing else: it takes them.
+//! - **Failures** of the start are a [`control::StartError`] that names the address, the file or the line. Later ones are told in
+//!   the log and in counters; nothing that a peer sends makes it panic.
+//! - **Features**: `uring` adds the engine on `io_uring`. There is no other that a program needs.
+//! - **Versions** below 1.0: what is documented here can change with the second number.
 //!
 //! # Rooms
 //!

@@ -46,6 +46,13 @@ pub(super) async fn unready(subject: &dyn Subject) -> Vec<String> {
         faults.push("it is ending: draining".to_owned());
     }
     faults.extend(stuck(subject).await);
+    faults.extend(unserved(subject));
+    faults
+}
+
+/// Likewise, but for reactors that are stuck.
+pub(crate) fn unserved(subject: &dyn Subject) -> Vec<String> {
+    let mut faults = Vec::new();
     for forward in subject.forwards().iter().filter(|it| it.draining) {
         faults.push(format!("forward {}: draining", forward.forward.name));
     }

@@ -1,11 +1,12 @@
 //! /metrics: every table there is, for Prometheus.
 //!
 //! The number of series depends on the configuration alone, never on peers: labels are
-//! names of forwards, pools, servers and listeners, numbers of reactors, and words of this
+//! names of forwards, routes, pools, servers and listeners, rules as they are written, numbers of reactors, and words of this
 //! program. A series of a forward's endings and of a server's failures is there from the
 //! first one on.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -20,10 +21,11 @@ use crate::net::address::Endpoint;
 use crate::observe::books::EndingKind;
 use crate::observe::counters::{
     BuildInfo, ConfigFigures, ConfigInfo, ForwardEnded, ForwardSnapshot, ForwardState,
-    ListenerFigures, PoolFigures, ProcessFigures, ProcessSnapshot, ReactorFigures, ServerSnapshot,
-    Snapshot,
+    ListenerFigures, PoolFigures, ProcessFigures, ProcessSnapshot, ReactorFigures, RouteFigures,
+    RuleFigures, ServerSnapshot, Snapshot,
 };
 use crate::observe::metrics::render::{self, Readings};
+use crate::reactor::Forward;
 use crate::reactor::inspect::ListenerView;
 
 /// Prometheus text, as its server has asked for since 2016.
@@ -69,6 +71,8 @@ struct ForwardRead {
     books: ForwardSnapshot,
     state: ForwardState,
     ended: Vec<(EndingKind, ForwardEnded)>,
+    routes: Vec<(String, RouteFigures)>,
+    rules: Vec<(String, RuleFigures)>,
 }
 
 struct ServerRead {
@@ -159,9 +163,49 @@ fn forwards(subject: &dyn Subject) -> Vec<ForwardRead> {
                 .into_iter()
                 .map(|(kind, ended)| (kind, ForwardEnded { ended }))
                 .collect(),
+            routes: routes(&seen.forward),
+            rules: rules(&seen.forward),
         }
     });
     each.collect()
+}
+
+/// A route by its name; the second of the same name has `#2` behind it.
+fn routes(forward: &Forward) -> Vec<(String, RouteFigures)> {
+    let ways = forward.routing.iter().flat_map(|routing| &routing.ways);
+    let taken = ways.map(|way| {
+        let taken = way.taken.load(Ordering::Relaxed);
+        (way.name.to_string(), RouteFigures { taken })
+    });
+    apart(taken)
+}
+
+/// Rules of a forward that have series of their own: a list may have thousands, which are in the API.
+const RULES_MAX: usize = 256;
+
+/// Likewise a rule by its text.
+fn rules(forward: &Forward) -> Vec<(String, RuleFigures)> {
+    let written = forward.clients.iter().flat_map(|it| &it.written);
+    let written = written.take(RULES_MAX);
+    let denied = written.map(|rule| {
+        let denied = rule.denied.load(Ordering::Relaxed);
+        (rule.text.to_string(), RuleFigures { denied })
+    });
+    apart(denied)
+}
+
+/// No two with the same name: a series has one value.
+fn apart<T>(named: impl Iterator<Item = (String, T)>) -> Vec<(String, T)> {
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    let apart = named.map(|(mut name, value)| {
+        let count = seen.entry(name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            name = format!("{name}#{count}");
+        }
+        (name, value)
+    });
+    apart.collect()
 }
 
 fn figures_of_pool(pool: &PoolSeen) -> (String, PoolFigures) {
@@ -211,6 +255,8 @@ impl Read {
         let mut books = Readings::of::<ForwardSnapshot>().brief();
         let mut states = Readings::of::<ForwardState>();
         let mut endings = Readings::of::<ForwardEnded>();
+        let mut routes = Readings::of::<RouteFigures>();
+        let mut rules = Readings::of::<RuleFigures>();
         for forward in &self.forwards {
             let labels = [("forward", forward.name.as_str())];
             books = books.with(&labels, &forward.books);
@@ -218,6 +264,12 @@ impl Read {
             for (kind, ended) in &forward.ended {
                 let labels = [labels[0], ("code", kind.code), ("cause", kind.cause)];
                 endings = endings.with(&labels, ended);
+            }
+            for (route, figures) in &forward.routes {
+                routes = routes.with(&[labels[0], ("route", route)], figures);
+            }
+            for (rule, figures) in &forward.rules {
+                rules = rules.with(&[labels[0], ("rule", rule)], figures);
             }
         }
         let mut pools = Readings::of::<PoolFigures>();
@@ -250,6 +302,8 @@ impl Read {
             states,
             books,
             endings,
+            routes,
+            rules,
             pools,
             servers,
             listeners,

@@ -37,6 +37,7 @@ pub mod view;
 pub use bind::{
     BindProblem, Bound, DESCRIPTORS, in_runtime_directory, prepare_directory, runtime_directories,
 };
+pub(crate) use health::unserved;
 pub use serve::Server;
 pub use subject::{
     Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,

@@ -226,6 +226,8 @@ pub enum ReloadTrouble {
 pub struct UpgradeAsked {
     /// Another binary than the one that this process was started from.
     pub binary: Option<PathBuf>,
+    /// Everything comes back by itself, unless it is confirmed within this time.
+    pub trial: Option<Duration>,
 }
 
 /// Why no other process has taken over.

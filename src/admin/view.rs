@@ -97,6 +97,34 @@ views! {
         count: u64,
     }
 
+    /// Bytes a second, up and down; 0 is without a bound.
+    RateLimit {
+        /// Whose: `session`, `client` or `forward`; it is shared by all sessions of that.
+        of: String,
+        /// To upstreams.
+        up: u64,
+        /// To clients.
+        down: u64,
+    }
+
+    /// A route of a forward.
+    RouteCount {
+        /// Its name, or its place.
+        name: String,
+        /// The pool it leads to; without one clients are turned away, or say themselves where to go.
+        leads_to: String,
+        /// Sessions and flows that took it.
+        taken: u64,
+    }
+
+    /// A rule or limit that turns clients away.
+    DeniedCount {
+        /// A rule as it is written.
+        rule: String,
+        /// Clients that it turned away, or would have in a dry run.
+        denied: u64,
+    }
+
     /// A forward.
     Forward {
         /// Its name.
@@ -123,6 +151,12 @@ views! {
         first_byte: Times,
         /// From accept to the end.
         duration: Times,
+        /// Its routes in their order.
+        routes: Vec<RouteCount>,
+        /// Its rules about clients in their order.
+        access: Vec<DeniedCount>,
+        /// What its bytes are held back by.
+        rates: Vec<RateLimit>,
         ? /// Sessions at the most.
         sessions_max: u32,
     }
@@ -320,6 +354,10 @@ views! {
         /// `client_network`, `upstream_application`, `upstream_window`, `upstream_network` or
         /// `forwarder`.
         verdict: String,
+        /// What its bytes are held back by.
+        rates: Vec<RateLimit>,
+        ? /// How long they were, both ways together.
+        held_back_seconds: f64,
         ? /// The server it is or is being connected to.
         server: String,
         ? /// The pool of that.
@@ -370,6 +408,8 @@ views! {
         listeners: u64,
         /// Sessions that go on there.
         sessions_moved: u64,
+        /// Flows of datagrams that go on there.
+        flows_moved: u64,
         /// Sessions that run to their end in the former process.
         sessions_left: u64,
     }

@@ -161,6 +161,10 @@ impl Condition {
         self.back_since.store(micros, Ordering::Relaxed);
     }
 
+    pub(super) fn mark_until(&self, trial: Time) {
+        self.marks.load().mark_until(trial);
+    }
+
     pub(super) fn clear_marks(&self) {
         self.marks.load().clear();
     }

@@ -188,6 +188,13 @@ impl PassiveMarks {
         (due > stamp(now)).then(|| Time::from_micros(due - 1))
     }
 
+    /// Marked until then, whatever speaks for it; unless it is one that is never marked.
+    pub fn mark_until(&self, trial: Time) {
+        if self.max_fails > 0 {
+            self.trial_at.store(stamp(trial), Ordering::Relaxed);
+        }
+    }
+
     /// Not marked any more, whatever speaks against it.
     pub fn clear(&self) {
         for failure in &self.failures {

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -102,6 +103,18 @@ impl Standing {
     /// Whether it is the only one of its pool: it is never marked then.
     pub fn set_alone(&self, alone: bool, now: Time) {
         self.condition.set_alone(alone);
+        self.tell(now);
+    }
+
+    /// How long until a session may try it, if it is marked.
+    pub fn marked_for(&self, now: Time) -> Option<Duration> {
+        let trial = || self.condition.trial_at(now).unwrap_or(now).since(now);
+        self.condition.is_marked().then(trial)
+    }
+
+    /// The process before had it marked: it is for so long still.
+    pub fn mark_for(&self, still: Duration, now: Time) {
+        self.condition.mark_until(now + still);
         self.tell(now);
     }
 

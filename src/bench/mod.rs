@@ -34,6 +34,7 @@ pub mod origin;
 pub mod path;
 pub mod pattern;
 pub mod precedence;
+pub mod preface;
 pub mod probe;
 pub mod process;
 pub mod report;

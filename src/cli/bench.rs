@@ -34,7 +34,9 @@ Subjects: direct (no forwarder), thalweg, nginx, haproxy, realm, socat, or any c
   thalweg:warm (connections kept ready), joined by +; also KEY=VALUE as for --set;
   nginx:tuned (large buffer); haproxy:nosplice; NAME=KIND names one; KIND@PATH takes
   another binary; forwards=N and servers=N (thalweg, nginx, haproxy) give it a large
-  configuration, compared with the same subject without; cmd:COMMAND has {listen} and {upstream} in it
+  configuration, compared with the same subject without; thalweg:sni nginx+preread haproxy+sni
+  are routed by the server that a TLS hello asks for; +proxy2 (the same three) takes a PROXY header
+  off; thalweg:access=100000 has a list of so many networks, and limits; cmd:COMMAND has {listen} and {upstream} in it
 
 Shapes: bulk-up bulk-down bulk-both rr crr crr-nagle ping mix burst udp-rr udp-stream, each with :KEY=VALUE
   flows=N, size=64KiB and rate=20k (exchanges), bulk=N and direction=up|down|both (mix).
@@ -58,6 +60,7 @@ Examples:
     mix:bulk=50:flows=200:direction=up
   thalweg bench --subjects thalweg,thalweg:forwards=8000,nginx,nginx:forwards=8000 \\
     --shapes crr,rr --starts 5
+  thalweg bench --subjects thalweg,thalweg:sni,nginx+preread,haproxy+sni --shapes crr
   thalweg bench --subjects direct,thalweg --path rtt=40ms,rate=200Mbit,loss=0.1%
   thalweg bench --subjects thalweg,old=thalweg@./thalweg-old --against old";
 

@@ -8,6 +8,7 @@ use super::route::{Asked, explain};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::Config;
+use crate::control::{AccessFileError, errors_of_lists};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,7 @@ Exit code: 0 if the configuration is valid, 2 if not.";
 ///
 /// Check a configuration without touching the network, and print it with every default
 /// filled in, as a file that can be used in its place. All errors are reported at once, each
-/// with its line and column.
+/// with its line and column; those of the files that lists name (`@partners.txt`) as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, max_term_width = 100, arg_required_else_help = true)]
 pub struct Args {
@@ -54,6 +55,17 @@ pub fn run(args: Args) -> ExitCode {
 fn told(config: &Config, route: Option<&Asked>, quiet: bool) -> ExitCode {
     for advice in config.advice() {
         output::complain(&format!("warning: {advice}"));
+    }
+    let mut refused = false;
+    for (forward, error) in errors_of_lists(config) {
+        // A file may be there where the configuration is to run, and not here.
+        let absent = matches!(error, AccessFileError::Unreadable { .. });
+        let kind = if absent { "warning" } else { "error" };
+        output::complain(&format!("{kind}: forward {forward}: {error}"));
+        refused |= !absent;
+    }
+    if refused {
+        return ExitCode::from(USAGE);
     }
     match route.map(|asked| explain(config, asked)) {
         Some(Ok(text)) => output::result(text.as_bytes()),

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::against::{self, Original};
 use super::{USAGE, output};
 use crate::convert::{Converted, Kind, Outcome, convert};
 use crate::observe::aside::aside;
@@ -12,13 +13,15 @@ const EXAMPLES: &str = "\
 Examples:
   thalweg convert /etc/nginx/nginx.conf > thalweg.toml
   thalweg convert haproxy.cfg --output thalweg.toml
+  thalweg convert --check-against nginx /etc/nginx/nginx.conf
   thalweg convert --from rinetd /etc/rinetd.conf | thalweg check -c -
 
 What behaves differently, is not needed or could not be converted is told on standard error, each with its
 file, line and reason.
 
 Exit code: 0 if nothing that matters is left, 1 if something is (the rest is still written), 2 if
-the file cannot be read, by us or by whom it was written for.";
+the file cannot be read, by us or by whom it was written for. With --check-against: 0 if both do the same, 1 if
+not, 2 if that could not be found out.";
 
 /// Convert the configuration of nginx (stream), HAProxy (mode tcp), realm or rinetd
 ///
@@ -40,6 +43,15 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// Run that program and thalweg beside one another, in namespaces of their own, and say what clients meet otherwise;
+    /// needs the program, unshare and ip, and root or user namespaces
+    #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "output")]
+    check_against: Option<Original>,
+
+    /// This is the run in the namespaces
+    #[arg(long, hide = true, requires = "check_against")]
+    inside: bool,
+
     /// Say only what could not be converted
     #[arg(short, long)]
     quiet: bool,
@@ -47,7 +59,11 @@ pub struct Args {
 
 /// Converts, prints, and tells what is not the same.
 pub fn run(args: &Args) -> ExitCode {
-    let Some(kind) = args.from.or_else(|| guess(args)) else {
+    if args.check_against.is_some() && !args.inside {
+        return against::enter();
+    }
+    let whose = args.from.or(args.check_against.map(Original::kind));
+    let Some(kind) = whose.or_else(|| guess(args)) else {
         output::complain(&format!(
             "cannot tell whose configuration {} is: say --from nginx, haproxy, realm or rinetd",
             args.file.display()
@@ -62,6 +78,9 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     tell(&converted, args.quiet);
+    if let Some(original) = args.check_against {
+        return against::compare(original, &args.file, &converted);
+    }
     let written = match &args.output {
         None => output::say(converted.toml.as_bytes()),
         Some(path) => std::fs::File::create_new(path)

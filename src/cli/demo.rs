@@ -24,6 +24,7 @@ use crate::bench::load::shape::Shape;
 use crate::bench::load::{self, Load, LoadPlan};
 use crate::bench::netns;
 use crate::bench::origin::{Handlers, Origin, OriginOptions, Role};
+use crate::bench::preface::Preface;
 use crate::bench::probe::{ProbeOptions, probe};
 use crate::bench::report::render::align;
 use crate::bench::subjects::launch::find_program;
@@ -254,7 +255,7 @@ fn turn(
 ) -> Result<(), String> {
     let load = Load::start(LoadPlan {
         target: way.address,
-        tunnel: None,
+        preface: Preface::Nothing,
         shape: shape.clone(),
         threads: 1,
         exchanges_apart: None,

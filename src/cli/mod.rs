@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed while running, 2 usage or configuration. Help,
 //! completions and man pages all come from the definitions here.
 
+mod against;
 pub mod bench;
 pub mod check;
 pub mod completions;

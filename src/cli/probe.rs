@@ -10,7 +10,7 @@ use super::output;
 use crate::bench::probe::datagrams::{self, DatagramProbe, DatagramReport};
 use crate::bench::probe::{ProbeOptions, ProbeReport, probe};
 use crate::bench::{socket, units};
-use crate::config::units::parse_duration;
+use crate::config::units::{format_duration, parse_duration};
 
 /// Check a path to a `thalweg origin`: do strings and records come back intact?
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
     /// All exchanges together end after this, however many they are
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration,
-          conflicts_with = "udp")]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
     pub total: Duration,
     /// Datagrams (UDP) instead, to an echo of them (`origin --udp`) or a forwarder in front of it
     #[arg(long)]
@@ -83,6 +82,7 @@ fn with_datagrams(args: &Args, address: SocketAddr) -> ExitCode {
         count: args.count,
         sizes: args.sizes.iter().map(|size| usize::from(*size)).collect(),
         timeout: args.timeout,
+        total: args.total,
     });
     let report = match result {
         Ok(report) => report,
@@ -97,6 +97,14 @@ fn with_datagrams(args: &Args, address: SocketAddr) -> ExitCode {
         datagram_table(&args.address, &report)
     };
     let printed = output::result(text.as_bytes());
+    let sent = report.sent();
+    if sent < args.count {
+        return fail(&format!(
+            "after {} only {sent} of {} datagrams were sent (--total)",
+            format_duration(args.total),
+            args.count
+        ));
+    }
     match report.lost() {
         0 => printed,
         lost => fail(&format!(

@@ -99,6 +99,7 @@ pub fn run(args: Args) -> ExitCode {
         inherited,
         take_over,
         manager: Manager::from_environment(),
+        pilot: None,
     };
     match control::run_with(&config, given) {
         Ok(()) => ExitCode::SUCCESS,

@@ -168,8 +168,7 @@ fn read_table(node: &Node, report: &mut Report) -> Option<Check> {
     let word = question.word.flatten();
     if t.get("type").is_none() {
         let fault = Fault::new("this check has no `type`");
-        let remedy =
-            "such as check = { type = \"tcp\" }; or \"exchange\", \"http\", \"tls\", \"command\"";
+        let remedy = "such as check = { type = \"tcp\" }; or \"exchange\", \"udp\", \"http\", \"tls\", \"command\"";
         report.consequence(&node.span, fault.remedy(remedy));
     }
     let kind = kind_of_check(t, word, question, report);

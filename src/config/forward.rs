@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::accept_proxy::{AcceptProxy, AcceptProxyKey};
 use super::clients::ClientAccess;
-use super::http_connect::{self, Mode};
+use super::http_connect::{self, HttpConnect, Mode};
 use super::kind::{Limit, Special, Timeout, choice, one_or_list, reference, text_schema, time};
 use super::pool::Pool;
-use super::route::Route;
+use super::route::{Route, RouteTo};
 use super::row::{Applies, Row};
 use super::section::section;
 use super::tap::{Tap, TapKey};
@@ -137,6 +137,20 @@ impl Forward {
         let tcp = self.protocol.has_tcp().then_some(Transport::Tcp);
         let udp = self.protocol.has_udp().then_some(Transport::Udp);
         tcp.into_iter().chain(udp)
+    }
+
+    /// What its clients may ask for, and by which of its routes they come there.
+    pub fn requests(&self) -> impl Iterator<Item = (Option<u16>, &HttpConnect)> {
+        let own = match &self.mode {
+            Mode::HttpConnect(connect) => Some((None, &**connect)),
+            Mode::Tcp => None,
+        };
+        let routes = (0..).zip(&self.routes);
+        let others = routes.filter_map(|(at, route)| match &route.to {
+            RouteTo::HttpConnect(connect) => Some((Some(at), &**connect)),
+            RouteTo::Pool(_) | RouteTo::Reject => None,
+        });
+        own.into_iter().chain(others)
     }
 }
 

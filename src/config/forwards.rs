@@ -443,7 +443,14 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
 
 /// Refuses what a forward of datagrams cannot have, and says why.
 fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
+    let of_udp =
+        |it: &Address| matches!(it, Address::Srv(name) if name.split('.').nth(1) == Some("_udp"));
     if !forward.protocol.has_udp() {
+        if forward.pool.servers.iter().any(|it| of_udp(&it.address)) {
+            let fault = Fault::new("a service of `_udp` is none of TCP".to_owned());
+            let remedy = "write `_tcp`, or protocol = \"udp\"".to_owned();
+            report.error(span, fault.remedy(remedy));
+        }
         return;
     }
     let mut refuse = |problem: &str, remedy: &str| {

@@ -44,7 +44,8 @@ section! {
             /// Asked for each pipe; whatever the kernel grants is used, if it is 64KiB or more.
             pipe_size: u32 = 1 << 20, size(4 << 10..=1 << 30), Live;
             /// Bytes that each reactor may hold for slow receivers before reads shrink and pipes
-            /// are refused.
+            /// are refused. In a cgroup with a limit of memory half of that, shared by the reactors,
+            /// is the most.
             buffer_limit: u64 = 256 << 20, size(1 << 20..=1 << 50), Live;
             /// A reactor spins this long for events before it sleeps: lower latency, a core
             /// burnt. auto spins only while it pays: an idle process uses no CPU.
@@ -56,12 +57,13 @@ section! {
             /// A reactor that is busy gives sessions that run to one that is not, a few at a time;
             /// not together with `busy_poll`, with which all look busy.
             rebalance: Rebalance = Rebalance::Off, choice(), Live;
-            /// After the first SIGTERM clients are let in for so long yet, while /readyz says no:
-            /// whoever balances before it notices, and sends nobody any more.
-            drain_delay: Duration = Duration::ZERO,
-                time(Duration::ZERO..=Duration::from_secs(3600)), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
+            /// After the first SIGTERM clients are let in until none has come for so long, ten times
+            /// as long at the most, while /readyz says no: whoever balances before it notices, and
+            /// sends nobody any more.
+            drain_delay: Duration = Duration::ZERO,
+                time(Duration::ZERO..=Duration::from_secs(3600)), Live;
         }
     }
 }

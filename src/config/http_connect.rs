@@ -5,6 +5,7 @@ mod access;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,7 @@ use super::values;
 use super::words::{Words, words};
 
 pub use access::AccessRules;
-
-use crate::policy::access::Rule;
+use access::RuleError;
 
 /// What a forward does with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,20 @@ section! {
             access: AccessRules = AccessRules::default();
         }
         hand vec![
+            Row::by_hand(
+                "access",
+                "list of rules",
+                "",
+                Applies::Live,
+                "Where requests may go, in place of `allow` and `deny`: rules, of which the first that is \
+                 about a request decides; without one it is denied. After `deny` or `allow` stands `all`, \
+                 a rule as in those lists, or `@` and a file of such, a line each.",
+                json!({ "type": "array", "items": {
+                    "type": "string", "pattern": "^(allow|deny) .+$",
+                }}),
+            )
+            .value("[]")
+            .example("# [\"deny 10.9.0.0/16\", \"allow 10.0.0.0/8:22\", \"allow :443\"]"),
             Row::by_hand(
                 "allow",
                 "rule or list",
@@ -142,19 +156,39 @@ fn read_connect(node: &Node, report: &mut Report) -> HttpConnect {
     let Some(mut t) = TableReader::open(node, "[forward.connect]", report) else {
         return HttpConnect::default();
     };
-    let mut access = AccessRules::default();
-    if let Some(node) = t.get("allow") {
-        access.allow = rules("allow", node, report);
-    }
-    if let Some(node) = t.get("deny") {
-        access.deny = rules("deny", node, report);
-    }
+    let access = read_access(&mut t, report);
     let keys = HttpConnect::read(&mut t, report);
     t.close(report, &[]);
     HttpConnect {
         access,
         ..HttpConnect::fill(keys)
     }
+}
+
+/// One ordered list, or the two.
+fn read_access(t: &mut TableReader<'_>, report: &mut Report) -> AccessRules {
+    let (ordered, allow, deny) = (t.get("access"), t.get("allow"), t.get("deny"));
+    let Some(node) = ordered else {
+        let AccessRules::Lists {
+            allow: default,
+            deny: none,
+        } = AccessRules::default()
+        else {
+            return AccessRules::default();
+        };
+        return AccessRules::Lists {
+            allow: allow.map_or(default, |node| rules("allow", node, report)),
+            deny: deny.map_or(none, |node| rules("deny", node, report)),
+        };
+    };
+    for (key, node) in [("allow", allow), ("deny", deny)] {
+        if let Some(node) = node {
+            let fault = Fault::new(format!("`{key}` does not go together with `access`"));
+            let remedy = format!("write its entries as rules of `access`, behind `{key}`");
+            report.error(&node.span, fault.remedy(remedy));
+        }
+    }
+    AccessRules::Ordered(rules("access", node, report))
 }
 
 impl Mode {
@@ -178,25 +212,33 @@ impl Mode {
         };
         change("mode").texts(Some(self.write()), Some(new.write()), out);
         if let (Self::HttpConnect(old), Self::HttpConnect(new)) = (self, new) {
-            let ((old_allow, old_deny), (allow, deny)) = (old.lists(), new.lists());
-            change("connect.allow").texts(Some(old_allow), Some(allow), out);
-            change("connect.deny").texts(Some(old_deny), Some(deny), out);
+            let (old_lists, new_lists) = (old.lists(), new.lists());
+            for (key, at) in [("access", 0), ("allow", 1), ("deny", 2)] {
+                let (old, new) = (old_lists[at].clone(), new_lists[at].clone());
+                change(&format!("connect.{key}")).texts(old, new, out);
+            }
             Section::diff(&**old, new, "connect.", out);
         }
     }
 }
 
 impl HttpConnect {
-    /// `allow` and `deny`, as TOML.
-    fn lists(&self) -> (String, String) {
-        let rules = |rules: &[Rule]| list(rules.iter().map(ToString::to_string));
-        (rules(&self.access.allow), rules(&self.access.deny))
+    /// `access`, `allow` and `deny`, as TOML: those that are written.
+    fn lists(&self) -> [Option<String>; 3] {
+        fn all(rules: &[impl ToString]) -> String {
+            list(rules.iter().map(ToString::to_string))
+        }
+        match &self.access {
+            AccessRules::Lists { allow, deny } => [None, Some(all(allow)), Some(all(deny))],
+            AccessRules::Ordered(rules) => [Some(all(rules)), None, None],
+        }
     }
 
     /// Every key and its value.
     pub(super) fn pairs(&self) -> Pairs {
-        let (allow, deny) = self.lists();
-        let mut pairs = vec![("allow", allow), ("deny", deny)];
+        let lists = ["access", "allow", "deny"].into_iter().zip(self.lists());
+        let written = lists.filter_map(|(key, value)| Some((key, value?)));
+        let mut pairs: Pairs = written.collect();
         self.write(&mut pairs);
         pairs
     }
@@ -221,7 +263,10 @@ fn realm_key() -> Special<String> {
     }
 }
 
-fn rules(key: &str, node: &Node, report: &mut Report) -> Vec<Rule> {
+fn rules<T>(key: &str, node: &Node, report: &mut Report) -> Vec<T>
+where
+    T: FromStr<Err = RuleError>,
+{
     let one = std::slice::from_ref(node);
     let nodes = match &node.value {
         Value::Array(nodes) => nodes,
@@ -234,7 +279,7 @@ fn rules(key: &str, node: &Node, report: &mut Report) -> Vec<Rule> {
     }
     let mut rules = Vec::new();
     for node in nodes {
-        match values::string(node).and_then(|text| text.parse::<Rule>().map_err(Fault::from)) {
+        match values::string(node).and_then(|text| text.parse::<T>().map_err(Fault::from)) {
             Ok(rule) => rules.push(rule),
             Err(fault) => report.error(&node.span, fault.of_key(key)),
         }

@@ -27,6 +27,13 @@ pub enum CheckKind {
         /// What the answer starts with; never empty.
         expect: Vec<u8>,
     },
+    /// To answer a datagram with one.
+    Udp {
+        /// What is in the question; may be empty. At most 1 KiB, as is `expect`.
+        send: Vec<u8>,
+        /// What the answer starts with; never empty.
+        expect: Vec<u8>,
+    },
     /// To answer an HTTP/1.1 GET, without TLS.
     Http {
         /// The path asked for, `/` by default; starts with a slash.
@@ -59,10 +66,10 @@ section! {
             /// What is asked of a server; the types are below.
             word as "type": Option<CheckWord> = None, Optional(choice()), Live,
                 shown "required", example "\"http\"";
-            /// exchange: what is sent first.
+            /// exchange: what is sent first; udp: what the question is.
             send: Option<Vec<u8>> = None, Optional(special_bytes(bytes)), Live,
                 shown "nothing", example "# \"PING\\r\\n\"";
-            /// exchange: how the answer starts.
+            /// exchange, udp: how the answer starts.
             expect: Option<Vec<u8>> = None, Optional(special_bytes(expected)), Live,
                 shown "required", example "# \"+PONG\"";
             /// http: the path asked for.
@@ -93,14 +100,14 @@ const TEXT_MAX: usize = 1024;
 const ARGUMENTS_MAX: usize = 64;
 
 /// Which type of check each key belongs to that not every type has.
-const KEYS: [(&str, CheckWord); 7] = [
-    ("send", CheckWord::Exchange),
-    ("expect", CheckWord::Exchange),
-    ("path", CheckWord::Http),
-    ("host", CheckWord::Http),
-    ("status", CheckWord::Http),
-    ("server_name", CheckWord::Tls),
-    ("command", CheckWord::Command),
+const KEYS: [(&str, &[CheckWord]); 7] = [
+    ("send", &[CheckWord::Exchange, CheckWord::Udp]),
+    ("expect", &[CheckWord::Exchange, CheckWord::Udp]),
+    ("path", &[CheckWord::Http]),
+    ("host", &[CheckWord::Http]),
+    ("status", &[CheckWord::Http]),
+    ("server_name", &[CheckWord::Tls]),
+    ("command", &[CheckWord::Command]),
 ];
 
 words! {
@@ -108,6 +115,7 @@ words! {
     pub(super) enum CheckWord {
         Tcp = "tcp",
         Exchange = "exchange",
+        Udp = "udp",
         Http = "http",
         Tls = "tls",
         Command = "command",
@@ -124,6 +132,11 @@ impl Question {
                 question.send = Some(send.clone());
                 question.expect = Some(expect.clone());
                 CheckWord::Exchange
+            }
+            CheckKind::Udp { send, expect } => {
+                question.send = Some(send.clone());
+                question.expect = Some(expect.clone());
+                CheckWord::Udp
             }
             CheckKind::Http {
                 path,
@@ -155,8 +168,9 @@ pub(super) fn kind_of_check(
     question: WrittenQuestion,
     report: &mut Report,
 ) -> Option<CheckKind> {
-    for (key, owner) in KEYS {
-        let misplaced = word.is_some_and(|word| word != owner);
+    for (key, owners) in KEYS {
+        let owner = owners[0];
+        let misplaced = word.is_some_and(|word| !owners.contains(&word));
         if let (true, Some(entry)) = (misplaced, t.node().entry(key)) {
             let owner = owner.word();
             let fault = Fault::new(format!("`{key}` belongs to a check of type \"{owner}\""));
@@ -170,6 +184,14 @@ pub(super) fn kind_of_check(
             let form = "{ type = \"exchange\", send = \"PING\\r\\n\", expect = \"+PONG\" }";
             require(t, "expect", form, report);
             Some(CheckKind::Exchange {
+                send: question.send.flatten().unwrap_or_default(),
+                expect: question.expect.flatten()?,
+            })
+        }
+        CheckWord::Udp => {
+            let form = "{ type = \"udp\", send = \"hex:…\", expect = \"hex:…\" }";
+            require(t, "expect", form, report);
+            Some(CheckKind::Udp {
                 send: question.send.flatten().unwrap_or_default(),
                 expect: question.expect.flatten()?,
             })

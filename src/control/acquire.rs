@@ -216,6 +216,7 @@ impl Acquired {
                 pools: pools.clone(),
                 gate: gate.clone(),
                 flows: flows.clone(),
+                homes: held.homes.clone(),
                 own: held.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: log.clone(),
@@ -409,7 +410,7 @@ pub(super) fn engine_setup(config: &Config) -> engine::Setup {
     engine::Setup {
         scratch_buffer: config.global.scratch_buffer,
         pipe_size: config.global.pipe_size,
-        buffer_limit: config.global.buffer_limit,
+        buffer_limit: limits::buffers_of_each(config.global.buffer_limit),
         busy_poll: match config.global.busy_poll {
             BusyPoll::Auto => engine::BusyPoll::Auto,
             BusyPoll::For(time) => engine::BusyPoll::For(time),

@@ -11,6 +11,7 @@ use crate::net::handed::{Handed, Role};
 use crate::net::inherited::{Inherited, Label, Origin};
 use crate::observe::log::{Log, LogWriter};
 use crate::observe::tap::Taps;
+use crate::reactor::Pilot;
 
 use super::acquire::Acquired;
 use super::awaited::Awaited;
@@ -23,7 +24,7 @@ use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
 use super::upgrade::TakeOver;
-use super::upgrade::moves;
+use super::upgrade::following;
 use super::upgrade::take::Taking;
 use super::upgrades::Control;
 
@@ -45,6 +46,8 @@ pub struct Given {
     pub take_over: Option<TakeOver>,
     /// Who wants to be told how things are.
     pub manager: Manager,
+    /// A program's own decision about sessions.
+    pub pilot: Option<Pilot>,
 }
 
 /// Begins, runs, and ends; `begun` is called once all listeners are served.
@@ -185,6 +188,7 @@ fn open(
         inherited,
         take_over,
         mut manager,
+        pilot,
     } = given;
     // The process that has everything speaks until it has let go.
     let is_first = take_over.is_none();
@@ -197,6 +201,7 @@ fn open(
         beside: Arc::default(),
         log: log.clone(),
         teller: teller.clone(),
+        pilot,
     };
     match forward(begun, inherited, take_over.as_ref(), step) {
         Ok(mut running) => {
@@ -251,7 +256,7 @@ fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
     let thread = std::thread::Builder::new().name("upgrade".into());
     let spawned = thread.spawn(move || {
         signals::block_here();
-        moves::follow(&taking.talk, &Control(teller));
+        following::follow(&taking.talk, &Control(teller));
     });
     spawned.map(drop).map_err(StartError::Reactor)
 }
@@ -264,7 +269,7 @@ fn stand(
     step: &Awaited,
 ) -> Result<Running, StartError> {
     let (config, log) = (begun.config.clone(), begun.log.clone());
-    let mut ids = Identities::default();
+    let mut ids = Identities::steered_by(begun.pilot.clone());
     let plan = Plan::of(&config, &mut ids);
     begun.beside.are_read(&config);
     step.is("opening the targets of taps");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::clients::AccessScope;
-use crate::config::{Config, Forward, Mode, RouteTo};
+use crate::config::{Config, Forward};
 
 use super::source::{ConfigFiles, FileStamp};
 
@@ -18,16 +18,13 @@ pub(super) fn of_forward(forward: &Forward) -> impl Iterator<Item = (&'static st
         AccessScope::File(path) => Some(("access", path.as_path())),
         AccessScope::Network(_) | AccessScope::All => None,
     });
-    let connects = forward.routes.iter().filter_map(|route| match &route.to {
-        RouteTo::HttpConnect(connect) => Some(connect),
-        RouteTo::Pool(_) | RouteTo::Reject => None,
+    let of_connects = forward.requests().flat_map(|(_, connect)| {
+        let users = connect.users.as_deref().map(|path| ("users", path));
+        users
+            .into_iter()
+            .chain(connect.access.files().map(|path| ("access", path)))
     });
-    let own = match &forward.mode {
-        Mode::HttpConnect(connect) => Some(connect),
-        Mode::Tcp => None,
-    };
-    let users = connects.chain(own).filter_map(|it| it.users.as_deref());
-    lists.chain(users.map(|path| ("users", path)))
+    lists.chain(of_connects)
 }
 
 /// Which files those are, and by what it is told that they are others now.

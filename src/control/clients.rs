@@ -1,7 +1,8 @@
 //! Who may come in, made ready from the configuration: the files that `access` names are
 //! read here, at the start and at each reload.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::plan::Plan;
-use crate::config::ByteRate;
 use crate::config::clients::{
     AccessRule, AccessScope, ClientAccess, ClientMemory, OnDeny, WhenFull, network_of,
 };
+use crate::config::{ByteRate, Config};
 use crate::net::turn_away::TurnAway;
+use crate::policy::access::Rule;
 use crate::policy::clients::{ClientRule, ClientRules, Whom};
 use crate::policy::meter::Buckets;
 use crate::reactor::{
@@ -38,18 +40,72 @@ pub enum AccessFileError {
         /// Why, and what to do.
         why: String,
     },
-    /// A line is no network.
-    #[error("access: {}:{line}: {problem}; {remedy}", path.display())]
-    Line {
+    /// Some lines say nothing.
+    #[error("access: {}", shown(path, wrong))]
+    Lines {
         /// Of which file.
         path: PathBuf,
-        /// Which, from 1.
-        line: usize,
-        /// What is wrong with it.
-        problem: String,
-        /// What to write.
-        remedy: String,
+        /// All of them.
+        wrong: Vec<WrongLine>,
     },
+}
+
+/// A line of a file that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongLine {
+    /// Which, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write.
+    pub remedy: String,
+}
+
+/// Each with its place, the first ones of many.
+fn shown(path: &Path, wrong: &[WrongLine]) -> String {
+    const SHOWN_MAX: usize = 20;
+    let path = path.display();
+    let texts = wrong.iter().take(SHOWN_MAX).map(|it| {
+        let WrongLine {
+            line,
+            problem,
+            remedy,
+        } = it;
+        format!("{path}:{line}: {problem}; {remedy}")
+    });
+    let mut text = texts.collect::<Vec<_>>().join(". ");
+    if let Some(more @ 1..) = wrong.len().checked_sub(SHOWN_MAX) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ". And {more} lines more");
+    }
+    text
+}
+
+/// What is wrong with the files that the lists of a configuration name, each with the name of its
+/// forward: of clients, and of where requests may go.
+pub fn errors_of_lists(config: &Config) -> Vec<(String, AccessFileError)> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for forward in &config.forwards {
+        let mut note = |path: &Path, error: Option<AccessFileError>| {
+            if let Some(error) = error
+                && seen.insert(path.to_owned())
+            {
+                errors.push((forward.name.clone(), error));
+            }
+        };
+        for rule in &forward.clients.access {
+            if let AccessScope::File(path) = &rule.whom {
+                note(path, read_file(path).err());
+            }
+        }
+        for (_, connect) in forward.requests() {
+            for path in connect.access.files() {
+                note(path, read_rules(path).err());
+            }
+        }
+    }
+    errors
 }
 
 /// An empty table as it is configured.
@@ -197,6 +253,24 @@ impl Files {
 }
 
 fn read_file(path: &Path) -> Result<Vec<IpNet>, AccessFileError> {
+    read_lines(path, |line| {
+        network_of(line).map_err(|error| (error.problem, error.remedy))
+    })
+}
+
+/// The rules of a file about where requests may go.
+pub(super) fn read_rules(path: &Path) -> Result<Vec<Rule>, AccessFileError> {
+    read_lines(path, |line| {
+        let rule = line.parse::<Rule>();
+        rule.map_err(|error| (error.problem, error.remedy))
+    })
+}
+
+/// What the lines of a file say; `parse` has the problem and the remedy of one that says nothing.
+fn read_lines<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, (String, String)>,
+) -> Result<Vec<T>, AccessFileError> {
     let unreadable = |why: String| AccessFileError::Unreadable {
         path: path.to_owned(),
         why,
@@ -204,7 +278,7 @@ fn read_file(path: &Path) -> Result<Vec<IpNet>, AccessFileError> {
     // A pipe or a device would be waited for.
     let metadata = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
     if !metadata.is_file() {
-        let why = "it is no regular file; write the networks to one, a line each";
+        let why = "it is no regular file; write the rules to one, a line each";
         return Err(unreadable(why.to_owned()));
     }
     if metadata.len() > FILE_MAX {
@@ -212,31 +286,49 @@ fn read_file(path: &Path) -> Result<Vec<IpNet>, AccessFileError> {
         return Err(unreadable(why));
     }
     let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    networks_of(path, &text)
+    lines_of(path, &text, parse)
 }
 
-/// A network a line; what follows a `#` is a remark.
-fn networks_of(path: &Path, text: &str) -> Result<Vec<IpNet>, AccessFileError> {
+/// What follows a `#` is a remark.
+fn lines_of<T>(
+    path: &Path,
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, (String, String)>,
+) -> Result<Vec<T>, AccessFileError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate().filter_map(|(number, line)| {
         let line = line.split('#').next().unwrap_or_default().trim();
         (!line.is_empty()).then_some((number + 1, line))
     });
-    lines
-        .map(|(line, text)| {
-            network_of(text).map_err(|error| AccessFileError::Line {
-                path: path.to_owned(),
+    let (mut said, mut wrong) = (Vec::new(), Vec::new());
+    for (line, text) in lines {
+        match parse(text) {
+            Ok(value) => said.push(value),
+            Err((problem, remedy)) => wrong.push(WrongLine {
                 line,
-                problem: error.problem,
-                remedy: error.remedy,
-            })
-        })
-        .collect()
+                problem,
+                remedy,
+            }),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(said);
+    }
+    Err(AccessFileError::Lines {
+        path: path.to_owned(),
+        wrong,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn networks_of(path: &Path, text: &str) -> Result<Vec<IpNet>, AccessFileError> {
+        lines_of(path, text, |line| {
+            network_of(line).map_err(|error| (error.problem, error.remedy))
+        })
+    }
 
     #[test]
     fn a_file_has_remarks_and_names_the_line_that_is_wrong() {
@@ -256,6 +348,20 @@ mod tests {
             let error = error.expect_err(wrong).to_string();
             assert!(error.contains("partners.txt:3: "), "{error}");
         }
+    }
+
+    #[test]
+    fn every_wrong_line_is_named_at_once() {
+        let path = Path::new("partners.txt");
+        let error = networks_of(path, "x\n10.0.0.0/8\n10.0.0.1/8\n").expect_err("two");
+        let text = error.to_string();
+        assert!(
+            text.contains("partners.txt:1: ") && text.contains("partners.txt:3: "),
+            "{text}"
+        );
+        assert!(text.contains("write 10.0.0.0/8"), "{text}");
+        let many = networks_of(path, &"x\n".repeat(50)).expect_err("fifty");
+        assert!(many.to_string().ends_with("And 30 lines more"), "{many}");
     }
 
     /// What it takes is told by the group `access` of `benches/core.rs`.

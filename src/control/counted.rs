@@ -1,15 +1,21 @@
 //! What was counted goes on in the next process: nothing falls on /metrics because another
 //! one answers.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::observe::books::EndingKind;
 use crate::observe::counters::{ForwardSnapshot, Snapshot};
 use crate::observe::metrics::table::{Totals, totals};
+use crate::relay::id::ForwardId;
 
 use super::running::Running;
 use super::upgrade::tables::{Counted, CountedForward, ENDED};
+
+/// Clients that are told of, at the most: some megabytes.
+const OWED_MAX: usize = 100_000;
 
 /// How long a reactor may take to be visited.
 const VISIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +45,33 @@ impl Running {
             reactors,
             forwards: forwards.collect(),
             servers: self.upstreams.counted(),
+        }
+    }
+
+    /// Clients that have connected as fast as they may, by the name of the forward.
+    pub(super) fn owed(&self) -> Vec<(String, IpAddr, u64)> {
+        let owed = self.held.clients.iter().flat_map(|table| table.owed());
+        let named = owed.filter_map(|(forward, client, ahead)| {
+            let name = self.forwards.get(&forward)?.forward.name.to_string();
+            Some((name, client, ahead.as_micros() as u64))
+        });
+        named.take(OWED_MAX).collect()
+    }
+
+    /// Clients of the process before are as far ahead here.
+    pub(super) fn owe(&self, told: &[(String, IpAddr, u64)]) {
+        let Some(table) = &self.held.clients else {
+            return;
+        };
+        let names = self
+            .forwards
+            .iter()
+            .map(|(id, it)| (&*it.forward.name, *id));
+        let names: HashMap<&str, ForwardId> = names.collect();
+        for (name, client, ahead) in told {
+            if let Some(forward) = names.get(name.as_str()) {
+                table.owe(*forward, *client, Duration::from_micros(*ahead));
+            }
         }
     }
 

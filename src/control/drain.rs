@@ -1,4 +1,4 @@
-//! When the sessions of each forward are cut at the end: pure.
+//! How long clients are let in at the end, and when the sessions of each forward are cut: pure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,10 +47,82 @@ pub(super) fn longest(timeouts: &[(ForwardId, Duration)]) -> Option<Duration> {
     (longest != Duration::MAX).then_some(longest)
 }
 
+/// Clients that come for longer than so many delays come for ever.
+const DELAYS_MAX: u32 = 10;
+
+/// Looks within a delay: it is over this part of it too late at the most.
+const LOOKS: u32 = 8;
+
+/// Whether clients still come, though they are told not to: nobody is turned away before that ends.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    delay: Duration,
+    arrived: u64,
+    /// The last one came no later than this.
+    since: Instant,
+    end: Instant,
+    /// `None`: it is over.
+    next: Option<Instant>,
+}
+
+impl Quiet {
+    /// `arrived`: how many have come so far.
+    pub(super) fn begin(delay: Duration, arrived: u64, now: Instant) -> Self {
+        Self {
+            delay,
+            arrived,
+            since: now,
+            end: now + delay * DELAYS_MAX,
+            next: (!delay.is_zero()).then_some(now + delay / LOOKS),
+        }
+    }
+
+    /// When it is to look again; `None`: nobody comes any more.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// So many have come by now.
+    pub(super) fn look(&mut self, arrived: u64, now: Instant) {
+        if arrived != self.arrived {
+            (self.arrived, self.since) = (arrived, now);
+        }
+        let is_over = now >= self.since + self.delay || now >= self.end;
+        self.next = (!is_over).then_some(now + self.delay / LOOKS);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn b163_clients_are_let_in_until_none_has_come_for_the_delay() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut quiet = Quiet::begin(second, 7, start);
+        let (mut arrived, mut looks) = (7, Vec::new());
+        while let Some(at) = quiet.next() {
+            // One comes within each of the first looks.
+            arrived = (arrived + 1).min(12);
+            looks.push(at);
+            quiet.look(arrived, at);
+        }
+        assert_eq!(looks.last(), Some(&(looks[4] + second)));
+
+        // Who never stops to come does not keep it for ever.
+        let mut quiet = Quiet::begin(second, 0, start);
+        let mut arrived = 0;
+        let mut looks = 0;
+        while let Some(at) = quiet.next() {
+            arrived += 1;
+            looks += 1;
+            quiet.look(arrived, at);
+        }
+        assert_eq!(looks, DELAYS_MAX * LOOKS);
+        // Without one there is nothing to wait for.
+        assert!(Quiet::begin(Duration::ZERO, 0, start).next().is_none());
+    }
 
     #[test]
     fn each_forward_is_cut_at_its_own_time() {

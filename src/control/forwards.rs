@@ -63,8 +63,13 @@ pub(super) fn forward_of(
     (generation, before): (u64, Option<&reactor::Forward>),
 ) -> reactor::Forward {
     let forward = plan.config;
-    let steps = steps(forward);
+    let looks = plan
+        .pilot
+        .as_ref()
+        .is_some_and(|it| it.looks(&forward.name));
+    let steps = steps(forward, looks);
     let routed = !forward.routes.is_empty();
+    let steered = plan.pilot.is_some();
     let common = Common {
         plan,
         config,
@@ -74,7 +79,7 @@ pub(super) fn forward_of(
         generation,
         patience: match steps.first() {
             Some(step) => Some(step.patience),
-            None => routed.then_some(forward.sniff_timeout),
+            None => (routed || steered).then_some(forward.sniff_timeout),
         },
         steps,
         datagrams: datagrams(forward, flows),
@@ -102,13 +107,30 @@ pub(super) fn forward_of(
             name,
         }
     });
-    let routing = routed.then(|| {
+    let chosen = (forward.routes.len() as u16..).zip(&plan.choices);
+    let chosen = chosen.map(|(at, choice)| Way {
+        forward: Some(Arc::new(common.branch(
+            Branch {
+                pool: choice.id,
+                config: choice.config,
+                request: None,
+                route: Some((at, choice.name.clone())),
+            },
+            None,
+        ))),
+        taken: taken(before, &choice.name),
+        name: choice.name.clone(),
+    });
+    let by_pool = plan.choices.iter().map(|it| it.name.clone());
+    let by_pool = by_pool.zip(forward.routes.len()..);
+    let routing = (routed || steered).then(|| {
         let conditions = forward.routes.iter().map(|it| it.conditions.clone());
         let mut all = forward.routes.iter();
         Arc::new(Routing {
             by_listener: all.any(|it| !it.conditions.listener.is_empty()),
             table: Routes::new(conditions.collect()),
-            ways: ways.collect(),
+            ways: ways.chain(chosen).collect(),
+            by_pool: by_pool.collect(),
         })
     });
     let own = Branch {
@@ -120,7 +142,10 @@ pub(super) fn forward_of(
         },
         route: None,
     };
-    common.branch(own, routing)
+    reactor::Forward {
+        pilot: plan.pilot.clone(),
+        ..common.branch(own, routing)
+    }
 }
 
 impl Common<'_> {
@@ -174,6 +199,7 @@ impl Common<'_> {
             request: request.into_iter().map(step_of).collect(),
             datagrams: self.datagrams.clone(),
             routing,
+            pilot: None,
             route: branch.route,
             gate: self.gate.clone(),
             clients: None,
@@ -207,7 +233,7 @@ fn datagrams(forward: &Forward, gate: Option<Arc<Gate>>) -> Option<Arc<DatagramR
 }
 
 /// What the clients of a forward say up to where they are routed.
-fn steps(forward: &Forward) -> Arc<[Step]> {
+fn steps(forward: &Forward, looks: bool) -> Arc<[Step]> {
     let header = forward.accept_proxy.as_ref().map(|accept| Step {
         kind: StepKind::ProxyHeader {
             settings: proxy::Settings {
@@ -218,7 +244,7 @@ fn steps(forward: &Forward) -> Arc<[Step]> {
         },
         patience: accept.timeout,
     });
-    let look = wanted(forward).map(|wanted| Step {
+    let look = wanted(forward, looks).map(|wanted| Step {
         kind: StepKind::Sniff(wanted),
         patience: forward.sniff_timeout,
     });
@@ -226,7 +252,7 @@ fn steps(forward: &Forward) -> Arc<[Step]> {
 }
 
 /// What has to be known of the first bytes; `None`: nothing.
-fn wanted(forward: &Forward) -> Option<Wanted> {
+fn wanted(forward: &Forward, looks: bool) -> Option<Wanted> {
     let routes = || forward.routes.iter().map(|it| &it.conditions);
     let mut pools = forward
         .routes
@@ -235,10 +261,10 @@ fn wanted(forward: &Forward) -> Option<Wanted> {
         .chain([&forward.pool]);
     let told = pools.any(|pool| pool.send_proxy.is_some_and(|it| it.needs_hello()));
     let wanted = Wanted {
-        hello: told || routes().any(Conditions::wants_hello),
-        host: routes().any(Conditions::wants_host),
+        hello: looks || told || routes().any(Conditions::wants_hello),
+        host: looks || routes().any(Conditions::wants_host),
     };
-    (told || routes().any(Conditions::wants_protocol)).then_some(wanted)
+    (looks || told || routes().any(Conditions::wants_protocol)).then_some(wanted)
 }
 
 /// What a client says before its payload that makes requests.

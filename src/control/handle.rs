@@ -22,6 +22,12 @@ use super::signals;
 /// It takes no signal: those are the program's. SIGPIPE is ignored in the whole process,
 /// as Rust's start-up does anyway.
 pub fn start(config: &Config) -> Result<Handle, StartError> {
+    start_with(config, Given::default())
+}
+
+/// As [`start`], with what it is given: a decision of the program's own about each session ([`Given::pilot`]), a way to
+/// read the configuration again, sockets that it listens on already.
+pub fn start_with(config: &Config, given: Given) -> Result<Handle, StartError> {
     let config = config.clone();
     let (ready, begun) = channel();
     let thread = std::thread::Builder::new()
@@ -30,7 +36,7 @@ pub fn start(config: &Config) -> Result<Handle, StartError> {
             signals::block_here();
             let inbox = Inbox::without_signals().map_err(StartError::Signals)?;
             // What the process may do is the program's matter.
-            let given = (Given::default(), Confinement::default());
+            let given = (given, Confinement::default());
             begin::supervise(&config, given, &inbox, || {
                 let _ = ready.send(inbox.teller());
             })

@@ -6,7 +6,7 @@
 //! accept queue is ever lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,8 +18,9 @@ use crate::net::limits;
 use crate::net::listener::{Bound, ListenSocket};
 use crate::net::options::{Family, Leg, OptionPlan, SocketOptions};
 use crate::net::own::{OwnListeners, Owner};
+use crate::net::shared;
 use crate::observe::books::ForwardBooks;
-use crate::reactor::{ClientPolicy, ClientTable, Forward, Listener};
+use crate::reactor::{ClientPolicy, ClientTable, Forward, Homes, Listener};
 use crate::relay::id::{ForwardId, ListenerId};
 
 /// See the module's documentation.
@@ -33,6 +34,8 @@ pub(super) struct Held {
     pub(super) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
     /// Totals go on from one configuration to the next.
     pub(super) books: HashMap<ForwardId, Arc<ForwardBooks>>,
+    /// Where flows live whose datagrams come elsewhere.
+    pub(super) homes: Arc<Homes>,
     /// The same listeners, as whoever dials knows them.
     pub(super) own: Arc<OwnListeners>,
 }
@@ -242,6 +245,13 @@ impl HeldListener {
         let sockets = self.sockets.iter();
         let own = sockets.filter(move |it| !passed && !it.is_shared);
         own.map(|it| &it.fd)
+    }
+
+    /// Its sockets, if they take datagrams, by the kernel's names of them.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (u64, Arc<Listener>)> {
+        let udp = self.transport == Transport::Udp;
+        let sockets = self.sockets.iter().filter(move |it| udp && !it.is_shared);
+        sockets.filter_map(|it| Some((shared::cookie(it.fd.as_fd()).ok()?, it.at.clone())))
     }
 
     /// Where it listens.

@@ -1,13 +1,15 @@
 //! Sessions that leave this process for the next one, and those that come from the one
 //! before: what control's thread has to do with them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::engine::Detached;
 use crate::observe::notice::Notice;
-use crate::reactor::{Arrival, Berths, MovedSession, Release};
+use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession, Release};
 
+use super::held::HeldListener;
 use super::running::Running;
 use super::upgrade::order::{HandOver, Upgrading};
 use super::wire::Order;
@@ -19,13 +21,30 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Sessions that a reactor takes in at once: it does nothing else meanwhile.
 const AT_ONCE: usize = 64;
 
+/// Flows that a reactor lets go in one go: about a millisecond.
+const FLOWS_AT_ONCE: usize = 256;
+
+/// Those of each reactor; who has none is dropped.
+fn by_reactor<T>(all: Vec<T>, of: impl Fn(&T) -> Option<u16>) -> BTreeMap<u16, Vec<T>> {
+    let mut by: BTreeMap<u16, Vec<T>> = BTreeMap::new();
+    for one in all {
+        if let Some(reactor) = of(&one) {
+            by.entry(reactor).or_default().push(one);
+        }
+    }
+    by
+}
+
 impl Running {
     /// What a hand-over asks for about sessions.
     pub(super) fn move_sessions(&self, order: HandOver) {
         match order {
-            HandOver::Stay(sessions) => self.take_back(sessions),
+            HandOver::Stay(moved) => {
+                self.take_back(moved.sessions);
+                self.take_flows_back(moved.flows);
+            }
             HandOver::More(reply) => {
-                let takes = matches!(&self.upgrading, Upgrading::Left(it) if it.sessions);
+                let takes = matches!(&self.upgrading, Upgrading::Left(it) | Upgrading::Tried(it) if it.sessions);
                 let more = (takes && !self.reactors.is_empty()).then(|| self.release(true).0);
                 if let Err(unheard) = reply.send(more) {
                     self.take_back(unheard.0.unwrap_or_default());
@@ -38,10 +57,17 @@ impl Running {
                 self.arrived(sessions);
             }
             HandOver::Rest(tables) => self.absorb(&tables.counted),
+            // Nobody answers: not in this state.
             HandOver::Begin(..)
             | HandOver::Freeze(..)
             | HandOver::Resume(_)
-            | HandOver::Leave(_) => {}
+            | HandOver::Leave(_)
+            | HandOver::Try(_)
+            | HandOver::Confirmed
+            | HandOver::Returned(_)
+            | HandOver::HowIsIt(_)
+            | HandOver::Undo(..)
+            | HandOver::Alone => {}
         }
     }
 
@@ -72,6 +98,63 @@ impl Running {
         (moved, last)
     }
 
+    /// Has all reactors let their flows go; and the highest number that one has had.
+    pub(super) fn release_flows(&self) -> (Vec<MovedFlow>, u64) {
+        let ports = self.held.listeners.values().flat_map(HeldListener::ports);
+        let ports: HashMap<u32, u64> = ports.map(|(cookie, at)| (at.socket, cookie)).collect();
+        let (mut moved, mut last) = (Vec::new(), 0);
+        for reactor in self.reactors.values() {
+            loop {
+                let (told, released) = channel();
+                let order = Order::ReleaseFlows(FLOWS_AT_ONCE, told);
+                reactor.send(order).forget();
+                // Nothing comes of one that has ended.
+                let Ok(released) = released.recv_timeout(RELEASE_PATIENCE) else {
+                    break;
+                };
+                last = last.max(released.last_id);
+                let none = released.moved.is_empty();
+                moved.extend(released.moved);
+                if none || released.left == 0 {
+                    break;
+                }
+            }
+        }
+        for flow in &mut moved {
+            flow.manifest.port = ports.get(&flow.at().socket).copied().unwrap_or(0);
+        }
+        (moved, last)
+    }
+
+    /// Flows go on here, as soon as the ports that they came in by do.
+    pub(super) fn take_flows_back(&self, flows: Vec<MovedFlow>) {
+        let homes = self.homes();
+        let of = |flow: &MovedFlow| homes.get(&flow.at().socket).copied();
+        for (reactor, flows) in by_reactor(flows, of) {
+            if let Some(reactor) = self.reactors.get(&reactor) {
+                reactor.send(Order::TakeFlowsBack(flows)).forget();
+            }
+        }
+    }
+
+    /// Likewise those of the process before.
+    pub(super) fn flows_arrived(&self, flows: Vec<FlowArrival>) {
+        let homes = self.homes();
+        let of = |flow: &FlowArrival| homes.get(&flow.at.socket).copied();
+        for (reactor, flows) in by_reactor(flows, of) {
+            if let Some(reactor) = self.reactors.get(&reactor) {
+                reactor.send(Order::ExpectFlows(flows)).forget();
+            }
+        }
+    }
+
+    /// Which reactor looks after each socket.
+    fn homes(&self) -> HashMap<u32, u16> {
+        let listeners = self.held.listeners.values();
+        let sockets = listeners.flat_map(|it| &it.sockets);
+        sockets.map(|it| (it.at.socket, it.reactor)).collect()
+    }
+
     /// Sessions go on here.
     pub(super) fn take_back(&self, sessions: Vec<MovedSession>) {
         let mut sessions = sessions.into_iter().peekable();
@@ -93,23 +176,30 @@ impl Running {
     pub(super) fn berths(&self) -> Berths {
         let listeners = self.held.listeners.values();
         let sockets = listeners.flat_map(|it| &it.sockets).map(|it| it.at.clone());
-        Berths::new(sockets, self.upstreams.sets())
+        let ports = self.held.listeners.values().flat_map(HeldListener::ports);
+        Berths::new(sockets, self.upstreams.sets()).with_ports(ports)
     }
 
     /// Sessions of the process before go on here, spread over the reactors; how many.
     pub(super) fn arrived(&self, sessions: Vec<Arrival<Detached>>) -> u64 {
-        let mut sessions = sessions.into_iter().peekable();
         let (told, taken) = channel();
         let active = self.active.iter().filter_map(|it| self.reactors.get(it));
-        let mut reactors = active.cycle();
-        while sessions.peek().is_some() {
-            let Some(reactor) = reactors.next() else {
-                return 0;
-            };
-            let some = sessions.by_ref().take(AT_ONCE).collect();
-            reactor
-                .send(Order::AdoptSessions(some, told.clone()))
-                .forget();
+        let active: Vec<_> = active.collect();
+        if active.is_empty() {
+            return 0;
+        }
+        // One to each in turn, so that each has as many.
+        let mut shares: Vec<Vec<_>> = active.iter().map(|_| Vec::new()).collect();
+        for (at, session) in sessions.into_iter().enumerate() {
+            shares[at % active.len()].push(session);
+        }
+        for (reactor, share) in active.into_iter().zip(shares) {
+            let mut share = share.into_iter().peekable();
+            while share.peek().is_some() {
+                let some = share.by_ref().take(AT_ONCE).collect();
+                let order = Order::AdoptSessions(some, told.clone());
+                reactor.send(order).forget();
+            }
         }
         drop(told);
         let (mut adopted, mut lost) = (0, 0);

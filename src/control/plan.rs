@@ -7,13 +7,14 @@
 //! The same names have the same identities in the plan of the next configuration, so
 //! that what is held under one of them can be kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config, HttpConnect, Mode, RouteTo};
 use crate::net::address::{Address, Transport};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::reactor::Pilot;
 use crate::relay::id::{ForwardId, ListenerId, NameId, PoolId};
 
 use super::registry::Registry;
@@ -28,9 +29,19 @@ pub(super) struct Identities {
     /// By pool, and by the options that it is dialled with.
     pools: Registry<(PoolName, SocketOptions), PoolId>,
     names: Registry<(Name, Duration, Duration), NameId>,
+    /// A program's own decision about sessions: the same for every configuration.
+    pilot: Option<Pilot>,
 }
 
 impl Identities {
+    /// Of a forwarder whose sessions a program decides about, if it does.
+    pub(super) fn steered_by(pilot: Option<Pilot>) -> Self {
+        Self {
+            pilot,
+            ..Self::default()
+        }
+    }
+
     /// Forgets names that this plan does not have. Their numbers are not handed out again.
     pub(super) fn keep(&mut self, plan: &Plan<'_>) {
         let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
@@ -53,6 +64,7 @@ impl Default for Identities {
             listeners: Registry::new(ListenerId::new),
             pools: Registry::new(PoolId::new),
             names: Registry::new(NameId::new),
+            pilot: None,
         }
     }
 }
@@ -75,7 +87,18 @@ pub(super) struct ForwardPlan<'a> {
     pub(super) pool: PoolId,
     /// Of each of its routes; `None`: it leads nowhere.
     pub(super) routes: Vec<Option<PoolId>>,
+    /// Pools that a program may name, if it decides about sessions.
+    pub(super) choices: Vec<PoolChoice<'a>>,
+    pub(super) pilot: Option<Pilot>,
     pub(super) listeners: Vec<ListenerPlan<'a>>,
+}
+
+/// A pool that sessions of a forward may be sent to, though none of its routes leads there.
+#[derive(Debug)]
+pub(super) struct PoolChoice<'a> {
+    pub(super) name: Arc<str>,
+    pub(super) id: PoolId,
+    pub(super) config: &'a Arc<config::Pool>,
 }
 
 /// An address that is listened on.
@@ -111,6 +134,12 @@ impl<'a> Plan<'a> {
         };
         let mut known = HashMap::new();
         let mut named: HashMap<Arc<str>, usize> = HashMap::new();
+        let pilot = ids.pilot.clone();
+        let nameable = if pilot.is_some() {
+            named_pools(config)
+        } else {
+            BTreeMap::new()
+        };
         for forward in &config.forwards {
             // Forwards that name the same pool have the very same one.
             let mut dialled = |pool: &Arc<config::Pool>, label: &str, asks: bool| {
@@ -138,6 +167,12 @@ impl<'a> Plan<'a> {
                 RouteTo::Reject => None,
             });
             let routes = routes.collect();
+            let choices = nameable.iter().map(|(name, pool)| PoolChoice {
+                name: (*name).into(),
+                id: dialled(pool, name, false),
+                config: pool,
+            });
+            let choices = choices.collect();
             let listeners = forward.transports().flat_map(|transport| {
                 let addresses = forward.listen.iter();
                 addresses.map(move |address| (transport, address))
@@ -153,6 +188,8 @@ impl<'a> Plan<'a> {
                 config: forward,
                 pool,
                 routes,
+                choices,
+                pilot: pilot.clone(),
                 listeners,
             });
         }
@@ -192,17 +229,23 @@ impl<'a> Plan<'a> {
 impl<'a> ForwardPlan<'a> {
     /// What its clients may ask for, and by which of its routes they come there.
     pub(super) fn requests(&self) -> impl Iterator<Item = (Option<u16>, &'a HttpConnect)> {
-        let own = match &self.config.mode {
-            Mode::HttpConnect(connect) => Some((None, &**connect)),
-            Mode::Tcp => None,
-        };
-        let routes = (0..).zip(&self.config.routes);
-        let others = routes.filter_map(|(at, route)| match &route.to {
-            RouteTo::HttpConnect(connect) => Some((Some(at), &**connect)),
-            RouteTo::Pool(_) | RouteTo::Reject => None,
-        });
-        own.into_iter().chain(others)
+        self.config.requests()
     }
+}
+
+/// Every pool that has a name, and that a forward or a route goes to.
+fn named_pools(config: &Config) -> BTreeMap<&str, &Arc<config::Pool>> {
+    let forwards = config.forwards.iter();
+    let all = forwards.flat_map(|forward| {
+        let routes = forward.routes.iter();
+        let routes = routes.filter_map(|route| match &route.to {
+            RouteTo::Pool(pool) => Some(pool),
+            RouteTo::HttpConnect(_) | RouteTo::Reject => None,
+        });
+        routes.chain([&forward.pool])
+    });
+    all.filter_map(|pool| Some((pool.name.as_deref()?, pool)))
+        .collect()
 }
 
 /// A listener is its address; of a port that the kernel chooses each forward has one

@@ -22,6 +22,7 @@ use super::reloading::{self, Job, OnTrial};
 use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
+use super::upgrade::order::Upgrading;
 use super::wire::Order;
 use super::{acquire, clients};
 
@@ -37,6 +38,18 @@ impl Running {
     pub(super) fn ask(&mut self, job: Job) {
         if !job.request.dry_run {
             self.manager.reloading();
+        }
+        let upgrading = match &self.upgrading {
+            Upgrading::Offered(to) | Upgrading::Frozen(to) => Some(to.clone()),
+            Upgrading::Tried(_) => self.on_trial(),
+            Upgrading::Not | Upgrading::Left(_) => None,
+        };
+        if let Some(upgrading) = upgrading
+            && !job.request.dry_run
+        {
+            self.refused(&job, ReloadError::Upgrading(upgrading));
+            self.tell_reloaded();
+            return;
         }
         if let Some((_, preparing)) = &self.preparing
             && preparing.since.elapsed() > reloading::PATIENCE
@@ -108,6 +121,7 @@ impl Running {
             deciders: self.deciders.clone(),
             taps: self.taps.clone(),
             own: self.held.own.clone(),
+            homes: self.held.homes.clone(),
             clients: self.held.clients.clone(),
             confinement: self.confinement.clone(),
             policies: self.held.policies.clone(),
@@ -394,6 +408,12 @@ impl Running {
     /// forward already to one that is slower. `around`: among whom, from now on.
     fn send(&self, mut orders: AllOrders, (active, around): (&[u16], Option<Arc<Neighbourhood>>)) {
         let (mut pending, mut later) = (Vec::new(), Vec::new());
+        let noted = orders.0.iter().filter_map(|(number, orders)| {
+            let reactor = self.reactors.get(number)?;
+            let listeners = orders.note_homes.clone();
+            (!listeners.is_empty()).then(|| reactor.send(Order::NoteHomes(listeners)))
+        });
+        await_all(noted.collect());
         for (number, reactor) in &self.reactors {
             let its = orders.0.get_mut(number).map(|it| &mut it.changes);
             for change in its.into_iter().flat_map(commit::before_listeners) {

@@ -13,14 +13,14 @@ use crate::observe::counters::Snapshot;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::observe::tap::Taps;
-use crate::reactor::Gate;
+use crate::reactor::{Gate, Pilot};
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
 use super::acquire::Acquired;
 use super::beside::BesideFiles;
 use super::confine::Confinement;
-use super::drain::{self, Deadlines};
+use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
@@ -39,7 +39,7 @@ use super::source::ConfigSource;
 use super::steering::Steering;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
-use super::upgrade::order::Upgrading;
+use super::upgrade::order::{Probation, Upgrading};
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -54,6 +54,7 @@ pub(super) struct Begun {
     pub(super) beside: Arc<BesideFiles>,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    pub(super) pilot: Option<Pilot>,
 }
 
 /// How long a reactor may take to carry out an order that needs nobody's consent: a
@@ -105,6 +106,8 @@ pub(super) struct Running {
     /// Of both, until clients are let in.
     waiting: Option<(admin::Bound, Option<Entrance>)>,
     pub(super) upgrading: Upgrading,
+    /// As long as this process is on trial.
+    pub(super) probation: Option<Probation>,
     pub(super) steering: Arc<Steering>,
     /// Keeps names resolved for as long as it is there.
     pub(super) resolver: Option<Arc<Resolver>>,
@@ -156,6 +159,7 @@ impl Running {
             beside,
             log,
             teller,
+            pilot: _,
         } = begun;
         let active: Vec<u16> = plans.iter().map(|plan| plan.setup.reactor).collect();
         let mut reactors = BTreeMap::new();
@@ -189,6 +193,7 @@ impl Running {
             entrance: None,
             waiting: Some((admin, entrance)),
             upgrading: Upgrading::default(),
+            probation: None,
             steering,
             held,
             kind,
@@ -264,10 +269,10 @@ impl Running {
                 }),
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
-                    let _ = reply.send(self.confirm());
+                    let _ = reply.send(self.judge(true) || self.confirm());
                 }
                 Told::Asked(Request::GoBack(reply)) => {
-                    let _ = reply.send(self.go_back());
+                    let _ = reply.send(self.judge(false) || self.go_back());
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
@@ -285,6 +290,8 @@ impl Running {
         };
         if how == End::HandedOver {
             self.leave();
+        } else {
+            self.leave_shared_paths();
         }
         self.steering.drains();
         let how = if lost { how } else { self.linger(inbox, how) };
@@ -339,8 +346,8 @@ impl Running {
         None
     }
 
-    /// Lets clients in for `drain_delay` yet, while /readyz says that it will end: whoever
-    /// balances before it notices, and sends nobody any more. A second signal ends all of it.
+    /// Lets clients in until none has come for `drain_delay`, while /readyz says that it will end: whoever balances
+    /// before it notices, and sends nobody any more. A second signal ends all of it.
     fn linger(&mut self, inbox: &Inbox, how: End) -> End {
         let delay = self.config.global.drain_delay;
         if how != End::Drain || delay.is_zero() {
@@ -348,10 +355,10 @@ impl Running {
         }
         self.manager.lingering();
         self.log.notice(Notice::Lingering { delay });
-        let until = Instant::now() + delay;
-        while Instant::now() < until {
+        let mut quiet = Quiet::begin(delay, self.clients(), Instant::now());
+        while let Some(look_at) = quiet.next() {
             self.look_after_service();
-            let next = self.manager.due().into_iter().chain([until]).min();
+            let next = self.manager.due().into_iter().chain([look_at]).min();
             match inbox.wait(next) {
                 Some(Told::Signal(Signal::Stop)) => return End::Cut,
                 Some(Told::Signal(Signal::Drain)) | None => {}
@@ -365,8 +372,19 @@ impl Running {
                     }
                 }
             }
+            let now = Instant::now();
+            if now >= look_at {
+                self.publish();
+                quiet.look(self.clients(), now);
+            }
         }
         how
+    }
+
+    /// Clients that have come so far, flows of datagrams among them.
+    fn clients(&self) -> u64 {
+        let total = self.total();
+        total.accepted + total.udp_flows
     }
 
     /// Ends when every reactor has, which is when its last session has ended; those that

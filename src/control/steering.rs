@@ -269,8 +269,8 @@ impl Subject for Steering {
 
     fn upgrade(&self, asked: UpgradeAsked) -> Result<UpgradeView, UpgradeRefused> {
         let (reply, answer) = channel();
-        let UpgradeAsked { binary } = asked;
-        let request = Request::Upgrade(UpgradeRequest { binary }, reply);
+        let UpgradeAsked { binary, trial } = asked;
+        let request = Request::Upgrade(UpgradeRequest { binary, trial }, reply);
         let ending = || UpgradeError::Impossible("this process is ending".to_owned());
         let answer = self.ask(request, &answer).unwrap_or_else(|| Err(ending()));
         let done = answer.map_err(|error| UpgradeRefused {
@@ -282,6 +282,7 @@ impl Subject for Steering {
             version: done.build,
             listeners: done.listeners as u64,
             sessions_moved: done.sessions_moved as u64,
+            flows_moved: done.flows_moved as u64,
             sessions_left: done.sessions_left,
         })
     }
@@ -298,7 +299,7 @@ fn refused(error: &ReloadError) -> ReloadRefused {
             ReloadError::Configuration(_) | ReloadError::Restart(_) | ReloadError::Denied(_) => {
                 ReloadTrouble::Configuration
             }
-            ReloadError::Busy(_) => ReloadTrouble::Busy,
+            ReloadError::Busy(_) | ReloadError::Upgrading(_) => ReloadTrouble::Busy,
             ReloadError::Unavailable(_) | ReloadError::Ending => ReloadTrouble::Unavailable,
         },
         why: error.to_string(),
@@ -332,4 +333,31 @@ impl std::fmt::Debug for Steering {
 /// Whoever panicked while it held a lock left whole values behind it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b168_the_hash_is_of_what_a_configuration_means() {
+        let of = |text: &str| {
+            configured(&Config::parse(text).unwrap(), 0)
+                .hash()
+                .to_owned()
+        };
+        let one = "[global]\nwatch = true\nreactors = 2\n\
+                   [upstream.a]\nservers = [\"10.0.0.1:1\"]\nretries = 2\n\
+                   [upstream.b]\nservers = [\"10.0.0.2:1\"]\n\
+                   [[forward]]\nname = \"f\"\nlisten = \":443\"\nupstream = \"a\"\nidle_timeout = \"60s\"\n\
+                   [[forward.route]]\nname = \"r\"\nsni = [\"x.example\"]\nupstream = \"b\"\n";
+        let other = "[upstream.b]\nservers = [\"10.0.0.2:1\"] # the other one\n\
+                     [[forward]]\nidle_timeout = \"1m\"\nupstream = \"a\"\nlisten = \":443\"\nname = \"f\"\n\
+                     [[forward.route]]\nupstream = \"b\"\nsni = [\"x.example\"]\nname = \"r\"\n\
+                     [upstream.a]\nretries = 2\nservers = [\"10.0.0.1:1\"]\n\
+                     [global]\nreactors = 2\nwatch = true\n";
+        assert_eq!(of(one), of(other));
+        assert_ne!(of(one), of(&other.replace("1m", "61s")));
+    }
 }

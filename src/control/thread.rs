@@ -2,6 +2,7 @@
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -159,6 +160,7 @@ impl choice::Work for ReactorWork<'_> {
                 Listener = engine::Listener,
                 Incoming = engine::Incoming,
                 Detached = engine::Detached,
+                Call = OwnedFd,
             >,
     {
         let waker = Arc::new(waker);
@@ -171,6 +173,11 @@ impl choice::Work for ReactorWork<'_> {
             self.setup.decider = Some(Box::new(decider));
         }
         let number = self.setup.reactor;
+        let (homes, awake) = (self.setup.homes.clone(), waker.clone());
+        let wake = move || {
+            let _ = awake.wake();
+        };
+        homes.connect(number, Box::new(wake));
         let mut reactor = Reactor::new(engine, self.setup);
         for (socket, at) in self.listeners {
             if let Err(error) = reactor.add_listener(socket, at) {
@@ -189,13 +196,14 @@ impl choice::Work for ReactorWork<'_> {
             if done.is_err() {
                 std::process::abort();
             }
+            homes.disconnect(number);
         }
     }
 }
 
 /// Lets clients in at these sockets. One that the kernel does not let be waited for is
 /// told of; its queue waits for the next change.
-fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached>>(
+fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, Call = OwnedFd>>(
     reactor: &mut Reactor<E>,
     sockets: Vec<(engine::Listener, Arc<Listener>)>,
     log: &Log,
@@ -218,6 +226,7 @@ fn work<E>(
             Listener = engine::Listener,
             Incoming = engine::Incoming,
             Detached = engine::Detached,
+            Call = OwnedFd,
         >,
 {
     let mut draining = false;
@@ -261,6 +270,7 @@ fn work<E>(
                             adopt(reactor, sockets, log);
                             weighs = true;
                         }
+                        Order::NoteHomes(listeners) => reactor.note_homes(&listeners),
                         Order::GiveAway(sockets) => {
                             for (id, socket) in sockets {
                                 reactor.give_away(id, socket);
@@ -282,7 +292,12 @@ fn work<E>(
                         Order::TakeBack(moved, reply) => {
                             let _ = reply.send(reactor.take_back(moved));
                         }
-                        Order::NumberFrom(last) => reactor.number_from(last),
+                        Order::NumberFrom(session, flow) => reactor.number_from(session, flow),
+                        Order::ReleaseFlows(at_most, reply) => {
+                            let _ = reply.send(reactor.release_flows(at_most));
+                        }
+                        Order::ExpectFlows(arrivals) => reactor.expect_flows(arrivals),
+                        Order::TakeFlowsBack(moved) => reactor.expect_flows_back(moved),
                     }
                     // Sessions have their turn before what else there may be.
                     if weighs && waker.wake().is_ok() {

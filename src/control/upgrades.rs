@@ -9,7 +9,6 @@ use crate::admin;
 use crate::net::handed::HandedLabel;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
-use crate::reactor::MovedSession;
 use crate::relay::id::ListenerId;
 
 use super::error::StartError;
@@ -21,11 +20,12 @@ use super::upgrade::channel::Channel;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
 use super::upgrade::give::{ControlThread, give};
 use super::upgrade::moves;
-use super::upgrade::order::{Frozen, HandOver, Offer, Upgrading};
+use super::upgrade::order::{Frozen, HandOver, Luggage, Offer, Settled, Takes, Upgrading};
 use super::upgrade::spawn::NewProcess;
 use super::upgrade::tables::Tables;
-use super::upgrade::take::{Settled, Taking};
+use super::upgrade::take::Taking;
 use super::upgrade::talk::Talk;
+use super::upgrade::trial;
 use super::upgrade::{UpgradeError, UpgradeRequest, Upgraded};
 use super::wire::Order as ReactorOrder;
 
@@ -61,6 +61,7 @@ impl Running {
         let outcome = match &self.upgrading {
             Upgrading::Not => Ok(()),
             Upgrading::Offered(to) | Upgrading::Frozen(to) => Err(UpgradeError::Busy(to.clone())),
+            Upgrading::Tried(_) => Err(UpgradeError::Busy(self.on_trial().unwrap_or_default())),
             Upgrading::Left(leave) => Err(UpgradeError::Impossible(format!(
                 "process {} serves already",
                 leave.process
@@ -97,25 +98,34 @@ impl Running {
                 let offer = self.offer(who);
                 let _ = reply.send(offer);
             }
-            HandOver::Freeze(sessions, reply) => {
-                let frozen = self.freeze(sessions);
+            HandOver::Freeze(takes, reply) => {
+                let frozen = self.freeze(takes);
                 if let Err(unheard) = reply.send(frozen) {
-                    self.resume(unheard.0.sessions);
+                    self.resume(unheard.0.moved);
                 }
             }
-            HandOver::Resume(sessions) => self.resume(sessions),
+            HandOver::Resume(moved) => self.resume(moved),
             HandOver::Leave(leave) => {
                 self.upgrading = Upgrading::Left(leave);
                 return true;
             }
+            HandOver::Try(_)
+            | HandOver::Confirmed
+            | HandOver::Returned(_)
+            | HandOver::HowIsIt(_)
+            | HandOver::Undo(..)
+            | HandOver::Alone => return self.try_out(order),
             other => self.move_sessions(other),
         }
         false
     }
 
     fn offer(&mut self, who: String) -> Result<Offer, UpgradeError> {
+        if let Some(trial) = self.on_trial() {
+            return Err(UpgradeError::Busy(trial));
+        }
         match &self.upgrading {
-            Upgrading::Not => {}
+            Upgrading::Not | Upgrading::Tried(_) => {}
             Upgrading::Offered(to) | Upgrading::Frozen(to) => {
                 return Err(UpgradeError::Busy(to.clone()));
             }
@@ -131,7 +141,8 @@ impl Running {
         let listeners = self.passable()?;
         let sessions = u64::from(self.gate.live());
         let pipes = self.total().pipes;
-        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64 + 2 * (sessions + pipes);
+        let flows = u64::from(self.flows.live());
+        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64 + 2 * (sessions + pipes) + flows;
         self.upgrading = Upgrading::Offered(who);
         Ok(Offer {
             listeners,
@@ -175,11 +186,13 @@ impl Running {
     }
 
     /// Nobody is let in from now on; whoever comes waits in the queues.
-    fn freeze(&mut self, sessions: bool) -> Frozen {
+    fn freeze(&mut self, takes: Takes) -> Frozen {
         self.let_moves_arrive();
-        if let Upgrading::Offered(who) = &mut self.upgrading {
-            self.upgrading = Upgrading::Frozen(std::mem::take(who));
-        }
+        let who = match &mut self.upgrading {
+            Upgrading::Offered(who) => std::mem::take(who),
+            _ => "the process before".to_owned(),
+        };
+        self.upgrading = Upgrading::Frozen(who);
         if let Some(admin) = &self.admin {
             admin.let_in(false);
         }
@@ -193,20 +206,35 @@ impl Running {
             reactor.send(ReactorOrder::GiveAway(its.collect()))
         });
         await_all(given.collect());
-        let (sessions, last_session) = self.release(sessions);
+        let (sessions, last_session) = self.release(takes.sessions);
+        let (flows, last_flow) = if takes.flows {
+            self.release_flows()
+        } else {
+            (Vec::new(), 0)
+        };
+        let mut tables = Tables {
+            last_session,
+            last_flow,
+            ..self.tables()
+        };
+        let counted = tables.counted.clone();
+        if let Some(probation) = &self.probation {
+            // The other one has counted on from what it told.
+            tables.counted = tables.counted.since(&probation.told);
+        }
         Frozen {
-            tables: Box::new(Tables {
-                last_session,
-                ..self.tables()
-            }),
+            tables: Box::new(tables),
+            counted,
             sessions_left: u64::from(self.gate.live()),
-            sessions,
+            moved: Luggage { sessions, flows },
         }
     }
 
     /// Nothing came of a hand-over.
-    fn resume(&mut self, sessions: Vec<MovedSession>) {
-        self.take_back(sessions);
+    pub(super) fn resume(&mut self, moved: Luggage) {
+        self.take_back(moved.sessions);
+        // Before the ports, which they wait for.
+        self.take_flows_back(moved.flows);
         if let Upgrading::Frozen(_) = self.upgrading {
             let adopted = self.reactors.iter().map(|(number, reactor)| {
                 reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
@@ -231,16 +259,9 @@ impl Running {
         });
         self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
         let taken = leave.taken.clone();
-        let is_taken = |label: &HandedLabel| taken.contains(label);
-        let (theirs, mine): (Vec<_>, Vec<_>) = self
-            .labelled()
-            .into_iter()
-            .partition(|(label, _)| is_taken(label));
-        for (_, id) in theirs {
-            if let Some(listener) = self.held.listeners.get_mut(&id) {
-                listener.leave_path();
-            }
-        }
+        let mine = self.labelled().into_iter();
+        let mine = mine.filter(|(label, _)| !taken.contains(label));
+        let mine: Vec<_> = mine.collect();
         // Whoever waits where nobody else listens is let in before it closes.
         for (number, reactor) in &self.reactors {
             let left = mine
@@ -256,14 +277,7 @@ impl Running {
                 reactor.send(ReactorOrder::Adopt(adopted)).forget();
             }
         }
-        if let Some(mut admin) = self.admin.take() {
-            admin.leave_paths(&taken);
-        }
-        if let Some(mut entrance) = self.entrance.take()
-            && is_taken(entrance.label())
-        {
-            entrance.disown();
-        }
+        self.leave_paths(&taken);
     }
 
     /// What was counted since.
@@ -283,8 +297,10 @@ impl Running {
             generation: self.generation,
             age: self.origin.elapsed().as_micros() as u64,
             last_session: 0,
+            last_flow: 0,
             counted: self.counted(),
             steered: self.upstreams.steered(),
+            clients: self.owed(),
         }
     }
 
@@ -295,18 +311,9 @@ impl Running {
         taken: &[HandedLabel],
         settled: Settled,
     ) -> Result<(), StartError> {
-        self.generation = settled.tables.generation + 1;
-        let forwards = self.forwards.values().map(|it| it.forward.clone());
-        self.steering
-            .put(&self.config, forwards.collect(), self.generation);
-        self.absorb(&settled.tables.counted);
-        self.upstreams.steer(&settled.tables.steered);
-        let last = settled.tables.last_session;
-        for reactor in self.reactors.values() {
-            reactor.send(ReactorOrder::NumberFrom(last)).forget();
-        }
+        self.begin_probation(taking, taken, &settled);
         // Those who wait already before those who come.
-        let sessions = self.arrived(settled.sessions);
+        let sessions = self.take_in(settled);
         let adopted = self.reactors.iter().map(|(number, reactor)| {
             reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
         });
@@ -319,6 +326,29 @@ impl Running {
         });
         Ok(())
     }
+
+    /// What another process had goes on here; how many sessions.
+    pub(super) fn take_in(&mut self, settled: Settled) -> u64 {
+        self.generation = settled.tables.generation + 1;
+        let forwards = self.forwards.values().map(|it| it.forward.clone());
+        self.steering
+            .put(&self.config, forwards.collect(), self.generation);
+        self.absorb(&settled.tables.counted);
+        self.upstreams.steer(&settled.tables.steered);
+        self.owe(&settled.tables.clients);
+        let Tables {
+            last_session,
+            last_flow,
+            ..
+        } = *settled.tables;
+        for reactor in self.reactors.values() {
+            let order = ReactorOrder::NumberFrom(last_session, last_flow);
+            reactor.send(order).forget();
+        }
+        let sessions = self.arrived(settled.sessions);
+        self.flows_arrived(settled.flows);
+        sessions
+    }
 }
 
 /// Hands over to a process that this one starts.
@@ -330,13 +360,22 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
     };
     let talk = Talk(channel);
     let control = Control(teller);
-    match give(&talk, &control) {
-        Ok((upgraded, rest)) => {
+    match give(&talk, &control, request.trial.is_some()) {
+        Ok((upgraded, (leave, rest))) => {
             process.let_go();
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(upgraded));
-            }
-            moves::go_on(&talk, &control, &rest);
+            let answer = move || {
+                if let Some(reply) = reply {
+                    let _ = reply.send(Ok(upgraded));
+                }
+            };
+            let Some(trial) = request.trial else {
+                // Before this process ends, which it may at once.
+                answer();
+                control.order(HandOver::Leave(leave));
+                return moves::go_on(&talk, &control, &rest);
+            };
+            answer();
+            trial::look_after(&talk, &control, (leave, rest), trial);
         }
         Err(UpgradeError::Failed(why)) => {
             let why = match process.ended() {
@@ -353,8 +392,11 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
 fn by_stranger(channel: Channel, teller: Teller, log: &Log) {
     let talk = Talk(channel);
     let control = Control(teller);
-    match give(&talk, &control) {
-        Ok((_, rest)) => moves::go_on(&talk, &control, &rest),
+    match give(&talk, &control, false) {
+        Ok((_, (leave, rest))) => {
+            control.order(HandOver::Leave(leave));
+            moves::go_on(&talk, &control, &rest);
+        }
         Err(error) => refused(log, None, error),
     }
 }

@@ -14,7 +14,8 @@ use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{
-    Admitted, Adopted, Arrival, Change, Listener, MovedSession, Neighbours, Release, Ruling,
+    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Neighbours,
+    Release, ReleasedFlows, Ruling,
 };
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -32,6 +33,8 @@ pub(super) enum Order {
     Change(Box<Change>),
     /// Let clients in at these sockets.
     Adopt(Vec<(engine::Listener, Arc<Listener>)>),
+    /// The sockets of these addresses are about to change hands.
+    NoteHomes(Vec<ListenerId>),
     /// Look after these sockets no more: somebody else does.
     GiveAway(Vec<(ListenerId, u32)>),
     /// These are the reactors that clients are spread over; `None`: they stay where they are
@@ -53,8 +56,14 @@ pub(super) enum Order {
     AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
     /// Take sessions in that have been let go, as they were.
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
-    /// Sessions to come have numbers above this one.
-    NumberFrom(u64),
+    /// Sessions and flows to come have numbers above these.
+    NumberFrom(u64, u64),
+    /// Let flows go, so many at the most.
+    ReleaseFlows(usize, Sender<ReleasedFlows>),
+    /// Flows of the process before go on with the ports that they came in by.
+    ExpectFlows(Vec<FlowArrival>),
+    /// Likewise those that have been let go, as they were.
+    TakeFlowsBack(Vec<MovedFlow>),
 }
 
 /// A client is on its way to a reactor for as long as this is there.

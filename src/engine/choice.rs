@@ -4,6 +4,7 @@
 //! hands it to a [`Work`], so that no call on the hot path is dynamic.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::epoll::Epoll;
@@ -104,7 +105,7 @@ pub trait Work {
     /// Works until there is nothing more to do.
     fn work<E>(self, engine: E, waker: Waker)
     where
-        E: Datagrams<Listener = Listener, Incoming = Incoming, Detached = Detached>;
+        E: Datagrams<Listener = Listener, Incoming = Incoming, Detached = Detached, Call = OwnedFd>;
 }
 
 /// Makes an engine for the calling thread and works with it; `origin` is time zero.

@@ -5,10 +5,13 @@
 //! reader costs no allocation for each tail, and a burst of them no memory for
 //! ever.
 
-/// Sizes of chunks, in bytes. The last is the largest scratch buffer's default.
-const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, 256 * 1024];
+/// The size of the smallest chunk, in bytes: what is read for a sink without room while much is held.
+pub const SMALLEST: u64 = 4 * 1024;
 
-/// Chunks kept of each size: at the most 5.25 MiB a reactor.
+/// Sizes of chunks, in bytes. The last is the largest scratch buffer's default.
+const SIZES: [usize; 4] = [SMALLEST as usize, 16 * 1024, 64 * 1024, 256 * 1024];
+
+/// Chunks kept of each size: at the most 5.3 MiB a reactor.
 const POOLED_MAX: usize = 16;
 
 /// A tail: bytes from `start` to `end` wait to be written.

@@ -128,6 +128,7 @@ impl Common {
                 pipes: PipePool::new(setup.pipe_size),
                 held: 0,
                 held_limit: setup.buffer_limit,
+                spare: u32::MAX,
                 pipes_used: 0,
                 splice_refused: 0,
                 options_refused: 0,
@@ -200,6 +201,7 @@ impl Common {
     pub(super) const fn holdings(&self) -> Holdings {
         Holdings {
             held_bytes: self.kit.held,
+            held_limit: self.kit.held_limit,
             pipes: self.kit.pipes_used,
             pipes_pooled: self.kit.pipes.len() as u32,
             splice_refused: self.kit.splice_refused,

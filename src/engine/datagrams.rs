@@ -56,13 +56,23 @@ pub trait Datagrams: Engine {
     /// Closes a socket of a flow.
     fn hang_up(&mut self, key: DatagramKey);
 
+    /// Looks after a flow's socket no more, and gives it back.
+    fn let_go(&mut self, key: DatagramKey) -> Option<Self::Call>;
+
+    /// Looks after a flow's socket that was let go, here or in another process. What waits
+    /// in it need not raise an event.
+    fn take_up(&mut self, call: Self::Call) -> io::Result<DatagramKey>;
+
     /// Trains that can be received before what was received must be flushed.
     fn room(&self) -> usize;
 
     /// Receives from a socket, no more trains than that.
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received;
 
-    /// A train that was received since the last flush.
+    /// Throws away what has come to a socket and was not received; how many that were.
+    fn discard(&mut self, key: DatagramKey) -> u32;
+
+    /// A train that was received.
     fn train(&self, index: usize) -> &Train;
 
     /// Its bytes.
@@ -74,8 +84,11 @@ pub trait Datagrams: Engine {
     /// Sends a datagram at once, before all posts.
     fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost>;
 
-    /// Sends all posts; appends what came of them. Trains that were received are gone.
+    /// Sends all posts; appends what came of them. Trains that were received stay.
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>);
+
+    /// Forgets the trains that were received: the next ones take their place. Nothing is posted.
+    fn forget_trains(&mut self);
 
     /// Datagrams that a socket has lost so far, because its receive queue was full. Costs a
     /// system call.
@@ -235,6 +248,25 @@ impl Sockets {
         self.slots.remove(key);
     }
 
+    /// The socket of a flow, not waited for any more.
+    pub(super) fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        match self.slots.remove(key)?.of {
+            Of::Flow(fd) => Some(fd),
+            Of::Port(_) => None,
+        }
+    }
+
+    /// One that was let go, not yet waited for.
+    pub(super) fn take_up(&mut self, fd: OwnedFd) -> io::Result<DatagramKey> {
+        let is_v6 = datagram::is_v6(fd.as_fd());
+        self.add(Socket {
+            of: Of::Flow(fd),
+            is_v6,
+            has_errors: true,
+            takes_trains: false,
+        })
+    }
+
     pub(super) fn fd(&self, key: DatagramKey) -> Option<BorrowedFd<'_>> {
         self.slots.get(key).map(Socket::fd)
     }
@@ -290,6 +322,10 @@ impl Sockets {
         received
     }
 
+    pub(super) fn discard(&self, key: DatagramKey) -> u32 {
+        self.fd(key).map_or(0, datagram::discard_all)
+    }
+
     pub(super) fn train(&self, index: usize) -> &Train {
         self.batch().train(index)
     }
@@ -308,14 +344,14 @@ impl Sockets {
     }
 
     /// An error that the kernel has for an earlier datagram costs this one nothing.
-    pub(super) fn send_at_once(&self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+    pub(super) fn send_at_once(&self, key: DatagramKey, payload: &[u8]) -> Result<(), Lost> {
         let fd = self.fd(key).ok_or(Lost::Failed)?;
-        let mut refused = false;
+        let mut again = false;
         loop {
-            match send(fd.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT) {
+            match send(fd.as_raw_fd(), payload, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECONNREFUSED) if !refused => refused = true,
+                Err(errno) if datagram::may_be_pending(errno) && !again => again = true,
                 Err(errno) => return Err(Lost::of(errno)),
             }
         }
@@ -326,8 +362,12 @@ impl Sockets {
         fd.and_then(|fd| listener::drops(fd).ok()).unwrap_or(0)
     }
 
-    pub(super) fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
+    pub(super) fn forget_trains(&mut self) {
+        debug_assert!(self.posts.is_empty(), "what is posted is gone");
         self.filled = 0;
+    }
+
+    pub(super) fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         let mut posts = std::mem::take(&mut self.posts);
         // Those of one receiver next to each other, in their order.
         let order = |post: &Post| (post.socket, post.tag, post.train, post.skip);

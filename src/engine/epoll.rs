@@ -177,6 +177,7 @@ impl Engine for Epoll {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Detached;
+    type Call = OwnedFd;
 
     fn now(&self) -> Time {
         self.common.clock.now()
@@ -350,6 +351,10 @@ impl Engine for Epoll {
         pumped
     }
 
+    fn may_hold(&mut self, bytes: u32) {
+        self.common.kit.spare = bytes;
+    }
+
     fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.set_tap(feed);
@@ -492,12 +497,29 @@ impl Datagrams for Epoll {
         self.datagrams.remove(key);
     }
 
+    fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        // Another process may have it soon, which would leave it registered.
+        self.mute_port(key);
+        self.datagrams.let_go(key)
+    }
+
+    fn take_up(&mut self, call: OwnedFd) -> io::Result<DatagramKey> {
+        let key = self.datagrams.take_up(call)?;
+        self.watch(key)
+            .inspect_err(|_| self.datagrams.remove(key))?;
+        Ok(key)
+    }
+
     fn room(&self) -> usize {
         self.datagrams.room()
     }
 
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
         self.datagrams.receive(key, most)
+    }
+
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        self.datagrams.discard(key)
     }
 
     fn train(&self, index: usize) -> &Train {
@@ -518,6 +540,10 @@ impl Datagrams for Epoll {
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         self.datagrams.send_posts(outcomes);
+    }
+
+    fn forget_trains(&mut self) {
+        self.datagrams.forget_trains();
     }
 
     fn queue_drops(&self, key: DatagramKey) -> u32 {

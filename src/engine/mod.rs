@@ -151,6 +151,8 @@ pub struct Target<'a> {
 pub struct Holdings {
     /// Bytes of parked tails and of pipes in use.
     pub held_bytes: u64,
+    /// How many it may hold; 0: it has no limit of its own.
+    pub held_limit: u64,
     /// Pipes in use by lanes.
     pub pipes: u32,
     /// Pipes waiting in the pool.
@@ -171,6 +173,9 @@ pub trait Engine {
 
     /// A connection that was detached from an engine of this kind.
     type Detached: detached::Baggage;
+
+    /// A socket of datagrams that no engine looks after, with whatever waits in it.
+    type Call: Send + std::fmt::Debug;
 
     /// The time of the last [`Engine::wait`]; the clock is read once a turn.
     fn now(&self) -> Time;
@@ -244,6 +249,10 @@ pub trait Engine {
         lane: &mut Lane,
         budget: u32,
     ) -> Pumped;
+
+    /// From now on no more than so many bytes of a fill may be held beyond what its sink has
+    /// room for. Who has more than that to read reads less at a time.
+    fn may_hold(&mut self, bytes: u32);
 
     /// Drops the bytes held for a lane.
     fn drop_held(&mut self, key: SessionKey, direction: Direction);

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
-use super::chunks::{Chunks, Tail};
+use super::chunks::{self, Chunks, Tail};
 use super::detached::Held;
 use crate::net::errno::{Failure, Operation};
 use crate::net::pipe::{Pipe, PipePool};
@@ -23,12 +23,16 @@ use crate::relay::{Direction, Side};
 /// Reads and writes of one pump, for peers that send a byte at a time.
 const BUDGET_MOVES: u32 = 32;
 
-/// With more than the limit held, a fill still reads this much towards a sink that has no
-/// room: enough to make progress, little enough that the bound stays near the limit.
-const PRESSED_FILL: u32 = 4 * 1024;
+/// A lane that may not hold more still reads this much towards a sink that has no room:
+/// enough to make progress, little enough that the bound stays near the limit.
+const PRESSED_FILL: u32 = chunks::SMALLEST as u32;
 
-/// While more than the limit is held, a lane gets a pipe only for as much.
-const PIPE_WORTH: u32 = 64 * 1024;
+/// And no more than this at once towards one that says it has room: while TCP memory is short
+/// a socket takes less than that (`sk_stream_moderate_sndbuf`), and the rest is held.
+const ROOM_MAX: u32 = 64 * 1024;
+
+/// A lane that may not hold what it wants gets a pipe only for as much.
+const PIPE_WORTH: u32 = ROOM_MAX;
 
 /// What every lane of a reactor shares.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Kit {
     /// Bytes in tails and pipes.
     pub(super) held: u64,
     pub(super) held_limit: u64,
+    /// How much of what is read next may be held, where its sink has no room.
+    pub(super) spare: u32,
     pub(super) pipes_used: u32,
     pub(super) splice_refused: u64,
     pub(super) options_refused: u64,
@@ -176,16 +182,18 @@ impl Kit {
         self.held > self.held_limit
     }
 
-    /// How much a fill may read. While more is held than may be that is what its sink has
-    /// room for, of which nothing will be held: who keeps up pays a system call for it, and
-    /// the pressure is on those whose sinks are full.
+    /// How much a fill of `max` bytes may read: what may be held, or what its sink has room
+    /// for, of which nothing will be. While more is held than may be, nobody may hold more:
+    /// who keeps up pays a system call for it, and the pressure is on those whose sinks are
+    /// full. Before that it is on lanes of those who hold most.
     fn pressed(&self, sink: BorrowedFd<'_>, max: u32) -> u32 {
-        if !self.is_pressed() {
+        let spare = if self.is_pressed() { 0 } else { self.spare };
+        if spare >= max {
             return max;
         }
         // Half of it: the kernel counts its overhead, too.
         let room = tcp_info::room(sink).unwrap_or(0) / 2;
-        max.min(room.max(PRESSED_FILL))
+        max.min(room.min(ROOM_MAX).max(spare).max(PRESSED_FILL))
     }
 
     /// One read into the scratch buffer and one write straight out of it.
@@ -516,14 +524,16 @@ mod tests {
         while stream.write(&bytes).is_ok() {}
     }
 
-    /// What one fill reads while more is held than may be.
-    fn read_under_pressure(policy: PathPolicy, sink_is_full: bool) -> u64 {
+    /// What one fill reads while so much is held of one byte that may be, by a lane that may
+    /// hold so much more.
+    fn read_under_pressure(policy: PathPolicy, sink_is_full: bool, held: u64, spare: u32) -> u64 {
         let mut kit = Kit {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             chunks: Chunks::default(),
             pipes: PipePool::new(1 << 20),
-            held: 2,
+            held,
             held_limit: 1,
+            spare,
             pipes_used: 0,
             splice_refused: 0,
             options_refused: 0,
@@ -556,10 +566,16 @@ mod tests {
     #[test]
     fn pressure_is_on_lanes_whose_sinks_are_full_and_on_no_others() {
         for policy in [PathPolicy::Copy, PathPolicy::Splice] {
-            let freely = read_under_pressure(policy, false);
-            assert!(freely > 4 * u64::from(PRESSED_FILL), "{policy:?}: {freely}");
-            let stalled = read_under_pressure(policy, true);
-            assert!(stalled <= u64::from(PRESSED_FILL), "{policy:?}: {stalled}");
+            // All of them, and one that was told so.
+            for (held, spare) in [(2, u32::MAX), (0, 0)] {
+                let freely = read_under_pressure(policy, false, held, spare);
+                assert!(freely > 4 * u64::from(PRESSED_FILL), "{policy:?}: {freely}");
+                let stalled = read_under_pressure(policy, true, held, spare);
+                assert!(stalled <= u64::from(PRESSED_FILL), "{policy:?}: {stalled}");
+            }
+            // What others may hold is no matter of one that holds little.
+            let little = read_under_pressure(policy, true, 0, 64 * 1024);
+            assert!(little > 4 * u64::from(PRESSED_FILL), "{policy:?}: {little}");
         }
     }
 }

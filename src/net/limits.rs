@@ -132,23 +132,49 @@ pub(crate) fn sysctl(name: &str) -> Option<String> {
 /// CPUs' worth of time the cgroup of this process grants, rounded up; `None`
 /// without a quota.
 pub fn cgroup_cpus() -> Option<usize> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    tightest_quota(&membership, &mounts, &|path| fs::read_to_string(path).ok())
+    of_this_process("cpu", Hierarchy::quota)
 }
 
-/// The tightest quota from the process's cgroup up to the root of each hierarchy
-/// that controls CPU time (v1 or v2; hosts with both are common). `read` is the
-/// file system.
-fn tightest_quota(
-    membership: &str,
-    mounts: &str,
-    read: &dyn Fn(&Path) -> Option<String>,
-) -> Option<usize> {
+/// Bytes of memory the cgroup of this process grants; `None` without a limit.
+pub fn cgroup_memory() -> Option<u64> {
+    of_this_process("memory", Hierarchy::memory)
+}
+
+/// What each reactor may hold for slow receivers: what is configured, and no more than its
+/// share of half of what the cgroup grants, if there is a reactor for each CPU.
+pub fn buffers_of_each(configured: u64) -> u64 {
+    buffers_within(configured, reactor_count(), cgroup_memory())
+}
+
+fn buffers_within(configured: u64, reactors: usize, memory: Option<u64>) -> u64 {
+    const LEAST: u64 = 1 << 20;
+    let share = |memory: u64| (memory / 2 / reactors.max(1) as u64).max(LEAST);
+    memory.map_or(configured, |it| configured.min(share(it)))
+}
+
+type Files<'a> = &'a dyn Fn(&Path) -> Option<String>;
+
+fn of_this_process<T: Ord>(
+    controller: &str,
+    granted: impl Fn(&Hierarchy, Files<'_>) -> Option<T>,
+) -> Option<T> {
+    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let read: Files<'_> = &|path| fs::read_to_string(path).ok();
+    tightest(controller, (&membership, &mounts), |it| granted(it, read))
+}
+
+/// The tightest limit from the process's cgroup up to the root of each hierarchy that has
+/// the controller (v1 or v2; hosts with both are common).
+fn tightest<T: Ord>(
+    controller: &str,
+    (membership, mounts): (&str, &str),
+    granted: impl Fn(&Hierarchy) -> Option<T>,
+) -> Option<T> {
     mounts
         .lines()
-        .filter_map(|line| Hierarchy::of_mount(line, membership))
-        .filter_map(|hierarchy| hierarchy.quota(read))
+        .filter_map(|line| Hierarchy::of_mount(line, membership, controller))
+        .filter_map(|hierarchy| granted(&hierarchy))
         .min()
 }
 
@@ -167,7 +193,7 @@ struct Hierarchy {
 
 impl Hierarchy {
     /// From a line of /proc/self/mountinfo (`proc_pid_mountinfo(5)`).
-    fn of_mount(line: &str, membership: &str) -> Option<Self> {
+    fn of_mount(line: &str, membership: &str, controller: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
         let (root, mount) = (left.next()?, left.next()?);
@@ -175,7 +201,7 @@ impl Hierarchy {
         let (kind, options) = (right.next()?, right.nth(1)?);
         let version = match kind {
             "cgroup2" => Version::V2,
-            "cgroup" if options.split(',').any(|it| it == "cpu") => Version::V1,
+            "cgroup" if options.split(',').any(|it| it == controller) => Version::V1,
             _ => return None,
         };
         let path = membership.lines().find_map(|line| {
@@ -183,7 +209,7 @@ impl Hierarchy {
             let (number, controllers) = (fields.next()?, fields.next()?);
             let ours = match version {
                 Version::V2 => number == "0" && controllers.is_empty(),
-                Version::V1 => controllers.split(',').any(|it| it == "cpu"),
+                Version::V1 => controllers.split(',').any(|it| it == controller),
             };
             ours.then(|| fields.next())?
         })?;
@@ -199,7 +225,7 @@ impl Hierarchy {
     }
 
     /// The least quota of the process's cgroup and those above it.
-    fn quota(&self, read: &dyn Fn(&Path) -> Option<String>) -> Option<usize> {
+    fn quota(&self, read: Files<'_>) -> Option<usize> {
         self.inside
             .ancestors()
             .filter_map(|part| {
@@ -216,6 +242,21 @@ impl Hierarchy {
                     ),
                 }
             })
+            .min()
+    }
+
+    /// Likewise of memory.
+    fn memory(&self, read: Files<'_>) -> Option<u64> {
+        /// What version 1 says without a limit is more than any machine has.
+        const NONE: u64 = 1 << 60;
+        let file = match self.version {
+            Version::V2 => "memory.max",
+            Version::V1 => "memory.limit_in_bytes",
+        };
+        let parts = self.inside.ancestors();
+        parts
+            .filter_map(|part| read(&self.mount.join(part).join(file))?.trim().parse().ok())
+            .filter(|bytes| *bytes < NONE)
             .min()
     }
 }
@@ -239,9 +280,38 @@ mod tests {
 
     fn quota(membership: &str, mounts: &str, files: &[(&str, &str)]) -> Option<usize> {
         let files: HashMap<_, _> = files.iter().copied().collect();
-        tightest_quota(membership, mounts, &|path| {
-            Some((*files.get(path.to_str().unwrap())?).to_owned())
-        })
+        let read: Files<'_> = &|path| Some((*files.get(path.to_str().unwrap())?).to_owned());
+        tightest("cpu", (membership, mounts), |it| it.quota(read))
+    }
+
+    #[test]
+    fn b159_a_quota_of_one_cpu_is_one_reactor() {
+        let file = ("/sys/fs/cgroup/pod/cpu.max", "100000 100000\n");
+        let quota = quota("0::/pod\n", V2_MOUNT, &[file]);
+        assert_eq!(quota, Some(1));
+    }
+
+    #[test]
+    fn b159_a_limit_of_memory_bounds_what_is_held() {
+        let memory = |membership, mounts, path: &str, text: &str| {
+            let read: Files<'_> = &|asked| (asked == Path::new(path)).then(|| text.to_owned());
+            tightest("memory", (membership, mounts), |it| it.memory(read))
+        };
+        let v2 = |text| memory("0::/pod\n", V2_MOUNT, "/sys/fs/cgroup/pod/memory.max", text);
+        assert_eq!(v2("268435456\n"), Some(256 << 20));
+        assert_eq!(v2("max\n"), None);
+        let v1 = "41 30 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
+        let v1 = |text| {
+            let file = "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes";
+            memory("4:memory:/pod\n", v1, file, text)
+        };
+        assert_eq!(v1("134217728\n"), Some(128 << 20));
+        assert_eq!(v1("9223372036854771712\n"), None);
+        // Half of it, in equal shares, and never less than what a limit may be.
+        assert_eq!(buffers_within(256 << 20, 2, Some(256 << 20)), 64 << 20);
+        assert_eq!(buffers_within(32 << 20, 2, Some(256 << 20)), 32 << 20);
+        assert_eq!(buffers_within(32 << 20, 2, Some(1 << 20)), 1 << 20);
+        assert_eq!(buffers_within(32 << 20, 2, None), 32 << 20);
     }
 
     #[test]

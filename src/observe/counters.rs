@@ -120,6 +120,7 @@ metrics! {
         udp_dropped_unreachable = "unreachable",
         udp_dropped_failed = "failed",
         udp_dropped_denied = "denied",
+        udp_dropped_rate = "rate",
         udp_dropped_max_flows = "max_flows",
         udp_dropped_limit = "limit",
         udp_dropped_no_server = "no_server",
@@ -308,6 +309,22 @@ metrics! {
     /// Sessions of a forward that ended, by the two-letter code and the cause of their
     /// records.
     counter "forward_ended" { ended }
+}
+
+metrics! {
+    /// What is told of a route of a forward.
+    pub snapshot RouteFigures;
+
+    /// Sessions and flows that took a route.
+    counter "forward_routed" { taken }
+}
+
+metrics! {
+    /// What is told of a rule about the clients of a forward.
+    pub snapshot RuleFigures;
+
+    /// Clients that a rule of `access` turned away, or would have in a dry run.
+    counter "forward_denied" { denied }
 }
 
 impl Snapshot {

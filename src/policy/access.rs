@@ -3,7 +3,8 @@
 //!
 //! The rules are compiled into tables: what a question costs depends on the parts of a
 //! name and on the length of a prefix, not on how many rules there are. A rule's place
-//! in the list decides, and what denies stands before all that allows.
+//! in the list decides: the first that is about a question. Two lists, of what is denied and
+//! of what is allowed, are one in which all that denies stands before all that allows.
 //!
 //! | rule | that allows | that denies |
 //! | --- | --- | --- |
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::networks::Networks;
+use super::networks::{NetworkRule, Networks};
 use super::ports::{Place, PortTable};
 use super::public::{behind_nat64, is_public};
 
@@ -51,20 +52,34 @@ pub enum Scope {
     Network(IpNet),
 }
 
+/// A rule and what it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Denies, or allows.
+    pub denies: bool,
+    /// About what.
+    pub rule: Rule,
+}
+
 /// The rules, compiled. See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Rules before this place deny, the others allow.
-    denying: Place,
+    denying: Tables,
+    allowing: Tables,
+    /// Ports at which some network is allowed.
+    networks_allowed: PortTable,
+    /// Single addresses that are allowed at ports that are written.
+    listed: BTreeMap<IpAddr, PortTable>,
+}
+
+/// The rules that do one of the two, by what they are about.
+#[derive(Debug, Clone, Default)]
+struct Tables {
     anywhere: PortTable,
     names: BTreeMap<String, PortTable>,
     /// By the name that others are below.
     parents: BTreeMap<String, PortTable>,
     networks: Networks,
-    /// Ports at which some network is allowed.
-    networks_allowed: PortTable,
-    /// Single addresses that are allowed at ports that are written.
-    listed: BTreeMap<IpAddr, PortTable>,
 }
 
 /// Rules that differ in their ports alone, to be made a table of.
@@ -73,49 +88,45 @@ type Ports = Vec<(RangeInclusive<u16>, Place)>;
 impl Access {
     /// Of what is denied, whatever is allowed, and what is allowed; the rest is denied.
     pub fn new(deny: &[Rule], allow: &[Rule]) -> Self {
-        let denying = deny.len() as Place;
-        let mut anywhere = Ports::new();
-        let mut names: BTreeMap<String, Ports> = BTreeMap::new();
-        let mut parents: BTreeMap<String, Ports> = BTreeMap::new();
-        let mut networks = Vec::new();
+        let verdict = |denies: bool| {
+            move |rule: &Rule| Verdict {
+                denies,
+                rule: rule.clone(),
+            }
+        };
+        let denied = deny.iter().map(verdict(true));
+        Self::ordered(denied.chain(allow.iter().map(verdict(false))))
+    }
+
+    /// Of rules of which the first that is about a question decides; without one it is denied.
+    pub fn ordered(rules: impl IntoIterator<Item = Verdict>) -> Self {
+        let (mut denying, mut allowing) = (Gathered::default(), Gathered::default());
         let mut networks_allowed = Ports::new();
         let mut listed: BTreeMap<IpAddr, Ports> = BTreeMap::new();
-        for (place, rule) in (0..).zip(deny.iter().chain(allow)) {
-            let unwritten = if place < denying {
+        for (place, Verdict { denies, rule }) in (0..).zip(rules) {
+            let unwritten = if denies {
                 1..=u16::MAX
             } else {
                 DEFAULT_PORT..=DEFAULT_PORT
             };
-            let ports = rule.ports.clone().unwrap_or(unwritten);
-            match &rule.scope {
-                Scope::Anywhere => anywhere.push((ports, place)),
-                Scope::Name(name) => {
-                    names.entry(name.clone()).or_default().push((ports, place));
-                }
-                Scope::Below(parent) => {
-                    let below = parents.entry(parent.clone()).or_default();
-                    below.push((ports, place));
-                }
-                Scope::Network(network) => {
-                    if place >= denying {
-                        networks_allowed.push((ports.clone(), place));
-                        if rule.ports.is_some() && network.prefix_len() == network.max_prefix_len()
-                        {
-                            let at = listed.entry(network.addr()).or_default();
-                            at.push((ports.clone(), place));
-                        }
-                    }
-                    networks.push((*network, ports, place));
+            let written = rule.ports.is_some();
+            let ports = rule.ports.unwrap_or(unwritten);
+            if let Scope::Network(network) = &rule.scope
+                && !denies
+            {
+                networks_allowed.push((ports.clone(), place));
+                if written && network.prefix_len() == network.max_prefix_len() {
+                    let at = listed.entry(network.addr()).or_default();
+                    at.push((ports.clone(), place));
                 }
             }
+            let of_its_kind = if denies { &mut denying } else { &mut allowing };
+            of_its_kind.add(rule.scope, ports, place);
         }
         Self {
-            denying,
-            anywhere: PortTable::new(&anywhere),
-            names: compiled(names),
-            parents: compiled(parents),
+            denying: denying.compile(),
+            allowing: allowing.compile(),
             listed: compiled(listed),
-            networks: Networks::new(networks),
             networks_allowed: PortTable::new(&networks_allowed),
         }
     }
@@ -127,16 +138,17 @@ impl Access {
         if ip.is_unspecified() {
             return false;
         }
-        let anywhere = self.anywhere.first(port);
-        let named = name.and_then(|name| self.first_named(name, port));
-        let network = self.networks.first(ip, port);
         // By either of its forms: NAT64 leads to the address within.
-        let within = behind_nat64(ip).and_then(|it| self.networks.first(it.into(), port));
-        let firsts = [anywhere, named, network, within];
-        if firsts.into_iter().any(|it| self.denies(it)) {
-            return false;
-        }
-        network.is_some() || ((anywhere.is_some() || named.is_some()) && is_public(ip))
+        let within = behind_nat64(ip).and_then(|it| self.denying.networks.first(it.into(), port));
+        let denied = earliest([
+            self.denying.first_of_name(name, port),
+            self.denying.networks.first(ip, port),
+            within,
+        ]);
+        let public = is_public(ip);
+        let named = self.allowing.first_of_name(name, port).filter(|_| public);
+        let allowed = earliest([named, self.allowing.networks.first(ip, port)]);
+        comes_first(allowed, denied)
     }
 
     /// Whether this very address and port stand in what is allowed, by no network or range
@@ -149,22 +161,69 @@ impl Access {
     /// Whether no address of this name could be admitted at this port: then there is
     /// no need to look it up, and nobody learns by it whether it exists.
     pub fn is_hopeless(&self, name: &str, port: u16) -> bool {
-        let (anywhere, named) = (self.anywhere.first(port), self.first_named(name, port));
-        let might = [anywhere, named, self.networks_allowed.first(port)];
-        self.denies(anywhere) || self.denies(named) || might.iter().all(Option::is_none)
+        let denied = self.denying.first_of_name(Some(name), port);
+        let might = earliest([
+            self.allowing.first_of_name(Some(name), port),
+            self.networks_allowed.first(port),
+        ]);
+        !comes_first(might, denied)
+    }
+}
+
+/// Whether there is one that allows, and none before it that denies.
+fn comes_first(allowed: Option<Place>, denied: Option<Place>) -> bool {
+    allowed.is_some_and(|allowed| denied.is_none_or(|denied| allowed < denied))
+}
+
+fn earliest<const N: usize>(places: [Option<Place>; N]) -> Option<Place> {
+    places.into_iter().flatten().min()
+}
+
+impl Tables {
+    /// The first rule that asks for no address: about everything, this name, or one that it is below.
+    fn first_of_name(&self, name: Option<&str>, port: u16) -> Option<Place> {
+        let named = name.and_then(|name| self.first_named(name, port));
+        earliest([self.anywhere.first(port), named])
     }
 
-    fn denies(&self, first: Option<Place>) -> bool {
-        first.is_some_and(|place| place < self.denying)
-    }
-
-    /// The first rule about this name, or about one that it is below.
     fn first_named(&self, name: &str, port: u16) -> Option<Place> {
         let itself = self.names.get(name);
         let dots = name.match_indices('.').filter(|(at, _)| *at > 0);
         let above = dots.filter_map(|(at, _)| self.parents.get(&name[at + 1..]));
         let tables = itself.into_iter().chain(above);
         tables.filter_map(|table| table.first(port)).min()
+    }
+}
+
+/// Rules by what they are about, before they are compiled.
+#[derive(Default)]
+struct Gathered {
+    anywhere: Ports,
+    names: BTreeMap<String, Ports>,
+    parents: BTreeMap<String, Ports>,
+    networks: Vec<NetworkRule>,
+}
+
+impl Gathered {
+    fn add(&mut self, scope: Scope, ports: RangeInclusive<u16>, place: Place) {
+        match scope {
+            Scope::Anywhere => self.anywhere.push((ports, place)),
+            Scope::Name(name) => self.names.entry(name).or_default().push((ports, place)),
+            Scope::Below(parent) => {
+                let below = self.parents.entry(parent).or_default();
+                below.push((ports, place));
+            }
+            Scope::Network(network) => self.networks.push((network, ports, place)),
+        }
+    }
+
+    fn compile(self) -> Tables {
+        Tables {
+            anywhere: PortTable::new(&self.anywhere),
+            names: compiled(self.names),
+            parents: compiled(self.parents),
+            networks: Networks::new(self.networks),
+        }
     }
 }
 

@@ -13,6 +13,21 @@ impl Client {
     }
 }
 
+/// The 48 bits of an IPv6 network that a provider gives to one site (RFC 6177), which has
+/// 65,536 clients in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site(u128);
+
+impl Client {
+    /// The site that it belongs to; addresses of IPv4 are too few to be taken together.
+    pub const fn site(self) -> Option<Site> {
+        match self.0 {
+            Some(IpAddr::V6(network)) => Some(Site(network.to_bits() >> 80)),
+            Some(IpAddr::V4(_)) | None => None,
+        }
+    }
+}
+
 impl From<Option<IpAddr>> for Client {
     fn from(address: Option<IpAddr>) -> Self {
         Self(address.map(|ip| match ip.to_canonical() {
@@ -37,6 +52,9 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("2001:db8:0:1::1").site(), of("2001:db8:0:2::1").site());
+        assert_ne!(of("2001:db8:0:1::1").site(), of("2001:db8:1:1::1").site());
+        assert_eq!(of("10.0.0.1").site(), None);
         assert!(of("10.0.0.1").is_remote() && !Client::from(None).is_remote());
     }
 }

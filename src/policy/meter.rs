@@ -100,11 +100,26 @@ impl Bucket {
         Time::from_micros(paid.div_ceil(TICKS_PER_MICRO))
     }
 
-    /// Takes so many bytes only if they may flow at once: for who has nothing to wait
-    /// with, such as a datagram.
+    /// Takes so many bytes only if they may flow at once.
     pub fn try_take(&self, bytes: u64, now: Time) -> bool {
         let now = instant(now);
         self.pay(now, bytes, now).is_some()
+    }
+
+    /// Takes the bytes of a datagram unless something is owed already: it has nothing to wait
+    /// with, and may be larger than what flows in a burst.
+    fn take_whole(&self, bytes: u64, now: Time) -> bool {
+        let now = instant(now);
+        let cost = self.cost(bytes);
+        let burst = self.burst.load(Ordering::Relaxed);
+        let next = |paid: u64| {
+            let from = paid.max(now.saturating_sub(burst));
+            (from <= now).then(|| from.saturating_add(cost))
+        };
+        let taken = self
+            .paid
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.is_ok()
     }
 
     /// Takes back that so many bytes were taken.
@@ -347,6 +362,30 @@ impl Meters {
         way.share = 0;
         way.taken = 0;
         None
+    }
+
+    /// Takes the bytes of a datagram from every level; or from none, and says whose rate it is too
+    /// much for.
+    ///
+    /// # Errors
+    /// That level. In a dry run the datagram passes nevertheless ([`Meters::is_dry_run`]).
+    pub fn pass(&self, direction: Direction, bytes: u64, now: Time) -> Result<(), Level> {
+        for (at, level) in self.levels.iter().enumerate() {
+            let bucket = level.as_ref().map(|it| it.of(direction));
+            if bucket.is_none_or(|it| it.take_whole(bytes, now)) {
+                continue;
+            }
+            for taken in self.levels[..at].iter().flatten() {
+                taken.of(direction).give_back(bytes);
+            }
+            return Err(Level::ALL[at]);
+        }
+        Ok(())
+    }
+
+    /// Whether what would be held back is only told.
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// When the next lane that is held back may go on; [`Time::NEVER`]: none is.

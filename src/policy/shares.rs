@@ -7,11 +7,14 @@
 //!   times. However many are greedy, places stay free for those who hold little: one that
 //!   takes all it can leaves a 33rd, `n` of them a `32 n + 1`th. (The dynamic thresholds by
 //!   which switches share a buffer, Choudhury and Hahne 1998: no share has to be configured,
-//!   and while there is plenty there is none.) A limit of 32 or less has no such rest:
-//!   one client can fill it.
+//!   and while there is plenty there is none.)
+//! - a site of IPv6, a /48, may hold `SITE_FACTOR` times what is free: whoever has one has
+//!   65,536 clients.
+//! - the last place of a small limit, in which there is no such rest, is for a client that
+//!   has none ([`Places::kept`]).
 //! - when none is left at all, a session whose client has never said a byte makes room:
 //!   the oldest of the client that has the most such sessions, if these are `MANY` or
-//!   more, after `PATIENCE_OF_MANY`; or else the oldest of all, after `PATIENCE`.
+//!   half of all, after `PATIENCE_OF_MANY`; or else the oldest of all, after `PATIENCE`.
 //!   A session whose client has spoken never does.
 //!
 //! ```text
@@ -27,20 +30,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::client::Client;
+use super::client::{Client, Site};
 use crate::relay::id::ForwardId;
 use crate::relay::time::Time;
 
 /// What a client may hold is so many times what is free.
 const FACTOR: u64 = 32;
 
-/// What a forward may hold is so many times what is free: more than a client, so that
-/// one client never keeps a whole forward from its last places.
+/// What a site of IPv6 may hold is so many times what is free: more than a client, less than
+/// a forward, so that none of them keeps those of the next kind from their last places.
+const SITE_FACTOR: u64 = 48;
+
+/// Likewise of a forward.
 const FORWARD_FACTOR: u64 = 64;
 
 /// A client with so many silent sessions waits for nothing: it has opened them ahead, or
-/// to take places away.
-const MANY: usize = 32;
+/// to take places away. Of a limit of fewer than twice as many it is half of them.
+const MANY: u32 = 32;
+
+/// Limits below have too few places for one to be kept for anybody: who sets one means it.
+const KEPT_FROM: u32 = 8;
 
 /// How long a session of such a client may be silent when no place is left. What a client
 /// says first usually comes with the first round trip.
@@ -60,12 +69,19 @@ pub struct Places {
     pub max: u32,
     /// Free.
     pub free: u32,
+    /// The last of them, which are for clients that have none.
+    pub kept: u32,
 }
 
 impl Places {
+    /// How many of a limit that somebody has set are for clients that have none.
+    pub const fn kept_of(limit: u32) -> u32 {
+        (limit >= KEPT_FROM && limit as u64 <= FACTOR) as u32
+    }
+
     /// Whether they are shared out.
     pub const fn are_short(self) -> bool {
-        self.free as u64 * FACTOR < self.max as u64
+        self.free as u64 * FACTOR < self.max as u64 || self.free <= self.kept
     }
 
     /// As they were before the one was taken that it is about.
@@ -115,6 +131,8 @@ struct Member {
 struct Group<K> {
     sessions: u64,
     clients: BTreeMap<Client, Holding>,
+    /// Sessions of the clients of each site of IPv6.
+    sites: BTreeMap<Site, u64>,
     silent: BTreeMap<Order, K>,
     /// Clients by how many silent sessions they have.
     ranked: BTreeSet<(usize, Client)>,
@@ -173,8 +191,19 @@ impl<K: Copy + Ord> Shares<K> {
         if !places.are_short() || !client.is_remote() {
             return true;
         }
-        let holding = self.group(of).and_then(|it| it.clients.get(&client));
-        self.held_of_all(holding.map_or(0, |it| it.sessions)) < FACTOR * u64::from(places.free)
+        let Some(group) = self.group(of) else {
+            return true;
+        };
+        let free = u64::from(places.free);
+        let here = group.clients.get(&client).map_or(0, |it| it.sessions);
+        let of_network = client.site().and_then(|it| group.sites.get(&it).copied());
+        if self.held_of_all(of_network.unwrap_or(0)) >= SITE_FACTOR * free {
+            return false;
+        }
+        if places.free <= places.kept {
+            return here == 0;
+        }
+        self.held_of_all(here) < FACTOR * free
     }
 
     /// Whether a forward may have one more of the places of all.
@@ -183,16 +212,19 @@ impl<K: Copy + Ord> Shares<K> {
         self.held_of_all(held) < FORWARD_FACTOR * u64::from(places.free)
     }
 
-    /// A session that makes room for somebody who waits, for any forward or for this one;
-    /// it is not named again. `look` says what one is now.
+    /// A session that makes room for somebody who waits at a limit of so many, for any forward
+    /// or for this one; it is not named again. `look` says what one is now.
     pub fn makes_room(
         &mut self,
         of: Option<ForwardId>,
+        max: u32,
         now: Time,
         mut look: impl FnMut(K) -> Manner,
     ) -> Option<K> {
+        let half = max / (2 * self.keepers.min(u64::from(u32::MAX / 2)) as u32);
+        let many = half.clamp(2, MANY) as usize;
         for _ in 0..LOOKED_AT {
-            let key = self.group(of)?.due(now)?;
+            let key = self.group(of)?.due(now, many)?;
             let member = self.members.get(&key).copied();
             self.mute(key);
             match look(key) {
@@ -249,6 +281,7 @@ impl<K> Default for Group<K> {
         Self {
             sessions: 0,
             clients: BTreeMap::new(),
+            sites: BTreeMap::new(),
             silent: BTreeMap::new(),
             ranked: BTreeSet::new(),
         }
@@ -258,6 +291,9 @@ impl<K> Default for Group<K> {
 impl<K: Copy> Group<K> {
     fn enter(&mut self, key: K, member: Member) {
         self.sessions += 1;
+        if let Some(site) = member.client.site() {
+            *self.sites.entry(site).or_default() += 1;
+        }
         let holding = self.clients.entry(member.client).or_default();
         holding.sessions += 1;
         if let Some(order) = member.silent {
@@ -281,6 +317,14 @@ impl<K: Copy> Group<K> {
 
     fn leave(&mut self, member: Member) {
         self.sessions -= 1;
+        if let Some(site) = member.client.site()
+            && let Some(sessions) = self.sites.get_mut(&site)
+        {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.sites.remove(&site);
+            }
+        }
         if let Some(holding) = self.clients.get_mut(&member.client) {
             holding.sessions -= 1;
             if holding.sessions == 0 {
@@ -290,8 +334,8 @@ impl<K: Copy> Group<K> {
     }
 
     /// The one that has been silent for too long, if there is any.
-    fn due(&self, now: Time) -> Option<K> {
-        let most = self.ranked.last().filter(|(silent, _)| *silent >= MANY);
+    fn due(&self, now: Time, many: usize) -> Option<K> {
+        let most = self.ranked.last().filter(|(silent, _)| *silent >= many);
         let oldest = most.and_then(|(_, client)| self.clients.get(client)?.silent.first());
         if let Some(order) = oldest
             && now.since(order.0) >= PATIENCE_OF_MANY

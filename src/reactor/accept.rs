@@ -31,6 +31,7 @@ impl<E: Datagrams> Reactor<E> {
         self.ctx.counters.accept_pauses.add(1);
         self.ctx.engine.release_spares();
         self.dialler.drop_spares(&mut self.ctx);
+        self.flows.starve(&mut self.ctx);
         self.listen_queue.starve(now);
     }
 

@@ -91,6 +91,12 @@ impl<E: Datagrams> Reactor<E> {
         self.add_listener(socket, at)
     }
 
+    /// The sockets of these addresses are about to be others, or others': flows that there are stay here,
+    /// wherever their datagrams come.
+    pub fn note_homes(&self, listeners: &[ListenerId]) {
+        self.flows.note_homes(listeners);
+    }
+
     /// Looks after this socket no more. Its queue is untouched while somebody else holds
     /// the socket.
     pub fn give_away(&mut self, id: ListenerId, socket: u32) {

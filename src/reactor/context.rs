@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::gate::Gate;
+use super::pressure::Pressure;
 use super::sessions::Sessions;
 use super::setup::Forward;
 use super::shortage::Shortage;
@@ -28,6 +29,8 @@ pub(super) struct Ctx<E: Engine> {
     pub(super) gate: Arc<Gate>,
     /// Who has how many of them, while they run short.
     pub(super) shortage: Shortage,
+    /// Who holds how much for slow receivers, while that runs short.
+    pub(super) pressure: Pressure,
     pub(super) counters: Arc<Counters>,
     pub(super) log: Log,
     /// Which reactor this is, from 0.
@@ -64,6 +67,7 @@ impl<E: Engine> Ctx<E> {
             sessions: Sessions::new(),
             gate,
             shortage: Shortage::default(),
+            pressure: Pressure::default(),
             counters,
             log,
             reactor,
@@ -79,10 +83,30 @@ impl<E: Engine> Ctx<E> {
             .review(&self.gate, forward, &self.sessions, now);
     }
 
-    /// Somebody waits, and there is no place: whether a session makes room.
-    pub(super) fn room_maker(&mut self, of: Option<ForwardId>) -> Option<SessionKey> {
+    /// Once a turn: who holds how much, if that runs short, and who has how many places.
+    pub(super) fn take_stock(&mut self) {
+        self.pressure
+            .review(&self.engine.holdings(), self.engine.now());
+        self.pressure.take_stock(&self.sessions);
+        self.shortage.take_stock(&self.sessions);
+    }
+
+    /// Not everybody has been entered who has a share of what runs short.
+    pub(super) fn has_more_to_enter(&self) -> bool {
+        self.shortage.has_more_to_enter(&self.sessions)
+            || self.pressure.has_more_to_enter(&self.sessions)
+    }
+
+    /// A session is over, or somebody else's.
+    pub(super) fn left(&mut self, key: SessionKey) {
+        self.shortage.left(key);
+        self.pressure.left(key);
+    }
+
+    /// Somebody waits, and of so many places there is none: whether a session makes room.
+    pub(super) fn room_maker(&mut self, of: Option<ForwardId>, max: u32) -> Option<SessionKey> {
         let now = self.engine.now();
-        self.shortage.makes_room(of, &self.sessions, now)
+        self.shortage.makes_room((of, max), &self.sessions, now)
     }
 
     /// The time of this turn.

@@ -131,7 +131,7 @@ impl Dialler {
         let entry = ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
         if let Some(opened) = &mut entry.opening
-            && !entry.listener.forward.request.is_empty()
+            && opened.is_aimed(&entry.listener.forward)
         {
             let destinations = opened.take_destinations().into_vec();
             return self.dial_all(ctx, key, index, destinations);

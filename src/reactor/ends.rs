@@ -93,7 +93,7 @@ impl<E: Datagrams> Reactor<E> {
         let Some(mut entry) = self.ctx.sessions.remove(key) else {
             return;
         };
-        self.ctx.shortage.left(key);
+        self.ctx.left(key);
         self.outlets.untap(key, &entry, &mut self.ctx);
         if let Some(opened) = &entry.opening {
             self.openings.gone(key, opened);

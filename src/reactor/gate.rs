@@ -105,6 +105,7 @@ impl Gate {
         Places {
             max,
             free: max.saturating_sub(self.live()),
+            kept: Places::kept_of(self.configured.load(Ordering::Relaxed)),
         }
     }
 

@@ -16,12 +16,14 @@ use super::ends::settle;
 use super::flows::FlowSeen;
 use super::upstream::server::Server;
 use super::{Entry, Forward, Listener, Reactor};
+use super::{metered, rates};
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::net::word::Word;
 use crate::observe::counters::Snapshot;
 use crate::observe::tap::Source;
+use crate::policy::meter::Level;
 use crate::relay::ending::Cause;
 use crate::relay::flow::Traffic;
 use crate::relay::id::{ForwardId, ListenerId, ServerId};
@@ -127,6 +129,10 @@ pub struct SessionView {
     pub first_byte: Option<Duration>,
     /// Up and down.
     pub lanes: [LaneView; 2],
+    /// What its bytes are held back by: of whom, with bytes a second up and down.
+    pub rates: Vec<(Level, [u64; 2])>,
+    /// How long they were held back so far, if they may be.
+    pub held_back: Option<Duration>,
     /// The kernel's view of client and upstream, if it was asked.
     pub tcp: [Option<TcpInfo>; 2],
     /// Its datagrams up and down, if it is a flow of such.
@@ -501,6 +507,8 @@ impl<E: Datagrams> Reactor<E> {
                 bytes: it.bytes,
                 ..LaneView::default()
             }),
+            rates: flow.rates,
+            held_back: None,
             tcp: [None; 2],
             datagrams: Some(flow.traffic),
         }
@@ -512,6 +520,7 @@ impl<E: Datagrams> Reactor<E> {
         let opened = entry.opening.as_ref();
         let text = |text: Option<&str>| text.map(str::to_owned);
         let asked = depth == Depth::Kernel;
+        let meters = rates::meters(entry);
         let tcp = |side| asked.then(|| self.ctx.engine.tcp_info(key, side)).flatten();
         SessionView {
             key,
@@ -541,6 +550,8 @@ impl<E: Datagrams> Reactor<E> {
                     stalled: lane.is_stalled(),
                 }
             }),
+            rates: metered::listed(entry.grant.as_deref()),
+            held_back: meters.map(|it| it.held(now)),
             tcp: [tcp(Side::Client), tcp(Side::Upstream)],
             datagrams: None,
         }

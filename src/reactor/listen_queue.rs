@@ -454,7 +454,7 @@ impl ListenQueue {
             return;
         };
         ctx.review_places(&socket.at.forward);
-        if let Some(silent) = ctx.room_maker(full.among) {
+        if let Some(silent) = ctx.room_maker(full.among, full.max) {
             ctx.out.push_back(Effect::MakeRoom(silent));
         }
         if !std::mem::replace(&mut socket.was_counted, true) {

@@ -21,6 +21,7 @@ mod attempts;
 mod change;
 mod clients;
 mod context;
+mod course;
 mod deadlines;
 mod decider;
 mod destination;
@@ -33,11 +34,13 @@ pub mod inspect;
 mod let_in;
 mod listen_queue;
 mod loops;
+mod metered;
 mod neighbours;
 mod opened;
 mod openings;
 mod outlets;
 mod prefix;
+mod pressure;
 mod pumping;
 mod queue;
 mod quic;
@@ -64,8 +67,10 @@ pub use clients::{
     ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
     WrittenRule,
 };
+pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};
 pub use destination::{ADDRESSES_MAX, Destination, Destinations};
+pub use flows::{FlowArrival, FlowManifest, Homes, MovedFlow, ReleasedFlows};
 pub use gate::Gate;
 pub use hand_over::{
     Adopted, Arrival, Berth, Berths, Manifest, MovedSession, Parcel, Refusal, Release,
@@ -117,6 +122,8 @@ pub struct Reactor<E: Engine> {
     outlets: Outlets,
     openings: Openings,
     flows: Flows,
+    /// Flows that have come and wait for the ports that they came in by.
+    expected: Vec<flows::Expected<E::Call>>,
     leaving: Leaving<E::Detached>,
     sessions_started: u64,
     /// The log has it that splice does not work here.
@@ -185,8 +192,9 @@ impl<E: Datagrams> Reactor<E> {
                 reactor,
             ),
             wheel: Wheel::new(),
+            expected: Vec::new(),
             flows: Flows::new(
-                setup.flows,
+                (setup.flows, setup.homes, reactor),
                 setup.own.of(Transport::Udp).clone(),
                 setup.session_log,
             ),
@@ -254,7 +262,7 @@ impl<E: Datagrams> Reactor<E> {
         self.run_queued();
         self.serve_queues();
         self.settle();
-        self.ctx.shortage.take_stock(&self.ctx.sessions);
+        self.ctx.take_stock();
         self.accept();
         self.fire_timers();
         self.send_owed_acks();
@@ -266,7 +274,10 @@ impl<E: Datagrams> Reactor<E> {
     /// Lets clients in at one more socket.
     pub fn add_listener(&mut self, socket: E::Listener, at: Arc<Listener>) -> std::io::Result<()> {
         if at.transport == Transport::Udp {
-            return self.flows.listen(socket, at, &mut self.ctx);
+            self.flows.listen(socket, at.clone(), &mut self.ctx)?;
+            let (expected, pools) = (&mut self.expected, &mut self.dialler.pools);
+            self.flows.settle_in(&at, expected, &mut self.ctx, pools);
+            return Ok(());
         }
         self.listen_queue.listen(socket, at, &mut self.ctx)
     }
@@ -362,6 +373,7 @@ impl<E: Datagrams> Reactor<E> {
             );
         }
         self.listen_queue.check_invariants();
+        self.ctx.pressure.check_invariants(&self.ctx.sessions);
         let live = |key: &SessionKey| self.ctx.sessions.get(*key).is_some();
         let queued = self.run_queue.keys().filter(live);
         assert!(
@@ -372,7 +384,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     fn sleep_until(&self) -> Time {
-        let has_more = self.ctx.shortage.has_more_to_enter(&self.ctx.sessions);
+        let has_more = self.ctx.has_more_to_enter();
         if !self.run_queue.is_empty() || has_more || self.leaving.is_busy() {
             return Time::ZERO;
         }

@@ -33,6 +33,8 @@ pub(super) struct Opened {
     pub(super) rejected_by: Option<u16>,
     /// The client has said something, be it only a part of what is awaited.
     pub(super) heard: bool,
+    /// It goes to addresses that were decided upon, and to no server of a pool.
+    pub(super) aimed: bool,
 }
 
 /// What a PROXY header or a look at the first bytes told.
@@ -79,7 +81,13 @@ impl Opened {
             learnt: None,
             rejected_by: None,
             heard: false,
+            aimed: false,
         }))
+    }
+
+    /// Whether it goes where was decided upon for it alone.
+    pub(super) fn is_aimed(&self, forward: &Forward) -> bool {
+        self.aimed || !forward.request.is_empty()
     }
 
     /// Where the session goes, if that was decided upon; once.
@@ -208,6 +216,7 @@ impl Opened {
             learnt,
             rejected_by: None,
             heard: true,
+            aimed: false,
         }
     }
 }

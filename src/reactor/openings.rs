@@ -16,7 +16,7 @@ use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::let_in::let_in;
 use super::opened::{Opened, UnderWay};
-use super::routing::Routed;
+use super::routing::{Piloted, Routed, steer};
 use crate::engine::{Engine, Peeked, SessionKey};
 use crate::net::address::Endpoint;
 use crate::net::turn_away::{self, TurnAway};
@@ -219,8 +219,22 @@ impl Openings {
         if std::mem::replace(&mut under_way.routed, true) {
             return Some(Some(Read::Whole));
         }
+        let piloted = Self::steer(ctx, key)?;
         let entry = ctx.sessions.get_mut(key)?;
-        if let Some(routing) = &entry.listener.forward.routing {
+        if let Piloted::Refused(why) = piloted {
+            let under_way = Self::under_way(ctx, key)?;
+            under_way.opening.facts.wrong = Some(why);
+            return Some(Some(Read::Refused(Cause::Rejected)));
+        }
+        if let Piloted::To(destinations) = piloted {
+            let opened = entry.opening.as_mut()?;
+            opened.aimed = true;
+            opened.under_way.as_mut()?.destinations = destinations;
+            return Some(Some(Read::Whole));
+        }
+        if let Piloted::Goes(way) = piloted {
+            entry.listener = way;
+        } else if let Some(routing) = &entry.listener.forward.routing {
             let opened = entry.opening.as_mut()?;
             let local = opened.destination().or_else(|| {
                 let asked = routing.by_listener;
@@ -242,6 +256,16 @@ impl Openings {
         }
         Self::under_way(ctx, key)?.opening.go_on(&request);
         Some(None)
+    }
+
+    /// What the program that this runs in decides, if it does.
+    fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Piloted> {
+        let entry = ctx.sessions.get(key)?;
+        let Some(pilot) = &entry.listener.forward.pilot else {
+            return Some(Piloted::AsConfigured);
+        };
+        let sniffed = entry.opening.as_ref()?.sniffed();
+        Some(steer(pilot, &entry.listener, &entry.client, sniffed))
     }
 
     /// The opening is read, or nothing more of it is.
@@ -288,10 +312,11 @@ impl Openings {
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
         let forward = &entry.listener.forward;
-        if forward.request.is_empty() {
+        let opened = entry.opening.as_mut()?;
+        if opened.aimed || forward.request.is_empty() {
             return Some(SessionEvent::Decided(Decided::Dial));
         }
-        let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
+        let under_way = opened.under_way.as_mut()?;
         let mut facts = std::mem::take(&mut under_way.opening.facts);
         facts.client = match &entry.client {
             Endpoint::Inet(address) => Some(address.ip()),

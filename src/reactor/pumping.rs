@@ -40,6 +40,9 @@ impl<E: Datagrams> Reactor<E> {
         };
         let (read, written) = (lane.bytes_in(), lane.bytes_out());
         let (budget, metered) = rates::allowance(entry, direction, budget, now, &self.ctx.counters);
+        let engine = &self.ctx.engine;
+        let spare = self.ctx.pressure.may_hold(key, entry, || engine.holdings());
+        self.ctx.engine.may_hold(spare);
         let lane = entry.session.lane_mut(direction);
         let pumped = self.ctx.engine.pump(key, direction, lane, budget);
         let filled = lane.bytes_in() - read;
@@ -47,6 +50,7 @@ impl<E: Datagrams> Reactor<E> {
             let drained = lane.bytes_out().saturating_sub(written);
             self.run_queue.has_moved(drained.max(filled));
         }
+        self.ctx.pressure.note(key, entry);
         if metered {
             rates::flowed(entry, direction, filled, now, &self.ctx.counters);
         }

@@ -4,11 +4,13 @@
 //! what it does not read fills the kernel's buffers, until its peer waits. A session
 //! without a rate pays one test for each pump.
 
+use super::clients::ClientGrant;
 use super::context::Ctx;
+use super::metered::count;
 use super::{Entry, Reactor};
 use crate::engine::{Datagrams, Engine, SessionKey};
 use crate::observe::counters::Counters;
-use crate::policy::meter::{Grant, Level, Meters};
+use crate::policy::meter::{Grant, Meters};
 use crate::relay::Direction;
 use crate::relay::session::Action;
 use crate::relay::time::Time;
@@ -65,16 +67,8 @@ pub(super) fn meters(entry: &Entry) -> Option<&Meters> {
     entry.grant.as_deref()?.meters.as_ref()
 }
 
-fn meters_mut(grant: Option<&mut super::clients::ClientGrant>) -> Option<&mut Meters> {
+fn meters_mut(grant: Option<&mut ClientGrant>) -> Option<&mut Meters> {
     grant?.meters.as_mut()
-}
-
-fn count(counters: &Counters, level: Level) {
-    match level {
-        Level::Session => counters.held_back_session.add(1),
-        Level::Client => counters.held_back_client.add(1),
-        Level::Forward => counters.held_back_forward.add(1),
-    }
 }
 
 impl<E: Datagrams> Reactor<E> {

@@ -25,9 +25,9 @@ pub const EVENT_BYTES: u32 = 64 * 1024;
 pub const LANE_BYTES: u32 = 256 * 1024;
 
 /// Bytes that lanes move together before readiness is looked at again, times the scale:
-/// about 250 µs at 5 GB/s. Measured beside 200 ping-pongs and 50 bulk flows, with 1 MiB (epoll): pings
-/// took 1.39 times as long as without bulk, which had 1.25 times HAProxy's throughput. A share
-/// trades one for the other.
+/// about 250 µs at 5 GB/s. It trades one for the other: beside 50 bulk flows 200 ping-pongs
+/// take 1.37 times as long as without with 1 MiB (epoll) and bulk moves 12.5 Gb/s, with this
+/// 1.48 times and 14.1 Gb/s; see docs/benchmarking.md.
 pub const TURN_BYTES: u32 = 1280 * 1024;
 
 /// Time after which no further lane has its turn, times the scale, where moving takes

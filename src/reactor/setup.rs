@@ -1,11 +1,13 @@
 //! What a reactor is made with: plain data, prepared by `control` (or a test).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::clients::ClientPolicy;
+use super::course::Pilot;
 use super::decider::Decider;
+use super::flows::Homes;
 use super::gate::Gate;
 use super::quic::Quic;
 use super::upstream::UpstreamSetup;
@@ -33,6 +35,8 @@ pub struct Setup {
     pub gate: Arc<Gate>,
     /// Flows of datagrams over all forwards and reactors, by descriptors.
     pub flows: Arc<Gate>,
+    /// Where their flows are that get their datagrams elsewhere; of all reactors.
+    pub homes: Arc<Homes>,
     /// What this process listens on, so that it does not connect to itself.
     pub own: Arc<OwnListeners>,
     /// Where it counts.
@@ -71,6 +75,8 @@ pub struct Forward {
     pub datagrams: Option<Arc<DatagramRules>>,
     /// Which of several ways a session goes; usually there is but one.
     pub routing: Option<Arc<Routing>>,
+    /// A program's own decision about its sessions, if that is made.
+    pub pilot: Option<Pilot>,
     /// The route that it stands for, by its place and its name; `None`: it is what a
     /// client comes to.
     pub route: Option<(u16, Arc<str>)>,
@@ -106,6 +112,8 @@ pub struct Routing {
     pub table: Routes,
     /// Where to, in the same order.
     pub ways: Vec<Way>,
+    /// The ways that a program may name, by their pools; behind those of the table.
+    pub by_pool: HashMap<Arc<str>, usize>,
     /// Whether it matters where a client came in.
     pub by_listener: bool,
 }

@@ -132,16 +132,16 @@ impl Shortage {
         books.is_none_or(|books| books.shares.may_grow(forward, process.places().and_one()))
     }
 
-    /// A session that makes room for somebody who waits for a place, of all or of those of
-    /// this forward.
+    /// A session that makes room for somebody who waits for one of so many places, of all or
+    /// of those of this forward.
     pub(super) fn makes_room(
         &mut self,
-        of: Option<ForwardId>,
+        (of, max): (Option<ForwardId>, u32),
         sessions: &Sessions,
         now: Time,
     ) -> Option<SessionKey> {
         let shares = &mut self.books.as_mut()?.shares;
-        shares.makes_room(of, now, |key| {
+        shares.makes_room(of, max, now, |key| {
             sessions.get(key).map_or(Manner::Spoken, manner)
         })
     }
@@ -158,7 +158,8 @@ impl Books {
     }
 }
 
-fn client_of(client: &Endpoint) -> Client {
+/// Who it is, for whatever is shared out among clients.
+pub(super) fn client_of(client: &Endpoint) -> Client {
     Client::from(match client {
         Endpoint::Inet(address) => Some(address.ip()),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,

@@ -6,6 +6,7 @@
 //! time and limits are parameters, payload is byte counts. So all of it can be
 //! run a million times a second in a test, and every engine drives the same code.
 
+mod age;
 pub mod ending;
 pub mod flow;
 pub mod id;

@@ -24,7 +24,9 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::load::shape::{Answer, Bulk, ConnectionLife, Direction, Exchange, Over, Shape};
 use crate::bench::load::{ANSWER_TIMEOUT, Load, LoadPlan};
 use crate::bench::origin::{Origin, OriginOptions, Role};
+use crate::bench::preface::Preface;
 use crate::bench::process::{self, Usage};
+use crate::bench::subjects::asks::Asks;
 use crate::bench::subjects::running::{self, Running, Workspace};
 use crate::bench::subjects::size::Size;
 use crate::bench::subjects::{Kind, Subject};
@@ -320,7 +322,7 @@ impl Ground<'_> {
             threads: self.threads(),
             exchanges_apart: None,
             shape,
-            tunnel: None,
+            preface: Preface::Nothing,
             cpus: Vec::new(),
             congestion: contender.options.congestion.clone().filter(|_| direct),
             options: direct.then(|| contender.near.clone()),
@@ -350,6 +352,7 @@ impl Ground<'_> {
             .ok_or_else(|| "a forwarder needs a directory for its files".to_owned())?;
         let subject = Subject {
             size: Size::default(),
+            asks: Asks::default(),
             name: "forwarder".to_owned(),
             kind: Kind::Thalweg {
                 program: None,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -458,6 +459,123 @@ fn b74_a_file_of_networks_decides_and_its_mistakes_are_named() {
     assert_eq!(end(from(2, forwarder.address())), End::Reset);
     drop((from(3, forwarder.address()).unwrap(), server.accept()));
     forwarder.wait_for_sessions(1);
+}
+
+/// All wrong lines of all files at once, and a file that is not here is no mistake of the text.
+#[test]
+fn b75_wrong_lines_of_every_list_are_named_at_once() {
+    let directory = Directory::new();
+    let [clients, targets] = ["clients.txt", "targets.txt"].map(|it| directory.join(it));
+    std::fs::write(&clients, "10.0.0.0/8\n10.0.0.1/8\n# fine\nnobody\n").unwrap();
+    std::fs::write(&targets, "*.example:443\n*.*.x\n").unwrap();
+    let file = directory.join("lists.toml");
+    let text = format!(
+        "[[forward]]\nname = \"in\"\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:9\"\n\
+         access = [\"deny @{}\", \"deny @/not/here.txt\"]\n\
+         [[forward]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nmode = \"http-connect\"\n\
+         connect = {{ access = [\"allow @{}\", \"deny all\"] }}\n",
+        clients.display(),
+        targets.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let check = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(["check", "-q", "-c", file.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    let output = check();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for words in [
+        "error: forward in: ",
+        "clients.txt:2: ",
+        "write 10.0.0.0/8",
+        "clients.txt:4: ",
+        "warning: forward in: access: cannot read /not/here.txt",
+        "error: forward out: ",
+        "targets.txt:2: ",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    std::fs::write(&clients, "10.0.0.0/8\n").unwrap();
+    std::fs::write(&targets, "*.example:443\n").unwrap();
+    assert_eq!(check().status.code(), Some(0));
+}
+
+/// Behaviour 88: while the list changes, each decision is that of the one or of the other as a
+/// whole; once a reload has said so it is that of the new one; sessions stay.
+#[test]
+fn b88_a_list_that_changes_under_clients_decides_as_a_whole() {
+    const RELOADS: usize = 10;
+    on_every_engine(|case| {
+        let (server, directory) = (Listener::new(), Directory::new());
+        let file = directory.join("lists.toml");
+        // Of the first rule of one and the second of the other, both or none would come in.
+        let lists = [
+            "[\"allow 127.0.0.2\", \"deny all\"]",
+            "[\"deny 127.0.0.2\", \"allow all\"]",
+        ];
+        let write = |list: &str| {
+            let text = format!(
+                "[[forward]]\nname = \"f\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\naccess = {list}\n",
+                server.address()
+            );
+            std::fs::write(&file, text).unwrap();
+        };
+        write(lists[0]);
+        let forwarder = Setup::configured(&file, 1).case(case).reactors(2).start();
+        let to = forwarder.address();
+        let mut stays = from(2, to).unwrap();
+        let mut upstream = server.accept();
+        transfer(&mut stays, &mut upstream, 100);
+        // No client is left without somebody who takes it.
+        let [stop, stop_server] = [(); 2].map(|()| AtomicBool::new(false));
+        let (let_in, denied) = thread::scope(|scope| {
+            let accepts = scope.spawn(|| {
+                let mut count = 0_u64;
+                while !stop_server.load(Relaxed) {
+                    count += u64::from(server.accept_within(Duration::from_millis(20)).is_some());
+                }
+                count
+            });
+            let clients = [2, 3].map(|last| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut denied = 0_u64;
+                    while !stop.load(Relaxed) {
+                        thread::sleep(Duration::from_millis(1));
+                        let mut client = unless_reset(from(last, to));
+                        // Who is let in hears of the server's end, and the others of a reset.
+                        let end = client.as_mut().map_or(End::Reset, Peer::receive_until_end);
+                        denied += u64::from(end == End::Reset);
+                    }
+                    denied
+                })
+            });
+            for turn in 1..=RELOADS {
+                write(lists[turn % 2]);
+                let before = forwarder.lines_with("reloaded").len();
+                forwarder.process().signal(nix::sys::signal::Signal::SIGHUP);
+                wait_until("it reloads", PATIENCE, || {
+                    forwarder.lines_with("reloaded").len() > before
+                });
+            }
+            stop.store(true, Relaxed);
+            let denied = clients.map(|it| it.join().unwrap());
+            stop_server.store(true, Relaxed);
+            (accepts.join().unwrap(), denied.iter().sum::<u64>())
+        });
+        // Nobody was let in and denied, nor neither.
+        wait_until("all of them are counted", PATIENCE, || {
+            let counters = forwarder.counters();
+            counters.of("denied_access") == denied && counters.of("connects") > let_in
+        });
+        // The list of the start is in force again.
+        assert_eq!(end(from(3, to)), End::Reset);
+        transfer(&mut stays, &mut upstream, 100);
+        drop((from(2, to).unwrap(), stays, upstream));
+    });
 }
 
 /// Behaviour 81: threads race for places on two reactors.

@@ -276,6 +276,35 @@ fn b18_whoever_gets_no_server_is_reset_or_sees_an_end_as_it_is_configured() {
     });
 }
 
+/// Likewise of one that has said who it is and what it asks for, before anything was dialled.
+#[test]
+fn b18_whoever_is_looked_at_first_sees_the_same_end() {
+    on_every_engine(|case| {
+        let (dead, directory) = (Refusing::new(), Directory::new());
+        let file = directory.join("dead.toml");
+        let text = format!(
+            "[[forward]]\nlisten = \"127.0.0.1:0\"\non_no_server = \"close\"\nupstream = \"{dead}\"\n\
+             accept_proxy = \"127.0.0.0/8\"\n\
+             [[forward.route]]\nhost = \"a.example\"\nupstream = \"{dead}\"\n",
+            dead = dead.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 1).case(case).start();
+        let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+        for said in ["GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", "SSH-2.0-x\r\n"] {
+            let mut client = forwarder.connect();
+            let bytes = format!("{header}{said}");
+            std::io::Write::write_all(&mut client.stream(), bytes.as_bytes()).unwrap();
+            // What it said is read by nobody, and is no reason for a reset.
+            assert_eq!(client.receive_until_end(), End::Eof, "{said}");
+        }
+        let records = forwarder.wait_for_sessions(2);
+        let refused = |it: &Record| (it.code(), it.cause()) == ("SC", "refused");
+        assert!(records.iter().all(refused), "{records:?}");
+        forwarder.check_idle();
+    });
+}
+
 /// A queue that is full, and one that has waited too long.
 #[test]
 fn whoever_gets_no_place_at_a_server_sees_an_end_as_it_is_configured() {

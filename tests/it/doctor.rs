@@ -45,6 +45,7 @@ fn without_a_configuration_nothing_is_needed() {
         "fs.pipe-user-pages-soft",
         "congestion control",
         "net.ipv4.tcp_migrate_req",
+        "net.ipv4.tcp_mtu_probing",
         "io_uring",
         "offloads",
         "clock source",

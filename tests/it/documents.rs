@@ -188,3 +188,56 @@ fn what_documents_point_to_exists() {
         }
     }
 }
+
+/// All source that has tests in it.
+fn sources(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            into.push_str(&fs::read_to_string(&path).expect("a file"));
+        }
+    }
+}
+
+/// A promise is worth what its test is: whatever the threat model names is there.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let text = read("SECURITY.md");
+    let mut source = String::new();
+    for folder in ["src", "tests"] {
+        sources(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+            &mut source,
+        );
+    }
+    let words = text.split('`').skip(1).step_by(2);
+    // Keys and counters are shorter than the sentence that a test is named by.
+    let named: BTreeSet<&str> = words
+        .filter(|it| it.matches('_').count() >= 4)
+        .filter(|it| {
+            it.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
+        .collect();
+    assert!(named.len() > 50, "{}", named.len());
+    // What a package has nothing of (see Cargo.toml).
+    let fuzzing = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz_corpus.rs");
+    let unpackaged = |name: &&str| !fuzzing.exists() && *name == "every_fuzz_target_is_played_here";
+    for name in named.iter().filter(|it| !unpackaged(it)) {
+        let function = format!("fn {name}(");
+        assert!(
+            source.contains(&function),
+            "SECURITY.md: there is no test {name}"
+        );
+    }
+    // And each row of what somebody may do names one.
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| who | may do |"));
+    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
+        let last = row.rsplit('|').nth(1).unwrap_or_default();
+        assert!(last.contains('`'), "{row}: shown by nothing");
+    }
+}

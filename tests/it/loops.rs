@@ -1,8 +1,10 @@
 //! Forwards that lead back to where they come from: behaviour 28. One client must not
 //! become as many sessions as there are descriptors.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
+use crate::kit::directory::Directory;
 use crate::kit::peer::{Refusing, transfer, unless_reset};
 use crate::kit::*;
 
@@ -86,6 +88,47 @@ fn b28_a_ring_of_forwards_is_no_server() {
             .reactors(2)
             .start();
         is_bounded(&forwarder, a);
+    });
+}
+
+/// Routed by what it asks for, a session comes back to where it is routed so again; the others
+/// of the same forward are served.
+#[test]
+fn b28_a_route_that_leads_back_is_no_server() {
+    on_every_engine(|case| {
+        let (server, directory) = (Listener::new(), Directory::new());
+        let at = Refusing::new().address();
+        let file = directory.join("ring.toml");
+        let text = format!(
+            "[[forward]]\nlisten = \"{at}\"\nupstream = \"{}\"\n\
+             [[forward.route]]\nhost = \"ring.example\"\nupstream = \"{at}\"\n",
+            server.address()
+        );
+        std::fs::write(&file, text).unwrap();
+        let forwarder = Setup::configured(&file, 1).case(case).start();
+        let request = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let mut ring = forwarder.connect();
+        ring.stream()
+            .write_all(request("ring.example").as_bytes())
+            .unwrap();
+        ring.receive_until_end();
+        forwarder.wait_for_line("listens there, and leads back");
+        let other = forwarder.connect();
+        other
+            .stream()
+            .write_all(request("a.example").as_bytes())
+            .unwrap();
+        drop((server.accept(), other));
+        wait_until("all sessions have ended", PATIENCE, || {
+            forwarder.counters().of("live") == 0
+        });
+        let accepted = forwarder.counters().of("accepted");
+        assert!(accepted <= TURNS_MAX, "two clients became {accepted}");
+        let causes = forwarder.wait_for_sessions(2);
+        assert!(
+            causes.iter().any(|it| it.cause() == "self_connect"),
+            "{causes:?}"
+        );
     });
 }
 

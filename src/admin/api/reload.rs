@@ -47,18 +47,23 @@ pub(super) async fn reload(
     Parameters(NoParameters {}): Parameters<NoParameters>,
     Body(order): Body<ReloadOrder>,
 ) -> Result<Json<ReloadView>, Problem> {
-    let confirm = order.confirm_seconds.map(|seconds| {
-        let fits = (0.1..=CONFIRM_MAX_SECONDS).contains(&seconds);
-        let why = "the time to confirm is 0.1 to 86400 seconds";
-        fits.then(|| Duration::from_secs_f64(seconds))
-            .ok_or_else(|| Problem::bad_request(why).at("body, confirm_seconds"))
-    });
     let asked = ReloadAsked {
         dry_run: order.dry_run,
-        confirm: confirm.transpose()?,
+        confirm: within(order.confirm_seconds, "body, confirm_seconds")?,
     };
     let done = aside(move || shared.subject.reload(asked)).await?;
     done.map(Json).map_err(problem)
+}
+
+/// The time within which something is to be confirmed.
+pub(super) fn within(seconds: Option<f64>, at: &'static str) -> Result<Option<Duration>, Problem> {
+    let within = seconds.map(|seconds| {
+        let fits = (0.1..=CONFIRM_MAX_SECONDS).contains(&seconds);
+        let why = "the time to confirm is 0.1 to 86400 seconds";
+        fits.then(|| Duration::from_secs_f64(seconds))
+            .ok_or_else(|| Problem::bad_request(why).at(at))
+    });
+    within.transpose()
 }
 
 /// Why it was not done.

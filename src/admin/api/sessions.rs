@@ -16,8 +16,9 @@ use super::verdict::verdict;
 use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
-use crate::admin::view::{FlowTraffic, Killed, Lane, Leg, Session, SessionPage};
+use crate::admin::view::{FlowTraffic, Killed, Lane, Leg, RateLimit, Session, SessionPage};
 use crate::net::tcp_info::TcpInfo;
+use crate::policy::meter::Level;
 use crate::reactor::inspect::{Depth, LaneView, SESSIONS_MAX, SessionFilter, SessionView};
 use crate::relay::{Direction, Side};
 
@@ -564,6 +565,8 @@ pub(super) fn view(before: Option<&SessionView>, now: &SessionView) -> Session {
         user: now.user.clone(),
         connect_seconds: seconds(now.connect),
         first_byte_seconds: seconds(now.first_byte),
+        rates: now.rates.iter().map(limit).collect(),
+        held_back_seconds: seconds(now.held_back),
         client_tcp: leg(Side::Client),
         upstream_tcp: leg(Side::Upstream),
         datagrams: now.datagrams.map(|[up, down]| FlowTraffic {
@@ -574,6 +577,14 @@ pub(super) fn view(before: Option<&SessionView>, now: &SessionView) -> Session {
         }),
         route: now.route.as_ref().map(ToString::to_string),
         sni: now.sni.clone(),
+    }
+}
+
+fn limit((level, [up, down]): &(Level, [u64; 2])) -> RateLimit {
+    RateLimit {
+        of: level.name().to_owned(),
+        up: *up,
+        down: *down,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Forwards, pools, names and listeners.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Json;
@@ -12,8 +13,11 @@ use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::subject::{ForwardSeen, PoolSeen};
-use crate::admin::view::{Bytes, EndingCount, Forward, Listener, Name, Pool, Times};
-use crate::config::{Balance, HashKey, Mode};
+use crate::admin::view::{
+    Bytes, DeniedCount, EndingCount, Forward, Listener, Name, Pool, RateLimit, RouteCount, Times,
+};
+use crate::config::{Balance, HashKey, Mode, RouteTo};
+use crate::policy::meter::Level;
 
 /// Every forward
 #[utoipa::path(get, path = "/v1/forwards", responses((status = OK, body = [Forward])))]
@@ -132,8 +136,56 @@ fn view(seen: &ForwardSeen) -> Forward {
         connect: Times::of(&books.connect),
         first_byte: Times::of(&books.first_byte),
         duration: Times::of(&books.length),
+        routes: routes(seen),
+        access: access(seen),
+        rates: rates(seen),
         sessions_max: seen.forward.gate.as_ref().map(|gate| gate.max()),
     }
+}
+
+fn routes(seen: &ForwardSeen) -> Vec<RouteCount> {
+    let routing = seen.forward.routing.iter();
+    let ways = routing.flat_map(|routing| &routing.ways);
+    let routes = ways.zip(&seen.config.routes).map(|(way, route)| {
+        let leads_to = match &route.to {
+            RouteTo::Pool(_) => route.pool(&seen.forward.name).map(|(name, _)| name),
+            RouteTo::Reject => Some("reject".to_owned()),
+            RouteTo::HttpConnect(_) => Some("http-connect".to_owned()),
+        };
+        RouteCount {
+            name: way.name.to_string(),
+            leads_to: leads_to.unwrap_or_default(),
+            taken: way.taken.load(Ordering::Relaxed),
+        }
+    });
+    routes.collect()
+}
+
+fn access(seen: &ForwardSeen) -> Vec<DeniedCount> {
+    let written = seen.forward.clients.iter().flat_map(|it| &it.written);
+    let counts = written.map(|rule| DeniedCount {
+        rule: rule.text.to_string(),
+        denied: rule.denied.load(Ordering::Relaxed),
+    });
+    counts.collect()
+}
+
+fn rates(seen: &ForwardSeen) -> Vec<RateLimit> {
+    let clients = &seen.config.clients;
+    let limits = [
+        (Level::Session, clients.rate_per_session),
+        (Level::Client, clients.rate_per_client),
+        (Level::Forward, clients.rate),
+    ];
+    let limits = limits.into_iter().filter_map(|(level, rate)| {
+        let [up, down] = rate?.with_burst(clients.rate_burst);
+        Some(RateLimit {
+            of: level.name().to_owned(),
+            up: up.per_second,
+            down: down.per_second,
+        })
+    });
+    limits.collect()
 }
 
 /// Every pool

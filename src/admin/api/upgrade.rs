@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::extract::{Body, NoParameters, Parameters};
-use super::reload::aside;
+use super::reload::{aside, within};
 use crate::admin::problem::{Problem, ProblemBody};
 use crate::admin::shared::Shared;
 use crate::admin::subject::UpgradeAsked;
@@ -23,6 +23,9 @@ pub(super) struct UpgradeOrder {
     /// started from.
     #[schema(nullable = true, value_type = Option<String>)]
     binary: Option<PathBuf>,
+    /// Everything comes back by itself, unless it is confirmed within so many seconds.
+    #[schema(nullable = true, value_type = Option<f64>)]
+    trial_seconds: Option<f64>,
 }
 
 /// Starts a new process and hands everything over to it
@@ -46,6 +49,7 @@ pub(super) async fn upgrade(
 ) -> Result<Json<UpgradeView>, Problem> {
     let asked = UpgradeAsked {
         binary: order.binary,
+        trial: within(order.trial_seconds, "body, trial_seconds")?,
     };
     if asked.binary.as_ref().is_some_and(|it| it.is_relative()) {
         let why = "the path of the binary is to be absolute";

@@ -55,6 +55,34 @@ fn pools() -> impl Strategy<Value = (Vec<(String, u32)>, usize)> {
     })
 }
 
+/// Nodes of a fleet: the same servers in three orders; on one of them another server has the place of the last.
+#[test]
+fn b161_ten_thousand_clients_have_the_same_server_on_every_node() {
+    const NODES_CLIENTS: usize = 10_000;
+    let servers = equals(7);
+    let mut rotated = servers.clone();
+    rotated.rotate_left(3);
+    let reversed: Vec<_> = servers.iter().rev().cloned().collect();
+    let picks = |servers: &[(String, u32)]| -> Vec<String> {
+        let table = table(servers);
+        let picked = clients().take(NODES_CLIENTS);
+        let picked = picked.map(|key| usize::from(pick(&table, key, |_| true).unwrap()));
+        picked.map(|at| servers[at].0.clone()).collect()
+    };
+    let one = picks(&servers);
+    assert_eq!(one, picks(&rotated));
+    assert_eq!(one, picks(&reversed));
+
+    let mut ahead = reversed;
+    ahead[0].0 = "10.0.200.1:443".to_owned();
+    let (gone, come) = (&servers[6].0, &ahead[0].0.clone());
+    let other = picks(&ahead);
+    let pairs = one.iter().zip(&other);
+    let moved = pairs.filter(|(a, b)| a != b && *a != gone && *b != come);
+    let percent = moved.count() as f64 * 100.0 / NODES_CLIENTS as f64;
+    assert!(percent < 2.0, "{percent} % of the other servers' clients");
+}
+
 /// If this fails, fleets that run two versions no longer agree on servers.
 #[test]
 fn b32_the_table_never_changes() {

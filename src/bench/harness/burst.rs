@@ -25,7 +25,7 @@ use crate::bench::load::histogram;
 use crate::bench::load::shape::Burst;
 use crate::bench::origin::Origin;
 use crate::bench::subjects::running::Running;
-use crate::bench::{pattern, process, socket};
+use crate::bench::{pattern, process};
 
 /// Bursts in each round.
 const BURSTS: u32 = 5;
@@ -186,9 +186,7 @@ fn mark_flow(subject: &Running) -> io::Result<BufReader<TcpStream>> {
 
 fn connect(subject: &Running) -> io::Result<TcpStream> {
     let flow = TcpStream::connect_timeout(&subject.address, TIMEOUT)?;
-    if let Some(origin) = subject.tunnel {
-        socket::ask_for_tunnel(&flow, origin)?;
-    }
+    subject.preface.say(&flow)?;
     flow.set_nodelay(true)?;
     flow.set_read_timeout(Some(TIMEOUT))?;
     flow.set_write_timeout(Some(TIMEOUT))?;

@@ -261,7 +261,7 @@ impl<'a> Bench<'a> {
                 text: format!("{}: {sessions} idle sessions", subject.subject),
             });
             self.settle()?;
-            let streams = || idle::open(subject.address, subject.tunnel, sessions).map(drop_later);
+            let streams = || idle::open(subject.address, subject.preface, sessions).map(drop_later);
             self.idle[index] = Some(self.idle_cost(subject, root, &streams)?);
             self.settle()?;
             if subject.single.is_some() {
@@ -439,13 +439,13 @@ impl<'a> Bench<'a> {
             cpus.extend(&self.forwarder_cpus);
         }
         self.settle()?;
-        let _stand = idle::open(subject.address, subject.tunnel, shape.idle)?;
+        let _stand = idle::open(subject.address, subject.preface, shape.idle)?;
         let threads = self.options.threads.unwrap_or(self.other_cpus.len());
         measure::measure(&measure::Measurement {
             round,
             plan: LoadPlan {
                 target,
-                tunnel: subject.tunnel,
+                preface: subject.preface,
                 shape: shape.clone(),
                 threads,
                 exchanges_apart,
@@ -488,7 +488,10 @@ impl<'a> Bench<'a> {
     /// The subject of the same kind and the usual size, if this one is larger.
     fn smaller(&self, subject: &Subject) -> Option<usize> {
         let usual = Size::default();
-        let is_it = |it: &Running| it.subject.kind == subject.kind && it.subject.size == usual;
+        let is_it = |it: &Running| {
+            let it = &it.subject;
+            it.kind == subject.kind && it.asks == subject.asks && it.size == usual
+        };
         let found = self.running.iter().position(is_it);
         found.filter(|_| subject.size != usual)
     }

@@ -50,7 +50,13 @@ pub(super) struct BulkFlow {
 }
 
 impl BulkFlow {
-    pub(super) fn new(stream: TcpStream, direction: Direction, seed: u64, ends: Ends) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        direction: Direction,
+        seed: u64,
+        ends: Ends,
+        preface: &[u8],
+    ) -> Self {
         let command = match (direction, ends) {
             (Direction::Up, Ends::Plain) => "SINK\n".to_owned(),
             (Direction::Up, Ends::Cheap(sampling)) => format!("SINK {seed} {sampling}\n"),
@@ -63,7 +69,7 @@ impl BulkFlow {
             direction,
             seed,
             ends,
-            command: command.into_bytes(),
+            command: [preface, command.as_bytes()].concat(),
             sent: 0,
             received: 0,
             verdict: Vec::new(),

@@ -30,6 +30,7 @@ pub(super) struct ExchangeFlow {
     size: usize,
     /// Where in the pattern the next request begins.
     position: u64,
+    preface_left: &'static [u8],
     command_left: &'static [u8],
     asking: Option<Asking>,
 }
@@ -42,11 +43,18 @@ struct Asking {
 
 impl ExchangeFlow {
     /// `apart`: the origin answers on a thread that has no bulk.
-    pub(super) fn new(stream: TcpStream, exchange: Exchange, seed: u64, apart: bool) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        exchange: Exchange,
+        seed: u64,
+        apart: bool,
+        preface: &'static [u8],
+    ) -> Self {
         Self {
             stream,
             size: exchange.size,
             position: seed,
+            preface_left: preface,
             command_left: match exchange.answer {
                 Answer::Halves => COMMAND_HALVES,
                 Answer::Whole if apart => COMMAND_APART,
@@ -88,7 +96,7 @@ impl ExchangeFlow {
             if asking.sent < size || !self.command_left.is_empty() {
                 let step = write(
                     &mut self.stream,
-                    &mut self.command_left,
+                    [&mut self.preface_left, &mut self.command_left],
                     asking,
                     self.position,
                     size,
@@ -132,30 +140,34 @@ impl ExchangeFlow {
     }
 }
 
-/// The command and the first piece of the first request go out in one write, as
-/// a client that speaks first does it.
+/// What comes first, the command and the first piece of the first request go out in one write,
+/// as a client that speaks first does it.
 fn write(
     stream: &mut TcpStream,
-    command_left: &mut &'static [u8],
+    first: [&mut &'static [u8]; 2],
     asking: &mut Asking,
     position: u64,
     size: usize,
 ) -> io::Result<Step> {
     let request = pattern::slice(position + asking.sent as u64, size - asking.sent);
-    if command_left.is_empty() {
+    if first.iter().all(|it| it.is_empty()) {
         let step = attempt(|| stream.write(request))?;
         asking.sent += step.len();
         return Ok(step);
     }
-    let parts = [io::IoSlice::new(command_left), io::IoSlice::new(request)];
+    let parts = [*first[0], *first[1], request].map(io::IoSlice::new);
     let step = match attempt(|| stream.write_vectored(&parts)) {
         // Still connecting.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Step::Blocked,
         other => other?,
     };
-    let of_command = step.len().min(command_left.len());
-    *command_left = &command_left[of_command..];
-    asking.sent += step.len() - of_command;
+    let mut written = step.len();
+    for left in first {
+        let of_it = written.min(left.len());
+        *left = &left[of_it..];
+        written -= of_it;
+    }
+    asking.sent += written;
     Ok(step)
 }
 

@@ -5,23 +5,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::bench::datagram::{Header, Kind};
-use crate::bench::socket;
+use crate::bench::preface::Preface;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens `count` connections, by a proxy's tunnels if there is a `tunnel` to ask for; each has had one exchange of 64 bytes, so that
+/// Opens `count` connections, each of which says its `preface`; each has had one exchange of 64 bytes, so that
 /// whatever a forwarder allocates with the first byte is there.
 ///
 /// # Errors
 /// Which connection failed, and why.
-pub fn open(
-    target: SocketAddr,
-    tunnel: Option<SocketAddr>,
-    count: usize,
-) -> Result<Vec<TcpStream>, String> {
+pub fn open(target: SocketAddr, preface: Preface, count: usize) -> Result<Vec<TcpStream>, String> {
     (0..count)
         .map(|index| {
-            exchange(target, tunnel).map_err(|error| {
+            exchange(target, preface).map_err(|error| {
                 format!("idle session {} of {count} to {target}: {error}", index + 1)
             })
         })
@@ -79,11 +75,9 @@ fn question(target: SocketAddr, flow: u32) -> io::Result<UdpSocket> {
     Err(last)
 }
 
-fn exchange(target: SocketAddr, tunnel: Option<SocketAddr>) -> io::Result<TcpStream> {
+fn exchange(target: SocketAddr, preface: Preface) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
-    if let Some(origin) = tunnel {
-        socket::ask_for_tunnel(&stream, origin)?;
-    }
+    preface.say(&stream)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let request = [b'.'; 64];

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use super::shape::Shape;
 use crate::bench::precedence::Precedence;
+use crate::bench::preface::Preface;
 use crate::bench::traffic::Traffic;
 use crate::bench::watch::Watch;
 use crate::net::options::OptionPlan;
@@ -24,9 +25,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct LoadPlan {
     /// The subject's listener, or the origin itself.
     pub target: SocketAddr,
-    /// The origin, for whose address a proxy is asked first; `None`: the target leads
-    /// to it by itself.
-    pub tunnel: Option<SocketAddr>,
+    /// What every connection says before its traffic.
+    pub preface: Preface,
     /// The traffic.
     pub shape: Shape,
     /// Threads that make it.

@@ -21,6 +21,7 @@ use super::shape::{Pace, Stream};
 use super::thread::Share;
 use crate::bench::datagram::{Header, Kind, Order};
 use crate::bench::mmsg::Arrivals;
+use crate::bench::preface::Preface;
 use crate::bench::socket;
 use crate::bench::streaming::{Feed, Pacing};
 use crate::bench::traffic::Traffic;
@@ -110,7 +111,7 @@ impl Streamer {
 
     /// There is nothing to wait for: a datagram asks nobody before it is sent.
     pub(super) fn connect(&mut self) -> Result<(), String> {
-        if self.plan.tunnel.is_some() {
+        if self.plan.preface != Preface::Nothing {
             return Err("a proxy for connections forwards no datagrams".to_owned());
         }
         let target = self.plan.target;

@@ -350,7 +350,8 @@ impl Generator {
 
     fn exchange_flow(&self, stream: TcpStream, exchange: Exchange) -> ExchangeFlow {
         let apart = self.plan.exchanges_apart.is_some();
-        ExchangeFlow::new(stream, exchange, self.seed, apart)
+        let preface = self.plan.preface.bytes();
+        ExchangeFlow::new(stream, exchange, self.seed, apart, preface)
     }
 
     fn pump(&mut self, index: usize) {

@@ -1,6 +1,7 @@
 //! One connection of the origin: what it does with readiness.
 //!
 //! ```text
+//! Preface ─any other byte─► Command
 //! Command ─ECHO──► Echo ───────────► end of input ─┐
 //!    ▲   ─SINK──► Sink ───────────► end of input ─┤
 //!    │   ─SOURCE► Source ─all sent─► Command        ├─► flushed ─► closed
@@ -23,6 +24,7 @@ use mio::net::TcpStream;
 use super::conversation::{Conversation, Next};
 use super::handlers::{Action, Handlers, Manner};
 use super::options::{Counters, LINE_MAX, PENDING_MAX, Role};
+use crate::bench::preface::Skip;
 use crate::bench::sampling::{Care, Sampling};
 use crate::bench::{pattern, socket};
 
@@ -46,13 +48,23 @@ pub(super) enum Pumped {
 }
 
 enum Mode {
+    /// Nothing of the first command has come.
+    Preface(Skip),
     Command,
     Echo,
-    Sink { received: u64, check: Check },
-    Source { left: Option<u64>, position: u64 },
+    Sink {
+        received: u64,
+        check: Check,
+    },
+    Source {
+        left: Option<u64>,
+        position: u64,
+    },
     Mark,
     Conversing(Box<dyn Conversation>),
-    Lingering { until: Instant },
+    Lingering {
+        until: Instant,
+    },
 }
 
 /// Whether a sink compares, and what came of it.
@@ -159,7 +171,7 @@ impl Connection {
             stream,
             last_active: now,
             mode: match role {
-                Role::Command => Mode::Command,
+                Role::Command => Mode::Preface(Skip::default()),
                 // Nobody accepts connections where datagrams are served.
                 Role::Echo | Role::Datagrams => Mode::Echo,
                 Role::Discard => Mode::Sink {
@@ -414,6 +426,13 @@ impl Connection {
                 break;
             }
             let used = match &mut self.mode {
+                Mode::Preface(skip) => {
+                    let used = skip.take(input);
+                    if used < input.len() {
+                        self.mode = Mode::Command;
+                    }
+                    used
+                }
                 Mode::Command => self.command(input, context),
                 Mode::Echo => {
                     context
@@ -583,7 +602,8 @@ impl Connection {
                 self.answer(&line);
             }
             Mode::Conversing(conversation) => conversation.end(&mut self.pending),
-            Mode::Command
+            Mode::Preface(_)
+            | Mode::Command
             | Mode::Echo
             | Mode::Mark
             | Mode::Source { .. }

@@ -21,6 +21,9 @@
 //! | `RECORD bytes` | so many bytes of CBOR follow ([`record::Record`]); the answer is `RECORD bytes` and the record as decoded, encoded again |
 //! | `INFO` | one line: this connection's `TCP_INFO` as seen here |
 //!
+//! In front of the first line may stand what a forwarder looks at: TLS records of a handshake (a ClientHello) and
+//! PROXY headers of version 2. They are skipped, and neither answered nor counted.
+//!
 //! An unknown name is answered by `ERR unknown command …` with the known names, and
 //! the connection goes on with the next line. A line that is too long, a record
 //! that is too long or does not decode: `ERR …`, and the connection is closed,

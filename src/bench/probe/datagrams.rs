@@ -21,6 +21,8 @@ pub struct DatagramProbe {
     pub sizes: Vec<usize>,
     /// One is lost when it has not come back after so long.
     pub timeout: Duration,
+    /// None is sent after this, and none waited for.
+    pub total: Duration,
 }
 
 /// What became of the datagrams of one size.
@@ -44,6 +46,11 @@ pub struct DatagramReport {
 }
 
 impl DatagramReport {
+    /// How many were sent before the time for all of them was over.
+    pub fn sent(&self) -> u32 {
+        self.sizes.iter().map(|it| it.sent).sum()
+    }
+
     /// How many did not come back in time.
     pub fn lost(&self) -> u32 {
         self.sizes.iter().map(|it| it.lost).sum()
@@ -77,6 +84,7 @@ pub fn probe(options: &DatagramProbe) -> Result<DatagramReport, ProbeError> {
     };
     let mut sizes: Vec<SizeReport> = options.sizes.iter().map(of_size).collect();
     let mut room = vec![0; LEN_MAX + 1];
+    let end = Instant::now() + options.total;
     for number in 0..options.count {
         let place = number as usize % sizes.len().max(1);
         let Some(report) = sizes.get_mut(place) else {
@@ -85,9 +93,12 @@ pub fn probe(options: &DatagramProbe) -> Result<DatagramReport, ProbeError> {
         // Each begins elsewhere in the pattern, so that a late one is not taken for this one.
         let sent = pattern::slice(u64::from(number) * 7_919, report.size_bytes.min(LEN_MAX));
         let started = Instant::now();
+        if started >= end {
+            break;
+        }
         socket.send(sent).map_err(broken(DURING))?;
         report.sent += 1;
-        match wait_for(&socket, sent, &mut room, started + options.timeout) {
+        match wait_for(&socket, sent, &mut room, end.min(started + options.timeout)) {
             Ok(Some(at)) => report
                 .round_trip_ns
                 .push(nanoseconds(at.duration_since(started))),
@@ -142,6 +153,7 @@ mod tests {
             count: 6,
             sizes: vec![0, 1, 65_507],
             timeout: Duration::from_millis(500),
+            total: Duration::from_secs(60),
         };
         let thread = std::thread::spawn(move || {
             let mut room = vec![0; LEN_MAX];
@@ -164,5 +176,21 @@ mod tests {
         // Its socket is closed: the kernel says so.
         let error = probe(&options).unwrap_err();
         assert!(matches!(error, ProbeError::Broken { .. }), "{error}");
+    }
+
+    /// Whoever says nothing has each of them waited for.
+    #[test]
+    fn a_probe_ends_however_many_datagrams_are_lost() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let report = probe(&DatagramProbe {
+            address: silent.local_addr().unwrap(),
+            count: u32::MAX,
+            sizes: vec![1],
+            timeout: Duration::from_millis(20),
+            total: Duration::from_millis(200),
+        });
+        let report = report.unwrap();
+        assert!((1..=20).contains(&report.sent()), "{}", report.sent());
+        assert_eq!(report.lost(), report.sent());
     }
 }

@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Kind;
+use super::asks::{Asks, First};
 use super::size::Size;
+use crate::bench::preface::SERVER_NAME;
 
 /// What to run.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -42,6 +44,8 @@ pub struct Terms<'a> {
     pub sessions: usize,
     /// How large the configuration is.
     pub size: Size,
+    /// What it decides by before it forwards.
+    pub asks: Asks,
     /// It forwards datagrams, too: at the same number, and here those that are one question each.
     /// `None`: connections alone.
     pub single: Option<SocketAddr>,
@@ -79,6 +83,10 @@ impl Kind {
                 let mut launch = thalweg(program.as_deref(), *engine, *data_path, set, terms)?;
                 if *connect {
                     serve_requests(&mut launch, terms);
+                } else if terms.asks != Asks::default() {
+                    let (content, files) = terms.asks.thalweg(terms);
+                    configure(&mut launch, terms.directory.join("asks.toml"), content);
+                    launch.files.extend(files);
                 } else if terms.size != Size::default() || terms.single.is_some() {
                     serve_many(&mut launch, terms);
                 }
@@ -225,10 +233,24 @@ fn nginx(program: Option<&Path>, tuned: bool, terms: Terms<'_>) -> Result<Launch
         content.push_str("    }\n");
         "origin".to_owned()
     };
+    let (upstream, takes, looks) = match terms.asks.first {
+        First::Payload => (upstream.as_str(), "", ""),
+        First::Header => (upstream.as_str(), " proxy_protocol", ""),
+        First::Hello => {
+            let _ = write!(
+                content,
+                "    upstream origin {{\n        server {upstream};\n    }}\n    \
+                 map $ssl_preread_server_name $leads {{\n        {SERVER_NAME} origin;\n        \
+                 default 127.0.0.1:1;\n    }}\n"
+            );
+            ("$leads", "", "        ssl_preread on;\n")
+        }
+    };
     for listen in terms.listens() {
         let _ = write!(
             content,
-            "    server {{\n        listen {listen};\n        proxy_pass {upstream};\n{buffer}    }}\n"
+            "    server {{\n        listen {listen}{takes};\n{looks}        \
+             proxy_pass {upstream};\n{buffer}    }}\n"
         );
     }
     if let Some(single) = terms.single {
@@ -296,10 +318,22 @@ fn haproxy(program: Option<&Path>, splice: bool, terms: Terms<'_>) -> Result<Lau
         workers = terms.workers,
         sessions = terms.sessions + 32,
     );
+    let (takes, leads) = match terms.asks.first {
+        First::Payload => ("", "default_backend origin".to_owned()),
+        First::Header => (" accept-proxy", "default_backend origin".to_owned()),
+        First::Hello => (
+            "",
+            format!(
+                "tcp-request inspect-delay 5s\n    \
+                 tcp-request content accept if {{ req.ssl_hello_type 1 }}\n    \
+                 use_backend origin if {{ req.ssl_sni -i {SERVER_NAME} }}"
+            ),
+        ),
+    };
     for (n, listen) in terms.listens().enumerate() {
         let _ = write!(
             content,
-            "\nfrontend bench{n}\n    bind {listen}\n    default_backend origin\n"
+            "\nfrontend bench{n}\n    bind {listen}{takes}\n    {leads}\n"
         );
     }
     content.push_str("\nbackend origin\n");

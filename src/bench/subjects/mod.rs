@@ -5,15 +5,20 @@
 //! a command line and configuration files with the same number of workers for all;
 //! [`running`] starts it, waits until an exchange crosses it, and stops it.
 
+pub mod asks;
 pub mod launch;
 pub mod running;
 pub mod size;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use asks::Asks;
 use launch::find_program;
 use size::Size;
+
+use super::preface::Preface;
 
 /// One contender.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Subject {
     pub kind: Kind,
     /// How large its configuration is.
     pub size: Size,
+    /// What it decides by before it forwards.
+    pub asks: Asks,
 }
 
 /// The kinds of contenders.
@@ -94,8 +101,8 @@ impl Kind {
         )
     }
 
-    /// How it is measured with datagrams.
-    pub const fn datagrams(&self) -> Datagrams {
+    /// How one is that asks nothing first.
+    const fn datagrams(&self) -> Datagrams {
         match self {
             Self::Thalweg { connect: false, .. } | Self::Nginx { .. } => Datagrams::Forwards,
             // It cannot be told that an answer ends a flow, or needs not to be told.
@@ -107,12 +114,55 @@ impl Kind {
     }
 
     /// Whether its clients ask it for a tunnel to the origin.
-    pub const fn is_proxy(&self) -> bool {
+    const fn is_proxy(&self) -> bool {
         matches!(self, Self::Thalweg { connect: true, .. })
     }
 }
 
 impl Subject {
+    /// What each connection to it says before its traffic.
+    pub fn preface(&self, origin: SocketAddr) -> Preface {
+        if self.kind.is_proxy() {
+            Preface::Tunnel(origin)
+        } else {
+            self.asks.preface()
+        }
+    }
+
+    /// How it is measured with datagrams.
+    pub fn datagrams(&self) -> Datagrams {
+        if self.asks == Asks::default() {
+            self.kind.datagrams()
+        } else {
+            Datagrams::ForwardsNone
+        }
+    }
+
+    /// What goes together.
+    fn check(&self, spec: &str) -> Result<(), String> {
+        let sized = self.size != Size::default();
+        let asks = self.asks != Asks::default();
+        if sized && !self.kind.has_sizes() {
+            return Err(format!(
+                "`{spec}`: only thalweg, nginx and haproxy take forwards= and servers="
+            ));
+        }
+        if asks && !self.kind.has_sizes() {
+            return Err(format!(
+                "`{spec}`: only thalweg (without connect), nginx and haproxy take sni and proxy2"
+            ));
+        }
+        if asks && sized {
+            return Err(format!(
+                "`{spec}`: forwards= and servers= go with none of sni, proxy2, access="
+            ));
+        }
+        if self.asks.networks > 0 && !matches!(self.kind, Kind::Thalweg { .. }) {
+            return Err(format!("`{spec}`: only thalweg takes access="));
+        }
+        Ok(())
+    }
+
     /// Connections to the origin that each of its event loops keeps ready.
     pub fn spares(&self) -> u64 {
         let Kind::Thalweg { set, .. } = &self.kind else {
@@ -135,7 +185,8 @@ impl fmt::Display for Subject {
 impl std::str::FromStr for Subject {
     type Err = String;
 
-    /// `[NAME=]KIND[@PROGRAM][:VARIANT[+VARIANT…]]` or `[NAME=]cmd:COMMAND`.
+    /// `[NAME=]KIND[@PROGRAM][:VARIANT[+VARIANT…]]` or `[NAME=]cmd:COMMAND`. Behind a kind alone the
+    /// first variant may have a `+` as well: `nginx+preread`.
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (name, spec) = match text.split_once('=') {
@@ -147,13 +198,20 @@ impl std::str::FromStr for Subject {
             let name = if name == text { "cmd" } else { name };
             return command(name, template);
         }
-        let (kind, variants) = spec.split_once(':').unwrap_or((spec, ""));
+        let (kind, variants) = match spec.split_once(':') {
+            Some(parts) => parts,
+            // A path may have one in it.
+            None if spec.contains('@') => (spec, ""),
+            None => spec.split_once('+').unwrap_or((spec, "")),
+        };
         let (kind, program) = match kind.split_once('@') {
             Some((kind, program)) => (kind, Some(PathBuf::from(program))),
             None => (kind, None),
         };
         let mut variants: Vec<&str> = variants.split('+').filter(|v| !v.is_empty()).collect();
-        let size = Size::take_from(&mut variants).map_err(|error| format!("`{spec}`: {error}"))?;
+        let of_spec = |error: String| format!("`{spec}`: {error}");
+        let size = Size::take_from(&mut variants).map_err(of_spec)?;
+        let asks = Asks::take_from(&mut variants).map_err(of_spec)?;
         let only = |known: &[(&str, bool)], default: bool| match variants.as_slice() {
             [] => Ok(default),
             [one] => known
@@ -192,16 +250,13 @@ impl std::str::FromStr for Subject {
                 ));
             }
         };
-        if size != Size::default() && !kind.has_sizes() {
-            return Err(format!(
-                "`{spec}`: only thalweg, nginx and haproxy take forwards= and servers="
-            ));
-        }
-        Ok(Self {
+        let subject = Self {
             name: name.to_owned(),
             kind,
             size,
-        })
+            asks,
+        };
+        subject.check(spec).map(|()| subject)
     }
 }
 
@@ -217,6 +272,7 @@ fn command(name: &str, template: &str) -> Result<Subject, String> {
             template: template.to_owned(),
         },
         size: Size::default(),
+        asks: Asks::default(),
     })
 }
 
@@ -242,7 +298,8 @@ fn thalweg(program: Option<PathBuf>, variants: &[&str], spec: &str) -> Result<Ki
             other => {
                 return Err(format!(
                     "`{spec}`: unknown variant `{other}` (epoll, uring, auto, copy, splice, \
-                     warm, tap, connect, forwards=N, servers=N, KEY=VALUE as for --set)"
+                     warm, tap, connect, sni, proxy2, access=N, forwards=N, servers=N, \
+                     KEY=VALUE as for --set)"
                 ));
             }
         }
@@ -365,6 +422,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_decided_by_is_a_variant() {
+        let origin = "127.0.0.1:9".parse().unwrap();
+        for (text, preface) in [
+            ("thalweg:epoll+sni", Preface::hello()),
+            ("nginx+preread", Preface::hello()),
+            ("nginx:tuned+preread", Preface::hello()),
+            ("haproxy+sni", Preface::hello()),
+            ("thalweg:uring+proxy2", Preface::header()),
+            ("nginx+proxy2", Preface::header()),
+            ("haproxy:nosplice+proxy2", Preface::header()),
+            ("thalweg:epoll+access=100000", Preface::Nothing),
+        ] {
+            let subject: Subject = text.parse().unwrap();
+            assert_eq!(subject.preface(origin), preface, "{text}");
+            assert_eq!(subject.datagrams(), Datagrams::ForwardsNone, "{text}");
+        }
+        let proxy: Subject = "thalweg:connect".parse().unwrap();
+        assert_eq!(proxy.preface(origin), Preface::Tunnel(origin));
+    }
+
+    #[test]
     fn nonsense_is_named() {
         for (text, word) in [
             ("envoy", "unknown subject `envoy`"),
@@ -374,6 +452,12 @@ mod tests {
             ("direct,direct", "two subjects"),
             ("socat:forwards=2", "only thalweg, nginx and haproxy"),
             ("nginx:servers=0", "a number from 1"),
+            ("thalweg:access=0", "a number from 1"),
+            ("thalweg:sni+proxy2", "one of sni, preread, proxy2"),
+            ("thalweg:connect+sni", "without connect"),
+            ("realm:sni", "only thalweg"),
+            ("nginx:access=5", "only thalweg takes access="),
+            ("haproxy:sni+servers=5", "go with none of"),
         ] {
             let error = parse_list(&[text.to_owned()]).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

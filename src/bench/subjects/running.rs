@@ -22,7 +22,7 @@ use super::launch::{Launch, Terms};
 use super::{Datagrams, Kind, Subject};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::idle;
-use crate::bench::socket;
+use crate::bench::preface::Preface;
 use crate::bench::{pattern, process, sys};
 
 /// How long a subject may take until an exchange crosses it.
@@ -74,8 +74,8 @@ pub struct Running {
     /// Where datagrams go that are one question each; `None`: it forwards no datagrams. All others go to
     /// `address`.
     pub single: Option<SocketAddr>,
-    /// What it is asked for a tunnel to, if it has to be.
-    pub tunnel: Option<SocketAddr>,
+    /// What each connection to it says first.
+    pub preface: Preface,
     /// How it was started.
     pub launch: Launch,
     /// Whether a response that follows the client's end arrives whole.
@@ -135,7 +135,7 @@ impl Running {
             Kind::Direct => stage.upstream,
             _ => free_port(stage.datagrams).map_err(text)?,
         };
-        let single = match subject.kind.datagrams() {
+        let single = match subject.datagrams() {
             _ if !stage.datagrams => None,
             Datagrams::Forwards => Some(free_port(true).map_err(text)?),
             Datagrams::ForwardsAlike => Some(listen),
@@ -147,6 +147,7 @@ impl Running {
             workers: stage.workers,
             sessions: stage.sessions,
             size: subject.size,
+            asks: subject.asks,
             single,
             directory: &directory,
         })?;
@@ -163,7 +164,7 @@ impl Running {
             subject: subject.clone(),
             address: listen,
             single,
-            tunnel: subject.kind.is_proxy().then_some(stage.upstream),
+            preface: subject.preface(stage.upstream),
             launch,
             keeps_half_closed: true,
             start: StartCost::default(),
@@ -177,7 +178,7 @@ impl Running {
                 .process()
                 .map_or(0.0, |root| process::usage_of_tree(root).cpu_ns as f64 / 1e9),
         };
-        running.keeps_half_closed = half_close(listen, running.tunnel).is_ok();
+        running.keeps_half_closed = half_close(listen, running.preface).is_ok();
         Ok(running)
     }
 
@@ -187,7 +188,7 @@ impl Running {
             if let Some(ended) = self.ended() {
                 return Err(ended);
             }
-            let crosses = idle::open(self.address, self.tunnel, 1)
+            let crosses = idle::open(self.address, self.preface, 1)
                 .map(drop)
                 .and_then(|()| {
                     let ports = self.single.map(|single| [self.address, single]);
@@ -304,14 +305,12 @@ fn free_port(both: bool) -> io::Result<SocketAddr> {
 }
 
 /// Asks for a megabyte and ends the own side at once: does all of it come?
-fn half_close(target: SocketAddr, tunnel: Option<SocketAddr>) -> io::Result<()> {
+fn half_close(target: SocketAddr, preface: Preface) -> io::Result<()> {
     const BYTES: usize = 1_000_000;
     let timeout = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&target, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
-    if let Some(origin) = tunnel {
-        socket::ask_for_tunnel(&stream, origin)?;
-    }
+    preface.say(&stream)?;
     stream.write_all(format!("SOURCE {BYTES} 5\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut received = Vec::new();

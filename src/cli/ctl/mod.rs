@@ -107,9 +107,9 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Say whether clients are served: exit code 0, or 1 with each reason why not
     Ready(ready::ReadyArgs),
-    /// Keep what a reload with --confirm has put in force
+    /// Keep what a reload with --confirm has put in force, or an upgrade with --trial
     Confirm,
-    /// Go back to what was in force before a reload with --confirm
+    /// Go back to what was in force before a reload with --confirm, or an upgrade with --trial
     GoBack,
 }
 

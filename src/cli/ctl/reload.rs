@@ -39,7 +39,7 @@ pub(super) fn settle(asked: &Asked, keep: bool) -> Result<String, AskError> {
     let settled: SettledView = asked.client.post(path, &(), None)?;
     if !settled.waited {
         return Err(AskError::NotFound(
-            "no reload waits to be confirmed".to_owned(),
+            "no reload and no upgrade waits to be confirmed".to_owned(),
         ));
     }
     Ok(asked.shown(&settled, |_| String::new()))

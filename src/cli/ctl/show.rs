@@ -36,6 +36,16 @@ pub(super) enum What {
         #[arg(add = ArgValueCandidates::new(candidates::forwards))]
         forward: Option<String>,
     },
+    /// Routes of forwards, with how many sessions took each
+    Routes {
+        /// Name of the forward; all without
+        forward: Option<String>,
+    },
+    /// Rules about clients, with how many each turned away, and rates
+    Access {
+        /// Name of the forward; all without
+        forward: Option<String>,
+    },
     /// Pools, with how many of their servers are up
     Pools,
     /// Servers, with their state and why
@@ -143,15 +153,9 @@ pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
             Ok(String::from_utf8_lossy(&reply.body).into_owned())
         }
         What::Forwards => asked.told("/v1/forwards", |it: Vec<Forward>| forwards(&it)),
-        What::Endings { forward: None } => {
-            asked.told("/v1/forwards", |it: Vec<Forward>| endings(&it))
-        }
-        What::Endings {
-            forward: Some(name),
-        } => {
-            let path = format!("/v1/forwards/{}", segment(name));
-            asked.told(&path, |it| endings(&[it]))
-        }
+        What::Endings { forward } => of_forwards(asked, forward.as_deref(), endings),
+        What::Routes { forward } => of_forwards(asked, forward.as_deref(), routes),
+        What::Access { forward } => of_forwards(asked, forward.as_deref(), access),
         What::Pools => asked.told("/v1/pools", |it: Vec<Pool>| pools(&it)),
         What::Servers { pool, state } => {
             let query = query(&[
@@ -262,6 +266,60 @@ fn forwards(forwards: &[Forward]) -> String {
             p99(&it.connect),
             p99(&it.first_byte),
         ]);
+    }
+    table.text()
+}
+
+/// Of one forward, or of all.
+fn of_forwards(
+    asked: &Asked,
+    name: Option<&str>,
+    text: impl FnOnce(&[Forward]) -> String,
+) -> Result<String, AskError> {
+    let Some(name) = name else {
+        return asked.told("/v1/forwards", |it: Vec<Forward>| text(&it));
+    };
+    let path = format!("/v1/forwards/{}", segment(name));
+    asked.told(&path, |it| text(&[it]))
+}
+
+fn routes(forwards: &[Forward]) -> String {
+    let mut table = Table::new(&["forward", "route", "leads to", ">taken"]);
+    for forward in forwards {
+        for route in &forward.routes {
+            table.row([
+                forward.name.clone(),
+                route.name.clone(),
+                route.leads_to.clone(),
+                route.taken.to_string(),
+            ]);
+        }
+    }
+    table.text()
+}
+
+fn access(forwards: &[Forward]) -> String {
+    let mut table = Table::new(&["forward", "rule", ">denied", ">up", ">down"]);
+    for forward in forwards {
+        for rule in &forward.access {
+            let (rule, denied) = (rule.rule.clone(), rule.denied.to_string());
+            table.row([
+                forward.name.clone(),
+                rule,
+                denied,
+                String::new(),
+                String::new(),
+            ]);
+        }
+        for rate in &forward.rates {
+            let way = |rate: u64| match rate {
+                0 => "-".to_owned(),
+                rate => format!("{}/s", bytes(rate as f64)),
+            };
+            let whose = format!("rate of a {}", rate.of);
+            let (up, down) = (way(rate.up), way(rate.down));
+            table.row([forward.name.clone(), whose, String::new(), up, down]);
+        }
     }
     table.text()
 }

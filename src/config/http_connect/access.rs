@@ -1,4 +1,4 @@
-//! Where requests may go: the lists `allow` and `deny` as an operator writes them. What
+//! Where requests may go: `access`, or the lists `allow` and `deny`, as an operator writes them. What
 //! they mean, and how they are held against a request, is in [`policy::access`].
 //!
 //! | rule | in `allow` | in `deny` |
@@ -11,32 +11,60 @@
 //! of `allow` is for port 443 and a rule of `deny` for every port. Deny wins. What no
 //! rule allows is denied.
 //!
+//! `access` has the same rules in one list, behind `allow` or `deny`, as the list of clients has
+//! ([`config::clients`](crate::config::clients)): the first that is about a request decides.
+//!
 //! [`policy::access`]: crate::policy::access
 
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
 use crate::config::report::Fault;
 use crate::net::network;
-use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope};
+use crate::policy::access::{Access, DEFAULT_PORT, Rule, Scope, Verdict};
 use crate::proto::host;
 
-/// The two lists.
+/// Where requests may go, as it is written: in two lists, or in one in which the first rule about a
+/// request decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessRules {
-    /// What is allowed; by default `:443`, every public address at that port.
-    pub allow: Vec<Rule>,
-    /// What is not, whatever `allow` says; nothing by default.
-    pub deny: Vec<Rule>,
+pub enum AccessRules {
+    /// `allow` and `deny`.
+    Lists {
+        /// What is allowed; by default `:443`, every public address at that port.
+        allow: Vec<Rule>,
+        /// What is not, whatever `allow` says; nothing by default.
+        deny: Vec<Rule>,
+    },
+    /// `access`.
+    Ordered(Vec<OrderedRule>),
+}
+
+/// A rule of `access`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderedRule {
+    /// Denied, or allowed.
+    pub denies: bool,
+    /// About what.
+    pub what: OrderedScope,
+}
+
+/// What a rule of `access` is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderedScope {
+    /// What this rule is about; `all` is [`Scope::Anywhere`] at every port.
+    Rule(Rule),
+    /// What the rules in a file are about, a line each, read at the start and at a reload.
+    File(PathBuf),
 }
 
 impl Default for AccessRules {
     fn default() -> Self {
-        Self {
+        Self::Lists {
             allow: vec![Rule {
                 scope: Scope::Anywhere,
                 ports: Some(DEFAULT_PORT..=DEFAULT_PORT),
@@ -47,11 +75,87 @@ impl Default for AccessRules {
 }
 
 impl AccessRules {
-    /// The tables that requests are held against.
-    pub fn compile(&self) -> Access {
-        Access::new(&self.deny, &self.allow)
+    /// The tables that requests are held against; `read` has the rules of a file.
+    ///
+    /// # Errors
+    /// What `read` says of a file.
+    pub fn compile<E>(
+        &self,
+        mut read: impl FnMut(&Path) -> Result<Vec<Rule>, E>,
+    ) -> Result<Access, E> {
+        let ordered = match self {
+            Self::Lists { allow, deny } => return Ok(Access::new(deny, allow)),
+            Self::Ordered(ordered) => ordered,
+        };
+        let mut verdicts = Vec::new();
+        for OrderedRule { denies, what } in ordered {
+            let rules = match what {
+                OrderedScope::Rule(rule) => vec![rule.clone()],
+                OrderedScope::File(path) => read(path)?,
+            };
+            let denies = *denies;
+            verdicts.extend(rules.into_iter().map(|rule| Verdict { denies, rule }));
+        }
+        Ok(Access::ordered(verdicts))
+    }
+
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let ordered = match self {
+            Self::Lists { .. } => &[][..],
+            Self::Ordered(ordered) => ordered,
+        };
+        ordered.iter().filter_map(|rule| match &rule.what {
+            OrderedScope::File(path) => Some(path.as_path()),
+            OrderedScope::Rule(_) => None,
+        })
     }
 }
+
+impl FromStr for OrderedRule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        const FORM: &str = "such as \"deny 10.9.0.0/16\", \"allow *.example.com:443\", \
+                            \"allow @partners.txt\", \"deny all\"";
+        let Some((verb, what)) = text.split_once(' ') else {
+            let problem = "a rule is `allow` or `deny`, a space, and what it is about";
+            return wrong(problem, FORM);
+        };
+        let denies = match verb {
+            "deny" => true,
+            "allow" => false,
+            _ => return wrong("a rule begins with `allow` or `deny`", FORM),
+        };
+        let what = match what.trim() {
+            "all" => OrderedScope::Rule(ALL),
+            "" | "@" => return wrong("nothing is named behind `allow` or `deny`", FORM),
+            what => match what.strip_prefix('@') {
+                Some(path) => OrderedScope::File(path.into()),
+                None => OrderedScope::Rule(what.parse()?),
+            },
+        };
+        Ok(Self { denies, what })
+    }
+}
+
+impl fmt::Display for OrderedRule {
+    /// As it can be read again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.denies { "deny " } else { "allow " })?;
+        match &self.what {
+            OrderedScope::Rule(rule) if *rule == ALL => f.write_str("all"),
+            OrderedScope::Rule(rule) => rule.fmt(f),
+            OrderedScope::File(path) => write!(f, "@{}", path.display()),
+        }
+    }
+}
+
+/// `all`: everything, or every public address where it is allowed.
+const ALL: Rule = Rule {
+    scope: Scope::Anywhere,
+    ports: Some(1..=u16::MAX),
+};
 
 const FORMS: &str = "such as \"*.example.com:443\", \"10.0.0.0/8:22\", \"[2001:db8::/32]:443\", \
                      \":8000-8099\"";
@@ -59,8 +163,10 @@ const FORMS: &str = "such as \"*.example.com:443\", \"10.0.0.0/8:22\", \"[2001:d
 /// What is wrong with the text of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleError {
-    problem: String,
-    remedy: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write.
+    pub remedy: String,
 }
 
 impl From<RuleError> for Fault {

@@ -76,6 +76,7 @@ fn kind() -> impl Strategy<Value = CheckKind> {
     prop_oneof![
         Just(CheckKind::Tcp),
         (bytes(0), bytes(1)).prop_map(|(send, expect)| CheckKind::Exchange { send, expect }),
+        (bytes(0), bytes(1)).prop_map(|(send, expect)| CheckKind::Udp { send, expect }),
         (
             "/[!-~]{0,20}",
             option::of("[a-z0-9.:]{1,20}"),

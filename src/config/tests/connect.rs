@@ -16,7 +16,10 @@ fn a_proxy_needs_no_upstream_and_has_safe_defaults() {
     let config = good(&format!("{LISTEN}mode = \"http-connect\"\n"));
     assert_eq!(connect(&config), &HttpConnect::default());
     assert!(config.forwards[0].pool.servers.is_empty());
-    assert_eq!(HttpConnect::default().access.allow[0].to_string(), ":443");
+    let AccessRules::Lists { allow, .. } = HttpConnect::default().access else {
+        panic!("not two lists");
+    };
+    assert_eq!(allow[0].to_string(), ":443");
     assert_eq!(good(BASE).forwards[0].mode, Mode::Tcp);
     let ports = "[[forward]]\nname = \"p\"\nlisten = \":3128-3130\"\nmode = \"http-connect\"\n";
     assert_eq!(good(ports).forwards[0].listen.len(), 3);
@@ -31,12 +34,29 @@ fn every_key_of_a_proxy_is_read() {
     );
     let config = good(&text);
     let connect = connect(&config);
-    assert_eq!(connect.access.allow.len(), 2);
-    assert_eq!(connect.access.deny[0].to_string(), "*.example.com");
+    let AccessRules::Lists { allow, deny } = &connect.access else {
+        panic!("not two lists");
+    };
+    assert_eq!(allow.len(), 2);
+    assert_eq!(deny[0].to_string(), "*.example.com");
     assert_eq!(connect.users.as_deref(), Some("/etc/users".as_ref()));
     assert_eq!(connect.realm, "r");
     assert_eq!(connect.header_timeout, Duration::from_secs(2));
     assert_eq!(connect.header_max, 1024);
+    assert_eq!(Config::parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn where_requests_may_go_is_one_list_as_that_of_clients() {
+    let text = format!(
+        "{LISTEN}mode = \"http-connect\"\nconnect = {{ access = [\"deny 10.9.0.0/16\", \
+         \"allow *.example.com:443\", \"allow @/etc/partners.txt\", \"deny all\"] }}\n"
+    );
+    let config = good(&text);
+    let access = &connect(&config).access;
+    let files: Vec<_> = access.files().collect();
+    assert_eq!(files, [std::path::Path::new("/etc/partners.txt")]);
+    assert!(config.to_toml().contains("\"deny all\""));
     assert_eq!(Config::parse(&config.to_toml()), Ok(config));
 }
 
@@ -65,6 +85,16 @@ fn b70_what_is_wrong_with_a_proxy_is_told_with_its_place() {
             ["`allow`", "write 10.0.0.0/8"],
         ),
         ("deny = [\"*\"]", 9, ["`deny`", "write the port alone"]),
+        (
+            "access = [\"allow :443\", \"permit all\"]",
+            25,
+            ["`access`", "`allow` or `deny`"],
+        ),
+        (
+            "access = [\"allow 10.0.0.1/8\"]",
+            11,
+            ["`access`", "write 10.0.0.0/8"],
+        ),
         ("users = \"\"", 9, ["`users`", "/etc/thalweg/users"]),
         ("realm = \"a\\nb\"", 9, ["`realm`", "visible ASCII"]),
         (
@@ -78,4 +108,10 @@ fn b70_what_is_wrong_with_a_proxy_is_told_with_its_place() {
         let text = format!("{proxy}[forward.connect]\n{key}\n");
         expect(&text, &format!("5:{column}"), &words);
     }
+    let both = "[forward.connect]\naccess = [\"deny all\"]\nallow = [\":443\"]\n";
+    expect(
+        &format!("{proxy}{both}"),
+        "6:9",
+        &["does not go together with `access`", "behind `allow`"],
+    );
 }

@@ -263,6 +263,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             Config {
                 global: Global {
                     watch: pick == 1,
+                    drain_delay: Duration::from_millis(number % 3_600_000),
                     rebalance: [Rebalance::Off, Rebalance::Auto][pick % 2],
                     spread: [Spread::Kernel, Spread::Least][pick % 2],
                     reactors: Reactors::Count(global.0),
@@ -275,7 +276,6 @@ fn any_config() -> impl Strategy<Value = Config> {
                         BusyPoll::Auto,
                         BusyPoll::For(Duration::from_micros(global.4)),
                     ][usize::from(pick > 0)],
-                    drain_delay: Duration::from_secs(pick as u64 * 7),
                     names: NameSources {
                         dns_servers: vec![
                             ([10, 0, 0, pick as u8 + 1], number as u16 | 1).into();
@@ -416,10 +416,18 @@ fn any_connect(number: u64, path: &str) -> HttpConnect {
     ];
     let rules = rules.map(|text| text.parse().expect("a rule"));
     let some = |skipped| rules.iter().skip(skipped).cloned().collect();
+    let lists = AccessRules::Lists {
+        allow: some(number as usize % 7),
+        deny: some((number >> 8) as usize % 7),
+    };
+    let ordered = ["deny all", "allow @/a b.txt", "allow :443", "deny [::1]:*"];
+    let ordered = ordered.map(|text| text.parse().expect("a rule"));
+    let ordered = ordered.into_iter().skip((number >> 12) as usize % 4);
     HttpConnect {
-        access: AccessRules {
-            allow: some(number as usize % 7),
-            deny: some((number >> 8) as usize % 7),
+        access: if number & 4 == 0 {
+            lists
+        } else {
+            AccessRules::Ordered(ordered.collect())
         },
         users: (number & 2 == 0).then(|| path.into()),
         realm: "a \"realm\" \\".to_owned(),

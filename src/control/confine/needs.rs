@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::admin;
 use crate::config::{
-    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget,
+    AdminListen, CheckKind, Config, Confine, Forward, LogTarget, Pool, RouteTo, TapTarget,
 };
 use crate::control::beside;
 use crate::control::source::ConfigSource;
@@ -96,15 +96,7 @@ impl Reach {
         for (key, path) in beside::of_forward(forward) {
             self.reads(path, &whose(key));
         }
-        let connects = forward.routes.iter().filter_map(|route| match &route.to {
-            RouteTo::HttpConnect(connect) => Some(connect),
-            RouteTo::Pool(_) | RouteTo::Reject => None,
-        });
-        let own = match &forward.mode {
-            Mode::HttpConnect(connect) => Some(connect),
-            Mode::Tcp => None,
-        };
-        if connects.chain(own).next().is_some() {
+        if forward.requests().next().is_some() {
             self.connects(None, &whose("mode"));
         }
         for (label, pool) in pools(forward) {

@@ -56,7 +56,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
             None,
             SYN_BACKLOG_USUAL,
         ),
-        buffer("net.core.rmem_max", facts.receive_max, needs.receive_buffer),
+        receive_buffer(facts, needs),
         buffer("net.core.wmem_max", facts.send_max, needs.send_buffer),
         autotuned("net.ipv4.tcp_rmem", facts.receive_autotuned),
         autotuned("net.ipv4.tcp_wmem", facts.send_autotuned),
@@ -66,6 +66,7 @@ pub(super) fn all(facts: &Facts, needs: &Needs) -> Vec<Finding> {
         pipe_pages(facts),
         congestion(facts),
         migration(facts),
+        mtu_probing(facts),
         io_uring(facts, needs),
         offloads(facts),
         clock(facts),
@@ -221,6 +222,25 @@ fn buffer(name: &str, found: Option<u64>, needed: Option<u64>) -> Finding {
     }
     finding.short(format!(
         "`sysctl -w {name}={needed}`, or leave the buffer to the kernel, which is not bound by this"
+    ))
+}
+
+/// Likewise; and the socket of a listener of UDP, which has the datagrams of all clients, asks for more
+/// than the kernel grants by default.
+fn receive_buffer(facts: &Facts, needs: &Needs) -> Finding {
+    const NAME: &str = "net.core.rmem_max";
+    let finding = buffer(NAME, facts.receive_max, needs.receive_buffer);
+    let (Some(granted), Some(asked)) = (facts.receive_max, needs.datagram_buffer) else {
+        return finding;
+    };
+    if finding.state == State::Short || granted >= asked {
+        return finding;
+    }
+    let asks = needs.receive_buffer.map_or(asked, |other| other.max(asked));
+    finding.wanted(format_size(asks)).note(format!(
+        "the listeners of UDP get a queue of {} and lose what a burst has beyond it (receive_queue); \
+         `sysctl -w {NAME}={asks}`",
+        format_size(granted)
     ))
 }
 
@@ -396,6 +416,19 @@ fn migration(facts: &Facts) -> Finding {
             "handshakes under way when an instance ends are lost even if another one listens on \
              the same port; `sysctl -w {NAME}=1`"
         )),
+    }
+}
+
+/// A router says "too big" by ICMP, which comes to whichever node of a fleet its hash picks, or is filtered.
+fn mtu_probing(facts: &Facts) -> Finding {
+    const NAME: &str = "net.ipv4.tcp_mtu_probing";
+    match facts.mtu_probing {
+        None => Finding::unknown(NAME),
+        Some(0) => Finding::new(NAME, "0 (never)").wanted("1").note(format!(
+            "where a path takes less than its ends and ICMP is lost, as with several nodes behind one address, \
+             large segments never arrive; `sysctl -w {NAME}=1`, or `mss` of the clients' leg"
+        )),
+        Some(value) => Finding::new(NAME, value.to_string()),
     }
 }
 

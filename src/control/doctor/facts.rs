@@ -49,6 +49,8 @@ pub struct Facts {
     pub congestion: Congestion,
     /// `net.ipv4.tcp_migrate_req`.
     pub migrate_requests: Option<bool>,
+    /// `net.ipv4.tcp_mtu_probing`: 0 never, 1 when nothing gets through, 2 always.
+    pub mtu_probing: Option<u64>,
     /// io_uring.
     pub io_uring: IoUring,
     /// The interface of the default route, and its offloads.
@@ -138,6 +140,7 @@ impl Facts {
             pipes_unlimited: limits::has_capability(CAP_SYS_RESOURCE)
                 || limits::has_capability(CAP_SYS_ADMIN),
             congestion: congestion(),
+            mtu_probing: number("net.ipv4.tcp_mtu_probing"),
             migrate_requests: number("net.ipv4.tcp_migrate_req").map(|value| value != 0),
             io_uring: IoUring {
                 refused: limits::io_uring_refusal(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::acquire::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE};
 use crate::config::{Config, DataPath, EngineChoice, Forward, Reactors};
 use crate::net::address::Address;
+use crate::net::datagram;
 use crate::net::limits;
 use crate::net::options::SocketOptions;
 
@@ -26,6 +27,8 @@ pub struct Needs {
     pub backlog: Option<u64>,
     /// The largest receive buffer asked for, bytes.
     pub receive_buffer: Option<u64>,
+    /// Bytes that listeners of UDP ask for by themselves, if there are any that do.
+    pub datagram_buffer: Option<u64>,
     /// The largest send buffer asked for, bytes.
     pub send_buffer: Option<u64>,
     /// Local ports towards the server that is used most.
@@ -69,6 +72,11 @@ impl Needs {
             started,
             backlog: clients.filter_map(|it| it.backlog).max().map(u64::from),
             receive_buffer: largest(|it| it.receive_buffer).map(u64::from),
+            datagram_buffer: config
+                .forwards
+                .iter()
+                .any(|it| it.protocol.has_udp() && it.client.receive_buffer.is_none())
+                .then_some(datagram::LISTENER_BUFFER as u64),
             send_buffer: largest(|it| it.send_buffer).map(u64::from),
             ports: config
                 .forwards

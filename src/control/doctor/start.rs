@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 
 use crate::admin;
-use crate::config::{CheckKind, Config, Forward, LogTarget, Mode, Pool, RouteTo, TapTarget};
+use crate::config::{CheckKind, Config, Forward, LogTarget, Pool, TapTarget};
 use crate::control::proxy;
 use crate::net::address::{Address, Endpoint, Transport};
 use crate::net::dial;
@@ -285,16 +285,9 @@ fn shown(path: &Path) -> String {
 
 fn users(config: &Config) -> Vec<Trial> {
     let mut seen = BTreeSet::new();
-    let own = config.forwards.iter().filter_map(|it| match &it.mode {
-        Mode::HttpConnect(connect) => connect.users.as_ref(),
-        Mode::Tcp => None,
-    });
-    let routes = config.forwards.iter().flat_map(|it| &it.routes);
-    let others = routes.filter_map(|it| match &it.to {
-        RouteTo::HttpConnect(connect) => connect.users.as_ref(),
-        RouteTo::Pool(_) | RouteTo::Reject => None,
-    });
-    own.chain(others)
+    let requests = config.forwards.iter().flat_map(|it| it.requests());
+    requests
+        .filter_map(|(_, connect)| connect.users.as_ref())
         .filter(|path| seen.insert((*path).clone()))
         .map(|path| {
             let name = "users".to_owned();

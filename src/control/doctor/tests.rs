@@ -28,6 +28,7 @@ fn generous() -> Facts {
             may_choose_any: false,
         },
         migrate_requests: Some(true),
+        mtu_probing: Some(1),
         io_uring: IoUring::default(),
         interface: Some(Interface {
             name: "eth0".to_owned(),
@@ -329,7 +330,7 @@ fn what_was_refused_when_it_was_tried_falls_short() {
 #[test]
 fn the_rest_is_worth_a_note() {
     type Odd = fn(&mut Facts);
-    let cases: [(Odd, &str); 11] = [
+    let cases: [(Odd, &str); 12] = [
         (|it| it.congestion.default = "bbr".to_owned(), "cubic"),
         (
             |it| it.congestion.available.push("bbr".to_owned()),
@@ -342,6 +343,7 @@ fn the_rest_is_worth_a_note() {
         (|it| it.time_wait_reuse = Some(0), "tcp_tw_reuse=1"),
         (|it| it.timestamps = Some(false), "tcp_timestamps=1"),
         (|it| it.migrate_requests = Some(false), "tcp_migrate_req=1"),
+        (|it| it.mtu_probing = Some(0), "tcp_mtu_probing=1"),
         (
             |it| it.clock_source = Some("hpet".to_owned()),
             "clocksource",

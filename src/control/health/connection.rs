@@ -1,4 +1,4 @@
-//! A check over a connection: connect, send what there is to send, and judge the
+//! A check over a connection, or by a datagram and its answer: connect, send what there is to send, and judge the
 //! answer byte by byte. Never blocks; whoever owns it waits and keeps the deadline.
 //!
 //! ```text
@@ -24,7 +24,8 @@ use super::{CheckPlan, Outcome};
 use crate::balance::Random;
 use crate::config::CheckKind;
 use crate::net::address::Endpoint;
-use crate::net::dial::{self, Connecting, Early};
+use crate::net::datagram::{self, Call};
+use crate::net::dial::{self, Connecting, Early, Local};
 use crate::net::errno::{Failure, Operation};
 use crate::net::options::plan::send_delayed_ack;
 use crate::proto::proxy;
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     sent: usize,
     answer: Vec<u8>,
     expectation: Expectation,
+    /// What is sent is one datagram, and so is an answer.
+    is_datagram: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,9 @@ impl Connection {
             proxy::local(version, &mut to_send);
         }
         to_send.extend(question);
+        if matches!(plan.check.kind, CheckKind::Udp { .. }) {
+            return Self::ask(plan, &target, &to_send, expectation);
+        }
         // Without bytes in the SYN, even of those that have some to send: what is
         // asked is whether the server accepts.
         let opened = dial::open_for_connect(&target, &plan.options, Early::Nothing);
@@ -79,6 +85,40 @@ impl Connection {
             sent: 0,
             answer: Vec::new(),
             expectation,
+            is_datagram: false,
+        })
+    }
+
+    /// A question in a datagram. A connected socket hears of nobody else, and of a refusal.
+    fn ask(
+        plan: &CheckPlan,
+        target: &Endpoint,
+        question: &[u8],
+        expectation: Expectation,
+    ) -> Result<Self, Outcome> {
+        let Endpoint::Inet(server) = target else {
+            return Err(Outcome::Failed(
+                "a unix socket takes no datagrams".to_owned(),
+            ));
+        };
+        let call = Call {
+            server: *server,
+            options: &plan.options,
+            local: Local::Plan,
+            never_fragment: false,
+        };
+        let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.into();
+        // An error is told by the read: that nobody listens, maybe.
+        let _ = (&socket).write(question);
+        Ok(Self {
+            socket,
+            phase: Phase::Connected,
+            suspect: false,
+            to_send: Vec::new(),
+            sent: 0,
+            answer: Vec::new(),
+            expectation,
+            is_datagram: true,
         })
     }
 
@@ -160,12 +200,16 @@ impl Connection {
         let mut buffer = [0; 4096];
         loop {
             let failure = match self.socket.read(&mut buffer) {
-                Ok(0) => "connection ended".to_owned(),
+                Ok(0) if !self.is_datagram => "connection ended".to_owned(),
                 Ok(count) => {
                     self.answer.extend_from_slice(&buffer[..count]);
                     match self.expectation.judge(&self.answer) {
                         Judgement::Good => return Some(Outcome::Passed),
                         Judgement::Bad(reason) => return Some(Outcome::Failed(reason)),
+                        Judgement::More if self.is_datagram => {
+                            let reason = "answer is shorter than expected".to_owned();
+                            return Some(Outcome::Failed(reason));
+                        }
                         Judgement::More if self.answer.len() < ANSWER_MAX => continue,
                         Judgement::More => {
                             let reason = format!("no good answer in {ANSWER_MAX} bytes");
@@ -176,6 +220,9 @@ impl Connection {
                 Err(error) => match Failure::of_io(Operation::Transfer, &error) {
                     Failure::WouldBlock => return None,
                     Failure::Interrupted => continue,
+                    failure if self.is_datagram => {
+                        return Some(Outcome::Failed(format!("question {failure}")));
+                    }
                     failure => format!("connection failed ({failure})"),
                 },
             };
@@ -193,7 +240,9 @@ impl Connection {
 fn exchange(plan: &CheckPlan, target: &Endpoint, random: &mut Random) -> (Vec<u8>, Expectation) {
     match &plan.check.kind {
         CheckKind::Tcp | CheckKind::Command { .. } => (Vec::new(), Expectation::Connect),
-        CheckKind::Exchange { send, expect } => (send.clone(), Expectation::Start(expect.clone())),
+        CheckKind::Exchange { send, expect } | CheckKind::Udp { send, expect } => {
+            (send.clone(), Expectation::Start(expect.clone()))
+        }
         CheckKind::Http {
             path,
             host,

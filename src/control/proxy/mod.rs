@@ -35,6 +35,7 @@ use crate::reactor::{Decider, Decision, Ruling};
 use crate::relay::ending::Cause;
 use crate::relay::id::ForwardId;
 
+use super::clients::read_rules;
 use super::error::StartError;
 use super::plan::{ForwardPlan, Plan};
 use super::resolve::{LookupError, LookupId, Resolver};
@@ -96,8 +97,13 @@ impl Deciders {
                     });
                 }
             }
+            let access = connect.access.compile(read_rules);
+            let access = access.map_err(|error| StartError::Access {
+                forward: config.name.clone(),
+                error,
+            })?;
             let rule = ForwardRules {
-                access: Arc::new(connect.access.compile()),
+                access: Arc::new(access),
                 users: users.map(Arc::new),
             };
             rules.insert((*id, route), rule);

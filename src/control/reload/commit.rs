@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::engine;
+use crate::net::address::Transport;
 use crate::net::listener::{self, ListenSocket};
 use crate::observe::books::ForwardBooks;
 use crate::observe::notice::Notice;
@@ -68,7 +69,8 @@ impl Committed {
         }
         let routing = self.forward.routing.iter().flat_map(|it| &it.ways);
         let routes = routing.map(|way| Some(way.forward.as_ref()?.pool));
-        if !routes.eq(plan.routes.iter().copied()) {
+        let choices = plan.choices.iter().map(|it| Some(it.id));
+        if !routes.eq(plan.routes.iter().copied().chain(choices)) {
             return false;
         }
         // As most are: what is as before is the very same, see `Config::share`.
@@ -157,6 +159,8 @@ pub(in crate::control) struct Orders {
     pub(in crate::control) adopt: Vec<(engine::Listener, Arc<Listener>)>,
     /// After the others have adopted.
     pub(in crate::control) give_away: Vec<(ListenerId, u32)>,
+    /// Before either.
+    pub(in crate::control) note_homes: Vec<ListenerId>,
 }
 
 /// Takes out what is to be known before any listener is another one.
@@ -353,7 +357,14 @@ impl Sockets<'_> {
                 continue;
             }
             let plan = listener.options.plan.clone();
-            for moved in listener.spread(self.active) {
+            let homes: BTreeSet<u16> = listener.sockets.iter().map(|it| it.reactor).collect();
+            let moved = listener.spread(self.active);
+            if listener.transport == Transport::Udp && !moved.is_empty() {
+                for home in homes {
+                    self.orders.of(home).note_homes.push(*id);
+                }
+            }
+            for moved in moved {
                 if let Some(from) = moved.from {
                     let number = moved.socket.at.socket;
                     self.orders.of(from).give_away.push((*id, number));

@@ -16,7 +16,7 @@ use crate::net::own::OwnListeners;
 use crate::observe::counters::Counters;
 use crate::observe::log::{Log, LogSink};
 use crate::observe::tap::Taps;
-use crate::reactor::{ClientPolicy, ClientTable, Gate, Setup};
+use crate::reactor::{ClientPolicy, ClientTable, Gate, Homes, Setup};
 use crate::relay::id::{ForwardId, ListenerId};
 
 use crate::control::acquire::{self, BoundAddress, ReactorPlan};
@@ -69,6 +69,7 @@ pub(in crate::control) struct Shop {
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
     pub(in crate::control) own: Arc<OwnListeners>,
+    pub(in crate::control) homes: Arc<Homes>,
     pub(in crate::control) clients: Option<Arc<ClientTable>>,
     pub(in crate::control) confinement: Arc<Confinement>,
     pub(in crate::control) policies: BTreeMap<ForwardId, Arc<ClientPolicy>>,
@@ -434,6 +435,7 @@ fn reactors(
                 pools: BTreeMap::new(),
                 gate: shop.gate.clone(),
                 flows: shop.flows.clone(),
+                homes: shop.homes.clone(),
                 own: shop.own.clone(),
                 counters: Arc::new(Counters::default()),
                 log: shop.log.clone(),

@@ -65,6 +65,8 @@ pub enum ReloadError {
     Unavailable(String),
     /// Another one has not come to an end yet.
     Busy(String),
+    /// Another process is taking over.
+    Upgrading(String),
     /// The process is ending.
     Ending,
 }
@@ -91,6 +93,7 @@ impl fmt::Display for ReloadError {
                 )
             }
             Self::Busy(step) => write!(f, "an earlier reload has not come to an end: {step}"),
+            Self::Upgrading(what) => write!(f, "an upgrade has not come to an end: {what}"),
             Self::Ending => f.write_str("the process is ending"),
         }
     }

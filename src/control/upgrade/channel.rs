@@ -250,6 +250,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether nobody is at the other end any more.
+    pub(in crate::control) fn is_hung_up(&self) -> bool {
+        let mut socket = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let told = poll(&mut socket, PollTimeout::ZERO);
+        let hung_up = |it: &PollFd<'_>| {
+            it.revents()
+                .is_some_and(|it| it.contains(PollFlags::POLLHUP))
+        };
+        told.is_ok() && socket.iter().any(hung_up)
+    }
+
     /// Takes nothing more than what is here already: from now on whatever the other end
     /// says fails there. So both know the same of what was the last.
     pub(in crate::control) fn refuse_more(&self) {

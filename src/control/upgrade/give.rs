@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::message::{Hello, Saying};
-use super::moving;
-use super::order::{Frozen, HandOver, Leave, Offer, Rest, UpgradeError, Upgraded};
+use super::order::{Frozen, HandOver, Leave, Luggage, Offer, Rest, Takes, UpgradeError, Upgraded};
+use super::tables::Counted;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
+use super::{flows, moving};
 use crate::net::handed::HandedLabel;
-use crate::reactor::MovedSession;
 
 /// Control's thread, as far as a hand-over needs it.
 pub(in crate::control) trait ControlThread {
@@ -24,25 +24,27 @@ pub(in crate::control) trait ControlThread {
 struct Lease<'a> {
     control: &'a dyn ControlThread,
     over: bool,
-    /// Sessions that belong to this process as long as it is not.
-    sessions: Vec<MovedSession>,
+    /// What belongs to this process as long as it is not.
+    moved: Luggage,
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if !self.over {
-            let sessions = std::mem::take(&mut self.sessions);
-            self.control.order(HandOver::Resume(sessions));
+            let moved = std::mem::take(&mut self.moved);
+            self.control.order(HandOver::Resume(moved));
         }
     }
 }
 
 /// Hands over to whoever is at the other end. On an error everything is as before.
+/// What is left to do once it has happened: `HandOver::Leave`, now or after a trial.
 pub(in crate::control) fn give(
     talk: &Talk,
     control: &dyn ControlThread,
-) -> Result<(Upgraded, Receiver<Rest>), UpgradeError> {
-    let outcome = offer(talk, control);
+    trial: bool,
+) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
+    let outcome = offer(talk, control, trial);
     if let Err(error) = &outcome {
         // Whoever is not there any more is not told.
         let reason = error.to_string();
@@ -54,13 +56,18 @@ pub(in crate::control) fn give(
 fn offer(
     talk: &Talk,
     control: &dyn ControlThread,
-) -> Result<(Upgraded, Receiver<Rest>), UpgradeError> {
+    trial: bool,
+) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
     // Before anything else: a stranger who says nothing keeps nobody from upgrading.
     let theirs = match talk.hear(PREPARING).map_err(failed)?.message {
         Saying::Hello(hello) => hello,
         other => return Err(failed(out_of_turn(&other, "hello"))),
     };
     theirs.common().map_err(UpgradeError::Failed)?;
+    if trial && !theirs.has("trial") {
+        let unknown = format!("thalweg {} knows no trials", theirs.build);
+        return Err(UpgradeError::Failed(unknown));
+    }
     let who = format!("process {}", theirs.process);
     let (reply, answer) = channel();
     control.order(HandOver::Begin(who, reply));
@@ -69,47 +76,134 @@ fn offer(
     let mut lease = Lease {
         control,
         over: false,
-        sessions: Vec::new(),
+        moved: Luggage::default(),
     };
     let taken = prepare(talk, &theirs, &offer)?;
 
-    let (reply, answer) = channel();
-    let takes_sessions = theirs.has("sessions");
-    control.order(HandOver::Freeze(takes_sessions, reply));
-    let mut frozen = answer.recv().map_err(|_| gone())?;
-    let sessions = std::mem::take(&mut frozen.sessions);
-    let sent = moving::send(talk, sessions).map_err(|(error, sessions)| {
-        lease.sessions = sessions;
-        failed(error)
-    })?;
-    let (moved, stay) = (sent.gone.len(), sent.refused);
-    lease.sessions = sent.gone;
-    if let Err(error) = commit(talk, &frozen) {
-        lease.sessions.extend(stay);
-        return Err(failed(error));
-    }
-    control.order(HandOver::Stay(stay));
-    let gone = std::mem::take(&mut lease.sessions).into_iter();
-    gone.for_each(|session| drop(session.into_detached()));
-
-    lease.over = true;
+    let able = Takes {
+        sessions: theirs.has("sessions"),
+        flows: theirs.has("flows"),
+    };
+    let left = hand_all(talk, &mut lease, able, trial)?;
     let (rest, later) = channel();
     let upgraded = Upgraded {
         process: theirs.process,
         build: theirs.build.clone(),
         listeners: taken.len(),
-        sessions_moved: moved,
-        sessions_left: frozen.sessions_left.saturating_sub(moved as u64),
+        sessions_moved: left.sessions_moved,
+        flows_moved: left.flows_moved,
+        sessions_left: left.sessions_left,
     };
-    control.order(HandOver::Leave(Leave {
+    let order = Leave {
         taken,
-        counted: frozen.tables.counted,
-        sessions: takes_sessions,
+        counted: left.counted,
+        // Where some cannot be had over there all that are left end here: one that is on its
+        // way when its reactor drains would find it gone.
+        sessions: able.sessions && !left.some_refused,
         process: theirs.process,
         build: theirs.build,
         rest,
-    }));
-    Ok((upgraded, later))
+    };
+    Ok((upgraded, (order, later)))
+}
+
+/// In a process that was on trial: everything goes back to the one before.
+pub(super) fn give_back(
+    talk: &Talk,
+    control: &dyn ControlThread,
+    reason: String,
+) -> Result<(Leave, Receiver<Rest>), UpgradeError> {
+    let (reply, answer) = channel();
+    control.order(HandOver::Undo(reason, reply));
+    let gone = || UpgradeError::Impossible("this process is ending".to_owned());
+    let before = answer.recv().map_err(|_| gone())?;
+    let mut lease = Lease {
+        control,
+        over: false,
+        moved: Luggage::default(),
+    };
+    let able = Takes {
+        sessions: true,
+        flows: true,
+    };
+    let left = hand_all(talk, &mut lease, able, false)?;
+    let (rest, later) = channel();
+    let order = Leave {
+        taken: before.taken,
+        counted: left.counted,
+        sessions: true,
+        process: before.process,
+        build: before.build,
+        rest,
+    };
+    Ok((order, later))
+}
+
+/// What a process that lets go has told.
+struct LetGo {
+    counted: Counted,
+    sessions_moved: usize,
+    flows_moved: usize,
+    sessions_left: u64,
+    some_refused: bool,
+}
+
+/// From where sessions wait up to where they are the other process's.
+fn hand_all(
+    talk: &Talk,
+    lease: &mut Lease<'_>,
+    takes: Takes,
+    trial: bool,
+) -> Result<LetGo, UpgradeError> {
+    let gone = || UpgradeError::Impossible("this process is ending".to_owned());
+    let (reply, answer) = channel();
+    lease.control.order(HandOver::Freeze(takes, reply));
+    let mut frozen = answer.recv().map_err(|_| gone())?;
+    let refused = hand(talk, &mut frozen, lease)?;
+    let (sessions_moved, flows_moved) = (lease.moved.sessions.len(), lease.moved.flows.len());
+    if let Err(error) = commit(talk, &frozen, trial) {
+        lease.moved.sessions.extend(refused.sessions);
+        lease.moved.flows.extend(refused.flows);
+        return Err(failed(error));
+    }
+    lease.over = true;
+    let some_refused = !refused.sessions.is_empty();
+    lease.control.order(HandOver::Stay(refused));
+    let gone = std::mem::take(&mut lease.moved);
+    drop(gone.flows);
+    let gone = gone.sessions.into_iter();
+    gone.for_each(|session| drop(session.into_detached()));
+    Ok(LetGo {
+        counted: frozen.counted,
+        sessions_moved,
+        flows_moved,
+        sessions_left: frozen.sessions_left.saturating_sub(sessions_moved as u64),
+        some_refused,
+    })
+}
+
+/// Sends all of it; what the other process has is the lease's, what it cannot have comes back.
+fn hand(talk: &Talk, frozen: &mut Frozen, lease: &mut Lease<'_>) -> Result<Luggage, UpgradeError> {
+    let all = std::mem::take(&mut frozen.moved);
+    lease.moved.flows = all.flows;
+    let sent = moving::send(talk, all.sessions).map_err(|(error, sessions)| {
+        lease.moved.sessions = sessions;
+        failed(error)
+    })?;
+    lease.moved.sessions = sent.gone;
+    let (flows, sessions) = (std::mem::take(&mut lease.moved.flows), sent.refused);
+    match flows::send(talk, flows) {
+        Ok(sent) => {
+            lease.moved.flows = sent.gone;
+            let flows = sent.refused;
+            Ok(Luggage { sessions, flows })
+        }
+        Err((error, flows)) => {
+            lease.moved.flows = flows;
+            lease.moved.sessions.extend(sessions);
+            Err(failed(error))
+        }
+    }
 }
 
 /// Up to where the new process stands; nothing has changed here so far.
@@ -148,11 +242,11 @@ fn prepare(talk: &Talk, theirs: &Hello, offer: &Offer) -> Result<Vec<HandedLabel
 }
 
 /// From where sessions wait up to where both know what is whose.
-fn commit(talk: &Talk, frozen: &Frozen) -> Result<(), TalkError> {
+fn commit(talk: &Talk, frozen: &Frozen, trial: bool) -> Result<(), TalkError> {
     let tables = frozen.tables.clone();
     talk.say(&Saying::Tables { tables }, PROMPT)?;
     let answered = talk
-        .say(&Saying::Commit {}, PROMPT)
+        .say(&Saying::Commit { trial }, PROMPT)
         .and_then(|()| talk.hear(PROMPT));
     let answered = match answered {
         Err(error) => {

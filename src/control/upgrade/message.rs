@@ -8,10 +8,12 @@
 //!  new ── Ready, or Refused ─────────────────────────────────────────────► old
 //!                                              from here on sessions wait
 //!  new ◄─ Sessions + descriptors ── each answered by Have ──────────────── old
+//!  new ◄─ Flows + descriptors ── each answered by Have ─────────────────── old
 //!  new ◄─ Tables: what was counted ──────────────────────────────────────── old
 //!  new ◄─ Commit ────────────────────────────────────────────────────────── old
 //!  new ── Committed ─────────────────────────────────────────────────────► old
 //!                                              the new one lets clients in
+//!                                              on trial: see `trial`
 //!  new ◄─ Sessions that were still being opened then ───────────────────── old
 //!  new ◄─ Rest: what the old one counted meanwhile ──────────────────────── old
 //! ```
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::Tables;
 use crate::net::handed::HandedLabel;
-use crate::reactor::Manifest;
+use crate::reactor::{FlowManifest, Manifest};
 
 /// The protocol that this build speaks best.
 pub(in crate::control) const PROTOCOL: u32 = 1;
@@ -32,7 +34,7 @@ pub(in crate::control) const PROTOCOL: u32 = 1;
 pub(in crate::control) const OLDEST: u32 = 1;
 
 /// What this build can do beyond handing listeners over.
-pub(in crate::control) const FEATURES: &[&str] = &["tables", "sessions"];
+pub(in crate::control) const FEATURES: &[&str] = &["tables", "sessions", "flows", "trial"];
 
 /// Who speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -111,6 +113,10 @@ pub(in crate::control) enum Saying {
     Sessions {
         manifests: Vec<Manifest>,
     },
+    /// Flows of datagrams, with a descriptor each. Answered by `Have`.
+    Flows {
+        manifests: Vec<FlowManifest>,
+    },
     Tables {
         tables: Box<Tables>,
     },
@@ -119,8 +125,24 @@ pub(in crate::control) enum Saying {
         taken: Vec<HandedLabel>,
     },
     /// Nobody else has it from here on.
-    Commit {},
+    Commit {
+        /// It is on trial: the former process waits, and asks how it is.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        trial: bool,
+    },
     Committed {},
+    /// On trial: how is it?
+    Ask {},
+    Well {
+        ready: bool,
+        /// What an operator has said: to keep it, or to go back.
+        #[serde(default)]
+        verdict: Option<bool>,
+    },
+    /// The trial is over: everything goes back, from the sessions on.
+    GoBack {
+        reason: String,
+    },
     /// The answer came too late, nothing was handed over.
     GivenUp {
         reason: String,
@@ -139,10 +161,14 @@ impl Saying {
             Self::Listeners { .. } => "listeners",
             Self::Have { .. } => "have",
             Self::Sessions { .. } => "sessions",
+            Self::Flows { .. } => "flows",
             Self::Tables { .. } => "tables",
             Self::Ready { .. } => "ready",
-            Self::Commit {} => "commit",
+            Self::Commit { .. } => "commit",
             Self::Committed {} => "committed",
+            Self::Ask {} => "ask",
+            Self::Well { .. } => "well",
+            Self::GoBack { .. } => "go_back",
             Self::GivenUp { .. } => "given_up",
             Self::Rest { .. } => "rest",
         }

@@ -18,6 +18,8 @@
 
 pub(super) mod channel;
 pub(super) mod entrance;
+pub(super) mod flows;
+pub(super) mod following;
 pub(super) mod give;
 pub(super) mod message;
 pub(super) mod moves;
@@ -27,6 +29,7 @@ pub(super) mod spawn;
 pub(super) mod tables;
 pub(super) mod take;
 pub(super) mod talk;
+pub(super) mod trial;
 
 pub use order::{UpgradeError, UpgradeRequest, Upgraded};
 pub use take::TakeOver;

@@ -1,5 +1,5 @@
-//! Behind the commit: sessions that were being opened then follow, as they come to stand
-//! between their two sides, and at the end what was counted last.
+//! Behind the commit, in the old process: sessions that were being opened then follow, as they
+//! come to stand between their two sides, and at the end what was counted last.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::give::ControlThread;
 use super::message::Saying;
 use super::moving;
-use super::order::{HandOver, Rest};
+use super::order::{HandOver, Luggage, Rest};
 use super::talk::{PROMPT, Talk};
 
 /// Between looks for sessions that can be moved by now.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the new process waits for what may come: there is no hurry.
-const LATER: Duration = Duration::from_secs(3600);
+pub(super) const LATER: Duration = Duration::from_secs(3600);
 
 /// The old process, until it ends.
 pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: &Receiver<Rest>) {
@@ -35,7 +35,7 @@ pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: 
 
 /// Sends those that can be moved by now; whether there may be more. Where some cannot be had
 /// over there, all that are left end here: nobody is stopped again and again for nothing.
-fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
+pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
     let (reply, answer) = channel();
     control.order(HandOver::More(reply));
     let Ok(Some(sessions)) = answer.recv() else {
@@ -47,30 +47,12 @@ fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
             for session in sent.gone {
                 drop(session.into_detached());
             }
-            control.order(HandOver::Stay(sent.refused));
+            control.order(HandOver::Stay(Luggage::of(sent.refused)));
             all
         }
         Err((_, sessions)) => {
-            control.order(HandOver::Stay(sessions));
+            control.order(HandOver::Stay(Luggage::of(sessions)));
             false
-        }
-    }
-}
-
-/// The new process, until the old one has ended.
-pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
-    while let Ok(heard) = talk.hear(LATER) {
-        if let Saying::Rest { tables } = heard.message {
-            return control.order(HandOver::Rest(tables));
-        }
-        let (reply, answer) = channel();
-        control.order(HandOver::Berths(reply));
-        let Ok(berths) = answer.recv() else {
-            return;
-        };
-        match moving::receive(talk, heard, &berths) {
-            Ok(sessions) => control.order(HandOver::Arrived(sessions)),
-            Err(_) => return,
         }
     }
 }

@@ -3,19 +3,22 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::tables::{Counted, Tables};
 use crate::engine::Detached;
 use crate::net::handed::HandedLabel;
-use crate::reactor::{Arrival, Berths, MovedSession};
+use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession};
 
 /// What an upgrade is to be.
 #[derive(Debug, Clone, Default)]
 pub struct UpgradeRequest {
     /// Another binary than the one that this process was started from.
     pub binary: Option<PathBuf>,
+    /// Everything comes back by itself, unless it is confirmed within this time.
+    pub trial: Option<Duration>,
 }
 
 /// An upgrade that came about.
@@ -29,6 +32,8 @@ pub struct Upgraded {
     pub listeners: usize,
     /// Sessions that it has as well.
     pub sessions_moved: usize,
+    /// Flows of datagrams that it has as well.
+    pub flows_moved: usize,
     /// Sessions that run to their end in the old one, or are moved later.
     pub sessions_left: u64,
 }
@@ -64,12 +69,38 @@ pub(in crate::control) struct Offer {
     pub(in crate::control) descriptors: u64,
 }
 
+/// Sessions and flows without a reactor.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Luggage {
+    pub(in crate::control) sessions: Vec<MovedSession>,
+    pub(in crate::control) flows: Vec<MovedFlow>,
+}
+
+impl Luggage {
+    /// Sessions alone.
+    pub(in crate::control) fn of(sessions: Vec<MovedSession>) -> Self {
+        Self {
+            sessions,
+            ..Self::default()
+        }
+    }
+}
+
+/// What another process can have besides listeners.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::control) struct Takes {
+    pub(in crate::control) sessions: bool,
+    pub(in crate::control) flows: bool,
+}
+
 /// What is handed over once nobody is let in any more.
 #[derive(Debug)]
 pub(in crate::control) struct Frozen {
     pub(in crate::control) tables: Box<Tables>,
     /// Those that can be handed over.
-    pub(in crate::control) sessions: Vec<MovedSession>,
+    pub(in crate::control) moved: Luggage,
+    /// All that was counted here, of which `tables` may tell a part.
+    pub(in crate::control) counted: Counted,
     /// Those that stay.
     pub(in crate::control) sessions_left: u64,
 }
@@ -79,12 +110,12 @@ pub(in crate::control) struct Frozen {
 pub(in crate::control) enum HandOver {
     /// Nobody else may begin one from now on.
     Begin(String, Sender<Result<Offer, UpgradeError>>),
-    /// Lets nobody in any more, and sessions go if the other process can have them.
-    Freeze(bool, Sender<Frozen>),
-    /// Nothing came of it: all as it was, with these sessions.
-    Resume(Vec<MovedSession>),
-    /// These sessions stay in this process although another one serves.
-    Stay(Vec<MovedSession>),
+    /// Lets nobody in any more, and go what the other process can have.
+    Freeze(Takes, Sender<Frozen>),
+    /// Nothing came of it: all as it was, with these.
+    Resume(Luggage),
+    /// These stay in this process although another one serves.
+    Stay(Luggage),
     /// Sessions that can be handed over by now, once another process serves; `None`: there
     /// will be no more.
     More(Sender<Option<Vec<MovedSession>>>),
@@ -96,6 +127,64 @@ pub(in crate::control) enum HandOver {
     Rest(Box<Tables>),
     /// Another process has these. This one ends; what its listeners were named stays.
     Leave(Leave),
+    /// This one was on trial and is to give everything back; to whom, by `Probation`.
+    Undo(String, Sender<Before>),
+    /// Likewise on trial: this one waits until it is confirmed, or has everything back.
+    Try(Leave),
+    /// The trial is over, and the other process stays.
+    Confirmed,
+    /// The trial is over, and this process serves again.
+    Returned(Returned),
+    /// Whether this process, which is on trial, is ready, and what an operator has said of it.
+    HowIsIt(Sender<(bool, Option<bool>)>),
+    /// The process that had put this one on trial is no more.
+    Alone,
+}
+
+/// What it is that this process has now.
+#[derive(Debug)]
+pub(in crate::control) struct Settled {
+    /// What was counted.
+    pub(in crate::control) tables: Box<Tables>,
+    /// They have no reactor so far.
+    pub(in crate::control) sessions: Vec<Arrival<Detached>>,
+    /// They wait for their ports.
+    pub(in crate::control) flows: Vec<FlowArrival>,
+    /// The former process waits for what comes of it.
+    pub(in crate::control) trial: bool,
+}
+
+/// What has come back of a trial.
+#[derive(Debug)]
+pub(in crate::control) struct Returned {
+    /// Who was on trial.
+    pub(in crate::control) process: u32,
+    pub(in crate::control) reason: String,
+    /// `None`: it has kept its sessions to the end.
+    pub(in crate::control) settled: Option<Settled>,
+}
+
+/// The process that has put this one on trial.
+#[derive(Debug)]
+pub(in crate::control) struct Before {
+    pub(in crate::control) process: u32,
+    pub(in crate::control) build: String,
+    /// Listeners that it has as well.
+    pub(in crate::control) taken: Vec<HandedLabel>,
+}
+
+/// A process on trial.
+#[derive(Debug)]
+pub(in crate::control) struct Probation {
+    /// What it was told that was counted before.
+    pub(in crate::control) told: Counted,
+    /// Who waits beside it, and its build.
+    pub(in crate::control) process: u32,
+    pub(in crate::control) build: String,
+    /// Listeners that the former process has as well.
+    pub(in crate::control) taken: Vec<HandedLabel>,
+    /// What an operator has said.
+    pub(in crate::control) verdict: Option<bool>,
 }
 
 /// What was counted at last, and who waits until it is told.
@@ -124,6 +213,8 @@ pub(in crate::control) enum Upgrading {
     Offered(String),
     /// Nobody is let in meanwhile.
     Frozen(String),
+    /// It has everything, and this one waits for what comes of it.
+    Tried(Leave),
     /// It has everything.
     Left(Leave),
 }

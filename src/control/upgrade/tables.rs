@@ -1,6 +1,8 @@
 //! What a process knows besides its sockets and sessions, as plain data by name: so the next
 //! one may have another configuration, and may be another build.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::observe::metrics::table::Totals;
@@ -15,9 +17,14 @@ pub(in crate::control) struct Tables {
     pub(in crate::control) age: u64,
     /// The highest number that a session has had.
     pub(in crate::control) last_session: u64,
+    /// Likewise of flows.
+    pub(in crate::control) last_flow: u64,
     pub(in crate::control) counted: Counted,
     /// Servers that are not as the configuration has them.
     pub(in crate::control) steered: Vec<SteeredServer>,
+    /// Clients, by forward, that have connected as fast as they may: microseconds until that
+    /// is paid for.
+    pub(in crate::control) clients: Vec<(String, IpAddr, u64)>,
 }
 
 /// What was counted.
@@ -64,6 +71,8 @@ pub(in crate::control) struct SteeredServer {
     pub(in crate::control) weight: Option<u32>,
     /// Checks have found it down.
     pub(in crate::control) down: bool,
+    /// Its sessions' failures have marked it: microseconds until one may try it.
+    pub(in crate::control) marked_for: Option<u64>,
 }
 
 /// The number of those that have ended, which no reactor has.

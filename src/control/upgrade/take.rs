@@ -11,13 +11,12 @@ use super::channel::Channel;
 use super::entrance;
 use super::message::{Hello, Saying};
 use super::moving;
+use super::order::Settled;
 use super::spawn;
-use super::tables::Tables;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
-use crate::engine::Detached;
 use crate::net::handed::{Handed, HandedLabel};
 use crate::net::limits;
-use crate::reactor::{Arrival, Berths};
+use crate::reactor::Berths;
 
 /// Where the process is that is taken over from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,30 +164,10 @@ impl Taking {
     ) -> Result<Settled, TakeError> {
         let talk = &self.talk;
         talk.say(&Saying::Ready { taken }, PREPARING)?;
-        let mut sessions = Vec::new();
-        let tables = loop {
-            let heard = talk.hear(PREPARING)?;
-            match heard.message {
-                Saying::Tables { tables } => break tables,
-                Saying::Sessions { .. } => sessions.extend(moving::receive(talk, heard, berths)?),
-                other => return Err(out_of_turn(&other, "tables").into()),
-            }
-        };
-        match talk.hear(PROMPT)?.message {
-            Saying::Commit {} => {}
-            other => return Err(out_of_turn(&other, "commit").into()),
-        }
-        if let Err(error) = talk.say(&Saying::Committed {}, PROMPT) {
-            // Either the old process has given up and says so, or it is gone: then there is
-            // nobody else who could serve.
-            if let Ok(heard) = talk.hear(PROMPT) {
-                return Err(match heard.message {
-                    Saying::GivenUp { reason } => TakeError::Unreachable(reason),
-                    _ => error.into(),
-                });
-            }
-        }
-        Ok(Settled { tables, sessions })
+        receive_all(talk, berths, PREPARING).map_err(|error| match error {
+            TalkError::GivenUp(reason) => TakeError::Unreachable(reason),
+            error => error.into(),
+        })
     }
 
     /// This process does not begin after all.
@@ -197,11 +176,41 @@ impl Taking {
     }
 }
 
-/// What it is that this process has now.
-#[derive(Debug)]
-pub(in crate::control) struct Settled {
-    /// What was counted.
-    pub(in crate::control) tables: Box<Tables>,
-    /// They have no reactor so far.
-    pub(in crate::control) sessions: Vec<Arrival<Detached>>,
+/// In a process that waits beside one on trial: everything comes back.
+pub(super) fn take_back(talk: &Talk, berths: &Berths) -> Result<Settled, TalkError> {
+    receive_all(talk, berths, PROMPT)
+}
+
+/// Whatever comes, up to where it is this process that has it.
+fn receive_all(talk: &Talk, berths: &Berths, patience: Duration) -> Result<Settled, TalkError> {
+    let (mut sessions, mut flows) = (Vec::new(), Vec::new());
+    let tables = loop {
+        let heard = talk.hear(patience)?;
+        match heard.message {
+            Saying::Tables { tables } => break tables,
+            Saying::Sessions { .. } => sessions.extend(moving::receive(talk, heard, berths)?),
+            Saying::Flows { .. } => flows.extend(super::flows::receive(talk, heard, berths)?),
+            other => return Err(out_of_turn(&other, "tables")),
+        }
+    };
+    let trial = match talk.hear(PROMPT)?.message {
+        Saying::Commit { trial } => trial,
+        other => return Err(out_of_turn(&other, "commit")),
+    };
+    if let Err(error) = talk.say(&Saying::Committed {}, PROMPT) {
+        // Either the other process has given up and says so, or it is gone: then there is
+        // nobody else who could serve.
+        if let Ok(heard) = talk.hear(PROMPT) {
+            return Err(match heard.message {
+                Saying::GivenUp { reason } => TalkError::GivenUp(reason),
+                _ => error,
+            });
+        }
+    }
+    Ok(Settled {
+        tables,
+        sessions,
+        flows,
+        trial,
+    })
 }

@@ -24,6 +24,8 @@ pub(in crate::control) enum TalkError {
     Refused(String),
     #[error("it says {said} where {wanted} is due")]
     OutOfTurn { said: String, wanted: &'static str },
+    #[error("{0}")]
+    GivenUp(String),
     #[error("it does not have what was sent: {0}")]
     Lost(String),
 }
@@ -51,6 +53,11 @@ impl Talk {
         // Plain data always serialises.
         let text = serde_json::to_vec(message).unwrap_or_default();
         Ok(self.0.send(&text, bytes, descriptors, patience)?)
+    }
+
+    /// Whether the other process has the connection still: it lives.
+    pub(in crate::control) fn is_open(&self) -> bool {
+        !self.0.is_hung_up()
     }
 
     /// The next message; a refusal is an error.

@@ -1,6 +1,7 @@
 //! What one process tells the next of its servers, and what it is told.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Upstreams;
 use crate::balance::health::Change;
@@ -29,7 +30,7 @@ impl Upstreams {
 
     /// What operators and checks have said of servers.
     pub(in crate::control) fn steered(&self) -> Vec<SteeredServer> {
-        let mut told = Vec::new();
+        let (mut told, now) = (Vec::new(), self.now());
         for pool in &*self.pools() {
             for (at, server) in &pool.known {
                 let terms = server.terms();
@@ -41,8 +42,12 @@ impl Upstreams {
                     max_connections: terms.max_connections,
                     weight: pool.weights.get(at).copied(),
                     down: server.standing.is_checked_down(),
+                    marked_for: server
+                        .standing
+                        .marked_for(now)
+                        .map(|it| it.as_micros() as u64),
                 };
-                if steered.changed || steered.down {
+                if steered.changed || steered.down || steered.marked_for.is_some() {
                     told.push(steered);
                 }
             }
@@ -92,6 +97,10 @@ impl Upstreams {
                     server.standing.checked(Change::Down, now);
                     let why = "checks of the process before";
                     pool.reasons.insert(server.settings().id, why.into());
+                }
+                if let Some(still) = steered.marked_for {
+                    let still = Duration::from_micros(still);
+                    server.standing.mark_for(still, now);
                 }
                 server.note_state(now);
             }

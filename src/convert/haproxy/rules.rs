@@ -37,9 +37,24 @@ pub(super) struct Gate {
     pub(super) rate_over: Option<Duration>,
 }
 
+impl Gate {
+    /// How many limits of a client it has.
+    fn limits(&self) -> usize {
+        let limits = ["max_per_client", "connect_rate"];
+        limits.iter().filter(|key| self.keys.has(key)).count()
+    }
+
+    /// Whether a rule lets some in, past all rules behind it.
+    fn lets_some_in(&self) -> bool {
+        let allows = |rule: &Rule| matches!(rule, Rule::Access(text) if text.starts_with("allow "));
+        self.rules.iter().any(allows)
+    }
+}
+
 /// Takes such a line.
 pub(super) fn read(line: &Line, backend: bool, gate: &mut Gate, findings: &mut Findings) {
     let (place, shown) = (&line.place, line.shown());
+    let limits = gate.limits();
     let told = match (line.word(0), line.word(1), line.word(2)) {
         ("use_backend", name, _) if name.contains("%[") => {
             Err("a backend whose name is computed cannot be known here")
@@ -62,6 +77,11 @@ pub(super) fn read(line: &Line, backend: bool, gate: &mut Gate, findings: &mut F
         _ => Err("not known here"),
     };
     match told {
+        Ok(()) if gate.limits() > limits && gate.lets_some_in() => findings.differs(
+            place,
+            &shown,
+            "who an earlier `accept` lets in is counted and limited here too",
+        ),
         Ok(()) => findings.same(place, &shown),
         Err(why) => {
             findings.left(place, &shown, why);

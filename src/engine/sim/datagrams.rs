@@ -5,7 +5,7 @@
 //! that client asked: an answer that is another's, or that leaves from another address than
 //! was asked, is a panic, and so is one that comes more often than a server sent it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct Manners {
     pub twice: u64,
     /// Questions to which ICMP says that nobody listens.
     pub refuses: u64,
+    /// Datagrams that vanish on their way, in either direction.
+    pub loses: u64,
     /// Sends that fail.
     pub fails: u64,
     /// How late an answer is, at the most.
@@ -62,6 +64,8 @@ pub struct PostTally {
     pub asked: u64,
     /// Of these, lost in a full queue of a listener.
     pub overflown: u64,
+    /// Datagrams that vanished, in either direction.
+    pub lost: u64,
     /// Datagrams that reached servers.
     pub reached: u64,
     /// Datagrams that servers sent and that a socket took.
@@ -93,7 +97,11 @@ enum Socket {
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     sockets: Slab<Socket, DatagramKey>,
-    received: Vec<(Train, Letter)>,
+    received: Vec<(Train, Letter, Vec<u8>)>,
+    /// Everything that clients have said, by its number.
+    said: BTreeMap<u64, Letter>,
+    /// The numbers of those that reached a server.
+    arrived: BTreeSet<u64>,
     posts: Vec<Post>,
     /// Answers on their way, by when they arrive.
     travelling: BTreeMap<(Time, u64), (DatagramKey, Letter)>,
@@ -121,6 +129,20 @@ impl Sim {
         self.mail.tally
     }
 
+    /// Whether a letter has reached a server.
+    pub fn has_arrived(&self, number: u64) -> bool {
+        self.mail.arrived.contains(&number)
+    }
+
+    /// Datagrams that wait in receive queues.
+    pub fn unread_datagrams(&self) -> u64 {
+        let keys = self.mail.sockets.keys();
+        let queues = keys.filter_map(|key| match self.mail.sockets.get(key)? {
+            Socket::Port { queue, .. } | Socket::Flow { queue, .. } => Some(queue),
+        });
+        queues.flatten().map(|it| u64::from(it.datagrams)).sum()
+    }
+
     /// Datagram sockets that are open.
     pub fn datagram_sockets(&self) -> usize {
         self.mail.sockets.len()
@@ -129,6 +151,7 @@ impl Sim {
     /// A client sends to a listener.
     pub fn client_asks(&mut self, letter: Letter) {
         self.mail.tally.asked += u64::from(letter.datagrams);
+        self.mail.said.insert(letter.number, letter);
         let keys: Vec<DatagramKey> = self.mail.sockets.keys().collect();
         for key in keys {
             if let Some(Socket::Port {
@@ -168,8 +191,13 @@ impl Sim {
 
     /// A letter has reached its server.
     fn reached(&mut self, key: DatagramKey, letter: Letter) {
-        self.mail.tally.reached += u64::from(letter.datagrams);
         let manners = self.mail.manners;
+        if self.dice.percent(manners.loses) {
+            self.mail.tally.lost += u64::from(letter.datagrams);
+            return;
+        }
+        self.mail.tally.reached += u64::from(letter.datagrams);
+        self.mail.arrived.insert(letter.number);
         if self.dice.percent(manners.refuses) {
             if let Some(Socket::Flow { refusals, .. }) = self.mail.sockets.get_mut(key) {
                 *refusals += 1;
@@ -182,6 +210,10 @@ impl Sim {
         }
         let times = 1 + u32::from(self.dice.percent(manners.twice));
         for _ in 0..times {
+            if self.dice.percent(manners.loses) {
+                self.mail.tally.lost += u64::from(letter.datagrams);
+                continue;
+            }
             let late = self.dice.between(0, manners.late.as_micros() as u64);
             let at = self.now + Duration::from_micros(late);
             self.mail.sequence += 1;
@@ -246,6 +278,15 @@ impl Sim {
     }
 }
 
+/// Zeroes; the last eight bytes of each datagram are the letter's number.
+fn bytes_of(letter: Letter) -> Vec<u8> {
+    let mut one = vec![0; usize::from(letter.len)];
+    if let Some(end) = one.last_chunk_mut() {
+        *end = letter.number.to_be_bytes();
+    }
+    one.repeat(letter.datagrams as usize)
+}
+
 fn train_of(letter: Letter, of_client: bool) -> Train {
     Train {
         from: letter.client,
@@ -300,6 +341,17 @@ impl Datagrams for Sim {
         assert!(closed.is_some(), "a socket is closed twice");
     }
 
+    fn let_go(&mut self, key: DatagramKey) -> Option<DatagramKey> {
+        match self.mail.sockets.get(key)? {
+            Socket::Flow { .. } => Some(key),
+            Socket::Port { .. } => panic!("a port is no flow's socket"),
+        }
+    }
+
+    fn take_up(&mut self, call: DatagramKey) -> io::Result<DatagramKey> {
+        Ok(call)
+    }
+
     fn room(&self) -> usize {
         SLOTS - self.mail.received.len()
     }
@@ -326,25 +378,53 @@ impl Datagrams for Sim {
         while received.count < most
             && let Some(letter) = queue.pop_front()
         {
-            self.mail
-                .received
-                .push((train_of(letter, of_client), letter));
+            let train = train_of(letter, of_client);
+            self.mail.received.push((train, letter, bytes_of(letter)));
             received.count += 1;
         }
         received.more = received.count == most;
         received
     }
 
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        match self.mail.sockets.get_mut(key) {
+            Some(Socket::Flow { queue, client, .. }) => {
+                // Whoever has it next is somebody else.
+                *client = None;
+                queue.drain(..).map(|it| it.datagrams).sum()
+            }
+            Some(Socket::Port { .. }) | None => 0,
+        }
+    }
+
     fn train(&self, index: usize) -> &Train {
         &self.mail.received[index].0
     }
 
-    fn payload(&self, _: usize) -> &[u8] {
-        &[]
+    fn payload(&self, index: usize) -> &[u8] {
+        &self.mail.received[index].2
     }
 
-    fn send_at_once(&mut self, _: DatagramKey, _: &[u8]) -> Result<(), Lost> {
-        panic!("a simulated client says nothing that is looked at")
+    fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
+        // Whatever stands before it.
+        let number = datagram.last_chunk().map(|it| u64::from_be_bytes(*it));
+        let letter = number.and_then(|it| self.mail.said.get(&it)).copied();
+        let letter = letter.expect("what is sent at once is what a client said");
+        let post = Post {
+            socket: key,
+            train: 0,
+            tag: 0,
+            to: None,
+            joined: false,
+            skip: 0,
+            len: u32::from(letter.len),
+        };
+        let one = Letter {
+            datagrams: 1,
+            ..letter
+        };
+        let outcome = self.send(&post, &train_of(one, true), one);
+        outcome.lost.map_or(Ok(()), |(why, _)| Err(why))
     }
 
     fn post(&mut self, post: Post) {
@@ -352,13 +432,17 @@ impl Datagrams for Sim {
     }
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
-        let posts = std::mem::take(&mut self.mail.posts);
-        let received = std::mem::take(&mut self.mail.received);
-        for post in posts {
-            let (train, letter) = received[usize::from(post.train)];
+        for post in std::mem::take(&mut self.mail.posts) {
+            let (train, letter, _) = &self.mail.received[usize::from(post.train)];
+            let (train, letter) = (*train, *letter);
             let outcome = self.send(&post, &train, letter);
             outcomes.push(outcome);
         }
+    }
+
+    fn forget_trains(&mut self) {
+        assert!(self.mail.posts.is_empty(), "what is posted is gone");
+        self.mail.received.clear();
     }
 
     fn queue_drops(&self, key: DatagramKey) -> u32 {

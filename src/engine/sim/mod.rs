@@ -54,6 +54,9 @@ pub const LISTENERS: usize = 4;
 /// Servers of a simulated world.
 pub const SERVERS: usize = 4;
 
+/// Bytes that it likes to hold, so few that most lives see what follows from more.
+const HELD_LIMIT: u64 = 256 * 1024;
+
 /// What a server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
@@ -83,6 +86,8 @@ pub struct Sim {
     pub tally: Tally,
     open_sockets: u32,
     held: u64,
+    /// How much of a fill may be held.
+    spare: u32,
     pipes: Pool<SimPipe>,
     idle_steps: u32,
     mail: Mail,
@@ -157,6 +162,7 @@ impl Sim {
             tally: Tally::default(),
             open_sockets: 0,
             held: 0,
+            spare: u32::MAX,
             pipes: Pool::new(),
             idle_steps: 0,
             mail: Mail::default(),
@@ -267,6 +273,8 @@ impl Engine for Sim {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Uprooted;
+    /// The network has it meanwhile.
+    type Call = super::DatagramKey;
 
     fn now(&self) -> Time {
         self.now
@@ -534,6 +542,10 @@ impl Engine for Sim {
         self.conn_mut(key)?.tap.take()
     }
 
+    fn may_hold(&mut self, bytes: u32) {
+        self.spare = bytes;
+    }
+
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         let Some(conn) = self.conn_mut(key) else {
             return;
@@ -607,6 +619,7 @@ impl Engine for Sim {
     fn holdings(&self) -> Holdings {
         Holdings {
             held_bytes: self.held,
+            held_limit: HELD_LIMIT,
             ..Holdings::default()
         }
     }

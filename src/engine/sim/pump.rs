@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Conn, Sim};
 use crate::engine::SessionKey;
+use crate::engine::chunks::SMALLEST;
 use crate::net::pipe::Reservoir;
 use crate::observe::tap::Appetite;
 use crate::relay::ending::Cause;
@@ -80,7 +81,8 @@ impl Sim {
         let at_most = |n: u32| if short { n.min(part) } else { n };
         match Self::next_of(lane) {
             Next::Fill { max, path } => {
-                let max = at_most(max.min(budget));
+                let spare = u64::from(self.spare).max(SMALLEST) as u32;
+                let max = at_most(max.min(budget).min(spare));
                 self.fill(key, direction, lane, max, path, pumped);
             }
             Next::Drain { len } => self.drain(key, direction, lane, at_most(len), pumped),

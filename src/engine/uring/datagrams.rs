@@ -2,10 +2,11 @@
 //! listeners.
 //!
 //! A multishot receive would save the system call of a batch and pay with a completion for
-//! each datagram, where a batch of recvmmsg(2) has one call for all of them. Which of the two
-//! wins was not measured; the batches are what both engines have.
+//! each datagram, where a batch of recvmmsg(2) has one call for all of them. It is not built
+//! and not measured; the batches are what both engines have.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::Uring;
 use crate::engine::common::Listener;
@@ -58,12 +59,29 @@ impl Datagrams for Uring {
         self.datagrams.remove(key);
     }
 
+    fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
+        // Another process may have it soon, which would leave it registered.
+        self.mute_port(key);
+        self.datagrams.let_go(key)
+    }
+
+    fn take_up(&mut self, call: OwnedFd) -> io::Result<DatagramKey> {
+        let key = self.datagrams.take_up(call)?;
+        self.watch_datagrams(key)
+            .inspect_err(|_| self.datagrams.remove(key))?;
+        Ok(key)
+    }
+
     fn room(&self) -> usize {
         self.datagrams.room()
     }
 
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
         self.datagrams.receive(key, most)
+    }
+
+    fn discard(&mut self, key: DatagramKey) -> u32 {
+        self.datagrams.discard(key)
     }
 
     fn train(&self, index: usize) -> &Train {
@@ -84,6 +102,10 @@ impl Datagrams for Uring {
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         self.datagrams.send_posts(outcomes);
+    }
+
+    fn forget_trains(&mut self) {
+        self.datagrams.forget_trains();
     }
 
     fn queue_drops(&self, key: DatagramKey) -> u32 {

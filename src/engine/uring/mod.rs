@@ -259,6 +259,7 @@ impl Engine for Uring {
     type Listener = Listener;
     type Incoming = Incoming;
     type Detached = Detached;
+    type Call = std::os::fd::OwnedFd;
 
     fn now(&self) -> Time {
         self.common.clock.now()
@@ -520,6 +521,10 @@ impl Engine for Uring {
             self.common.clock.now(),
         );
         pumped
+    }
+
+    fn may_hold(&mut self, bytes: u32) {
+        self.common.kit.spare = bytes;
     }
 
     fn tap(&mut self, key: SessionKey, feed: Box<Feed>) {

@@ -16,6 +16,7 @@ use std::ptr::null_mut;
 
 use libc::{c_void, iovec, mmsghdr, msghdr};
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 
 use super::{LocalAddress, UDP_GRO, UDP_SEGMENT};
 
@@ -264,6 +265,11 @@ impl Batch {
         messages: &[Message],
         pieces: &[Piece],
     ) -> Result<usize, Errno> {
+        if let [single] = messages
+            && (single.pieces.1, single.segment, single.to) == (1, 0, None)
+        {
+            return self.send_single(fd, pieces[usize::from(single.pieces.0)]);
+        }
         let mut used = 0;
         let mut count = 0;
         for message in messages.iter().take(MESSAGES) {
@@ -298,6 +304,15 @@ impl Batch {
             )
         };
         Errno::result(sent).map(|sent| sent as usize)
+    }
+
+    /// One datagram by a connected socket, which needs no header: the kernel copies three of
+    /// them for each message of a batch, and a question goes out by itself.
+    fn send_single(&self, fd: BorrowedFd<'_>, piece: Piece) -> Result<usize, Errno> {
+        let slot = &self.bytes[usize::from(piece.slot) * STRIDE..][..SLOT];
+        let (start, len) = (piece.start as usize, piece.len as usize);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        send(fd.as_raw_fd(), &slot[start..start + len], flags).map(|_| 1)
     }
 
     /// Writes whom a message goes to, from where, and how it is cut.

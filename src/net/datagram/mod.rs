@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::net::dial::{self, Local};
@@ -32,7 +33,7 @@ pub const PAYLOAD_MAX_V6: usize = 65_527;
 
 /// Asked for where the profile says nothing: the kernel grants up to `rmem_max`. The
 /// socket of a listener has the datagrams of all its clients.
-const LISTENER_BUFFER: i32 = 8 << 20;
+pub const LISTENER_BUFFER: i32 = 8 << 20;
 
 /// `UDP_GRO` and `UDP_SEGMENT` of linux/udp.h.
 pub(super) const UDP_GRO: i32 = 104;
@@ -161,19 +162,24 @@ fn never_fragment(fd: BorrowedFd<'_>, family: Family) {
     }
 }
 
-fn discard_all(fd: BorrowedFd<'_>) {
-    const MOST: usize = 64;
+/// Throws away what waits in a socket; how many datagrams that were.
+pub fn discard_all(fd: BorrowedFd<'_>) -> u32 {
+    const MOST: u32 = 64;
     let mut byte = [0];
-    for _ in 0..MOST {
-        match recv(fd.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
-            Ok(_) => {}
-            Err(_) => return,
-        }
-    }
+    let taken =
+        (0..MOST).take_while(|_| recv(fd.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT).is_ok());
+    taken.count() as u32
+}
+
+/// Whether a socket is one of IPv6.
+pub fn is_v6(fd: BorrowedFd<'_>) -> bool {
+    use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+    let local = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+    local.is_ok_and(|it| it.family() == Some(AddressFamily::Inet6))
 }
 
 /// The address that a datagram came to, which its answer leaves from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LocalAddress {
     /// It.
     pub ip: IpAddr,

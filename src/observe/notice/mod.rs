@@ -219,6 +219,15 @@ notices! {
     /// Sessions that moved between processes could not be had by any reactor, and have ended.
     SessionsLost "sessions_lost" Error [] { sessions: usize }
         "{sessions} sessions could not be taken in and have ended";
+    /// A new process serves on trial; this one waits beside it.
+    OnTrial "on_trial" Info [] { process: u32, build: String }
+        "process {process} (thalweg {build}) serves on trial";
+    /// This process was on trial, and gives everything back.
+    GoesBack "goes_back" Warn [] { process: u32, reason: String }
+        "gives everything back to process {process}: {reason}";
+    /// A trial has come to nothing: this process serves again.
+    UpgradeUndone "upgrade_undone" Warn [] { process: u32, reason: String, sessions: u64 }
+        "serves again in the place of process {process}, with {sessions} sessions of it: {reason}";
     /// A new process has not taken over; everything is as before.
     UpgradeRefused "upgrade_refused" Error [] { error: String }
         "no upgrade: {error}";

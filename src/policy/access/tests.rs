@@ -31,6 +31,28 @@ fn scan(deny: &[Rule], allow: &[Rule], name: Option<&str>, address: SocketAddr) 
     !ip.is_unspecified() && !denied && allowed
 }
 
+/// Likewise of one list: the first rule that is about the question.
+fn first(rules: &[Verdict], name: Option<&str>, address: SocketAddr) -> bool {
+    let (ip, port) = (address.ip().to_canonical(), address.port());
+    let within = behind_nat64(ip).map(IpAddr::from);
+    let found = rules.iter().find(|Verdict { denies, rule }| {
+        let about = match &rule.scope {
+            Scope::Anywhere => *denies || is_public(ip),
+            Scope::Network(network) => {
+                network.contains(&ip) || *denies && within.is_some_and(|it| network.contains(&it))
+            }
+            named => is_named(named, name) && (*denies || is_public(ip)),
+        };
+        let unwritten = if *denies {
+            1..=u16::MAX
+        } else {
+            DEFAULT_PORT..=DEFAULT_PORT
+        };
+        about && rule.ports.clone().unwrap_or(unwritten).contains(&port)
+    });
+    !ip.is_unspecified() && found.is_some_and(|it| !it.denies)
+}
+
 fn is_named(scope: &Scope, asked: Option<&str>) -> bool {
     match (scope, asked) {
         (Scope::Name(name), Some(asked)) => name == asked,
@@ -112,6 +134,28 @@ proptest! {
             let address = SocketAddr::new(ip, port);
             let admits = access.admits(name.as_deref(), address);
             let expected = scan(&deny, &allow, name.as_deref(), address);
+            prop_assert_eq!(admits, expected, "{:?} {}", name, address);
+            if let Some(name) = name {
+                prop_assert!(!admits || !access.is_hopeless(&name, port), "{} {}", name, port);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_list_answers_by_its_first_rule(
+        rules in rules(),
+        denies in prop::collection::vec(any::<bool>(), 8),
+        asked in prop::collection::vec((prop::option::of(name()), address(), port()), 1..40),
+    ) {
+        let rules = rules.into_iter().zip(denies);
+        let rules: Vec<_> = rules.map(|(rule, denies)| Verdict { denies, rule }).collect();
+        let access = Access::ordered(rules.clone());
+        for (name, ip, port) in asked {
+            let address = SocketAddr::new(ip, port);
+            let admits = access.admits(name.as_deref(), address);
+            let expected = first(&rules, name.as_deref(), address);
             prop_assert_eq!(admits, expected, "{:?} {}", name, address);
             if let Some(name) = name {
                 prop_assert!(!admits || !access.is_hopeless(&name, port), "{} {}", name, port);

@@ -251,3 +251,39 @@ proptest! {
         }
     }
 }
+
+/// Datagrams pass whole or not at all: no more than the rate, its burst, and the last one of that.
+#[test]
+fn b85_datagrams_pass_whole_at_the_rate() {
+    for (per_second, bytes) in [(MB, 1_200), (1_000, 1_200), (MB, 50_000)] {
+        let meters = Meters::new([Some(buckets(per_second)), None, None], false);
+        let mut passed = 0;
+        // Twenty times as much as may pass, for ten seconds.
+        let each = bytes * SECOND / per_second / 20;
+        for turn in 0..10 * SECOND / each {
+            if meters.pass(Direction::Up, bytes, at(turn * each)).is_ok() {
+                passed += bytes;
+            }
+        }
+        let most = per_second * 10 + per_second / 10 + bytes;
+        assert!(
+            passed <= most && passed + 2 * bytes >= per_second * 10,
+            "{passed} of {per_second}/s in pieces of {bytes}"
+        );
+    }
+}
+
+/// What one level refuses costs the others nothing.
+#[test]
+fn b85_a_datagram_is_taken_from_every_rate_or_from_none() {
+    let (own, shared) = (buckets(MB), buckets(1_000));
+    let meters = Meters::new([Some(own.clone()), None, Some(shared)], false);
+    assert_eq!(meters.pass(Direction::Up, 1_000, at(0)), Ok(()));
+    let before = own.of(Direction::Up).debt(at(0));
+    for _ in 0..100 {
+        let refused = meters.pass(Direction::Up, 1_000, at(0));
+        assert_eq!(refused, Err(Level::Forward));
+    }
+    assert_eq!(own.of(Direction::Up).debt(at(0)), before);
+    assert_eq!(meters.pass(Direction::Down, 1_000, at(0)), Ok(()));
+}

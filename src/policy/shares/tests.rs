@@ -7,8 +7,20 @@ use super::*;
 const FORWARD: ForwardId = ForwardId::new(1);
 const OTHER: ForwardId = ForwardId::new(2);
 
+/// A limit of which half is no matter.
+const MAX: u32 = 1_000;
+
 fn client(number: u32) -> Client {
     Client::from(Some(IpAddr::V4((0x0a00_0000 + number).into())))
+}
+
+/// Every other one of IPv6.
+fn either(number: u32) -> Client {
+    if number.is_multiple_of(2) {
+        return client(number);
+    }
+    let bits = (0x2001_0db8_u128 << 96) + (u128::from(number) << 64);
+    Client::from(Some(IpAddr::from(bits.to_be_bytes())))
 }
 
 fn seconds(seconds: u64) -> Time {
@@ -41,6 +53,7 @@ impl Gate {
         let places = Places {
             max: self.max,
             free: self.free(),
+            kept: Places::kept_of(self.max),
         };
         let may = places.free > 0
             && self.shares.may_grow(forward, places)
@@ -69,11 +82,50 @@ fn who_takes_all_it_can_leaves_places_for_others() {
 }
 
 #[test]
-fn a_small_limit_can_be_used_up_by_one_client() {
+fn the_last_place_of_a_small_limit_is_for_somebody_who_has_none() {
     for max in 1..=32 {
         let mut gate = Gate::new(max);
         while gate.comes(client(0), FORWARD) {}
+        assert_eq!(gate.free(), u32::from(max >= 8), "{max}");
+        assert_eq!(gate.comes(client(1), FORWARD), max >= 8);
         assert_eq!(gate.free(), 0);
+    }
+}
+
+/// Whoever has a /48 has 65,536 clients.
+#[test]
+fn a_site_that_takes_all_it_can_leaves_places_for_others() {
+    let of = |site: u16, network: u16| {
+        let segments = [0x2001, 0xdb8, site, network, 0, 0, 0, 1];
+        Client::from(Some(IpAddr::from(segments)))
+    };
+    let mut gate = Gate::new(10_000);
+    let mut network = 0;
+    while gate.comes(of(1, network), FORWARD) {
+        network += 1;
+    }
+    assert_eq!(gate.free(), 10_000 / 49);
+    assert!(gate.comes(of(2, 0), FORWARD) && gate.comes(client(1), FORWARD));
+}
+
+#[test]
+fn half_of_a_small_limit_is_many_silent_ones() {
+    for (max, keepers, silent, makes_room) in [
+        (4, 1, 2, true),
+        (4, 1, 1, false),
+        (40, 1, 20, true),
+        (40, 1, 19, false),
+        (40, 4, 5, true),
+        (1_000, 1, 32, true),
+        (1_000, 1, 31, false),
+        (1, 1, 1, false),
+    ] {
+        let mut shares = Shares::new(keepers);
+        for key in 0..silent {
+            shares.enter(key, FORWARD, client(0), Some(Time::ZERO));
+        }
+        let named = shares.makes_room(None, max, seconds(1), |_| Manner::Silent);
+        assert_eq!(named.is_some(), makes_room, "{silent} of {max}");
     }
 }
 
@@ -93,6 +145,7 @@ fn a_keeper_of_a_part_of_all_sees_the_whole() {
     let places = Places {
         max: 10_000,
         free: 300,
+        kept: 0,
     };
     let mut shares = Shares::new(4);
     for key in 0..2_400 {
@@ -107,6 +160,7 @@ fn a_keeper_of_a_part_of_all_sees_the_whole() {
     let last = Places {
         max: 10_000,
         free: 1,
+        kept: 0,
     };
     assert!(shares.may_enter(client(1), None, last));
     // Who comes by a unix socket is as many as it is.
@@ -131,19 +185,34 @@ fn the_oldest_of_whoever_has_most_makes_room_and_others_have_time() {
         .map(|_| enter(&mut shares, 0, seconds(10)))
         .collect();
     let silent = |_: u32| Manner::Silent;
-    assert_eq!(shares.makes_room(None, seconds(10), silent), None);
-    assert_eq!(shares.makes_room(None, seconds(11), silent), Some(many[0]));
-    assert_eq!(shares.makes_room(Some(OTHER), seconds(11), silent), None);
-    let of_forward = shares.makes_room(Some(FORWARD), seconds(11), silent);
+    assert_eq!(shares.makes_room(None, MAX, seconds(10), silent), None);
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(11), silent),
+        Some(many[0])
+    );
+    assert_eq!(
+        shares.makes_room(Some(OTHER), MAX, seconds(11), silent),
+        None
+    );
+    let of_forward = shares.makes_room(Some(FORWARD), MAX, seconds(11), silent);
     assert_eq!(of_forward, Some(many[1]));
     // Below that number ten seconds are everybody's.
     for key in &many[2..9] {
-        assert_eq!(shares.makes_room(None, seconds(11), silent), Some(*key));
+        assert_eq!(
+            shares.makes_room(None, MAX, seconds(11), silent),
+            Some(*key)
+        );
     }
-    assert_eq!(shares.makes_room(None, seconds(18), silent), None);
-    assert_eq!(shares.makes_room(None, seconds(19), silent), Some(innocent));
-    assert_eq!(shares.makes_room(None, seconds(19), silent), None);
-    assert_eq!(shares.makes_room(None, seconds(20), silent), Some(many[9]));
+    assert_eq!(shares.makes_room(None, MAX, seconds(18), silent), None);
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(19), silent),
+        Some(innocent)
+    );
+    assert_eq!(shares.makes_room(None, MAX, seconds(19), silent), None);
+    assert_eq!(
+        shares.makes_room(None, MAX, seconds(20), silent),
+        Some(many[9])
+    );
 }
 
 #[test]
@@ -157,15 +226,15 @@ fn who_has_spoken_or_was_not_heard_yet_does_not_make_room() {
         50..99 => Manner::Unheard,
         _ => Manner::Silent,
     };
-    assert_eq!(shares.makes_room(None, seconds(20), look), Some(99));
-    assert_eq!(shares.makes_room(None, seconds(20), look), None);
+    assert_eq!(shares.makes_room(None, MAX, seconds(20), look), Some(99));
+    assert_eq!(shares.makes_room(None, MAX, seconds(20), look), None);
     // Those that were not heard begin anew; those that spoke are not asked again.
     let mut asked = Vec::new();
     let noted = |key: u32| {
         asked.push(key);
         Manner::Spoken
     };
-    assert_eq!(shares.makes_room(None, seconds(40), noted), None);
+    assert_eq!(shares.makes_room(None, MAX, seconds(40), noted), None);
     asked.sort_unstable();
     assert_eq!(asked, (50..99).collect::<Vec<u32>>());
     shares.leave(99);
@@ -190,6 +259,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Sessions of clients that belong to a site.
+fn sixes(members: &[(&u32, &Member)]) -> u64 {
+    let of_site = members.iter().filter(|(_, it)| it.client.site().is_some());
+    of_site.count() as u64
+}
+
 /// Every figure counted anew.
 fn check(shares: &Shares<u32>) {
     let groups = shares.forwards.iter().map(|(id, it)| (Some(*id), it));
@@ -200,6 +275,7 @@ fn check(shares: &Shares<u32>) {
             .filter(|(_, it)| of.is_none_or(|of| it.forward == of))
             .collect();
         assert_eq!(group.sessions, members.len() as u64);
+        assert_eq!(group.sites.values().sum::<u64>(), sixes(&members));
         let silent: BTreeMap<Order, u32> = members
             .iter()
             .filter_map(|(key, it)| Some((it.silent?, **key)))
@@ -227,13 +303,13 @@ proptest! {
             match step {
                 Step::Enter(key, forward, whose, since) => {
                     let since = since.map(seconds);
-                    shares.enter(key, ForwardId::new(forward), client(whose), since);
+                    shares.enter(key, ForwardId::new(forward), either(whose), since);
                 }
                 Step::Leave(key) => shares.leave(key),
                 Step::MakeRoom(of, now, spoken) => {
                     let of = of.map(ForwardId::new);
                     let before = shares.members.clone();
-                    let named = shares.makes_room(of, seconds(now), |key| {
+                    let named = shares.makes_room(of, MAX, seconds(now), |key| {
                         if key % 5 < spoken { Manner::Spoken } else { Manner::Silent }
                     });
                     if let Some(key) = named {

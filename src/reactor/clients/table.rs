@@ -210,6 +210,30 @@ impl ClientTable {
         permit.ok().flatten()
     }
 
+    /// Clients whose connections are not paid for, and how long until they are.
+    pub fn owed(&self) -> Vec<(ForwardId, IpAddr, Duration)> {
+        let now = self.origin.elapsed();
+        let mut owed = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let all = shard.entries.iter().map(|(key, it)| (key, it.paid));
+            owed.extend(all.filter_map(|(key, paid)| {
+                let ahead = paid.checked_sub(now).filter(|ahead| !ahead.is_zero())?;
+                Some((key.forward, key.client, ahead))
+            }));
+        }
+        owed
+    }
+
+    /// A client of the process before owes so much still. One that nothing can be remembered
+    /// of owes nothing.
+    pub fn owe(&self, forward: ForwardId, client: IpAddr, ahead: Duration) {
+        let client = self.network(client);
+        let (key, now) = (Key { forward, client }, self.origin.elapsed());
+        let most = self.settings.entries_max.div_ceil(SHARDS);
+        self.shard(&key).owe(key, now + ahead, now, most);
+    }
+
     fn leave(&self, key: Key) {
         let now = self.origin.elapsed();
         self.shard(&key).leave(key, now);
@@ -288,6 +312,20 @@ impl Shard {
         entry.buckets.clone_from(&buckets);
         self.entries.insert(key, entry);
         Ok(buckets)
+    }
+
+    fn owe(&mut self, key: Key, paid: Duration, now: Duration, most: usize) {
+        if let Some(known) = self.entries.get_mut(&key) {
+            known.paid = known.paid.max(paid);
+        } else if self.entries.len() < most {
+            let known = Known {
+                paid,
+                idle_since: now,
+                ..Known::default()
+            };
+            self.entries.insert(key, known);
+            self.idle.push_back((key, now));
+        }
     }
 
     fn leave(&mut self, key: Key, now: Duration) {

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Flows;
 use super::heading::Client;
-use super::table::FlowName;
+use super::homes::FlowName;
+
 use super::why::Why;
 use crate::engine::Datagrams;
 use crate::net::address::Endpoint;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Flows;
 use super::announced::{self, may_be_answered};
 use super::heading::Heading;
+use super::homes::FlowName;
 use super::opening::FirstLook;
-use super::table::{FlowEntry, FlowName, Owner, PortState};
+use super::table::{FlowEntry, Lead, PortState};
 use super::why::Why;
 use crate::balance::Tried;
 use crate::balance::health::Admission;
@@ -92,6 +93,7 @@ impl Flows {
         let slot = self.table.insert(FlowEntry {
             flow,
             name,
+            reactor: ctx.reactor,
             id: self.started,
             at,
             port,
@@ -106,7 +108,7 @@ impl Flows {
             permit,
         });
         let slot = slot.ok_or(Why::Shortage)?;
-        self.owners.insert(called.socket, Owner::Flow(slot));
+        self.owners.give(called.socket, slot);
         if let Some(port) = self.owners.port_mut(port) {
             port.flows += 1;
         }
@@ -167,6 +169,7 @@ impl Flows {
             }
         }
         if self.gate.enter() {
+            self.spare_descriptors(ctx);
             return Ok(());
         }
         self.gate.review();
@@ -287,13 +290,27 @@ impl Flows {
             .datagrams
             .as_ref()
             .is_some_and(|rules| rules.never_fragment);
+        let line = pool.is_plain().then_some(Lead {
+            pool: forward.pool,
+            version: pool.version,
+            server: server.settings().id,
+            never_fragment: never,
+        });
+        if let Some(line) = &line
+            && let Some(rested) = self.take_rested(line, ctx)
+        {
+            return Ok(rested);
+        }
         let mut last = Cause::NoSource;
         for _ in 0..pool.sources(endpoint) {
             let Some(local) = pool.local(endpoint, client) else {
                 break;
             };
             match ctx.engine.call(pool.target(endpoint, local), never) {
-                Ok(socket) => return Ok(socket),
+                Ok(socket) => {
+                    self.owners.insert_connected(socket, line);
+                    return Ok(socket);
+                }
                 // Another socket gets another port.
                 Err(Cause::SelfConnect) => last = Cause::SelfConnect,
                 Err(cause @ (Cause::PortsExhausted | Cause::NoSource)) => last = cause,
@@ -378,7 +395,7 @@ impl Flows {
             heading.begin_anew();
         }
         let until = now + crate::relay::flow::LATE_ANSWERS;
-        self.owners.insert(called.socket, Owner::Flow(slot));
+        self.owners.give(called.socket, slot);
         self.retire(before, until, now, ctx);
         server.standing.leave(now);
         ctx.counters.udp_moved.add(1);

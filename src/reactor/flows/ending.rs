@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::Flows;
 use super::table::FlowEntry;
-use crate::engine::{DatagramKey, Datagrams};
+use crate::engine::Datagrams;
 use crate::net::address::Endpoint;
 use crate::observe::books::Ended;
 use crate::observe::record::{FlowRecord, LaneRecord, SessionRecord};
@@ -14,9 +14,6 @@ use crate::relay::Direction;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::id::ForwardId;
 use crate::relay::time::Time;
-
-/// Sockets that may outlive their flows at once. Each is a descriptor.
-const RETIRED_MAX: usize = 4096;
 
 impl Flows {
     /// Ends these forwards' flows.
@@ -81,27 +78,12 @@ impl Flows {
     /// The one place where a flow ends.
     pub(super) fn end<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32, ending: Ending) {
         let now = ctx.now();
-        let Some(entry) = self.table.remove(slot) else {
+        let Some(entry) = self.forget(slot) else {
             return;
         };
-        self.wheel.disarm(slot);
-        self.crowd.leave(slot);
-        if self.last.is_some_and(|(_, last)| last == slot) {
-            self.last = None;
-        }
+        entry.count_out(&self.gate, now);
         let forward = &entry.at.forward;
-        self.gate.leave();
-        if let Some(gate) = &forward.gate {
-            gate.leave();
-        }
         let rules = forward.datagrams.as_ref();
-        if let Some(gate) = rules.and_then(|rules| rules.gate.as_ref()) {
-            gate.leave();
-        }
-        if !entry.proven {
-            entry.server.standing.abandoned(entry.admission, now);
-        }
-        entry.server.standing.leave(now);
         let [up, down] = Direction::BOTH.map(|it| entry.flow.traffic(it));
         add(&entry.server.tally.bytes_up, up.bytes);
         add(&entry.server.tally.bytes_down, down.bytes);
@@ -126,57 +108,6 @@ impl Flows {
             self.close_ports(ctx);
         }
     }
-
-    /// A socket that its flow has no use for is closed, at once or once answers that may be
-    /// on their way to it are not any more.
-    pub(super) fn retire<E: Datagrams>(
-        &mut self,
-        socket: DatagramKey,
-        until: Time,
-        now: Time,
-        ctx: &mut Ctx<E>,
-    ) {
-        if until <= now || self.draining {
-            self.owners.remove(socket);
-            return ctx.engine.hang_up(socket);
-        }
-        self.retire_owner(socket);
-        let is_short = until.since(now) < crate::relay::flow::LATE_ANSWERS / 2;
-        self.retired[usize::from(!is_short)].push_back((until, socket));
-        let retired: usize = self
-            .retired
-            .iter()
-            .map(std::collections::VecDeque::len)
-            .sum();
-        if retired > RETIRED_MAX {
-            self.close_oldest_retired(ctx);
-        }
-    }
-
-    pub(super) fn close_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
-        let now = ctx.now();
-        for queue in &mut self.retired {
-            while let Some((until, socket)) = queue.front().copied() {
-                if until > now && !self.draining {
-                    break;
-                }
-                queue.pop_front();
-                self.owners.remove(socket);
-                ctx.engine.hang_up(socket);
-            }
-        }
-    }
-
-    pub(super) fn close_oldest_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
-        let oldest = self
-            .retired
-            .iter_mut()
-            .find_map(std::collections::VecDeque::pop_front);
-        if let Some((_, socket)) = oldest {
-            self.owners.remove(socket);
-            ctx.engine.hang_up(socket);
-        }
-    }
 }
 
 fn record<E: Datagrams>(entry: &FlowEntry, ending: Ending, ctx: &Ctx<E>) -> SessionRecord {
@@ -197,7 +128,7 @@ fn record<E: Datagrams>(entry: &FlowEntry, ending: Ending, ctx: &Ctx<E>) -> Sess
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
-        reactor: ctx.reactor,
+        reactor: entry.reactor,
         id: entry.id,
         client: Endpoint::Inet(entry.client()),
         peer: entry

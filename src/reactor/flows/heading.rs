@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ProxyDatagrams;
 use crate::proto::proxy::{self, Announced, Outgoing};
 use crate::reactor::prefix::unique_id;
@@ -18,7 +20,7 @@ pub(super) struct Heading {
 }
 
 /// Whom a header speaks for, and where that client sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Client {
     pub(super) source: SocketAddr,
     pub(super) destination: Option<SocketAddr>,

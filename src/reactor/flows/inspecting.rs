@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::Flows;
 use crate::engine::SessionKey;
 use crate::net::address::Endpoint;
+use crate::policy::meter::Level;
+use crate::reactor::metered;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::Direction;
@@ -26,6 +28,8 @@ pub(in crate::reactor) struct FlowSeen {
     pub(in crate::reactor) first_answer: Option<Duration>,
     /// Up and down.
     pub(in crate::reactor) traffic: [Traffic; 2],
+    /// What its datagrams must not exceed.
+    pub(in crate::reactor) rates: Vec<(Level, [u64; 2])>,
 }
 
 impl Flows {
@@ -49,6 +53,7 @@ impl Flows {
             answered: flow.is_answered(),
             first_answer: flow.first_answer_time(),
             traffic: Direction::BOTH.map(|direction| flow.traffic(direction)),
+            rates: metered::listed(entry.permit.as_deref()),
         })
     }
 }

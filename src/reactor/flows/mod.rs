@@ -19,10 +19,14 @@ mod announced;
 mod calling;
 mod ending;
 mod heading;
+mod homes;
 mod inspecting;
+mod moving;
 mod opening;
 mod passing;
 mod ports;
+mod resting;
+mod strayed;
 mod table;
 mod why;
 
@@ -41,9 +45,15 @@ use super::context::Ctx;
 use super::gate::Gate;
 use super::loops::Loops;
 use super::upstream::Pools;
+use homes::FlowName;
+pub use homes::Homes;
+use homes::Mailbox;
 pub(super) use inspecting::FlowSeen;
+pub(super) use moving::Expected;
+pub use moving::{FlowArrival, FlowManifest, MovedFlow, ReleasedFlows};
 use opening::Looks;
-use table::{FlowName, FlowTable, Owner, Owners};
+use resting::Resting;
+use table::{FlowTable, Owner, Owners};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
 /// datagrams, or of trains somewhat more. Sessions wait for no more than that.
@@ -74,11 +84,14 @@ pub(super) struct Flows {
     wheel: Wheel,
     /// Sockets to be read, in turn.
     ready: VecDeque<DatagramKey>,
-    /// Sockets of flows that are over, and until when they stay; in order of their being
-    /// over. Those that wait for a second answer only, and those with an open question.
-    retired: [VecDeque<(Time, DatagramKey)>; 2],
+    /// Sockets of flows that are over.
+    resting: Resting,
     /// Over all forwards and reactors: flows that descriptors allow.
     gate: Arc<Gate>,
+    /// Where the flows of clients are whose datagrams come to other reactors.
+    homes: Arc<Homes>,
+    mailbox: Option<Arc<Mailbox>>,
+    reactor: u16,
     loops: Loops,
     records: Records,
     draining: bool,
@@ -96,7 +109,11 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(gate: Arc<Gate>, own: Arc<OwnListeners>, records: Records) -> Self {
+    pub(super) fn new(
+        (gate, homes, reactor): (Arc<Gate>, Arc<Homes>, u16),
+        own: Arc<OwnListeners>,
+        records: Records,
+    ) -> Self {
         Self {
             table: FlowTable::default(),
             owners: Owners::default(),
@@ -104,8 +121,11 @@ impl Flows {
             crowd: Crowd::default(),
             wheel: Wheel::new(),
             ready: VecDeque::new(),
-            retired: Default::default(),
+            resting: Resting::default(),
             gate,
+            mailbox: homes.mailbox(reactor),
+            homes,
+            reactor,
             loops: Loops::new(own),
             records,
             draining: false,
@@ -140,20 +160,18 @@ impl Flows {
 
     /// When it has something to do by itself; a time that has passed is now.
     pub(super) fn due(&self) -> Time {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.has_mail() {
             return Time::ZERO;
         }
-        let retired = self.retired.iter().filter_map(|queue| queue.front());
-        let retired = retired.map(|(until, _)| *until).min();
         let opening = self.openings.due();
-        self.wheel
-            .next()
-            .min(opening)
-            .min(retired.unwrap_or(Time::NEVER))
+        self.wheel.next().min(opening).min(self.resting.due())
     }
 
     /// A share of what there is to read, and what is due.
     pub(super) fn serve<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, pools: &mut Pools) {
+        if self.has_mail() {
+            self.take_mail(ctx, pools);
+        }
         let mut left = TURN_TRAINS;
         while left > 0
             && let Some(key) = self.ready.pop_front()
@@ -163,7 +181,7 @@ impl Flows {
             };
             socket.queued = false;
             if ctx.engine.room() < ROOM_LEAST {
-                self.flush(ctx);
+                self.flush_all(ctx);
             }
             let Some(socket) = self.owners.get_mut(key) else {
                 continue;
@@ -175,17 +193,22 @@ impl Flows {
                     let share = if busy { FLOW_TRAINS } else { QUIET_FLOW_TRAINS };
                     self.read_flow(ctx, pools, (key, slot), most.min(share))
                 }
-                Owner::Over => Self::read_retired(ctx, key),
+                Owner::Over => self.read_retired(ctx, key),
             };
             left = left.saturating_sub(received.count.max(1));
             if let Some(socket) = self.owners.get_mut(key) {
                 socket.busy = received.count >= QUIET_FLOW_TRAINS;
+                // Of those that are never full it is asked when they are closed.
+                let was_full = busy || socket.busy;
+                if was_full && !received.more && matches!(socket.owner, Owner::Flow(_)) {
+                    self.count_queue_drops(key, ctx);
+                }
                 if received.more {
                     self.is_ready(key);
                 }
             }
         }
-        self.flush(ctx);
+        self.flush_all(ctx);
         self.fire_timers(ctx);
         self.give_up_openings(ctx);
         self.close_retired(ctx);

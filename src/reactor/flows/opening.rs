@@ -16,7 +16,8 @@ use std::sync::Arc;
 use super::Flows;
 use super::announced::may_be_answered;
 use super::heading::Client;
-use super::table::FlowName;
+use super::homes::FlowName;
+
 use super::why::Why;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::address::Endpoint;

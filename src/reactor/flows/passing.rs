@@ -2,8 +2,9 @@
 
 use super::Flows;
 use super::announced;
+use super::homes::FlowName;
 use super::opening::Part;
-use super::table::{FlowName, Owner};
+
 use super::why::Why;
 use crate::engine::datagrams::{Post, Received};
 use crate::engine::{DatagramKey, Datagrams};
@@ -11,6 +12,7 @@ use crate::net::datagram::Lost;
 use crate::net::datagram::batch::Train;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::Ctx;
+use crate::reactor::metered;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::verdict;
@@ -48,14 +50,17 @@ impl Flows {
                 Why::Lost(Lost::TooBig).count(&ctx.counters, 1);
                 continue;
             }
-            if announced {
-                self.up_announced(ctx, pools, (port, &at), name, index);
-                continue;
-            }
             let known = match self.last {
                 Some((last, slot)) if last == name => Some(slot),
                 _ => self.table.find(&name),
             };
+            if known.is_none() && self.pass_home(ctx, &name, index) {
+                continue;
+            }
+            if announced {
+                self.up_announced(ctx, pools, (port, &at), name, index);
+                continue;
+            }
             if let Some(slot) = known
                 && looked_at != Some(slot)
             {
@@ -71,7 +76,12 @@ impl Flows {
 
     /// A flow whose server is gone goes to another one; without another one it stays, and
     /// what it sends is dropped.
-    fn look_at_server<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, pools: &mut Pools, slot: u32) {
+    pub(super) fn look_at_server<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        pools: &mut Pools,
+        slot: u32,
+    ) {
         if self.keeps_its_server(ctx, pools, slot) {
             return;
         }
@@ -228,6 +238,9 @@ impl Flows {
         datagrams: u32,
     ) {
         let now = ctx.now();
+        let Some((len, datagrams)) = self.may_pass(ctx, slot, (index, skip, len), datagrams) else {
+            return;
+        };
         let mut left = (skip, len, datagrams);
         while left.2 > 0 && self.has_heading(slot) {
             let train = *ctx.engine.train(index);
@@ -260,6 +273,27 @@ impl Flows {
         if rules.is_some_and(|rules| entry.flow.is_complete(&rules.flow)) {
             self.complete.push(slot);
         }
+    }
+
+    /// How much of that a flow may pass on by its rates; the rest is dropped and counted. `None`: nothing.
+    fn may_pass<E: Datagrams>(
+        &mut self,
+        ctx: &Ctx<E>,
+        slot: u32,
+        (index, skip, len): (usize, u32, u32),
+        datagrams: u32,
+    ) -> Option<(u32, u32)> {
+        let entry = self.table.get_mut(slot)?;
+        let train = ctx.engine.train(index);
+        let sizes = sizes(train, len);
+        let (grant, now) = (entry.permit.as_deref(), ctx.now());
+        let pass = metered::datagrams(grant, Direction::Up, sizes, now, &ctx.counters);
+        if pass >= datagrams {
+            return Some((len, datagrams));
+        }
+        Why::Rate.count(&ctx.counters, datagrams - pass);
+        entry.flow.lost(Direction::Up, datagrams - pass);
+        (pass > 0).then(|| (part(train, pass, skip), pass))
     }
 
     /// What the server of a flow has sent.
@@ -312,6 +346,14 @@ impl Flows {
             Answers::Pass(pass) => pass,
             Answers::Unearned => return Err((Why::Unearned, datagrams)),
         };
+        let (grant, sizes) = (entry.permit.as_deref(), sizes(train, train.len));
+        let sizes = sizes.take(pass as usize);
+        let at_rate = metered::datagrams(grant, Direction::Down, sizes, now, &ctx.counters);
+        let (answered, pass) = (pass, pass.min(at_rate));
+        if pass < answered {
+            Why::Rate.count(&ctx.counters, answered - pass);
+            entry.flow.lost(Direction::Down, answered - pass);
+        }
         if pass > 0 {
             let len = part(train, pass, 0);
             ctx.engine.post(Post {
@@ -336,8 +378,8 @@ impl Flows {
             self.crowd.leave(slot);
             verdict::praise(ctx, &server, admission);
         }
-        if pass < datagrams {
-            return Err((Why::Unexpected, datagrams - pass));
+        if answered < datagrams {
+            return Err((Why::Unexpected, datagrams - answered));
         }
         Ok(())
     }
@@ -363,17 +405,6 @@ impl Flows {
         verdict::blame(ctx, &server, admission, Cause::Refused);
         // Without another one it stays: this one may come back.
         let _ = self.relocate(ctx, pools, slot);
-    }
-
-    /// What has come for a flow that is over: a late answer is nobody's.
-    pub(super) fn read_retired<E: Datagrams>(ctx: &mut Ctx<E>, socket: DatagramKey) -> Received {
-        let received = ctx.engine.receive(socket, super::QUIET_FLOW_TRAINS);
-        for index in received.first..received.first + received.count {
-            let datagrams = ctx.engine.train(index).datagrams();
-            ctx.counters.udp_received_down.add(u64::from(datagrams));
-            Why::Late.count(&ctx.counters, datagrams);
-        }
-        received
     }
 
     /// Sends what was posted, and notes what came of it.
@@ -427,6 +458,13 @@ impl Flows {
         self.complete = complete;
     }
 
+    /// Likewise, and makes room for what comes next. Not while a batch is looked at: what of it is
+    /// still to be posted lies where the next one would.
+    pub(super) fn flush_all<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        self.flush(ctx);
+        ctx.engine.forget_trains();
+    }
+
     fn end_if_complete<E: Datagrams>(&mut self, ctx: &mut Ctx<E>, slot: u32) {
         let is_complete = self.table.get(slot).is_some_and(|entry| {
             let rules = entry.at.forward.datagrams.as_ref();
@@ -444,13 +482,6 @@ impl Flows {
             );
         }
     }
-
-    /// Whose a socket is, for the rest of this part.
-    pub(super) fn retire_owner(&mut self, key: DatagramKey) {
-        if let Some(socket) = self.owners.get_mut(key) {
-            socket.owner = Owner::Over;
-        }
-    }
 }
 
 /// Bytes of so many datagrams of a train, behind those that are left out.
@@ -460,6 +491,17 @@ fn part(train: &Train, datagrams: u32, skip: u32) -> u32 {
         0 => rest,
         segment => rest.min(segment * datagrams),
     }
+}
+
+/// Bytes of each datagram in so many of a train.
+fn sizes(train: &Train, len: u32) -> impl Iterator<Item = u32> + use<> {
+    let segment = match u32::from(train.segment) {
+        0 => len.max(1),
+        segment => segment,
+    };
+    // One without a byte is one.
+    let count = len.div_ceil(segment).max(1);
+    (0..count).map(move |at| segment.min(len - at * segment))
 }
 
 const fn tag(slot: u32, direction: Direction) -> u32 {

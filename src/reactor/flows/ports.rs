@@ -20,16 +20,30 @@ impl Flows {
     ) -> io::Result<()> {
         let key = ctx.engine.open_port(socket)?;
         let port = Port {
-            drops: ctx.engine.queue_drops(key),
             at,
             flows: 0,
             state: PortState::Open,
         };
         self.owners.insert(key, Owner::Port(Box::new(port)));
+        if let Some(socket) = self.owners.get_mut(key) {
+            // It may have been somebody else's, who has counted them.
+            socket.drops = ctx.engine.queue_drops(key);
+        }
         self.ports.push(key);
         // What came before somebody looked raises no event with every kernel.
         self.is_ready(key);
         Ok(())
+    }
+
+    /// The port of a listening socket, if it takes datagrams here.
+    pub(super) fn port_of(&mut self, at: &Listener) -> Option<DatagramKey> {
+        let owners = &mut self.owners;
+        let mut ports = self.ports.iter().copied();
+        ports.find(|key| {
+            owners.port_mut(*key).is_some_and(|port| {
+                (port.at.id, port.at.socket) == (at.id, at.socket) && port.state == PortState::Open
+            })
+        })
     }
 
     /// Is for another forward from now on, if it is here; flows that there are stay with
@@ -63,6 +77,8 @@ impl Flows {
         (id, socket): (ListenerId, u32),
         ctx: &mut Ctx<E>,
     ) {
+        // Those that began since everybody was asked.
+        self.note_homes(&[id]);
         let its = |at: &Listener| (at.id, at.socket) == (id, socket);
         self.set_state(PortState::GivenAway, its, ctx);
     }
@@ -77,7 +93,12 @@ impl Flows {
             if let Some(port) = self.owners.port_mut(key)
                 && which(&port.at)
             {
-                port.state = state;
+                if state == PortState::GivenAway {
+                    self.count_queue_drops(key, ctx);
+                }
+                if let Some(port) = self.owners.port_mut(key) {
+                    port.state = state;
+                }
                 if state == PortState::GivenAway {
                     ctx.engine.mute_port(key);
                 }
@@ -159,12 +180,18 @@ impl Flows {
         }
     }
 
-    fn count_queue_drops<E: Datagrams>(&mut self, key: DatagramKey, ctx: &Ctx<E>) {
-        if let Some(port) = self.owners.port_mut(key)
-            && port.state != PortState::GivenAway
+    /// Counts what the receive queue of a socket has lost since the last time. Costs a
+    /// system call.
+    pub(super) fn count_queue_drops<E: Datagrams>(&mut self, key: DatagramKey, ctx: &Ctx<E>) {
+        let is_given = |owner: &Owner| match owner {
+            Owner::Port(port) => port.state == PortState::GivenAway,
+            Owner::Flow(_) | Owner::Over => false,
+        };
+        if let Some(socket) = self.owners.get_mut(key)
+            && !is_given(&socket.owner)
         {
             let drops = ctx.engine.queue_drops(key);
-            let more = drops.wrapping_sub(std::mem::replace(&mut port.drops, drops));
+            let more = drops.wrapping_sub(std::mem::replace(&mut socket.drops, drops));
             ctx.counters.udp_dropped_receive_queue.add(u64::from(more));
         }
     }

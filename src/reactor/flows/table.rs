@@ -5,30 +5,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::heading::{Client, Heading};
+use super::homes::FlowName;
 use crate::balance::health::Admission;
 use crate::engine::slab::{Slab, Slots};
 use crate::engine::{DatagramKey, SessionKey};
-use crate::net::datagram::LocalAddress;
 use crate::reactor::clients::ClientGrant;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
-use crate::relay::id::ListenerId;
-
-/// What a flow goes by: the same client at two listeners, or at two addresses of one, is
-/// two flows, because the answers leave from two addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct FlowName {
-    pub(super) listener: ListenerId,
-    pub(super) client: SocketAddr,
-    pub(super) local: Option<LocalAddress>,
-}
+use crate::relay::id::{PoolId, ServerId};
 
 /// A flow and what the reactor knows of it.
 #[derive(Debug)]
 pub(super) struct FlowEntry {
     pub(super) flow: Flow,
     pub(super) name: FlowName,
+    /// On which reactor it began, and its number there.
+    pub(super) reactor: u16,
     pub(super) id: u64,
     /// Where it came in, and the forward that it goes by.
     pub(super) at: Arc<Listener>,
@@ -48,8 +41,7 @@ pub(super) struct FlowEntry {
     pub(super) announced: Option<Box<Client>>,
     /// What the server is told before the payload, of each datagram or of the first.
     pub(super) heading: Option<Box<Heading>>,
-    /// Its place among its client's connections.
-    #[allow(dead_code, reason = "held, and given back when it is dropped")]
+    /// Its place among its client's connections, and what its datagrams must not exceed.
     pub(super) permit: Option<Box<ClientGrant>>,
 }
 
@@ -69,8 +61,6 @@ pub(super) struct Port {
     /// Flows whose answers leave by it.
     pub(super) flows: u32,
     pub(super) state: PortState,
-    /// Of the datagrams that its receive queue lost, those that were counted.
-    pub(super) drops: u32,
 }
 
 /// What a port does with datagrams.
@@ -94,6 +84,16 @@ pub(super) enum Owner {
     Over,
 }
 
+/// What makes a connected socket as good as a new one: the server, and how it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Lead {
+    pub(super) pool: PoolId,
+    /// Of the pool, when the socket was connected: sources may be others by now.
+    pub(super) version: u32,
+    pub(super) server: ServerId,
+    pub(super) never_fragment: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
     generation: u32,
@@ -101,6 +101,13 @@ pub(super) struct DatagramSocket {
     pub(super) queued: bool,
     /// It was full of datagrams the last time.
     pub(super) busy: bool,
+    /// Of the datagrams that its receive queue lost, those that were counted.
+    pub(super) drops: u32,
+    /// Flows that it has had.
+    pub(super) uses: u8,
+    /// Who else may have it once it has rested; nobody, if it is not connected or has got more than
+    /// its flows were waiting for.
+    pub(super) line: Option<Lead>,
     pub(super) owner: Owner,
 }
 
@@ -114,8 +121,26 @@ impl Owners {
             generation: key.generation,
             queued: false,
             busy: false,
+            drops: 0,
+            uses: 1,
+            line: None,
             owner,
         });
+    }
+
+    /// A socket that was just connected is nobody's yet.
+    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Lead>) {
+        self.insert(key, Owner::Over);
+        if let Some(socket) = self.get_mut(key) {
+            socket.line = line;
+        }
+    }
+
+    /// It is a flow's from now on.
+    pub(super) fn give(&mut self, key: DatagramKey, slot: u32) {
+        if let Some(socket) = self.get_mut(key) {
+            socket.owner = Owner::Flow(slot);
+        }
     }
 
     pub(super) fn get_mut(&mut self, key: DatagramKey) -> Option<&mut DatagramSocket> {
@@ -174,6 +199,11 @@ impl FlowTable {
             self.names.remove(&entry.name);
         }
         Some(entry)
+    }
+
+    /// What every flow goes by.
+    pub(super) fn names(&self) -> impl Iterator<Item = &FlowName> {
+        self.names.keys()
     }
 
     /// Every flow's slot.

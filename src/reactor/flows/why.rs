@@ -10,6 +10,8 @@ pub(in crate::reactor) enum Why {
     Lost(Lost),
     /// The client is not let in.
     Denied,
+    /// It is more than a rate lets through.
+    Rate,
     /// There are as many flows as there may be, all of them answered.
     MaxFlows,
     /// There are as many connections as the forward, or its servers, may have.
@@ -48,6 +50,7 @@ impl Why {
             Self::Lost(Lost::Refused) => &counters.udp_dropped_refused,
             Self::Lost(Lost::Failed) => &counters.udp_dropped_failed,
             Self::Denied => &counters.udp_dropped_denied,
+            Self::Rate => &counters.udp_dropped_rate,
             Self::MaxFlows => &counters.udp_dropped_max_flows,
             Self::Limit => &counters.udp_dropped_limit,
             Self::NoServer => &counters.udp_dropped_no_server,

@@ -9,8 +9,9 @@ use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::destination::Destination;
+use crate::reactor::flows::Expected;
 use crate::reactor::opened::Opened;
-use crate::reactor::{Entry, LastWords, Reactor};
+use crate::reactor::{Entry, FlowArrival, LastWords, MovedFlow, Reactor, ReleasedFlows};
 use crate::relay::Direction;
 use crate::relay::ending::Cause;
 use crate::relay::session::Session;
@@ -96,8 +97,9 @@ impl<E: Datagrams> Reactor<E> {
 
     /// The numbers of sessions to come are above this one: those below were given by the
     /// process before.
-    pub fn number_from(&mut self, last_id: u64) {
+    pub fn number_from(&mut self, last_id: u64, last_flow: u64) {
         self.sessions_started = self.sessions_started.max(last_id);
+        self.flows.number_from(last_flow);
     }
 
     #[allow(clippy::type_complexity, reason = "what comes back, and why")]
@@ -230,5 +232,24 @@ impl<E: Datagrams> Reactor<E> {
         self.ctx.shortage.entered(key, &self.ctx.sessions);
         self.arm(key);
         Ok(key)
+    }
+}
+
+impl<E: Datagrams> Reactor<E> {
+    /// Lets flows of datagrams go, so many at the most. Called between turns, when the ports
+    /// that they came in by take nothing any more.
+    pub fn release_flows(&mut self, at_most: usize) -> ReleasedFlows<E::Call> {
+        self.flows.release(at_most, &mut self.ctx)
+    }
+
+    /// Flows that go on here as soon as the ports that they came in by do.
+    pub fn expect_flows(&mut self, arrivals: Vec<FlowArrival<E::Call>>) {
+        let arrivals = arrivals.into_iter().map(Expected::Arrival);
+        self.expected.extend(arrivals);
+    }
+
+    /// Likewise those that were let go in this process, as they were.
+    pub fn expect_flows_back(&mut self, moved: Vec<MovedFlow<E::Call>>) {
+        self.expected.extend(moved.into_iter().map(Expected::Back));
     }
 }

@@ -7,10 +7,10 @@ use super::manifest::Manifest;
 use super::refusal::Refusal;
 use crate::engine::Engine;
 use crate::net::address::Endpoint;
-use crate::reactor::Reactor;
 use crate::reactor::destination::Destination;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::{Server, ServerSet};
+use crate::reactor::{FlowArrival, FlowManifest, Reactor};
 
 /// The listeners and servers of a configuration, by name. Made once for many sessions: see
 /// [`Reactor::berths`].
@@ -22,6 +22,8 @@ pub struct Berths {
     forwards: HashMap<Arc<str>, Arc<Listener>>,
     /// By pool and address.
     servers: HashMap<(Arc<str>, Endpoint), Arc<Server>>,
+    /// Sockets of datagrams.
+    ports: HashMap<u64, Arc<Listener>>,
 }
 
 /// Where a session belongs.
@@ -54,6 +56,13 @@ impl Berths {
         berths
     }
 
+    /// Likewise the sockets of datagrams among those listeners, by the kernel's names of them.
+    #[must_use]
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = (u64, Arc<Listener>)>) -> Self {
+        self.ports = ports.into_iter().collect();
+        self
+    }
+
     /// Where a session belongs. A forward that is there no more has no place for it; a
     /// server that is there no more keeps it, and nobody an account of it.
     pub fn find(&self, manifest: &Manifest) -> Result<Berth, Refusal> {
@@ -61,19 +70,10 @@ impl Berths {
         let at = (name, manifest.listener.clone());
         let listener = self.listeners.get(&at);
         let listener = listener.or_else(|| self.forwards.get(&at.0));
-        let mut listener = listener.ok_or(Refusal::NoForward)?;
-        if let Some(route) = &manifest.route {
-            let takes = |way: &&Arc<Listener>| {
-                let of = way.forward.route.as_ref();
-                of.is_some_and(|(_, name)| **name == **route)
-            };
-            let mut ways = listener.ways.iter().flatten();
-            listener = ways.find(takes).ok_or(Refusal::NoRoute)?;
-        }
-        let server = manifest.pool.as_ref().and_then(|pool| {
-            let at = (Arc::from(pool.as_str()), manifest.server.clone());
-            self.servers.get(&at).cloned()
-        });
+        let listener = listener.ok_or(Refusal::NoForward)?;
+        let listener = by_route(listener, manifest.route.as_deref())?;
+        let pool = manifest.pool.as_deref();
+        let server = pool.and_then(|pool| self.server(pool, &manifest.server));
         Ok(Berth {
             listener: listener.clone(),
             destination: match server {
@@ -82,6 +82,45 @@ impl Berths {
             },
         })
     }
+
+    /// Where a flow belongs: its answers leave by the socket that it came in by. One whose
+    /// server is there no more begins anew, at another one.
+    pub fn find_flow<C>(&self, manifest: FlowManifest, call: C) -> Result<FlowArrival<C>, Refusal> {
+        let at = self.ports.get(&manifest.port).ok_or(Refusal::NoForward)?;
+        if *at.forward.name != *manifest.forward {
+            return Err(Refusal::NoForward);
+        }
+        let by = by_route(at, manifest.route.as_deref())?;
+        let server = self.server(&manifest.pool, &manifest.server);
+        Ok(FlowArrival {
+            at: at.clone(),
+            by: by.clone(),
+            server: server.ok_or(Refusal::NoServer)?,
+            manifest,
+            call,
+        })
+    }
+
+    fn server(&self, pool: &str, server: &Endpoint) -> Option<Arc<Server>> {
+        let at = (Arc::from(pool), server.clone());
+        self.servers.get(&at).cloned()
+    }
+}
+
+/// The same listener for a route.
+fn by_route<'a>(
+    listener: &'a Arc<Listener>,
+    route: Option<&str>,
+) -> Result<&'a Arc<Listener>, Refusal> {
+    let Some(route) = route else {
+        return Ok(listener);
+    };
+    let takes = |way: &&Arc<Listener>| {
+        let of = way.forward.route.as_ref();
+        of.is_some_and(|(_, name)| **name == *route)
+    };
+    let mut ways = listener.ways.iter().flatten();
+    ways.find(takes).ok_or(Refusal::NoRoute)
 }
 
 impl<E: Engine> Reactor<E> {

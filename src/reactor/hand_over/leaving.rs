@@ -282,7 +282,7 @@ impl<E: Datagrams> Reactor<E> {
             self.count_written(direction, written_now.wrapping_sub(written));
         }
         self.wheel.disarm(key.slot);
-        self.ctx.shortage.left(key);
+        self.ctx.left(key);
         let mut entry = self.ctx.sessions.remove(key)?;
         settle(&mut entry, self.ctx.reactor);
         self.ctx.counters.released.add(1);

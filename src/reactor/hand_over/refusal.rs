@@ -11,6 +11,8 @@ pub enum Refusal {
     NoForward,
     /// Its forward has no such route.
     NoRoute,
+    /// Its server is not in the configuration.
+    NoServer,
     /// What was told of it cannot be.
     Inconsistent(&'static str),
     /// The engine cannot have it, by this cause.
@@ -22,6 +24,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::NoForward => f.write_str("its forward is not in the configuration"),
             Self::NoRoute => f.write_str("its forward has no such route"),
+            Self::NoServer => f.write_str("its server is not in the configuration"),
             Self::Inconsistent(why) => write!(f, "it is not consistent: {why}"),
             Self::Engine(cause) => write!(f, "the engine cannot have it: {}", cause.name()),
         }

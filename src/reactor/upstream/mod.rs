@@ -329,6 +329,11 @@ impl Upstream {
         fitting.count().clamp(1, SOURCES_MAX)
     }
 
+    /// Whether every connect to a server is as good as another: none has an address of its own.
+    pub(super) fn is_plain(&self) -> bool {
+        self.setup.sources.is_empty() && !self.setup.transparent
+    }
+
     /// Where the next connect comes from. Of several addresses, the next one of the
     /// server's family; `None` if it has to be one and none is of that family.
     pub(super) fn local(&mut self, server: &Endpoint, client: &Endpoint) -> Option<Local> {

@@ -16,6 +16,7 @@
 //! passes nothing.
 
 pub mod crowd;
+pub mod frozen;
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ use super::common::Common;
 use super::relaying::{Delivery, LINGER_LOOK_MAX, Phase, Relaying};
 use super::{Session, Stage};
 use crate::relay::Side;
+use crate::relay::age::Age;
 use crate::relay::ending::Ending;
 use crate::relay::lane::{Lane, LaneState};
 use crate::relay::time::Time;
@@ -37,20 +38,6 @@ pub struct SessionState {
     delivery: [DeliveryState; 2],
     looked: Age,
     last_activity: Age,
-}
-
-/// How long ago something was, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Age(u64);
-
-impl Age {
-    const fn of(then: Time, now: Time) -> Self {
-        Self(now.as_micros().saturating_sub(then.as_micros()))
-    }
-
-    fn before(self, now: Time) -> Time {
-        now - Duration::from_micros(self.0)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

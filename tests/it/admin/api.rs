@@ -256,7 +256,7 @@ fn b143_the_rates_of_a_server_are_those_of_the_moment() {
             wait_until("it is seen to move", PATIENCE, || {
                 let seen = looked(200);
                 seen["rate"]["up"].as_f64() > Some(0.0) && seen["connect_rate"].as_f64() > Some(0.0)
-            })
+            });
         });
         while !look.is_finished() {
             transfer(&mut client, &mut upstream, KIB);

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use super::{Steered, steered};
-use crate::kit::{Directory, Listener, PATIENCE, Setup, wait_until};
+use crate::kit::{Directory, Listener, PATIENCE, Peer, Setup, wait_until};
 
 /// With the runtime directory of a forwarder: so it finds the socket by itself.
 fn ctl(directory: &Path, arguments: &[&str]) -> Output {
@@ -51,6 +51,65 @@ fn b143_ctl_shows_what_there_is() {
     assert_eq!(page["sessions"][0]["client"], client.local().to_string());
     let none = said(&steered, &["show", "sessions", "--client", "10.0.0.0/8"]);
     assert_eq!(none.lines().count(), 1, "{none}");
+}
+
+#[test]
+fn ctl_shows_what_routes_rules_and_rates_have_done() {
+    let (server, directory) = (Listener::new(), Directory::new());
+    let file = directory.join("routes.toml");
+    let text = format!(
+        "[[forward]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{to}\"\n\
+         access = [\"deny 127.0.0.9\"]\nrate_per_client = {{ down = \"1GB/s\" }}\n\
+         [[forward.route]]\nname = \"web\"\nhost = \"a.example\"\nupstream = \"{to}\"\n\
+         [[forward.route]]\nhost = \"b.example\"\nreject = true\n",
+        to = server.address()
+    );
+    std::fs::write(&file, text).unwrap();
+    let steered = steered(Setup::configured(&file, 1));
+    let to = steered.forwarder.address();
+    let client = steered.forwarder.connect();
+    std::io::Write::write_all(
+        &mut client.stream(),
+        b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    )
+    .unwrap();
+    let _upstream = server.accept();
+    Peer::connect_from_address([127, 0, 0, 9], to).receive_until_end();
+    wait_until("it is counted", PATIENCE, || {
+        steered.forwarder.counters().of("denied_access") == 1
+    });
+    let words = |text: &str| {
+        let lines = text.lines().map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.join(" ")
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let routes = words(&said(&steered, &["show", "routes"]));
+    assert!(routes.contains("edge web edge/web 1"), "{routes}");
+    assert!(routes.contains("edge 2 reject 0"), "{routes}");
+    let access = words(&said(&steered, &["show", "access", "edge"]));
+    assert!(access.contains("edge deny 127.0.0.9/32 1"), "{access}");
+    assert!(access.contains("edge rate of a client"), "{access}");
+    let text = said(&steered, &["show", "sessions", "--json"]);
+    let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let session = &page["sessions"][0];
+    assert_eq!(session["rates"][0]["of"], "client");
+    assert_eq!(session["rates"][0]["down"], 1_000_000_000_u64);
+    assert!(session["held_back_seconds"].is_number(), "{session}");
+    let metrics = steered.admin.get("/metrics");
+    for (series, value) in [
+        (
+            "thalweg_forward_routed_total{forward=\"edge\",route=\"web\"}",
+            1.0,
+        ),
+        (
+            "thalweg_forward_denied_total{forward=\"edge\",rule=\"deny 127.0.0.9/32\"}",
+            1.0,
+        ),
+    ] {
+        assert_eq!(metrics.sample(series), Some(value), "{series}");
+    }
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn b150_a_sample_of_records_is_exact_and_has_every_failure() {
         let numbers: Vec<u64> = well.map(|it| it.number("id").unwrap()).collect();
         assert_eq!(numbers, [1, 101, 201]);
         let metrics = steered.admin.get("/metrics");
-        assert_eq!(metrics.sum("thalweg_forward_sessions_total"), 300.0);
+        assert_eq!(metrics.sum("thalweg_forward_sessions_total") as u64, 300);
         // A line that nobody asked for would have come before this one.
         assert_eq!(forwarder.counters().of("ended"), 300);
         assert_eq!(forwarder.sessions().len(), 13);

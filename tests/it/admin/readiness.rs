@@ -74,6 +74,8 @@ fn b148_behind_drain_delay_nobody_is_let_in_and_it_drains() {
     let mut steered = steered(setup);
     serves(&steered, &server);
     let (client, upstream) = (steered.forwarder.connect(), server.accept());
+    // Who comes while it is still open finds no server, and is gone at once.
+    drop(server);
     let stop = nix::sys::signal::Signal::SIGTERM;
     steered.forwarder.process().signal(stop);
     steered.forwarder.wait_for_line("draining: 1 sessions");

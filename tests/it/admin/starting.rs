@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use super::steered;
 use crate::kit::{Admin, Directory, Listener, Setup};
@@ -63,6 +64,31 @@ fn b146_what_was_asked_for_and_cannot_be_had_is_an_error() {
     mode(0o644);
     let error = refused(&[listen("127.0.0.1:0".to_owned()), with_token]);
     assert!(error.contains("chmod 0600"), "{error}");
+}
+
+/// As for listeners: what is wrong with the configuration is 2, what cannot be had is 1.
+#[test]
+fn b146_exit_codes_are_those_of_listeners() {
+    let (taken, directory) = (Listener::new(), Directory::new());
+    let secret = directory.join("token");
+    fs::write(&secret, "0123456789abcdef0123\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let code = |settings: &[String]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
+        command.args(["-l", "127.0.0.1:0", "-r", "127.0.0.1:1"]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let output = command.env("RUNTIME_DIRECTORY", directory.path()).output();
+        output.unwrap().status.code()
+    };
+    let in_use = format!("metrics.listen={}", taken.address());
+    assert_eq!(code(&[in_use]), Some(1));
+    let long = format!("admin.listen=unix:/tmp/{}", "a".repeat(120));
+    assert_eq!(code(&[long]), Some(2));
+    let listen = "admin.listen=127.0.0.1:0".to_owned();
+    let readable = format!("admin.token_file={}", secret.display());
+    assert_eq!(code(&[listen, readable]), Some(1));
 }
 
 #[test]

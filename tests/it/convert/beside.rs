@@ -312,6 +312,68 @@ fn b169_haproxy_and_what_its_file_becomes_do_the_same() {
     });
 }
 
+/// `--check-against` on a file: its exit code and what it says; `None`, aloud, where it cannot be run.
+fn checked(program: &str, file: &str) -> Option<(i32, String)> {
+    let at = if program == "nginx" {
+        "/usr/sbin/nginx"
+    } else {
+        program
+    };
+    if !has(at) {
+        return None;
+    }
+    // Whether namespaces are to be had.
+    Namespace::new()?;
+    let output = thalweg(&["convert", "--quiet", "--check-against", program, file]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    Some((output.status.code().unwrap(), told))
+}
+
+#[test]
+fn b174_a_file_of_ones_own_is_checked_against_its_program() {
+    for (program, file) in [
+        ("nginx", "tests/convert/nginx/run.conf"),
+        ("haproxy", "tests/convert/haproxy/run.cfg"),
+    ] {
+        let Some((code, told)) = checked(program, file) else {
+            continue;
+        };
+        assert_eq!(code, 0, "{told}");
+        assert!(told.contains("0 differ"), "{told}");
+    }
+}
+
+#[test]
+fn b174_what_differs_is_said_and_what_cannot_run_too() {
+    let directory = Directory::new();
+    let file = directory.join("nginx.conf");
+    // Another hash has other clients at each of the servers.
+    let text = "events {} stream { upstream u { hash $remote_addr; \
+                server 10.0.0.1:1; server 10.0.0.2:1; server 10.0.0.3:1; server 10.0.0.4:1; server 10.0.0.5:1; \
+                server 10.0.0.6:1; server 10.0.0.7:1; server 10.0.0.8:1; } \
+                server { listen 443; proxy_pass u; } }";
+    std::fs::write(&file, text).unwrap();
+    let Some((code, told)) = checked("nginx", file.to_str().unwrap()) else {
+        return;
+    };
+    assert_eq!(code, 1, "{told}");
+    assert!(
+        told.contains("differs: 127.0.0.1:443, servers: nginx 10.0.0."),
+        "{told}"
+    );
+    // What nginx itself does not take.
+    std::fs::write(
+        &file,
+        text.replace("hash $remote_addr;", "hash $remote_addr; nonsense;"),
+    )
+    .unwrap();
+    let Some((code, told)) = checked("nginx", file.to_str().unwrap()) else {
+        return;
+    };
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("nonsense"), "{told}");
+}
+
 /// Half-closes are the same as well where they are let live: `proxy_half_close on` is in the
 /// survey at 446, its opposite everywhere else.
 #[test]

@@ -254,3 +254,25 @@ proptest! {
         prop_assert!(!told.contains("panicked"), "{told}");
     }
 }
+
+#[test]
+fn b170_who_an_accept_lets_in_is_limited_here_too_and_that_is_said() {
+    let limited = |before: &str| {
+        let (code, told, written) = converted(
+            "haproxy",
+            format!(
+                "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n\
+                 listen l\n  bind :1\n  stick-table type ip size 1k expire 30s store conn_rate(10s)\n\
+                 \x20 tcp-request connection track-sc0 src\n{before}\
+                 \x20 tcp-request connection reject if {{ src_conn_rate gt 20 }}\n  server s 10.0.0.1:1\n"
+            ),
+        );
+        assert_eq!(code, 0, "{told}");
+        assert!(written.contains("connect_rate"), "{written}");
+        told
+    };
+    let said = "limited here too";
+    assert!(!limited("").contains(said));
+    let told = limited("  tcp-request connection accept if { src 10.0.0.0/8 }\n");
+    assert!(told.contains(said), "{told}");
+}

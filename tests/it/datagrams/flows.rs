@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::*;
 
@@ -52,6 +54,102 @@ fn b92_the_same_client_at_two_listeners_is_two_flows() {
         }
         assert_eq!(forwarder.counters().of("udp_flows"), 2);
     });
+}
+
+/// Flows are over long before their answers come, and there are hardly any ports: an answer
+/// must find nobody rather than somebody else.
+#[test]
+fn b92_a_late_answer_reaches_nobody_who_came_after() {
+    on_every_engine(|case| {
+        let Some(namespace) = Namespace::new() else {
+            return;
+        };
+        namespace.run(|| {
+            // The other half is for the clients; ports of the forwarder's own are elsewhere.
+            namespace::sysctl("net.ipv4.ip_local_port_range", "20000 20099");
+            let late = Late::after(Duration::from_millis(100));
+            let forwarder = Setup::between("udp:127.0.0.1:5300", format!("udp:{}", late.address))
+                .engine(case.engine)
+                .set("defaults.udp_unanswered_timeout", "20ms")
+                .set("defaults.udp_idle_timeout", "20ms")
+                .set("log.sessions", "off")
+                .start();
+            let clients: Vec<_> = (0..600)
+                .map(|n| {
+                    let at = format!("127.0.1.{}:{}", 1 + n % 200, 30_000 + n);
+                    let client = UdpSocket::bind(at).unwrap();
+                    client.connect(forwarder.address()).unwrap();
+                    client.set_nonblocking(true).unwrap();
+                    client
+                })
+                .collect();
+            for some in clients.chunks(10) {
+                for client in some {
+                    let own = client.local_addr().unwrap().to_string();
+                    client.send(own.as_bytes()).unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            wait_until("every flow is over", PATIENCE, || {
+                forwarder.counters().of("udp_live") == 0
+            });
+            for client in &clients {
+                let own = client.local_addr().unwrap().to_string();
+                while let Some(got) = answer(client) {
+                    assert_eq!(String::from_utf8_lossy(&got), own);
+                }
+            }
+            let counters = forwarder.counters();
+            assert!(counters.of("udp_dropped_late") > 50, "none was late");
+        });
+    });
+}
+
+/// Echoes everything after a while.
+struct Late {
+    address: SocketAddr,
+    ends: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Late {
+    fn after(pause: Duration) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:5400").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        let (ends, (put, take)) = (Arc::new(AtomicBool::new(false)), std::sync::mpsc::channel());
+        let (its, answering) = (ends.clone(), socket.try_clone().unwrap());
+        let hears = std::thread::spawn(move || {
+            let mut buffer = [0; 100];
+            while !its.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    let _ = put.send((Instant::now() + pause, buffer[..len].to_vec(), from));
+                }
+            }
+        });
+        let answers = std::thread::spawn(move || {
+            for (due, bytes, from) in take {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let _ = answering.send_to(&bytes, from);
+            }
+        });
+        Self {
+            address,
+            ends,
+            threads: vec![hears, answers],
+        }
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::*;
 const NAME: usize = 16;
 
 /// Who runs here: as many as a test needs, on one thread.
-struct Network {
+pub(super) struct Network {
     runtime: tokio::runtime::Runtime,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
@@ -23,7 +23,7 @@ struct Network {
 
 impl Network {
     /// With one certificate for all these names.
-    fn new(names: &[&str]) -> Self {
+    pub(super) fn new(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         Self {
@@ -38,6 +38,11 @@ impl Network {
 
     /// A server that answers each request `bytes` with its name and so many bytes.
     fn server(&self, name: &str) -> SocketAddr {
+        self.server_at(name, "127.0.0.1:0".parse().unwrap())
+    }
+
+    /// Likewise, in the network of the calling thread.
+    pub(super) fn server_at(&self, name: &str, at: SocketAddr) -> SocketAddr {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::try_from(self.key.clone()).unwrap();
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -50,7 +55,7 @@ impl Network {
         let config =
             quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         let _in = self.runtime.enter();
-        let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = quinn::Endpoint::server(config, at).unwrap();
         let address = endpoint.local_addr().unwrap();
         let mut said = name.as_bytes().to_vec();
         said.resize(NAME, b' ');
@@ -77,7 +82,7 @@ impl Network {
     }
 
     /// A client that offers these protocols.
-    fn client(&self, protocols: Vec<Vec<u8>>) -> quinn::Endpoint {
+    pub(super) fn client(&self, protocols: Vec<Vec<u8>>) -> quinn::Endpoint {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
@@ -99,7 +104,12 @@ impl Network {
     }
 
     /// A connection that asks for this name.
-    fn connect(&self, client: &quinn::Endpoint, to: SocketAddr, name: &str) -> quinn::Connection {
+    pub(super) fn connect(
+        &self,
+        client: &quinn::Endpoint,
+        to: SocketAddr,
+        name: &str,
+    ) -> quinn::Connection {
         self.runtime.block_on(async {
             let connecting = client.connect(to, name).unwrap();
             let connection = tokio::time::timeout(PATIENCE, connecting).await;
@@ -110,7 +120,7 @@ impl Network {
     }
 
     /// A file of so many bytes: who sent it. It is right.
-    fn file(&self, connection: &quinn::Connection, bytes: usize) -> String {
+    pub(super) fn file(&self, connection: &quinn::Connection, bytes: usize) -> String {
         self.runtime.block_on(async {
             let transfer = async {
                 let (mut request, mut answer) = connection.open_bi().await.unwrap();

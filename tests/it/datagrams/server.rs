@@ -22,6 +22,13 @@ impl Server {
         Self::new(|question| vec![question.to_vec()])
     }
 
+    /// Answers with the address that it was asked from.
+    pub(super) fn telling_senders() -> Self {
+        Self::with("127.0.0.1:0".parse().unwrap(), |_, from| {
+            vec![from.to_string().into_bytes()]
+        })
+    }
+
     /// Says nothing.
     pub(super) fn silent() -> Self {
         Self::new(|_| Vec::new())
@@ -36,6 +43,13 @@ impl Server {
     pub(super) fn at(
         address: SocketAddr,
         mut answers: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        Self::with(address, move |question, _| answers(question))
+    }
+
+    fn with(
+        address: SocketAddr,
+        mut answers: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Self {
         let socket = UdpSocket::bind(address).unwrap();
         let buffer = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
@@ -62,7 +76,7 @@ impl Server {
                     known.push(client);
                 }
                 drop(known);
-                for answer in answers(&buffer[..len]) {
+                for answer in answers(&buffer[..len], client) {
                     let _ = socket.send_to(&answer, client);
                 }
             }

@@ -2,8 +2,12 @@
 //! kept connection must go on answering and whose new ones must come in. What else is
 //! promised against them, and which test shows it: SECURITY.md.
 
+mod credentials;
+mod names;
+mod origin;
 mod proxies;
 mod scarcity;
+mod servers;
 mod shares;
 mod tapped;
 
@@ -117,18 +121,27 @@ fn answers(mut stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.read_exact(&mut [0])
 }
 
-/// An innocent: a connection that it keeps, and new ones that it makes.
-struct Bystander {
-    address: SocketAddr,
+/// An innocent: a connection that it keeps, and new ones that it makes. What it does to come
+/// in is its own.
+struct Bystander<'a> {
+    comes: Box<dyn Fn() -> TcpStream + 'a>,
     kept: TcpStream,
 }
 
-impl Bystander {
+impl<'a> Bystander<'a> {
     /// Of a forward that leads to an [`Echo`].
     fn of(address: SocketAddr) -> Self {
-        let kept = TcpStream::connect(address).unwrap();
+        Self::who(move || TcpStream::connect_timeout(&address, PATIENCE).unwrap())
+    }
+
+    /// Of whatever leads to an [`Echo`] in this way.
+    fn who(comes: impl Fn() -> TcpStream + 'a) -> Self {
+        let kept = comes();
         answers(&kept, PATIENCE).unwrap();
-        Self { address, kept }
+        Self {
+            comes: Box::new(comes),
+            kept,
+        }
     }
 
     /// The connection that it has kept still answers, and soon.
@@ -145,16 +158,21 @@ impl Bystander {
     /// A new connection is served, and soon. Whatever turned one away would do so again.
     #[track_caller]
     fn comes_in(&self) {
-        comes_in_at(self.address);
+        is_served(&self.comes);
     }
 }
 
 /// A new connection of an innocent is served, and soon.
 #[track_caller]
 fn comes_in_at(address: SocketAddr) {
+    is_served(&|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+}
+
+#[track_caller]
+fn is_served(comes: &dyn Fn() -> TcpStream) {
     let waited = best_of(5, SERVED_WITHIN, || {
         let watch = Stopwatch::start();
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        let stream = comes();
         answers(&stream, PATIENCE).unwrap();
         watch.elapsed()
     });

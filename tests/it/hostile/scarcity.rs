@@ -38,6 +38,8 @@ fn readers_that_stall_bound_their_memory_and_hold_up_nobody() {
             .and("127.0.0.1:0", echo.address)
             .case(case)
             .set("global.buffer_limit", LIMIT)
+            .set("profile.default.receive_buffer", "256KiB")
+            .set("profile.default.send_buffer", "64KiB")
             .start();
         let innocent: SocketAddr = forwarder.addresses()[1].parse().unwrap();
         let bystander = Bystander::of(innocent);
@@ -55,7 +57,7 @@ fn readers_that_stall_bound_their_memory_and_hold_up_nobody() {
         }
         let held = forwarder.counters().of("held_bytes");
         // One may have filled a pipe as it was reached, and each that stalls from then on
-        // adds a chunk of 16 KiB (ARCHITECTURE.md). Without a limit these hold ten times that.
+        // adds a chunk (ARCHITECTURE.md). Without a limit these hold several times that.
         let most = LIMIT + 2 * MIB + READERS as u64 * 16 * KIB;
         assert!(held <= most, "{held} bytes are held");
         let grown = forwarder
@@ -65,6 +67,51 @@ fn readers_that_stall_bound_their_memory_and_hold_up_nobody() {
             .saturating_sub(before);
         assert!(grown <= most + 16 * MIB, "{grown} bytes of memory");
         drop((stalled, bystander));
+        forwarder.check_idle();
+    });
+}
+
+/// A client that takes nothing of what it is sent, and its server.
+fn stalled(from: [u8; 2], forwarder: &Forwarder, origin: &Listener) -> (TcpStream, Peer) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let [third, fourth] = from;
+    let address = SocketAddr::new(Ipv4Addr::new(127, 0, third, fourth).into(), 0);
+    socket.bind(&address.into()).unwrap();
+    socket.connect(&forwarder.address().into()).unwrap();
+    let mut server = origin.accept();
+    server.send_until_stuck(Duration::from_millis(20));
+    (socket.into(), server)
+}
+
+/// One address has so many readers that stall that it holds its share, and no more; for
+/// somebody else as much is held as if nobody did.
+#[test]
+fn whoever_holds_most_for_slow_readers_gives_first() {
+    const LIMIT: u64 = 2 * MIB;
+    on_every_engine(|case| {
+        let origin = Listener::new();
+        let forwarder = Setup::new(origin.address())
+            .case(case)
+            .set("global.buffer_limit", LIMIT)
+            .set("profile.default.receive_buffer", "256KiB")
+            .set("profile.default.send_buffer", "64KiB")
+            .start();
+        let attackers: Vec<_> = (0..40)
+            .map(|_| stalled([0, 66], &forwarder, &origin))
+            .collect();
+        let held = || forwarder.counters().of("held_bytes");
+        let before = held();
+        assert!(before > LIMIT / 3, "{before} bytes are held");
+        assert!(
+            before < 3 * LIMIT / 4,
+            "{before} bytes are held for one address"
+        );
+        let other = stalled([0, 1], &forwarder, &origin);
+        let more = held().saturating_sub(before);
+        // Of one that may not hold it, 4 KiB would be.
+        assert!(more >= 32 * KIB, "{more} bytes are held for another");
+        drop((attackers, other));
         forwarder.check_idle();
     });
 }

@@ -84,3 +84,68 @@ fn who_never_said_a_byte_makes_room_when_no_place_is_left() {
         forwarder.check_idle();
     });
 }
+
+/// A limit that is too small to be shared out: its last place is for somebody who has none,
+/// whether the others say something or not.
+#[test]
+fn one_address_leaves_the_last_place_of_a_small_limit() {
+    on_every_engine(|case| {
+        for speaks in [false, true] {
+            let echo = Echo::start();
+            let forwarder = Setup::new(echo.address)
+                .case(case)
+                .set("defaults.max_connections", 16)
+                .start();
+            let to = forwarder.address();
+            let mut taken = Vec::new();
+            for _ in 0..30 {
+                // Whoever is turned away may learn of it at once.
+                if let Ok(mut stream) = connect_from([0, 66], to) {
+                    if speaks {
+                        let _ = stream.write_all(b"?");
+                    }
+                    taken.push(stream);
+                }
+            }
+            wait_until("it is kept from the last place", PATIENCE, || {
+                forwarder.counters().of("denied_share") > 0
+            });
+            assert_eq!(forwarder.counters().of("live"), 15);
+            // One place: who comes in again has gone before.
+            for _ in 0..3 {
+                comes_in_at(to);
+                wait_until("it is gone", PATIENCE, || {
+                    forwarder.counters().of("live") == 15
+                });
+            }
+            assert_eq!(forwarder.counters().of("made_room"), 0, "there was room");
+            drop(taken);
+            forwarder.check_idle();
+        }
+    });
+}
+
+/// A limit of a few places, all of which one address has and says nothing: half of them are
+/// many, and need not be waited for ten seconds.
+#[test]
+fn half_of_a_few_places_that_say_nothing_make_room_soon() {
+    on_every_engine(|case| {
+        let echo = Echo::start();
+        let forwarder = Setup::new(echo.address)
+            .case(case)
+            .set("defaults.max_connections", 4)
+            .start();
+        let to = forwarder.address();
+        let bystander = Bystander::of(to);
+        let silent: Vec<TcpStream> = (0..3).map(|_| connect_from([0, 66], to).unwrap()).collect();
+        wait_until("it has all that are left", PATIENCE, || {
+            forwarder.counters().of("live") == 4
+        });
+        bystander.comes_in();
+        bystander.goes_on();
+        let made_room = forwarder.counters().of("made_room");
+        assert!((1..=3).contains(&made_room), "{made_room}");
+        drop((silent, bystander));
+        forwarder.check_idle();
+    });
+}

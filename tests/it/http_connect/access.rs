@@ -73,6 +73,27 @@ fn b57_407_and_then_the_same_client_with_credentials() {
     });
 }
 
+/// One list, with a file, as the list of clients has: the first rule decides.
+#[test]
+fn b57_rules_in_one_list_decide_by_the_first() {
+    on_every_engine(|case| {
+        let (server, other) = (Listener::new(), Listener::new());
+        let table = format!(
+            "access = [\"deny 127.0.0.1:{}\", \"allow @{{dir}}/targets.txt\", \"deny all\"]\n",
+            port_of(&other)
+        );
+        let proxy = Proxy::start_with(case, &table, |setup, directory| {
+            let targets = "# here\n127.0.0.0/8:*\n";
+            std::fs::write(directory.join("targets.txt"), targets).unwrap();
+            setup
+        });
+        drop((proxy.tunnel(server.address()), server.accept()));
+        assert_eq!(proxy.answer_to(request(other.address())).status, 403);
+        assert_eq!(proxy.answer_to(request("1.1.1.1:443")).status, 403);
+        nobody_came(&other);
+    });
+}
+
 /// Guesses from one address at once, and from another somebody who knows his password.
 #[test]
 fn guesses_from_one_address_lock_out_nobody_at_another() {

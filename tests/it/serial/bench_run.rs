@@ -164,6 +164,49 @@ fn peers_that_are_installed_are_configured_so_that_they_work() {
 }
 
 #[test]
+fn what_clients_say_first_reaches_no_origin_and_every_byte_behind_it_does() {
+    let _alone = alone();
+    let scratch = Scratch::new("first");
+    let mut subjects = vec!["thalweg:sni+access=500", "thalweg:proxy2+access=500"];
+    for (peer, names) in [
+        ("nginx", ["nginx+preread", "nginx+proxy2"]),
+        ("haproxy", ["haproxy+sni", "haproxy+proxy2"]),
+    ] {
+        if thalweg::bench::subjects::launch::find_program(peer).is_some() {
+            subjects.extend(names);
+        } else {
+            kit::skip(
+                &format!("a hello and a header in front of {peer}"),
+                "not installed",
+            );
+        }
+    }
+    let output = bench(
+        &scratch,
+        &[
+            "--subjects",
+            &subjects.join(","),
+            "--shapes",
+            "crr:flows=4,rr:flows=4,bulk-up:flows=2,bulk-down:flows=2",
+            "--json",
+        ],
+    );
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layout = &report["layouts"][0];
+    for shape in layout["shapes"].as_array().unwrap() {
+        for row in shape["rows"].as_array().unwrap() {
+            assert!(row["failure"].is_null(), "{row}");
+        }
+    }
+    let files = layout["subjects"][0]["launch"]["files"].as_array().unwrap();
+    let networks = files[1][1].as_str().unwrap();
+    assert_eq!(networks.lines().count(), 500);
+    scratch.assert_clean();
+}
+
+#[test]
 fn open_loops_mixes_and_fresh_connections_work_in_both_layouts() {
     let _alone = alone();
     let scratch = Scratch::new("shapes");

@@ -154,6 +154,44 @@ fn b160_what_the_manager_keeps_loses_no_connect_over_a_kill() {
 }
 
 #[test]
+fn b160_a_kept_port_of_datagrams_keeps_its_queue() {
+    on_every_engine(|case| {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let to = server.local_addr().unwrap();
+        let manager = Manager::new();
+        let setup = Setup::between("udp:127.0.0.1:0", format!("udp:{to}"));
+        let setup = manager.of(setup.reactors(2).engine(case.engine));
+        let mut forwarder = setup.clone().env("FDSTORE", 16).start();
+        let address = forwarder.address();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(address).unwrap();
+        client.send(b"before").unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(server.recv(&mut buffer).unwrap(), 6);
+        manager.wait_for("READY=1", 1);
+        let kept = manager.kept();
+        assert_eq!(kept.len(), 2, "one for each reactor: {kept:?}");
+        forwarder.process().signal(Signal::SIGKILL);
+        forwarder.wait_for_exit(PATIENCE).unwrap();
+        // Nobody is there, and nobody is told so.
+        for number in 0..20 {
+            client.send(format!("{number}").as_bytes()).unwrap();
+        }
+        let mut again = setup.clone().env("FDSTORE", 16);
+        for (name, socket) in &kept {
+            again = again.passing(name, socket);
+        }
+        let forwarder = again.start();
+        assert_eq!(forwarder.address(), address);
+        for number in 0..20 {
+            let len = server.recv(&mut buffer).expect("it waited in the queue");
+            assert_eq!(buffer[..len], *format!("{number}").as_bytes());
+        }
+    });
+}
+
+#[test]
 fn b160_what_a_reload_closes_is_kept_no_more() {
     let (manager, directory) = (Manager::new(), directory::Directory::new());
     let file = directory.join("thalweg.toml");

@@ -19,14 +19,14 @@ use crate::kit::*;
 
 /// A message, and when it came.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) at: Instant,
-    pub(super) text: String,
+pub(crate) struct Message {
+    pub(crate) at: Instant,
+    pub(crate) text: String,
 }
 
 impl Message {
     /// The value of a line.
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         let mut lines = self.text.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     }
@@ -40,16 +40,16 @@ struct Heard {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Manager {
+pub(crate) struct Manager {
     heard: Arc<Mutex<Heard>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     _directory: Directory,
 }
 
 impl Manager {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = Directory::new();
         let path = directory.join("notify.sock");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -76,16 +76,16 @@ impl Manager {
     }
 
     /// A forwarder that tells this one.
-    pub(super) fn of(&self, setup: Setup) -> Setup {
+    pub(crate) fn of(&self, setup: Setup) -> Setup {
         setup.env("NOTIFY_SOCKET", self.path.display())
     }
 
-    pub(super) fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         self.heard.lock().unwrap().messages.clone()
     }
 
     /// Those with a line `NAME=value`.
-    pub(super) fn with(&self, line: &str) -> Vec<Message> {
+    pub(crate) fn with(&self, line: &str) -> Vec<Message> {
         let mut messages = self.messages();
         messages.retain(|it| it.text.lines().any(|its| its == line));
         messages
@@ -93,13 +93,13 @@ impl Manager {
 
     /// Waits for the `nth` message with that line, from 1 on.
     #[track_caller]
-    pub(super) fn wait_for(&self, line: &str, nth: usize) -> Message {
+    pub(crate) fn wait_for(&self, line: &str, nth: usize) -> Message {
         let found = poll(PATIENCE, || self.with(line).get(nth - 1).cloned());
         found.unwrap_or_else(|| panic!("no {nth}. {line}: {:#?}", self.messages()))
     }
 
     /// What it keeps, in the order of names.
-    pub(super) fn kept(&self) -> Vec<(String, Arc<OwnedFd>)> {
+    pub(crate) fn kept(&self) -> Vec<(String, Arc<OwnedFd>)> {
         let heard = self.heard.lock().unwrap();
         let each = heard.kept.iter();
         each.flat_map(|(name, all)| all.iter().map(move |fd| (name.clone(), fd.clone())))

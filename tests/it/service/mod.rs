@@ -3,6 +3,6 @@
 mod activation;
 mod confined;
 mod kept;
-mod manager;
+pub(crate) mod manager;
 mod notify;
 mod units;

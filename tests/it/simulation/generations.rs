@@ -120,6 +120,7 @@ impl Generations {
                 request: request.into(),
                 datagrams: None,
                 routing: None,
+                pilot: None,
                 route: None,
                 books: Arc::new(ForwardBooks::new(1)),
                 generation,

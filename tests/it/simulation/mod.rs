@@ -5,6 +5,7 @@
 //! command that replays it. `scripts/simulate SECONDS` runs fresh seeds.
 
 mod fair;
+mod flows;
 mod generations;
 mod moves;
 mod plan;

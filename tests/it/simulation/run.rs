@@ -63,6 +63,7 @@ fn reactor_of(
         pools: pools.setups(),
         gate: Arc::new(Gate::new(sessions_max)),
         flows: Arc::new(Gate::new(u32::MAX)),
+        homes: Arc::default(),
         own: Arc::default(),
         counters: counters.clone(),
         log,

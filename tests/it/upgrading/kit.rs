@@ -8,11 +8,11 @@ use crate::kit::{admin::Answer, directory::Directory, process::Process};
 
 /// A forwarder whose place others take. Those are no children of the test: they are found by
 /// their runtime directory, and ended with this.
-pub(super) struct Upgradable {
+pub(crate) struct Upgradable {
     // Dropped first: they have the pipe that the log of the first one is read from.
     followers: Followers,
-    pub(super) forwarder: Forwarder,
-    pub(super) directory: Directory,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) directory: Directory,
 }
 
 /// Whoever runs with this runtime directory.
@@ -46,12 +46,12 @@ fn running_in(directory: &std::path::Path) -> Vec<Process> {
 }
 
 impl Upgradable {
-    pub(super) fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         let directory = Directory::new();
         Self::start_in(setup, directory)
     }
 
-    pub(super) fn start_in(setup: Setup, directory: Directory) -> Self {
+    pub(crate) fn start_in(setup: Setup, directory: Directory) -> Self {
         let forwarder = setup.admin(&directory).start();
         Self {
             forwarder,
@@ -60,17 +60,17 @@ impl Upgradable {
         }
     }
 
-    pub(super) fn admin(&self) -> Admin {
+    pub(crate) fn admin(&self) -> Admin {
         Admin::at(&self.directory.join("admin.sock"))
     }
 
     /// The socket for those who take over.
-    pub(super) fn entrance(&self) -> PathBuf {
+    pub(crate) fn entrance(&self) -> PathBuf {
         self.directory.join("upgrade.sock")
     }
 
     /// Asks for an upgrade.
-    pub(super) fn ask(&self, order: &str) -> Answer {
+    pub(crate) fn ask(&self, order: &str) -> Answer {
         let head = format!(
             "POST /v1/upgrade HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n",
@@ -82,7 +82,7 @@ impl Upgradable {
     /// Upgrades, and which process serves now; the one before is gone soon, unless it has
     /// sessions.
     #[track_caller]
-    pub(super) fn upgrade(&self) -> Process {
+    pub(crate) fn upgrade(&self) -> Process {
         let before = self.serving();
         let answer = self.ask("{}");
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -94,18 +94,18 @@ impl Upgradable {
 
     /// Who answers.
     #[track_caller]
-    pub(super) fn serving(&self) -> Process {
+    pub(crate) fn serving(&self) -> Process {
         let about = self.admin().get("/v1").json();
         Process(about["pid"].as_u64().unwrap() as u32)
     }
 
     /// Everybody who runs.
-    pub(super) fn processes(&self) -> Vec<Process> {
+    pub(crate) fn processes(&self) -> Vec<Process> {
         running_in(&self.followers.0)
     }
 
     /// `thalweg ctl`.
-    pub(super) fn ctl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_thalweg"))
             .arg("ctl")
             .args(arguments)
@@ -117,7 +117,7 @@ impl Upgradable {
 
     /// All is as before: it is this process that serves, and it can be followed.
     #[track_caller]
-    pub(super) fn goes_on(&self, process: Process) {
+    pub(crate) fn goes_on(&self, process: Process) {
         assert_eq!(self.serving(), process);
         self.exchange();
         wait_until("nobody else runs", PATIENCE, || {
@@ -127,26 +127,26 @@ impl Upgradable {
 
     /// One connection, to and fro, to a server that says a letter and echoes.
     #[track_caller]
-    pub(super) fn exchange(&self) {
+    pub(crate) fn exchange(&self) {
         Held::open(self.forwarder.address()).ping();
     }
 }
 
 /// Waits until a process has ended.
 #[track_caller]
-pub(super) fn is_gone(process: Process) {
+pub(crate) fn is_gone(process: Process) {
     wait_until("the former process ends", PATIENCE, || !process.is_alive());
 }
 
 /// The listening sockets of a process, by what the kernel calls them.
-pub(super) fn sockets_of(process: Process) -> std::collections::BTreeSet<String> {
+pub(crate) fn sockets_of(process: Process) -> std::collections::BTreeSet<String> {
     let targets = process.descriptor_targets().into_iter();
     let sockets = targets.map(|(_, target)| target);
     sockets.filter(|it| it.starts_with("socket:")).collect()
 }
 
 /// The inode of whoever listens on this port.
-pub(super) fn listening_on(port: u16) -> std::collections::BTreeSet<String> {
+pub(crate) fn listening_on(port: u16) -> std::collections::BTreeSet<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let wanted = format!(":{port:04X}");
     let listening = table.lines().filter_map(|line| {
@@ -158,11 +158,11 @@ pub(super) fn listening_on(port: u16) -> std::collections::BTreeSet<String> {
 }
 
 /// A connection that stays.
-pub(super) struct Held(std::net::TcpStream);
+pub(crate) struct Held(std::net::TcpStream);
 
 impl Held {
     #[track_caller]
-    pub(super) fn open(address: std::net::SocketAddr) -> Self {
+    pub(crate) fn open(address: std::net::SocketAddr) -> Self {
         use std::io::Read as _;
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -173,11 +173,17 @@ impl Held {
 
     /// To and fro.
     #[track_caller]
-    pub(super) fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
+        self.says(*b"ping");
+    }
+
+    /// Likewise of these bytes.
+    #[track_caller]
+    pub(super) fn says(&mut self, bytes: [u8; 4]) {
         use std::io::{Read as _, Write as _};
-        self.0.write_all(b"ping").unwrap();
+        self.0.write_all(&bytes).unwrap();
         let mut answer = [0; 4];
         self.0.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"ping");
+        assert_eq!(answer, bytes);
     }
 }

@@ -82,6 +82,9 @@ fn b135_the_next_process_may_have_more_reactors_or_fewer() {
         let it = Upgradable::start_in(setup.reactors_by_file(), directory);
         let port = it.forwarder.address().port();
         let sockets = listening_on(port);
+        let mut held: Vec<Held> = (0..60)
+            .map(|_| Held::open(it.forwarder.address()))
+            .collect();
         for reactors in [3, 1, 2] {
             std::fs::write(&file, text(reactors)).unwrap();
             let load = Load::begin(&[it.forwarder.address()], 2);
@@ -93,6 +96,17 @@ fn b135_the_next_process_may_have_more_reactors_or_fewer() {
             let threads = process.threads();
             let found = threads.iter().filter(|it| it.starts_with("reactor-"));
             assert_eq!(found.count(), reactors, "{threads:?}");
+            held.iter_mut().for_each(Held::ping);
+            let even = held.len() as f64 / reactors as f64;
+            // A few of the load may be there still.
+            let fits = 0.9 * even - 1.0..=1.1 * even + 1.0;
+            wait_until("each reactor has its share", PATIENCE, || {
+                let metrics = it.admin().get("/metrics");
+                (0..reactors).all(|reactor| {
+                    let series = format!("thalweg_live_sessions{{reactor=\"{reactor}\"}}");
+                    metrics.sample(&series).is_some_and(|it| fits.contains(&it))
+                })
+            });
         }
     });
 }

@@ -1,5 +1,6 @@
 //! Live sessions in the next process: behaviours 123, 124, 127, 129, 130, 131 and 134.
 
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::kit::*;
@@ -8,13 +9,13 @@ use crate::kit::*;
 use crate::reloading::kit::{Echo, Load};
 
 /// Both ends of a session.
-struct Pair {
-    client: Peer,
-    server: Peer,
+pub(super) struct Pair {
+    pub(super) client: Peer,
+    pub(super) server: Peer,
 }
 
 impl Pair {
-    fn open(it: &Upgradable, server: &Listener, number: u64) -> Self {
+    pub(super) fn open(it: &Upgradable, server: &Listener, number: u64) -> Self {
         let client = it.forwarder.connect().numbered_client(number);
         let server = server.accept().numbered_server(number);
         Self { client, server }
@@ -22,7 +23,7 @@ impl Pair {
 
     /// A message each way.
     #[track_caller]
-    fn exchange(&mut self, len: u64) {
+    pub(super) fn exchange(&mut self, len: u64) {
         self.client.send(len);
         self.server.expect(len);
         self.server.send(len);
@@ -31,7 +32,7 @@ impl Pair {
 
     /// A good end.
     #[track_caller]
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         self.exchange(10);
         self.client.half_close();
         self.server.expect_then_eof(0);
@@ -132,6 +133,46 @@ fn b123_full_transfers_lose_no_byte() {
             assert_eq!(record.number("bytes_up"), Some(32 * MIB + 10), "b131");
             assert_eq!(record.number("bytes_down"), Some(32 * MIB + 10), "b131");
         }
+    });
+}
+
+/// Behaviour 124: a ping-pong at 1 kHz beside a hundred sessions goes on over five upgrades,
+/// each answer in its turn. How long the longest gap was is told; `scripts/compare-upgrade`
+/// measures it.
+#[test]
+fn b124_a_ping_pong_beside_a_hundred_sessions_goes_on() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let it = Upgradable::start(Setup::new(server.address).case(case).reactors(2));
+        let address = it.forwarder.address();
+        let mut held: Vec<Held> = (0..100).map(|_| Held::open(address)).collect();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let gap = std::thread::scope(|scope| {
+            let ping = scope.spawn(|| {
+                let mut ping = Held::open(address);
+                let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+                let mut number = 0_u32;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    ping.says(number.to_le_bytes());
+                    number += 1;
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                assert!(number > 0);
+                gap
+            });
+            let mut process = it.serving();
+            for _ in 0..5 {
+                let next = it.upgrade();
+                is_gone(process);
+                process = next;
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            ping.join().unwrap()
+        });
+        held.iter_mut().for_each(Held::ping);
+        eprintln!("{}: longest gap {gap:?}", case.engine);
     });
 }
 
@@ -240,6 +281,48 @@ fn b130_a_session_that_is_being_opened_follows_when_it_is_open() {
     });
 }
 
+/// Behaviour 130: half of what its client has to say first was read; it is finished by the
+/// former process and follows, and its server gets the first bytes once.
+#[test]
+fn b130_a_session_with_half_a_header_is_finished_and_follows() {
+    on_every_engine(|case| {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = directory::Directory::new();
+        let file = directory.join("thalweg.toml");
+        let text = format!(
+            "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
+             accept_proxy = {{ from = [\"127.0.0.0/8\"], timeout = \"30s\" }}\n",
+            server.local_addr().unwrap()
+        );
+        std::fs::write(&file, text).unwrap();
+        let setup = Setup::configured(&file, 1).engine(case.engine);
+        let it = Upgradable::start_in(setup, directory);
+        let mut client = std::net::TcpStream::connect(it.forwarder.address()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"PROXY TCP4 192.0.2.1 ").unwrap();
+        wait_until("it is let in", PATIENCE, || {
+            it.admin().get("/metrics").sum("thalweg_accepted_total") > 0.0
+        });
+        let old = it.serving();
+        it.upgrade();
+        assert!(old.is_alive(), "it has a session to finish");
+        client.write_all(b"192.0.2.2 1234 80\r\nfirst").unwrap();
+        let (mut upstream, _) = server.accept().unwrap();
+        upstream.write_all(b"answer").unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).unwrap();
+        is_gone(old);
+        client.write_all(b" bytes").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        upstream.read_to_end(&mut all).unwrap();
+        assert_eq!(String::from_utf8_lossy(&all), "first bytes");
+        drop(upstream);
+        let record = it.forwarder.wait_for_session();
+        assert_eq!(record.text("client"), "192.0.2.1:1234", "{record:?}");
+    });
+}
+
 /// Behaviour 131: the time that a session was idle counts, and its record has the sums.
 #[test]
 fn b131_time_and_the_record_go_on() {
@@ -279,23 +362,34 @@ fn b134_twenty_upgrades_in_a_row_leave_nothing_behind() {
         let it = Upgradable::start(setup.set("log.sessions", "off"));
         let address = it.forwarder.address();
         let mut held: Vec<Held> = (0..100).map(|_| Held::open(address)).collect();
+        let before = it.serving();
+        let mut process = it.upgrade();
+        is_gone(before);
+        held.iter_mut().for_each(Held::ping);
+        let threads = process.threads().len();
+        let sockets = process.descriptors().sockets;
+        let memory = process.memory().anonymous;
         let load = Load::begin(&[address], 2);
-        let mut process = it.serving();
-        let mut first = None;
-        for _ in 0..20 {
+        for _ in 1..20 {
             let next = it.upgrade();
             is_gone(process);
             process = next;
             held.iter_mut().for_each(Held::ping);
-            first.get_or_insert_with(|| process.threads().len());
         }
         load.end();
         wait_until("one process is left", PATIENCE, || {
             it.processes() == [process]
         });
         wait_until("threads are as after the first", PATIENCE, || {
-            Some(process.threads().len()) <= first
+            process.threads().len() <= threads
         });
+        wait_until("sockets are as after the first", PATIENCE, || {
+            process.descriptors().sockets <= sockets
+        });
+        let now = process.memory().anonymous;
+        // Three tenths, and what an allocator keeps for sessions that came and went.
+        let most = memory + memory * 3 / 10 + (4 << 20);
+        assert!(now <= most, "{memory} bytes after the first, {now} now");
         held.iter_mut().for_each(Held::ping);
         drop(held);
     });

@@ -133,3 +133,50 @@ fn b132_drains_weights_and_limits_stay() {
         assert_eq!((served(0), served(1)), (0, 6));
     });
 }
+
+/// Behaviour 132: how fast a client has connected, and which servers its sessions' failures
+/// have marked.
+#[test]
+fn b132_rates_of_clients_and_marks_of_servers_stay() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        // Nobody listens there, so each that goes there first marks it for long.
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead = gone.local_addr().unwrap();
+        drop(gone);
+        let directory = directory::Directory::new();
+        let file = directory.join("thalweg.toml");
+        let text = format!(
+            "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"p\"\n\
+             connect_rate = \"1/h\"\nconnect_burst = 3\n[upstream.p]\n\
+             servers = [\"{dead}\", \"{}\"]\nmax_fails = 1\nfail_timeout = \"1h\"\n",
+            server.address
+        );
+        std::fs::write(&file, text).unwrap();
+        let setup = Setup::configured(&file, 1).engine(case.engine);
+        let it = Upgradable::start_in(setup, directory);
+        it.exchange();
+        it.exchange();
+        let state = || {
+            let servers = it.admin().get("/v1/servers").json();
+            let mut servers = servers.as_array().unwrap().clone();
+            servers.retain(|it| it["address"] == dead.to_string());
+            servers[0]["state"].clone()
+        };
+        let before = state();
+        assert_eq!(before, "marked", "{}", it.admin().get("/v1/servers").body);
+        it.upgrade();
+        assert_eq!(state(), before);
+        it.exchange();
+        // The fourth of three an hour, whichever process has seen them.
+        let mut fourth = std::net::TcpStream::connect(it.forwarder.address()).unwrap();
+        fourth.set_read_timeout(Some(PATIENCE)).unwrap();
+        let said = std::io::Read::read(&mut fourth, &mut [0; 1]);
+        assert!(matches!(said, Ok(0) | Err(_)), "{said:?}");
+        let denied = it
+            .admin()
+            .get("/metrics")
+            .sum("thalweg_clients_denied_total");
+        assert!((denied - 1.0).abs() < 0.5, "{denied}");
+    });
+}

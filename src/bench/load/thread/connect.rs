@@ -11,6 +11,7 @@ use mio::{Events, Interest, Token};
 use super::{BulkFlow, CONNECTING_MAX, Flow, Generator, QuestionFlow, text};
 use crate::bench::load::bulk::Ends;
 use crate::bench::load::shape::{Bulk, ConnectionLife, Exchange, Over};
+use crate::bench::preface::Preface;
 use crate::bench::sampling::Sampling;
 use crate::bench::socket;
 
@@ -29,11 +30,15 @@ impl Generator {
         if let Some(exchange) = exchange.filter(|it| it.over == Over::Datagrams) {
             return self.open_ports(exchange, kept);
         }
-        if self.plan.tunnel.is_some() && !kept {
+        let tunnel = match self.plan.preface {
+            Preface::Tunnel(origin) => Some(origin),
+            Preface::Nothing | Preface::Bytes(_) => None,
+        };
+        if tunnel.is_some() && !kept {
             return Err("exchanges on fresh connections are not made through a proxy".to_owned());
         }
         let mut streams = self.connect_all(bulk_flows, exchange, deadline)?;
-        if let Some(origin) = self.plan.tunnel {
+        if let Some(origin) = tunnel {
             for stream in streams.iter().flatten() {
                 socket::ask_for_tunnel(stream, origin)
                     .map_err(|error| format!("no tunnel to {origin}: {error}"))?;
@@ -51,7 +56,8 @@ impl Generator {
                     let ends = self.plan.compare_one_in.map_or(Ends::Plain, |one_in| {
                         Ends::Cheap(Sampling::new(one_in as u64))
                     });
-                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, ends))
+                    let preface = self.plan.preface.bytes();
+                    Flow::Bulk(BulkFlow::new(stream, direction, self.seed, ends, preface))
                 }
                 (_, Some(exchange)) => Flow::Exchange(self.exchange_flow(stream, exchange)),
                 _ => Flow::Gone,
@@ -114,7 +120,7 @@ impl Generator {
 
     /// There is nothing to wait for: a datagram asks nobody before it is sent.
     fn open_ports(&mut self, exchange: Exchange, kept: bool) -> Result<(), String> {
-        if self.plan.tunnel.is_some() {
+        if self.plan.preface != Preface::Nothing {
             return Err("a proxy for connections forwards no datagrams".to_owned());
         }
         for index in 0..if kept { self.flows.len() } else { 0 } {

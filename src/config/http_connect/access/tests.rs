@@ -12,9 +12,72 @@ fn admits(access: &Access, name: Option<&str>, address: &str) -> bool {
     access.admits(name, address.parse().expect(address))
 }
 
+fn compiled(rules: &AccessRules) -> Access {
+    let no_files = |path: &Path| Err(path.to_owned());
+    rules.compile(no_files).expect("no file is named")
+}
+
+/// The first rule decides, in one list as in that of clients.
+fn ordered(rules: &[&str]) -> Access {
+    let rules = rules.iter().map(|text| {
+        let rule: OrderedRule = text.parse().expect(text);
+        assert_eq!(rule.to_string().parse(), Ok(rule.clone()));
+        rule
+    });
+    compiled(&AccessRules::Ordered(rules.collect()))
+}
+
+#[test]
+fn b57_in_one_list_the_first_rule_decides() {
+    let access = ordered(&[
+        "allow 10.0.0.5:5432",
+        "deny 10.0.0.0/8",
+        "allow api.example:443",
+        "deny *.example",
+        "allow all",
+    ]);
+    assert!(admits(&access, None, "10.0.0.5:5432"));
+    assert!(!admits(&access, None, "10.0.0.5:5433"));
+    assert!(!admits(&access, None, "10.0.0.6:5432"));
+    assert!(admits(&access, Some("api.example"), "1.1.1.1:443"));
+    assert!(!admits(&access, Some("api.example"), "1.1.1.1:444"));
+    assert!(!admits(&access, Some("b.example"), "1.1.1.1:443"));
+    assert!(admits(&access, Some("c.test"), "1.1.1.1:22"));
+    // A name or a port opens what is public alone, wherever the rule stands.
+    assert!(!admits(&access, Some("api.example"), "192.168.0.1:443"));
+    assert!(!admits(&access, Some("api.example"), "10.1.1.1:443"));
+    assert!(access.is_hopeless("b.example", 443));
+    assert!(!access.is_hopeless("api.example", 443));
+    // It may lead to the one address that is listed.
+    assert!(!access.is_hopeless("b.example", 5432));
+    assert!(ordered(&[]).is_hopeless("a", 443));
+    assert!(!admits(&ordered(&["deny all"]), None, "1.1.1.1:443"));
+    assert!(!admits(&ordered(&["allow :443"]), None, "1.1.1.1:80"));
+}
+
+#[test]
+fn b57_a_file_of_rules_stands_where_it_is_named() {
+    let rules = ["allow @a.txt", "deny @b.txt", "allow all"].map(str::parse);
+    let rules = rules.into_iter().collect::<Result<Vec<_>, RuleError>>();
+    let read = |path: &Path| match path.to_str() {
+        Some("a.txt") => Ok(vec!["1.1.1.1".parse().expect("a rule")]),
+        Some("b.txt") => Ok(vec!["1.1.1.0/24".parse().expect("a rule")]),
+        _ => Err(()),
+    };
+    let access = AccessRules::Ordered(rules.expect("rules")).compile(read);
+    let access = access.expect("both files are there");
+    assert!(admits(&access, None, "1.1.1.1:443"));
+    assert!(
+        !admits(&access, None, "1.1.1.1:80"),
+        "443 is what is allowed"
+    );
+    assert!(!admits(&access, None, "1.1.1.2:443"));
+    assert!(admits(&access, None, "1.0.0.1:80"));
+}
+
 #[test]
 fn b57_by_default_public_addresses_at_443_and_nothing_else() {
-    let access = AccessRules::default().compile();
+    let access = compiled(&AccessRules::default());
     for address in [
         "1.1.1.1:443",
         "[2606:4700::1111]:443",

@@ -7,8 +7,8 @@ use super::host_name;
 /// Bytes of a service's name, without the underscore: RFC 6335, section 5.1.
 const SERVICE_MAX: usize = 15;
 
-/// Protocols that have SRV records and that are not TCP.
-const NOT_TCP: [&str; 3] = ["_udp", "_sctp", "_dccp"];
+/// Protocols that have SRV records and are forwarded by nobody here.
+const NEITHER: [&str; 2] = ["_sctp", "_dccp"];
 
 /// What follows `srv:`, lower case; a dot at its end stays.
 pub(super) fn name(text: &str, name: &str) -> Result<String, AddressError> {
@@ -33,8 +33,8 @@ pub(super) fn name(text: &str, name: &str) -> Result<String, AddressError> {
         );
     };
     check_service(text, service)?;
-    if NOT_TCP.contains(&protocol) {
-        return Err(error(format!("`{protocol}` is not TCP")).remedy(FORM));
+    if NEITHER.contains(&protocol) {
+        return Err(error(format!("`{protocol}` is neither TCP nor UDP")).remedy(FORM));
     }
     // Not only `_tcp`: Consul has a tag in its place.
     if protocol.len() < 2 || !protocol.starts_with('_') {

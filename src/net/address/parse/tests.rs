@@ -121,7 +121,7 @@ fn errors_name_the_fault_and_the_remedy() {
         ("srv:http._tcp.a", "no underscore", "`_http`"),
         ("srv:_http.tcp.a", "`tcp` is not a protocol", "_tcp"),
         ("srv:_http._.a", "`_` is not a protocol", "_tcp"),
-        ("srv:_dns._udp.a", "`_udp` is not TCP", "_tcp"),
+        ("srv:_dns._sctp.a", "`_sctp` is neither", "_tcp"),
         ("srv:_http._tcp.a:80", "has no port", "`srv:_http._tcp.a`"),
         ("srv:_http._tcp..a", "empty part", "extra dot"),
     ] {

@@ -1,0 +1,291 @@
+//! Sockets that their flows have no use for any more.
+//!
+//! ```text
+//!            an open question: 1 s ─────────────────────────────► closed
+//!  flow ends                                                        ▲ 1 s, or too many
+//!            all answers have come: 100 ms ─► rested, in line ──────┘
+//!                                               │ a flow to the same server
+//!                                               └──────────────► another flow's
+//! ```
+//! A socket outlives its flow a little, so that a late answer finds nobody else on its port; what comes
+//! meanwhile is dropped and counted. One that has rested after every answer had come is as good as a new
+//! one to the same server, without the calls that make, connect, register and close one: of those that a
+//! question from a new port takes, the half. So it waits in a line for the next flow there, for a second.
+//! The last one in goes first: the kernel has it in the cache, and those that are too many grow old.
+//!
+//! Whoever got more than was waited for, or was refused, is not used again; nor is one that has had
+//! [`USES_MAX`] flows, so that ports change.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::Flows;
+use super::table::{Lead, Owner};
+use crate::engine::datagrams::Received;
+use crate::engine::{DatagramKey, Datagrams};
+use crate::reactor::context::Ctx;
+use crate::relay::time::Time;
+
+use super::why::Why;
+
+/// Sockets that may outlive their flows at once. Each is a descriptor.
+const RETIRED_MAX: usize = 4096;
+
+/// How long one that has rested waits for another flow.
+const WAITS: Duration = Duration::from_secs(1);
+
+/// Flows of one socket.
+const USES_MAX: u8 = 64;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Resting {
+    /// Until when they rest, in order: those that wait for a second answer only, and those
+    /// with an open question.
+    retired: [VecDeque<(Time, DatagramKey)>; 2],
+    /// Those that have rested, by where they lead, with when they are closed.
+    lines: HashMap<Lead, VecDeque<(Time, DatagramKey)>>,
+    /// All that were ever put into a line and may be there still, in order.
+    waiting: VecDeque<(Time, DatagramKey, Lead)>,
+    /// Sockets in all lines.
+    in_line: usize,
+}
+
+impl Resting {
+    /// When it has something to do.
+    pub(super) fn due(&self) -> Time {
+        let retired = self.retired.iter().filter_map(|queue| queue.front());
+        let retired = retired.map(|(until, _)| *until);
+        let waiting = self.waiting.front().map(|it| it.0);
+        retired.chain(waiting).min().unwrap_or(Time::NEVER)
+    }
+
+    fn len(&self) -> usize {
+        self.in_line + self.retired.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    fn put_in_line(&mut self, socket: DatagramKey, line: Lead, now: Time) {
+        let until = now + WAITS;
+        self.lines
+            .entry(line)
+            .or_default()
+            .push_back((until, socket));
+        self.waiting.push_back((until, socket, line));
+        self.in_line += 1;
+    }
+
+    fn take(&mut self, line: &Lead) -> Option<DatagramKey> {
+        let (_, socket) = self.lines.get_mut(line)?.pop_back()?;
+        self.in_line -= 1;
+        Some(socket)
+    }
+
+    /// One that has waited longest, if it has waited until then.
+    fn take_oldest(&mut self, then: Time) -> Option<DatagramKey> {
+        while let Some((until, socket, line)) = self.waiting.front().copied() {
+            if until > then {
+                return None;
+            }
+            self.waiting.pop_front();
+            let Some(queue) = self.lines.get_mut(&line) else {
+                continue;
+            };
+            // Whoever was taken meanwhile is not there: those behind came later.
+            let is_there = queue.front() == Some(&(until, socket));
+            if is_there {
+                queue.pop_front();
+                self.in_line -= 1;
+            }
+            if queue.is_empty() {
+                self.lines.remove(&line);
+            }
+            if is_there {
+                return Some(socket);
+            }
+        }
+        None
+    }
+}
+
+impl Flows {
+    /// A socket that its flow has no use for rests until answers that may be on their way to
+    /// it are not any more; a time that has passed: it is closed now.
+    pub(super) fn retire<E: Datagrams>(
+        &mut self,
+        socket: DatagramKey,
+        until: Time,
+        now: Time,
+        ctx: &mut Ctx<E>,
+    ) {
+        if until <= now || self.draining {
+            return self.hang_up(socket, ctx);
+        }
+        if let Some(its) = self.owners.get_mut(socket) {
+            its.owner = Owner::Over;
+        }
+        let is_short = until.since(now) < crate::relay::flow::LATE_ANSWERS / 2;
+        if !is_short && let Some(its) = self.owners.get_mut(socket) {
+            its.line = None;
+        }
+        self.resting.retired[usize::from(!is_short)].push_back((until, socket));
+        self.spare_descriptors(ctx);
+    }
+
+    /// Flows and sockets that outlive them have the descriptors that are flows' between them.
+    pub(super) fn spare_descriptors<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        let left = self.gate.max().saturating_sub(self.gate.live()) as usize;
+        while self.resting.len() > RETIRED_MAX.min(left) {
+            self.close_oldest_retired(ctx);
+        }
+    }
+
+    /// Descriptors have run out, whoever's: these can be done without.
+    pub(in crate::reactor) fn starve<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        while self.resting.len() > 0 {
+            self.close_oldest_retired(ctx);
+        }
+    }
+
+    /// Whoever has rested long enough is put in line, or closed.
+    pub(super) fn close_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        let now = ctx.now();
+        for which in 0..self.resting.retired.len() {
+            while let Some((until, socket)) = self.resting.retired[which].front().copied() {
+                if until > now && !self.draining {
+                    break;
+                }
+                self.resting.retired[which].pop_front();
+                let its = self.owners.get_mut(socket);
+                let line = its.and_then(|it| it.line.filter(|_| it.uses < USES_MAX));
+                match line {
+                    Some(line) if !self.draining => self.resting.put_in_line(socket, line, now),
+                    _ => self.hang_up(socket, ctx),
+                }
+            }
+        }
+        let then = if self.draining { Time::NEVER } else { now };
+        while let Some(socket) = self.resting.take_oldest(then) {
+            self.hang_up(socket, ctx);
+        }
+    }
+
+    /// A socket that has rested and leads there, and to which nothing has come meanwhile.
+    pub(super) fn take_rested<E: Datagrams>(
+        &mut self,
+        line: &Lead,
+        ctx: &mut Ctx<E>,
+    ) -> Option<DatagramKey> {
+        while let Some(socket) = self.resting.take(line) {
+            // Not with the others: what they have brought fills the slots, maybe.
+            let late = ctx.engine.discard(socket);
+            ctx.counters.udp_received_down.add(u64::from(late));
+            Why::Late.count(&ctx.counters, late);
+            if late == 0
+                && let Some(its) = self.owners.get_mut(socket)
+                && its.line.is_some()
+            {
+                its.uses += 1;
+                return Some(socket);
+            }
+            self.hang_up(socket, ctx);
+        }
+        None
+    }
+
+    /// Descriptors are short, or there are too many of these.
+    pub(super) fn close_oldest_retired<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        let oldest = self.resting.take_oldest(Time::NEVER).or_else(|| {
+            let mut queues = self.resting.retired.iter_mut();
+            queues.find_map(|queue| Some(queue.pop_front()?.1))
+        });
+        if let Some(socket) = oldest {
+            self.hang_up(socket, ctx);
+        }
+    }
+
+    /// What has come for a flow that is over: a late answer is nobody's.
+    pub(super) fn read_retired<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        socket: DatagramKey,
+    ) -> Received {
+        let received = ctx.engine.receive(socket, super::QUIET_FLOW_TRAINS);
+        for index in received.first..received.first + received.count {
+            let datagrams = ctx.engine.train(index).datagrams();
+            ctx.counters.udp_received_down.add(u64::from(datagrams));
+            Why::Late.count(&ctx.counters, datagrams);
+        }
+        if (received.count > 0 || received.refusals > 0)
+            && let Some(its) = self.owners.get_mut(socket)
+        {
+            its.line = None;
+        }
+        received
+    }
+
+    /// Closes a socket of a flow. What its receive queue has lost is known now at the latest.
+    fn hang_up<E: Datagrams>(&mut self, socket: DatagramKey, ctx: &mut Ctx<E>) {
+        self.count_queue_drops(socket, ctx);
+        self.owners.remove(socket);
+        ctx.engine.hang_up(socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::id::{PoolId, ServerId};
+
+    fn line(server: u32) -> Lead {
+        Lead {
+            pool: PoolId::new(1),
+            version: 0,
+            server: ServerId::new(server),
+            never_fragment: false,
+        }
+    }
+
+    fn socket(slot: u32) -> DatagramKey {
+        DatagramKey {
+            slot,
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn the_last_in_line_goes_first_and_the_others_grow_old() {
+        let mut resting = Resting::default();
+        let begun = Time::ZERO;
+        for n in 0..3 {
+            resting.put_in_line(
+                socket(n),
+                line(1),
+                begun + Duration::from_millis(u64::from(n)),
+            );
+        }
+        resting.put_in_line(socket(9), line(2), begun + Duration::from_millis(5));
+        assert_eq!(resting.take(&line(3)), None, "leads elsewhere");
+        assert_eq!(resting.take(&line(1)), Some(socket(2)));
+        assert_eq!(resting.due(), begun + WAITS);
+        assert_eq!(resting.take_oldest(begun), None, "nobody is old");
+        let later = begun + WAITS + Duration::from_millis(3);
+        assert_eq!(resting.take_oldest(later), Some(socket(0)));
+        assert_eq!(resting.take_oldest(later), Some(socket(1)));
+        assert_eq!(resting.take_oldest(later), None, "that one is in use");
+        assert_eq!(resting.len(), 1);
+        assert_eq!(resting.take_oldest(Time::NEVER), Some(socket(9)));
+        assert_eq!((resting.len(), resting.lines.len()), (0, 0));
+        assert_eq!(resting.due(), Time::NEVER);
+    }
+
+    #[test]
+    fn one_that_rests_again_is_not_closed_for_its_first_time() {
+        let mut resting = Resting::default();
+        resting.put_in_line(socket(1), line(1), Time::ZERO);
+        assert_eq!(resting.take(&line(1)), Some(socket(1)));
+        let again = Time::ZERO + WAITS / 2;
+        resting.put_in_line(socket(1), line(1), again);
+        assert_eq!(resting.take_oldest(Time::ZERO + WAITS), None);
+        assert_eq!(resting.take_oldest(again + WAITS), Some(socket(1)));
+    }
+}

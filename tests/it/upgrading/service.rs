@@ -1,0 +1,100 @@
+//! Under a service manager: behaviour 154.
+
+use super::kit::*;
+use crate::kit::*;
+use crate::reloading::kit::Echo;
+use crate::service::manager::Manager;
+
+/// Behaviour 154: it is told who is the service before the former process ends, and never
+/// that anything stops; and so again at the next upgrade.
+#[test]
+fn b154_the_manager_is_told_who_is_the_service_and_never_that_it_stops() {
+    on_every_engine(|case| {
+        let (manager, server) = (Manager::new(), Echo::new(b'a'));
+        let setup = manager.of(Setup::new(server.address).case(case));
+        let it = Upgradable::start(setup);
+        manager.wait_for("READY=1", 1);
+        let mut held = Held::open(it.forwarder.address());
+        let mut process = it.serving();
+        for nth in 1..=2 {
+            let next = it.upgrade();
+            is_gone(process);
+            let main = format!("MAINPID={}", next.0);
+            // It has told that, and had it heeded, before it ended.
+            let told = manager.with(&main);
+            assert_eq!(told.len(), 1, "{:#?}", manager.messages());
+            let barriers = manager.with("BARRIER=1");
+            assert_eq!(barriers.len(), nth, "{:#?}", manager.messages());
+            assert!(barriers[nth - 1].at >= told[0].at);
+            manager.wait_for("READY=1", nth + 1);
+            held.ping();
+            process = next;
+        }
+        assert!(manager.with("STOPPING=1").is_empty());
+        process.signal(nix::sys::signal::Signal::SIGTERM);
+        // This one is the service, so it is believed.
+        manager.wait_for("STOPPING=1", 1);
+    });
+}
+
+/// Behaviours 138 and 154: as long as a new process is on trial the former one is the service.
+#[test]
+fn b154_a_process_on_trial_is_not_the_service() {
+    on_every_engine(|case| {
+        let (manager, server) = (Manager::new(), Echo::new(b'a'));
+        let setup = manager.of(Setup::new(server.address).case(case));
+        let it = Upgradable::start(setup);
+        let old = it.serving();
+        let answer = it.ask(r#"{"trial_seconds": 600}"#);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let tried = it.serving();
+        assert!(it.ctl(&["go-back"]).status.success());
+        is_gone(tried);
+        let mains = |process: crate::kit::process::Process| {
+            manager.with(&format!("MAINPID={}", process.0)).len()
+        };
+        assert_eq!(mains(tried), 0, "{:#?}", manager.messages());
+        wait_until("the former one serves", PATIENCE, || it.serving() == old);
+        let next = it.upgrade();
+        is_gone(old);
+        assert_eq!(mains(next), 1);
+        assert!(manager.with("STOPPING=1").is_empty());
+    });
+}
+
+/// Behaviours 156 to 158: in the sandbox a reload and an upgrade work, and the next process is
+/// in it as well.
+#[test]
+fn b157_in_the_sandbox_a_reload_and_an_upgrade_work() {
+    on_every_engine(|case| {
+        let server = Echo::new(b'a');
+        let directory = directory::Directory::new();
+        let file = directory.join("thalweg.toml");
+        let text = |timeout: &str| {
+            format!(
+                "[global]\nsandbox = \"auto\"\n[[forward]]\nname = \"a\"\n\
+                 listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nidle_timeout = \"{timeout}\"\n",
+                server.address
+            )
+        };
+        std::fs::write(&file, text("5m")).unwrap();
+        let setup = Setup::configured(&file, 1).engine(case.engine);
+        let it = Upgradable::start_in(setup, directory);
+        let mut held = Held::open(it.forwarder.address());
+        let mut process = it.serving();
+        for timeout in ["6m", "7m"] {
+            // The port was given by the kernel, and is not among those of the configuration.
+            std::fs::write(&file, text(timeout)).unwrap();
+            let reloaded = it.ctl(&["reload"]);
+            assert!(reloaded.status.success(), "{reloaded:?}");
+            held.ping();
+            let next = it.upgrade();
+            is_gone(process);
+            held.ping();
+            it.exchange();
+            let status = std::fs::read_to_string(format!("/proc/{}/status", next.0)).unwrap();
+            assert!(status.contains("Seccomp:\t2"), "{status}");
+            process = next;
+        }
+    });
+}
