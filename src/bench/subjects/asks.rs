@@ -5,10 +5,9 @@
 //! nowhere; a header is required from anybody on loopback.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use super::launch::Terms;
 use crate::bench::preface::{Preface, SERVER_NAME};
 
 /// The most networks of a list.
@@ -77,22 +76,25 @@ impl Asks {
         }
     }
 
-    /// The forward of this program: its configuration, and files that it names.
-    pub(super) fn thalweg(self, terms: Terms<'_>) -> (String, Vec<(PathBuf, String)>) {
+    /// The forward of this program from one address to the other: its configuration, and
+    /// files that it names, which are to be in this directory.
+    pub(super) fn thalweg(
+        self,
+        listen: SocketAddr,
+        upstream: SocketAddr,
+        directory: &Path,
+    ) -> (String, Vec<(PathBuf, String)>) {
         let mut files = Vec::new();
         let default = match self.first {
             First::Hello => "127.0.0.1:1".to_owned(),
-            First::Payload | First::Header => terms.upstream.to_string(),
+            First::Payload | First::Header => upstream.to_string(),
         };
-        let mut content = format!(
-            "[[forward]]\nlisten = \"{}\"\nupstream = \"{default}\"\n",
-            terms.listen
-        );
+        let mut content = format!("[[forward]]\nlisten = \"{listen}\"\nupstream = \"{default}\"\n");
         if self.first == First::Header {
             content.push_str("accept_proxy = { from = \"127.0.0.0/8\", versions = \"v2\" }\n");
         }
         if self.networks > 0 {
-            let list = terms.directory.join("networks.txt");
+            let list = directory.join("networks.txt");
             let _ = write!(
                 content,
                 "access = [\"deny @{}\"]\nmax_per_client = 1000000\nconnect_rate = \"1000000/s\"\n",
@@ -103,8 +105,7 @@ impl Asks {
         if self.first == First::Hello {
             let _ = write!(
                 content,
-                "\n[[forward.route]]\nsni = \"{SERVER_NAME}\"\nupstream = \"{}\"\n",
-                terms.upstream
+                "\n[[forward.route]]\nsni = \"{SERVER_NAME}\"\nupstream = \"{upstream}\"\n"
             );
         }
         (content, files)

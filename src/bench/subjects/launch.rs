@@ -84,7 +84,10 @@ impl Kind {
                 if *connect {
                     serve_requests(&mut launch, terms);
                 } else if terms.asks != Asks::default() {
-                    let (content, files) = terms.asks.thalweg(terms);
+                    let (content, files) =
+                        terms
+                            .asks
+                            .thalweg(terms.listen, terms.upstream, terms.directory);
                     configure(&mut launch, terms.directory.join("asks.toml"), content);
                     launch.files.extend(files);
                 } else if terms.size != Size::default() || terms.single.is_some() {
