@@ -1,7 +1,7 @@
 //! What a client of a subject says before the traffic begins: a request for a tunnel, or bytes
 //! that the subject looks at (a TLS ClientHello) or takes off (a PROXY header).
 //!
-//! A hello goes on to the origin, which skips it ([`Skip`]): a forwarder that routes by it must
+//! A hello goes on to the origin, which skips it (`Skip`): a forwarder that routes by it must
 //! pass it on as it came.
 
 use std::io::{self, Write};
