@@ -196,8 +196,12 @@ impl Plan {
                 }
             }
             for _ in 0..TURNS {
-                let what = format!("{at}, servers");
-                note(what, meet(*at, self.clients[0], says, Told::Server));
+                let met = meet(*at, self.clients[0], says, Told::Server);
+                let away = met == AWAY;
+                note(format!("{at}, servers"), met);
+                if away {
+                    break;
+                }
             }
             let what = format!("{at}, {AT_A_TIME} of one client at a time");
             let served = at_a_time(*at, self.clients[0], says);
