@@ -87,20 +87,20 @@ fn begin(
     inbox: &Inbox,
 ) -> Result<Option<AtWork>, StartError> {
     let beginning = Beginning::start(config, given, inbox.teller())?;
-    let mut reopen = false;
+    let mut reload = false;
     loop {
         match inbox.wait(Some(beginning.deadline())) {
             Some(Told::Signal(Signal::Stop | Signal::Drain)) => return Ok(None),
-            // Everything is as new.
-            Some(Told::Signal(Signal::Reload)) => reopen = true,
+            // The file may be another one since it was read.
+            Some(Told::Signal(Signal::Reload)) => reload = true,
             Some(Told::Signal(_) | Told::Asked(_) | Told::Changed) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {
                     continue;
                 };
                 let begun = begun?;
-                if reopen {
-                    begun.running.reopen_log();
+                if reload {
+                    inbox.teller().tell(Told::Changed);
                 }
                 return Ok(Some(begun));
             }

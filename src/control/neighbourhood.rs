@@ -12,7 +12,7 @@ use crate::engine::Incoming;
 use crate::observe::counters::Counters;
 use crate::reactor::{Admitted, Neighbours};
 
-use super::wire::Wire;
+use super::wire::{Coming, Wire};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Neighbour {
     counters: Arc<Counters>,
     wire: Wire,
     /// Clients that are on their way to it.
-    coming: AtomicU64,
+    coming: Arc<AtomicU64>,
 }
 
 impl Neighbour {
@@ -45,7 +45,7 @@ impl Neighbourhood {
             number,
             counters,
             wire,
-            coming: AtomicU64::new(0),
+            coming: Arc::default(),
         });
         Self(each.collect())
     }
@@ -77,28 +77,8 @@ impl Neighbours<Incoming> for Around {
             return Some(guest);
         }
         let to = &all[at];
-        let coming = Coming::new(self.all.clone(), at);
+        let coming = Coming::counted(&to.coming);
         // A reactor that has ended gives it back.
         to.wire.pass(guest, coming)
-    }
-}
-
-/// A client is on its way to a reactor for as long as this is there.
-#[derive(Debug)]
-pub(super) struct Coming {
-    all: Arc<Neighbourhood>,
-    at: usize,
-}
-
-impl Coming {
-    fn new(all: Arc<Neighbourhood>, at: usize) -> Self {
-        all.0[at].coming.fetch_add(1, Ordering::Relaxed);
-        Self { all, at }
-    }
-}
-
-impl Drop for Coming {
-    fn drop(&mut self) {
-        self.all.0[self.at].coming.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -423,6 +423,7 @@ impl Running {
         if around.is_some() || self.config.global.spread == Spread::Least {
             for (number, reactor) in &self.reactors {
                 let around = around.clone().filter(|_| active.contains(number));
+                let around = around.map(|it| it.of(*number));
                 pending.push(reactor.send(Order::Neighbours(around)));
             }
         }

@@ -28,7 +28,7 @@ use super::manager::Manager;
 use super::neighbourhood::Neighbourhood;
 use super::plan::{Identities, Plan};
 use super::proxy::Deciders;
-use super::rebalance::Rebalancing;
+use super::rebalance::state::Rebalancing;
 use super::reload::{Committed, Preparation, Retired};
 use super::reloading::{Job, OnTrial, Queue};
 use super::report;
@@ -217,8 +217,9 @@ impl Running {
             names_due: None,
         };
         let around = running.neighbourhood(&running.config, &running.active);
-        if around.is_some() {
-            running.order(|| Order::Neighbours(around.clone()));
+        for (number, reactor) in running.reactors.iter().filter(|_| around.is_some()) {
+            let around = around.clone().map(|it| it.of(*number));
+            reactor.send(Order::Neighbours(around)).forget();
         }
         Ok(running)
     }

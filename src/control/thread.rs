@@ -276,10 +276,7 @@ fn work<E>(
                                 reactor.give_away(id, socket);
                             }
                         }
-                        Order::Neighbours(around) => {
-                            let around = around.map(|it| it.of(number));
-                            reactor.set_neighbours(around);
-                        }
+                        Order::Neighbours(around) => reactor.set_neighbours(around),
                         Order::ForgetPools(pools) => reactor.forget_pools(&pools),
                         Order::Publish => reactor.publish(),
                         Order::Servers(pool, set) => reactor.replace_servers(pool, set),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -13,13 +14,11 @@ use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{
-    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Release,
-    ReleasedFlows, Ruling,
+    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Neighbours,
+    Release, ReleasedFlows, Ruling,
 };
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
-
-use super::neighbourhood::{Coming, Neighbourhood};
 
 /// What control tells a reactor.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub(super) enum Order {
     GiveAway(Vec<(ListenerId, u32)>),
     /// These are the reactors that clients are spread over; `None`: they stay where they are
     /// accepted.
-    Neighbours(Option<Arc<Neighbourhood>>),
+    Neighbours(Option<Box<dyn Neighbours<engine::Incoming>>>),
     /// Nobody uses these pools any more.
     ForgetPools(Arc<[PoolId]>),
     /// Bring the gauges up to date.
@@ -65,6 +64,24 @@ pub(super) enum Order {
     ExpectFlows(Vec<FlowArrival>),
     /// Likewise those that have been let go, as they were.
     TakeFlowsBack(Vec<MovedFlow>),
+}
+
+/// A client is on its way to a reactor for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Coming(Arc<AtomicU64>);
+
+impl Coming {
+    /// Counted there.
+    pub(super) fn counted(coming: &Arc<AtomicU64>) -> Self {
+        coming.fetch_add(1, Ordering::Relaxed);
+        Self(coming.clone())
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]

@@ -170,6 +170,8 @@ fn two_bulk_flows_of_one_reactor_end_up_on_both() {
                 it.records()
             );
         });
+        // It is told at the next look.
+        it.wait_for_line(" moved from reactor ");
         assert_eq!(it.lines_with(" moved from reactor ").len(), 1);
         let records = it.wait_for_sessions(3);
         let well = records.iter().filter(|it| it.code() == "--").count();

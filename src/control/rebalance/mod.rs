@@ -13,9 +13,10 @@
 //! nothing is moved.
 
 mod plan;
+pub(super) mod state;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -25,48 +26,18 @@ use crate::config;
 use crate::engine::SessionKey;
 use crate::observe::notice::Notice;
 use crate::reactor::inspect::{Depth, SessionFilter};
-use crate::reactor::{Adopted, MovedSession, Release, Released};
+use crate::reactor::{MovedSession, Release, Released};
 
 use super::running::Running;
 use super::wire::{Order, Wire};
-use plan::{Hysteresis, LOOK, Load, Relief};
+use plan::{LOOK, Load, Relief};
+use state::{Moving, Walk, Walked};
 
 /// A session that was moved stays where it is for so long.
 const STAYS: Duration = Duration::from_secs(10);
 
 /// How long sessions that are on their way are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a session has moved, by its key and the number by which it is known everywhere.
-type Walked = Vec<(SessionKey, (u16, u64), u64)>;
-
-/// What is known from one look to the next.
-#[derive(Debug, Default)]
-pub(super) struct Rebalancing {
-    hysteresis: Hysteresis,
-    due: Option<Instant>,
-    /// When it was looked at CPUs, and what each reactor had used by then.
-    before: Option<(Instant, BTreeMap<u16, Duration>)>,
-    walk: Option<Walk>,
-    moving: Option<Moving>,
-    /// Sessions that were moved lately.
-    moved: HashMap<(u16, u64), Instant>,
-}
-
-/// Sessions of the busy one are looked at, twice.
-#[derive(Debug)]
-struct Walk {
-    from: u16,
-    answer: Receiver<Walked>,
-    first: Option<Walked>,
-}
-
-/// Sessions are on their way.
-#[derive(Debug)]
-struct Moving {
-    relief: Relief,
-    answer: Receiver<Adopted<MovedSession>>,
-}
 
 impl Running {
     fn rebalances(&self) -> bool {

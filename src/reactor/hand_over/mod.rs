@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use arriving::{Adopted, Arrival};
 pub use berths::{Berth, Berths};
 pub(super) use leaving::Leaving;
-pub use leaving::{Release, Released, Reply};
+pub use leaving::{Release, ReleaseReply, Released};
 pub use manifest::{Manifest, Parcel};
 pub use refusal::Refusal;
 

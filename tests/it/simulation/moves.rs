@@ -7,7 +7,7 @@ use thalweg::engine::Engine;
 use thalweg::engine::sim::{Dice, Sim, Uprooted};
 use thalweg::reactor::inspect::{Depth, Inspect as _, SessionFilter};
 use thalweg::reactor::{
-    Arrival, Berths, Manifest, MovedSession, Reactor, Release, Released, Reply,
+    Arrival, Berths, Manifest, MovedSession, Reactor, Release, ReleaseReply, Released,
 };
 use thalweg::relay::session::Session;
 
@@ -60,7 +60,7 @@ impl Moves {
             self.under_way = true;
             let released = self.released.clone();
             let at_most = self.dice.between(1, 5) as usize;
-            let reply: Reply<Uprooted> =
+            let reply: ReleaseReply<Uprooted> =
                 Box::new(move |it| *released.lock().expect("whole") = Some(it));
             if self.dice.percent(50) {
                 reactor.release(Release { at_most, reply });
