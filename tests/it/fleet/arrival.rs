@@ -17,8 +17,8 @@ fn b167_an_address_that_is_not_there_yet_is_served_once_it_is() {
             let forwarder = Setup::between("10.5.0.1:443", "10.8.0.1:443")
                 .and("udp:10.5.0.1:53", "udp:10.8.0.1:53")
                 .set("profile.default.free_bind", "true")
-                .set("defaults.idle_timeout", "1s")
-                .set("defaults.udp_idle_timeout", "1s")
+                .set("defaults.idle_timeout", "4s")
+                .set("defaults.udp_idle_timeout", "4s")
                 .engine(case.engine)
                 .start();
             let (tcp, udp) = ([10, 5, 0, 1], [10, 5, 0, 1]);

@@ -12,9 +12,9 @@ fn b164_without_a_server_a_node_says_so_once_and_takes_it_back_once() {
     let directory = Directory::new();
     let _forwarder = Setup::new(address)
         .set("defaults.upstream.check.type", "tcp")
-        .set("defaults.upstream.check.interval", "50ms")
-        .set("defaults.upstream.check.timeout", "40ms")
-        .set("defaults.upstream.check.fall", "2")
+        .set("defaults.upstream.check.interval", "500ms")
+        .set("defaults.upstream.check.timeout", "490ms")
+        .set("defaults.upstream.check.fall", "3")
         .set("defaults.upstream.check.rise", "2")
         .admin(&directory)
         .start();

@@ -119,6 +119,7 @@ fn forward(id: u32) -> Arc<Forward> {
             quic: None,
         })),
         routing: None,
+        pilot: None,
         route: None,
         pilot: None,
         books: Arc::new(ForwardBooks::new(1)),
