@@ -22,7 +22,7 @@ use std::time::Duration;
 pub enum BusyPoll {
     /// So long; zero: it does not.
     For(Duration),
-    /// For [`AUTO`], while it pays.
+    /// For `AUTO`, while it pays.
     Auto,
 }
 

@@ -121,7 +121,6 @@ fn forward(id: u32) -> Arc<Forward> {
         routing: None,
         pilot: None,
         route: None,
-        pilot: None,
         books: Arc::new(ForwardBooks::new(1)),
         generation: 0,
     })
