@@ -101,8 +101,9 @@ fn b28_a_route_that_leads_back_is_no_server() {
         let file = directory.join("ring.toml");
         let text = format!(
             "[[forward]]\nlisten = \"{at}\"\nupstream = \"{}\"\n\
-             [[forward.route]]\nhost = \"ring.example\"\nupstream = \"{at}\"\n",
-            server.address()
+             [[forward.route]]\nhost = \"ring.example\"\nupstream = \"localhost:{}\"\n",
+            server.address(),
+            at.port()
         );
         std::fs::write(&file, text).unwrap();
         let forwarder = Setup::configured(&file, 1).case(case).start();
