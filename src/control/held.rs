@@ -374,6 +374,14 @@ impl Held {
         }
     }
 
+    /// Lets go of all sockets: nobody listens there once reactors have done so, too. Paths
+    /// go at the end.
+    pub(super) fn close_all(&mut self) {
+        for listener in self.listeners.values_mut() {
+            listener.sockets.clear();
+        }
+    }
+
     /// Who may come in, of each forward that does not let everybody in.
     pub(super) fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
         self.policies.values().map(AsRef::as_ref)

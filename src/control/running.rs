@@ -412,6 +412,7 @@ impl Running {
         self.let_moves_arrive();
         self.stay_apart();
         self.order(|| Order::Drain);
+        self.held.close_all();
         let mut deadlines = Deadlines::of(&timeouts, now);
         while how != End::Cut && !self.has_ended() {
             while let Some(forwards) = deadlines.due(Instant::now()) {

@@ -1,5 +1,6 @@
 //! The end of the process: behaviour 65.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -21,8 +22,10 @@ fn b65_transfers_finish() {
         let crowd = Crowd::through(&forwarder, &server, flows);
         let address = forwarder.address();
         forwarder.process().signal(Signal::SIGTERM);
+        // Refused, not left in a queue that nobody looks after.
         wait_until("nobody is let in any more", PATIENCE, || {
-            Peer::try_connect(address).is_err()
+            let connected = Peer::try_connect(address);
+            connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
         });
         crowd.ping();
         let mut clients = crowd.clients;
