@@ -79,7 +79,7 @@ fn b22_early_bytes_reach_the_second_server_once() {
         let servers = [dead.address(), alive.address()];
         let forwarder = Setup::to_all(&servers).case(case).start();
         for _ in 0..servers.len() {
-            forwarder.process().signal(Signal::SIGSTOP);
+            forwarder.process().stop();
             let mut client = forwarder.connect();
             client.send(64 * KIB);
             forwarder.process().signal(Signal::SIGCONT);

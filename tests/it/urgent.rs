@@ -31,7 +31,7 @@ fn bytes_behind_urgent_data_arrive() {
             transfer(&mut upstream, &mut client, 4 * MIB);
         }
         // The end arrives behind the mark before anything was read.
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         upstream.send(1_000);
         send_urgent(&upstream);
         upstream.send(20_000);

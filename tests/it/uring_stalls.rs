@@ -174,7 +174,7 @@ fn b63_no_buffer_and_a_full_sink_do_not_spin() {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        forwarder.process().signal(Signal::SIGSTOP);
+        forwarder.process().stop();
         for (client, _) in &mut pairs {
             client.send(20_000);
         }

@@ -47,11 +47,9 @@ fn b95_datagrams_that_are_refused_together_go_singly_at_once() {
             assert!(kept[1..].iter().map(Vec::as_slice).eq(twice), "{errno}");
             let counters = forwarder.counters();
             assert_eq!(counters.of("udp_sent_up"), 83);
-            assert_eq!(
-                forwarder.lines_with("sent one by one").len(),
-                1,
-                "said once"
-            );
+            forwarder.wait_for_line("sent one by one");
+            let said = forwarder.lines_with("sent one by one").len();
+            assert_eq!(said, 1, "said once");
         }
     });
 }
@@ -86,11 +84,9 @@ fn b95_segments_above_the_mtu_go_singly_and_in_fragments() {
                     assert_eq!(answer(&client).as_deref(), Some(datagram));
                 }
             }
-            assert_eq!(
-                forwarder.lines_with("sent one by one").len(),
-                1,
-                "said once"
-            );
+            forwarder.wait_for_line("sent one by one");
+            let said = forwarder.lines_with("sent one by one").len();
+            assert_eq!(said, 1, "said once");
             assert_eq!(forwarder.counters().of("udp_sent_up"), 40);
         });
     });

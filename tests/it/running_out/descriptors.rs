@@ -1,5 +1,6 @@
 //! Too few descriptors: behaviours 33 and 36.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use crate::kit::crowd::is_turned_away;
@@ -30,7 +31,12 @@ fn b33(case: Case, limit: u64) {
     limit_descriptors(forwarder.process(), limit);
     // Whoever gets the last descriptor is told so, perhaps before he knows that he is
     // connected: none is left for a server.
-    let knock = || unless_reset(Peer::try_connect(forwarder.address()));
+    // They all say something: whoever is silent makes room when places are few.
+    let knock = || {
+        let peer = unless_reset(Peer::try_connect(forwarder.address()))?;
+        let _ = peer.stream().write(b"!");
+        Some(peer)
+    };
     let waiting: Vec<Peer> = (0..STORM).filter_map(|_| knock()).collect();
     wait_until("it notices", PATIENCE, || pauses(&forwarder) > 0);
     // Whoever was let in first used up the rest.
