@@ -12,7 +12,9 @@
 //!    credit, at most            A may go     B may go    the next may go
 //! ```
 //! Shares are about what flows in ten milliseconds, and smaller the longer the line is,
-//! so that a turn comes round soon. What a taker had no use for it gives back.
+//! so that a turn comes round soon. What a taker had no use for it gives back; one that reads
+//! in pieces smaller than a share keeps the rest for a moment (`KEEP`), or it would have less
+//! than others in as many turns.
 //!
 //! A session has [`Meters`]: its own bucket, that of its client, that of its forward, and
 //! of each one for each direction. It takes from the narrower one first, and from the next
@@ -46,6 +48,13 @@ const SHARE_MIN: u64 = 1_460;
 
 /// Nor larger than this, so that one lane moves no more at a time than others wait for.
 const SHARE_MAX: u64 = 256 * 1024;
+
+/// How long what is left of a share is kept for the next piece. A source on the same host
+/// has more within microseconds; one that has not gives room to others.
+const KEEP: Duration = Duration::from_millis(2);
+
+/// The most pieces of a share: who reads less at once is no bulk transfer.
+const PIECES: u64 = 8;
 
 /// Bytes in a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,6 +305,8 @@ struct Way {
     turn: Time,
     /// Since when its lane is held back.
     held_since: Option<Time>,
+    /// It has read a piece of its share: until when the rest is kept.
+    kept_until: Option<Time>,
 }
 
 impl Meters {
@@ -315,7 +326,9 @@ impl Meters {
         if self.dry_run {
             return Grant::Flow(max);
         }
+        self.give_up_kept(direction, now);
         let way = &mut self.ways[direction.index()];
+        way.kept_until = None;
         if way.share == 0 {
             let shares = self.levels.iter().flatten();
             let shares = shares.map(|it| it.of(direction).share(now));
@@ -349,6 +362,12 @@ impl Meters {
         }
         let way = &mut self.ways[direction.index()];
         let share = u64::from(way.share);
+        let rest = share.saturating_sub(bytes);
+        if rest >= SHARE_MIN && bytes * PIECES >= share {
+            way.share = rest as u32;
+            way.kept_until = Some(now + KEEP);
+            return None;
+        }
         for (_, bucket) in levels {
             match bytes.checked_sub(share) {
                 // An engine may have had more at hand than it was to read.
@@ -388,20 +407,39 @@ impl Meters {
         self.dry_run
     }
 
-    /// When the next lane that is held back may go on; [`Time::NEVER`]: none is.
+    /// When the next lane that is held back may go on, or what is kept for one is given up;
+    /// [`Time::NEVER`]: neither.
     pub fn due(&self) -> Time {
-        let held = self.ways.iter().filter(|way| way.held_since.is_some());
-        held.map(|way| way.turn).min().unwrap_or(Time::NEVER)
+        let due = |way: &Way| way.held_since.map(|_| way.turn).or(way.kept_until);
+        self.ways
+            .iter()
+            .filter_map(due)
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     /// Whether this lane was held back and may go on; asked again, it is told how far.
     pub fn release(&mut self, direction: Direction, now: Time) -> bool {
+        self.give_up_kept(direction, now);
         let way = &mut self.ways[direction.index()];
         let Some(since) = way.held_since.take_if(|_| way.turn <= now) else {
             return false;
         };
         self.held += now.since(since);
         true
+    }
+
+    /// Gives back what was kept for the next piece, if that did not come.
+    fn give_up_kept(&mut self, direction: Direction, now: Time) {
+        let way = &mut self.ways[direction.index()];
+        if way.kept_until.take_if(|until| *until <= now).is_none() {
+            return;
+        }
+        for buckets in self.levels.iter().flatten() {
+            buckets.of(direction).give_back(u64::from(way.share));
+        }
+        way.share = 0;
+        way.taken = 0;
     }
 
     /// How long its lanes were held back, together.

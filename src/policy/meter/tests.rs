@@ -24,6 +24,8 @@ fn at(micros: u64) -> Time {
 struct Greedy {
     meters: Meters,
     sent: u64,
+    /// What it reads at once at the most; the next piece is there at once.
+    piece: u32,
 }
 
 impl Greedy {
@@ -31,6 +33,7 @@ impl Greedy {
         Self {
             meters: Meters::new(levels, false),
             sent: 0,
+            piece: u32::MAX,
         }
     }
 
@@ -38,6 +41,7 @@ impl Greedy {
     fn turn(&mut self, now: Time) {
         self.meters.release(Direction::Up, now);
         while let Grant::Flow(bytes) = self.meters.ask(Direction::Up, u32::MAX, now) {
+            let bytes = bytes.min(self.piece);
             self.sent += u64::from(bytes);
             self.meters.flowed(Direction::Up, u64::from(bytes), now);
         }
@@ -106,6 +110,39 @@ fn b85_eight_sessions_of_a_client_have_the_same() {
         let all: u64 = sessions.iter().map(|it| it.sent).sum();
         assert!((49 * MB..=52 * MB).contains(&all), "{late}: {all}");
     }
+}
+
+/// However small the pieces are in which a session can read.
+#[test]
+fn b85_sessions_that_read_in_pieces_have_the_same() {
+    let client = buckets(8 * MB);
+    let one = || Greedy::new([None, Some(client.clone()), None]);
+    let mut sessions: Vec<_> = std::iter::repeat_with(one).take(8).collect();
+    for session in &mut sessions[..4] {
+        session.piece = 32 * 1024;
+    }
+    run(&mut sessions, SECOND, 5 * SECOND, 300);
+    assert!(jain(&sessions) > 0.99, "{}", jain(&sessions));
+    let all: u64 = sessions.iter().map(|it| it.sent).sum();
+    assert!((39 * MB..=41 * MB).contains(&all), "{all}");
+}
+
+/// What is kept for a piece that does not come is everybody's after a moment.
+#[test]
+fn b85_what_is_kept_for_nothing_is_given_back() {
+    let mut meters = Meters::new([None, Some(buckets(8 * MB)), None], false);
+    let now = at(SECOND);
+    let Grant::Flow(share) = meters.ask(Direction::Up, u32::MAX, now) else {
+        panic!("a full bucket has a share")
+    };
+    meters.flowed(Direction::Up, u64::from(share / 2), now);
+    let due = meters.due();
+    assert_eq!(due, now + KEEP);
+    assert!(!meters.release(Direction::Up, due), "nobody was held back");
+    assert_eq!(meters.due(), Time::NEVER);
+    let bucket = meters.levels[1].as_ref().unwrap().of(Direction::Up);
+    let used = bucket.cost(u64::from(share / 2)) / TICKS_PER_MICRO;
+    assert!((bucket.debt(now) - (used as i64 - 100_000)).abs() <= 1);
 }
 
 /// A narrow client takes what it may, and the others what is left, evenly.
