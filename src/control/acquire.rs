@@ -37,7 +37,7 @@ use crate::relay::id::ForwardId;
 use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
-use super::forwards::forward_of;
+use super::forwards::{FIRST_GENERATION, forward_of};
 use super::held::{Held, HeldListener};
 use super::plan::Plan;
 use super::proxy::Deciders;
@@ -133,7 +133,7 @@ impl Acquired {
                         [forward.config.max_connections, forward.config.udp.max_flows]
                             .map(|max| max.map(|max| Arc::new(Gate::new(max))))
                             .into(),
-                        (0, None),
+                        (FIRST_GENERATION, None),
                     )
                 })
             })

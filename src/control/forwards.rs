@@ -53,6 +53,9 @@ fn taken(before: Option<&reactor::Forward>, name: &str) -> Arc<AtomicU64> {
     known.map(|way| way.taken.clone()).unwrap_or_default()
 }
 
+/// The number of the configuration that a process begins with.
+pub(super) const FIRST_GENERATION: u64 = 1;
+
 /// See the module's documentation. `gate` is the forward's limit, which all its routes
 /// share; `before` is what it was in the configuration before.
 pub(super) fn forward_of(

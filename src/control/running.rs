@@ -22,6 +22,7 @@ use super::beside::BesideFiles;
 use super::confine::Confinement;
 use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
+use super::forwards::FIRST_GENERATION;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
@@ -186,7 +187,7 @@ impl Running {
             config,
             source,
             beside,
-            generation: 1,
+            generation: FIRST_GENERATION,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
             admin: None,

@@ -86,7 +86,7 @@ pub struct Forward {
     pub clients: Option<Arc<ClientPolicy>>,
     /// Where its sessions are counted; the same from one configuration to the next.
     pub books: Arc<ForwardBooks>,
-    /// Which configuration of this process it came with, from 0.
+    /// Which configuration of this process it came with, from 1.
     pub generation: u64,
 }
 

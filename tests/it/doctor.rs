@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::kit::directory::Directory;
 use crate::kit::shortage::Nobody;
-use crate::kit::{PATIENCE, poll};
+use crate::kit::{PATIENCE, free_port, poll};
 
 fn doctor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_thalweg"))
@@ -240,12 +240,6 @@ fn what_keeps_run_from_starting_is_found() {
     ] {
         both_say(&words(&line), name, None);
     }
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 #[test]

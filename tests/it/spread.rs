@@ -8,7 +8,7 @@ use crate::kit::admin::Admin;
 use crate::kit::directory::Directory;
 use crate::kit::peer::transfer;
 use crate::kit::*;
-use crate::reloading::kit::{Echo, Load, Reloadable, free_port};
+use crate::reloading::kit::{Echo, Load, Reloadable};
 
 fn text(port: u16, server: &Echo, spread: &str) -> String {
     format!(

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use super::{Steered, steered};
+use crate::kit::peer::unless_reset;
 use crate::kit::{Directory, Listener, PATIENCE, Peer, Setup, wait_until};
 
 /// With the runtime directory of a forwarder: so it finds the socket by itself.
@@ -74,7 +75,10 @@ fn ctl_shows_what_routes_rules_and_rates_have_done() {
     )
     .unwrap();
     let _upstream = server.accept();
-    Peer::connect_from_address([127, 0, 0, 9], to).receive_until_end();
+    let denied = Peer::try_connect_from_address([127, 0, 0, 9], to);
+    if let Some(mut denied) = unless_reset(denied) {
+        denied.receive_until_end();
+    }
     wait_until("it is counted", PATIENCE, || {
         steered.forwarder.counters().of("denied_access") == 1
     });

@@ -2,7 +2,7 @@
 //! from outside ([`forwarder`], [`log`], [`process`]), peers that check every byte
 //! ([`peer`], [`pattern`]), and network namespaces ([`namespace`]).
 //!
-//! Rules of the house: ports come from the kernel; every wait has a deadline;
+//! Rules of the house: ports come from the kernel, or from [`port`] if they must be known before; every wait has a deadline;
 //! whatever a test starts, it ends when it is dropped; a test that cannot run here
 //! says so ([`skip`]) and is counted.
 
@@ -15,6 +15,7 @@ pub(crate) mod log;
 pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod peer;
+pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod schema;
 pub(crate) mod shortage;
@@ -33,6 +34,7 @@ pub(crate) use forwarder::{Forwarder, Setup};
 pub(crate) use log::Record;
 pub(crate) use namespace::Namespace;
 pub(crate) use peer::{End, Listener, Peer};
+pub(crate) use port::free_port;
 pub(crate) use stopwatch::Stopwatch;
 
 /// How long anything may take that has no deadline of its own. Far longer than it

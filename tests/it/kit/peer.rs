@@ -84,11 +84,16 @@ impl Peer {
     /// Connects from another of this host's addresses.
     #[track_caller]
     pub(crate) fn connect_from_address(from: [u8; 4], to: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        Self::try_connect_from_address(from, to).unwrap()
+    }
+
+    /// The same, for whoever may be turned away before he knows that he is connected.
+    pub(crate) fn try_connect_from_address(from: [u8; 4], to: SocketAddr) -> std::io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         let local = SocketAddr::from((from, 0));
-        socket.bind(&local.into()).unwrap();
-        socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-        Self::client(socket.into())
+        socket.bind(&local.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Ok(Self::client(socket.into()))
     }
 
     /// A stream that was connected to the forwarder.

@@ -106,7 +106,10 @@ fn b112_a_removed_forward_serves_its_queue_and_its_sessions() {
             let its = list.into_iter().find(|it| it["client"] == own.as_str());
             its.unwrap()["generation"].as_u64().unwrap()
         };
+        let current =
+            || Admin::at(&admin.join("admin.sock")).get("/v1").json()["generation"].clone();
         let first = generation(&lasting);
+        assert_eq!(current(), first);
         it.forwarder.process().stop();
         let clients: Vec<Peer> = (0..50).map(|_| Peer::connect(address)).collect();
         it.write(&only_b);
@@ -129,6 +132,7 @@ fn b112_a_removed_forward_serves_its_queue_and_its_sessions() {
         lasting.send(100);
         assert_eq!(generation(&lasting), first);
         assert!(generation(&later) > first);
+        assert_eq!(current(), generation(&later));
     });
 }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::kit::{Echo, Reloadable, free_port};
+use super::kit::{Echo, Reloadable};
 use crate::kit::admin::Admin;
 use crate::kit::directory::Directory;
 use crate::kit::*;

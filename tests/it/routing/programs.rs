@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -142,15 +141,6 @@ fn b53_a_hello_of_curl() {
             command
         });
     }
-}
-
-/// A free port, for a program that cannot be asked for the one that it got.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// HAProxy with this proxy in its configuration.

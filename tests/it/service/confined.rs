@@ -68,11 +68,6 @@ fn forward(name: &str, listen: impl std::fmt::Display, server: impl std::fmt::Di
     format!("[[forward]]\nname = \"{name}\"\nlisten = \"{listen}\"\nupstream = \"{server}\"\n")
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// A line of `status` of every thread: all values that it has.
 fn of_every_thread(forwarder: &Forwarder, name: &str) -> Vec<String> {
     let tasks = format!("/proc/{}/task", forwarder.process().0);
