@@ -1,8 +1,10 @@
 //! /healthz and /readyz (148), and that they answer when nothing else can (151).
 
+use std::io::Write as _;
+
 use super::{Steered, steered};
-use crate::kit::peer::transfer;
-use crate::kit::{Listener, PATIENCE, Setup, on_every_engine, wait_until};
+use crate::kit::peer::{transfer, unless_reset};
+use crate::kit::{Listener, PATIENCE, Peer, Setup, on_every_engine, wait_until};
 
 #[test]
 fn b148_ready_is_who_has_servers_and_does_not_end() {
@@ -110,7 +112,10 @@ fn b151_it_answers_when_every_descriptor_is_used_up() {
     let steered = steered(setup);
     let fit = (0..200)
         .map_while(|_| {
-            let client = steered.forwarder.connect();
+            // Whoever is silent makes room where places are few; whoever comes last may be
+            // turned away before he knows that he is connected.
+            let client = unless_reset(Peer::try_connect(steered.forwarder.address()))?;
+            let _ = client.stream().write(b"!");
             let upstream = server.accept_within(std::time::Duration::from_millis(300))?;
             Some((client, upstream))
         })
