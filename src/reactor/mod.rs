@@ -52,6 +52,7 @@ mod sessions;
 mod setup;
 mod shortage;
 mod spares;
+mod stock;
 mod stopping;
 mod timers;
 pub mod upstream;

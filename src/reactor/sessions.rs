@@ -105,6 +105,17 @@ impl Sessions {
         self.get(key).map(|_| key)
     }
 
+    /// The sessions that live in these slots.
+    pub(super) fn in_slots(
+        &self,
+        slots: std::ops::Range<u32>,
+    ) -> impl Iterator<Item = (SessionKey, &Entry)> {
+        slots.filter_map(|slot| {
+            let key = self.key_of(slot)?;
+            Some((key, self.get(key)?))
+        })
+    }
+
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Entry> {
         self.get(key)?;
         match self.slots.remove(key)? {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::clients::ClientPolicy;
 use super::course::Pilot;
 use super::decider::Decider;
-use super::flows::Homes;
+use super::flows::homes::Homes;
 use super::gate::Gate;
 use super::quic::Quic;
 use super::upstream::UpstreamSetup;

@@ -19,7 +19,7 @@ mod announced;
 mod calling;
 mod ending;
 mod heading;
-mod homes;
+pub(super) mod homes;
 mod inspecting;
 mod moving;
 mod opening;
