@@ -123,6 +123,54 @@ fn a_failure_fails_the_run_and_is_named() {
     assert!(!run.succeeded);
 }
 
+/// Cargo's first suite fails in these tests, and each that is run by itself does as
+/// `alone` says of it.
+fn failing(tests: &[&str], alone: &str) -> String {
+    let lines: String = tests
+        .iter()
+        .map(|test| format!("test {test} ... FAILED\n"))
+        .collect();
+    let broken = tests.len();
+    let lines = format!("{lines}test result: FAILED. 9 passed; {broken} failed; 0 ignored;");
+    format!(
+        "case \"$*\" in *--exact*) for test; do :; done; {alone} ;; esac\n{}",
+        one_suite(&lines, 101)
+    )
+}
+
+#[test]
+fn a_test_that_passes_by_itself_is_unsteady_and_named() {
+    let alone = "case $test in\n\
+                 a::b01_once) echo 'test result: ok. 1 passed; 0 failed;'; exit 0 ;;\n\
+                 *) echo 'test result: FAILED. 0 passed; 1 failed;'; exit 101 ;; esac";
+    let run = Fake::new("unsteady", &failing(&["a::b01_once"], alone)).run();
+    assert_eq!((run.passed, run.failed), (9 + 1 + 2, 0));
+    let said = "a::b01_once: failed beside the others, passed by itself";
+    assert!(run.names(said), "{:?}", run.named);
+    assert!(run.succeeded);
+
+    let run = Fake::new("twice", &failing(&["a::b01_once", "a::b02_twice"], alone)).run();
+    assert_eq!((run.passed, run.failed), (9 + 1 + 2, 1));
+    assert!(run.names(said), "{:?}", run.named);
+    assert!(
+        run.names("units, default features: a::b02_twice"),
+        "{:?}",
+        run.named
+    );
+    assert!(!run.succeeded);
+}
+
+#[test]
+fn many_that_fail_are_no_accident() {
+    let alone = "echo 'test result: ok. 1 passed; 0 failed;'; exit 0";
+    let run = Fake::new("many", &failing(&["a", "b", "c", "d"], alone)).run();
+    assert_eq!((run.failed, run.succeeded), (4, false));
+    // A name that selects nothing has not passed.
+    let none = "echo 'test result: ok. 0 passed; 0 failed;'; exit 0";
+    let run = Fake::new("none", &failing(&["a"], none)).run();
+    assert_eq!((run.failed, run.succeeded), (1, false));
+}
+
 #[test]
 fn what_ends_without_a_result_has_failed() {
     let crash = "test result: ok. 1 passed; 0 failed;\n  \
