@@ -126,12 +126,10 @@ fn a_failure_fails_the_run_and_is_named() {
 /// Cargo's first suite fails in these tests, and each that is run by itself does as
 /// `alone` says of it.
 fn failing(tests: &[&str], alone: &str) -> String {
-    let lines: String = tests
-        .iter()
-        .map(|test| format!("test {test} ... FAILED\n"))
-        .collect();
+    let each = tests.iter().map(|test| format!("test {test} ... FAILED"));
+    let lines = each.collect::<Vec<_>>().join("\n");
     let broken = tests.len();
-    let lines = format!("{lines}test result: FAILED. 9 passed; {broken} failed; 0 ignored;");
+    let lines = format!("{lines}\ntest result: FAILED. 9 passed; {broken} failed; 0 ignored;");
     format!(
         "case \"$*\" in *--exact*) for test; do :; done; {alone} ;; esac\n{}",
         one_suite(&lines, 101)
