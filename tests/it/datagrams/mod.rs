@@ -7,6 +7,7 @@ mod forged;
 mod homes;
 mod loops;
 mod path;
+mod programs;
 mod proxied;
 mod queues;
 mod quic;
@@ -14,6 +15,7 @@ mod rates;
 mod refused;
 mod server;
 mod servers;
+mod tunnel;
 mod whole;
 
 use std::net::{SocketAddr, UdpSocket};
