@@ -60,7 +60,10 @@ impl Flows {
         }
         let whom = said.unwrap_or_else(|| announced::sender(&at, &name));
         let client = Endpoint::Inet(whom.source);
-        let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
+        let permit = match opened.permit {
+            Some(permit) => permit,
+            None => by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?,
+        };
         if !at.forward.gate.as_ref().is_none_or(|gate| gate.enter()) {
             return Err(Why::Limit);
         }
