@@ -15,6 +15,7 @@ use crate::balance::health::Admission;
 use crate::config::AdminState;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::address::Endpoint;
+use crate::net::dial::Local;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::{Ctx, Effect};
 use crate::reactor::let_in::by_policy;
@@ -300,7 +301,7 @@ impl Flows {
             never_fragment: never,
         });
         if let Some(line) = &line
-            && let Some(rested) = self.take_rested(line, ctx)
+            && let Some(rested) = self.take_rested(line, pool.target(endpoint, Local::Plan), ctx)
         {
             return Ok(rested);
         }

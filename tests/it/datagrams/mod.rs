@@ -5,6 +5,7 @@ mod fair;
 mod flows;
 mod forged;
 mod homes;
+mod late;
 mod loops;
 mod path;
 mod programs;
