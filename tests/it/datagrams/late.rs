@@ -6,11 +6,14 @@ use std::time::Instant;
 
 use super::*;
 
+/// A question, and where it came from.
+type Asked = (Vec<u8>, SocketAddr);
+
 /// Answers with what it was asked, later or twice as the question says, and notes where from each
 /// question came.
 struct Slow {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(Vec<u8>, SocketAddr)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     ends: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }

@@ -83,14 +83,11 @@ fn dnsperf_loses_no_question() {
         let dns = Dns::start();
         let directory = Directory::new();
         let questions = directory.join("questions");
-        let mut list = String::new();
-        for n in 0..50 {
-            dns.set(
-                &format!("n{n}.example"),
-                Says::addresses(60, &["192.0.2.1"]),
-            );
-            list += &format!("n{n}.example A\n");
+        let names: Vec<String> = (0..50).map(|n| format!("n{n}.example")).collect();
+        for name in &names {
+            dns.set(name, Says::addresses(60, &["192.0.2.1"]));
         }
+        let list = names.join(" A\n") + " A\n";
         std::fs::write(&questions, list).unwrap();
         let forwarder = both(case, dns.address(), "");
         let port = forwarder.address().port().to_string();
