@@ -1,6 +1,6 @@
 //! What a reactor does without the kernel, and the pipes it borrows from it: a
 //! lane's decisions, a session's life, timers, slots, pipes, access lists; and in `sizes` picks of
-//! servers, turns with many listeners, and starting. One thread.
+//! servers, accepts with shares of places, turns with many listeners, and starting. One thread.
 //!
 //! `cargo bench --bench core` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
@@ -292,6 +292,7 @@ criterion_group!(
     pipes,
     access,
     sizes::picks,
+    sizes::accepts,
     sizes::listeners,
     sizes::start
 );

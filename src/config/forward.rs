@@ -160,7 +160,7 @@ fn profile_name() -> Special<String> {
         read: |node| values::string(node).map(str::to_owned),
         write: |name| quote(name),
         words: "name",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 

@@ -24,6 +24,7 @@ use super::error::LookupError;
 use super::query::{Questions, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, order};
+use crate::observe::panics;
 use crate::policy::client::Client;
 
 pub use queue::LookupId;
@@ -129,6 +130,7 @@ impl Lookups {
             start: Some(start),
         };
         let task = self.runtime.spawn(async move {
+            panics::provoked("resolver");
             let Some(host) = asking.start.as_ref().map(|it| it.host.clone()) else {
                 return;
             };
@@ -214,6 +216,11 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The runtime catches it, and says nothing.
+            let log = &self.lookups.system.log;
+            log.panicked("resolver", panics::add());
+        }
         self.conclude(&Err(LookupError::Stopped), None);
     }
 }

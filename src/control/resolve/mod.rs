@@ -426,7 +426,11 @@ impl Watches {
                 );
                 // Its own task, so that a panic is caught; it ends with this one.
                 let mut task = JoinSet::new();
-                task.spawn(keeper.run(events.clone()));
+                let kept = keeper.run(events.clone());
+                task.spawn(async move {
+                    panics::provoked("resolver");
+                    kept.await;
+                });
                 match task.join_next().await {
                     Some(Err(error)) if error.is_panic() => {}
                     _ => return,
