@@ -29,9 +29,9 @@ pub(super) struct Identities {
     /// By address, and for a port that the kernel chooses by whose it is.
     listeners: Registry<(String, String), ListenerId>,
     /// By pool, and by the options that it is dialled with.
-    pools: Registry<(PoolName, Arc<Dialled>), PoolId>,
+    pools: Registry<(PoolName, Arc<DialOptions>), PoolId>,
     /// What pools are dialled with: thousands of forwards share a few sets of options.
-    dialled: HashSet<Arc<Dialled>>,
+    dialled: HashSet<Arc<DialOptions>>,
     names: Registry<(Name, Duration, Duration), NameId>,
     /// A program's own decision about sessions: the same for every configuration.
     pilot: Option<Pilot>,
@@ -47,11 +47,11 @@ impl Identities {
     }
 
     /// The one set of these options that there is.
-    fn dialled(&mut self, options: Cow<'_, SocketOptions>) -> Arc<Dialled> {
+    fn dialled(&mut self, options: Cow<'_, SocketOptions>) -> Arc<DialOptions> {
         if let Some(known) = self.dialled.get(&*options) {
             return known.clone();
         }
-        let new = Arc::new(Dialled::new(options.into_owned()));
+        let new = Arc::new(DialOptions::new(options.into_owned()));
         self.dialled.insert(new.clone());
         new
     }
@@ -135,40 +135,40 @@ pub(super) struct PoolPlan {
     pub(super) config: Arc<config::Pool>,
     pub(super) name: PoolName,
     /// Forwards that dial with the same options share its spares as well.
-    pub(super) dialled: Vec<(PoolId, Arc<Dialled>)>,
+    pub(super) dialled: Vec<(PoolId, Arc<DialOptions>)>,
     /// For each of its servers the name that it is found by, if by any.
     pub(super) names: Vec<Option<NameId>>,
 }
 
 /// Options that a pool is dialled with, and what they come to.
 #[derive(Debug)]
-pub(super) struct Dialled {
+pub(super) struct DialOptions {
     pub(super) options: SocketOptions,
     pub(super) plan: Arc<OptionPlan>,
 }
 
-impl Dialled {
+impl DialOptions {
     fn new(options: SocketOptions) -> Self {
         let plan = Arc::new(options.plan(Leg::Upstream));
         Self { options, plan }
     }
 }
 
-impl Borrow<SocketOptions> for Arc<Dialled> {
+impl Borrow<SocketOptions> for Arc<DialOptions> {
     fn borrow(&self) -> &SocketOptions {
         &self.options
     }
 }
 
-impl PartialEq for Dialled {
+impl PartialEq for DialOptions {
     fn eq(&self, other: &Self) -> bool {
         self.options == other.options
     }
 }
 
-impl Eq for Dialled {}
+impl Eq for DialOptions {}
 
-impl Hash for Dialled {
+impl Hash for DialOptions {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.options.hash(state);
     }

@@ -347,6 +347,11 @@ impl Running {
             let change = Change {
                 records: differs.then(|| (&config.log).into()),
                 taps: (taps || is_fresh).then(|| self.tap_sources(*number)),
+                onlookers: if is_fresh {
+                    self.steering.onlookers(*number)
+                } else {
+                    Vec::new()
+                },
                 decider: self
                     .deciders
                     .as_ref()

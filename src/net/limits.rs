@@ -77,7 +77,8 @@ pub fn cpu_of_reactor(index: usize) -> Option<usize> {
 /// Lets other threads go before this one, by so many steps of nice(2). Needs no privilege.
 pub fn lower_priority(steps: i32) -> io::Result<()> {
     // Of a thread and not of the process, as Linux has it.
-    rustix::process::setpriority_process(None, steps)?;
+    let now = rustix::process::getpriority_process(None)?;
+    rustix::process::setpriority_process(None, now + steps)?;
     Ok(())
 }
 
