@@ -27,7 +27,7 @@ use crate::proto::quic::{Initials, Seen};
 use crate::proto::sniff::Sniffed;
 use crate::reactor::context::Ctx;
 use crate::reactor::quic::Home;
-use crate::reactor::routing::Routed;
+use crate::reactor::routing::{Piloted, Routed, steer};
 use crate::reactor::setup::Listener;
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -255,6 +255,16 @@ fn route(
     part: &Part,
     sniffed: Option<&Sniffed>,
 ) -> Result<Arc<Listener>, Why> {
+    let client = part.client.map_or(name.client, |it| it.source);
+    let client = Endpoint::Inet(client);
+    if let Some(pilot) = &at.forward.pilot {
+        match steer(pilot, at, &client, sniffed) {
+            Piloted::AsConfigured => {}
+            Piloted::Goes(way) => return Ok(way),
+            // A flow has a server, by which it is kept, checked and counted.
+            Piloted::To(_) | Piloted::Refused(_) => return Err(Why::Denied),
+        }
+    }
     let Some(routing) = &at.forward.routing else {
         return Ok(at.clone());
     };
@@ -262,8 +272,6 @@ fn route(
         Endpoint::Inet(address) => Some(Endpoint::Inet((local.ip, address.port()).into())),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     });
-    let client = part.client.map_or(name.client, |it| it.source);
-    let client = Endpoint::Inet(client);
     match routing.route(at, &client, local.as_ref(), sniffed) {
         Routed::Stays => Ok(at.clone()),
         Routed::Goes(way) => Ok(way),
