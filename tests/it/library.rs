@@ -195,8 +195,8 @@ fn a_program_decides_where_each_flow_of_datagrams_goes() {
             "[global]\nengine = \"{}\"\nreactors = 1\n[admin]\nlisten = \"off\"\n\
              [log]\nlevel = \"error\"\nsessions = \"off\"\n\
              [upstream.own]\nservers = [\"{own}\"]\n[upstream.other]\nservers = [\"{other}\"]\n\
-             [[forward]]\nname = \"a\"\nlisten = \"udp:127.0.0.1:0\"\nupstream = \"own\"\n\
-             [[forward]]\nname = \"b\"\nlisten = \"udp:127.0.0.1:0\"\nupstream = \"other\"\n",
+             [[forward]]\nname = \"a\"\nprotocol = \"udp\"\nlisten = \"127.0.0.1:0\"\nupstream = \"own\"\n\
+             [[forward]]\nname = \"b\"\nprotocol = \"udp\"\nlisten = \"127.0.0.1:0\"\nupstream = \"other\"\n",
             case.engine
         );
         let config = Config::parse(&text).unwrap();

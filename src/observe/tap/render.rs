@@ -60,14 +60,13 @@ pub(super) const fn end_word(how: StreamEnd) -> &'static str {
 /// The rest of a session's last line: its end, or where it goes on.
 pub(super) fn close(out: &mut Vec<u8>, close: &Close) {
     let [up, down] = close.closing.totals;
-    let _ = match close.closing.moved_to {
-        Some(process) => write!(out, "moved process={process}"),
-        None => {
-            let (code, cause) = close.closing.ending.map_or(("-", "-"), |ending| {
-                (Ending::code(ending), ending.cause.name())
-            });
-            write!(out, "close code={code} cause={cause}")
-        }
+    let _ = if let Some(process) = close.closing.moved_to {
+        write!(out, "moved process={process}")
+    } else {
+        let (code, cause) = close.closing.ending.map_or(("-", "-"), |ending| {
+            (Ending::code(ending), ending.cause.name())
+        });
+        write!(out, "close code={code} cause={cause}")
     };
     let _ = writeln!(
         out,

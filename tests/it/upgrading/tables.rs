@@ -210,7 +210,7 @@ fn b132_what_names_resolve_to_goes_along() {
 fn b132_spare_connections_go_along() {
     on_every_engine(|case| {
         let server = Listener::new();
-        let setup = Setup::new(server.address()).set("forward.warm", 2);
+        let setup = Setup::new(server.address()).set("defaults.upstream.warm", 2);
         let it = Upgradable::start(setup.case(case));
         let mut ready = vec![server.accept(), server.accept()];
         // One that comes to nothing leaves them where they are.
@@ -254,8 +254,8 @@ fn a_tap_says_where_its_session_goes_on() {
         let (server, directory) = (Echo::new(b'a'), directory::Directory::new());
         let shown = directory.join("tap");
         let setup = Setup::new(server.address)
-            .set("forward.tap.format", "text")
-            .set("forward.tap.to", shown.display());
+            .set("defaults.tap.format", "text")
+            .set("defaults.tap.to", shown.display());
         let it = Upgradable::start(setup.case(case));
         let mut held = Held::open(it.forwarder.address());
         held.ping();
