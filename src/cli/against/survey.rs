@@ -301,7 +301,7 @@ const SILENCE: &str = "no answer";
 
 /// What becomes of a datagram: one may get lost, three do not.
 fn datagram(at: SocketAddr, from: Ipv4Addr, told: Told) -> String {
-    for patience in [100, 400, 1000] {
+    for patience in [500, 1000, 3000] {
         if let Ok(met) = datagram_once(at, from, told, Duration::from_millis(patience)) {
             return met;
         }
