@@ -1,10 +1,13 @@
 //! What a reactor does without the kernel, and the pipes it borrows from it: a
 //! lane's decisions, a session's life, timers, slots, pipes, access lists; and in `sizes` picks of
-//! servers, turns with many listeners, and starting. One thread.
+//! servers, accepts with shares of places, turns with many listeners, and starting; in `reading`
+//! a configuration that is read again. One thread.
 //!
 //! `cargo bench --bench core` measures, with `-- --quick` in less time;
 //! `cargo test --benches` runs each once.
 
+#[path = "core/reading.rs"]
+mod reading;
 #[path = "core/sizes.rs"]
 mod sizes;
 
@@ -292,7 +295,9 @@ criterion_group!(
     pipes,
     access,
     sizes::picks,
+    sizes::accepts,
     sizes::listeners,
-    sizes::start
+    sizes::start,
+    reading::reading
 );
 criterion_main!(core);

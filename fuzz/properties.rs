@@ -27,6 +27,7 @@ use thalweg::observe::tap::shown::Shown;
 use thalweg::policy::access::{Access, Rule};
 use thalweg::proto::connect::{self, Parse as Asked};
 use thalweg::proto::conversation::{Conversation as Session, KEPT_MAX};
+use thalweg::proto::hello::Hello;
 use thalweg::proto::http1::{self as head, Follows, HEAD_MAX};
 use thalweg::proto::http2::PREFACE;
 use thalweg::proto::notes::Note;
@@ -41,6 +42,16 @@ use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
 use thalweg::proto::{Parse, tls};
 use thalweg::relay::Direction;
 
+/// What every answer may have besides, however little it answers: a sentence, a line of a log.
+const SENTENCE: usize = 1_000;
+
+/// Little never stands for much: what was made of `fed` bytes is no longer than so many times
+/// that, and a sentence.
+#[track_caller]
+fn is_bounded(told: usize, times: usize, fed: usize) {
+    assert!(told <= times * fed + SENTENCE, "{told} of {fed}");
+}
+
 /// A configuration file.
 pub(crate) fn config(data: &[u8]) {
     let file = FileText {
@@ -53,7 +64,7 @@ pub(crate) fn config(data: &[u8]) {
     };
     match Config::load(&inputs) {
         Ok(config) => reads_back(&config),
-        Err(errors) => are_told(&errors),
+        Err(errors) => are_told(&errors, data.len()),
     }
 }
 
@@ -80,7 +91,7 @@ pub(crate) fn set_pairs(data: &[u8]) {
     };
     match Config::load(&inputs) {
         Ok(config) => reads_back(&config),
-        Err(errors) => are_told(&errors),
+        Err(errors) => are_told(&errors, data.len()),
     }
 }
 
@@ -89,8 +100,11 @@ fn reads_back(config: &Config) {
     assert_eq!(Config::parse(&printed).as_ref(), Ok(config), "{printed}");
 }
 
-fn are_told(errors: &ConfigErrors) {
+fn are_told(errors: &ConfigErrors, fed: usize) {
+    // A problem is a sentence or a few, and takes a byte.
+    const SENTENCES: usize = 4 * SENTENCE;
     assert!(!errors.problems().is_empty());
+    is_bounded(errors.to_string().len(), SENTENCES, fed.max(1));
     for problem in errors.problems() {
         assert!(!problem.message.is_empty());
         let place = problem.place.position;
@@ -106,6 +120,7 @@ pub(crate) fn address(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(range) = text.parse::<AddressRange>() {
         read_back(&range, &range.to_string().parse());
+        is_bounded(range.to_string().len(), 2, data.len());
         assert_eq!(range.expand().count(), range.len());
         assert_eq!(range.nth(0).as_ref(), Some(range.first()));
         assert_eq!(range.nth(range.len()), None);
@@ -177,6 +192,8 @@ pub(crate) fn origin(data: &[u8]) {
     }
     if let Ok(record) = Record::decode(input) {
         let encoded = record.encode();
+        // A number may be written in fewer bytes than it is told in.
+        is_bounded(encoded.len(), 8, input.len());
         let again = Record::decode(&encoded).expect("what was encoded decodes");
         // Compared as bytes: a float that is no number does not equal itself.
         assert_eq!(again.encode(), encoded);
@@ -202,7 +219,7 @@ fn converse(mut conversation: Box<dyn Conversation>, input: &[u8], piece: usize)
     }
     conversation.end(&mut output);
     // An answer is never much longer than what was asked.
-    assert!(output.len() <= 2 * input.len() + 1_000, "{}", output.len());
+    is_bounded(output.len(), 2, input.len());
 }
 
 /// What a client of a proxy sends, whole and in every piece from the front.
@@ -219,6 +236,7 @@ pub(crate) fn connect(data: &[u8]) {
         Asked::More => assert!(data.len() < MAX),
         Asked::Found { len, request } => {
             assert!(*len <= data.len().min(MAX) && data[..*len].ends_with(b"\r\n\r\n"));
+            is_bounded(request.target.to_string().len(), 1, *len);
             // What it means can be asked for again, in so many words.
             let again = format!("CONNECT {} HTTP/1.1\r\n\r\n", request.target);
             let Asked::Found { request: same, .. } = reader().read(again.as_bytes()) else {
@@ -230,9 +248,11 @@ pub(crate) fn connect(data: &[u8]) {
         Asked::Invalid(refusal) => {
             let text = connect::answer(refusal.status, "e", "realm", refusal.why);
             assert!(text.is_ascii() && text.starts_with(b"HTTP/1.1 4"));
+            is_bounded(text.len(), 1, data.len());
         }
     }
     assert!(connect::target_of(data).len() < MAX);
+    is_bounded(connect::target_of(data).len(), 1, data.len());
     assert!(
         Word(&connect::target_of(data))
             .to_string()
@@ -272,6 +292,7 @@ pub(crate) fn proxy_header(data: &[u8]) {
         };
         let mut again = Vec::new();
         proxy::write(&outgoing, &mut again);
+        is_bounded(again.len(), 1, *len);
         let read = proxy::parse(&again).expect("what was written");
         let (same, _) = read.expect("whole");
         assert_eq!(same.version, header.version);
@@ -303,6 +324,8 @@ pub(crate) fn first_bytes(data: &[u8]) {
         let whole = sniffer.look(data, false);
         if let Seen::Found(found) = &whole {
             let mut names = found.server_name.iter().chain(&found.host);
+            let told = names.clone().map(String::len).sum();
+            is_bounded(told, 1, data.len());
             assert!(names.all(|name| !name.is_empty() && name.is_ascii()));
         }
         let mut dripped = Sniffer::new(Wanted { hello, host });
@@ -323,6 +346,7 @@ pub(crate) fn rule(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(rule) = text.parse::<Rule>() {
         read_back(&rule, &rule.to_string().parse());
+        is_bounded(rule.to_string().len(), 8, data.len());
         let default = AccessRules::default();
         let AccessRules::Lists { allow, .. } = &default else {
             return;
@@ -375,7 +399,6 @@ pub(crate) fn http2(data: &[u8]) {
     talk(PREFACE, data);
 }
 
-/// A ClientHello of TLS, and a session that begins with its record.
 /// A client's datagrams of QUIC, or with a 1 before them the frames of one, which nobody can make by
 /// chance sealed: what is found stays found, what was seen twice changes nothing, and ids are bounded.
 pub(crate) fn quic_initial(data: &[u8]) {
@@ -385,6 +408,9 @@ pub(crate) fn quic_initial(data: &[u8]) {
     if *kind == 1 {
         let mut assembly = Assembly::default();
         let told = assembly.take(data);
+        if let Ok(Some(hello)) = &told {
+            has_no_more_than(hello, data.len());
+        }
         let before = assembly.clone();
         assert_eq!(assembly.take(data), told);
         if told.is_ok() {
@@ -395,6 +421,9 @@ pub(crate) fn quic_initial(data: &[u8]) {
     let mut initials = Initials::default();
     let seen = initials.look(data);
     assert_eq!(Initials::default().look(data), seen);
+    if let Asks::Found(hello) = &seen {
+        has_no_more_than(hello, data.len());
+    }
     if seen == Asks::More {
         let again = initials.look(data);
         assert_eq!(again, Asks::More);
@@ -410,6 +439,13 @@ pub(crate) fn quic_initial(data: &[u8]) {
     assert!(ids.is_empty());
 }
 
+fn has_no_more_than(hello: &Hello, fed: usize) {
+    let named = hello.server_name.as_ref().map_or(0, String::len);
+    let offered: usize = hello.protocols.iter().map(Vec::len).sum();
+    is_bounded(named + offered, 1, fed);
+}
+
+/// A ClientHello of TLS, and a session that begins with its record.
 pub(crate) fn tls_hello(data: &[u8]) {
     is_stable(data, tls::client_hello);
     if let Parse::Found(hello, length) = tls::client_hello(data) {
@@ -490,6 +526,8 @@ pub(crate) fn hosts_file(data: &[u8]) {
         return;
     };
     let found = read::hosts(text, name);
+    // `::` and a name.
+    is_bounded(found.len() * size_of::<std::net::IpAddr>(), 5, text.len());
     // As one reads it line by line. Long lines are cut.
     if text.len() < 16 << 10 {
         let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -520,6 +558,8 @@ pub(crate) fn resolv_conf(data: &[u8]) {
     let timeout = conf.timeout.as_secs();
     assert!((1..=30).contains(&timeout), "{conf:?}");
     assert!(conf.search.iter().all(|it| it.ends_with('.')), "{conf:?}");
+    // An escape of a name is longer than what it stands for.
+    is_bounded(conf.search.iter().map(String::len).sum(), 8, data.len());
 }
 
 /// An answer of a name server.
@@ -531,6 +571,11 @@ pub(crate) fn dns_answer(data: &[u8]) {
     // A record has eleven bytes at the least beside what it says.
     let records = said.addresses.len() + said.targets.len();
     assert!(11 * records <= data.len() && said.targets.len() <= 64);
+    // A name may be said by two bytes that lead to where it was said before: 20 with all that
+    // a record has, for 255.
+    let names: usize = said.targets.iter().map(|(host, _)| host.len()).sum();
+    let addresses = said.addresses.len() * size_of::<std::net::IpAddr>();
+    is_bounded(names + addresses, 13, data.len());
     for (host, port) in &said.targets {
         assert!(*port != 0 && thalweg::control::resolve::check_host(host).is_ok());
     }
@@ -541,6 +586,7 @@ pub(crate) fn path_spec(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match text.parse::<PathSpec>() {
         Ok(spec) => {
+            is_bounded(spec.to_string().len(), 8, data.len());
             let read: Result<PathSpec, _> = spec.to_string().parse();
             read_back(&spec, &read);
         }
@@ -560,6 +606,7 @@ pub(crate) fn users_file(data: &[u8]) {
         Err(Some((line, problem))) => {
             assert!((1..=text.lines().count()).contains(&line), "line {line}");
             assert!(!problem.is_empty());
+            is_bounded(problem.len(), 8, data.len());
             // What stands before that line is not wrong.
             let before: Vec<_> = text.lines().take(line - 1).collect();
             let before = thalweg::control::users_in(&before.join("\n"));
@@ -597,6 +644,11 @@ pub(crate) fn health_answer(data: &[u8]) {
     }
 }
 
+/// The widest byte of a text that is shown: `\u{NN}` or a line of its own; and a line, which
+/// each piece has.
+const WIDEST: usize = 8;
+const LINE: usize = 512;
+
 const SECRET: &str = "S3cr3tOfTheFuzzer";
 
 fn tap(format: TapFormat) -> Tap {
@@ -625,19 +677,30 @@ pub(crate) fn tap_masks(data: &[u8]) {
         b"\r\nHost: a\r\n\r\n",
     ];
     let said = said.concat();
-    let mut shown = Shown::new(tap(TapFormat::Text));
-    for piece in said.chunks(usize::from(*cut).max(1)) {
-        shown.says(Direction::Up, piece);
-    }
+    let cut = usize::from(*cut).max(1);
+    let (mut alone, mut shown) = (text_of(data, cut), text_of(&said, cut));
+    let before = alone.ends(Direction::Up);
     let out = shown.ends(Direction::Up);
-    // Each piece has a line of its own, so that no more than that of it may stand together.
+    let pieces = said.len().div_ceil(cut) + 2;
+    assert!(out.len() <= WIDEST * said.len() + LINE * pieces);
+    // Each piece has a line of its own, so that no more than that of it may stand together. What
+    // went before may look like a part of it: `\x03` and a word.
     for part in SECRET.as_bytes().windows(4) {
         assert!(
-            contains(data, part) || !contains(out, part),
+            contains(data, part) || contains(before, part) || !contains(out, part),
             "{}",
             String::from_utf8_lossy(out)
         );
     }
+}
+
+/// What is shown of it in text, in pieces of this length.
+fn text_of(said: &[u8], cut: usize) -> Shown {
+    let mut shown = Shown::new(tap(TapFormat::Text));
+    for piece in said.chunks(cut) {
+        shown.says(Direction::Up, piece);
+    }
+    shown
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
@@ -647,9 +710,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 /// What a target is written is a small multiple of what was said, in every format, and
 /// what is written of packets can be read.
 pub(crate) fn tap_output(data: &[u8]) {
-    // The widest byte of a text: `\u{NN}` or a line of its own; a line for each chunk.
-    const WIDEST: u64 = 8;
-    const LINE: u64 = 512;
+    let (widest, line) = (WIDEST as u64, LINE as u64);
     let [cut, data @ ..] = data else { return };
     let cut = usize::from(*cut).max(1);
     for format in [
@@ -666,9 +727,9 @@ pub(crate) fn tap_output(data: &[u8]) {
                 pieces += 1;
                 let out = shown.says(direction, piece);
                 let most = if format == TapFormat::Http {
-                    WIDEST * (TOLD_MAX * (fed + PIECE * pieces) + TOLD_FREE) + LINE * pieces
+                    widest * (TOLD_MAX * (fed + PIECE * pieces) + TOLD_FREE) + line * pieces
                 } else {
-                    WIDEST * fed + LINE * pieces
+                    widest * fed + line * pieces
                 };
                 assert!(
                     out.len() as u64 <= most,

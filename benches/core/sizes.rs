@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::hint::black_box;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ use thalweg::engine::epoll::Epoll;
 use thalweg::engine::{BusyPoll, Engine, Event, Listener, Setup};
 use thalweg::net::limits;
 use thalweg::net::options::{Family, Leg, SocketOptions};
+use thalweg::policy::client::Client;
+use thalweg::policy::shares::{Places, Shares};
+use thalweg::relay::id::ForwardId;
 use thalweg::relay::time::Time;
 
 use super::FILL;
@@ -119,6 +122,81 @@ fn listening(count: usize) -> (Epoll, TcpListener) {
     (engine, last.expect("at least one"))
 }
 
+/// What shares of places cost a client that comes and goes: nothing while there are plenty, and
+/// when they are short it is looked for among those who are known and has a line in the books.
+/// By itself, and together with what the kernel has to do for the accept.
+pub(super) fn accepts(criterion: &mut Criterion) {
+    const FORWARD: ForwardId = ForwardId::new(0);
+    let now = Time::from_micros(1);
+    let mut group = criterion.benchmark_group("accept");
+    group.throughput(Throughput::Elements(1));
+    let (mut engine, listener) = listening(1);
+    let mut random = Random::new(1);
+    for clients in [0, 1, 1_000, 100_000_u32] {
+        // Of none that is known: nothing is short, and there are no books.
+        let mut books = (clients > 0).then(|| {
+            let mut books = Shares::new(1);
+            (0..clients).for_each(|n| books.enter(n, FORWARD, client(n), Some(now)));
+            books
+        });
+        let places = Places {
+            max: 33 * clients,
+            free: clients,
+            kept: 0,
+        };
+        let mut next = clients;
+        let mut comes_and_goes = || {
+            let Some(books) = &mut books else { return };
+            next += 1;
+            let who = client(random.draw() as u32 % (2 * clients));
+            let may = books.may_enter(who, None, places)
+                && books.may_enter(who, Some(FORWARD), places)
+                && books.may_grow(FORWARD, places);
+            assert!(black_box(may), "there are places for all");
+            books.enter(next, FORWARD, who, Some(now));
+            books.leave(next);
+        };
+        group.bench_function(BenchmarkId::new("books", clients), |bencher| {
+            bencher.iter(&mut comes_and_goes);
+        });
+        group.bench_function(BenchmarkId::new("with_books", clients), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let accepts =
+                    (0..rounds).map(|_| accept(&mut engine, &listener, &mut comes_and_goes));
+                accepts.sum()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn client(number: u32) -> Client {
+    Client::from(Some(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number))))
+}
+
+/// How long a turn takes in which a client comes, and `more` is done for it.
+fn accept(engine: &mut Epoll, listener: &TcpListener, mut more: impl FnMut()) -> Duration {
+    let address = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(address).expect("a connection");
+    let begin = Instant::now();
+    let mut events: Vec<Event> = Vec::new();
+    let now = engine.now();
+    engine.wait(now, &mut events).expect("a turn");
+    let Some(Event::Acceptable(key)) = events.first() else {
+        panic!("a client waits, and {events:?}");
+    };
+    let accepted = engine.accept(*key).expect("a client");
+    assert!(engine.accept(*key).is_err(), "one client only");
+    more();
+    let spent = begin.elapsed();
+    // The client resets, so that no port stays in TIME_WAIT.
+    let gone = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+    gone.expect("an option");
+    drop(client);
+    drop(accepted);
+    spent
+}
+
 /// Turns with nothing to do, and with one client: both must cost the same with thousands
 /// of listeners as with one.
 pub(super) fn listeners(criterion: &mut Criterion) {
@@ -137,30 +215,9 @@ pub(super) fn listeners(criterion: &mut Criterion) {
                 assert!(events.is_empty());
             });
         });
-        let address = last.local_addr().expect("an address");
         group.bench_function(BenchmarkId::new("turn_with_a_client", count), |bencher| {
-            bencher.iter_custom(|rounds| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..rounds {
-                    let client = TcpStream::connect(address).expect("a connection");
-                    let begin = Instant::now();
-                    events.clear();
-                    let now = engine.now();
-                    engine.wait(now, &mut events).expect("a turn");
-                    let Some(Event::Acceptable(key)) = events.first() else {
-                        panic!("a client waits, and {events:?}");
-                    };
-                    let accepted = engine.accept(*key).expect("a client");
-                    assert!(engine.accept(*key).is_err(), "one client only");
-                    spent += begin.elapsed();
-                    // The client resets, so that no port stays in TIME_WAIT.
-                    let gone = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
-                    gone.expect("an option");
-                    drop(client);
-                    drop(accepted);
-                }
-                spent
-            });
+            bencher
+                .iter_custom(|rounds| (0..rounds).map(|_| accept(&mut engine, &last, || {})).sum());
         });
     }
     group.finish();

@@ -6,11 +6,14 @@
 //! first one on.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 
 use super::gather;
 use super::process::{self, ThreadStat};
@@ -38,9 +41,16 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub(super) async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let read = read(&*shared.subject).await;
     let open = accepts_openmetrics(&headers);
-    let text = read.render(open);
+    let pieces = read.render(open);
     let kind = if open { OPENMETRICS } else { TEXT };
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+    let length = pieces.iter().map(String::len).sum::<usize>();
+    let head = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+    ];
+    // Each goes when it is sent.
+    let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
+    (head, Body::from_stream(stream::iter(pieces))).into_response()
 }
 
 /// Whether `OpenMetrics` is accepted, at any quality: nobody who names it wants another.
@@ -242,7 +252,7 @@ fn servers(pools: &[PoolSeen]) -> Vec<ServerRead> {
 }
 
 impl Read {
-    fn render(&self, open: bool) -> String {
+    fn render(&self, open: bool) -> Vec<String> {
         let (build, config) = (BuildInfo { build: 1 }, ConfigInfo { config: 1 });
         let features = choice::VERSION.trim();
         let mut reactors = Readings::of::<Snapshot>();

@@ -40,7 +40,7 @@ pub use bind::{
 pub(crate) use health::unserved;
 pub use serve::Server;
 pub use subject::{
-    Configured, ForwardSeen, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
+    Configured, ForwardSeen, Looker, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
     ReloadRefused, ReloadTrouble, ServerChange, ServerSeen, Subject, UpgradeAsked, UpgradeRefused,
     Visit,
 };

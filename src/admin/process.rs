@@ -1,7 +1,7 @@
 //! What the kernel knows of this process, from /proc.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::net::limits;
@@ -26,7 +26,7 @@ pub(super) fn figures(started: SystemTime) -> ProcessFigures {
         cpu_micros: (field(14) + field(15)) * (1_000_000 / ticks),
         resident_bytes: field(24) * page,
         virtual_bytes: field(23),
-        descriptors: descriptors(),
+        descriptors: limits::open_descriptors().unwrap_or(0),
         descriptors_max: limits::descriptor_limit().unwrap_or(0),
         threads: field(20),
         started_micros: micros(started),
@@ -37,17 +37,6 @@ pub(super) fn figures(started: SystemTime) -> ProcessFigures {
 pub(super) fn micros(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_micros() as u64
-}
-
-/// Descriptors that are open. Since Linux 6.2 the size of the directory says so; counting
-/// tens of thousands at each scrape would cost milliseconds.
-fn descriptors() -> u64 {
-    let directory = Path::new("/proc/self/fd");
-    let told = fs::metadata(directory).map_or(0, |it| it.len());
-    if told > 0 {
-        return told;
-    }
-    fs::read_dir(directory).map_or(0, |entries| entries.count() as u64)
 }
 
 /// The thread of a reactor, for the kernel's account of it.

@@ -32,6 +32,7 @@ use super::unwinding::guarded;
 use super::{api, dashboard, health, metrics};
 use crate::net::address::Endpoint;
 use crate::net::handed::HandedLabel;
+use crate::net::limits::lower_priority;
 use crate::net::listener;
 use crate::observe::log::Log;
 
@@ -46,6 +47,11 @@ const HEADERS_MAX: usize = 64;
 
 /// Until the next try after an accept failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+
+/// Steps of nice(2) by which sessions go before whoever looks at them: a page of metrics of
+/// thousands of servers takes milliseconds, which no reactor on the same core should wait for.
+/// The thread has a tenth of a core yet where reactors want all of it.
+const MODESTY: i32 = 10;
 
 /// How long what is being answered may take once the endpoint is closed.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
@@ -87,6 +93,8 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || {
+                // Without it nobody is slower.
+                let _ = lower_priority(MODESTY);
                 runtime.block_on(serve(bound, subject, stopped, is_open));
                 // Streams whose readers sleep are not waited for.
                 runtime.shutdown_timeout(CLOSE_PATIENCE);

@@ -13,8 +13,9 @@ use super::view::{ReloadView, UpgradeView};
 use crate::config::{self, AdminState, Config};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
+use crate::observe::tap::Onlooking;
 use crate::reactor::Forward;
-use crate::reactor::inspect::Inspect;
+use crate::reactor::inspect::{Inspect, Onlooker};
 use crate::reactor::upstream::server::Server;
 use crate::relay::id::{ForwardId, ServerId};
 
@@ -52,6 +53,9 @@ pub trait Subject: Send + Sync + 'static {
 
     /// Has a reactor visited in one of its next turns; `false` if it has ended.
     fn visit(&self, reactor: u16, visit: Visit) -> bool;
+
+    /// Somebody looks at sessions until this is dropped, those of reactors to come included.
+    fn look(&self, looker: &Arc<Looker>);
 
     /// Changes a server, from the next pick of every reactor on.
     fn change_server(&self, server: ServerId, change: &ServerChange) -> Result<(), Refused>;
@@ -175,6 +179,25 @@ pub struct ReactorSeen {
     pub number: u16,
     /// What it has counted.
     pub counters: Arc<Counters>,
+}
+
+/// Somebody who looks at sessions for a time.
+#[derive(Debug)]
+pub struct Looker {
+    /// At those of these forwards; `None`: of all.
+    pub forwards: Option<Vec<ForwardId>>,
+    /// What it is shown by.
+    pub onlooking: Onlooking,
+}
+
+impl Looker {
+    /// As one reactor knows it.
+    pub fn of(&self, reactor: u16) -> Onlooker {
+        Onlooker {
+            forwards: self.forwards.clone(),
+            source: self.onlooking.source(reactor),
+        }
+    }
 }
 
 /// What an operator wants of a server.

@@ -82,7 +82,7 @@ pub fn run(args: Args) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let host = Host::default();
-    let config = match sources.clone().load(flags.clone(), &host) {
+    let config = match sources.clone().load_again(flags.clone(), &host, None) {
         Ok(config) => config,
         Err(why) => {
             refuse(&why.to_string());
@@ -125,13 +125,17 @@ impl Again {
     }
 }
 
-impl control::ConfigSource for Again {
-    fn read(&self) -> Result<Config, String> {
+impl Again {
+    /// With what was read before, if that is known.
+    fn load(&self, config: Option<&Config>) -> Result<Config, String> {
         if self.sources.is_standard_input() {
             return Err("standard input cannot be read again; name a file".to_owned());
         }
         let host = Host::default();
-        let read = self.sources.clone().load(self.flags.clone(), &host);
+        let read = self
+            .sources
+            .clone()
+            .load_again(self.flags.clone(), &host, config);
         let mut asked = self.asked();
         let before = std::mem::take(&mut *asked);
         *asked = match &read {
@@ -139,6 +143,16 @@ impl control::ConfigSource for Again {
             Err(_) => host.asked().and(before),
         };
         read.map_err(|why| why.to_string())
+    }
+}
+
+impl control::ConfigSource for Again {
+    fn read(&self) -> Result<Config, String> {
+        self.load(None)
+    }
+
+    fn read_again(&self, before: &Config) -> Result<Config, String> {
+        self.load(Some(before))
     }
 
     fn was_read(&self) -> ConfigFiles {

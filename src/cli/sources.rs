@@ -84,6 +84,18 @@ impl SourceArgs {
         Config::load_in(&inputs, host).map_err(NotLoaded::Wrong)
     }
 
+    /// Likewise, with a memory of it; with that of `before` what has not changed since is not
+    /// read again.
+    pub(super) fn load_again(
+        self,
+        flags: Vec<Override>,
+        host: &Host,
+        before: Option<&Config>,
+    ) -> Result<Config, NotLoaded> {
+        let inputs = self.inputs(flags, host).map_err(NotLoaded::Unreadable)?;
+        Config::load_again(&inputs, host, before).map_err(NotLoaded::Wrong)
+    }
+
     /// Reads the file and puts all parts together. The error is one line.
     fn inputs(self, flags: Vec<Override>, host: &Host) -> Result<Inputs, String> {
         let file = self.config.as_deref().map(|path| host.read(path));

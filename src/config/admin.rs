@@ -67,7 +67,7 @@ fn admin_listen() -> Composite<AdminListen> {
             })
         },
         words: "`\"auto\"`, `\"off\"`, addresses",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -76,7 +76,7 @@ fn metrics_listen() -> Composite<Vec<Address>> {
         read: |key, node, report| Some(addresses(key, node, report)),
         write: |addresses| Some(written(addresses)),
         words: "`\"off\"`, addresses",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -111,7 +111,7 @@ fn token_file() -> Special<PathBuf> {
         // Read from a text, so UTF-8.
         write: |path| quote(&path.to_string_lossy()),
         words: "path",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 
@@ -120,7 +120,7 @@ fn hosts() -> Composite<Vec<String>> {
         read: |key, node, report| Some(read_hosts(key, node, report)),
         write: |hosts| Some(list(hosts.iter().cloned())),
         words: "list of host names",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 

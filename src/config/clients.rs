@@ -263,9 +263,11 @@ fn access() -> Composite<Vec<AccessRule>> {
             (!rules.is_empty()).then(|| format!("[{}]", texts.join(", ")))
         },
         words: "list of rules",
-        schema: json!({ "type": "array", "items": {
-            "type": "string", "pattern": "^(allow|deny) (all|@.+|[0-9a-fA-F:./]+)$",
-        }}),
+        schema: || {
+            json!({ "type": "array", "items": {
+                "type": "string", "pattern": "^(allow|deny) (all|@.+|[0-9a-fA-F:./]+)$",
+            }})
+        },
     }
 }
 
@@ -321,7 +323,7 @@ fn connect_rate() -> Special<WrittenRate> {
             quote(&format!("{}/{}", rate.count, found.map_or("s", |it| it.0)))
         },
         words: "number in a time",
-        schema: {
+        schema: || {
             let mut schema = text_schema();
             schema["pattern"] = "^[1-9][0-9]*/[smh]$".into();
             schema

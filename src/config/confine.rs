@@ -88,7 +88,7 @@ fn paths() -> Composite<Vec<PathBuf>> {
             ))
         },
         words: "list of paths",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -114,10 +114,12 @@ fn ports() -> Composite<Vec<(u16, u16)>> {
             Some(format!("[{}]", each.collect::<Vec<_>>().join(", ")))
         },
         words: "list of ports",
-        schema: one_or_list(&json!({ "anyOf": [
+        schema: || {
+            one_or_list(&json!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65_535 },
             { "type": "string", "pattern": "^[0-9]+-[0-9]+$" },
-        ] })),
+        ] }))
+        },
     }
 }
 

@@ -139,6 +139,25 @@ impl Forward {
         tcp.into_iter().chain(udp)
     }
 
+    /// Its own pool, and those of its routes.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let routes = self.routes.iter().filter_map(|route| match &route.to {
+            RouteTo::Pool(pool) => Some(pool),
+            RouteTo::Reject | RouteTo::HttpConnect(_) => None,
+        });
+        [&self.pool].into_iter().chain(routes)
+    }
+
+    /// Likewise, to be changed.
+    pub(super) fn pools_mut(&mut self) -> impl Iterator<Item = &mut Arc<Pool>> {
+        let routes = self.routes.iter_mut();
+        let routes = routes.filter_map(|route| match &mut route.to {
+            RouteTo::Pool(pool) => Some(pool),
+            RouteTo::Reject | RouteTo::HttpConnect(_) => None,
+        });
+        [&mut self.pool].into_iter().chain(routes)
+    }
+
     /// What its clients may ask for, and by which of its routes they come there.
     pub fn requests(&self) -> impl Iterator<Item = (Option<u16>, &HttpConnect)> {
         let own = match &self.mode {
@@ -160,7 +179,7 @@ fn profile_name() -> Special<String> {
         read: |node| values::string(node).map(str::to_owned),
         write: |name| quote(name),
         words: "name",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 

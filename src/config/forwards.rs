@@ -11,7 +11,7 @@ use super::pool::{self, Pool};
 use super::profile;
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
-use super::route::{self, Route, RouteTo};
+use super::route::{self, Route};
 use super::scope::Scope;
 use super::section::Section;
 use super::send_proxy::SendProxy;
@@ -27,7 +27,7 @@ use crate::proto::proxy::Version;
 
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
 /// hundred bytes, each listener a descriptor for each reactor.
-const ADDRESSES_MAX: usize = 65_536;
+pub(super) const ADDRESSES_MAX: usize = 65_536;
 
 /// Ports of a range that the listeners of routes are looked for in.
 const ROUTED_LISTENERS_MAX: usize = 65_536;
@@ -72,6 +72,8 @@ impl Settings {
 pub(super) struct Forwards {
     defaults: Settings,
     done: Vec<Arc<Forward>>,
+    /// How many of them came of each `[[forward]]`.
+    made: Vec<usize>,
     /// Where each address is listened on.
     listeners: HashMap<(Transport, Address), Span>,
     /// Those of connections and those of datagrams do not see each other.
@@ -89,6 +91,7 @@ impl Forwards {
         Self {
             defaults,
             done: Vec::new(),
+            made: Vec::new(),
             listeners: HashMap::new(),
             overlaps: Default::default(),
             names: HashMap::new(),
@@ -104,12 +107,19 @@ impl Forwards {
         !self.seen
     }
 
-    pub(super) fn finish(self) -> Vec<Arc<Forward>> {
-        self.done
+    /// All of them, and how many came of each `[[forward]]`.
+    pub(super) fn finish(self) -> (Vec<Arc<Forward>>, Vec<usize>) {
+        (self.done, self.made)
     }
 
     /// Reads one `[[forward]]`.
     pub(super) fn read(&mut self, node: &Node, scope: &mut Scope, report: &mut Report) {
+        let before = self.done.len();
+        self.read_one(node, scope, report);
+        self.made.push(self.done.len() - before);
+    }
+
+    fn read_one(&mut self, node: &Node, scope: &mut Scope, report: &mut Report) {
         self.seen = true;
         let Some(mut table) = TableReader::open(node, "[[forward]]", report) else {
             return;
@@ -428,11 +438,7 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
             }
             (server, listen) => server == listen,
         };
-        let routes = forward.routes.iter().filter_map(|route| match &route.to {
-            RouteTo::Pool(pool) => Some(pool),
-            RouteTo::Reject | RouteTo::HttpConnect(_) => None,
-        });
-        let mut servers = routes.chain([&forward.pool]).flat_map(|it| &it.servers);
+        let mut servers = forward.pools().flat_map(|it| &it.servers);
         if let Some(server) = servers.find(itself) {
             let fault = Fault::new(format!("this forward dials itself: {}", server.address));
             report.error(span, fault.remedy("change the port of one side"));

@@ -126,17 +126,18 @@ fn reactors() -> Special<Reactors> {
             Reactors::Count(count) => count.to_string(),
         },
         words: "number or `\"auto\"`",
-        schema: json!({ "anyOf": [
-            { "enum": ["auto"] },
-            { "type": "integer", "minimum": 1, "maximum": 1024 },
-        ]}),
+        schema: || {
+            json!({ "anyOf": [
+                { "enum": ["auto"] },
+                { "type": "integer", "minimum": 1, "maximum": 1024 },
+            ]})
+        },
     }
 }
 
 const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
 
 fn busy_poll() -> Special<BusyPoll> {
-    let fixed = time(Duration::ZERO..=BUSY_POLL_MAX);
     Special {
         read: read_busy_poll,
         write: |busy_poll| match busy_poll {
@@ -144,7 +145,7 @@ fn busy_poll() -> Special<BusyPoll> {
             BusyPoll::For(time) => quote(&format_duration(*time)),
         },
         words: "duration up to 1s or `\"auto\"`",
-        schema: json!({ "anyOf": [{ "enum": ["auto"] }, fixed.schema()] }),
+        schema: || json!({ "anyOf": [{ "enum": ["auto"] }, time(Duration::ZERO..=BUSY_POLL_MAX).schema()] }),
     }
 }
 

@@ -250,7 +250,7 @@ fn users() -> Special<PathBuf> {
         // A path from a configuration is UTF-8.
         write: |path| quote(&path.to_string_lossy()),
         words: "path",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 
@@ -259,7 +259,7 @@ fn realm_key() -> Special<String> {
         read: realm,
         write: |realm| quote(realm),
         words: "text, up to 200 characters",
-        schema: json!({ "type": "string", "maxLength": REALM_MAX }),
+        schema: || json!({ "type": "string", "maxLength": REALM_MAX }),
     }
 }
 

@@ -384,7 +384,7 @@ pub(super) struct Special<T> {
     pub(super) read: fn(&Node) -> Result<T, Fault>,
     pub(super) write: fn(&T) -> String,
     pub(super) words: &'static str,
-    pub(super) schema: Json,
+    pub(super) schema: fn() -> Json,
 }
 
 impl<T> Kind for Special<T> {
@@ -403,7 +403,7 @@ impl<T> Kind for Special<T> {
     }
 
     fn schema(&self) -> Json {
-        self.schema.clone()
+        (self.schema)()
     }
 }
 
@@ -429,7 +429,7 @@ pub(super) fn file_mode() -> Special<u32> {
         },
         write: |mode| quote(&format!("{mode:04o}")),
         words: "octal digits in quotes",
-        schema: json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
+        schema: || json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
     }
 }
 
@@ -439,7 +439,7 @@ pub(super) struct Composite<T> {
     /// `None` for a value that is written by leaving the key out.
     pub(super) write: fn(&T) -> Option<String>,
     pub(super) words: &'static str,
-    pub(super) schema: Json,
+    pub(super) schema: fn() -> Json,
 }
 
 impl<T> Kind for Composite<T> {
@@ -458,7 +458,7 @@ impl<T> Kind for Composite<T> {
     }
 
     fn schema(&self) -> Json {
-        self.schema.clone()
+        (self.schema)()
     }
 }
 

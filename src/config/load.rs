@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::admin::{Admin, AdminListen, Metrics};
+use super::admin::{Admin, Metrics};
 use super::forward::Forward;
 use super::forwards::{Forwards, Settings};
 use super::global::Global;
@@ -15,6 +15,7 @@ use super::log::Log;
 use super::model::Config;
 use super::pool::{self, PoolKeys};
 use super::raw::{self, Elsewhere, KeyNode, Node, TableReader, Value};
+use super::remembered::Recollection;
 use super::report::{ConfigErrors, Fault, Report, SourceKind, Span, nearest};
 use super::scope::Scope;
 use super::section::Section;
@@ -26,12 +27,12 @@ impl Config {
     /// Reads, merges and checks everything. On failure all errors are reported
     /// at once. No other file is included, and no variable is set: see [`Self::load_in`].
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigErrors> {
-        load(inputs, &Nowhere)
+        Self::load_in(inputs, &Nowhere)
     }
 
     /// Likewise, with the files that it includes and the variables that it names.
     pub fn load_in(inputs: &Inputs, around: &dyn Surroundings) -> Result<Self, ConfigErrors> {
-        load(inputs, around)
+        load(inputs, around).map(|(config, _)| config)
     }
 
     /// Reads the text of a file.
@@ -46,7 +47,11 @@ impl Config {
     }
 }
 
-fn load(inputs: &Inputs, around: &dyn Surroundings) -> Result<Config, ConfigErrors> {
+/// A configuration, and how many forwards came of each `[[forward]]`.
+pub(super) fn load(
+    inputs: &Inputs,
+    around: &dyn Surroundings,
+) -> Result<(Config, Vec<usize>), ConfigErrors> {
     let mut report = Report::default();
     let mut root = match &inputs.file {
         Some(file) => raw::read_file(&mut report, file, around),
@@ -79,7 +84,7 @@ fn no_file(report: &mut Report) -> Node {
     Node::new(Value::Table(Vec::new()), span)
 }
 
-fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
+fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> (Config, Vec<usize>) {
     let mut config = Config {
         global: Global::default(),
         log: Log::default(),
@@ -87,9 +92,10 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
         metrics: Metrics::default(),
         profiles: BTreeMap::from([("default".to_owned(), profile::built_in())]),
         forwards: Vec::new(),
+        remembered: Recollection::default(),
     };
     let Some(mut table) = TableReader::open(root, "the configuration", report) else {
-        return config;
+        return (config, Vec::new());
     };
     if let Some(node) = table.get(raw::INCLUDE) {
         // Those of files are gone by now.
@@ -147,18 +153,15 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> Config {
     refuse_useless_overrides(pool_nodes, "pool", &scope.used_pools, report);
     table.close(report, &sections());
     config.profiles = scope.profiles;
-    let own = match &config.admin.listen {
-        AdminListen::At(addresses) => addresses.as_slice(),
-        AdminListen::Auto => &[],
-    };
-    for (section, addresses) in [("admin", own), ("metrics", &config.metrics.listen)] {
+    for (section, addresses) in config.own_listeners() {
         let listen = root.entry(section).and_then(|it| it.node.entry("listen"));
         if let Some(entry) = listen {
             forwards.check_own(addresses, &entry.node.span, report);
         }
     }
-    config.forwards = forwards.finish();
-    config
+    let (forwards, made) = forwards.finish();
+    config.forwards = forwards;
+    (config, made)
 }
 
 /// Keys that somebody writes without the section that they are in.

@@ -103,7 +103,7 @@ fn log_target() -> Special<LogTarget> {
             LogTarget::File(path) => quote(&path.to_string_lossy()),
         },
         words: "`\"stdout\"`, `\"stderr\"`, a path",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 

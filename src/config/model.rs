@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::admin::{Admin, Metrics};
+use super::admin::{Admin, AdminListen, Metrics};
 use super::forward::Forward;
 use super::global::Global;
 use super::log::Log;
+use super::remembered::Recollection;
+use crate::net::address::Address;
 use crate::net::options::SocketOptions;
 
 /// A whole, validated configuration.
@@ -27,4 +29,17 @@ pub struct Config {
     /// Every `[[forward]]`; one whose ports pair up with its upstream's is expanded
     /// to one for each pair. Never empty.
     pub forwards: Vec<Arc<Forward>>,
+    /// What it was read from; see [`Config::load_again`].
+    pub(super) remembered: Recollection,
+}
+
+impl Config {
+    /// Where the process itself listens, by the section that says so.
+    pub(super) fn own_listeners(&self) -> [(&'static str, &[Address]); 2] {
+        let admin = match &self.admin.listen {
+            AdminListen::At(addresses) => addresses.as_slice(),
+            AdminListen::Auto => &[],
+        };
+        [("admin", admin), ("metrics", &self.metrics.listen)]
+    }
 }

@@ -42,7 +42,7 @@ fn dns_servers() -> Composite<Vec<SocketAddr>> {
         read: |_, node, report| Some(servers(node, report)),
         write: |servers| Some(list(servers.iter().map(SocketAddr::to_string))),
         words: "list of addresses",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -52,7 +52,7 @@ fn system_path() -> Special<PathBuf> {
         // Read from a text or a constant, so UTF-8.
         write: |path| quote(&path.to_string_lossy()),
         words: "path",
-        schema: json!({ "type": "string", "pattern": "^/" }),
+        schema: || json!({ "type": "string", "pattern": "^/" }),
     }
 }
 

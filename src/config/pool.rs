@@ -242,10 +242,12 @@ fn retries() -> Special<Option<u8>> {
         read: read_retries,
         write: |retries| retries.map_or_else(|| quote("all"), |it| it.to_string()),
         words: "0 to 255, or `\"all\"`",
-        schema: json!({ "anyOf": [
-            { "enum": ["all"] },
-            { "type": "integer", "minimum": 0, "maximum": 255 },
-        ]}),
+        schema: || {
+            json!({ "anyOf": [
+                { "enum": ["all"] },
+                { "type": "integer", "minimum": 0, "maximum": 255 },
+            ]})
+        },
     }
 }
 
@@ -254,7 +256,7 @@ fn sources() -> Composite<Vec<IpAddr>> {
         read: |_, node, report| Some(sources::read(node, report)),
         write: |sources| Some(list(sources.iter().map(ToString::to_string))),
         words: "IP address or list",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 

@@ -197,7 +197,7 @@ fn kind(row: &OptionRow) -> Box<dyn Kind<Value = Setting>> {
                 read: source,
                 write: |ip: &std::net::IpAddr| quote(&ip.to_string()),
                 words: "IP address",
-                schema: text_schema(),
+                schema: text_schema,
             },
             wrap: Setting::Address,
             unwrap: |setting| match setting {
@@ -229,7 +229,7 @@ fn text(read: fn(&Node) -> Result<String, Fault>) -> As<Special<String>, Setting
             read,
             write: |name| quote(name),
             words: "name",
-            schema: text_schema(),
+            schema: text_schema,
         },
         wrap: Setting::Text,
         unwrap: |setting| match setting {
@@ -307,7 +307,7 @@ pub(super) fn interface() -> Special<String> {
         read: interface_name,
         write: |name| quote(name),
         words: "name",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 

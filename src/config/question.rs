@@ -227,7 +227,7 @@ fn special_bytes(read: fn(&Node) -> Result<Vec<u8>, Fault>) -> Special<Vec<u8>> 
         read,
         write: |bytes| written_bytes(bytes),
         words: "text or `\"hex:…\"`, up to 1 KiB",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 
@@ -251,7 +251,7 @@ fn special_text(read: fn(&Node) -> Result<String, Fault>, words: &'static str) -
         read,
         write: |text| quote(text),
         words,
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 
@@ -263,10 +263,12 @@ fn special_statuses() -> Special<Statuses> {
             quote(&statuses.iter().map(range).collect::<Vec<_>>().join(","))
         },
         words: "`\"200-399\"`, `\"200,204\"`, 200",
-        schema: json!({ "anyOf": [
-            { "type": "string", "pattern": "^[0-9 ,-]+$" },
-            { "type": "integer", "minimum": 100, "maximum": 599 },
-        ]}),
+        schema: || {
+            json!({ "anyOf": [
+                { "type": "string", "pattern": "^[0-9 ,-]+$" },
+                { "type": "integer", "minimum": 100, "maximum": 599 },
+            ]})
+        },
     }
 }
 
@@ -278,7 +280,7 @@ fn special_command() -> Special<Vec<String>> {
             format!("[{}]", words.join(", "))
         },
         words: "list of texts",
-        schema: json!({ "type": "array", "items": text_schema(), "minItems": 1 }),
+        schema: || json!({ "type": "array", "items": text_schema(), "minItems": 1 }),
     }
 }
 

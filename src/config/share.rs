@@ -14,7 +14,6 @@ use std::sync::Arc;
 use super::forward::Forward;
 use super::model::Config;
 use super::pool::Pool;
-use super::route::RouteTo;
 
 impl Config {
     /// See the module's documentation. Equal to what it was.
@@ -36,17 +35,24 @@ impl Config {
             .map(|it| (it.name.as_str(), it))
             .collect();
         for forward in &mut self.forwards {
-            if pools_of(forward).any(|pool| same.contains_key(&Arc::as_ptr(pool))) {
+            let of_before = forwards.get(forward.name.as_str());
+            if of_before.is_some_and(|it| Arc::ptr_eq(it, forward)) {
+                continue;
+            }
+            if forward
+                .pools()
+                .any(|pool| same.contains_key(&Arc::as_ptr(pool)))
+            {
                 let forward = Arc::make_mut(forward);
-                for pool in pools_of_mut(forward) {
+                for pool in forward.pools_mut() {
                     if let Some(before) = same.get(&Arc::as_ptr(pool)) {
                         *pool = before.clone();
                     }
                 }
             }
             let is_same = |before: &&&Arc<Forward>| {
-                let pools = pools_of(before).map(Arc::as_ptr);
-                pools.eq(pools_of(forward).map(Arc::as_ptr)) && ***before == *forward
+                let pools = before.pools().map(Arc::as_ptr);
+                pools.eq(forward.pools().map(Arc::as_ptr)) && ***before == *forward
             };
             if let Some(before) = forwards.get(forward.name.as_str()).filter(is_same) {
                 *forward = (*before).clone();
@@ -62,7 +68,7 @@ impl Config {
         let mut named: HashMap<&str, usize> = HashMap::new();
         let mut pools = Vec::new();
         for forward in &self.forwards {
-            for pool in pools_of(forward) {
+            for pool in forward.pools() {
                 if !seen.insert(Arc::as_ptr(pool)) {
                     continue;
                 }
@@ -74,23 +80,6 @@ impl Config {
         }
         pools
     }
-}
-
-fn pools_of(forward: &Forward) -> impl Iterator<Item = &Arc<Pool>> {
-    let routes = forward.routes.iter().filter_map(|route| match &route.to {
-        RouteTo::Pool(pool) => Some(pool),
-        RouteTo::Reject | RouteTo::HttpConnect(_) => None,
-    });
-    [&forward.pool].into_iter().chain(routes)
-}
-
-fn pools_of_mut(forward: &mut Forward) -> impl Iterator<Item = &mut Arc<Pool>> {
-    let routes = forward.routes.iter_mut();
-    let routes = routes.filter_map(|route| match &mut route.to {
-        RouteTo::Pool(pool) => Some(pool),
-        RouteTo::Reject | RouteTo::HttpConnect(_) => None,
-    });
-    [&mut forward.pool].into_iter().chain(routes)
 }
 
 #[cfg(test)]

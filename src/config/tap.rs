@@ -322,7 +322,7 @@ fn tap_target() -> Special<TapTarget> {
             TapTarget::File(path) => quote(&path.to_string_lossy()),
         },
         words: "`\"stderr\"`, a path",
-        schema: text_schema(),
+        schema: text_schema,
     }
 }
 
@@ -335,7 +335,7 @@ fn clients() -> Composite<Vec<IpNet>> {
             (!networks.is_empty()).then_some(list)
         },
         words: "network or list, such as `\"10.0.0.0/8\"`",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -344,7 +344,7 @@ fn mask() -> Composite<Vec<String>> {
         read: |_, node, report| Some(names(node, report)),
         write: |names| Some(list(names.iter().cloned())),
         words: "name or list",
-        schema: one_or_list(&text_schema()),
+        schema: || one_or_list(&text_schema()),
     }
 }
 
@@ -353,7 +353,7 @@ pub(super) fn sample_key() -> Special<Sample> {
         read: sample,
         write: |sample| quote(&sample.to_string()),
         words: "part, such as `\"1/100\"`",
-        schema: json!({ "type": "string", "pattern": "^[0-9]+/[0-9]+$" }),
+        schema: || json!({ "type": "string", "pattern": "^[0-9]+/[0-9]+$" }),
     }
 }
 

@@ -48,7 +48,7 @@ fn mode() -> Special<u32> {
         read: read_mode,
         write: |mode| quote(&format!("{mode:04o}")),
         words: "octal text, `\"0000\"` to `\"0777\"`",
-        schema: json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
+        schema: || json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
     }
 }
 
@@ -74,10 +74,12 @@ pub(super) fn who() -> Special<Who> {
             Who::Name(name) => quote(name),
         },
         words: "name or number",
-        schema: json!({ "anyOf": [
+        schema: || {
+            json!({ "anyOf": [
             { "type": "string", "minLength": 1 },
             { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 },
-        ] }),
+        ] })
+        },
     }
 }
 

@@ -38,7 +38,7 @@ use super::awaited::Awaited;
 use super::clients;
 use super::error::StartError;
 use super::forwards::{FIRST_GENERATION, forward_of};
-use super::held::{Held, HeldListener};
+use super::held::{self, Held, HeldListener};
 use super::plan::Plan;
 use super::proxy::Deciders;
 use super::resolve::{self, KnownNames, Resolver};
@@ -117,6 +117,7 @@ impl Acquired {
             check_transparent(forward.config)?;
         }
         let mut held = Held::default();
+        let pages = held::pages(count);
         let table = held
             .clients
             .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
@@ -131,7 +132,7 @@ impl Acquired {
                     ..forward_of(
                         forward,
                         config,
-                        held.books(forward.id, count),
+                        held.books(forward.id, pages),
                         [forward.config.max_connections, forward.config.udp.max_flows]
                             .map(|max| max.map(|max| Arc::new(Gate::new(max))))
                             .into(),

@@ -342,13 +342,16 @@ pub(super) fn sessions(at: &Arc<Listener>, others: usize) -> usize {
     Arc::strong_count(at).saturating_sub(others) + ways.sum::<usize>()
 }
 
+/// Pages of books for so many reactors and those that may come.
+pub(super) fn pages(reactors: usize) -> usize {
+    2 * reactors.max(limits::allowed_cpus().len()).max(4)
+}
+
 impl Held {
-    /// The books of a forward, with pages for so many reactors and those that may come.
-    pub(super) fn books(&mut self, forward: ForwardId, reactors: usize) -> Arc<ForwardBooks> {
-        let books = self.books.entry(forward);
-        let pages = 2 * reactors.max(limits::allowed_cpus().len()).max(4);
+    /// The books of a forward, with so many pages: see [`pages`].
+    pub(super) fn books(&mut self, forward: ForwardId, pages: usize) -> Arc<ForwardBooks> {
         let new = || Arc::new(ForwardBooks::new(pages));
-        books.or_insert_with(new).clone()
+        self.books.entry(forward).or_insert_with(new).clone()
     }
 
     /// Paths of unix listeners that were handed over go with this from now on.

@@ -7,7 +7,9 @@
 //! The same names have the same identities in the plan of the next configuration, so
 //! that what is held under one of them can be kept.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,9 @@ pub(super) struct Identities {
     /// By address, and for a port that the kernel chooses by whose it is.
     listeners: Registry<(String, String), ListenerId>,
     /// By pool, and by the options that it is dialled with.
-    pools: Registry<(PoolName, SocketOptions), PoolId>,
+    pools: Registry<(PoolName, Arc<DialOptions>), PoolId>,
+    /// What pools are dialled with: thousands of forwards share a few sets of options.
+    dialled: HashSet<Arc<DialOptions>>,
     names: Registry<(Name, Duration, Duration, bool), NameId>,
     /// A program's own decision about sessions: the same for every configuration.
     pilot: Option<Pilot>,
@@ -42,6 +46,16 @@ impl Identities {
         }
     }
 
+    /// The one set of these options that there is.
+    fn dialled(&mut self, options: Cow<'_, SocketOptions>) -> Arc<DialOptions> {
+        if let Some(known) = self.dialled.get(&*options) {
+            return known.clone();
+        }
+        let new = Arc::new(DialOptions::new(options.into_owned()));
+        self.dialled.insert(new.clone());
+        new
+    }
+
     /// Forgets names that this plan does not have. Their numbers are not handed out again.
     pub(super) fn keep(&mut self, plan: &Plan<'_>) {
         let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
@@ -52,6 +66,7 @@ impl Identities {
         let pools = plan.pools.iter().flat_map(|it| &it.dialled);
         let pools: HashSet<PoolId> = pools.map(|(id, _)| *id).collect();
         self.pools.retain(|_, id| pools.contains(id));
+        self.dialled.retain(|it| Arc::strong_count(it) > 1);
         let names: HashSet<NameId> = plan.names.iter().map(|it| it.id).collect();
         self.names.retain(|_, id| names.contains(id));
     }
@@ -63,6 +78,7 @@ impl Default for Identities {
             forwards: Registry::new(ForwardId::new),
             listeners: Registry::new(ListenerId::new),
             pools: Registry::new(PoolId::new),
+            dialled: HashSet::new(),
             names: Registry::new(NameId::new),
             pilot: None,
         }
@@ -119,9 +135,43 @@ pub(super) struct PoolPlan {
     pub(super) config: Arc<config::Pool>,
     pub(super) name: PoolName,
     /// Forwards that dial with the same options share its spares as well.
-    pub(super) dialled: Vec<(PoolId, SocketOptions)>,
+    pub(super) dialled: Vec<(PoolId, Arc<DialOptions>)>,
     /// For each of its servers the name that it is found by, if by any.
     pub(super) names: Vec<Option<NameId>>,
+}
+
+/// Options that a pool is dialled with, and what they come to.
+#[derive(Debug)]
+pub(super) struct DialOptions {
+    pub(super) options: SocketOptions,
+    pub(super) plan: Arc<OptionPlan>,
+}
+
+impl DialOptions {
+    fn new(options: SocketOptions) -> Self {
+        let plan = Arc::new(options.plan(Leg::Upstream));
+        Self { options, plan }
+    }
+}
+
+impl Borrow<SocketOptions> for Arc<DialOptions> {
+    fn borrow(&self) -> &SocketOptions {
+        &self.options
+    }
+}
+
+impl PartialEq for DialOptions {
+    fn eq(&self, other: &Self) -> bool {
+        self.options == other.options
+    }
+}
+
+impl Eq for DialOptions {}
+
+impl Hash for DialOptions {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.options.hash(state);
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -150,7 +200,7 @@ impl<'a> Plan<'a> {
                     *nth += 1;
                     plan.pools.len() - 1
                 });
-                plan.pools[at].dialled_with(forward.upstream.clone(), asks, ids)
+                plan.pools[at].dialled_with(&forward.upstream, asks, ids)
             };
             let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
             let asks = matches!(forward.mode, Mode::HttpConnect(_));
@@ -287,8 +337,9 @@ impl PoolPlan {
         Self {
             config: config.clone(),
             name,
-            dialled: Vec::new(),
-            names: Vec::new(),
+            // Most have one, and there are thousands of them.
+            dialled: Vec::with_capacity(1),
+            names: Vec::with_capacity(config.servers.len()),
         }
     }
 
@@ -297,38 +348,44 @@ impl PoolPlan {
     /// `asks`: clients say where to go.
     fn dialled_with(
         &mut self,
-        mut options: SocketOptions,
+        options: &SocketOptions,
         asks: bool,
         ids: &mut Identities,
     ) -> PoolId {
-        if asks {
+        let mut options = Cow::Borrowed(options);
+        if asks && options.fastopen_connect.is_some() {
             // A connect that sends data along succeeds before it is answered, and
             // so would the answer to the client.
-            options.fastopen_connect = None;
+            options.to_mut().fastopen_connect = None;
         }
         if self.config.interface.is_some() {
-            options.interface.clone_from(&self.config.interface);
+            options
+                .to_mut()
+                .interface
+                .clone_from(&self.config.interface);
         }
-        let known = self.dialled.iter().find(|(_, with)| *with == options);
-        if let Some((id, _)) = known {
+        let known = self.dialled.iter();
+        if let Some((id, _)) = known.clone().find(|(_, with)| with.options == *options) {
             return *id;
         }
-        let id = ids.pools.id((self.name.clone(), options.clone()));
-        self.dialled.push((id, options));
+        let with = ids.dialled(options);
+        let id = ids.pools.id((self.name.clone(), with.clone()));
+        self.dialled.push((id, with));
         id
     }
 
     /// The options that checks connect with: those of its first user, from the first of
     /// its own local addresses.
     pub(super) fn check_options(&self) -> Arc<OptionPlan> {
-        let first = self.dialled.first();
-        let mut options = first
-            .map(|(_, options)| options.clone())
-            .unwrap_or_default();
-        if let [source, ..] = self.config.sources.as_slice() {
-            options.source = Some(*source);
+        let first = self.dialled.first().map(|(_, with)| with);
+        match (self.config.sources.as_slice(), first) {
+            ([], Some(with)) => with.plan.clone(),
+            (sources, with) => {
+                let mut options = with.map(|with| with.options.clone()).unwrap_or_default();
+                options.source = sources.first().copied().or(options.source);
+                Arc::new(options.plan(Leg::Upstream))
+            }
         }
-        Arc::new(options.plan(Leg::Upstream))
     }
 }
 

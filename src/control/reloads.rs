@@ -11,7 +11,7 @@ use crate::reactor::Change;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, PoolId};
 
-use super::held::HeldListener;
+use super::held::{self, HeldListener};
 use super::neighbourhood::Neighbourhood;
 use super::plan::Plan;
 use super::reload::{
@@ -286,9 +286,9 @@ impl Running {
             .set_max(config.global.max_connections.unwrap_or(u32::MAX));
 
         // Pools before forwards, which name them.
-        let count = parts.active.len();
+        let pages = held::pages(parts.active.len());
         let held = &mut self.held;
-        let books = |forward| held.books(forward, count);
+        let books = |forward| held.books(forward, pages);
         let which = (self.generation, anew);
         let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
         self.held.policies = parts.policies;
@@ -347,6 +347,11 @@ impl Running {
             let change = Change {
                 records: differs.then(|| (&config.log).into()),
                 taps: (taps || is_fresh).then(|| self.tap_sources(*number)),
+                onlookers: if is_fresh {
+                    self.steering.onlookers(*number)
+                } else {
+                    Vec::new()
+                },
                 decider: self
                     .deciders
                     .as_ref()

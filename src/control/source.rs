@@ -15,6 +15,12 @@ pub trait ConfigSource: fmt::Debug + Send + Sync {
     /// Reads all of it again. The error is for people: every mistake with its place.
     fn read(&self) -> Result<Config, String>;
 
+    /// Likewise, with what was read before: what has not changed since needs no second look.
+    fn read_again(&self, before: &Config) -> Result<Config, String> {
+        let _ = before;
+        self.read()
+    }
+
     /// The files that it was read from the last time, with their stamps before that.
     fn was_read(&self) -> ConfigFiles;
 

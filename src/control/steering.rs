@@ -7,20 +7,21 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
-    Configured, ForwardSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked, ReloadRefused,
-    ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
+    Configured, ForwardSeen, Looker, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
+    ReloadRefused, ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
 };
 use crate::config::Config;
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
+use crate::reactor::inspect::Onlooker;
 use crate::reactor::{Forward, Gate};
 use crate::relay::id::{ForwardId, ServerId};
 
@@ -41,6 +42,8 @@ pub(super) struct Steering {
     upstreams: Arc<Upstreams>,
     current: ArcSwap<InForce>,
     reactors: Mutex<Vec<(ReactorSeen, Wire)>>,
+    /// Who looks at sessions, until they are dropped.
+    lookers: Mutex<Vec<Weak<Looker>>>,
     /// Forwards that an operator drains.
     drained: Mutex<HashSet<ForwardId>>,
     draining: AtomicBool,
@@ -89,6 +92,7 @@ impl Steering {
             upstreams,
             current: ArcSwap::from_pointee(current),
             reactors: Mutex::new(Vec::new()),
+            lookers: Mutex::new(Vec::new()),
             drained: Mutex::new(HashSet::new()),
             draining: AtomicBool::new(false),
             confinement: OnceLock::new(),
@@ -130,6 +134,13 @@ impl Steering {
     fn ask<T>(&self, request: Request, answer: &Receiver<T>) -> Option<T> {
         self.control.get()?.tell(Told::Asked(request));
         answer.recv().ok()
+    }
+
+    /// Who looks at the sessions of a reactor that is new.
+    pub(super) fn onlookers(&self, reactor: u16) -> Vec<Onlooker> {
+        let lookers = lock(&self.lookers);
+        let alive = lookers.iter().filter_map(Weak::upgrade);
+        alive.map(|it| it.of(reactor)).collect()
     }
 
     /// A forward that was drained lets clients in again.
@@ -285,6 +296,12 @@ impl Subject for Steering {
             flows_moved: done.flows_moved as u64,
             sessions_left: done.sessions_left,
         })
+    }
+
+    fn look(&self, looker: &Arc<Looker>) {
+        let mut lookers = lock(&self.lookers);
+        lookers.retain(|it| it.strong_count() > 0);
+        lookers.push(Arc::downgrade(looker));
     }
 
     fn log(&self) -> &Log {

@@ -1,9 +1,9 @@
 //! The readiness engine: epoll, through mio.
 //!
 //! Owns the descriptors of every session of its reactor, and the bytes that
-//! lanes hold. Registers each socket once, for both directions, edge-triggered;
-//! closing a socket removes it. Only a connection made ahead is registered again,
-//! under the key of the session that it is handed to.
+//! lanes hold. Registers each socket once, for both directions, edge-triggered (that of a flow of
+//! datagrams level-triggered, see [`super::sockets`]); closing a socket removes it. Only a connection
+//! made ahead is registered again, under the key of the session that it is handed to.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
 //! reactor's wheel).
@@ -17,15 +17,14 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
 use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
-use super::datagrams::{Datagrams, Outcome, Post, Received, Sockets};
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
 use super::pump::Ends;
+use super::sockets::{Sockets, WithSockets};
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
-use crate::net::datagram::Lost;
-use crate::net::datagram::batch::Train;
+use crate::net::datagram;
 use crate::net::errno::{Failure, Operation};
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan};
@@ -460,107 +459,38 @@ impl Engine for Epoll {
     }
 }
 
-impl Datagrams for Epoll {
-    fn open_port(&mut self, listener: Listener) -> io::Result<DatagramKey> {
-        let key = self.datagrams.add_port(listener)?;
-        if let Err(error) = self.watch(key) {
-            self.datagrams.remove_port(key);
-            return Err(error);
-        }
-        Ok(key)
+impl WithSockets for Epoll {
+    fn sockets(&self) -> &Sockets {
+        &self.datagrams
     }
 
-    fn close_port(&mut self, key: DatagramKey) -> Option<Listener> {
-        self.mute_port(key);
-        self.datagrams.remove_port(key)
+    fn sockets_mut(&mut self) -> &mut Sockets {
+        &mut self.datagrams
     }
 
-    fn mute_port(&mut self, key: DatagramKey) {
-        if let Some(fd) = self.datagrams.fd(key) {
-            // Others may hold the socket, which would leave it registered.
-            let registry = self.poll.registry();
-            let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
-        }
-    }
-
-    fn call(&mut self, target: Target<'_>, never_fragment: bool) -> Result<DatagramKey, Cause> {
-        let suspect = self.common.may_self_connect(target.endpoint);
-        let key = self.datagrams.call(target, never_fragment, suspect)?;
-        if let Err(error) = self.watch(key) {
-            self.datagrams.remove(key);
-            return Err(Failure::of_io(Operation::Open, &error).into());
-        }
-        Ok(key)
-    }
-
-    fn hang_up(&mut self, key: DatagramKey) {
-        self.datagrams.remove(key);
-    }
-
-    fn let_go(&mut self, key: DatagramKey) -> Option<OwnedFd> {
-        // Another process may have it soon, which would leave it registered.
-        self.mute_port(key);
-        self.datagrams.let_go(key)
-    }
-
-    fn take_up(&mut self, call: OwnedFd) -> io::Result<DatagramKey> {
-        let key = self.datagrams.take_up(call)?;
-        self.watch(key)
-            .inspect_err(|_| self.datagrams.remove(key))?;
-        Ok(key)
-    }
-
-    fn room(&self) -> usize {
-        self.datagrams.room()
-    }
-
-    fn receive(&mut self, key: DatagramKey, most: usize) -> Received {
-        self.datagrams.receive(key, most)
-    }
-
-    fn discard(&mut self, key: DatagramKey) -> u32 {
-        self.datagrams.discard(key)
-    }
-
-    fn train(&self, index: usize) -> &Train {
-        self.datagrams.train(index)
-    }
-
-    fn payload(&self, index: usize) -> &[u8] {
-        self.datagrams.payload(index)
-    }
-
-    fn send_at_once(&mut self, key: DatagramKey, datagram: &[u8]) -> Result<(), Lost> {
-        self.datagrams.send_at_once(key, datagram)
-    }
-
-    fn post(&mut self, post: Post) {
-        self.datagrams.post(post);
-    }
-
-    fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
-        self.datagrams.send_posts(outcomes);
-    }
-
-    fn forget_trains(&mut self) {
-        self.datagrams.forget_trains();
-    }
-
-    fn queue_drops(&self, key: DatagramKey) -> u32 {
-        self.datagrams.queue_drops(key)
-    }
-}
-
-impl Epoll {
-    fn watch(&self, key: DatagramKey) -> io::Result<()> {
-        let Some(fd) = self.datagrams.fd(key) else {
-            return Ok(());
-        };
+    fn watch_port(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
         let token = mio_token(Token::Datagrams(key));
         let registry = self.poll.registry();
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
+    fn watch_flow(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let token = mio_token(Token::Datagrams(key));
+        let epoll = self.poll.registry().as_fd();
+        datagram::watch(epoll, fd, token.0 as u64)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) {
+        let registry = self.poll.registry();
+        let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    fn may_meet_itself(&self, endpoint: &Endpoint) -> bool {
+        self.common.may_self_connect(endpoint)
+    }
+}
+
+impl Epoll {
     fn try_connect(
         &mut self,
         key: SessionKey,

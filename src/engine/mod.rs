@@ -48,6 +48,7 @@ pub mod parley;
 mod pump;
 pub mod sim;
 pub mod slab;
+mod sockets;
 mod spin;
 #[cfg(feature = "uring")]
 pub mod uring;

@@ -77,7 +77,8 @@ pub(crate) fn ioctl_int(fd: BorrowedFd<'_>, request: c_ulong) -> Result<c_int, E
     Errno::result(result).map(|_| value)
 }
 
-/// `connect(2)` to `AF_UNSPEC`: a connection ends at once, by a reset.
+/// `connect(2)` to `AF_UNSPEC`: a connection ends at once, by a reset; a socket of datagrams has no
+/// peer any more, and no port either, unless one was asked for.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let nobody = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as libc::sa_family_t,
@@ -89,6 +90,29 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
             fd.as_raw_fd(),
             &raw const nobody,
             size_of_val(&nobody) as socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `epoll_ctl(2)`: has a socket told of with this number whenever the instance is asked and
+/// something is in it to be read, or has failed.
+pub(crate) fn watch_level(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    number: u64,
+) -> Result<(), Errno> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: number,
+    };
+    // SAFETY: the pointer is to a live local, which the kernel copies.
+    let result = unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            fd.as_raw_fd(),
+            &raw mut event,
         )
     };
     Errno::result(result).map(drop)

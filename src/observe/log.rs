@@ -144,6 +144,7 @@ impl Log {
             dropped: dropped.clone(),
             reported: 0,
             telling: 0,
+            panics: 0,
             settings: settings.clone(),
             line: Vec::new(),
         };
@@ -200,7 +201,7 @@ impl Log {
     /// Does something for the thread of this name; `None`: it panicked, which is counted
     /// and told. See [`panics::caught`].
     pub fn guard<T>(&self, thread: &'static str, work: impl FnOnce() -> T) -> Option<T> {
-        let done = panics::caught(work);
+        let done = panics::caught(thread, work);
         if done.is_none() {
             self.panicked(thread, panics::count());
         }
@@ -318,6 +319,8 @@ struct Writer {
     reported: u64,
     /// … and will be, if what is about to be written is.
     telling: u64,
+    /// Panics of this thread that are not told of yet.
+    panics: u64,
     settings: Arc<Settings>,
     line: Vec<u8>,
 }
@@ -348,7 +351,26 @@ impl Format for Writer {
         }
     }
 
+    /// The entry is lost, and that is told as if there had been no room for it.
+    fn panicked(&mut self) {
+        self.panics += 1;
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn before_write(&mut self, sink: &mut Sink) {
+        if std::mem::take(&mut self.panics) > 0 {
+            let notice = Notice::HelperPanicked {
+                thread: "log",
+                panics: panics::count(),
+            };
+            let at = SystemTime::now();
+            let said = Said {
+                at,
+                notice,
+                suppressed: 0,
+            };
+            self.said(&said, 0, sink);
+        }
         let dropped = self.dropped.load(Ordering::Relaxed);
         self.telling = dropped;
         if dropped > self.reported {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Reactor;
 use super::decider::Decider;
+use super::outlets::Onlooker;
 use super::setup::Listener;
 use super::upstream::UpstreamSetup;
 use crate::engine::Datagrams;
@@ -27,6 +28,8 @@ pub struct Change {
     pub records: Option<Records>,
     /// What is shown of the sessions to come.
     pub taps: Option<BTreeMap<ForwardId, Source>>,
+    /// Who looks at sessions for a time.
+    pub onlookers: Vec<Onlooker>,
     /// Who decides about openings.
     pub decider: Option<Box<dyn Decider>>,
 }
@@ -49,6 +52,7 @@ impl<E: Datagrams> Reactor<E> {
             leave,
             records,
             taps,
+            onlookers,
             decider,
         } = change;
         // Pools first: the forwards of listeners name them.
@@ -64,6 +68,9 @@ impl<E: Datagrams> Reactor<E> {
         }
         if let Some(taps) = taps {
             self.outlets.set_taps(taps);
+        }
+        for onlooker in onlookers {
+            self.outlets.look_on(onlooker);
         }
         for ChangedListener { at, options } in listeners {
             if !self.flows.change_port(&at) {

@@ -186,8 +186,8 @@ pub trait Inspect {
     /// that were ended.
     fn kill(&mut self, from: u32, filter: &SessionFilter) -> Slice<u64>;
 
-    /// Shows sessions to come to somebody.
-    fn look_on(&mut self, onlooker: Onlooker);
+    /// Shows sessions to come to somebody; `false`: that is done already.
+    fn look_on(&mut self, onlooker: Onlooker) -> bool;
 
     /// Shows sessions that run, from this slot on, to somebody from now on; their numbers.
     fn look_at(&mut self, from: u32, filter: &SessionFilter, source: &Source) -> Slice<u64>;
@@ -369,8 +369,8 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         Slice { items, next }
     }
 
-    fn look_on(&mut self, onlooker: Onlooker) {
-        self.outlets.look_on(onlooker);
+    fn look_on(&mut self, onlooker: Onlooker) -> bool {
+        self.outlets.look_on(onlooker)
     }
 
     fn look_at(&mut self, from: u32, filter: &SessionFilter, source: &Source) -> Slice<u64> {

@@ -61,10 +61,15 @@ impl Outlets {
         self.taps = taps;
     }
 
-    /// Somebody looks at sessions to come.
-    pub(super) fn look_on(&mut self, onlooker: Onlooker) {
+    /// Somebody looks at sessions to come; `false`: he does already.
+    pub(super) fn look_on(&mut self, onlooker: Onlooker) -> bool {
+        let is_known = |it: &Onlooker| it.source.is_of(&onlooker.source);
+        if self.onlookers.iter().any(is_known) {
+            return false;
+        }
         self.has_tapped = true;
         self.onlookers.push(onlooker);
+        true
     }
 
     /// Forgets those who look no more.

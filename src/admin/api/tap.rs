@@ -23,12 +23,12 @@ use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::stream::Connection;
+use crate::admin::subject::Looker;
 use crate::config::units::format_size;
 use crate::config::{Tap, TapDirection, TapFilter, TapFormat};
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Onlooking, Source};
-use crate::reactor::inspect::{Onlooker, SessionFilter};
-use crate::relay::id::ForwardId;
+use crate::reactor::inspect::SessionFilter;
 
 /// Bytes that are read from the pipe at a time.
 const PIECE: usize = 64 << 10;
@@ -102,8 +102,15 @@ pub(super) async fn tap(
     let (onlooking, pipe) = Onlooking::start(tap, shared.subject.log()).map_err(none)?;
     let pipe = pipe::Receiver::from_owned_fd(pipe.into()).map_err(none)?;
     let log = shared.subject.log().clone();
+    let forwards = match &whom {
+        Whom::All(filter) => filter.forwards.clone(),
+        Whom::One(..) => None,
+    };
     let looking = Looking {
-        onlooking: Some(onlooking),
+        looker: Arc::new(Looker {
+            forwards,
+            onlooking,
+        }),
         shared,
         _places: [place, streams],
     };
@@ -125,7 +132,7 @@ enum Whom {
     /// One that lives, of this reactor.
     One(u16, Arc<SessionFilter>),
     /// Those that live and those to come.
-    All(Option<Vec<ForwardId>>, Arc<SessionFilter>),
+    All(Arc<SessionFilter>),
 }
 
 impl TapOrder {
@@ -154,7 +161,7 @@ impl TapOrder {
             filter.forwards = Some(ids);
         }
         filter.client = self.networks()?.first().copied();
-        Ok(Whom::All(filter.forwards.clone(), Arc::new(filter)))
+        Ok(Whom::All(Arc::new(filter)))
     }
 
     fn networks(&self) -> Result<Vec<ipnet::IpNet>, Problem> {
@@ -215,34 +222,34 @@ impl TapOrder {
 
 /// It ends when this is dropped: with the answer, whatever ends that.
 struct Looking {
-    onlooking: Option<Onlooking>,
+    looker: Arc<Looker>,
     shared: Shared,
     _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Looking {
     async fn begin(&self, whom: &Whom) -> Result<(), Problem> {
-        let Some(onlooking) = &self.onlooking else {
-            return Ok(());
-        };
+        let looker = &self.looker;
         let subject = &*self.shared.subject;
         match whom {
             Whom::One(reactor, filter) => {
-                let source = onlooking.source_of_one(*reactor);
+                let source = looker.onlooking.source_of_one(*reactor);
                 match self.look_at(*reactor, filter, source).await {
                     0 => Err(Problem::not_found("there is no such session any more")),
                     _ => Ok(()),
                 }
             }
-            Whom::All(forwards, filter) => {
+            Whom::All(filter) => {
+                // Before those that there are: one that comes meanwhile is told of it twice,
+                // which is no matter, rather than not at all.
+                subject.look(looker);
                 for reactor in gather::reactors(subject) {
-                    let source = onlooking.source(reactor);
-                    let onlooker = Onlooker {
-                        forwards: forwards.clone(),
-                        source: source.clone(),
-                    };
-                    gather::ask(subject, reactor, |it| it.look_on(onlooker)).await;
-                    self.look_at(reactor, filter, source).await;
+                    let onlooker = looker.of(reactor);
+                    let source = onlooker.source.clone();
+                    let asked = gather::ask(subject, reactor, |it| it.look_on(onlooker));
+                    if asked.await == Some(true) {
+                        self.look_at(reactor, filter, source).await;
+                    }
                 }
                 Ok(())
             }
@@ -269,7 +276,7 @@ impl Looking {
 impl Drop for Looking {
     fn drop(&mut self) {
         // Over first: who looks away forgets those of whom that is said.
-        drop(self.onlooking.take());
+        self.looker.onlooking.end();
         for reactor in gather::reactors(&*self.shared.subject) {
             let away = Box::new(|it: &mut dyn crate::reactor::inspect::Inspect| it.look_away());
             // One that has ended shows nobody anything.

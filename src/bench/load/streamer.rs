@@ -26,9 +26,6 @@ use crate::bench::socket;
 use crate::bench::streaming::{Feed, Pacing};
 use crate::bench::traffic::Traffic;
 
-/// Datagrams taken at a time.
-const BATCH: usize = 64;
-
 /// An order is renewed far more often than it ends, so that a lost one does not matter.
 const RENEW: Duration = Duration::from_millis(100);
 const HOLDS: u64 = 500;
@@ -77,11 +74,6 @@ impl Streamer {
             Pace::Window(window) => (0, window),
             Pace::Flood => (0, 0),
         };
-        let room = if stream.train > 1 {
-            usize::from(u16::MAX)
-        } else {
-            stream.size + 1
-        };
         Ok(Self {
             poll,
             waker,
@@ -98,7 +90,7 @@ impl Streamer {
             stop,
             sockets: Vec::new(),
             flows: Vec::new(),
-            arrivals: Arrivals::new(BATCH, room),
+            arrivals: Arrivals::new(),
             result: ThreadResult::default(),
             plan,
             stream,

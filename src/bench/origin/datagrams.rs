@@ -21,15 +21,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::options::{Counters, DatagramOptions};
-use crate::bench::datagram::{self, Header, Kind, Order};
+use crate::bench::datagram::{Header, Kind, Order};
 use crate::bench::mmsg::Arrivals;
 use crate::bench::socket;
 use crate::bench::streaming::{Feed, Pacing};
 use crate::bench::traffic::Traffic;
 use crate::observe::aside::aside;
-
-/// Datagrams taken at a time.
-const BATCH: usize = 64;
 
 /// Batches before what is to be sent gets its turn.
 const BATCHES: usize = 8;
@@ -92,15 +89,9 @@ impl Server {
             TIMER,
             Interest::READABLE,
         )?;
-        let size = if self.options.in_trains {
-            // What comes in one piece is as long as a datagram can be.
-            usize::from(u16::MAX)
-        } else {
-            datagram::LEN_MAX + 1
-        };
         Ok(Serving {
             own: self.socket.local_addr()?,
-            arrivals: Arrivals::new(BATCH, size),
+            arrivals: Arrivals::new(),
             socket: self.socket,
             streams: self.options.streams,
             poll,
@@ -185,9 +176,8 @@ impl Serving {
                         wrong += u64::from(arrival.cut || !header.fits(datagram));
                     }
                     Some(header) if header.kind == Kind::Order && self.streams => {
-                        if let (Some(order), Some(to)) =
-                            (Order::read(datagram), self.arrivals.from(&arrival))
-                        {
+                        let to = arrival.from;
+                        if let Some(order) = Order::read(datagram) {
                             let until =
                                 Instant::now() + Duration::from_millis(header.number).min(ORDER);
                             let flow = header.flow;
@@ -209,8 +199,7 @@ impl Serving {
                     }
                 }
             }
-            let from = self.arrivals.from(&arrival);
-            if echoes && from.is_some_and(|it| it.port() != 0 && it != self.own) {
+            if echoes && arrival.from.port() != 0 && arrival.from != self.own {
                 back.push(index);
             }
         }

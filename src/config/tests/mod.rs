@@ -1,5 +1,6 @@
 //! The whole of the configuration, from text to [`Config`] and back.
 
+mod again;
 mod any_pool;
 mod connect;
 mod diff;

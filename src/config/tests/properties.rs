@@ -322,6 +322,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 },
                 profiles: BTreeMap::from([default, (profile, options)]),
                 forwards: vec![Arc::new(forward)],
+                remembered: crate::config::remembered::Recollection::default(),
             }
         },
     )

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::control::error::StartError;
 use crate::control::plan::Plan;
+use crate::net::limits;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::reactor::{Gate, UpstreamSetup};
@@ -69,7 +70,7 @@ pub(in crate::control) fn gate(
     (others, flows): (u32, u32),
     log: &Log,
 ) -> Gate {
-    let taken = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u32;
+    let taken = limits::open_descriptors().unwrap_or(64) as u32;
     let taken = taken.saturating_add(flows);
     let spare = DESCRIPTORS_PER_REACTOR * reactors as u32 + DESCRIPTORS_SPARE + others;
     let most = config.global.max_connections.unwrap_or(u32::MAX);

@@ -198,7 +198,9 @@ fn prepare(
     let mut took = Took::default();
     let config = match from {
         From::Source(source) => {
-            let mut config = source.read().map_err(ReloadError::Configuration)?;
+            let mut config = source
+                .read_again(&shop.running)
+                .map_err(ReloadError::Configuration)?;
             took.read = begin.elapsed().as_secs_f64();
             config.share(&shop.running);
             Arc::new(config)

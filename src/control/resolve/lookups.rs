@@ -25,6 +25,7 @@ use super::known::KnownHost;
 use super::query::{Questions, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, order};
+use crate::observe::panics;
 use crate::policy::client::Client;
 
 pub use queue::LookupId;
@@ -149,6 +150,7 @@ impl Lookups {
             start: Some(start),
         };
         let task = self.runtime.spawn(async move {
+            panics::provoked("resolver");
             let Some(host) = asking.start.as_ref().map(|it| it.host.clone()) else {
                 return;
             };
@@ -234,6 +236,11 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The runtime catches it, and says nothing.
+            let log = &self.lookups.system.log;
+            log.panicked("resolver", panics::add());
+        }
         self.conclude(&Err(LookupError::Stopped), None);
     }
 }

@@ -476,7 +476,11 @@ impl Watches {
                 .noted_in(ledger.clone());
                 // Its own task, so that a panic is caught; it ends with this one.
                 let mut task = JoinSet::new();
-                task.spawn(keeper.run(known.take(), events.clone()));
+                let kept = keeper.run(known.take(), events.clone());
+                task.spawn(async move {
+                    panics::provoked("resolver");
+                    kept.await;
+                });
                 match task.join_next().await {
                     Some(Err(error)) if error.is_panic() => {}
                     _ => return,

@@ -41,7 +41,7 @@ pub(super) const LATE_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct System {
     sources: NameSources,
-    log: Log,
+    pub(super) log: Log,
     current: Mutex<Option<Current>>,
 }
 

@@ -20,6 +20,7 @@ use crate::admin;
 use crate::control::signals;
 use crate::net::handed::{Handed, HandedLabel, Role};
 use crate::net::listener::Bound;
+use crate::observe::panics;
 
 /// Those that are served at a time.
 const SERVED_MAX: usize = 4;
@@ -142,7 +143,8 @@ fn keep(
             .name("upgrade".to_owned())
             .spawn(move || {
                 signals::block_here();
-                serve(channel);
+                // Whoever asked hears nothing more; it is counted.
+                panics::caught("upgrade", || serve(channel));
                 drop(place);
             });
     }

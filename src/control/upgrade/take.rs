@@ -103,7 +103,7 @@ impl Taking {
         let room = limits::raise_descriptor_limit()
             .or_else(|_| limits::descriptor_limit())
             .unwrap_or(1024);
-        let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count) as u64;
+        let open = limits::open_descriptors().unwrap_or(64);
         talk.say(
             &Saying::Hello(Hello::own(room.saturating_sub(open))),
             PROMPT,

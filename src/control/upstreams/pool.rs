@@ -13,7 +13,7 @@ use crate::control::health::{CheckPlan, Used};
 use crate::control::plan::{PoolName, PoolPlan};
 use crate::control::resolve::Resolved;
 use crate::net::address::{Address, Endpoint};
-use crate::net::options::{Leg, OptionPlan, SocketOptions};
+use crate::net::options::OptionPlan;
 use crate::proto::host;
 use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{
@@ -113,19 +113,10 @@ impl LivePool {
         pool
     }
 
-    /// The options that it is dialled and checked with; those that are as before stay the
-    /// very same.
+    /// The options that it is dialled and checked with.
     fn dial_as(&mut self, plan: &PoolPlan) {
-        let before = std::mem::take(&mut self.dialled);
-        let options = |(id, options): &(PoolId, SocketOptions)| {
-            let known = before.iter().find(|(known, _)| known == id);
-            let compiled = known.map(|(_, options)| options.clone());
-            (
-                *id,
-                compiled.unwrap_or_else(|| Arc::new(options.plan(Leg::Upstream))),
-            )
-        };
-        self.dialled = plan.dialled.iter().map(options).collect();
+        let dialled = plan.dialled.iter();
+        self.dialled = dialled.map(|(id, with)| (*id, with.plan.clone())).collect();
         let check = plan.config.check.clone();
         self.check = check.map(|check| (Arc::new(check), plan.check_options()));
     }

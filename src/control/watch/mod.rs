@@ -53,6 +53,9 @@ const LOOK_ALONE: Duration = Duration::from_millis(400);
 /// name is gone looks like a file that was just made.
 const WRITER: Duration = Duration::from_secs(10);
 
+/// Between a panic and the next look.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 /// See the module's documentation. Dropped, nobody looks any more.
 #[derive(Debug)]
 pub(super) struct FileWatch {
@@ -96,11 +99,12 @@ impl FileWatch {
             told: None,
             seen: None,
         };
+        let log = log.clone();
         std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || {
                 signals::block_here();
-                watcher.run();
+                watcher.run(&log);
             })?;
         Ok(Self { shared })
     }
@@ -162,7 +166,15 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn run(mut self) {
+    /// Until it is to stop. After a panic it begins anew.
+    fn run(mut self, log: &Log) {
+        while log.guard("watch", || self.keep_watch()).is_none() {
+            std::thread::sleep(AFTER_PANIC);
+            self.due = Some(Due::at_once());
+        }
+    }
+
+    fn keep_watch(&mut self) {
         let mut places = self.place();
         let mut look = Instant::now() + self.patience();
         loop {

@@ -386,15 +386,31 @@ impl Datagrams for Sim {
         received
     }
 
-    fn discard(&mut self, key: DatagramKey) -> u32 {
-        match self.mail.sockets.get_mut(key) {
-            Some(Socket::Flow { queue, client, .. }) => {
-                // Whoever has it next is somebody else.
-                *client = None;
-                queue.drain(..).map(|it| it.datagrams).sum()
-            }
-            Some(Socket::Port { .. }) | None => 0,
+    fn call_anew(&mut self, key: DatagramKey, target: Target<'_>) -> Result<u32, Cause> {
+        if self.dice.percent(self.mail.manners.fails) {
+            return Err(Cause::PortsExhausted);
         }
+        let Some(Socket::Flow {
+            server,
+            queue,
+            client,
+            ..
+        }) = self.mail.sockets.get_mut(key)
+        else {
+            panic!("what is called anew is a flow's socket");
+        };
+        assert_eq!(server, target.endpoint, "it leads elsewhere");
+        // Whoever has it next is somebody else.
+        *client = None;
+        let thrown_away = queue.drain(..).map(|it| it.datagrams).sum();
+        // What is under way to the port that it had finds nobody.
+        let travelling = std::mem::take(&mut self.mail.travelling);
+        let (gone, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            travelling.into_iter().partition(|(_, (to, _))| *to == key);
+        self.mail.travelling = rest;
+        let gone = gone.values().map(|(_, letter)| u64::from(letter.datagrams));
+        self.mail.tally.lost += gone.sum::<u64>();
+        Ok(thrown_away)
     }
 
     fn train(&self, index: usize) -> &Train {

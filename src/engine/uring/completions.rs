@@ -20,15 +20,7 @@ impl Uring {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Listeners => {
                 self.poll_again(completion);
-                let datagrams = &mut self.datagrams;
-                self.listen_poll.report(|event, failed| {
-                    if let Event::Datagrams(key) = event
-                        && !datagrams.is_ready(key, failed)
-                    {
-                        return;
-                    }
-                    events.push(event);
-                });
+                self.report(events);
             }
             Tag::Waker => {
                 self.waker.rest();
@@ -37,6 +29,21 @@ impl Uring {
             }
             Tag::Cancel => {}
         }
+    }
+
+    /// What the epoll instance of the listeners tells. What it has not told by then it is asked for
+    /// again in the next turn: the ring would be told of news only.
+    pub(super) fn report(&mut self, events: &mut Vec<Event>) {
+        let datagrams = &mut self.datagrams;
+        let all = self.listen_poll.report(|event, failed| {
+            if let Event::Datagrams(key) = event
+                && !datagrams.is_ready(key, failed)
+            {
+                return;
+            }
+            events.push(event);
+        });
+        self.unreported |= !all;
     }
 
     /// The poll of the listeners or of the waker completed: if for good, it is

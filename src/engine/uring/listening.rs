@@ -20,10 +20,14 @@ use mio::{Events, Interest, Poll};
 use super::READABLE;
 use crate::engine::key::Token;
 use crate::engine::{DatagramKey, Event, ListenerKey, SessionKey};
+use crate::net::datagram;
 use crate::relay::Side;
 
 /// Events taken with one call. What is left is taken with the next.
 const EVENTS: usize = 64;
+
+/// Calls for one report. Flows in which something is left are told of again by each.
+const REPORTS_MAX: usize = 8;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -52,13 +56,20 @@ impl ListenPoll {
             .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
-    /// Watches a datagram socket. A poll of the ring for each would be an operation for each
-    /// datagram; here many that are ready cost one.
-    pub(super) fn add_datagrams(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
+    /// Watches a listener's datagram socket. A poll of the ring for each would be an operation for
+    /// each datagram; here many that are ready cost one.
+    pub(super) fn add_port(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
         let token = mio::Token(Token::Datagrams(key).encode() as usize);
         self.poll
             .registry()
             .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    }
+
+    /// Watches a flow's. The ring is told when something comes to it, and whoever asks for a report
+    /// whether something is left in it.
+    pub(super) fn add_flow(&self, key: DatagramKey, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let number = Token::Datagrams(key).encode();
+        datagram::watch(self.as_fd(), fd, number)
     }
 
     /// Watches a side whose bytes stay where they are; again does no harm.
@@ -85,12 +96,13 @@ impl ListenPoll {
 
     /// Passes on each listener at which somebody has come since the last call, and each
     /// side that has more to look at; the second is whether it has failed.
-    pub(super) fn report(&mut self, mut report: impl FnMut(Event, bool)) {
-        loop {
+    /// Whether that was all of them.
+    pub(super) fn report(&mut self, mut report: impl FnMut(Event, bool)) -> bool {
+        for _ in 0..REPORTS_MAX {
             // Does not wait; without events there is nothing to report.
             let polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
             if polled.is_err() {
-                return;
+                return true;
             }
             let mut count = 0;
             for event in &self.events {
@@ -105,8 +117,9 @@ impl ListenPoll {
             }
             // The ring tells of what comes from now on; what was there must be taken.
             if count < EVENTS {
-                return;
+                return true;
             }
         }
+        false
     }
 }

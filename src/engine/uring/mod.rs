@@ -33,11 +33,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::common::{self, Common, Conns, Dialled, Incoming, Listener, Setup};
-use super::datagrams::Sockets;
 use super::detached::Detached;
 use super::key::{ListenerKey, SessionKey};
 use super::listeners::Listeners;
 use super::parley::{self, Peeked};
+use super::sockets::Sockets;
 use super::spin::BusyPoll;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
@@ -94,6 +94,8 @@ pub struct Uring {
     polls_due: Time,
     /// Events to be reported by the next wait.
     queued: Vec<Event>,
+    /// The epoll instance of the listeners has more to tell.
+    unreported: bool,
     /// Sessions that are to be quiet, of which something has landed in this turn.
     quieting: Vec<SessionKey>,
     completions: Vec<Completion>,
@@ -134,6 +136,7 @@ impl Uring {
             refused_polls: Vec::new(),
             polls_due: Time::NEVER,
             queued: Vec::new(),
+            unreported: false,
             quieting: Vec::new(),
             completions: Vec::new(),
         })
@@ -275,6 +278,9 @@ impl Engine for Uring {
             self.restart_polls();
         }
         events.append(&mut self.queued);
+        if self.datagrams.take_unsure() | std::mem::take(&mut self.unreported) {
+            self.report(events);
+        }
         let hurry = self.hurry || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
             until.min(vigil).min(self.polls_due)

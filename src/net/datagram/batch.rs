@@ -16,7 +16,7 @@ use std::ptr::null_mut;
 
 use libc::{c_void, iovec, mmsghdr, msghdr};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{LocalAddress, UDP_GRO, UDP_SEGMENT};
 
@@ -24,7 +24,7 @@ use super::{LocalAddress, UDP_GRO, UDP_SEGMENT};
 pub const SLOTS: usize = 64;
 
 /// Bytes of a slot: more than any datagram has, and any train.
-const SLOT: usize = 65_536;
+pub const SLOT: usize = 65_536;
 
 /// From one slot to the next: a slot, and some cache lines.
 const STRIDE: usize = SLOT + 19 * 64;
@@ -203,6 +203,21 @@ impl Batch {
         Ok(count)
     }
 
+    /// Receives one datagram by a connected socket into a slot, which needs no header: that saves
+    /// a tenth of what receiving one takes. Trains must not come joined to it. Does not wait.
+    pub fn receive_single(&mut self, fd: BorrowedFd<'_>, slot: usize) -> Result<usize, Errno> {
+        let room = &mut self.bytes[slot * STRIDE..][..SLOT];
+        let len = recv(fd.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?;
+        self.trains[slot] = Train {
+            from: NOBODY,
+            to: None,
+            len: len as u32,
+            segment: 0,
+            is_cut: false,
+        };
+        Ok(1)
+    }
+
     /// What came into a slot.
     fn read(&self, at: usize, of_clients: bool) -> Train {
         let header = &self.headers[at];
@@ -254,6 +269,11 @@ impl Batch {
     pub fn payload(&self, slot: usize) -> &[u8] {
         let len = (self.trains[slot].len as usize).min(SLOT);
         &self.bytes[slot * STRIDE..][..len]
+    }
+
+    /// A slot, to be written what is sent from it.
+    pub fn slot_mut(&mut self, slot: usize) -> &mut [u8] {
+        &mut self.bytes[slot * STRIDE..][..SLOT]
     }
 
     /// Sends messages in order, as many as go without an error; an error is that of the

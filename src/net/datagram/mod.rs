@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::net::dial::{self, Local};
 use crate::net::errno::{Failure, Operation};
@@ -136,13 +136,31 @@ pub fn connect(call: &Call<'_>) -> Result<OwnedFd, Failure> {
     }
     socket
         .connect(&SockAddr::from(call.server))
-        .map_err(|error| match error.raw_os_error() {
-            // No port is left: connect(2) of a datagram socket says so in this way.
-            Some(libc::EAGAIN) => Failure::of(Operation::Connect, Errno::EADDRNOTAVAIL),
-            _ => Failure::of_io(Operation::Connect, &error),
-        })?;
+        .map_err(|error| connect_failure(&error))?;
     discard_all(fd);
     Ok(socket.into())
+}
+
+/// Connects a socket that [`connect`] made to its server again, from another port: what comes to the
+/// old one finds nobody. What has come, and between the choice of the new port and the connect may
+/// have come from anybody, is thrown away: how many datagrams that were. A quarter of what a
+/// new socket costs (1.7 of 7.4 µs with its watch, Linux 6.18).
+///
+/// Only where no port and no interface was asked for: the first would stay, the second would not.
+pub fn connect_anew(fd: BorrowedFd<'_>, server: &SocketAddr) -> Result<u32, Failure> {
+    sys::disconnect(fd).map_err(|errno| Failure::of(Operation::Connect, errno))?;
+    let socket = SockRef::from(&fd);
+    let connected = socket.connect(&SockAddr::from(*server));
+    connected.map_err(|error| connect_failure(&error))?;
+    Ok(discard_all(fd))
+}
+
+fn connect_failure(error: &std::io::Error) -> Failure {
+    match error.raw_os_error() {
+        // No port is left: connect(2) of a datagram socket says so in this way.
+        Some(libc::EAGAIN) => Failure::of(Operation::Connect, Errno::EADDRNOTAVAIL),
+        _ => Failure::of_io(Operation::Connect, error),
+    }
 }
 
 /// Whether a connected socket has become its own peer: the server's port lies among
@@ -160,6 +178,12 @@ fn never_fragment(fd: BorrowedFd<'_>, family: Family) {
         let option = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
         let _ = sys::set_int(fd, libc::IPPROTO_IP, option.0, option.1);
     }
+}
+
+/// Has an epoll instance tell of a socket with this number whenever it is asked and something is in
+/// the socket, or has failed. mio tells of news alone.
+pub fn watch(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, number: u64) -> std::io::Result<()> {
+    Ok(sys::watch_level(epoll, fd, number)?)
 }
 
 /// Throws away what waits in a socket; how many datagrams that were.

@@ -181,6 +181,12 @@ impl OptionPlan {
         self.source
     }
 
+    /// Whether what connects is bound to an interface.
+    pub fn has_interface(&self) -> bool {
+        let mut steps = self.steps(Stage::BeforeConnect, Family::V4).iter();
+        steps.any(|it| it.option == OptionName::Interface)
+    }
+
     /// Whether `stage` would set nothing, so that the caller can skip it.
     pub fn is_empty(&self, stage: Stage, family: Family) -> bool {
         self.steps(stage, family).is_empty()

@@ -11,7 +11,11 @@
 //! seconds. Lines of a family stand together, its help and type once before them
 //! (OpenMetrics 1.0.0; Prometheus exposition formats 0.0.4).
 
+mod exposition;
+
 use std::fmt::Write;
+
+pub use exposition::{openmetrics, prometheus};
 
 use super::table::{Family, Kind, Table, Unit, Value, bound, percentile};
 
@@ -74,6 +78,8 @@ pub fn text<T: Table>(table: &T, out: &mut impl Write) {
 #[derive(Debug)]
 pub struct Subject<'a> {
     labels: Vec<(&'static str, &'a str)>,
+    /// The same as a scraper reads them.
+    text: String,
     values: Vec<Value<'a>>,
 }
 
@@ -107,10 +113,7 @@ impl<'a> Readings<'a> {
     /// One more subject. Two of the same labels would be the same series twice.
     #[must_use]
     pub fn with<T: Table>(mut self, labels: &[(&'static str, &'a str)], table: &'a T) -> Self {
-        self.subjects.push(Subject {
-            labels: labels.to_vec(),
-            values: table.values(),
-        });
+        self.subjects.push(Subject::new(labels, table.values()));
         self
     }
 
@@ -129,7 +132,6 @@ impl<'a> Readings<'a> {
                     Sample {
                         labels: subject.labels.iter().copied().chain(told_apart).collect(),
                         value: *value,
-                        brief: self.brief,
                     }
                 }));
             }
@@ -144,7 +146,6 @@ impl<'a> Readings<'a> {
 struct Sample<'a> {
     labels: Vec<(&'static str, &'a str)>,
     value: Value<'a>,
-    brief: bool,
 }
 
 /// Whether there is anything to tell: see [`Readings::brief`].
@@ -237,161 +238,6 @@ const fn total(family: &Family) -> &'static str {
     match family.kind {
         Kind::Counter => "_total",
         Kind::Gauge | Kind::Histogram | Kind::States => "",
-    }
-}
-
-/// As OpenMetrics text 1.0.0.
-pub fn openmetrics(tables: &[Readings<'_>]) -> String {
-    let mut out = exposition(tables, Form::OpenMetrics);
-    out.push_str("# EOF\n");
-    out
-}
-
-/// As Prometheus text 0.0.4.
-pub fn prometheus(tables: &[Readings<'_>]) -> String {
-    exposition(tables, Form::Prometheus)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    OpenMetrics,
-    Prometheus,
-}
-
-fn exposition(tables: &[Readings<'_>], form: Form) -> String {
-    let mut out = String::new();
-    for (family, samples) in tables.iter().flat_map(Readings::families) {
-        if samples.is_empty() {
-            continue;
-        }
-        head(&mut out, family, form);
-        for sample in &samples {
-            write_sample(&mut out, family, sample, form);
-        }
-    }
-    out
-}
-
-/// TYPE, UNIT and HELP. OpenMetrics names the family, Prometheus the samples.
-fn head(out: &mut String, family: &Family, form: Form) {
-    let mut name = name(family);
-    let kind = match (family.kind, form) {
-        (Kind::Counter, _) => "counter",
-        (Kind::Histogram, _) => "histogram",
-        (Kind::States, Form::OpenMetrics) => "stateset",
-        (Kind::Gauge, _) | (Kind::States, Form::Prometheus) => "gauge",
-    };
-    let unit = match family.unit {
-        Unit::Each => None,
-        Unit::Bytes => Some("bytes"),
-        Unit::Seconds => Some("seconds"),
-    };
-    if form == Form::Prometheus {
-        name.push_str(total(family));
-    }
-    let help = escaped(family.help.trim(), form == Form::OpenMetrics);
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "# TYPE {name} {kind}");
-    if let (Form::OpenMetrics, Some(unit)) = (form, unit) {
-        let _ = writeln!(out, "# UNIT {name} {unit}");
-    }
-    let _ = writeln!(out, "# HELP {name} {help}");
-}
-
-fn write_sample(out: &mut String, family: &Family, sample: &Sample<'_>, form: Form) {
-    let name = name(family);
-    let labels = &labels_text(&sample.labels);
-    match sample.value {
-        Value::Number(number) => {
-            let suffix = total(family);
-            line(out, (&name, suffix), labels, None, &scaled(family, number));
-        }
-        Value::State(now) => {
-            for state in family.states {
-                let is = if *state == now { "1" } else { "0" };
-                // A set of states has its own name for a label.
-                line(out, (&name, ""), labels, Some((&name, *state)), is);
-            }
-        }
-        Value::Distribution { counts, sum } => {
-            let last = counts.len() - 1;
-            for (bucket, count) in cumulated(counts).enumerate() {
-                if sample.brief && bucket % 2 == 0 && bucket < last {
-                    continue;
-                }
-                let le = if bucket < last {
-                    float(scaled(family, bound(bucket)))
-                } else {
-                    "+Inf".to_owned()
-                };
-                let le = Some(("le", le.as_str()));
-                line(out, (&name, "_bucket"), labels, le, &count.to_string());
-            }
-            // OpenMetrics has the count only beside a sum, Prometheus always.
-            if sum.is_some() || form == Form::Prometheus {
-                let count = counts.iter().sum::<u64>().to_string();
-                line(out, (&name, "_count"), labels, None, &count);
-            }
-            if let Some(sum) = sum {
-                line(out, (&name, "_sum"), labels, None, &scaled(family, sum));
-            }
-        }
-    }
-}
-
-fn line(
-    out: &mut String,
-    (name, suffix): (&str, &str),
-    labels: &str,
-    more: Option<(&str, &str)>,
-    value: &str,
-) {
-    out.push_str(name);
-    out.push_str(suffix);
-    if !labels.is_empty() || more.is_some() {
-        out.push('{');
-        out.push_str(labels);
-        if let Some((key, value)) = more {
-            let lead = if labels.is_empty() { "" } else { "," };
-            // Bounds and states need no escapes.
-            for part in [lead, key, "=\"", value, "\""] {
-                out.push_str(part);
-            }
-        }
-        out.push('}');
-    }
-    out.push(' ');
-    out.push_str(value);
-    out.push('\n');
-}
-
-/// `forward="web",code="--"`, for all lines of a sample.
-fn labels_text(labels: &[(&'static str, &str)]) -> String {
-    let mut text = String::new();
-    for (index, (key, value)) in labels.iter().enumerate() {
-        let lead = if index == 0 { "" } else { "," };
-        let _ = write!(text, "{lead}{key}=\"{}\"", escaped(value, true));
-    }
-    text
-}
-
-/// In the unit that is exported.
-fn scaled(family: &Family, n: u64) -> String {
-    match family.unit {
-        Unit::Each | Unit::Bytes => n.to_string(),
-        Unit::Seconds => {
-            let text = format!("{}.{:06}", n / 1_000_000, n % 1_000_000);
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        }
-    }
-}
-
-/// Bounds of buckets are floats also where they are whole (OpenMetrics).
-fn float(number: String) -> String {
-    if number.contains('.') {
-        number
-    } else {
-        number + ".0"
     }
 }
 

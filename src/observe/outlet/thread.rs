@@ -81,6 +81,7 @@ impl Outlet {
         let (orders, inbox) = channel();
         let (alive, life) = channel();
         let writer = Writer {
+            name,
             items,
             inbox,
             format,
@@ -117,6 +118,7 @@ impl Outlet {
 }
 
 struct Writer<F: Format> {
+    name: &'static str,
     items: Receiver<F::Item>,
     inbox: Receiver<Order>,
     format: F,
@@ -182,7 +184,7 @@ impl<F: Format> Writer<F> {
             match next {
                 Ok(item) => {
                     let (format, sink) = (&mut self.format, &mut self.sink);
-                    let done = panics::caught(|| format.item(item, sink));
+                    let done = panics::caught(self.name, || format.item(item, sink));
                     if done.is_none() {
                         self.format.panicked();
                     }

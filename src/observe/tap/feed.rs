@@ -152,6 +152,14 @@ impl Source {
         is_over(self.over.as_ref())
     }
 
+    /// Whether both show to the same somebody, who looks for a time.
+    pub fn is_of(&self, other: &Self) -> bool {
+        match (&self.over, &other.over) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// One that shows to nobody, and counts as any other: for the simulator and tests.
     pub fn to_nobody(tap: Tap) -> Self {
         let (queue, _) = std::sync::mpsc::channel();

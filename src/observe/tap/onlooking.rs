@@ -59,11 +59,18 @@ impl Onlooking {
     }
 }
 
-impl Drop for Onlooking {
-    fn drop(&mut self) {
+impl Onlooking {
+    /// Nobody looks any more, whoever holds this yet.
+    pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
         // It may have ended by itself.
         let _ = self.orders.send(Order::Close);
         let _ = self.queue.send(Item::Nothing);
+    }
+}
+
+impl Drop for Onlooking {
+    fn drop(&mut self) {
+        self.end();
     }
 }

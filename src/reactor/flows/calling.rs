@@ -15,6 +15,7 @@ use crate::balance::health::Admission;
 use crate::config::AdminState;
 use crate::engine::{DatagramKey, Datagrams};
 use crate::net::address::Endpoint;
+use crate::net::dial::Local;
 use crate::observe::notice::{Kind, Notice, Subject};
 use crate::reactor::context::{Ctx, Effect};
 use crate::reactor::let_in::by_policy;
@@ -60,7 +61,10 @@ impl Flows {
         }
         let whom = said.unwrap_or_else(|| announced::sender(&at, &name));
         let client = Endpoint::Inet(whom.source);
-        let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
+        let permit = match opened.permit {
+            Some(permit) => permit,
+            None => by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?,
+        };
         if !at.forward.gate.as_ref().is_none_or(|gate| gate.enter()) {
             return Err(Why::Limit);
         }
@@ -297,7 +301,7 @@ impl Flows {
             never_fragment: never,
         });
         if let Some(line) = &line
-            && let Some(rested) = self.take_rested(line, ctx)
+            && let Some(rested) = self.take_rested(line, pool.target(endpoint, Local::Plan), ctx)
         {
             return Ok(rested);
         }

@@ -9,7 +9,6 @@ use crate::net::address::Endpoint;
 use crate::observe::books::Ended;
 use crate::observe::record::{FlowRecord, LaneRecord, SessionRecord};
 use crate::reactor::context::Ctx;
-use crate::reactor::upstream::server::add;
 use crate::relay::Direction;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::id::ForwardId;
@@ -85,8 +84,6 @@ impl Flows {
         let forward = &entry.at.forward;
         let rules = forward.datagrams.as_ref();
         let [up, down] = Direction::BOTH.map(|it| entry.flow.traffic(it));
-        add(&entry.server.tally.bytes_up, up.bytes);
-        add(&entry.server.tally.bytes_down, down.bytes);
         ctx.counters.udp_flows_ended.add(1);
         forward.books.of(ctx.reactor).end(&Ended {
             ending: Some(ending),

@@ -53,17 +53,14 @@ pub(super) use moving::Expected;
 pub use moving::{FlowArrival, FlowManifest, MovedFlow, ReleasedFlows};
 use opening::Looks;
 use resting::Resting;
-use table::{FlowTable, Owner, Owners};
+use table::{FlowTable, Owner, Owners, QUIET_FLOW_TRAINS};
 
 /// Trains that are received in one turn, over all sockets: a third of a millisecond of
 /// datagrams, or of trains somewhat more. Sessions wait for no more than that.
 const TURN_TRAINS: usize = 256;
 
-/// Of them from one port before the next socket has its turn, and from one flow; a flow that
-/// has few at a time is asked for few, because each slot takes a moment to prepare.
+/// Of them from one port before the next socket has its turn.
 const PORT_TRAINS: usize = 64;
-const FLOW_TRAINS: usize = 32;
-const QUIET_FLOW_TRAINS: usize = 4;
 
 /// With less room what was received is sent on first.
 const ROOM_LEAST: usize = 16;
@@ -186,20 +183,23 @@ impl Flows {
             let Some(socket) = self.owners.get_mut(key) else {
                 continue;
             };
-            let (most, busy) = (left.min(ctx.engine.room()), socket.busy);
-            let received = match socket.owner {
-                Owner::Port(_) => self.read_port(ctx, pools, key, most.min(PORT_TRAINS)),
-                Owner::Flow(slot) => {
-                    let share = if busy { FLOW_TRAINS } else { QUIET_FLOW_TRAINS };
-                    self.read_flow(ctx, pools, (key, slot), most.min(share))
+            let (most, was_busy) = (left.min(ctx.engine.room()), socket.is_busy());
+            let (asked, received) = match socket.owner {
+                Owner::Port(_) => {
+                    let asked = most.min(PORT_TRAINS);
+                    (asked, self.read_port(ctx, pools, key, asked))
                 }
-                Owner::Over => self.read_retired(ctx, key),
+                Owner::Flow(slot) => {
+                    let asked = most.min(socket.share());
+                    (asked, self.read_flow(ctx, pools, (key, slot), asked))
+                }
+                Owner::Over => (QUIET_FLOW_TRAINS, self.read_retired(ctx, key)),
             };
             left = left.saturating_sub(received.count.max(1));
             if let Some(socket) = self.owners.get_mut(key) {
-                socket.busy = received.count >= QUIET_FLOW_TRAINS;
+                socket.came(asked, received.count);
                 // Of those that are never full it is asked when they are closed.
-                let was_full = busy || socket.busy;
+                let was_full = was_busy || socket.is_busy();
                 if was_full && !received.more && matches!(socket.owner, Owner::Flow(_)) {
                     self.count_queue_drops(key, ctx);
                 }

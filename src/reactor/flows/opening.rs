@@ -7,7 +7,8 @@
 //!                        └ whole, or none ─► a route, by what is known ─► a server of its pool
 //! ```
 //! Owns the datagrams of clients whose hello is not whole. Bounded: so many clients, datagrams and bytes of
-//! each, and the time that a hello may take. What is kept leaves first, in its order, once there is a flow.
+//! each, and the time that a hello may take; who is not let in is not looked at. What is kept leaves first,
+//! in its order, once there is a flow.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -25,7 +26,9 @@ use crate::net::datagram::batch::Train;
 use crate::policy::route::Protocol;
 use crate::proto::quic::{Initials, Seen};
 use crate::proto::sniff::Sniffed;
+use crate::reactor::clients::ClientGrant;
 use crate::reactor::context::Ctx;
+use crate::reactor::let_in::by_policy;
 use crate::reactor::quic::Home;
 use crate::reactor::routing::{Piloted, Routed, steer};
 use crate::reactor::setup::Listener;
@@ -69,10 +72,18 @@ pub(super) struct FirstLook {
     pub(super) server: Option<ServerId>,
     /// Datagrams that came before.
     pub(super) kept: Vec<Vec<u8>>,
+    /// Its place among its client's connections, if that was asked for already.
+    pub(super) permit: Option<Permit>,
 }
+
+/// What [`by_policy`] has let in.
+pub(super) type Permit = Option<Box<ClientGrant>>;
 
 #[derive(Debug)]
 struct Opening {
+    /// Taken with the first datagram, as a connection's is at the accept: a hello that never comes
+    /// to its end is one of its client's connections, and counts against the rate of them.
+    permit: Permit,
     initials: Initials,
     kept: Vec<Vec<u8>>,
     bytes: usize,
@@ -108,7 +119,7 @@ impl Flows {
     /// Looks at a train of a client that has no flow. `Ok(None)`: it is kept.
     pub(super) fn look<E: Datagrams>(
         &mut self,
-        ctx: &Ctx<E>,
+        ctx: &mut Ctx<E>,
         port: DatagramKey,
         name: &FlowName,
         said: &Part,
@@ -140,18 +151,12 @@ impl Flows {
                 ..opened(its, said)
             }));
         }
-        self.make_room_to_look(ctx, name);
-        let opening = self.openings.of.entry(*name).or_insert_with(|| {
-            self.openings
-                .order
-                .push_back((now + quic.patience, now, *name));
-            Opening {
-                initials: Initials::default(),
-                kept: Vec::new(),
-                bytes: 0,
-                begun: now,
-            }
-        });
+        if !self.openings.of.contains_key(name) {
+            self.begin_to_look(ctx, &at, name, said.client, now + quic.patience)?;
+        }
+        let train = *ctx.engine.train(said.index);
+        let payload = &ctx.engine.payload(said.index)[said.range.clone()];
+        let opening = self.openings.of.get_mut(name).ok_or(Why::NoHello)?;
         let mut seen = Seen::More;
         for datagram in datagrams(&train, payload) {
             seen = opening.initials.look(datagram);
@@ -179,11 +184,12 @@ impl Flows {
                 return Err(Why::NoHello);
             }
         };
-        let kept = self.openings.of.remove(name).map(|it| it.kept);
-        let kept = kept.unwrap_or_default();
+        let opening = self.openings.of.remove(name).ok_or(Why::NoHello)?;
+        let (kept, permit) = (opening.kept, Some(opening.permit));
         match route(&at, name, said, Some(&sniffed)) {
             Ok(at) => Ok(Some(FirstLook {
                 kept,
+                permit,
                 ..opened(at, said)
             })),
             Err(why) => {
@@ -191,6 +197,32 @@ impl Flows {
                 Err(why)
             }
         }
+    }
+
+    /// The first datagram of a client whose hello may take several, if it is let in.
+    fn begin_to_look<E: Datagrams>(
+        &mut self,
+        ctx: &mut Ctx<E>,
+        at: &Listener,
+        name: &FlowName,
+        said: Option<Client>,
+        until: Time,
+    ) -> Result<(), Why> {
+        let client = said.map_or(name.client, |it| it.source);
+        let client = Endpoint::Inet(client);
+        let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
+        self.make_room_to_look(ctx, name);
+        let begun = ctx.now();
+        self.openings.order.push_back((until, begun, *name));
+        let opening = Opening {
+            permit,
+            initials: Initials::default(),
+            kept: Vec::new(),
+            bytes: 0,
+            begun,
+        };
+        self.openings.of.insert(*name, opening);
+        Ok(())
     }
 
     /// Who began first makes room for one more.
@@ -237,6 +269,7 @@ fn opened(at: Arc<Listener>, part: &Part) -> FirstLook {
         at,
         server: None,
         kept: Vec::new(),
+        permit: None,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::reactor::context::Ctx;
 use crate::reactor::metered;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
+use crate::reactor::upstream::server::add;
 use crate::reactor::verdict;
 use crate::relay::Direction;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
@@ -435,9 +436,16 @@ impl Flows {
             };
             entry.flow.sent(direction, datagrams, bytes);
             let cells = &entry.at.forward.books.of(ctx.reactor).cells;
+            let tally = &entry.server.tally;
             match direction {
-                Direction::Up => cells.bytes_up.add(bytes),
-                Direction::Down => cells.bytes_down.add(bytes),
+                Direction::Up => {
+                    cells.bytes_up.add(bytes);
+                    add(&tally.bytes_up, bytes);
+                }
+                Direction::Down => {
+                    cells.bytes_down.add(bytes);
+                    add(&tally.bytes_down, bytes);
+                }
             }
             if let Some((_, lost)) = outcome.lost {
                 entry.flow.lost(direction, lost);

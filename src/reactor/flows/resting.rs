@@ -5,24 +5,28 @@
 //!  flow ends                                                        ▲ 1 s, or too many
 //!            all answers have come: 100 ms ─► rested, in line ──────┘
 //!                                               │ a flow to the same server
-//!                                               └──────────────► another flow's
+//!                                               └─ another port ─► another flow's
 //! ```
 //! A socket outlives its flow a little, so that a late answer finds nobody else on its port; what comes
 //! meanwhile is dropped and counted. One that has rested after every answer had come is as good as a new
-//! one to the same server, without the calls that make, connect, register and close one: of those that a
+//! one to the same server, without the calls that make, register and close one: of those that a
 //! question from a new port takes, the half. So it waits in a line for the next flow there, for a second.
 //! The last one in goes first: the kernel has it in the cache, and those that are too many grow old.
 //!
-//! Whoever got more than was waited for, or was refused, is not used again; nor is one that has had
-//! [`USES_MAX`] flows, so that ports change.
+//! Whose turn it is gets the socket, and never its port: that goes back to the kernel, and the socket is
+//! connected from another one. So an answer that comes however late, or once more, for a flow that is
+//! over meets no other flow for being served by the same socket. What is left is what any new socket has: the
+//! kernel draws ports at random, and may draw one that was somebody else's a while ago.
+//!
+//! Who was refused, or ended with an open question, is not used again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Flows;
-use super::table::{Lead, Owner};
+use super::table::{Lead, Owner, QUIET_FLOW_TRAINS};
 use crate::engine::datagrams::Received;
-use crate::engine::{DatagramKey, Datagrams};
+use crate::engine::{DatagramKey, Datagrams, Target};
 use crate::reactor::context::Ctx;
 use crate::relay::time::Time;
 
@@ -33,9 +37,6 @@ const RETIRED_MAX: usize = 4096;
 
 /// How long one that has rested waits for another flow.
 const WAITS: Duration = Duration::from_secs(1);
-
-/// Flows of one socket.
-const USES_MAX: u8 = 64;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -156,8 +157,7 @@ impl Flows {
                 }
                 self.resting.retired[which].pop_front();
                 let its = self.owners.get_mut(socket);
-                let line = its.and_then(|it| it.line.filter(|_| it.uses < USES_MAX));
-                match line {
+                match its.and_then(|it| it.line) {
                     Some(line) if !self.draining => self.resting.put_in_line(socket, line, now),
                     _ => self.hang_up(socket, ctx),
                 }
@@ -169,22 +169,21 @@ impl Flows {
         }
     }
 
-    /// A socket that has rested and leads there, and to which nothing has come meanwhile.
+    /// A socket that has rested and leads there, with another port.
     pub(super) fn take_rested<E: Datagrams>(
         &mut self,
         line: &Lead,
+        target: Target<'_>,
         ctx: &mut Ctx<E>,
     ) -> Option<DatagramKey> {
         while let Some(socket) = self.resting.take(line) {
-            // Not with the others: what they have brought fills the slots, maybe.
-            let late = ctx.engine.discard(socket);
-            ctx.counters.udp_received_down.add(u64::from(late));
-            Why::Late.count(&ctx.counters, late);
-            if late == 0
-                && let Some(its) = self.owners.get_mut(socket)
-                && its.line.is_some()
-            {
-                its.uses += 1;
+            let is_fit = self
+                .owners
+                .get_mut(socket)
+                .is_some_and(|it| it.line.is_some());
+            if is_fit && let Ok(late) = ctx.engine.call_anew(socket, target) {
+                ctx.counters.udp_received_down.add(u64::from(late));
+                Why::Late.count(&ctx.counters, late);
                 return Some(socket);
             }
             self.hang_up(socket, ctx);
@@ -209,13 +208,13 @@ impl Flows {
         ctx: &mut Ctx<E>,
         socket: DatagramKey,
     ) -> Received {
-        let received = ctx.engine.receive(socket, super::QUIET_FLOW_TRAINS);
+        let received = ctx.engine.receive(socket, QUIET_FLOW_TRAINS);
         for index in received.first..received.first + received.count {
             let datagrams = ctx.engine.train(index).datagrams();
             ctx.counters.udp_received_down.add(u64::from(datagrams));
             Why::Late.count(&ctx.counters, datagrams);
         }
-        if (received.count > 0 || received.refusals > 0)
+        if received.refusals > 0
             && let Some(its) = self.owners.get_mut(socket)
         {
             its.line = None;

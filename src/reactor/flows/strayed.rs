@@ -106,6 +106,7 @@ impl Flows {
             client: said,
             server: None,
             kept: vec![payload[skip..].to_vec()],
+            permit: None,
         };
         self.begin(ctx, pools, port, name, opened).map(drop)
     }

@@ -15,6 +15,14 @@ use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
 use crate::relay::id::{PoolId, ServerId};
 
+/// Trains that a flow's socket is asked for before the next socket has its turn; one that has few
+/// at a time is asked for few, because each slot takes a moment to prepare.
+const FLOW_TRAINS: usize = 32;
+pub(super) const QUIET_FLOW_TRAINS: usize = 4;
+
+/// Trains that are asked for singly before more are again.
+const SINGLES: u8 = 7;
+
 /// A flow and what the reactor knows of it.
 #[derive(Debug)]
 pub(super) struct FlowEntry {
@@ -99,16 +107,45 @@ pub(super) struct DatagramSocket {
     generation: u32,
     /// It stands in the queue of those to be read.
     pub(super) queued: bool,
-    /// It was full of datagrams the last time.
-    pub(super) busy: bool,
+    /// Trains that came at once the last time that more than one was asked for.
+    pub(super) pace: u8,
+    /// Trains that it was asked for singly since.
+    pub(super) singles: u8,
     /// Of the datagrams that its receive queue lost, those that were counted.
     pub(super) drops: u32,
-    /// Flows that it has had.
-    pub(super) uses: u8,
-    /// Who else may have it once it has rested; nobody, if it is not connected or has got more than
-    /// its flows were waiting for.
+    /// Who else may have it once it has rested; nobody, if it is not connected or its flow ended with
+    /// an open question or a refusal.
     pub(super) line: Option<Lead>,
     pub(super) owner: Owner,
+}
+
+impl DatagramSocket {
+    /// Several trains wait in it at a time.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.pace as usize >= QUIET_FLOW_TRAINS
+    }
+
+    /// So many trains a flow's socket is asked for: one where one comes at a time, which is seen by
+    /// asking for more now and then.
+    pub(super) const fn share(&self) -> usize {
+        if self.is_busy() {
+            FLOW_TRAINS
+        } else if self.pace > 1 || self.singles >= SINGLES {
+            QUIET_FLOW_TRAINS
+        } else {
+            1
+        }
+    }
+
+    /// So many have come of those that it was asked for.
+    pub(super) fn came(&mut self, asked: usize, count: usize) {
+        if asked > 1 {
+            self.pace = u8::try_from(count).unwrap_or(u8::MAX);
+            self.singles = 0;
+        } else {
+            self.singles = self.singles.saturating_add(1);
+        }
+    }
 }
 
 /// Sockets by the keys of the engine.
@@ -120,9 +157,9 @@ impl Owners {
         *self.0.touch(key.slot) = Some(DatagramSocket {
             generation: key.generation,
             queued: false,
-            busy: false,
+            pace: 0,
+            singles: 0,
             drops: 0,
-            uses: 1,
             line: None,
             owner,
         });

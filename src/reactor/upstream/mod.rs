@@ -329,9 +329,11 @@ impl Upstream {
         fitting.count().clamp(1, SOURCES_MAX)
     }
 
-    /// Whether every connect to a server is as good as another: none has an address of its own.
+    /// Whether every connect to a server is as good as another: none has an address of its own, and
+    /// none an interface, which a socket that is connected again has no more.
     pub(super) fn is_plain(&self) -> bool {
-        self.setup.sources.is_empty() && !self.setup.transparent
+        let setup = &self.setup;
+        setup.sources.is_empty() && !setup.transparent && !setup.options.has_interface()
     }
 
     /// Where the next connect comes from. Of several addresses, the next one of the

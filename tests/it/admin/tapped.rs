@@ -7,7 +7,9 @@ use std::thread;
 
 use super::{Steered, steered};
 use crate::kit::peer::transfer;
-use crate::kit::{KIB, Listener, MIB, PATIENCE, Peer, Setup, on_every_engine, wait_until};
+use crate::kit::{
+    Directory, KIB, Listener, MIB, PATIENCE, Peer, Setup, on_every_engine, wait_until,
+};
 
 /// `ctl tap` at work, and what it has said.
 struct Tapped {
@@ -184,6 +186,65 @@ fn a_forward_or_a_client_is_looked_at_until_the_caller_goes() {
         assert_eq!(metrics.sum("thalweg_tap_sessions_total") as u64, 3);
         drop((client, upstream));
         wait_until("the pipes are closed", PATIENCE, || pipes() == before_all);
+    });
+}
+
+/// Who looks sees the sessions of a reactor that a reload starts meanwhile, from their first
+/// byte, and those of the others once.
+#[test]
+fn a_reactor_that_a_reload_starts_is_looked_at_too() {
+    on_every_engine(|case| {
+        let (server, files) = (Listener::new(), Directory::new());
+        let file = files.join("thalweg.toml");
+        let write = |reactors: usize| {
+            let text = format!(
+                "[global]\nreactors = {reactors}\n[[forward]]\nname = \"web\"\n\
+                 listen = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
+                server.address()
+            );
+            std::fs::write(&file, text).unwrap();
+        };
+        write(1);
+        let setup = Setup::configured(&file, 1).reactors_by_file();
+        let steered = steered(setup.case(case));
+        let reload = |reactors: usize| {
+            write(reactors);
+            let head = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n\
+                        Content-Type: application/json\r\nContent-Length: 2\r\n";
+            let answer = steered.admin.send(head, "{}");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        };
+        let live = (steered.forwarder.connect(), server.accept());
+        let of_all = tapped(&steered, &["--all", "--format", "text"]);
+        // The first one leaves in the end: whoever comes then is another's.
+        reload(3);
+        reload(2);
+        let mut pairs = vec![live];
+        for number in 0..16 {
+            let pair = (steered.forwarder.connect(), server.accept());
+            says(&pair.0, &pair.1, &format!("said by number {number};\n"));
+            pairs.push(pair);
+        }
+        says(&pairs[0].0, &pairs[0].1, "said by the first;\n");
+        let page = steered.admin.get("/v1/sessions").json();
+        let ids = page["sessions"].as_array().unwrap().iter();
+        let ids: Vec<&str> = ids.map(|it| it["id"].as_str().unwrap()).collect();
+        assert!(ids.iter().any(|it| !it.starts_with('0')), "{ids:?}");
+        for number in 0..16 {
+            of_all.until(&format!("said by number {number};"));
+        }
+        of_all.until("said by the first;");
+        for (client, upstream) in pairs {
+            client.close();
+            drop(upstream);
+        }
+        wait_until("all have ended for it", PATIENCE, || {
+            of_all.text().matches(" close code=").count() == 17
+        });
+        let text = of_all.text();
+        assert_eq!(text.matches(" open client=").count(), 17, "{text}");
+        drop(of_all);
+        nobody_looks(&steered);
     });
 }
 

@@ -64,7 +64,8 @@ const IMPURE_STD: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "threa
 
 /// The files that talk to the kernel where no safe wrapper exists.
 const UNSAFE_FILES: &[&str] = &[
-    "src/bench/mmsg.rs",
+    // Multishot receives, which the engine does not have, measured beside what it has.
+    "benches/receiving.rs",
     "src/bench/sys.rs",
     "src/control/signals.rs",
     "src/engine/uring/buffers.rs",

@@ -1,5 +1,6 @@
 //! How flows end: of silence, of having been answered, to make room, with the process.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
@@ -13,32 +14,64 @@ use super::*;
 #[test]
 fn b98_a_flow_ends_after_its_last_datagram_and_sooner_without_an_answer() {
     on_every_engine(|case| {
-        let server = Server::new(|question| match question {
-            b"silence" => Vec::new(),
-            other => vec![other.to_vec()],
-        });
-        let forwarder = forwarder(case, &[server.address()])
-            .set("defaults.udp_idle_timeout", "800ms")
-            .set("defaults.udp_unanswered_timeout", "300ms")
-            .start();
-        let (answered, unanswered) = (client(forwarder.address()), client(forwarder.address()));
-        ask(&answered, b"one");
-        std::thread::sleep(Duration::from_millis(500));
-        ask(&answered, b"two");
-        unanswered.send(b"silence").unwrap();
-        let ended = forwarder.wait_for_sessions(2);
-        let of = |cause: &str| {
-            let record = ended.iter().find(|it| it.cause() == cause);
-            record.unwrap_or_else(|| panic!("none ended of {cause}: {ended:?}"))
-        };
-        let micros = |cause: &str| of(cause).number("total_us").unwrap();
-        // 500 ms to its last datagram.
-        assert!((1_300_000..1_700_000).contains(&micros("idle_timeout")));
-        assert!((300_000..500_000).contains(&micros("unanswered")));
-        assert_eq!(of("idle_timeout").number("datagrams_up"), Some(2));
-        assert_eq!(of("idle_timeout").number("datagrams_down"), Some(2));
-        forwarder.check_idle();
+        // A try is none where the machine makes the pause as long as the silence that ends a flow, or
+        // the way to the server and back.
+        assert!(
+            (0..20).any(|_| ends_in_time(case)),
+            "the machine is too busy"
+        );
     });
+}
+
+/// One try; whether it was one.
+fn ends_in_time(case: Case) -> bool {
+    let server = Server::new(|question| match question {
+        b"silence" => Vec::new(),
+        other => vec![other.to_vec()],
+    });
+    let forwarder = forwarder(case, &[server.address()])
+        .set("defaults.udp_idle_timeout", "800ms")
+        .set("defaults.udp_unanswered_timeout", "300ms")
+        .start();
+    let (answered, unanswered) = (client(forwarder.address()), client(forwarder.address()));
+    answered
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let watch = Stopwatch::start();
+    for question in [&b"one"[..], b"two"] {
+        answered.send(question).unwrap();
+        if answer(&answered).is_none() {
+            return false;
+        }
+        if question == b"one" {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    if watch.elapsed() > Duration::from_millis(750) {
+        return false;
+    }
+    unanswered.send(b"silence").unwrap();
+    let ended = forwarder.wait_for_sessions(2);
+    let of = |cause: &str| {
+        let record = ended.iter().find(|it| it.cause() == cause);
+        record.unwrap_or_else(|| panic!("none ended of {cause}: {ended:?}"))
+    };
+    // What was taken away may have gone to the pause, to the questions and to the timers.
+    let late = watch.taken_away().as_micros() as u64;
+    let is_so = |cause: &str, least: u64, most: u64| {
+        let took = of(cause).number("total_us").unwrap();
+        assert!(
+            (least..most + late).contains(&took),
+            "{cause}: {took} µs, {late} late"
+        );
+    };
+    // 500 ms to its last datagram.
+    is_so("idle_timeout", 1_300_000, 1_700_000);
+    is_so("unanswered", 300_000, 500_000);
+    assert_eq!(of("idle_timeout").number("datagrams_up"), Some(2));
+    assert_eq!(of("idle_timeout").number("datagrams_down"), Some(2));
+    forwarder.check_idle();
+    true
 }
 
 #[test]
@@ -138,7 +171,7 @@ fn b99_no_answer_is_no_complaint() {
     });
 }
 
-/// A socket that has served is used for the next question to the same server.
+/// A socket that has served is used for the next question to the same server, from another port.
 #[test]
 fn b99_sockets_that_have_rested_serve_again_and_answers_stay_apart() {
     on_every_engine(|case| {
@@ -147,16 +180,25 @@ fn b99_sockets_that_have_rested_serve_again_and_answers_stay_apart() {
             .set("defaults.responses", 1)
             .set("log.sessions", "off")
             .start();
+        // Of the kernel's, which has no number twice.
+        let mut sockets = HashSet::new();
         for round in 0..10 {
             let clients: Vec<_> = (0..50).map(|_| client(forwarder.address())).collect();
             for client in &clients {
                 let own = format!("{round} {}", client.local_addr().unwrap());
                 assert_eq!(ask(client, own.as_bytes()), own.as_bytes());
             }
+            let targets = forwarder.process().descriptor_targets().into_iter();
+            sockets.extend(targets.filter(|it| it.1.starts_with("socket:")));
             std::thread::sleep(Duration::from_millis(150));
         }
-        let senders: std::collections::HashSet<_> = server.senders().into_iter().collect();
-        assert!(senders.len() < 300, "{} ports for 500 flows", senders.len());
+        let senders: HashSet<_> = server.senders().into_iter().collect();
+        assert!(
+            sockets.len() < 300,
+            "{} sockets for 500 flows",
+            sockets.len()
+        );
+        assert!(senders.len() > 400, "{} ports for 500 flows", senders.len());
         assert_eq!(forwarder.counters().of("udp_flows"), 500);
         forwarder.check_idle();
     });

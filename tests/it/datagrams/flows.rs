@@ -56,6 +56,46 @@ fn b92_the_same_client_at_two_listeners_is_two_flows() {
     });
 }
 
+/// What a flow has moved stands in the books of its forward and its server while it lives, and
+/// in the list of sessions; its end adds nothing.
+#[test]
+fn b142_the_bytes_of_a_flow_are_counted_while_it_lives() {
+    on_every_engine(|case| {
+        let (server, directory) = (Server::echo(), Directory::new());
+        let forwarder = forwarder(case, &[server.address()])
+            .admin(&directory)
+            .start();
+        let admin = Admin::at(&directory.join("admin.sock"));
+        let client = client(forwarder.address());
+        let moved = |bytes: f64| {
+            let metrics = admin.get("/metrics");
+            for family in ["forward", "server"] {
+                let family = format!("thalweg_{family}_written_bytes_total");
+                assert_eq!(metrics.sum(&family).to_bits(), bytes.to_bits(), "{family}");
+            }
+        };
+        for round in 1..=3 {
+            client.send(&[b'x'; 1_000]).unwrap();
+            assert_eq!(answer(&client).expect("an answer").len(), 1_000);
+            moved(f64::from(round) * 2_000.0);
+        }
+        let page = admin.get("/v1/sessions").json();
+        let session = &page["sessions"][0];
+        let bytes = |way: &str| session[way]["bytes"].as_u64();
+        assert_eq!((bytes("up"), bytes("down")), (Some(3_000), Some(3_000)));
+        let body = format!("{{\"ids\":[{}]}}", session["id"]);
+        let head = format!(
+            "POST /v1/sessions/kill HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        let killed = admin.send(&head, &body);
+        assert_eq!(killed.status, 200, "{}", killed.body);
+        forwarder.wait_for_sessions(1);
+        moved(6_000.0);
+    });
+}
+
 /// Flows are over long before their answers come, and there are hardly any ports: an answer
 /// must find nobody rather than somebody else.
 #[test]

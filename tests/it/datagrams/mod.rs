@@ -5,8 +5,10 @@ mod fair;
 mod flows;
 mod forged;
 mod homes;
+mod late;
 mod loops;
 mod path;
+mod programs;
 mod proxied;
 mod queues;
 mod quic;
@@ -14,6 +16,7 @@ mod rates;
 mod refused;
 mod server;
 mod servers;
+mod tunnel;
 mod whole;
 
 use std::net::{SocketAddr, UdpSocket};

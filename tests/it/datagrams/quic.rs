@@ -221,17 +221,60 @@ fn b108_what_cannot_be_opened_goes_the_documented_way() {
         assert_eq!(ask(&plain, b"\x01 no QUIC"), b"\x01 no QUIC");
         // One that was cut short on the way: it waits for more, and ends with its time.
         let cut = super::client(forwarder.address());
-        let initial = [
-            &[0xc0, 0, 0, 0, 1, 2][..],
-            b"id",
-            &[0, 0, 0x44, 0x9e],
-            &[3; 1182],
-        ]
-        .concat();
-        cut.send(&initial).unwrap();
+        cut.send(&half_hello()).unwrap();
         wait_for_counter(&forwarder, "udp_dropped_no_hello", 1);
         assert_eq!((other.heard(), a.heard()), (2, 0));
         assert_eq!(forwarder.counters().of("udp_flows"), 2);
+    });
+}
+
+/// The first datagram of a hello that needs another one, which never comes.
+fn half_hello() -> Vec<u8> {
+    let front = [0xc0, 0, 0, 0, 1, 2, b'i', b'd', 0, 0, 0x44, 0x9e];
+    [&front[..], &[3; 1182]].concat()
+}
+
+/// They are charged as connections are, and who may not come in is not looked at.
+#[test]
+fn b108_a_hello_that_never_ends_counts_against_its_client() {
+    on_every_engine(|case| {
+        let server = Server::echo();
+        let start = |keys: &str| {
+            let content = format!(
+                "[[forward]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"udp\"\nquic = true\n\
+                 sniff_timeout = \"2s\"\nupstream = \"{}\"\n{keys}",
+                server.address()
+            );
+            configured(case, &content)
+        };
+        let send = |forwarder: &Forwarder, times: usize| {
+            for client in (0..10).map(|_| super::client(forwarder.address())) {
+                for _ in 0..times {
+                    client.send(&half_hello()).unwrap();
+                }
+            }
+        };
+        let fast = start("connect_rate = \"1/h\"\nconnect_burst = 3\n");
+        let slow = start("connect_rate = \"1/h\"\nconnect_burst = 10\n");
+        let many = start("max_per_client = 3\n");
+        let denied = start("access = [\"deny 127.0.0.0/8\"]\n");
+        for (forwarder, times) in [(&fast, 1), (&slow, 2), (&many, 1), (&denied, 1)] {
+            send(forwarder, times);
+        }
+        let no_hello = "udp_dropped_no_hello";
+        wait_for_counter(&denied, "denied_access", 10);
+        wait_for_counter(&fast, "denied_connect_rate", 7);
+        wait_for_counter(&many, "denied_max_per_client", 7);
+        wait_for_counter(&fast, no_hello, 3);
+        // Once, however many datagrams it takes.
+        wait_for_counter(&slow, no_hello, 20);
+        assert_eq!(slow.counters().of("denied_connect_rate"), 0);
+        // Places are given back with them.
+        wait_for_counter(&many, no_hello, 3);
+        let plain = super::client(many.address());
+        assert_eq!(ask(&plain, b"\x01 no QUIC"), b"\x01 no QUIC");
+        assert_eq!(denied.counters().of(no_hello), 0);
+        assert_eq!(server.heard(), 1);
     });
 }
 

@@ -1,21 +1,29 @@
 //! Clients of a proxy that guess passwords.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 
 use super::proxies::{asks, tunneller};
 use super::*;
 
-/// A proxy whose only user is `ann`, with a hash that takes a while.
-fn proxy(case: Case, directory: &Directory) -> Setup {
+/// A file of users with `ann` alone in it, with a hash that takes a while.
+pub(super) fn a_user(directory: &Directory) -> PathBuf {
     let users = directory.join("users");
     let ann = bcrypt::hash_with_salt("secret", 8, [7; 16]).unwrap();
     let ann = ann.format_for_version(bcrypt::Version::TwoY);
     std::fs::write(&users, format!("ann:{ann}\n")).unwrap();
+    users
+}
+
+/// A proxy whose only user is `ann`.
+fn proxy(case: Case, directory: &Directory) -> Setup {
+    let users = a_user(directory);
     let keys = format!("users = \"{}\", header_timeout = \"60s\"", users.display());
     super::proxies::proxy(case, directory, &keys)
 }
 
-fn credentials(user: &str, password: &str) -> String {
+pub(super) fn credentials(user: &str, password: &str) -> String {
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     format!("Proxy-Authorization: Basic {pair}\r\n")
 }

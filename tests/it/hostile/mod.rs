@@ -3,6 +3,9 @@
 //! promised against them, and which test shows it: SECURITY.md.
 
 mod credentials;
+mod files;
+#[cfg(feature = "probes")]
+mod helpers;
 mod names;
 mod origin;
 mod proxies;
@@ -10,6 +13,7 @@ mod scarcity;
 mod servers;
 mod shares;
 mod tapped;
+mod words;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! Servers that do what they like, beside a forward of an innocent.
+//! Servers that do what they like, and clients in storms, beside a forward of an innocent.
 
 use super::*;
 use crate::kit::peer::Refusing;
@@ -123,5 +123,43 @@ fn a_ring_of_forwards_holds_up_nobody() {
         assert!(accepted < 200, "50 connections became {accepted}");
         drop(bystander);
         forwarder.check_idle();
+    });
+}
+
+/// Connections that are reset as soon as they stand, by the thousand.
+#[test]
+fn a_storm_of_connections_that_are_reset_holds_up_nobody() {
+    on_every_engine(|case| {
+        let echo = Echo::start();
+        let forwarder = Setup::new(echo.address).case(case).start();
+        let to = forwarder.address();
+        let bystander = Bystander::of(to);
+        for _ in 0..5 {
+            for _ in 0..200 {
+                if let Ok(stream) = connect_from([0, 66], to) {
+                    let _ = Socket::from(stream).set_linger(Some(Duration::ZERO));
+                }
+            }
+            bystander.goes_on();
+            bystander.comes_in();
+        }
+        drop(bystander);
+        forwarder.check_idle();
+        // That all sockets are closed does not say that every record is written, nor that it
+        // has been read here; and of a storm some may be lost, which is counted.
+        let records = || {
+            let counters = forwarder.counters();
+            let sessions = forwarder.sessions();
+            let told = sessions.len() as u64 + counters.of("log_dropped");
+            (told >= counters.of("accepted")).then_some((sessions, counters.of("log_dropped")))
+        };
+        let (sessions, lost) = poll(PATIENCE, records).expect("records are missing");
+        // The bystander's connections have a byte each, the one that it kept has more.
+        let moved = |it: &&Record| it.bytes() != (0, 0) && it.bytes() != (1, 1);
+        let kept = sessions.iter().filter(moved).count() as u64;
+        assert!(
+            (1 - lost.min(1)..=1).contains(&kept),
+            "{kept} have bytes that nobody sent"
+        );
     });
 }

@@ -149,3 +149,60 @@ fn half_of_a_few_places_that_say_nothing_make_room_soon() {
         forwarder.check_idle();
     });
 }
+
+/// A limit of so few places that none of them can be kept for others is a hard one: one
+/// address may have all of it for as long as it says something. Who waits is turned away by
+/// nobody and is served as soon as a place is free; `max_per_client` is what keeps one.
+#[test]
+fn a_limit_of_a_few_places_is_a_hard_one_unless_clients_have_limits() {
+    const PLACES: u64 = 4;
+    on_every_engine(|case| {
+        let echo = Echo::start();
+        let limited = |setup: Setup| setup.set("defaults.max_connections", PLACES);
+        let forwarder = limited(Setup::new(echo.address).case(case)).start();
+        let to = forwarder.address();
+        let mut taken: Vec<TcpStream> = (0..PLACES)
+            .map(|_| connect_from([0, 66], to).unwrap())
+            .inspect(|stream| answers(stream, PATIENCE).unwrap())
+            .collect();
+        let waiting = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+        // The next of the crowd stands behind it.
+        let behind = connect_from([0, 66], to).unwrap();
+        let asked = (&waiting).write_all(b"?");
+        assert!(asked.is_ok(), "{asked:?}");
+        forwarder.wait_for_line("max_connections");
+        for stream in &taken {
+            answers(stream, PATIENCE).unwrap();
+        }
+        let counters = forwarder.counters();
+        assert_eq!(counters.of("live"), PLACES);
+        assert_eq!(
+            (counters.of("made_room"), counters.of("denied_share")),
+            (0, 0)
+        );
+        drop(taken.pop());
+        waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+        (&waiting).read_exact(&mut [0]).unwrap();
+        drop((taken, waiting, behind));
+        forwarder.check_idle();
+        // One address may have some of them.
+        let forwarder = limited(Setup::new(echo.address).case(case))
+            .set("defaults.max_per_client", PLACES - 1)
+            .start();
+        let to = forwarder.address();
+        let taken: Vec<TcpStream> = (0..2 * PLACES)
+            .filter_map(|_| connect_from([0, 66], to).ok())
+            .collect();
+        let speaks = |stream: &&TcpStream| answers(stream, PATIENCE).is_ok();
+        let spoken = taken.iter().filter(speaks).count();
+        assert_eq!(spoken as u64, PLACES - 1);
+        for _ in 0..3 {
+            comes_in_at(to);
+            wait_until("it is gone", PATIENCE, || {
+                forwarder.counters().of("live") == PLACES - 1
+            });
+        }
+        drop(taken);
+        forwarder.check_idle();
+    });
+}

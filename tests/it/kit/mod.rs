@@ -17,6 +17,7 @@ pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod schema;
 pub(crate) mod shortage;
 pub(crate) mod stopwatch;

@@ -181,14 +181,18 @@ pub(crate) struct Seen {
 /// behaviour 66 asks for.
 pub(crate) const RATE: u32 = 2_000;
 
-/// Clients in a row on several threads: connect, a message to and fro, an end, the end. All
-/// together come [`RATE`] times a second; when they are late they come without a pause.
+/// Clients that come [`RATE`] times a second from several threads, whatever becomes of those
+/// before them: connect, a message to and fro, an end, the end. A machine that has not the time
+/// for that many gets fewer, one after the other without a pause: how many is told, not judged.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     pub(crate) seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
     since: Instant,
 }
+
+/// Clients at a time, over all threads. More wait until one of these has ended.
+const AT_A_TIME: usize = 256;
 
 impl Load {
     /// Begins, to these addresses in turn.
@@ -200,20 +204,30 @@ impl Load {
             let (stop, seen) = (stop.clone(), seen.clone());
             let addresses = addresses.to_vec();
             std::thread::spawn(move || {
-                let mut turn = index;
-                while !stop.load(Ordering::Relaxed) {
+                let (mut turn, mut under_way) = (index, Vec::new());
+                loop {
+                    let is_over = stop.load(Ordering::Relaxed);
                     let due = since + between * turn as u32;
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let counter = match one(addresses[turn % addresses.len()]) {
-                        Ok(true) => &seen.whole,
-                        Ok(false) => &seen.truncated,
-                        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                            &seen.refused
+                    let wait = due.saturating_duration_since(Instant::now());
+                    let fits = under_way.len() < AT_A_TIME.div_ceil(threads);
+                    if !is_over && wait.is_zero() && fits {
+                        match Client::begin(addresses[turn % addresses.len()]) {
+                            Ok(client) => under_way.push(client),
+                            Err(error) => seen.count(&Err(error)),
                         }
-                        Err(_) => &seen.reset,
-                    };
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    turn += threads;
+                        turn += threads;
+                    } else if is_over && under_way.is_empty() {
+                        return;
+                    } else {
+                        std::thread::sleep(wait.clamp(BETWEEN_LOOKS / 10, BETWEEN_LOOKS));
+                    }
+                    under_way.retain_mut(|client| match client.outcome() {
+                        None => true,
+                        Some(outcome) => {
+                            seen.count(&outcome);
+                            false
+                        }
+                    });
                 }
             })
         };
@@ -225,9 +239,22 @@ impl Load {
         }
     }
 
+    /// Likewise [`Self::end`], once so many clients at least have been served.
+    #[track_caller]
+    pub(crate) fn end_after(self, count: u64) {
+        until("so many clients are served", || {
+            let seen = &self.seen;
+            let lost = [&seen.refused, &seen.reset, &seen.truncated];
+            seen.whole.load(Ordering::Relaxed) >= count
+                || lost.iter().any(|it| it.load(Ordering::Relaxed) > 0)
+        });
+        self.end();
+    }
+
     /// Ends; nobody may have been refused, reset or cut short. Says what rate was held.
     #[track_caller]
     pub(crate) fn end(self) {
+        let lasted = self.since.elapsed().as_secs_f64();
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -242,20 +269,69 @@ impl Load {
             count(&seen.whole)
         );
         assert!(count(&seen.whole) > 0, "nobody was served");
-        let rate = count(&seen.whole) as f64 / self.since.elapsed().as_secs_f64();
-        println!("{rate:.0} of {RATE} connections a second were held");
+        let rate = count(&seen.whole) as f64 / lasted;
+        println!(
+            "{} clients, {rate:.0} of {RATE} a second",
+            count(&seen.whole)
+        );
     }
 }
 
-/// One client; whether everything came.
-fn one(address: SocketAddr) -> std::io::Result<bool> {
-    let mut client = TcpStream::connect(address)?;
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.write_all(b"0123456789abcdef")?;
-    client.shutdown(std::net::Shutdown::Write)?;
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer)?;
-    Ok(answer.len() == 17 && answer[1..] == *b"0123456789abcdef")
+impl Seen {
+    /// What became of one client: whether everything came.
+    fn count(&self, outcome: &std::io::Result<bool>) {
+        let counter = match outcome {
+            Ok(true) => &self.whole,
+            Ok(false) => &self.truncated,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => &self.refused,
+            Err(_) => &self.reset,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Between looks at clients that wait for an answer.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// One client, which has said all that it has to say.
+struct Client {
+    stream: TcpStream,
+    answer: Vec<u8>,
+    since: Instant,
+}
+
+impl Client {
+    fn begin(address: SocketAddr) -> std::io::Result<Self> {
+        let since = Instant::now();
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"0123456789abcdef")?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            answer: Vec::new(),
+            since,
+        })
+    }
+
+    /// Whether everything came, once that is known.
+    fn outcome(&mut self) -> Option<std::io::Result<bool>> {
+        let mut buffer = [0; 64];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => {
+                    let whole = self.answer.len() == 17 && self.answer[1..] == *b"0123456789abcdef";
+                    return Some(Ok(whole));
+                }
+                Ok(n) => self.answer.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    let late = self.since.elapsed() > PATIENCE;
+                    return late.then(|| Err(std::io::ErrorKind::TimedOut.into()));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
 }
 
 /// A client of another address of this host: 127.0.0.LAST.

@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::*;
+use crate::kit::program::{Program, is_here};
 
 /// What Chromium 1xx sent for `https://a.example/` (with a post-quantum key share, GREASE
 /// and ECH's GREASE), Java's `SSLSocket` and curl: captured on loopback.
@@ -24,39 +25,6 @@ const CAPTURED: [(&str, &[u8]); 3] = [
         include_bytes!("../../../fuzz/corpus/first_bytes/curl_hello"),
     ),
 ];
-
-/// Whether a program is here; says so where not.
-fn is_here(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .chain(["/usr/sbin".into()])
-        .any(|directory| directory.join(program).is_file());
-    if !found {
-        skip(&test_name(), &format!("{program} is not installed"));
-    }
-    found
-}
-
-/// A program that ends with the test.
-struct Program(Child);
-
-impl Program {
-    #[track_caller]
-    fn start(command: &mut Command) -> Self {
-        let command = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 const BY_NAME: &str = "[[forward.route]]\nname = \"a\"\nsni = \"a.example\"\nupstream = {other}\n";
 

@@ -11,6 +11,7 @@ mod crowds;
 mod memory;
 mod pacing;
 mod path;
+mod pressure;
 mod soak;
 mod tune;
 

@@ -184,7 +184,8 @@ fn run(seed: u64) -> [u64; 4] {
         refuses: share(&mut dice, 30),
         loses: share(&mut dice, 30),
         fails: share(&mut dice, 10),
-        late: Duration::from_millis(dice.between(0, 400)),
+        // Some when their flow is over, and its socket another one's.
+        late: Duration::from_millis(dice.between(0, 400) * dice.between(1, 4)),
     });
     let floods = dice.percent(40);
     let mut number = 0;

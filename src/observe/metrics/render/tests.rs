@@ -47,7 +47,7 @@ fn openmetrics_has_families_in_groups_and_an_end() {
     let readings = Readings::of::<Read>()
         .with(&[("forward", "a\"b\\c\nd")], &read)
         .with(&[("forward", "web")], &empty);
-    let text = openmetrics(&[readings]);
+    let text = openmetrics(&[readings]).concat();
     let expected = r#"# TYPE thalweg_sessions counter
 # HELP thalweg_sessions Sessions that ended: \"all\" of them, \\ too.
 thalweg_sessions_total{forward="a\"b\\c\nd",cause="finished"} 3
@@ -82,7 +82,7 @@ thalweg_moved_bytes_sum{forward="a\"b\\c\nd"} 2
 #[test]
 fn prometheus_names_the_samples_and_escapes_help_less() {
     let read = read();
-    let text = prometheus(&[Readings::of::<Read>().with(&[], &read)]);
+    let text = prometheus(&[Readings::of::<Read>().with(&[], &read)]).concat();
     let expected = r#"# TYPE thalweg_sessions_total counter
 # HELP thalweg_sessions_total Sessions that ended: "all" of them, \\ too.
 thalweg_sessions_total{cause="finished"} 3
@@ -110,7 +110,7 @@ fn states_are_one_of_a_set() {
         ..ServerSnapshot::default()
     };
     let readings = || [Readings::of::<ServerSnapshot>().with(&[("server", "a:1")], &server)];
-    let text = openmetrics(&readings());
+    let text = openmetrics(&readings()).concat();
     for line in [
         "# TYPE thalweg_server_state stateset\n",
         "thalweg_server_state{server=\"a:1\",thalweg_server_state=\"up\"} 0\n",
@@ -122,7 +122,7 @@ fn states_are_one_of_a_set() {
     assert!(text.contains("server_connect_seconds_bucket{"), "{text}");
     assert!(!text.contains("server_connect_seconds_count"), "{text}");
     // … except for Prometheus, which knows no sets of states.
-    let text = prometheus(&readings());
+    let text = prometheus(&readings()).concat();
     for line in [
         "# TYPE thalweg_server_state gauge\n",
         "thalweg_server_connect_seconds_count{server=\"a:1\"} 0\n",
@@ -180,7 +180,8 @@ fn families_stand_once_and_are_named_by_the_rules() {
         Readings::of::<ServerSnapshot>()
             .with(&[("pool", "p"), ("server", "a:1")], &server)
             .with(&[("pool", "p"), ("server", "b:1")], &server),
-    ]);
+    ])
+    .concat();
     let wanted = "thalweg_written_bytes_total{reactor=\"0\",direction=\"up\"} 5\n";
     assert!(text.contains(wanted), "{text}");
     check(&text);
