@@ -677,21 +677,30 @@ pub(crate) fn tap_masks(data: &[u8]) {
         b"\r\nHost: a\r\n\r\n",
     ];
     let said = said.concat();
-    let mut shown = Shown::new(tap(TapFormat::Text));
-    for piece in said.chunks(usize::from(*cut).max(1)) {
-        shown.says(Direction::Up, piece);
-    }
+    let cut = usize::from(*cut).max(1);
+    let (mut alone, mut shown) = (text_of(data, cut), text_of(&said, cut));
+    let before = alone.ends(Direction::Up);
     let out = shown.ends(Direction::Up);
-    let pieces = said.len().div_ceil(usize::from(*cut).max(1)) + 2;
+    let pieces = said.len().div_ceil(cut) + 2;
     assert!(out.len() <= WIDEST * said.len() + LINE * pieces);
-    // Each piece has a line of its own, so that no more than that of it may stand together.
+    // Each piece has a line of its own, so that no more than that of it may stand together. What
+    // went before may look like a part of it: `\x03` and a word.
     for part in SECRET.as_bytes().windows(4) {
         assert!(
-            contains(data, part) || !contains(out, part),
+            contains(data, part) || contains(before, part) || !contains(out, part),
             "{}",
             String::from_utf8_lossy(out)
         );
     }
+}
+
+/// What is shown of it in text, in pieces of this length.
+fn text_of(said: &[u8], cut: usize) -> Shown {
+    let mut shown = Shown::new(tap(TapFormat::Text));
+    for piece in said.chunks(cut) {
+        shown.says(Direction::Up, piece);
+    }
+    shown
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {

@@ -94,18 +94,33 @@ pub struct Sniffer {
     wanted: Wanted,
     /// Bytes before which nothing changes.
     needed: usize,
+    /// Bytes of a request's head that were looked at: it is parsed again once a line more has
+    /// come, so that a head that drips costs no more for each byte than it may have lines.
+    heard: usize,
+    #[cfg(test)]
+    judged: usize,
 }
 
 impl Sniffer {
     /// Of a stream of which nothing was seen.
     pub const fn new(wanted: Wanted) -> Self {
-        Self { wanted, needed: 1 }
+        Self {
+            wanted,
+            needed: 1,
+            heard: 0,
+            #[cfg(test)]
+            judged: 0,
+        }
     }
 
     /// Looks at all bytes so far; `ended`: no more will come.
     pub fn look(&mut self, stream: &[u8], ended: bool) -> Seen {
-        if stream.len() < self.needed && !ended {
+        if !ended && (stream.len() < self.needed || self.is_within_a_line(stream)) {
             return Seen::More;
+        }
+        #[cfg(test)]
+        {
+            self.judged += 1;
         }
         match self.judge(stream) {
             Seen::More if ended => Self::at_the_end(stream),
@@ -113,11 +128,27 @@ impl Sniffer {
                 self.needed = stream.len() + 1;
                 if hello::begins(stream) == Some(true) {
                     self.needed = next_change(stream);
+                } else if protocol(stream) == Some(Protocol::Http) {
+                    self.heard = stream.len();
                 }
                 Seen::More
             }
             seen => seen,
         }
+    }
+
+    /// Whether all that has come since the last look belongs to a line of a head that goes on.
+    /// What may be the preface of HTTP/2 is told by any byte.
+    fn is_within_a_line(&mut self, stream: &[u8]) -> bool {
+        let Some(new) = stream.get(self.heard..) else {
+            return false;
+        };
+        let goes_on =
+            self.heard > PREFACE.len() && stream.len() < HEAD_MAX && !new.contains(&b'\n');
+        if goes_on {
+            self.heard = stream.len();
+        }
+        goes_on
     }
 
     fn judge(&self, stream: &[u8]) -> Seen {
@@ -222,9 +253,14 @@ fn host(stream: &[u8]) -> Seen {
         };
     }
     let head = &stream[..stream.len().min(HEAD_MAX)];
+    // Line by line, so that it does not matter in which pieces it came.
+    let whole_lines = head
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
     let mut request = httparse::Request::new(&mut lines);
-    match request.parse(head) {
+    match request.parse(&head[..whole_lines]) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) if stream.len() >= HEAD_MAX => {
             return Seen::Invalid("the request's head is longer than 16 KiB");

@@ -153,6 +153,36 @@ fn what_is_not_wanted_is_not_waited_for() {
     assert_eq!(seen(Wanted::default(), b"\x16\x03", &[], false), found);
 }
 
+/// A head that drips is parsed once for each line that is complete, a hello seven times for each of
+/// its records: what each byte costs does not grow with those before it.
+#[test]
+fn what_drips_is_not_read_anew_for_each_byte() {
+    let line = |n| format!("X-{n}: {}\r\n", "a".repeat(100));
+    let lines = (0..100).map(line).collect::<Vec<_>>().concat();
+    let head = format!(
+        "GET /{} HTTP/1.1\r\n{lines}Host: a\r\n\r\n",
+        "b".repeat(4000)
+    );
+    let whole = hello("a.test", &["h2"]);
+    let dripped = records(&whole[5..], 20);
+    for (stream, most) in [
+        (head.as_bytes(), 102 + 2 * PREFACE.len()),
+        (&dripped, dripped.len() / 25 * 7 + 10),
+    ] {
+        let mut sniffer = Sniffer::new(ALL);
+        for end in 0..stream.len() {
+            assert_eq!(sniffer.look(&stream[..end], false), Seen::More);
+        }
+        assert!(matches!(sniffer.look(stream, false), Seen::Found(_)));
+        assert!(
+            sniffer.judged <= most,
+            "{} of {} bytes",
+            sniffer.judged,
+            stream.len()
+        );
+    }
+}
+
 /// Streams that are looked at closely, and others.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let tls = ("[a-zA-Z.]{1,20}", 1..300_usize).prop_map(|(name, size)| {

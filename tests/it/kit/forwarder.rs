@@ -310,7 +310,7 @@ impl Forwarder {
         } else {
             forwarder.wait_for_listeners(setup.pairs.len() + setup.configured)?;
         }
-        forwarder.wait_for_reactors()?;
+        forwarder.wait_for_threads()?;
         Ok(forwarder)
     }
 
@@ -343,7 +343,8 @@ impl Forwarder {
 
     /// The sockets listen before the reactors stand; what an idle forwarder has is
     /// known once they do, each with its waker, and nothing more is being opened.
-    fn wait_for_reactors(&mut self) -> Result<(), String> {
+    /// So does the admin's thread, if there is one: it sets descriptors aside as it begins.
+    fn wait_for_threads(&mut self) -> Result<(), String> {
         let process = self.process();
         let mut still = 0;
         let settled = poll(PATIENCE, || {
@@ -355,7 +356,8 @@ impl Forwarder {
             let same = descriptors == self.idle.descriptors;
             still = if same { still + 1 } else { 0 };
             self.idle.descriptors = descriptors;
-            let stand = reactors.min(threads) >= usize::from(self.reactors);
+            let stand = reactors.min(threads) >= usize::from(self.reactors)
+                && (process.thread("admin").is_none() || process.waiting_for_events("admin") > 0);
             (stand && still >= 5 || !process.is_alive()).then_some(())
         });
         if settled.is_none() || !process.is_alive() {

@@ -10,6 +10,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::alone;
 use crate::kit::*;
 
@@ -39,6 +41,16 @@ fn sink() -> SocketAddr {
         }
     });
     address
+}
+
+/// A client of an address of its own, so that each has a share, which reads nothing.
+fn stalls_from(last: u8, to: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let own = SocketAddr::from(([127, 0, 66, last], 0));
+    socket.bind(&own.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket
 }
 
 /// The forwarder's CPU for one transfer through it.
@@ -71,8 +83,8 @@ fn a_bulk_transfer_beside_readers_that_stall() {
         let [free, pressed] = [start(), start()];
         let crowded: SocketAddr = pressed.addresses()[1].parse().unwrap();
         let stalled: Vec<_> = (0..READERS)
-            .map(|_| {
-                let reader = Peer::connect_small(crowded, 4096);
+            .map(|n| {
+                let reader = stalls_from(n as u8, crowded);
                 let mut server = stalls.accept();
                 server.send_until_stuck(Duration::from_millis(20));
                 (reader, server)
