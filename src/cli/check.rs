@@ -1,5 +1,6 @@
 //! `thalweg check`: what a configuration means, without touching the network.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::flags::FlagArgs;
@@ -8,13 +9,14 @@ use super::route::{Asked, explain};
 use super::sources::SourceArgs;
 use super::{USAGE, output};
 use crate::config::Config;
-use crate::control::{AccessFileError, errors_of_lists};
+use crate::control::{AccessFileError, Confinement, errors_of_lists};
 
 const EXAMPLES: &str = "\
 Examples:
   thalweg check -c thalweg.toml
   thalweg check -c thalweg.toml --set profile.wan.mss=1400
   thalweg check -l :5000-5009 -r host:6000-6009 > thalweg.toml
+  thalweg check -c thalweg.toml --sandbox
   thalweg check -c thalweg.toml --route sni=a.example,alpn=h2,client=192.0.2.1
 
 Exit code: 0 if the configuration is valid, 2 if not.";
@@ -37,6 +39,10 @@ pub struct Args {
     #[arg(long, value_name = "CLIENT")]
     route: Option<Asked>,
 
+    /// Say what a sandbox lets it do here, and which key needs it
+    #[arg(long, conflicts_with = "route")]
+    sandbox: bool,
+
     /// Print nothing if it is valid
     #[arg(short, long)]
     quiet: bool,
@@ -45,7 +51,13 @@ pub struct Args {
 /// Prints the resolved configuration, or all of its errors.
 pub fn run(args: Args) -> ExitCode {
     let flags = args.flags.overrides(false);
-    match args.sources.load(flags, &Host::default()) {
+    let host = Host::default();
+    match args.sources.load(flags, &host) {
+        Ok(config) if args.sandbox => {
+            let files = host.asked().was_read();
+            let files = files.keys().map(PathBuf::as_path);
+            output::result(Confinement::foretold(&config, files).as_bytes())
+        }
         Ok(config) => told(&config, args.route.as_ref(), args.quiet),
         Err(why) => why.told(),
     }

@@ -75,7 +75,7 @@ pub use inputs::{FileText, Inputs, Override, Pair};
 pub use log::{Log, LogFormat, LogLevel, LogTarget, SessionLog};
 pub use model::Config;
 pub use names::NameSources;
-pub use pool::{Balance, HashKey, Pool, Resolve};
+pub use pool::{Balance, HashKey, OnEmpty, Pool, Resolve};
 pub use question::CheckKind;
 pub use report::{ConfigErrors, Place, Problem};
 pub use route::{Route, RouteTo};

@@ -72,6 +72,9 @@ section! {
             /// And no later.
             ttl_max as "resolve_ttl_max": Duration = Duration::from_secs(300),
                 time(Duration::from_millis(10)..=WEEK), Live;
+            /// What an answer without any address does: the last good ones stay, or the name has
+            /// no servers until it has some again; a failure never takes any.
+            on_empty as "resolve_empty": OnEmpty = OnEmpty::Keep, choice(), Live;
             /// Between attempts at the addresses of one name, the first that connects wins
             /// (RFC 8305).
             attempt_delay: Duration = Duration::from_millis(250),
@@ -202,6 +205,16 @@ words! {
         All = "all",
         /// One server for the name, whichever of its addresses connects first.
         First = "first",
+    }
+}
+
+words! {
+    /// `resolve_empty =`: what a name means that is said to have no address any more.
+    pub enum OnEmpty {
+        /// Probably an accident; the default.
+        Keep = "keep",
+        /// What it says.
+        Obey = "obey",
     }
 }
 

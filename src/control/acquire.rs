@@ -41,13 +41,13 @@ use super::forwards::{FIRST_GENERATION, forward_of};
 use super::held::{self, Held, HeldListener};
 use super::plan::Plan;
 use super::proxy::Deciders;
-use super::resolve::{self, Resolver};
+use super::resolve::{self, KnownNames, Resolver};
 use super::steering::Steering;
 use super::upgrade::entrance::{self, Entrance};
 use super::upgrade::spawn;
 use super::upstreams::Upstreams;
-pub(super) use descriptors::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE, flows, gate};
-use descriptors::{check_descriptors, spares};
+use descriptors::check_descriptors;
+pub(super) use descriptors::{DESCRIPTORS_PER_REACTOR, DESCRIPTORS_SPARE, flows, gate, spares};
 use listeners::nobody_asked_for;
 pub(super) use listeners::{BoundAddress, open, tell_listeners};
 
@@ -89,6 +89,8 @@ pub(super) struct ReactorPlan {
     pub(super) origin: Instant,
     /// Who judges requests, if any forward's clients make them.
     pub(super) deciders: Option<Arc<Deciders>>,
+    /// What another process has is to come, its spare connections too.
+    pub(super) waits: bool,
 }
 
 impl Acquired {
@@ -96,7 +98,7 @@ impl Acquired {
     /// listens on. What is left was another configuration's, and is for whoever gave it.
     pub(super) fn take(
         plan: &Plan<'_>,
-        (inherited, handed): (&mut Inherited, Option<&mut Handed>),
+        (inherited, handed, names): (&mut Inherited, Option<&mut Handed>, KnownNames),
         (log, taps): (&Log, &Taps),
         awaited: &Awaited,
     ) -> Result<Self, StartError> {
@@ -162,7 +164,7 @@ impl Acquired {
         // After the sockets: what is wrong with those is known at once.
         let upstreams = Arc::new(Upstreams::new(plan, table));
         awaited.is("waiting for the names of servers");
-        let resolver = resolver(plan, &upstreams, log, Some(FIRST_ANSWERS))?;
+        let resolver = resolver(plan, &upstreams, names, (log, Some(FIRST_ANSWERS)))?;
         awaited.is("reading the files of users");
         let deciders = match &resolver {
             Some(resolver) if plan.has_requests() => Some(Deciders::new(
@@ -230,6 +232,7 @@ impl Acquired {
             pin: pin(config, usize::from(index), count),
             origin,
             deciders: deciders.clone(),
+            waits,
         });
         Ok(Self {
             reactors: reactors.collect(),
@@ -273,14 +276,14 @@ fn tell_of(admin: &admin::Bound, log: &Log) {
 }
 
 /// Keeps the names of servers resolved, if there are any, and looks those up that
-/// clients ask for. Returns once each has an
+/// clients ask for; `known` is what the process before knew. Returns once each has an
 /// answer or a failure: so a normal start has its servers at once, and one whose names
 /// do not resolve is not held up for long.
 pub(super) fn resolver(
     plan: &Plan<'_>,
     upstreams: &Arc<Upstreams>,
-    log: &Log,
-    patience: Option<Duration>,
+    known: KnownNames,
+    (log, patience): (&Log, Option<Duration>),
 ) -> Result<Option<Arc<Resolver>>, StartError> {
     if plan.names.is_empty() && !plan.has_requests() {
         return Ok(None);
@@ -288,7 +291,8 @@ pub(super) fn resolver(
     let (told, line) = (upstreams.clone(), log.clone());
     let changed = move |answers: Vec<_>| told.resolved(&answers, &line);
     let sources = &plan.config.global.names;
-    let resolver = Resolver::start(sources, plan.names.clone(), log.clone(), changed)
+    let names = plan.names.clone();
+    let resolver = Resolver::go_on(sources, names, known, log.clone(), changed)
         .map_err(StartError::Resolver)?;
     let resolver = Arc::new(resolver);
     let Some(patience) = patience else {

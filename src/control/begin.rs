@@ -20,6 +20,7 @@ use super::error::StartError;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
 use super::plan::{Identities, Plan};
+use super::resolve::KnownNames;
 use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
@@ -231,7 +232,7 @@ fn forward(
     step: &Awaited,
 ) -> Result<Running, StartError> {
     let Some(from) = take_over else {
-        let mut running = stand(begun, (&mut inherited, None), step)?;
+        let mut running = stand(begun, (&mut inherited, None, KnownNames::default()), step)?;
         running.open(&[])?;
         return Ok(running);
     };
@@ -265,7 +266,7 @@ fn follow(taking: Taking, teller: Teller) -> Result<(), StartError> {
 /// of it was handed over.
 fn stand(
     begun: Begun,
-    inherited: (&mut Inherited, Option<&mut Handed>),
+    inherited: (&mut Inherited, Option<&mut Handed>, KnownNames),
     step: &Awaited,
 ) -> Result<Running, StartError> {
     let (config, log) = (begun.config.clone(), begun.log.clone());
@@ -301,7 +302,8 @@ fn stand_in(
             .map_err(|error| failed(error.to_string()))?;
         forwards.push(label);
     }
-    let mut running = stand(begun, (&mut inherited, Some(&mut handed)), step)?;
+    let names = std::mem::take(&mut taking.names);
+    let mut running = stand(begun, (&mut inherited, Some(&mut handed), names), step)?;
     // What is left of them nobody listens on any more.
     forwards.retain(|label| {
         let mut left = inherited.sockets().iter();

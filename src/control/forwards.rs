@@ -85,7 +85,7 @@ pub(super) fn forward_of(
             None => (routed || steered).then_some(forward.sniff_timeout),
         },
         steps,
-        datagrams: datagrams(forward, flows),
+        datagrams: datagrams(forward, flows, looks),
     };
     let ways = (0..).zip(&forward.routes).zip(&plan.routes);
     let ways = ways.map(|((at, route), pool)| {
@@ -213,7 +213,11 @@ impl Common<'_> {
 }
 
 /// What its datagrams go by; `gate` is that of `max_flows`.
-fn datagrams(forward: &Forward, gate: Option<Arc<Gate>>) -> Option<Arc<DatagramRules>> {
+fn datagrams(
+    forward: &Forward,
+    gate: Option<Arc<Gate>>,
+    looks: bool,
+) -> Option<Arc<DatagramRules>> {
     let udp = &forward.udp;
     forward.protocol.has_udp().then(|| {
         Arc::new(DatagramRules {
@@ -227,7 +231,7 @@ fn datagrams(forward: &Forward, gate: Option<Arc<Gate>>) -> Option<Arc<DatagramR
             gate,
             never_fragment: udp.fragment == Fragment::Never,
             moves: udp.on_down == OnServerDown::Move,
-            quic: udp.quic.then(|| {
+            quic: (udp.quic || looks).then(|| {
                 let quic = Quic::new(forward.sniff_timeout, udp.idle);
                 Arc::new(quic)
             }),

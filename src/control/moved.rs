@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Detached;
 use crate::observe::notice::Notice;
-use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession, Release};
+use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession, MovedSpare, Release};
+use crate::relay::id::ServerId;
 
 use super::held::HeldListener;
 use super::running::Running;
@@ -145,6 +146,42 @@ impl Running {
             if let Some(reactor) = self.reactors.get(&reactor) {
                 reactor.send(Order::ExpectFlows(flows)).forget();
             }
+        }
+    }
+
+    /// Has all reactors let their spare connections go, and make no more.
+    pub(super) fn release_spares(&self) -> Vec<MovedSpare> {
+        let (told, released) = channel();
+        for reactor in self.reactors.values() {
+            reactor.send(Order::ReleaseSpares(told.clone())).forget();
+        }
+        drop(told);
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        let mut moved = Vec::new();
+        while let Ok(some) =
+            released.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            moved.extend(some);
+        }
+        moved
+    }
+
+    /// Reactors that clients are spread over have these, in turn, and make what is missing.
+    pub(super) fn take_spares(&self, spares: Vec<MovedSpare>) {
+        let active = self.active.iter().filter_map(|it| self.reactors.get(it));
+        let active: Vec<_> = active.collect();
+        let mut portions: Vec<Vec<_>> = active.iter().map(|_| Vec::new()).collect();
+        // Each server's in turn, so that each reactor has some of each.
+        let mut turns: HashMap<ServerId, usize> = HashMap::new();
+        for spare in spares {
+            let turn = turns.entry(spare.server.settings().id).or_default();
+            if let Some(portion) = portions.get_mut(*turn % active.len().max(1)) {
+                portion.push(spare);
+            }
+            *turn += 1;
+        }
+        for (reactor, portion) in active.into_iter().zip(portions) {
+            reactor.send(Order::AdoptSpares(portion)).forget();
         }
     }
 

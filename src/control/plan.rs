@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Config, HttpConnect, Mode, RouteTo};
+use crate::config::{self, Config, HttpConnect, Mode, OnEmpty, RouteTo};
 use crate::net::address::{Address, Transport};
 use crate::net::options::{Leg, OptionPlan, SocketOptions};
 use crate::reactor::Pilot;
@@ -32,7 +32,7 @@ pub(super) struct Identities {
     pools: Registry<(PoolName, Arc<DialOptions>), PoolId>,
     /// What pools are dialled with: thousands of forwards share a few sets of options.
     dialled: HashSet<Arc<DialOptions>>,
-    names: Registry<(Name, Duration, Duration), NameId>,
+    names: Registry<(Name, Duration, Duration, bool), NameId>,
     /// A program's own decision about sessions: the same for every configuration.
     pilot: Option<Pilot>,
 }
@@ -257,15 +257,17 @@ impl<'a> Plan<'a> {
         let mut asked = HashSet::new();
         for pool in &mut self.pools {
             let (ttl_min, ttl_max) = (pool.config.ttl_min, pool.config.ttl_max);
+            let obeys = pool.config.on_empty == OnEmpty::Obey;
             for server in &pool.config.servers {
                 let id = name_of(&server.address).map(|name| {
-                    let id = ids.names.id((name.clone(), ttl_min, ttl_max));
+                    let id = ids.names.id((name.clone(), ttl_min, ttl_max, obeys));
                     if asked.insert(id) {
                         self.names.push(NameRequest {
                             id,
                             name,
                             ttl_min,
                             ttl_max,
+                            obeys,
                         });
                     }
                     id

@@ -115,6 +115,7 @@ fn main(
         pin,
         origin,
         deciders,
+        waits,
     } = plan;
     let log = setup.log.clone();
     if let Some(cpu) = pin
@@ -133,6 +134,7 @@ fn main(
         inbox,
         messages,
         deciders,
+        waits,
         ready,
         log,
     };
@@ -149,6 +151,8 @@ struct ReactorWork<'a> {
     /// To itself, for answers to what it asks.
     messages: Sender<Message>,
     deciders: Option<Arc<Deciders>>,
+    /// What another process has is on its way.
+    waits: bool,
     ready: &'a Sender<io::Result<(Arc<Waker>, Pid)>>,
     log: Log,
 }
@@ -179,6 +183,9 @@ impl choice::Work for ReactorWork<'_> {
         };
         homes.connect(number, Box::new(wake));
         let mut reactor = Reactor::new(engine, self.setup);
+        if self.waits {
+            reactor.hold_spares();
+        }
         for (socket, at) in self.listeners {
             if let Err(error) = reactor.add_listener(socket, at) {
                 let _ = self.ready.send(Err(error));
@@ -298,6 +305,10 @@ fn work<E>(
                         }
                         Order::ExpectFlows(arrivals) => reactor.expect_flows(arrivals),
                         Order::TakeFlowsBack(moved) => reactor.expect_flows_back(moved),
+                        Order::ReleaseSpares(reply) => {
+                            let _ = reply.send(reactor.release_spares());
+                        }
+                        Order::AdoptSpares(spares) => reactor.adopt_spares(spares),
                     }
                     // Sessions have their turn before what else there may be.
                     if weighs && waker.wake().is_ok() {

@@ -11,9 +11,11 @@ use crate::observe::log::Log;
 use crate::observe::notice::Notice;
 use crate::relay::id::ListenerId;
 
+use super::acquire::spares;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::request::{HandOverRequest, Request};
+use super::resolve::KnownNames;
 use super::running::{Running, await_all};
 use super::signals;
 use super::upgrade::channel::Channel;
@@ -142,11 +144,20 @@ impl Running {
         let sessions = u64::from(self.gate.live());
         let pipes = self.total().pipes;
         let flows = u64::from(self.flows.live());
-        let descriptors = DESCRIPTORS_OWN + listeners.len() as u64 + 2 * (sessions + pipes) + flows;
+        let spares = u64::from(spares(&self.upstreams.setups(), self.reactors.len()));
+        let others = DESCRIPTORS_OWN + listeners.len() as u64 + spares;
+        let descriptors = others + 2 * (sessions + pipes) + flows;
         self.upgrading = Upgrading::Offered(who);
         Ok(Offer {
             listeners,
-            tables: Box::new(self.tables()),
+            tables: Box::new(Tables {
+                names: self
+                    .resolver
+                    .as_ref()
+                    .map(|it| it.known())
+                    .unwrap_or_default(),
+                ..self.tables()
+            }),
             descriptors,
         })
     }
@@ -212,6 +223,11 @@ impl Running {
         } else {
             (Vec::new(), 0)
         };
+        let spares = if takes.spares {
+            self.release_spares()
+        } else {
+            Vec::new()
+        };
         let mut tables = Tables {
             last_session,
             last_flow,
@@ -226,7 +242,11 @@ impl Running {
             tables: Box::new(tables),
             counted,
             sessions_left: u64::from(self.gate.live()),
-            moved: Luggage { sessions, flows },
+            moved: Luggage {
+                sessions,
+                flows,
+                spares,
+            },
         }
     }
 
@@ -235,6 +255,7 @@ impl Running {
         self.take_back(moved.sessions);
         // Before the ports, which they wait for.
         self.take_flows_back(moved.flows);
+        self.take_spares(moved.spares);
         if let Upgrading::Frozen(_) = self.upgrading {
             let adopted = self.reactors.iter().map(|(number, reactor)| {
                 reactor.send(ReactorOrder::Adopt(self.held.of_reactor(*number)))
@@ -301,6 +322,7 @@ impl Running {
             counted: self.counted(),
             steered: self.upstreams.steered(),
             clients: self.owed(),
+            names: KnownNames::default(),
         }
     }
 
@@ -347,6 +369,7 @@ impl Running {
         }
         let sessions = self.arrived(settled.sessions);
         self.flows_arrived(settled.flows);
+        self.take_spares(settled.spares);
         sessions
     }
 }
@@ -363,6 +386,7 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
     match give(&talk, &control, request.trial.is_some()) {
         Ok((upgraded, (leave, rest))) => {
             process.let_go();
+            let next = leave.process;
             let answer = move || {
                 if let Some(reply) = reply {
                     let _ = reply.send(Ok(upgraded));
@@ -372,7 +396,7 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
                 // Before this process ends, which it may at once.
                 answer();
                 control.order(HandOver::Leave(leave));
-                return moves::go_on(&talk, &control, &rest);
+                return moves::go_on(&talk, &control, (next, &rest));
             };
             answer();
             trial::look_after(&talk, &control, (leave, rest), trial);
@@ -394,8 +418,9 @@ fn by_stranger(channel: Channel, teller: Teller, log: &Log) {
     let control = Control(teller);
     match give(&talk, &control, false) {
         Ok((_, (leave, rest))) => {
+            let next = leave.process;
             control.order(HandOver::Leave(leave));
-            moves::go_on(&talk, &control, &rest);
+            moves::go_on(&talk, &control, (next, &rest));
         }
         Err(error) => refused(log, None, error),
     }

@@ -14,8 +14,8 @@ use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{
-    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, Neighbours,
-    Release, ReleasedFlows, Ruling,
+    Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, MovedSpare,
+    Neighbours, Release, ReleasedFlows, Ruling,
 };
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -64,6 +64,10 @@ pub(super) enum Order {
     ExpectFlows(Vec<FlowArrival>),
     /// Likewise those that have been let go, as they were.
     TakeFlowsBack(Vec<MovedFlow>),
+    /// Let connections go that stand ready, and make none.
+    ReleaseSpares(Sender<Vec<MovedSpare>>),
+    /// Take such ones in, and make those that are missing.
+    AdoptSpares(Vec<MovedSpare>),
 }
 
 /// A client is on its way to a reactor for as long as this is there.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::chunks::{Chunks, Tail};
 use crate::net::pipe::Pipe;
 use crate::net::shared;
-use crate::observe::tap::Feed;
+use crate::observe::tap::{Closing, Feed};
 use crate::relay::{Direction, Side};
 
 /// See the module's documentation.
@@ -123,6 +123,18 @@ impl Detached {
     pub fn share(&mut self) {
         for side in self.sides.iter_mut().flatten() {
             side.shared = true;
+        }
+    }
+
+    /// Whoever looks at what its lanes read is told that it goes on elsewhere, after so many
+    /// bytes up and down.
+    pub fn tell_taps(&mut self, process: u32, totals: [u64; 2]) {
+        if let Some(feed) = self.tap.take() {
+            feed.close(Closing {
+                ending: None,
+                totals,
+                moved_to: Some(process),
+            });
         }
     }
 

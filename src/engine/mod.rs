@@ -286,6 +286,16 @@ pub trait Engine {
         detached: Self::Detached,
     ) -> Result<(), (Cause, Self::Detached)>;
 
+    /// Takes over a connection without a client, which was made ahead elsewhere and detached
+    /// when it stood: from now on as one of [`Engine::connect_ahead`].
+    fn attach_ahead(
+        &mut self,
+        key: SessionKey,
+        detached: Self::Detached,
+    ) -> Result<(), (Cause, Self::Detached)> {
+        self.attach(key, detached)
+    }
+
     /// Passes on to the kernel what would otherwise wait for the end of the turn, because
     /// something long comes before that.
     fn pass_on(&mut self) {}

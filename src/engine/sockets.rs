@@ -305,6 +305,7 @@ impl Sockets {
 
     /// Whether something may be left in a socket of a flow since this was asked for the last time,
     /// which its epoll instance tells whoever asks it, and nobody who waits for news of it.
+    #[cfg(feature = "uring")]
     pub(super) const fn take_unsure(&mut self) -> bool {
         std::mem::replace(&mut self.unsure, false)
     }

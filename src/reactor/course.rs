@@ -25,11 +25,11 @@ use crate::net::address::Endpoint;
 /// # let _ = decision();
 /// ```
 pub trait Decide: Send + Sync {
-    /// Where this session goes. Called by reactors, several at a time: it answers at once, from memory.
+    /// Where this session goes, or this client's flow of datagrams, at its first. Called by reactors, several at a time: it answers at once, from memory.
     fn decide(&self, caller: &Caller<'_>) -> Course;
 
     /// Whether what a client of this forward says first is looked at before it is asked: its ClientHello, or the
-    /// Host of its request. Clients that wait for the server to speak are then let through after `sniff_timeout`.
+    /// Host of its request. Clients that wait for the server to speak are then let through after `sniff_timeout`. Of datagrams it is the hello of QUIC.
     fn looks(&self, _forward: &str) -> bool {
         false
     }
@@ -65,7 +65,8 @@ pub enum Course {
     AsConfigured,
     /// To a server of this pool, which some forward or route of the configuration names.
     Pool(Arc<str>),
-    /// To the first of these that answers; no health is kept of them.
+    /// To the first of these that answers; no health is kept of them. A flow of datagrams cannot go there, and is turned
+    /// away: nothing says which of them answers, so its server is one that a pool knows.
     Addresses(Vec<SocketAddr>),
     /// Nowhere: the client is turned away, as by a route with `to = "reject"`.
     Refuse,

@@ -148,6 +148,7 @@ impl Outlets {
         if let Some(feed) = ctx.engine.untap(key) {
             let session = &entry.session;
             feed.close(Closing {
+                moved_to: None,
                 ending: session.ending(),
                 totals: Direction::BOTH.map(|direction| session.lane(direction).bytes_in()),
             });

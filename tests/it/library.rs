@@ -162,3 +162,80 @@ fn what_a_program_decides_outlives_a_reload_and_comes_before_routes() {
     assert_eq!((served_by(a), served_by(b)), (Some(b'0'), Some(b'1')));
     handle.stop().unwrap();
 }
+
+/// A server of datagrams that says who it is.
+fn datagram_server(name: u8) -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&[name], client);
+        }
+    });
+    at
+}
+
+/// Of a new client, who answers its datagrams.
+fn answered_by(at: SocketAddr) -> u8 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(at).unwrap();
+    socket.send(b"x").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut name = [0];
+    socket.recv(&mut name).unwrap();
+    name[0]
+}
+
+#[test]
+fn a_program_decides_where_each_flow_of_datagrams_goes() {
+    on_every_engine(|case| {
+        let [own, other] = [b'0', b'1'].map(datagram_server);
+        let text = format!(
+            "[global]\nengine = \"{}\"\nreactors = 1\n[admin]\nlisten = \"off\"\n\
+             [log]\nlevel = \"error\"\nsessions = \"off\"\n\
+             [upstream.own]\nservers = [\"{own}\"]\n[upstream.other]\nservers = [\"{other}\"]\n\
+             [[forward]]\nname = \"a\"\nprotocol = \"udp\"\nlisten = \"127.0.0.1:0\"\nupstream = \"own\"\n\
+             [[forward]]\nname = \"b\"\nprotocol = \"udp\"\nlisten = \"127.0.0.1:0\"\nupstream = \"other\"\n",
+            case.engine
+        );
+        let config = Config::parse(&text).unwrap();
+        let course = Arc::new(Mutex::new((Course::AsConfigured, 0)));
+        let asked = course.clone();
+        let handle = start(&config, move |caller: &Caller<'_>| {
+            assert_eq!(caller.forward, "a");
+            let mut asked = asked.lock().unwrap();
+            asked.1 += 1;
+            asked.0.clone()
+        });
+        let at = address(&handle, "a");
+        for (answer, expected) in [
+            (Course::AsConfigured, b'0'),
+            (Course::Pool("other".into()), b'1'),
+            (Course::Pool("own".into()), b'0'),
+        ] {
+            *course.lock().unwrap() = (answer.clone(), 0);
+            assert_eq!(answered_by(at), expected, "{answer:?}");
+            assert_eq!(course.lock().unwrap().1, 1, "{answer:?}: asked once a flow");
+        }
+        for answer in [
+            Course::Refuse,
+            Course::Pool("none".into()),
+            Course::Addresses(vec![other]),
+        ] {
+            *course.lock().unwrap() = (answer.clone(), 0);
+            let away = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            away.connect(at).unwrap();
+            away.send(b"x").unwrap();
+            wait_until("it is decided about", PATIENCE, || {
+                course.lock().unwrap().1 > 0
+            });
+            // Whoever comes behind it is answered; it is not.
+            course.lock().unwrap().0 = Course::AsConfigured;
+            assert_eq!(answered_by(at), b'0');
+            away.set_nonblocking(true).unwrap();
+            assert!(away.recv(&mut [0]).is_err(), "{answer:?}");
+        }
+        handle.stop().unwrap();
+    });
+}

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -103,7 +103,8 @@ impl<'a> Field<'a> {
         for ip in &plan.near {
             run(&format!("ip addr add {ip} dev lo"))?;
         }
-        for server in plan.servers.iter().filter(|it| !it.ip().is_loopback()) {
+        let servers = plan.servers.iter().chain(&plan.udp_servers);
+        for server in servers.filter(|it| !it.ip().is_loopback()) {
             // Several ports of one address: it is there already.
             let _ = run(&format!(
                 "ip -n {FAR} addr add {} dev lo nodad",
@@ -147,11 +148,15 @@ impl<'a> Field<'a> {
     fn serve(plan: &Plan) -> Result<(), String> {
         let far = File::open(Path::new("/run/netns").join(FAR));
         let far = far.map_err(|error| format!("namespace {FAR}: {error}"))?;
-        let (beside, behind): (Vec<SocketAddr>, Vec<SocketAddr>) = plan
-            .servers
-            .iter()
-            .copied()
-            .partition(|it| it.ip().is_loopback());
+        let all = [&plan.servers, &plan.udp_servers];
+        let of = |beside: bool| {
+            all.map(|them| {
+                let them = them.iter().copied();
+                let them = them.filter(|it| it.ip().is_loopback() == beside);
+                them.collect::<Vec<SocketAddr>>()
+            })
+        };
+        let behind = of(false);
         let stands = thread::spawn(move || {
             setns(&far, CloneFlags::CLONE_NEWNET).map_err(|error| format!("setns: {error}"))?;
             stand_in(&behind)
@@ -159,7 +164,7 @@ impl<'a> Field<'a> {
         stands
             .join()
             .unwrap_or_else(|_| Err("a thread panicked".to_owned()))?;
-        stand_in(&beside)
+        stand_in(&of(true))
     }
 
     /// Runs the user's program on the user's file, until its listeners accept.
@@ -241,9 +246,11 @@ impl<'a> Field<'a> {
         let mut running = Running(child);
         let begun = Instant::now();
         let mut left: Vec<SocketAddr> = self.0.listeners().collect();
+        let mut ports: Vec<SocketAddr> = self.0.ports().collect();
         loop {
             left.retain(|it| TcpStream::connect_timeout(it, PATIENCE).is_err());
-            if left.is_empty() {
+            ports.retain(|it| !is_bound(it.port()));
+            if left.is_empty() && ports.is_empty() {
                 return Ok(running);
             }
             // A program that goes to the background leaves this one behind, with success.
@@ -252,7 +259,7 @@ impl<'a> Field<'a> {
                 let text = fs::read_to_string(&said).unwrap_or_default();
                 return Err(format!(
                     "{program} does not listen on {}: {}",
-                    left[0],
+                    left.first().unwrap_or_else(|| &ports[0]),
                     text.trim()
                 ));
             }
@@ -261,11 +268,36 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Servers at these addresses, in the calling thread's network.
-fn stand_in(servers: &[SocketAddr]) -> Result<(), String> {
+/// Whether some socket of datagrams has this port.
+fn is_bound(port: u16) -> bool {
+    let wanted = format!(":{port:04X}");
+    ["/proc/net/udp", "/proc/net/udp6"].iter().any(|table| {
+        let table = fs::read_to_string(table).unwrap_or_default();
+        let mut local = table.lines().filter_map(|it| it.split_whitespace().nth(1));
+        local.any(|it| it.ends_with(&wanted))
+    })
+}
+
+/// Servers at these addresses, for streams and for datagrams, in the calling thread's network.
+fn stand_in([servers, udp_servers]: &[Vec<SocketAddr>; 2]) -> Result<(), String> {
+    let absent =
+        |server, error: std::io::Error| format!("no stand-in for the server {server}: {error}");
+    for server in udp_servers {
+        let socket = UdpSocket::bind(server).map_err(|error| absent(server, error))?;
+        let own = format!("{server}\n").into_bytes();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // An answer that nobody takes is told of by the next receive.
+            loop {
+                if let Ok((len, client)) = socket.recv_from(&mut buffer) {
+                    let answer = [&own[..], &buffer[..len]].concat();
+                    let _ = socket.send_to(&answer, client);
+                }
+            }
+        });
+    }
     for server in servers {
-        let listener = TcpListener::bind(server)
-            .map_err(|error| format!("no stand-in for the server {server}: {error}"))?;
+        let listener = TcpListener::bind(server).map_err(|error| absent(server, error))?;
         let own = server.to_string();
         thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {

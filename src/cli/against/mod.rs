@@ -6,7 +6,8 @@
 //! ```
 //! Both run in namespaces that nobody else sees and that end with the check: listeners have the ports of the file, the servers' addresses are
 //! those of stand-ins, so that no real server is asked. Compared is what a client meets: whether it is let in, which servers it is sent to,
-//! what header it is announced with, what becomes of its answer once it has said its last. Not compared: UDP, timeouts, options of sockets.
+//! what header it is announced with, what becomes of its answer once it has said its last; and of a datagram whether it is answered, by which servers, behind which header.
+//! What is not compared the report says.
 
 mod field;
 mod original;
@@ -22,6 +23,10 @@ use crate::convert::Converted;
 use field::Field;
 pub(super) use original::Original;
 use survey::{Met, Plan};
+
+/// What no difference says nothing of.
+const NOT_COMPARED: &str = "--check-against: not compared: timeouts, rates over time, options of sockets, checks of \
+                            servers, unix sockets, names by SRV";
 
 /// Exit code where it could not be compared.
 const IMPOSSIBLE: u8 = 2;
@@ -105,5 +110,6 @@ fn report(
         original.program(),
         theirs.len()
     ));
+    output::complain(NOT_COMPARED);
     differences
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -34,8 +34,12 @@ const AT_A_TIME: usize = 6;
 pub(super) struct Plan {
     /// Each with whether it looks at what clients say first.
     listeners: Vec<(SocketAddr, bool)>,
+    /// Of datagrams.
+    ports: Vec<SocketAddr>,
     /// Stand-ins.
     pub(super) servers: BTreeSet<SocketAddr>,
+    /// Those of datagrams.
+    pub(super) udp_servers: BTreeSet<SocketAddr>,
     /// Addresses of servers that have names.
     pub(super) names: BTreeMap<String, Ipv4Addr>,
     clients: Vec<Ipv4Addr>,
@@ -63,41 +67,58 @@ impl Plan {
             .map_err(|_| "what the file becomes is no valid configuration yet".to_owned())?;
         let mut plan = Self {
             listeners: Vec::new(),
+            ports: Vec::new(),
             servers: BTreeSet::new(),
+            udp_servers: BTreeSet::new(),
             names: BTreeMap::new(),
             clients: Vec::new(),
             hellos: Vec::new(),
             near: BTreeSet::new(),
         };
-        for forward in config.forwards.iter().filter(|it| it.protocol.has_tcp()) {
+        for forward in &config.forwards {
+            let [tcp, udp] = [forward.protocol.has_tcp(), forward.protocol.has_udp()];
             for address in &forward.listen {
-                plan.listen(address, !forward.routes.is_empty());
+                let Some(at) = plan.listen(address) else {
+                    continue;
+                };
+                if tcp && !plan.listeners().any(|it| it == at) {
+                    plan.listeners.push((at, !forward.routes.is_empty()));
+                }
+                if udp && !plan.ports.contains(&at) {
+                    plan.ports.push(at);
+                }
             }
             let routes = forward.routes.iter().filter_map(|it| match &it.to {
                 RouteTo::Pool(pool) => Some(pool),
                 RouteTo::HttpConnect(_) | RouteTo::Reject => None,
             });
             for server in routes.chain([&forward.pool]).flat_map(|it| &it.servers) {
-                plan.server(&server.address);
+                let at = plan.server(&server.address);
+                plan.servers.extend(at.filter(|_| tcp));
+                plan.udp_servers.extend(at.filter(|_| udp));
             }
         }
-        if plan.listeners.is_empty() {
-            return Err("nothing in it listens on TCP".to_owned());
+        if plan.listeners.is_empty() && plan.ports.is_empty() {
+            return Err("nothing in it listens on TCP or UDP".to_owned());
         }
         plan.listeners.truncate(LISTENERS_MAX);
+        plan.ports.truncate(LISTENERS_MAX);
         // A forward that leads to another one of the same file.
         let listeners: BTreeSet<SocketAddr> = plan.listeners().collect();
         plan.servers.retain(|it| !listeners.contains(it));
+        let ports = &plan.ports;
+        plan.udp_servers.retain(|it| !ports.contains(it));
         plan.people(toml)?;
         Ok(plan)
     }
 
-    fn listen(&mut self, address: &Address, looks: bool) {
+    /// Where it is reached.
+    fn listen(&mut self, address: &Address) -> Option<SocketAddr> {
         let at = match address {
             Address::Any { port } => SocketAddr::from(([0, 0, 0, 0], *port)),
             Address::Inet(at) => *at,
             Address::Name { .. } | Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => {
-                return;
+                return None;
             }
         };
         if !at.ip().is_unspecified() && !at.ip().is_loopback() {
@@ -109,15 +130,13 @@ impl Plan {
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
             ip => ip,
         };
-        let at = SocketAddr::new(reached, at.port());
-        if !self.listeners().any(|it| it == at) {
-            self.listeners.push((at, looks));
-        }
+        Some(SocketAddr::new(reached, at.port()))
     }
 
-    fn server(&mut self, address: &Address) {
+    /// Where its stand-in is.
+    fn server(&mut self, address: &Address) -> Option<SocketAddr> {
         match address {
-            Address::Inet(at) => _ = self.servers.insert(*at),
+            Address::Inet(at) => Some(*at),
             Address::Name { host, port } => {
                 let next = 1 + u32::try_from(self.names.len()).unwrap_or(0);
                 let base = u32::from(Ipv4Addr::new(198, 19, 0, 0));
@@ -125,9 +144,9 @@ impl Plan {
                     .names
                     .entry(host.clone())
                     .or_insert(Ipv4Addr::from(base + next));
-                self.servers.insert(SocketAddr::from((*ip, *port)));
+                Some(SocketAddr::from((*ip, *port)))
             }
-            Address::Any { .. } | Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => {}
+            Address::Any { .. } | Address::Unix(_) | Address::Srv(_) | Address::Passed(_) => None,
         }
     }
 
@@ -173,6 +192,11 @@ impl Plan {
         self.listeners.iter().map(|(at, _)| *at)
     }
 
+    /// Likewise for datagrams.
+    pub(super) fn ports(&self) -> impl Iterator<Item = SocketAddr> {
+        self.ports.iter().copied()
+    }
+
     /// Asks everything.
     pub(super) fn survey(&self) -> BTreeMap<String, Met> {
         let mut seen: BTreeMap<String, Met> = BTreeMap::new();
@@ -206,6 +230,24 @@ impl Plan {
             let what = format!("{at}, {AT_A_TIME} of one client at a time");
             let served = at_a_time(*at, self.clients[0], says);
             note(what, format!("{served} served"));
+        }
+        for at in &self.ports {
+            let mut note = |what: String, got: String| {
+                let met = seen.entry(what).or_insert_with(|| Met(BTreeSet::new()));
+                met.0.insert(got);
+            };
+            for client in &self.clients {
+                let met = datagram(*at, *client, Told::HowItEnds);
+                note(format!("{at}/udp from {client}"), met);
+            }
+            for _ in 0..TURNS {
+                let met = datagram(*at, self.clients[0], Told::Server);
+                let away = met == SILENCE;
+                note(format!("{at}/udp, servers"), met);
+                if away {
+                    break;
+                }
+            }
         }
         seen
     }
@@ -253,6 +295,48 @@ fn connect(at: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
     socket.connect_timeout(&at.into(), PATIENCE)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket.into())
+}
+
+const SILENCE: &str = "no answer";
+
+/// What becomes of a datagram: one may get lost, three do not.
+fn datagram(at: SocketAddr, from: Ipv4Addr, told: Told) -> String {
+    for patience in [500, 1000, 3000] {
+        if let Ok(met) = datagram_once(at, from, told, Duration::from_millis(patience)) {
+            return met;
+        }
+    }
+    SILENCE.to_owned()
+}
+
+fn datagram_once(
+    at: SocketAddr,
+    from: Ipv4Addr,
+    told: Told,
+    patience: Duration,
+) -> io::Result<String> {
+    const SAYS: &[u8] = b"asked";
+    let own = match at {
+        SocketAddr::V4(_) => SocketAddr::from((from, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(own)?;
+    socket.connect(at)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(SAYS)?;
+    let mut buffer = [0; 4096];
+    let len = socket.recv(&mut buffer)?;
+    let answer = &buffer[..len];
+    let end = answer.iter().position(|it| *it == b'\n').unwrap_or(len);
+    if told == Told::Server {
+        return Ok(String::from_utf8_lossy(&answer[..end]).into_owned());
+    }
+    let got = answer.get(end + 1..).unwrap_or_default();
+    let before = got.strip_suffix(SAYS);
+    Ok(before.map_or_else(
+        || "answered, what was said is changed".to_owned(),
+        |before| format!("answered, {}", header(before)),
+    ))
 }
 
 /// The server's name and what it got; `None`: it is turned away.

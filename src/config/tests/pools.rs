@@ -63,6 +63,7 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
         "balance = \"hash_address_port\"\nretries = 2\nretry_timeout = \"off\"\nmax_fails = 0\n\
          fail_timeout = \"3s\"\nslow_start = \"30s\"\nqueue = 5\nqueue_timeout = \"20ms\"\n\
          resolve = \"first\"\nresolve_ttl_min = \"2s\"\nresolve_ttl_max = \"2s\"\n\
+         resolve_empty = \"obey\"\n\
          attempt_delay = \"10ms\"\nsource = [\"10.0.0.1\", \"::ffff:10.0.0.2\", \"fd00::1\"]\n\
          interface = \"eth0\"\nsend_proxy = { version = \"v2\", tlvs = [\"crc32c\", \"authority\"] }\nwarm = 3\nwarm_max_age = \"5s\"\n\
          servers = [{ address = \"[::1]:2\", weight = 7, backup = true, max_connections = 9,\n\
@@ -109,6 +110,7 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
         resolve: Resolve::First,
         ttl_min: Duration::from_secs(2),
         ttl_max: Duration::from_secs(2),
+        on_empty: OnEmpty::Obey,
         attempt_delay: Duration::from_millis(10),
         sources: vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1")],
         interface: Some("eth0".to_owned()),

@@ -90,7 +90,10 @@ pub(in crate::control) fn gate(
 }
 
 /// Descriptors of the connections that are kept warm.
-pub(super) fn spares(upstreams: &BTreeMap<PoolId, UpstreamSetup>, reactors: usize) -> u32 {
+pub(in crate::control) fn spares(
+    upstreams: &BTreeMap<PoolId, UpstreamSetup>,
+    reactors: usize,
+) -> u32 {
     let of = |it: &UpstreamSetup| it.warm.saturating_mul(it.set.members().len() as u32);
     let each = upstreams.values().map(of).fold(0, u32::saturating_add);
     each.saturating_mul(reactors as u32)

@@ -14,7 +14,8 @@ mod landed;
 mod needs;
 mod user;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::path::Path;
 
 use crate::admin;
 use crate::config::{AdminListen, Config, Sandbox};
@@ -94,6 +95,29 @@ impl Confinement {
     /// Whether there is anything to tell.
     pub(super) const fn is_any(&self) -> bool {
         self.user.is_some() || self.sandbox.is_some()
+    }
+
+    /// What a sandbox would let a start with this configuration do, which was read from these
+    /// files: what is in force by which means, then a line for each permission and its key.
+    pub fn foretold<'a>(config: &Config, files: impl IntoIterator<Item = &'a Path>) -> String {
+        let keys = &config.global.confine;
+        let reach = Reach::of(config, None).with_files(files).with_further(keys);
+        let mut text = format!("{}\n", Self::expected(config));
+        if keys.sandbox == Sandbox::Off {
+            let there_is = landed::expected();
+            let _ = writeln!(text, "with sandbox = \"auto\": {there_is}; it could");
+        } else {
+            text.push_str("it can\n");
+        }
+        for line in reach.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push_str(
+            "  read what every forwarder reads: libraries, names of users, /proc, /sys\n\
+             not restricted by any kernel so far: UDP, Multipath TCP, TCP Fast Open, which unix \
+             socket is connected to\n",
+        );
+        text
     }
 
     /// What a start with this configuration would have in force, as far as can be said

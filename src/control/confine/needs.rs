@@ -15,6 +15,9 @@ use crate::net::address::{Address, UnixName};
 /// Where DNS servers listen.
 const DNS_PORT: u16 = 53;
 
+/// Whose need the files of the configuration are.
+const CONFIGURATION: &str = "the configuration";
+
 /// See the module's documentation. What is mapped to is whose need it is.
 #[derive(Debug, Clone, Default)]
 pub(in crate::control) struct Reach {
@@ -40,7 +43,7 @@ impl Reach {
         let mut needs = Self::default();
         let files = source.map(ConfigSource::was_read).unwrap_or_default();
         for file in files.keys() {
-            needs.reads(file, "the configuration");
+            needs.reads(file, CONFIGURATION);
         }
         needs.reads(&config.global.names.resolv_conf, "[global] resolv_conf");
         needs.reads(&config.global.names.hosts, "[global] hosts");
@@ -66,6 +69,36 @@ impl Reach {
             needs.forward(forward);
         }
         needs
+    }
+
+    /// What it is with a configuration that was read from these files.
+    pub(super) fn with_files<'a>(mut self, files: impl IntoIterator<Item = &'a Path>) -> Self {
+        for file in files {
+            self.reads(file, CONFIGURATION);
+        }
+        self
+    }
+
+    /// A line for each: what it lets do, and whose need that is.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (what, paths) in [
+            ("read in", &self.read),
+            ("write in", &self.write),
+            ("run", &self.execute),
+        ] {
+            let each = paths.iter();
+            lines.extend(each.map(|(path, key)| format!("{what} {}: {key}", path.display())));
+        }
+        for (what, ports) in [("listen on", &self.listen), ("connect to", &self.connect)] {
+            if let Some(key) = &ports.any {
+                lines.push(format!("{what} any TCP port: {key}"));
+                continue;
+            }
+            let each = ports.each.iter().filter(|(port, _)| **port != 0);
+            lines.extend(each.map(|(port, key)| format!("{what} TCP port {port}: {key}")));
+        }
+        lines
     }
 
     /// And what a later configuration may need.

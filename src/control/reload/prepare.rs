@@ -29,7 +29,7 @@ use crate::control::held::HeldSocket;
 use crate::control::inbox::{Teller, Told};
 use crate::control::plan::{Identities, Plan};
 use crate::control::proxy::Deciders;
-use crate::control::resolve::Resolver;
+use crate::control::resolve::{KnownNames, Resolver};
 use crate::control::signals;
 use crate::control::source::ConfigSource;
 use crate::control::thread::ReactorThread;
@@ -266,6 +266,9 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
         let Some(before) = before.get(&*forward.name) else {
             continue;
         };
+        if Arc::ptr_eq(before, forward) {
+            continue;
+        }
         let stays = |address: &Address| before.listen.contains(address);
         let unix = |it: &&Address| matches!(it, Address::Unix(_)) && stays(it);
         if before.unix_file != forward.unix_file
@@ -359,7 +362,7 @@ fn acquire(
         started.map_err(|error| unavailable(&StartError::Checker(error)))?;
     }
     if shop.resolver.is_none() {
-        let started = acquire::resolver(plan, &shop.upstreams, log, None);
+        let started = acquire::resolver(plan, &shop.upstreams, KnownNames::default(), (log, None));
         prepared.resolver = started.map_err(|error| unavailable(&error))?;
     }
     if let Some(resolver) = prepared.resolver.clone()
@@ -448,6 +451,7 @@ fn reactors(
             pin: acquire::pin(plan.config, kept + index, count),
             origin: shop.origin,
             deciders: None,
+            waits: false,
         };
         let thread = ReactorThread::spawn(reactor, shop.teller.clone())
             .map_err(|error| unavailable(&error))?;

@@ -45,6 +45,11 @@ pub enum LookupError {
 impl LookupError {
     /// Whether this is a name server's word that there is nothing, rather than no
     /// word.
+    pub(super) fn says_nothing_is_there(&self) -> bool {
+        matches!(self, Self::NoSuchName | Self::NoRecord(_))
+    }
+
+    /// Whether it is a no, and not a fault of the way there.
     pub(super) fn is_negative(&self) -> bool {
         matches!(
             self,

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::error::LookupError;
+use super::known::{KnownName, KnownTarget, Ledger};
 use super::query::{Families, Questions, Target, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, Answer, Event, Name, NameRequest, Resolved, literal, order};
@@ -75,6 +76,8 @@ pub(super) struct Lifetimes {
     pub(super) ttl_min: Duration,
     /// A longer one counts as this one.
     pub(super) ttl_max: Duration,
+    /// Somebody wants to be told that there is no address.
+    pub(super) obeys: bool,
 }
 
 impl Lifetimes {
@@ -83,10 +86,12 @@ impl Lifetimes {
         let longest = Self {
             ttl_min: Duration::MAX,
             ttl_max: Duration::MAX,
+            obeys: false,
         };
         requests.into_iter().fold(longest, |terms, it| Self {
             ttl_min: terms.ttl_min.min(it.ttl_min),
             ttl_max: terms.ttl_max.min(it.ttl_max),
+            obeys: terms.obeys || it.obeys,
         })
     }
 }
@@ -104,12 +109,14 @@ pub(super) struct Keeper {
     targets: Vec<Target>,
     /// The last good addresses of each host, IPv4 and IPv6 apart.
     known: BTreeMap<(String, Family), Vec<IpAddr>>,
-    /// What was told last, sorted; empty before the first answer.
+    /// What was told last, sorted; empty before the first answer, and behind one that has none.
     told: Vec<Resolved>,
     /// Rounds that failed since the last that did not.
     failures: u32,
     /// There are more addresses than are used.
     crowded: bool,
+    /// Where what is known is kept for the next process.
+    ledger: Arc<Ledger>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +131,8 @@ struct Round {
     /// The shortest time to live of what was answered; `None` if nothing was.
     ttl: Option<Duration>,
     failure: Option<LookupError>,
+    /// It was said of each part that there is none, and nothing failed.
+    empty: bool,
 }
 
 impl Keeper {
@@ -154,17 +163,94 @@ impl Keeper {
             told: Vec::new(),
             failures: 0,
             crowded: false,
+            ledger: Arc::default(),
         }
     }
 
+    /// What is known is noted there.
+    pub(super) fn noted_in(mut self, ledger: Arc<Ledger>) -> Self {
+        self.ledger = ledger;
+        self
+    }
+
+    /// Knows what the process before did; how long that is good.
+    fn take_up(&mut self, known: KnownName) -> Duration {
+        if matches!(self.subject, NameSubject::Service(_)) {
+            let targets = known.targets.into_iter().map(|it| Target {
+                host: it.host,
+                port: it.port,
+                priority: it.priority,
+                weight: it.weight,
+            });
+            self.targets = targets.collect();
+        }
+        for (host, addresses) in known.addresses {
+            for ip in addresses {
+                let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+                self.known
+                    .entry((host.clone(), family))
+                    .or_default()
+                    .push(ip);
+            }
+        }
+        self.failures = known.failures;
+        let terms = *self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        Duration::from_micros(known.due).min(terms.ttl_max)
+    }
+
+    /// What is known, for the next process.
+    fn note(&self, due: Duration) {
+        let of_service = matches!(self.subject, NameSubject::Service(_));
+        let targets = self.targets.iter().filter(|_| of_service);
+        let known = self.known.iter();
+        self.ledger.note(
+            KnownName {
+                name: self.subject.to_string(),
+                targets: targets
+                    .map(|it| KnownTarget {
+                        host: it.host.clone(),
+                        port: it.port,
+                        priority: it.priority,
+                        weight: it.weight,
+                    })
+                    .collect(),
+                addresses: known
+                    .map(|((host, _), addresses)| (host.clone(), addresses.clone()))
+                    .collect(),
+                due: 0,
+                failures: self.failures,
+            },
+            due,
+        );
+    }
+
     /// Until nobody listens any more; for a literal address, once.
-    pub(super) async fn run(mut self, events: UnboundedSender<Event>) {
+    pub(super) async fn run(mut self, known: Option<KnownName>, events: UnboundedSender<Event>) {
         let mut tried = false;
+        if let Some(known) = known {
+            let due = self.take_up(known);
+            if let Some(answer) = self.changed(false) {
+                self.log.notice(Notice::NameResolved {
+                    name: self.subject.to_string(),
+                    addresses: list(&answer.addresses),
+                });
+                self.note(due);
+                tried = true;
+                let changed = Event::Changed(self.subject.clone(), answer);
+                for event in [changed, Event::Tried] {
+                    if events.send(event).is_err() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(due).await;
+            }
+        }
         loop {
             let round = self.ask().await;
-            let answer = self.changed();
+            let answer = self.changed(round.empty);
             let delay = self.delay(&round);
             self.report(round.failure.as_ref(), answer.as_ref(), delay);
+            self.note(delay);
             let answer = answer.map(|answer| Event::Changed(self.subject.clone(), answer));
             let first = (!std::mem::replace(&mut tried, true)).then_some(Event::Tried);
             for event in answer.into_iter().chain(first) {
@@ -184,6 +270,7 @@ impl Keeper {
         let mut round = Round {
             ttl: None,
             failure: None,
+            empty: true,
         };
         if let NameSubject::Service(service) = &self.subject {
             let asked = timeout(QUESTION_DEADLINE, questions.service(service)).await;
@@ -192,7 +279,14 @@ impl Keeper {
                     round.ttl = Some(ttl);
                     self.targets = targets;
                 }
-                Err(error) => round.failure = Some(error),
+                Err(error) => {
+                    // Its last targets stay, unless there are none by what is said.
+                    round.empty = error.says_nothing_is_there();
+                    if round.empty && self.obeys() {
+                        self.targets.clear();
+                    }
+                    round.failure = Some(error);
+                }
             }
         }
         self.ask_targets(questions, &mut round).await;
@@ -227,6 +321,15 @@ impl Keeper {
     /// Keeps what was answered, and of what was not, what is known.
     fn merge(&mut self, host: &str, families: Families, round: &mut Round) {
         let error = families.error();
+        let says_so = |it: &Result<_, LookupError>| {
+            let nothing = |error: &LookupError| error.says_nothing_is_there();
+            it.as_ref().is_err_and(nothing)
+        };
+        let empty = says_so(&families.v6) && says_so(&families.v4);
+        round.empty &= empty;
+        if empty && self.obeys() {
+            self.known.retain(|(known, _), _| known != host);
+        }
         let alone = families.v6.is_ok() != families.v4.is_ok();
         for (family, outcome) in [(Family::V6, families.v6), (Family::V4, families.v4)] {
             let key = (host.to_owned(), family);
@@ -249,10 +352,16 @@ impl Keeper {
         }
     }
 
-    /// The addresses, if they differ from those told last.
-    fn changed(&mut self) -> Option<Answer> {
+    fn obeys(&self) -> bool {
+        let terms = self.terms.lock();
+        terms.unwrap_or_else(PoisonError::into_inner).obeys
+    }
+
+    /// The addresses, if they differ from those told last; none of them only if nobody failed
+    /// to say so, and somebody wants to know.
+    fn changed(&mut self, empty: bool) -> Option<Answer> {
         let now = self.addresses();
-        if now.is_empty() || now == self.told {
+        if now == self.told || now.is_empty() && !(empty && self.obeys()) {
             return None;
         }
         self.told = now;
@@ -378,6 +487,7 @@ mod tests {
         let terms = Lifetimes {
             ttl_min: Duration::from_secs(ttl_min),
             ttl_max: Duration::from_secs(ttl_max),
+            obeys: false,
         };
         let system = Arc::new(System::new(NameSources::default(), log.clone()));
         let subject = NameSubject::Host("db.test".to_owned());
@@ -393,6 +503,7 @@ mod tests {
         Round {
             ttl: Some(Duration::from_secs(ttl)),
             failure: None,
+            empty: false,
         }
     }
 
@@ -428,6 +539,7 @@ mod tests {
         let failed = Round {
             ttl: None,
             failure: Some(LookupError::NoSuchName),
+            empty: true,
         };
         for seconds in [1, 2, 2, 2] {
             let delay = keeper.delay(&failed);
@@ -449,6 +561,7 @@ mod tests {
         let failed = Round {
             ttl: None,
             failure: Some(silence(QUESTION_DEADLINE)),
+            empty: false,
         };
         for seconds in [1, 2, 4, 8, 16, 20, 20] {
             let delay = keeper.delay(&failed);
@@ -461,6 +574,7 @@ mod tests {
         let half = Round {
             ttl: Some(Duration::from_secs(5)),
             failure: Some(silence(QUESTION_DEADLINE)),
+            empty: false,
         };
         assert_about(keeper.delay(&half), 5);
     }

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::error::LookupError;
+use super::known::KnownHost;
 use super::query::{Questions, silence};
 use super::system::System;
 use super::{ADDRESSES_MAX, order};
@@ -97,6 +98,25 @@ impl Lookups {
                 drop(state);
                 reply.send(Err(LookupError::Busy));
             }
+        }
+    }
+
+    /// What is remembered of hosts that have addresses.
+    pub(super) fn known(&self) -> Vec<KnownHost> {
+        self.state().known.found(Instant::now())
+    }
+
+    /// Remembers what another process did.
+    pub(super) fn take_up(&self, known: Vec<KnownHost>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for KnownHost {
+            host,
+            addresses,
+            left,
+        } in known
+        {
+            state.known.take_up(host, addresses, left, now);
         }
     }
 

@@ -12,7 +12,7 @@
 //!
 //! Invariants: nobody who asks ever waits for DNS, except [`Resolver::first`], which
 //! has a deadline; a literal address never leaves the process; what is told is never
-//! empty.
+//! empty but to who wants to know.
 
 mod error;
 mod exchange;
@@ -20,6 +20,7 @@ mod files;
 mod host_name;
 mod hosts;
 mod keep;
+mod known;
 mod lookups;
 mod order;
 mod query;
@@ -48,6 +49,8 @@ pub use error::LookupError;
 pub use host_name::check_host;
 use host_name::literal;
 use keep::{Keeper, Lifetimes, NameSubject};
+use known::Ledger;
+pub use known::{KnownHost, KnownName, KnownNames, KnownTarget};
 pub use lookups::LookupId;
 use lookups::{Lookups, Reply};
 pub use order::interleave;
@@ -118,9 +121,11 @@ pub struct NameRequest {
     /// A longer time to live counts as this one; also the longest wait between two
     /// tries of a name that fails.
     pub ttl_max: Duration,
+    /// Wants to be told as well that there is no address any more.
+    pub obeys: bool,
 }
 
-/// The addresses of a name: never none, never one twice, at most [`ADDRESSES_MAX`].
+/// The addresses of a name: none only for who [obeys](NameRequest::obeys), never one twice, at most [`ADDRESSES_MAX`].
 /// In the order of dialling: by priority, then as RFC 6724 and RFC 8305 say, which
 /// does not turn with the order of an answer's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +186,8 @@ pub struct Resolver {
     events: UnboundedSender<Event>,
     lookups: Arc<Lookups>,
     first: Arc<First>,
+    sources: NameSources,
+    ledger: Arc<Ledger>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -200,6 +207,17 @@ impl Resolver {
         log: Log,
         on_change: impl Fn(Vec<(NameId, Answer)>) + Send + 'static,
     ) -> io::Result<Self> {
+        Self::go_on(sources, requests, KnownNames::default(), log, on_change)
+    }
+
+    /// Likewise, with what the resolver of another process has [known](Self::known).
+    pub fn go_on(
+        sources: &NameSources,
+        requests: Vec<NameRequest>,
+        known: KnownNames,
+        log: Log,
+        on_change: impl Fn(Vec<(NameId, Answer)>) + Send + 'static,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -211,8 +229,14 @@ impl Resolver {
             .map(|it| NameSubject::of(&it.name))
             .collect();
         let first = Arc::new(First::new(subjects.len()));
+        let known = known.for_sources(sources);
+        lookups.take_up(known.looked_up);
+        let kept = known.kept.into_iter();
+        let ledger = Arc::new(Ledger::default());
         let start = Start {
             requests,
+            known: kept.map(|it| (it.name.clone(), it)).collect(),
+            ledger: ledger.clone(),
             system,
             log,
             first: first.clone(),
@@ -231,8 +255,19 @@ impl Resolver {
             events,
             lookups,
             first,
+            sources: sources.clone(),
+            ledger,
             thread: Some(thread),
         })
+    }
+
+    /// All that it knows, for the next process.
+    pub fn known(&self) -> KnownNames {
+        KnownNames {
+            kept: self.ledger.all(),
+            looked_up: self.lookups.known(),
+            ..KnownNames::by(&self.sources)
+        }
     }
 
     /// Waits until each name has its first answer or its first failure, but no
@@ -308,6 +343,9 @@ enum Event {
 /// What the thread starts with.
 struct Start {
     requests: Vec<NameRequest>,
+    /// By name, what the process before knew.
+    known: HashMap<String, KnownName>,
+    ledger: Arc<Ledger>,
     system: Arc<System>,
     log: Log,
     first: Arc<First>,
@@ -321,12 +359,16 @@ async fn run(
 ) {
     let mut watches = Watches {
         kept: HashMap::new(),
+        known: start.known,
+        ledger: start.ledger,
         places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         system: start.system,
         log: start.log,
         events: start.events,
     };
     watches.set_names(start.requests);
+    // Of other names it is old by the time that somebody wants them.
+    watches.known.clear();
     while let Some(event) = events.recv().await {
         let answers = match event {
             Event::Changed(subject, answer) => watches.changed(&subject, answer),
@@ -349,6 +391,9 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// What is kept, and for whom.
 struct Watches {
     kept: HashMap<NameSubject, Watch>,
+    /// What the process before knew, until it is taken up.
+    known: HashMap<String, KnownName>,
+    ledger: Arc<Ledger>,
     places: Arc<Semaphore>,
     system: Arc<System>,
     log: Log,
@@ -371,7 +416,8 @@ impl Watches {
             return Vec::new();
         };
         let tell = |it: &NameRequest| (it.id, answer.at_port_of(&it.name));
-        let told = watch.names.iter().map(tell).collect();
+        let heeds = |it: &&NameRequest| it.obeys || !answer.addresses.is_empty();
+        let told = watch.names.iter().filter(heeds).map(tell).collect();
         watch.told = Some(answer);
         told
     }
@@ -389,6 +435,7 @@ impl Watches {
             let stays = wanted.contains_key(subject);
             if !stays {
                 watch.task.abort();
+                self.ledger.forget(&subject.to_string());
             }
             stays
         });
@@ -411,7 +458,9 @@ impl Watches {
         told
     }
 
-    fn watch(&self, subject: NameSubject, terms: Lifetimes, names: Vec<NameRequest>) -> Watch {
+    fn watch(&mut self, subject: NameSubject, terms: Lifetimes, names: Vec<NameRequest>) -> Watch {
+        let mut known = self.known.remove(&subject.to_string());
+        let ledger = self.ledger.clone();
         let terms = Arc::new(Mutex::new(terms));
         let (system, places, log) = (self.system.clone(), self.places.clone(), self.log.clone());
         let (events, kept_by) = (self.events.clone(), terms.clone());
@@ -423,10 +472,11 @@ impl Watches {
                     system.clone(),
                     places.clone(),
                     log.clone(),
-                );
+                )
+                .noted_in(ledger.clone());
                 // Its own task, so that a panic is caught; it ends with this one.
                 let mut task = JoinSet::new();
-                let kept = keeper.run(events.clone());
+                let kept = keeper.run(known.take(), events.clone());
                 task.spawn(async move {
                     panics::provoked("resolver");
                     kept.await;

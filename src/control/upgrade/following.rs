@@ -47,7 +47,8 @@ fn tell(talk: &Talk, control: &dyn ControlThread) -> bool {
 fn go_back(talk: &Talk, control: &dyn ControlThread, reason: String) {
     // Whatever fails, the other one ends this one.
     if let Ok((leave, rest)) = give_back(talk, control, reason) {
+        let before = leave.process;
         control.order(HandOver::Leave(leave));
-        go_on(talk, control, &rest);
+        go_on(talk, control, (before, &rest));
     }
 }

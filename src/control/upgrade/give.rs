@@ -11,7 +11,7 @@ use super::message::{Hello, Saying};
 use super::order::{Frozen, HandOver, Leave, Luggage, Offer, Rest, Takes, UpgradeError, Upgraded};
 use super::tables::Counted;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
-use super::{flows, moving};
+use super::{ahead, flows, moving};
 use crate::net::handed::HandedLabel;
 
 /// Control's thread, as far as a hand-over needs it.
@@ -83,8 +83,9 @@ fn offer(
     let able = Takes {
         sessions: theirs.has("sessions"),
         flows: theirs.has("flows"),
+        spares: theirs.has("spares"),
     };
-    let left = hand_all(talk, &mut lease, able, trial)?;
+    let left = hand_all(talk, &mut lease, able, (theirs.process, trial))?;
     let (rest, later) = channel();
     let upgraded = Upgraded {
         process: theirs.process,
@@ -125,8 +126,9 @@ pub(super) fn give_back(
     let able = Takes {
         sessions: true,
         flows: true,
+        spares: true,
     };
-    let left = hand_all(talk, &mut lease, able, false)?;
+    let left = hand_all(talk, &mut lease, able, (before.process, false))?;
     let (rest, later) = channel();
     let order = Leave {
         taken: before.taken,
@@ -153,7 +155,7 @@ fn hand_all(
     talk: &Talk,
     lease: &mut Lease<'_>,
     takes: Takes,
-    trial: bool,
+    (process, trial): (u32, bool),
 ) -> Result<LetGo, UpgradeError> {
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
     let (reply, answer) = channel();
@@ -170,9 +172,9 @@ fn hand_all(
     let some_refused = !refused.sessions.is_empty();
     lease.control.order(HandOver::Stay(refused));
     let gone = std::mem::take(&mut lease.moved);
-    drop(gone.flows);
+    drop((gone.flows, gone.spares));
     let gone = gone.sessions.into_iter();
-    gone.for_each(|session| drop(session.into_detached()));
+    gone.for_each(|session| session.leave_for(process));
     Ok(LetGo {
         counted: frozen.counted,
         sessions_moved,
@@ -192,11 +194,21 @@ fn hand(talk: &Talk, frozen: &mut Frozen, lease: &mut Lease<'_>) -> Result<Lugga
     })?;
     lease.moved.sessions = sent.gone;
     let (flows, sessions) = (std::mem::take(&mut lease.moved.flows), sent.refused);
+    lease.moved.spares = all.spares;
     match flows::send(talk, flows) {
         Ok(sent) => {
             lease.moved.flows = sent.gone;
-            let flows = sent.refused;
-            Ok(Luggage { sessions, flows })
+            let refused = Luggage {
+                sessions,
+                flows: sent.refused,
+                ..Luggage::default()
+            };
+            if let Err(error) = ahead::send(talk, &mut lease.moved.spares) {
+                lease.moved.sessions.extend(refused.sessions);
+                lease.moved.flows.extend(refused.flows);
+                return Err(failed(error));
+            }
+            Ok(refused)
         }
         Err((error, flows)) => {
             lease.moved.flows = flows;

@@ -9,6 +9,7 @@
 //!                                              from here on sessions wait
 //!  new ◄─ Sessions + descriptors ── each answered by Have ──────────────── old
 //!  new ◄─ Flows + descriptors ── each answered by Have ─────────────────── old
+//!  new ◄─ Spares + descriptors ── each answered by Have ────────────────── old
 //!  new ◄─ Tables: what was counted ──────────────────────────────────────── old
 //!  new ◄─ Commit ────────────────────────────────────────────────────────── old
 //!  new ── Committed ─────────────────────────────────────────────────────► old
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::Tables;
 use crate::net::handed::HandedLabel;
-use crate::reactor::{FlowManifest, Manifest};
+use crate::reactor::{FlowManifest, Manifest, SpareManifest};
 
 /// The protocol that this build speaks best.
 pub(in crate::control) const PROTOCOL: u32 = 1;
@@ -34,7 +35,8 @@ pub(in crate::control) const PROTOCOL: u32 = 1;
 pub(in crate::control) const OLDEST: u32 = 1;
 
 /// What this build can do beyond handing listeners over.
-pub(in crate::control) const FEATURES: &[&str] = &["tables", "sessions", "flows", "trial"];
+pub(in crate::control) const FEATURES: &[&str] =
+    &["tables", "sessions", "flows", "trial", "spares"];
 
 /// Who speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,6 +119,10 @@ pub(in crate::control) enum Saying {
     Flows {
         manifests: Vec<FlowManifest>,
     },
+    /// Connections that stand ready, with a descriptor each. Answered by `Have`.
+    Spares {
+        manifests: Vec<SpareManifest>,
+    },
     Tables {
         tables: Box<Tables>,
     },
@@ -162,6 +168,7 @@ impl Saying {
             Self::Have { .. } => "have",
             Self::Sessions { .. } => "sessions",
             Self::Flows { .. } => "flows",
+            Self::Spares { .. } => "spares",
             Self::Tables { .. } => "tables",
             Self::Ready { .. } => "ready",
             Self::Commit { .. } => "commit",

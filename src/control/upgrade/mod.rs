@@ -16,6 +16,7 @@
 //! happens here. Only one at a time, and only between processes of one user. Whatever the
 //! other end says, there is an answer within a time.
 
+pub(super) mod ahead;
 pub(super) mod channel;
 pub(super) mod entrance;
 pub(super) mod flows;

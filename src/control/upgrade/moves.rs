@@ -17,7 +17,11 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) const LATER: Duration = Duration::from_secs(3600);
 
 /// The old process, until it ends.
-pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: &Receiver<Rest>) {
+pub(in crate::control) fn go_on(
+    talk: &Talk,
+    control: &dyn ControlThread,
+    (process, rest): (u32, &Receiver<Rest>),
+) {
     let mut more = true;
     loop {
         let patience = if more { LOOK } else { LATER };
@@ -27,7 +31,7 @@ pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: 
                 let _ = told.send(());
                 return;
             }
-            Err(RecvTimeoutError::Timeout) => more = more && some_more(talk, control),
+            Err(RecvTimeoutError::Timeout) => more = more && some_more(talk, control, process),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -35,7 +39,7 @@ pub(in crate::control) fn go_on(talk: &Talk, control: &dyn ControlThread, rest: 
 
 /// Sends those that can be moved by now; whether there may be more. Where some cannot be had
 /// over there, all that are left end here: nobody is stopped again and again for nothing.
-pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
+pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread, process: u32) -> bool {
     let (reply, answer) = channel();
     control.order(HandOver::More(reply));
     let Ok(Some(sessions)) = answer.recv() else {
@@ -45,7 +49,7 @@ pub(super) fn some_more(talk: &Talk, control: &dyn ControlThread) -> bool {
         Ok(sent) => {
             let all = sent.refused.is_empty();
             for session in sent.gone {
-                drop(session.into_detached());
+                session.leave_for(process);
             }
             control.order(HandOver::Stay(Luggage::of(sent.refused)));
             all

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::tables::{Counted, Tables};
 use crate::engine::Detached;
 use crate::net::handed::HandedLabel;
-use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession};
+use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession, MovedSpare};
 
 /// What an upgrade is to be.
 #[derive(Debug, Clone, Default)]
@@ -69,11 +69,12 @@ pub(in crate::control) struct Offer {
     pub(in crate::control) descriptors: u64,
 }
 
-/// Sessions and flows without a reactor.
+/// Sessions, flows and spare connections without a reactor.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Luggage {
     pub(in crate::control) sessions: Vec<MovedSession>,
     pub(in crate::control) flows: Vec<MovedFlow>,
+    pub(in crate::control) spares: Vec<MovedSpare>,
 }
 
 impl Luggage {
@@ -91,6 +92,7 @@ impl Luggage {
 pub(in crate::control) struct Takes {
     pub(in crate::control) sessions: bool,
     pub(in crate::control) flows: bool,
+    pub(in crate::control) spares: bool,
 }
 
 /// What is handed over once nobody is let in any more.
@@ -150,6 +152,7 @@ pub(in crate::control) struct Settled {
     pub(in crate::control) sessions: Vec<Arrival<Detached>>,
     /// They wait for their ports.
     pub(in crate::control) flows: Vec<FlowArrival>,
+    pub(in crate::control) spares: Vec<MovedSpare>,
     /// The former process waits for what comes of it.
     pub(in crate::control) trial: bool,
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::resolve::KnownNames;
 use crate::observe::metrics::table::Totals;
 
 /// See the module's documentation.
@@ -25,6 +26,8 @@ pub(in crate::control) struct Tables {
     /// Clients, by forward, that have connected as fast as they may: microseconds until that
     /// is paid for.
     pub(in crate::control) clients: Vec<(String, IpAddr, u64)>,
+    /// What names resolve to; with the listeners, for the start needs it.
+    pub(in crate::control) names: KnownNames,
 }
 
 /// What was counted.

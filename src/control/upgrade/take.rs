@@ -14,6 +14,7 @@ use super::moving;
 use super::order::Settled;
 use super::spawn;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
+use crate::control::resolve::KnownNames;
 use crate::net::handed::{Handed, HandedLabel};
 use crate::net::limits;
 use crate::reactor::Berths;
@@ -79,6 +80,8 @@ pub(in crate::control) enum TakeError {
 pub(in crate::control) struct Taking {
     pub(in crate::control) talk: Talk,
     pub(in crate::control) handed: Handed,
+    /// What names resolve to over there.
+    pub(in crate::control) names: KnownNames,
     /// The process that is taken over from, and its build.
     pub(in crate::control) process: u32,
     pub(in crate::control) build: String,
@@ -141,16 +144,18 @@ impl Taking {
                 break;
             }
         }
-        match talk.hear(PREPARING)?.message {
+        let names = match talk.hear(PREPARING)?.message {
             Saying::Tables { tables } => {
                 let age = Duration::from_micros(tables.age);
                 handed.origin = Instant::now().checked_sub(age);
+                tables.names
             }
             other => return Err(out_of_turn(&other, "tables").into()),
-        }
+        };
         Ok(Self {
             talk,
             handed,
+            names,
             process: theirs.process,
             build: theirs.build,
         })
@@ -183,13 +188,14 @@ pub(super) fn take_back(talk: &Talk, berths: &Berths) -> Result<Settled, TalkErr
 
 /// Whatever comes, up to where it is this process that has it.
 fn receive_all(talk: &Talk, berths: &Berths, patience: Duration) -> Result<Settled, TalkError> {
-    let (mut sessions, mut flows) = (Vec::new(), Vec::new());
+    let (mut sessions, mut flows, mut spares) = (Vec::new(), Vec::new(), Vec::new());
     let tables = loop {
         let heard = talk.hear(patience)?;
         match heard.message {
             Saying::Tables { tables } => break tables,
             Saying::Sessions { .. } => sessions.extend(moving::receive(talk, heard, berths)?),
             Saying::Flows { .. } => flows.extend(super::flows::receive(talk, heard, berths)?),
+            Saying::Spares { .. } => spares.extend(super::ahead::receive(talk, heard, berths)?),
             other => return Err(out_of_turn(&other, "tables")),
         }
     };
@@ -211,6 +217,7 @@ fn receive_all(talk: &Talk, berths: &Berths, patience: Duration) -> Result<Settl
         tables,
         sessions,
         flows,
+        spares,
         trial,
     })
 }

@@ -39,10 +39,10 @@ pub(in crate::control) fn look_after(
 ) {
     let process = leave.process;
     control.order(HandOver::Try(leave));
-    match until_decided(talk, control, trial) {
+    match until_decided(talk, control, (process, trial)) {
         Ok(()) => {
             control.order(HandOver::Confirmed);
-            moves::go_on(talk, control, &rest);
+            moves::go_on(talk, control, (process, &rest));
         }
         Err(why) => undo(talk, control, process, why),
     }
@@ -65,12 +65,16 @@ impl Undone {
 }
 
 /// Why it is to be undone.
-fn until_decided(talk: &Talk, control: &dyn ControlThread, trial: Duration) -> Result<(), Undone> {
+fn until_decided(
+    talk: &Talk,
+    control: &dyn ControlThread,
+    (process, trial): (u32, Duration),
+) -> Result<(), Undone> {
     let deadline = Instant::now() + trial;
     let (mut red_since, mut more) = (None, true);
     loop {
         std::thread::sleep(LOOK);
-        more = more && moves::some_more(talk, control);
+        more = more && moves::some_more(talk, control, process);
         let heard = talk
             .say(&Saying::Ask {}, PROMPT)
             .and_then(|()| talk.hear(PROMPT));

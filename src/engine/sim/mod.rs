@@ -605,6 +605,16 @@ impl Engine for Sim {
         Ok(())
     }
 
+    fn attach_ahead(
+        &mut self,
+        key: SessionKey,
+        detached: Uprooted,
+    ) -> Result<(), (Cause, Uprooted)> {
+        self.replant(key, detached);
+        self.conns.touch(key.slot).ahead = true;
+        Ok(())
+    }
+
     fn acknowledge(&mut self, _key: SessionKey) {}
 
     fn count_refused(&mut self, _options: u32) {}

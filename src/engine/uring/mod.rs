@@ -458,12 +458,13 @@ impl Engine for Uring {
             return false;
         };
         debug_assert!(leg.is_quiet(), "handed over with operations in flight");
-        let (fd, suspect) = (leg.fd.take(), leg.suspect);
+        let (fd, suspect, shared) = (leg.fd.take(), leg.suspect, leg.shared);
         leg.replace(None);
         match self.conns.leg_mut(to, Side::Upstream) {
             Some(leg) if fd.is_some() => {
                 leg.replace(fd);
                 leg.suspect = suspect;
+                leg.shared = shared;
                 self.established(to);
                 true
             }
@@ -595,6 +596,14 @@ impl Engine for Uring {
 
     fn attach(&mut self, key: SessionKey, detached: Detached) -> Result<(), (Cause, Detached)> {
         self.take_over(key, detached)
+    }
+
+    fn attach_ahead(
+        &mut self,
+        key: SessionKey,
+        detached: Detached,
+    ) -> Result<(), (Cause, Detached)> {
+        self.take_over_ahead(key, detached)
     }
 
     fn pass_on(&mut self) {

@@ -115,6 +115,24 @@ impl Uring {
         }
         Ok(())
     }
+
+    /// Nothing is in flight for it until a session has it.
+    pub(super) fn take_over_ahead(
+        &mut self,
+        key: SessionKey,
+        mut detached: Detached,
+    ) -> Result<(), (Cause, Detached)> {
+        if key.slot >= SLOTS_MAX {
+            return Err((Cause::NoMemory, detached));
+        }
+        if let Some(loose) = detached.sides[Side::Upstream.index()].take() {
+            let leg = &mut self.conns.open(key).legs[Side::Upstream.index()];
+            leg.replace(Some(loose.fd));
+            leg.exhaustive = loose.exhaustive;
+            leg.shared = loose.shared;
+        }
+        Ok(())
+    }
 }
 
 /// Whether nothing is in flight for either side, of a session that is to be quiet.

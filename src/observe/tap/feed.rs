@@ -267,6 +267,8 @@ pub struct Closing {
     pub ending: Option<Ending>,
     /// Bytes read, up and down.
     pub totals: [u64; 2],
+    /// It is not over, but goes on in this process, unseen.
+    pub moved_to: Option<u32>,
 }
 
 /// What goes through the queue.

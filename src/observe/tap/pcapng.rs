@@ -220,6 +220,12 @@ impl Stream {
                 self.skip_to(direction, total);
             }
         }
+        if let Some(process) = close.closing.moved_to {
+            self.comments.push(format!(
+                "goes on in process {process}, where it is not shown"
+            ));
+            return self.packet(out, close.at, Direction::Up, ACK, &[]);
+        }
         let orderly = close.closing.ending.is_some_and(|ending| {
             ending.who == Who::Both || matches!(ending.cause, Cause::Finished)
         });

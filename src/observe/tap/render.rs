@@ -57,15 +57,20 @@ pub(super) const fn end_word(how: StreamEnd) -> &'static str {
     }
 }
 
-/// The rest of the line of a session's end.
+/// The rest of a session's last line: its end, or where it goes on.
 pub(super) fn close(out: &mut Vec<u8>, close: &Close) {
     let [up, down] = close.closing.totals;
-    let (code, cause) = close.closing.ending.map_or(("-", "-"), |ending| {
-        (Ending::code(ending), ending.cause.name())
-    });
+    let _ = if let Some(process) = close.closing.moved_to {
+        write!(out, "moved process={process}")
+    } else {
+        let (code, cause) = close.closing.ending.map_or(("-", "-"), |ending| {
+            (Ending::code(ending), ending.cause.name())
+        });
+        write!(out, "close code={code} cause={cause}")
+    };
     let _ = writeln!(
         out,
-        "close code={code} cause={cause} up={up} down={down} missing_up={} missing_down={}",
+        " up={up} down={down} missing_up={} missing_down={}",
         close.missing[0], close.missing[1]
     );
 }

@@ -41,6 +41,7 @@ fn sessions_and_bytes_that_found_no_room_are_told_of() {
         feed.expect("nothing filters it out")
     };
     let closing = || Closing {
+        moved_to: None,
         ending: None,
         totals: [0; 2],
     };

@@ -30,7 +30,7 @@ use crate::reactor::clients::ClientGrant;
 use crate::reactor::context::Ctx;
 use crate::reactor::let_in::by_policy;
 use crate::reactor::quic::Home;
-use crate::reactor::routing::Routed;
+use crate::reactor::routing::{Piloted, Routed, steer};
 use crate::reactor::setup::Listener;
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -288,6 +288,16 @@ fn route(
     part: &Part,
     sniffed: Option<&Sniffed>,
 ) -> Result<Arc<Listener>, Why> {
+    let client = part.client.map_or(name.client, |it| it.source);
+    let client = Endpoint::Inet(client);
+    if let Some(pilot) = &at.forward.pilot {
+        match steer(pilot, at, &client, sniffed) {
+            Piloted::AsConfigured => {}
+            Piloted::Goes(way) => return Ok(way),
+            // A flow has a server, by which it is kept, checked and counted.
+            Piloted::To(_) | Piloted::Refused(_) => return Err(Why::Denied),
+        }
+    }
     let Some(routing) = &at.forward.routing else {
         return Ok(at.clone());
     };
@@ -295,8 +305,6 @@ fn route(
         Endpoint::Inet(address) => Some(Endpoint::Inet((local.ip, address.port()).into())),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
     });
-    let client = part.client.map_or(name.client, |it| it.source);
-    let client = Endpoint::Inet(client);
     match routing.route(at, &client, local.as_ref(), sniffed) {
         Routed::Stays => Ok(at.clone()),
         Routed::Goes(way) => Ok(way),

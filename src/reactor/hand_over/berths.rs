@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ahead::{MovedSpare, SpareManifest};
 use super::manifest::Manifest;
 use super::refusal::Refusal;
 use crate::engine::Engine;
@@ -98,6 +99,16 @@ impl Berths {
             server: server.ok_or(Refusal::NoServer)?,
             manifest,
             call,
+        })
+    }
+
+    /// Where a connection that stands ready belongs.
+    pub fn find_spare<D>(&self, manifest: SpareManifest, detached: D) -> Option<MovedSpare<D>> {
+        let server = self.server(&manifest.pool, &manifest.server)?;
+        Some(MovedSpare {
+            manifest,
+            server,
+            detached,
         })
     }
 

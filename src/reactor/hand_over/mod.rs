@@ -16,6 +16,7 @@
 //! once, here when it has ended or has left for good; only a session between its two sides
 //! is moved, the others finish what they are at first.
 
+mod ahead;
 mod arriving;
 mod berths;
 mod leaving;
@@ -24,6 +25,7 @@ mod refusal;
 
 use std::sync::Arc;
 
+pub use ahead::{MovedSpare, SpareManifest};
 pub use arriving::{Adopted, Arrival};
 pub use berths::{Berth, Berths};
 pub(super) use leaving::Leaving;
@@ -34,6 +36,7 @@ pub use refusal::Refusal;
 use super::Entry;
 use super::gate::Gate;
 use crate::engine;
+use crate::relay::Direction;
 use crate::relay::time::Time;
 
 /// A session without a reactor. Dropped, it has left this process for good; nothing is
@@ -47,10 +50,12 @@ pub struct MovedSession<D = engine::Detached> {
     kept: Kept,
 }
 
-impl<D> MovedSession<D> {
-    /// What another process has now: here it counts no more.
-    pub fn into_detached(self) -> D {
-        self.detached
+impl MovedSession {
+    /// Another process has it now: here it counts no more, and whoever looked at it is told.
+    pub fn leave_for(mut self, process: u32) {
+        let session = self.kept.entry.as_ref().map(|it| &it.session);
+        let read = |it| session.map_or(0, |session| session.lane(it).bytes_in());
+        self.detached.tell_taps(process, Direction::BOTH.map(read));
     }
 }
 

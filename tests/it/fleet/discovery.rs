@@ -102,6 +102,46 @@ fn b165_what_discovery_fails_to_say_changes_nothing_and_a_flood_of_changes_littl
     });
 }
 
+/// `resolve_empty = "obey"`: what is said to have no address has none; a failure says nothing.
+#[test]
+fn b165_an_empty_name_is_obeyed_by_who_wants_that() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    namespace.run(|| {
+        populate(2);
+        let (dns, directory) = (Dns::start(), Directory::new());
+        dns.set("db.test", says(&[1, 2]));
+        let forwarder = Setup::new("db.test:443")
+            .set("global.dns_servers", format!("\"{}\"", dns.address()))
+            .set("global.hosts", "/dev/null")
+            .set("defaults.upstream.resolve_ttl_min", "100ms")
+            .set("defaults.upstream.resolve_ttl_max", "200ms")
+            .set("defaults.upstream.resolve_empty", "obey")
+            .admin(&directory)
+            .start();
+        let admin = Admin::at(&directory.join("admin.sock"));
+        let ready = || admin.get("/readyz").status == 200;
+        wait_until("it has servers", PATIENCE, ready);
+        for empty in [Says::NX_DOMAIN, Says::Nothing] {
+            let what = format!("{empty:?}");
+            // Who does not answer has not said that there is none.
+            dns.set("db.test", Says::SERV_FAIL);
+            let asked = dns.asked_for("db.test");
+            wait_until(&what, PATIENCE, || dns.asked_for("db.test") > asked + 2);
+            assert!(ready(), "{what}");
+            dns.set("db.test", empty);
+            wait_until(&what, PATIENCE, || !ready());
+            let nobody = client(1, forwarder.address()).and_then(ask);
+            assert!(nobody.is_err(), "{what}: {nobody:?}");
+            dns.set("db.test", says(&[1, 2]));
+            wait_until("it has servers again", PATIENCE, ready);
+            let held = client(1, forwarder.address()).unwrap();
+            assert!(ask(&held).is_ok());
+        }
+    });
+}
+
 #[test]
 fn b166_a_server_that_is_away_for_a_moment_comes_back_as_what_it_was() {
     let Some(namespace) = Namespace::new() else {

@@ -2,6 +2,7 @@
 //!
 //! `scripts/fleet` measures a whole one, with BGP; here is each thing by itself.
 
+mod announce;
 mod arrival;
 mod discovery;
 mod leaving;

@@ -128,10 +128,59 @@ fn archives_and_packages_are_made_and_complete() {
     );
 
     unpacks_and_runs(&directory, &out.join(archive));
+    match names.iter().find(|it| it.ends_with(".cdx.json")) {
+        Some(bill) => lists_what_is_built_in(&fs::read_to_string(out.join(bill)).unwrap()),
+        None => assert!(said.contains("NOT MADE: bill of materials"), "{said}"),
+    }
     match names.iter().find(|it| it.contains(".deb")) {
         Some(deb) => installs(&directory, &out.join(deb)),
         None => assert!(said.contains("NOT MADE: deb"), "{said}"),
     }
+}
+
+/// The bill of materials has the direct dependencies, those in turn, and no word of this machine.
+fn lists_what_is_built_in(bill: &str) {
+    let read: serde_json::Value = serde_json::from_str(bill).unwrap();
+    assert_eq!(read["bomFormat"], "CycloneDX");
+    assert_eq!(
+        read["metadata"]["component"]["version"],
+        env!("CARGO_PKG_VERSION")
+    );
+    let components = read["components"].as_array().unwrap();
+    let refs: BTreeSet<&str> = components
+        .iter()
+        .map(|it| it["bom-ref"].as_str().unwrap())
+        .collect();
+    assert_eq!(refs.len(), components.len(), "each once");
+    for it in components {
+        assert_eq!(it["purl"], it["bom-ref"]);
+        assert_eq!(
+            it["hashes"][0]["content"].as_str().unwrap().len(),
+            64,
+            "{it}"
+        );
+        assert!(it["licenses"][0]["expression"].is_string(), "{it}");
+    }
+    let manifest = fs::read_to_string(project("Cargo.toml")).unwrap();
+    let manifest: DocumentMut = manifest.parse().unwrap();
+    let has = |name: &str| {
+        refs.iter()
+            .any(|it| it.starts_with(&format!("pkg:cargo/{name}@")))
+    };
+    for (name, _) in manifest["dependencies"].as_table().unwrap() {
+        assert!(has(name), "{name}");
+    }
+    assert!(
+        has("hyper") && !has("proptest"),
+        "what is built in, and no more"
+    );
+    for row in read["dependencies"].as_array().unwrap() {
+        for on in row["dependsOn"].as_array().unwrap() {
+            assert!(refs.contains(on.as_str().unwrap()), "{row}");
+        }
+    }
+    let here = env!("CARGO_MANIFEST_DIR");
+    assert!(!bill.contains(here) && !bill.contains("file:"), "{here}");
 }
 
 fn unpacks_and_runs(directory: &Directory, archive: &Path) {

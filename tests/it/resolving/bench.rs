@@ -72,6 +72,7 @@ impl Bench {
             name: name.clone(),
             ttl_min,
             ttl_max,
+            obeys: false,
         });
         let tell = told.clone();
         let resolver = Resolver::start(&self.sources, requests.collect(), log, move |answers| {
@@ -148,6 +149,7 @@ impl Kept {
             name: name.clone(),
             ttl_min: hour,
             ttl_max: hour,
+            obeys: false,
         });
         self.resolver.set_names(requests.collect());
     }

@@ -304,3 +304,40 @@ fn b156_somebody_else_s_file_is_not_read_any_more() {
         "{said}"
     );
 }
+
+#[test]
+fn what_a_sandbox_lets_do_is_told_beforehand() {
+    let directory = Directory::new();
+    let file = directory.join("thalweg.toml");
+    let text = "[global]\nsandbox = \"auto\"\n[log]\nto = \"/var/log/thalweg/log\"\n\
+                [[forward]]\nname = \"web\"\nlisten = \":443\"\nupstream = \"10.0.0.1:8443\"\n";
+    for (text, first) in [
+        (text.to_owned(), "as started; sandbox: "),
+        (text.replace("auto", "off"), "as started; no sandbox"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(["check", "--sandbox", "-c"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.starts_with(first), "{said}");
+        for line in [
+            "  listen on TCP port 443: forward web: `listen`",
+            "  connect to TCP port 8443: forward web: `upstream`",
+            "  write in /var/log/thalweg: [log] to",
+        ] {
+            assert!(said.lines().any(|it| it == line), "{line}: {said}");
+        }
+        let own = format!(
+            "  read in {}: the configuration",
+            directory.path().display()
+        );
+        assert!(said.lines().any(|it| it == own), "{own}: {said}");
+        assert!(
+            said.contains("not restricted by any kernel so far: UDP"),
+            "{said}"
+        );
+    }
+}

@@ -101,11 +101,16 @@ fn travels(moved: MovedSession<Uprooted>, berths: &Berths, reactor: &mut Reactor
     assert_eq!(again, manifest.state, "thawing changes a session");
     let place = berths.find(&manifest).expect("it has its place");
     // The other half is what it counted by here: dropped when this is.
-    let detached = moved.into_detached();
+    let detached = away(moved);
     let adopted = reactor.adopt(vec![Arrival {
         manifest,
         detached,
         place,
     }]);
     assert_eq!(adopted.taken, 1, "{:?}", adopted.refused);
+}
+
+/// What the other process has of it.
+fn away(moved: MovedSession<Uprooted>) -> Uprooted {
+    moved.detached
 }

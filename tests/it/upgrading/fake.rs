@@ -134,7 +134,8 @@ impl Fake {
         self.prepare_with(hello).0
     }
 
-    fn prepare_with(&self, hello: &Value) -> (Vec<Value>, Vec<OwnedFd>) {
+    /// Likewise as one that says this of itself.
+    pub(super) fn prepare_with(&self, hello: &Value) -> (Vec<Value>, Vec<OwnedFd>) {
         self.say(hello);
         self.hear("hello");
         let (mut labels, mut sockets) = (Vec::new(), Vec::new());

@@ -180,3 +180,93 @@ fn b132_rates_of_clients_and_marks_of_servers_stay() {
         assert!((denied - 1.0).abs() < 0.5, "{denied}");
     });
 }
+
+/// Behaviour 132: what a name resolves to, for as long as that would have been good. A name
+/// server that fails meanwhile takes no server away, and is not asked again so soon.
+#[test]
+fn b132_what_names_resolve_to_goes_along() {
+    on_every_engine(|case| {
+        let (server, dns) = (Echo::new(b'a'), dns::Dns::start());
+        dns.set("db.test", dns::Says::addresses(3600, &["127.0.0.1"]));
+        let setup = Setup::new(format!("db.test:{}", server.address.port()));
+        let setup = setup.set("global.dns_servers", format!("\"{}\"", dns.address()));
+        let it = Upgradable::start(setup.case(case));
+        it.exchange();
+        let asked = dns.asked_for("db.test");
+        dns.set("db.test", dns::Says::SERV_FAIL);
+        let before = it.serving();
+        // What the second one has it has from the first, not from a name server.
+        for _ in 0..2 {
+            it.upgrade();
+            it.exchange();
+        }
+        is_gone(before);
+        assert_eq!(dns.asked_for("db.test"), asked);
+    });
+}
+
+/// Behaviour 132: connections that stand ready go along, and no other is made beside them.
+#[test]
+fn b132_spare_connections_go_along() {
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let setup = Setup::new(server.address()).set("defaults.upstream.warm", 2);
+        let it = Upgradable::start(setup.case(case));
+        let mut ready = vec![server.accept(), server.accept()];
+        // One that comes to nothing leaves them where they are.
+        let fake = super::fake::Fake::new_process(&it.entrance());
+        let mut able = super::fake::hello();
+        able["features"] = serde_json::json!(["tables", "spares"]);
+        let (labels, sockets) = fake.prepare_with(&able);
+        fake.say(&serde_json::json!({ "kind": "ready", "taken": labels }));
+        let spares = fake.hear("spares");
+        assert_eq!(spares.descriptors.len(), 2);
+        drop((fake, sockets, spares));
+        it.forwarder.wait_for_line("no upgrade: ");
+        for _ in 0..2 {
+            let before = it.serving();
+            it.upgrade();
+            is_gone(before);
+        }
+        assert!(server.accept_within(Duration::from_millis(100)).is_none());
+        // The server sees no end of them, and a client gets one.
+        let mut client = it.forwarder.connect();
+        client.send(1000);
+        let now = Duration::from_millis(1);
+        let at = poll(PATIENCE, || {
+            ready.iter().position(|it| it.is_readable_within(now))
+        });
+        let mut upstream = ready.swap_remove(at.expect("a spare is used"));
+        upstream.expect(1000);
+        upstream.send(1000);
+        client.expect(1000);
+        // It is replaced, by one.
+        let _replaced = server.accept();
+        assert!(server.accept_within(Duration::from_millis(100)).is_none());
+        assert!(!ready[0].is_readable_within(now), "the other one stands");
+    });
+}
+
+/// A tap shows nothing of what goes on in another process, and says in which.
+#[test]
+fn a_tap_says_where_its_session_goes_on() {
+    on_every_engine(|case| {
+        let (server, directory) = (Echo::new(b'a'), directory::Directory::new());
+        let shown = directory.join("tap");
+        let setup = Setup::new(server.address)
+            .set("defaults.tap.format", "text")
+            .set("defaults.tap.to", shown.display());
+        let it = Upgradable::start(setup.case(case));
+        let mut held = Held::open(it.forwarder.address());
+        held.ping();
+        let before = it.serving();
+        let process = it.upgrade();
+        held.ping();
+        is_gone(before);
+        drop(held);
+        let wanted = format!("moved process={} up=4 down=5 ", process.0);
+        wait_until("the tap says so", PATIENCE, || {
+            std::fs::read_to_string(&shown).unwrap().contains(&wanted)
+        });
+    });
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::zone;
 use crate::control::resolve::error::LookupError;
+use crate::control::resolve::known::KnownHost;
 use crate::policy::client::Client;
 
 /// Hosts whose answer is remembered, and zones of a client whose silence is.
@@ -61,6 +62,28 @@ impl Remembered {
     /// Whether names of this host's zone were not answered lately.
     pub(super) fn is_silent(&self, host: &str, now: Instant) -> bool {
         zone(host).is_some_and(|zone| self.zones.get(zone, now).is_some())
+    }
+
+    /// Hosts that have addresses, and for how long.
+    pub(super) fn found(&self, now: Instant) -> Vec<KnownHost> {
+        let entries = self.hosts.entries.iter();
+        let found = entries.filter_map(|(host, (until, outcome))| {
+            let left = until.checked_duration_since(now)?;
+            Some(KnownHost {
+                host: host.clone(),
+                addresses: outcome.as_ref().ok()?.clone(),
+                left: left.as_micros() as u64,
+            })
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable_by(|a, b| a.host.cmp(&b.host));
+        found
+    }
+
+    /// What another process has found.
+    pub(super) fn take_up(&mut self, host: String, found: Vec<IpAddr>, left: u64, now: Instant) {
+        let left = Duration::from_micros(left).min(TTL_MAX);
+        self.hosts.put(host, Ok(found), now + left, now);
     }
 
     /// What came of asking for a host, and how long it is good; who wanted it.

@@ -40,6 +40,7 @@ fn beside(source: &Source, id: u64, feed: Option<Box<Feed>>) -> Option<Box<Feed>
 }
 
 const CLOSING: Closing = Closing {
+    moved_to: None,
     ending: None,
     totals: [0; 2],
 };
