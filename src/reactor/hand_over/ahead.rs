@@ -140,6 +140,7 @@ impl<E: Datagrams> Reactor<E> {
                 destination: Destination::Server(server.clone()),
                 since: self.ctx.engine.now() - Duration::from_micros(manifest.age),
                 closing: false,
+                seat: None,
                 _place: None,
             };
             let Some(key) = self.ctx.sessions.insert_ahead(ahead) else {
