@@ -2,8 +2,12 @@
 //! fuzz target, and is played on stable by `tests/fuzz_corpus.rs`.
 #![allow(
     dead_code,
+    unused_imports,
     reason = "each fuzz target compiles this and uses its own function"
 )]
+
+#[path = "who_and_where.rs"]
+mod who_and_where;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -41,6 +45,8 @@ use thalweg::proto::steps::HeaderReader;
 use thalweg::proto::tell::{PIECE, TOLD_FREE, TOLD_MAX, weight};
 use thalweg::proto::{Parse, tls};
 use thalweg::relay::Direction;
+
+pub(crate) use who_and_where::{access_list, asked_route, client_rule};
 
 /// What every answer may have besides, however little it answers: a sentence, a line of a log.
 const SENTENCE: usize = 1_000;

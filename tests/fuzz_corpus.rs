@@ -111,7 +111,7 @@ macro_rules! targets {
 }
 
 targets! {
-    address config connect dns_answer first_bytes health_answer hosts_file http1 http2 origin path_spec
+    access_list address asked_route client_rule config connect dns_answer first_bytes health_answer hosts_file http1 http2 origin path_spec
     proxy_header quic_initial resolv_conf rule session_key set_pairs tap_masks tap_output tls_hello units users_file
 }
 

@@ -54,6 +54,7 @@ fn pool(policy: Policy, servers: usize, now: Time) -> (Balancer, Vec<Standing>) 
     };
     let terms = Terms {
         max_connections: Some(1_000),
+        connect_rate: None,
         active: true,
         max_fails: 1,
         fail_timeout: Duration::from_secs(10),

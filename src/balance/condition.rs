@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::health::{self, Admission, Change, PassiveMarks};
 use super::rules::WEIGHT_UNIT;
+use crate::policy::connect_rate::ConnectRate;
 use crate::relay::time::Time;
 
 /// What is asked of a server; may change while it has sessions.
@@ -16,6 +17,8 @@ use crate::relay::time::Time;
 pub struct Terms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
+    /// How fast it may be given new ones.
+    pub connect_rate: Option<ConnectRate>,
     /// An operator lets sessions go there.
     pub active: bool,
     /// Failures within `fail_timeout` that mark it; 0: never.
@@ -28,6 +31,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Condition {
     max: AtomicU32,
+    rate: AtRate,
     enabled: AtomicBool,
     marks: ArcSwap<PassiveMarks>,
     /// Found to be down by checks.
@@ -41,6 +45,67 @@ pub struct Condition {
     active: Apart,
 }
 
+/// How fast new sessions may come, over all reactors: see [`ConnectRate`].
+#[derive(Debug, Default)]
+struct AtRate {
+    /// Nanoseconds; 0: there is no such rate.
+    interval: AtomicU64,
+    burst: AtomicU32,
+    /// When all that came so far are paid for, in nanoseconds. Written by those only that have
+    /// a rate.
+    paid: AtomicU64,
+    /// How often no more could come at once.
+    reached: AtomicU64,
+}
+
+impl AtRate {
+    fn set(&self, rate: Option<ConnectRate>) {
+        let interval = rate.map_or(0, |it| nanos(it.interval).max(1));
+        let burst = rate.map_or(0, |it| it.burst);
+        self.burst.store(burst, Ordering::Relaxed);
+        self.interval.store(interval, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> Option<ConnectRate> {
+        let interval = self.interval.load(Ordering::Relaxed);
+        (interval > 0).then(|| ConnectRate {
+            interval: Duration::from_nanos(interval),
+            burst: self.burst.load(Ordering::Relaxed),
+        })
+    }
+
+    /// When the next may come, if that is later than `now`.
+    fn opens(&self, now: Time) -> Option<Duration> {
+        let paid = || Duration::from_nanos(self.paid.load(Ordering::Relaxed));
+        let opens = self.rate().map(|rate| rate.opens(paid()))?;
+        (opens > since_start(now)).then_some(opens)
+    }
+
+    fn take(&self, now: Time) -> bool {
+        let Some(rate) = self.rate() else {
+            return true;
+        };
+        let now = since_start(now);
+        let next = |paid| rate.take(Duration::from_nanos(paid), now).map(nanos);
+        let taken = self
+            .paid
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let paid = taken.ok().and_then(next);
+        if paid.is_some_and(|paid| rate.opens(Duration::from_nanos(paid)) > now) {
+            self.reached.fetch_add(1, Ordering::Relaxed);
+        }
+        paid.is_some()
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn since_start(time: Time) -> Duration {
+    Duration::from_micros(time.as_micros())
+}
+
 /// On a cache line of its own: written by every session, while what stands before it is
 /// read by every choice.
 #[derive(Debug, Default)]
@@ -49,8 +114,11 @@ struct Apart(AtomicU32);
 
 impl Condition {
     pub(super) fn new(terms: &Terms) -> Self {
+        let rate = AtRate::default();
+        rate.set(terms.connect_rate);
         Self {
             max: AtomicU32::new(terms.max_connections.unwrap_or(u32::MAX)),
+            rate,
             enabled: AtomicBool::new(terms.active),
             marks: ArcSwap::from_pointee(PassiveMarks::new(terms.max_fails, terms.fail_timeout)),
             checked_down: AtomicBool::new(false),
@@ -66,9 +134,38 @@ impl Condition {
         self.active.0.load(Ordering::Relaxed)
     }
 
-    /// Whether it has as many sessions as it may.
-    pub fn is_full(&self) -> bool {
-        self.active() >= self.max()
+    /// Whether it has as many sessions as it may, or has been given them as fast as it may.
+    pub fn is_full(&self, now: Time) -> bool {
+        self.active() >= self.max() || self.rate.opens(now).is_some()
+    }
+
+    /// When its rate lets the next session come, if that is still to be.
+    pub(super) fn rate_opens(&self, now: Time) -> Option<Time> {
+        let opens = self.rate.opens(now)?;
+        let micros = nanos(opens).div_ceil(1000);
+        Some(Time::from_micros(micros))
+    }
+
+    /// For how long what it was given is ahead of its rate.
+    pub fn owes(&self, now: Time) -> Duration {
+        let paid = Duration::from_nanos(self.rate.paid.load(Ordering::Relaxed));
+        paid.saturating_sub(since_start(now))
+    }
+
+    /// The process before was that far ahead.
+    pub(super) fn owe(&self, ahead: Duration, now: Time) {
+        let paid = nanos(since_start(now) + ahead);
+        self.rate.paid.fetch_max(paid, Ordering::Relaxed);
+    }
+
+    /// How often it was given all that its rate lets come at once.
+    pub fn rate_reached(&self) -> u64 {
+        self.rate.reached.load(Ordering::Relaxed)
+    }
+
+    /// Another process has counted so many of those.
+    pub fn absorb_rate_reached(&self, more: u64) {
+        self.rate.reached.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Whether there is a bound to its sessions.
@@ -132,8 +229,13 @@ impl Condition {
     // Changes, each to be told of.
 
     /// One session more; `false` if that is one too many, which is then to be left.
-    pub(super) fn enter(&self) -> bool {
-        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max()
+    pub(super) fn enter(&self, now: Time) -> bool {
+        self.active.0.fetch_add(1, Ordering::Relaxed) < self.max() && self.rate.take(now)
+    }
+
+    /// One session more, whatever the limits are.
+    pub(super) fn take_in(&self) {
+        self.active.0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn leave(&self) {
@@ -144,6 +246,7 @@ impl Condition {
     pub(super) fn set_terms(&self, terms: &Terms) {
         let max = terms.max_connections.unwrap_or(u32::MAX);
         self.max.store(max, Ordering::Relaxed);
+        self.rate.set(terms.connect_rate);
         self.enabled.store(terms.active, Ordering::Relaxed);
         let marks = self.marks.load();
         if let Some(changed) = marks.with_counts(terms.max_fails, terms.fail_timeout) {

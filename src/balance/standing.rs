@@ -50,9 +50,9 @@ impl Standing {
         }
     }
 
-    /// One session more, unless it has as many as it may.
+    /// One session more, unless it has as many as it may or they come too fast.
     pub fn enter(&self, now: Time) -> bool {
-        let entered = self.condition.enter();
+        let entered = self.condition.enter(now);
         if !entered {
             self.condition.leave();
         }
@@ -62,7 +62,7 @@ impl Standing {
 
     /// One session more, which was let in elsewhere: no limit keeps it out.
     pub fn take_in(&self, now: Time) {
-        self.condition.enter();
+        self.condition.take_in();
         self.tell(now);
     }
 
@@ -115,6 +115,12 @@ impl Standing {
     /// The process before had it marked: it is for so long still.
     pub fn mark_for(&self, still: Duration, now: Time) {
         self.condition.mark_until(now + still);
+        self.tell(now);
+    }
+
+    /// In the process before it was given sessions that far ahead of its rate.
+    pub fn owe(&self, ahead: Duration, now: Time) {
+        self.condition.owe(ahead, now);
         self.tell(now);
     }
 

@@ -24,7 +24,7 @@ pub mod man;
 pub mod origin;
 mod output;
 pub mod probe;
-mod route;
+pub mod route;
 pub mod run;
 pub mod schema;
 mod sources;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::config::{Config, Forward, Mode, RouteTo};
+use crate::control::denied_client;
 use crate::net::address::Address;
 use crate::policy::route::{Chosen, Conditions, Known, Protocol, Routes, place_of};
 use crate::proto::host;
@@ -111,6 +112,14 @@ impl Asked {
     }
 }
 
+/// Where a client goes that is asked about by this text, as `check --route` says it.
+///
+/// # Errors
+/// What is wrong with the text, or that it means no forward.
+pub fn explained(config: &Config, asked: &str) -> Result<String, String> {
+    explain(config, &asked.parse()?)
+}
+
 /// Where such a client goes at each forward that it may mean, a few lines each.
 pub(super) fn explain(config: &Config, asked: &Asked) -> Result<String, String> {
     let mut forwards = config.forwards.iter();
@@ -141,6 +150,23 @@ pub(super) fn explain(config: &Config, asked: &Asked) -> Result<String, String> 
 }
 
 fn explain_one(forward: &Forward, asked: &Asked) -> String {
+    let clients = &forward.clients;
+    let denied = asked.client.map(|it| denied_client(clients, it));
+    match denied {
+        Some(Ok(Some(rule))) if clients.dry_run => {
+            let text = routed(forward, asked);
+            format!("{text}; `{rule}` would turn it away, but for dry_run")
+        }
+        Some(Ok(Some(rule))) => format!("access -> turned away; by `{rule}`, before any route"),
+        Some(Err(error)) => {
+            let text = routed(forward, asked);
+            format!("{text}; if it may come in: {error}")
+        }
+        Some(Ok(None)) | None => routed(forward, asked),
+    }
+}
+
+fn routed(forward: &Forward, asked: &Asked) -> String {
     let conditions: Vec<Conditions> = forward
         .routes
         .iter()

@@ -13,7 +13,7 @@ use super::units::format_rate;
 use crate::policy::meter;
 
 /// Bytes a second up and down; `None`: any number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByteRate {
     /// To the server.
     pub up: Option<u64>,

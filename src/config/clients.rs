@@ -21,6 +21,7 @@ use super::units;
 use super::values;
 use super::words::words;
 use crate::net::network;
+use crate::policy::connect_rate::ConnectRate;
 
 section! {
     /// Who may come in at a forward.
@@ -130,7 +131,7 @@ pub enum AccessScope {
 }
 
 /// So many connections in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WrittenRate {
     /// Connections.
     pub count: u32,
@@ -139,7 +140,7 @@ pub struct WrittenRate {
 }
 
 /// The time of a rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Period {
     /// `/s`
     Second,
@@ -166,6 +167,16 @@ impl WrittenRate {
         let seconds = found.map_or(1, |(_, _, seconds)| *seconds);
         Duration::from_secs(seconds) / self.count
     }
+
+    /// As it is kept to; without a word those of a second come at once.
+    pub fn with_burst(self, burst: Option<u32>) -> ConnectRate {
+        let interval = self.interval();
+        let of_a_second = 1_000_000 / interval.as_micros().max(1);
+        ConnectRate {
+            interval,
+            burst: burst.unwrap_or(of_a_second as u32).max(1),
+        }
+    }
 }
 
 impl ClientAccess {
@@ -184,14 +195,9 @@ impl ClientAccess {
             || self.rate_per_client.is_some()
     }
 
-    /// Connections at once, where there is a rate.
-    pub fn burst(&self) -> u32 {
-        let of_a_second = |rate: WrittenRate| {
-            let interval = rate.interval().as_micros().max(1);
-            (1_000_000 / interval) as u32
-        };
-        let rate = self.connect_rate.map_or(1, of_a_second);
-        self.connect_burst.unwrap_or(rate).max(1)
+    /// How fast one client may make connections.
+    pub fn connects(&self) -> Option<ConnectRate> {
+        Some(self.connect_rate?.with_burst(self.connect_burst))
     }
 }
 
@@ -313,7 +319,7 @@ impl AccessRule {
     }
 }
 
-fn connect_rate() -> Special<WrittenRate> {
+pub(super) fn connect_rate() -> Special<WrittenRate> {
     Special {
         read: |node| read_rate(values::string(node)?),
         write: |rate| {

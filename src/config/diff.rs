@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::forward::Forward;
 use super::kind::Compared;
@@ -133,20 +134,21 @@ impl Collected {
     }
 
     /// Tells what is in one of two maps only, and returns what is in both.
-    fn both<'m, T>(
+    fn both<'m, N: AsRef<str> + Ord, T>(
         &mut self,
-        old: &'m BTreeMap<String, T>,
-        new: &'m BTreeMap<String, T>,
+        old: &'m BTreeMap<N, T>,
+        new: &'m BTreeMap<N, T>,
         subject: impl Fn(&str) -> Subject,
         effect: Applies,
     ) -> Vec<(&'m str, &'m T, &'m T)> {
-        let names: BTreeSet<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
+        let names: BTreeSet<&N> = old.keys().chain(new.keys()).collect();
         let mut both = Vec::new();
         for name in names {
+            let text = name.as_ref();
             match (old.get(name), new.get(name)) {
-                (Some(old), Some(new)) => both.push((name, old, new)),
-                (Some(_), None) => self.push(subject(name), What::Removed, effect),
-                (None, _) => self.push(subject(name), What::Added, effect),
+                (Some(old), Some(new)) => both.push((text, old, new)),
+                (Some(_), None) => self.push(subject(text), What::Removed, effect),
+                (None, _) => self.push(subject(text), What::Added, effect),
             }
         }
         both
@@ -171,14 +173,10 @@ impl Collected {
     }
 
     fn forwards(&mut self, old: &Config, new: &Config) {
-        let by_name = |config: &Config| -> BTreeMap<String, _> {
-            let forwards = config.forwards.iter();
-            forwards.map(|it| (it.name.clone(), it.clone())).collect()
-        };
-        let (old, new) = (by_name(old), by_name(new));
+        let (old, new) = (forwards_by_name(old), forwards_by_name(new));
         let subject = |name: &str| Subject::Forward(name.to_owned());
         for (name, old, new) in self.both(&old, &new, subject, Applies::Rebind) {
-            if std::sync::Arc::ptr_eq(old, new) {
+            if Arc::ptr_eq(old, new) {
                 continue;
             }
             self.listeners(old, new);
@@ -242,6 +240,12 @@ impl Collected {
     }
 }
 
+/// The forwards of a configuration.
+fn forwards_by_name(config: &Config) -> BTreeMap<&str, &Arc<Forward>> {
+    let forwards = config.forwards.iter();
+    forwards.map(|it| (&*it.name, it)).collect()
+}
+
 /// The routes of a forward, as TOML; `None`: it has none.
 fn routes_of(forward: &Forward) -> Option<String> {
     let routes = forward.routes.iter().map(Route::write);
@@ -272,7 +276,7 @@ fn pools_by_name(config: &Config) -> BTreeMap<String, Vec<&Pool>> {
     });
     for (name, config) in all {
         // Several forwards share one.
-        if seen.insert(std::sync::Arc::as_ptr(config)) {
+        if seen.insert(Arc::as_ptr(config)) {
             by_name.entry(name).or_default().push(config);
         }
     }

@@ -486,7 +486,7 @@ fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
         );
     }
     let by_line = |it: &SendProxy| it.version == Version::V1;
-    if forward.pool.send_proxy.as_ref().is_some_and(by_line) {
+    if forward.pool.headers().any(|it| by_line(&it)) {
         refuse(
             "`send_proxy`: version 1 of the PROXY protocol has no word for datagrams",
             "write send_proxy = \"v2\"",

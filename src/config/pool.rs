@@ -90,7 +90,7 @@ section! {
             /// routes that bring the answers back here; not together with `source` or `warm`.
             transparent: bool = false, Switch, Live;
             /// Servers are told who the client is by a PROXY header before the first byte; their
-            /// checks say that they are nobody's. `tlvs` of version 2: `authority`, `alpn`,
+            /// checks say that they are nobody's. A server may have another. `tlvs` of version 2: `authority`, `alpn`,
             /// `unique_id`, `crc32c`; see [routing](routing.md#out).
             send_proxy: Option<SendProxy> = None, SendProxyKey, Live,
                 example "{ version = \"v2\", tlvs = [\"unique_id\", \"crc32c\"] }";
@@ -104,6 +104,12 @@ section! {
 }
 
 impl Pool {
+    /// Every PROXY header that its servers may be told.
+    pub fn headers(&self) -> impl Iterator<Item = SendProxy> + '_ {
+        let servers = self.servers.iter();
+        servers.filter_map(|server| server.send_proxy.unwrap_or(self.send_proxy))
+    }
+
     /// A pool of these servers, everything else by default.
     pub fn new(servers: Vec<Server>) -> Self {
         Self {

@@ -57,7 +57,7 @@ words! {
 }
 
 impl SendProxy {
-    const fn of(version: Version) -> Self {
+    pub(super) const fn of(version: Version) -> Self {
         Self {
             version,
             authority: false,

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::addresses::{self, Use, Written};
+use super::byte_rate::{ByteRate, ByteRateKey};
+use super::clients::{WrittenRate, connect_rate};
 use super::kind::{Int, Limit, Optional, Switch, Time, choice, int, text_schema, time};
 use super::raw::{Elsewhere, Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::row::{Applies, Row};
 use super::section::{Section, section};
+use super::send_proxy::{SendProxy, SendProxyKey};
 use super::words::words;
 use crate::net::address::Address;
 
@@ -38,6 +41,30 @@ section! {
             backup: bool = false, Switch, Live;
             /// Sessions at the most over all reactors; auto is no limit of its own.
             max_connections: Option<u32> = None, Limit, Live;
+            /// Sessions of one client at the most, counted as by `max_per_client` of a forward.
+            /// Further ones of this client go to other servers, or are turned away when it has its
+            /// share of each.
+            max_per_client: Option<u32> = None, Optional(int(1..=i64::from(u32::MAX))), Live,
+                example "10";
+            /// New sessions that it is given in a time, over all reactors: `"100/s"`, `"600/m"`.
+            /// What is faster goes to other servers, or waits as at `max_connections`.
+            connect_rate: Option<WrittenRate> = None, Optional(connect_rate()), Live,
+                example "\"100/s\"";
+            /// So many of them at once, after a pause; by default those of a second, one at
+            /// least.
+            connect_burst: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
+                example "20";
+            /// Bytes a second of all its sessions together, each way or of each way by itself, as
+            /// `rate` of a forward.
+            rate: Option<ByteRate> = None, Optional(ByteRateKey), Live,
+                example "\"100MB/s\"";
+            /// What that lets flow in this time may flow at once, after a pause.
+            rate_burst: Duration = Duration::from_millis(100),
+                time(Duration::from_millis(10)..=Duration::from_secs(10)), Live;
+            /// As for the pool, or otherwise than it: `"off"`, `"v1"`, `"v2"` or a table. Its checks go
+            /// by it too.
+            send_proxy: Option<Option<SendProxy>> = None, Optional(SendProxyKey), Live,
+                shown "the pool's", example "\"off\"";
             /// drain: it keeps its sessions and gets no new ones; maintenance: likewise, and it is
             /// not checked.
             state: AdminState = AdminState::Active, choice(), Live;

@@ -120,8 +120,9 @@ impl Acquired {
         let pages = held::pages(count);
         let table = held
             .clients
-            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)));
-        held.policies = clients::policies(plan, table, &BTreeMap::new())
+            .get_or_insert_with(|| Arc::new(clients::table(&config.global.clients)))
+            .clone();
+        held.policies = clients::policies(plan, &table, &BTreeMap::new())
             .map_err(|(forward, error)| StartError::Access { forward, error })?;
         let forwards: Vec<Arc<reactor::Forward>> = plan
             .forwards
@@ -161,7 +162,7 @@ impl Acquired {
         held.listeners = listeners.collect();
         tell_listeners(held.listeners.values(), log);
         // After the sockets: what is wrong with those is known at once.
-        let upstreams = Arc::new(Upstreams::new(plan));
+        let upstreams = Arc::new(Upstreams::new(plan, table));
         awaited.is("waiting for the names of servers");
         let resolver = resolver(plan, &upstreams, names, (log, Some(FIRST_ANSWERS)))?;
         awaited.is("reading the files of users");

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,8 +22,7 @@ use crate::policy::access::Rule;
 use crate::policy::clients::{ClientRule, ClientRules, Whom};
 use crate::policy::meter::Buckets;
 use crate::reactor::{
-    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
-    WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ForwardRate, Full, Limits, TableSettings, WrittenRule,
 };
 use crate::relay::id::ForwardId;
 
@@ -134,7 +134,8 @@ pub(super) fn policies(
     let mut last: Option<(&[AccessRule], ClientRules)> = None;
     for forward in &plan.forwards {
         let clients = &forward.config.clients;
-        if clients.lets_everybody_in() {
+        // In a dry run the limits of servers are to know of it.
+        if clients.lets_everybody_in() && !clients.dry_run {
             continue;
         }
         let rules = match &last {
@@ -153,10 +154,7 @@ pub(super) fn policies(
         });
         let limits = Limits {
             connections: clients.max_per_client,
-            rate: clients.connect_rate.map(|rate| ConnectRate {
-                interval: rate.interval(),
-                burst: clients.burst(),
-            }),
+            rate: clients.connects(),
             bytes: clients
                 .rate_per_client
                 .map(|it| it.with_burst(clients.rate_burst)),
@@ -237,6 +235,20 @@ fn compile(rules: &[AccessRule], files: &mut Files) -> Result<ClientRules, Acces
     Ok(ClientRules::new(&compiled?))
 }
 
+/// The rule by which `access` turns this client away, as it is written; `None`: it may come in.
+///
+/// # Errors
+/// A file that the rules name cannot be read.
+pub fn denied_client(
+    clients: &ClientAccess,
+    client: IpAddr,
+) -> Result<Option<String>, AccessFileError> {
+    let rules = compile(&clients.access, &mut Files::default())?;
+    let place = rules.denied_by(Some(client));
+    let rule = place.and_then(|place| clients.access.get(place as usize));
+    Ok(rule.map(ToString::to_string))
+}
+
 /// Files that were read, each once.
 #[derive(Debug, Default)]
 struct Files(HashMap<PathBuf, Arc<[IpNet]>>);
@@ -253,9 +265,19 @@ impl Files {
 }
 
 fn read_file(path: &Path) -> Result<Vec<IpNet>, AccessFileError> {
-    read_lines(path, |line| {
-        network_of(line).map_err(|error| (error.problem, error.remedy))
-    })
+    read_lines(path, network_of_line)
+}
+
+fn network_of_line(line: &str) -> Result<IpNet, (String, String)> {
+    network_of(line).map_err(|error| (error.problem, error.remedy))
+}
+
+/// The networks of the text of a file, which errors name by its path.
+///
+/// # Errors
+/// Every line that is no network.
+pub fn networks_of_text(path: &Path, text: &str) -> Result<Vec<IpNet>, AccessFileError> {
+    lines_of(path, text, network_of_line)
 }
 
 /// The rules of a file about where requests may go.

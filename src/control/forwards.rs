@@ -266,7 +266,7 @@ fn wanted(forward: &Forward, looks: bool) -> Option<Wanted> {
         .iter()
         .filter_map(|it| Some(it.pool(&forward.name)?.1))
         .chain([&forward.pool]);
-    let told = pools.any(|pool| pool.send_proxy.is_some_and(|it| it.needs_hello()));
+    let told = pools.any(|pool| pool.headers().any(|it| it.needs_hello()));
     let wanted = Wanted {
         hello: looks || told || routes().any(Conditions::wants_hello),
         host: looks || routes().any(Conditions::wants_host),

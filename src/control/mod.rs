@@ -56,7 +56,7 @@ mod wire;
 use crate::config::Config;
 
 pub use begin::Given;
-pub use clients::{AccessFileError, WrongLine, errors_of_lists};
+pub use clients::{AccessFileError, WrongLine, denied_client, errors_of_lists, networks_of_text};
 pub use confine::Confinement;
 pub use error::StartError;
 pub use handle::{Handle, start, start_with};

@@ -23,8 +23,8 @@ use crate::balance::health::Change;
 use crate::config::{AdminState, OnDown};
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
-use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{Server, ServerSet};
+use crate::reactor::{ClientTable, UpstreamSetup};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
@@ -40,14 +40,17 @@ pub(super) struct Upstreams {
     pools: Mutex<Vec<LivePool>>,
     wires: Mutex<Vec<Wire>>,
     checker: Mutex<Option<Checker>>,
+    /// Where clients of servers are counted.
+    clients: Arc<ClientTable>,
     /// The time zero of the reactors, once they run.
     origin: OnceLock<Instant>,
 }
 
 impl Upstreams {
     /// The pools of a plan, without the addresses of names so far.
-    pub(super) fn new(plan: &Plan<'_>) -> Self {
+    pub(super) fn new(plan: &Plan<'_>, clients: Arc<ClientTable>) -> Self {
         Self {
+            clients,
             pools: Mutex::new(plan.pools.iter().map(LivePool::new).collect()),
             wires: Mutex::new(Vec::new()),
             checker: Mutex::new(None),
@@ -58,7 +61,8 @@ impl Upstreams {
     /// What each reactor starts with.
     pub(super) fn setups(&self) -> BTreeMap<PoolId, UpstreamSetup> {
         let pools = self.pools();
-        pools.iter().flat_map(LivePool::setups).collect()
+        let setups = pools.iter().flat_map(|it| it.setups(&self.clients));
+        setups.collect()
     }
 
     /// The servers of every pool.
@@ -85,12 +89,12 @@ impl Upstreams {
                 Some(pool) if pool.is_as(plan) => pool,
                 Some(mut pool) => {
                     pool.follow(plan, &resolved, now);
-                    changed.extend(pool.setups());
+                    changed.extend(pool.setups(&self.clients));
                     pool
                 }
                 None => {
                     let pool = LivePool::known_by(plan, &resolved, now);
-                    changed.extend(pool.setups());
+                    changed.extend(pool.setups(&self.clients));
                     pool
                 }
             };

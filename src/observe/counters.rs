@@ -38,6 +38,7 @@ metrics! {
         denied_access = "access",
         denied_max_per_client = "max_per_client",
         denied_connect_rate = "connect_rate",
+        denied_server_max_per_client = "server_max_per_client",
         denied_client_table = "client_table",
         denied_share = "share",
     }
@@ -48,6 +49,7 @@ metrics! {
     counter "held_back" by rate {
         held_back_session = "session",
         held_back_client = "client",
+        held_back_server = "server",
         held_back_forward = "forward",
     }
     /// Attempts to connect upstream.
@@ -184,6 +186,11 @@ metrics! {
     }
     /// Bytes of sessions that ended, up to a server and down from it.
     counter "server_written" [Bytes] by direction { bytes_up = "up", bytes_down = "down" }
+    /// Sessions that a server was not given, because their clients had as many there as
+    /// `max_per_client` lets them; counted in a dry run too.
+    counter "server_over_limit" { over_limit }
+    /// How often a server was given all sessions that its `connect_rate` lets come at once.
+    counter "server_connect_rate_reached" { connect_rate_reached }
     /// Connections made ahead that were handed to clients.
     counter "server_warm_used" { warm_used }
     /// Connections made ahead that were thrown away: ended by the server, or too old.

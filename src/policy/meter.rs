@@ -16,8 +16,8 @@
 //! in pieces smaller than a share keeps the rest for a moment (`KEEP`), or it would have less
 //! than others in as many turns.
 //!
-//! A session has [`Meters`]: its own bucket, that of its client, that of its forward, and
-//! of each one for each direction. It takes from the narrower one first, and from the next
+//! A session has [`Meters`]: its own bucket, that of its client, that of the server it is
+//! on, that of its forward, and of each one for each direction. It takes from the narrower one first, and from the next
 //! when its turn there has come, so that what many share does not wait for one.
 //!
 //! Invariants: in any time `t` no more than `burst + rate · t` is granted by a bucket;
@@ -255,19 +255,22 @@ pub enum Level {
     Session,
     /// That of all sessions of its client, at its forward.
     Client,
+    /// That of all sessions on its server.
+    Server,
     /// That of all sessions of its forward.
     Forward,
 }
 
 impl Level {
     /// In the order in which shares are taken.
-    pub const ALL: [Self; 3] = [Self::Session, Self::Client, Self::Forward];
+    pub const ALL: [Self; 4] = [Self::Session, Self::Client, Self::Server, Self::Forward];
 
     /// A word for it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Session => "session",
             Self::Client => "client",
+            Self::Server => "server",
             Self::Forward => "forward",
         }
     }
@@ -286,7 +289,7 @@ pub enum Grant {
 #[derive(Debug)]
 pub struct Meters {
     /// Of each level, if it has a rate; the session's own is nobody else's.
-    levels: [Option<Arc<Buckets>>; 3],
+    levels: [Option<Arc<Buckets>>; 4],
     ways: [Way; 2],
     /// Nothing is held back; what would be is told.
     dry_run: bool,
@@ -311,13 +314,40 @@ struct Way {
 
 impl Meters {
     /// Of these levels.
-    pub fn new(levels: [Option<Arc<Buckets>>; 3], dry_run: bool) -> Self {
+    pub fn new(levels: [Option<Arc<Buckets>>; 4], dry_run: bool) -> Self {
         Self {
             levels,
             ways: [Way::default(); 2],
             dry_run,
             held: Duration::ZERO,
         }
+    }
+
+    /// It is on this server now, or on one without a rate: what it took and has not used, it
+    /// takes anew.
+    pub fn set_server(&mut self, buckets: Option<Arc<Buckets>>) {
+        let server = &self.levels[Level::Server as usize];
+        let same = match (server, &buckets) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        self.give_back_unused();
+        for way in &mut self.ways {
+            way.share = 0;
+            way.taken = 0;
+            way.turn = Time::ZERO;
+            way.kept_until = None;
+        }
+        self.levels[Level::Server as usize] = buckets;
+    }
+
+    /// Whether any level has a rate.
+    pub fn any(&self) -> bool {
+        self.levels.iter().any(Option::is_some)
     }
 
     /// How many bytes of at most `max` a lane may read now. After [`Grant::Flow`]
@@ -477,16 +507,8 @@ impl Meters {
         }
     }
 
-    /// What was taken from a level and not used yet.
-    fn unused(&self, direction: Direction, level: Level) -> u64 {
-        let way = &self.ways[direction.index()];
-        let has_taken = usize::from(way.taken) > level as usize;
-        if has_taken { u64::from(way.share) } else { 0 }
-    }
-}
-
-impl Drop for Meters {
-    fn drop(&mut self) {
+    /// What was taken and not used goes back to where it was taken from.
+    fn give_back_unused(&self) {
         for direction in Direction::BOTH {
             for level in Level::ALL {
                 let unused = self.unused(direction, level);
@@ -497,6 +519,19 @@ impl Drop for Meters {
                 }
             }
         }
+    }
+
+    /// What was taken from a level and not used yet.
+    fn unused(&self, direction: Direction, level: Level) -> u64 {
+        let way = &self.ways[direction.index()];
+        let has_taken = usize::from(way.taken) > level as usize;
+        if has_taken { u64::from(way.share) } else { 0 }
+    }
+}
+
+impl Drop for Meters {
+    fn drop(&mut self) {
+        self.give_back_unused();
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod client;
 pub mod clients;
+pub mod connect_rate;
 pub mod holders;
 pub mod meter;
 pub mod networks;

@@ -1,7 +1,7 @@
 //! What a session remembers of being connected: what was tried, and the race under way.
 
 use super::destination::Destination;
-use crate::balance::health::Admission;
+use super::upstream::pass::Pass;
 use crate::engine::SessionKey;
 use crate::relay::ending::Cause;
 use crate::relay::race::Race;
@@ -32,9 +32,9 @@ impl Dialling {
 #[derive(Debug)]
 pub(super) struct Attempts {
     pub(super) race: Race,
-    /// Its addresses, in order; the first is the one that was chosen and admitted.
+    /// Its addresses, in order; the first is the one that was chosen and admitted, see `first`.
     pub(super) destinations: Vec<Destination>,
-    pub(super) admission: Admission,
+    pub(super) first: Option<Pass>,
     /// Connects under way.
     pub(super) rivals: Vec<SessionKey>,
     /// When the schedule has its next step.

@@ -18,10 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Forward;
+use super::clients::ClientGrant;
 use super::context::{Ctx, Effect};
 use super::destination::Destination;
 use super::gate::Gate;
+use super::let_in::denied_at_servers;
 use super::loops::Loops;
+use super::upstream::pass::{Comer, Pass};
 use super::upstream::server::{Server, ServerSet, add};
 use super::upstream::{Choice, Pools, UpstreamSetup};
 use super::verdict;
@@ -143,8 +146,17 @@ impl Dialler {
         let upstream = &mut self.pools[index];
         let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
         let tried = upstream.tried(failures.unwrap_or_default());
-        match upstream.choose(&entry.client, &tried, now) {
-            Choice::Member(at, admission) => {
+        let mut choice = upstream.choose(Comer::new(&entry.client), &tried, now);
+        if matches!(choice, Choice::Enough) {
+            let (at, client) = (entry.listener.clone(), entry.client.clone());
+            denied_at_servers(ctx, &at.forward, &client);
+            if !at.forward.is_dry_run() {
+                return Some(SessionEvent::NoServer(Cause::ClientLimit));
+            }
+            choice = upstream.choose(Comer::unlimited(&client), &tried, now);
+        }
+        match choice {
+            Choice::Member(at, pass) => {
                 let server = upstream.setup.set.members[usize::from(at)].server.clone();
                 let raced = upstream.setup.set.is_raced(at);
                 let rivals = if raced {
@@ -152,10 +164,12 @@ impl Dialler {
                 } else {
                     Vec::new()
                 };
-                self.go_to(ctx, key, index, server, admission, rivals)
+                self.go_to(ctx, key, index, server, pass, rivals)
             }
             Choice::Full => Some(self.enqueue(ctx, key, index)),
-            Choice::Nowhere => {
+            // Nobody is limited who is not.
+            Choice::Nowhere | Choice::Enough => {
+                let entry = ctx.sessions.get_mut(key)?;
                 let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
                 if last.is_none() {
                     let forward = entry.listener.forward.clone();
@@ -175,19 +189,19 @@ impl Dialler {
         key: SessionKey,
         upstream: PoolId,
         server: Arc<Server>,
-        admission: Admission,
+        pass: Pass,
         rivals: Vec<Arc<Server>>,
     ) -> Option<SessionEvent> {
         if self.take_spare(ctx, key, upstream, &server) {
-            Self::settle_on(ctx, key, Destination::Server(server), admission, true);
+            Self::settle_on(ctx, key, Destination::Server(server), pass, true);
             self.apply_connected(ctx, key);
             return Some(SessionEvent::Connected);
         }
         if rivals.len() > 1 {
             let rivals = rivals.into_iter().map(Destination::Server).collect();
-            return self.start_race(ctx, key, rivals, admission);
+            return self.start_race(ctx, key, rivals, pass);
         }
-        self.connect_alone(ctx, key, upstream, &Destination::Server(server), admission)
+        self.connect_alone(ctx, key, upstream, &Destination::Server(server), pass)
     }
 
     /// Dials what was decided upon, of which each is an address of the same target: the
@@ -201,8 +215,8 @@ impl Dialler {
     ) -> Option<SessionEvent> {
         match destinations.as_slice() {
             [] => Some(SessionEvent::NoServer(Cause::NoServer)),
-            [only] => self.connect_alone(ctx, key, upstream, only, Admission::Free),
-            _ => self.start_race(ctx, key, destinations, Admission::Free),
+            [only] => self.connect_alone(ctx, key, upstream, only, Pass::FREE),
+            _ => self.start_race(ctx, key, destinations, Pass::FREE),
         }
     }
 
@@ -213,9 +227,9 @@ impl Dialler {
         key: SessionKey,
         upstream: PoolId,
         destination: &Destination,
-        admission: Admission,
+        pass: Pass,
     ) -> Option<SessionEvent> {
-        Self::settle_on(ctx, key, destination.clone(), admission, false);
+        Self::settle_on(ctx, key, destination.clone(), pass, false);
         let start = self.connect(ctx, upstream, destination, Some(key), |engine, target| {
             engine.connect(key, target)
         });
@@ -240,12 +254,15 @@ impl Dialler {
         ctx: &mut Ctx<E>,
         key: SessionKey,
         destination: Destination,
-        admission: Admission,
+        pass: Pass,
         warm: bool,
     ) {
         if let Some(entry) = ctx.sessions.get_mut(key) {
+            let buckets = destination.account().and_then(|it| it.buckets());
+            let dry_run = entry.listener.forward.is_dry_run();
+            ClientGrant::settle_at(&mut entry.grant, pass.place, buckets, dry_run);
             entry.destination = Some(destination);
-            entry.admission = admission;
+            entry.admission = pass.admission;
             entry.warm = warm;
         }
     }
@@ -337,6 +354,7 @@ impl Dialler {
         let (Some(destination), admission) = (entry.destination.take(), entry.admission) else {
             return;
         };
+        ClientGrant::settle_at(&mut entry.grant, None, None, false);
         Self::count_connect_failure(ctx, key, &destination, admission, cause);
         self.release(ctx, &destination);
     }

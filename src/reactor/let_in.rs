@@ -1,7 +1,7 @@
 //! Whether a client is let in, asked at the accept or once a PROXY header has said who it
 //! is.
 
-use super::clients::{ClientGrant, ClientPolicy, Denied, share_notice};
+use super::clients::{ClientGrant, ClientPolicy, Denied, servers_notice, share_notice};
 use super::context::Ctx;
 use super::setup::Forward;
 use crate::engine::Engine;
@@ -43,6 +43,7 @@ pub(super) fn by_policy<E: Engine>(
         Denied::Rate => ctx.counters.denied_connect_rate.add(1),
         Denied::TableFull => ctx.counters.denied_client_table.add(1),
         Denied::Share => ctx.counters.denied_share.add(1),
+        Denied::AtServers => ctx.counters.denied_server_max_per_client.add(1),
     }
     let subject = Subject::Rule(forward.id, ClientPolicy::subject(denied));
     ctx.complain(Kind::ClientDenied, subject, || {
@@ -53,6 +54,17 @@ pub(super) fn by_policy<E: Engine>(
     } else {
         Err(denied)
     }
+}
+
+/// A client has as many connections as it may at every server that it could go to: counted,
+/// and said.
+pub(super) fn denied_at_servers<E: Engine>(ctx: &mut Ctx<E>, forward: &Forward, client: &Endpoint) {
+    ctx.counters.denied_server_max_per_client.add(1);
+    let subject = Subject::Rule(forward.id, ClientPolicy::subject(Denied::AtServers));
+    let dry_run = forward.is_dry_run();
+    ctx.complain(Kind::ClientDenied, subject, || {
+        servers_notice(forward.name.clone(), client.clone(), dry_run)
+    });
 }
 
 /// While places run short a client has no more of them than its share.

@@ -46,6 +46,7 @@ pub(super) fn count(counters: &Counters, level: Level) {
     match level {
         Level::Session => counters.held_back_session.add(1),
         Level::Client => counters.held_back_client.add(1),
+        Level::Server => counters.held_back_server.add(1),
         Level::Forward => counters.held_back_forward.add(1),
     }
 }

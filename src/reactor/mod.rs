@@ -65,8 +65,7 @@ use std::time::Duration;
 
 pub use change::{Change, ChangedListener};
 pub use clients::{
-    ByteRates, ClientPolicy, ClientTable, ConnectRate, ForwardRate, Full, Limits, TableSettings,
-    WrittenRule,
+    ByteRates, ClientPolicy, ClientTable, ForwardRate, Full, Limits, TableSettings, WrittenRule,
 };
 pub use course::{Caller, Course, Decide, Pilot};
 pub use decider::{Decider, Decision, Ruling};

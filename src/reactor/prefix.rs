@@ -1,4 +1,4 @@
-//! What an upstream is told before the payload: the PROXY header of a pool that sends one.
+//! What an upstream is told before the payload: the PROXY header of a server that is sent one.
 //!
 //! ```text
 //!  connected ─► written, and it waits for the payload to ride with it ─► Prefixed(Whole)
@@ -12,6 +12,7 @@
 use super::Entry;
 use super::attempts::Dialling;
 use super::context::Ctx;
+use super::destination::Destination;
 use super::dialling::Dialler;
 use super::opened::Opened;
 use crate::config::SendProxy;
@@ -31,7 +32,7 @@ impl Dialler {
         let Some(entry) = ctx.sessions.get(key) else {
             return SessionEvent::Connected;
         };
-        let Some(send) = self.pools[entry.listener.forward.pool].setup.send_proxy else {
+        let Some(send) = self.header_for(entry) else {
             return SessionEvent::Connected;
         };
         let local = ctx.engine.local_address(key, Side::Client);
@@ -47,6 +48,15 @@ impl Dialler {
             return SessionEvent::Prefixed(Said::Part);
         }
         SessionEvent::Prefixed(said.map_or_else(Said::Failed, |_| Said::Whole))
+    }
+
+    /// What the connection of a session begins with: as its server has it, or, where it goes to
+    /// none of a pool, as its pool has it.
+    fn header_for(&self, entry: &Entry) -> Option<SendProxy> {
+        match entry.destination.as_ref().and_then(Destination::account) {
+            Some(server) => server.send_proxy(),
+            None => self.pools[entry.listener.forward.pool].setup.send_proxy,
+        }
     }
 
     /// Carries out `Action::Prefix`: goes on with a header that was cut short.
@@ -69,10 +79,7 @@ impl Dialler {
     /// Nothing has come to ride with what a session's upstream was told first: it is sent.
     pub(super) fn flush<E: Engine>(&self, ctx: &mut Ctx<E>, key: SessionKey) {
         if let Some(entry) = ctx.sessions.get(key)
-            && self.pools[entry.listener.forward.pool]
-                .setup
-                .send_proxy
-                .is_some()
+            && self.header_for(entry).is_some()
         {
             ctx.engine.flush(key, Side::Upstream);
         }

@@ -5,17 +5,21 @@
 //! Invariants: a rival outlives neither its race nor its session; what it counts at
 //! its server is given back exactly once.
 
+use std::sync::Arc;
+
 use super::attempts::Attempts;
+use super::clients::ClientTable;
 use super::context::Ctx;
 use super::destination::Destination;
 use super::dialling::Dialler;
 use super::sessions::{Ahead, Purpose};
-use crate::balance::health::Admission;
+use super::upstream::pass::{Comer, Pass};
 use crate::engine::{Engine, SessionKey, Start};
 use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::race::{ATTEMPT_FLOOR, Race, RaceRules, Step};
 use crate::relay::session::{Close, Event as SessionEvent};
+use crate::relay::time::Time;
 
 impl Dialler {
     pub(super) fn start_race<E: Engine>(
@@ -23,7 +27,7 @@ impl Dialler {
         ctx: &mut Ctx<E>,
         key: SessionKey,
         destinations: Vec<Destination>,
-        admission: Admission,
+        first: Pass,
     ) -> Option<SessionEvent> {
         let now = ctx.engine.now();
         let entry = ctx.sessions.get_mut(key)?;
@@ -36,7 +40,7 @@ impl Dialler {
         entry.dialling.get_or_insert_default().race = Some(Attempts {
             race: Race::new(destinations.len() as u16, now, &rules),
             destinations,
-            admission,
+            first: Some(first),
             rivals: Vec::new(),
             wake: now,
             last: Cause::ConnectTimeout,
@@ -117,15 +121,29 @@ impl Dialler {
         };
         let destination = attempts.destinations[usize::from(index)].clone();
         // The first was admitted and counted when it was chosen.
-        let admission = if index == 0 {
-            std::mem::replace(&mut attempts.admission, Admission::Free)
+        let first = if index == 0 {
+            attempts.first.take()
         } else {
-            let Some(admission) = destination.admit(now) else {
+            None
+        };
+        let pass = if let Some(pass) = first {
+            pass
+        } else {
+            let clients = self.pools[upstream].setup.clients.as_ref();
+            let comer = Comer {
+                client: &entry.client,
+                limited: !entry.listener.forward.is_dry_run(),
+            };
+            let Some(pass) = admit(&destination, comer, clients, now) else {
                 attempts.race.failed(index);
                 return None;
             };
-            admission
+            pass
         };
+        let Pass {
+            admission,
+            place: seat,
+        } = pass;
         let purpose = Purpose::Rival {
             of: key,
             index,
@@ -136,6 +154,7 @@ impl Dialler {
             destination: destination.clone(),
             since: now,
             closing: false,
+            seat,
             _place: place,
         };
         let Some(rival) = ctx.sessions.insert_ahead(ahead) else {
@@ -181,7 +200,7 @@ impl Dialler {
             ctx.sessions.remove_ahead(rival);
             return self.step_race(ctx, of).map(|event| (of, event));
         }
-        ctx.sessions.remove_ahead(rival);
+        let seat = ctx.sessions.remove_ahead(rival).and_then(|it| it.seat);
         if let Some(attempts) = Self::attempts(ctx, of) {
             attempts.rivals.retain(|it| *it != rival);
         }
@@ -189,7 +208,11 @@ impl Dialler {
         if let Some(server) = destination.account() {
             server.tally.connected(ctx.engine.now().since(since));
         }
-        Self::settle_on(ctx, of, destination, admission, false);
+        let pass = Pass {
+            admission,
+            place: seat,
+        };
+        Self::settle_on(ctx, of, destination, pass, false);
         Some((of, SessionEvent::Connected))
     }
 
@@ -272,4 +295,19 @@ impl Dialler {
             ctx.sessions.remove_ahead(key);
         }
     }
+}
+
+/// Whether a session may try an address now, and how; counted there if it may.
+fn admit(
+    destination: &Destination,
+    comer: Comer<'_>,
+    clients: Option<&Arc<ClientTable>>,
+    now: Time,
+) -> Option<Pass> {
+    let place = match destination.account() {
+        Some(server) => comer.place(server, clients).ok()?,
+        None => None,
+    };
+    let admission = destination.admit(now)?;
+    Some(Pass { admission, place })
 }

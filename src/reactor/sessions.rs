@@ -1,6 +1,7 @@
 //! What the slots of a reactor hold: sessions, and connections made ahead of one.
 
 use super::Entry;
+use super::clients::ClientPermit;
 use super::destination::Destination;
 use super::gate::RivalPlace;
 use crate::balance::health::Admission;
@@ -18,6 +19,8 @@ pub(super) struct Ahead {
     pub(super) since: Time,
     /// Its close was asked for.
     pub(super) closing: bool,
+    /// The place that it has among its client's sessions at its server.
+    pub(super) seat: Option<ClientPermit>,
     /// What it is counted by, of a race that has more than one.
     pub(super) _place: Option<RivalPlace>,
 }

@@ -90,6 +90,13 @@ pub struct Forward {
     pub generation: u64,
 }
 
+impl Forward {
+    /// Whether whoever would be turned away or held back is only counted.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.clients.as_ref().is_some_and(|it| it.dry_run)
+    }
+}
+
 /// What the datagrams of a forward go by.
 #[derive(Debug)]
 pub struct DatagramRules {

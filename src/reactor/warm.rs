@@ -300,7 +300,7 @@ impl Dialler {
             };
             let there_are = list.ready.len() + list.connecting.len();
             let standing = &server.standing;
-            let usable = standing.is_up() && !standing.is_marked() && !standing.is_full();
+            let usable = standing.is_up() && !standing.is_marked() && !standing.is_full(now);
             if !usable || list.plan.missing(wanted, there_are, now) == 0 {
                 return false;
             }
@@ -312,6 +312,7 @@ impl Dialler {
                 destination: Destination::Server(server.clone()),
                 since: now,
                 closing: false,
+                seat: None,
                 _place: None,
             };
             let Some(spare) = ctx.sessions.insert_ahead(ahead) else {

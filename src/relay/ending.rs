@@ -102,6 +102,8 @@ pub enum Cause {
     UntrustedProxy,
     /// The access list does not let it pass.
     Denied,
+    /// Its client has as many connections as it may at every server that it could go to.
+    ClientLimit,
     /// It lets no address pass that the requested name has. The client is answered as if there
     /// were no such name: which there are is none of its business.
     AddressDenied,
@@ -159,6 +161,7 @@ impl Cause {
             Self::BadProxyHeader => "bad_proxy_header",
             Self::UntrustedProxy => "untrusted_proxy",
             Self::Denied => "denied",
+            Self::ClientLimit => "max_per_client",
             Self::AddressDenied => "address_denied",
             Self::Unauthorised => "unauthorised",
             Self::NameFailed => "name_failed",
@@ -196,6 +199,7 @@ impl Cause {
                 | Self::BadProxyHeader
                 | Self::UntrustedProxy
                 | Self::Denied
+                | Self::ClientLimit
                 | Self::AddressDenied
                 | Self::Unauthorised
         )

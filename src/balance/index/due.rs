@@ -1,5 +1,5 @@
 //! Servers that are to be looked at again though nothing happens to them: a mark runs
-//! out, a slow start gets on.
+//! out, a slow start gets on, a rate lets the next session come.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

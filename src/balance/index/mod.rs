@@ -74,7 +74,7 @@ pub(super) struct Index {
     seats: Box<[Seat]>,
     units: Box<[Unit]>,
     tiers: [Option<Box<Tier>>; TIERS],
-    due: Option<Due>,
+    due: Due,
 }
 
 /// A server's place.
@@ -171,14 +171,13 @@ impl Index {
             (tier < MARKED || marks).then(|| Box::new(class.tier(units.len())))
         };
         let least = rules.policy == Policy::LeastConn;
-        let slow = least && !rules.slow_start.is_zero();
         Self {
             slow_start: rules.slow_start,
             least,
             marks,
             retired: AtomicBool::new(false),
             tiers: std::array::from_fn(tier),
-            due: (marks || slow).then(|| Due::new(seats.len())),
+            due: Due::new(seats.len()),
             seats: seats.into(),
             units: units.into(),
         }
@@ -270,21 +269,19 @@ impl Index {
                 self.moved(seat, before, after);
             }
         }
-        if let Some(due) = &self.due {
-            due.note(usize::from(position), || self.next_look(condition, now));
-        }
+        let next = || self.next_look(condition, now);
+        self.due.note(usize::from(position), next);
     }
 
     /// Looks at servers again whose time has come: a mark has run out, a slow start has
-    /// got on.
+    /// got on, a rate lets the next session come.
     pub(super) fn look_at_due<'a>(
         &self,
         condition: impl Fn(u16) -> Option<&'a Condition>,
         now: Time,
     ) {
-        let Some(due) = &self.due else { return };
         for _ in 0..LOOKS_PER_PICK {
-            let Some(position) = due.first(now) else {
+            let Some(position) = self.due.first(now) else {
                 return;
             };
             let Some(condition) = condition(position) else {
@@ -300,7 +297,7 @@ impl Index {
         }
         let marked = self.marks && !condition.is_open(now);
         let tier = usize::from(seat.backup) + if marked { MARKED } else { 0 };
-        State::new(tier, !condition.is_full())
+        State::new(tier, !condition.is_full(now))
     }
 
     /// A server goes from one tier to another, or is full or not. It arrives before it
@@ -375,7 +372,7 @@ impl Index {
             let Some(condition) = condition(position as u16) else {
                 continue;
             };
-            let due = self.due.as_ref().and_then(|due| due.time(position));
+            let due = self.due.time(position);
             if due.is_none_or(|due| due > now.as_micros()) {
                 assert_eq!(
                     seat.state(),
@@ -492,14 +489,15 @@ impl Index {
 
     /// When this server is to be looked at again though nothing happens to it.
     fn next_look(&self, condition: &Condition, now: Time) -> u64 {
-        let mark = condition.trial_at(now).filter(|_| self.marks);
+        let mark = self.marks.then(|| condition.trial_at(now)).flatten();
+        let rate = condition.rate_opens(now);
         let since = condition.back_for(now);
         let slow = (self.least && since < self.slow_start).then(|| {
             let step = (self.slow_start / SLOW_START_LOOKS).max(Duration::from_micros(1));
             let next = step.as_micros() - since.as_micros() % step.as_micros();
             now + Duration::from_micros(next as u64)
         });
-        let next = mark.into_iter().chain(slow).min();
+        let next = mark.into_iter().chain(rate).chain(slow).min();
         next.unwrap_or(Time::NEVER).as_micros()
     }
 

@@ -50,6 +50,7 @@ impl Pool {
         let standing = |_: &Given| {
             Standing::new(&Terms {
                 max_connections,
+                connect_rate: None,
                 active: true,
                 max_fails: 1,
                 fail_timeout: Duration::from_secs(10),

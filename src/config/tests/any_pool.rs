@@ -7,9 +7,11 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::config::clients::{Period, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;
+use crate::proto::proxy::Version;
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -47,22 +49,58 @@ fn server() -> impl Strategy<Value = Server> {
         address(),
         0u32..=1000,
         any::<bool>(),
-        option::of(1u32..),
+        (option::of(1u32..), any::<u64>()),
         select(states.to_vec()),
         option::of(any::<u32>()),
         option::of(time(millis(1), DAY)),
     )
         .prop_map(
-            |(address, weight, backup, max_connections, state, max_fails, fail_timeout)| Server {
+            |(
                 address,
                 weight,
                 backup,
-                max_connections,
+                (max_connections, limits),
                 state,
                 max_fails,
                 fail_timeout,
+            )| {
+                Server {
+                    address,
+                    weight,
+                    backup,
+                    max_connections,
+                    state,
+                    max_fails,
+                    fail_timeout,
+                    ..limited(limits)
+                }
             },
         )
+}
+
+/// A server with some of the limits that few have.
+fn limited(number: u64) -> Server {
+    let pick = number as usize % 3;
+    let rate = |count, per| Some(WrittenRate { count, per });
+    Server {
+        max_per_client: [None, Some(1), Some(u32::MAX)][pick],
+        connect_rate: [None, rate(7, Period::Minute), rate(1, Period::Hour)][pick],
+        connect_burst: [Some(3), None, Some(1_000_000)][pick],
+        rate: [
+            None,
+            Some(ByteRate {
+                up: Some(1),
+                down: Some(1 << 50),
+            }),
+            Some(ByteRate {
+                up: None,
+                down: Some(7),
+            }),
+        ][pick],
+        rate_burst: Duration::from_millis(10 + number % 9_990),
+        send_proxy: [None, Some(None), Some(Some(SendProxy::of(Version::V2)))][pick],
+        ..Server::default()
+    }
 }
 
 fn kind() -> impl Strategy<Value = CheckKind> {

@@ -5,6 +5,7 @@ mod refused;
 use std::net::IpAddr;
 
 use super::{good, load};
+use crate::config::clients::{Period, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::proto::proxy::Version;
@@ -66,7 +67,9 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
          attempt_delay = \"10ms\"\nsource = [\"10.0.0.1\", \"::ffff:10.0.0.2\", \"fd00::1\"]\n\
          interface = \"eth0\"\nsend_proxy = { version = \"v2\", tlvs = [\"crc32c\", \"authority\"] }\nwarm = 3\nwarm_max_age = \"5s\"\n\
          servers = [{ address = \"[::1]:2\", weight = 7, backup = true, max_connections = 9,\n\
-         state = \"drain\", max_fails = 4, fail_timeout = \"1m\" }, \"srv:_a._tcp.b\"]",
+         state = \"drain\", max_fails = 4, fail_timeout = \"1m\", max_per_client = 3,\n\
+         connect_rate = \"600/m\", connect_burst = 5, rate = \"1MB/s\", rate_burst = \"1s\",\n\
+         send_proxy = \"off\" }, \"srv:_a._tcp.b\"]",
     );
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
     let expected = Pool {
@@ -80,6 +83,18 @@ fn every_key_of_a_pool_and_of_a_server_is_read() {
                 state: AdminState::Drain,
                 max_fails: Some(4),
                 fail_timeout: Some(Duration::from_secs(60)),
+                max_per_client: Some(3),
+                connect_rate: Some(WrittenRate {
+                    count: 600,
+                    per: Period::Minute,
+                }),
+                connect_burst: Some(5),
+                rate: Some(ByteRate {
+                    up: Some(1_000_000),
+                    down: Some(1_000_000),
+                }),
+                rate_burst: Duration::from_secs(1),
+                send_proxy: Some(None),
             },
             Server::new(Address::Srv("_a._tcp.b".to_owned())),
         ],

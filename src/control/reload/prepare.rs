@@ -266,6 +266,9 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
         let Some(before) = before.get(&*forward.name) else {
             continue;
         };
+        if Arc::ptr_eq(before, forward) {
+            continue;
+        }
         let stays = |address: &Address| before.listen.contains(address);
         let unix = |it: &&Address| matches!(it, Address::Unix(_)) && stays(it);
         if before.unix_file != forward.unix_file

@@ -76,6 +76,8 @@ pub(in crate::control) struct SteeredServer {
     pub(in crate::control) down: bool,
     /// Its sessions' failures have marked it: microseconds until one may try it.
     pub(in crate::control) marked_for: Option<u64>,
+    /// Microseconds that it is ahead of its `connect_rate`.
+    pub(in crate::control) owes: Option<u64>,
 }
 
 /// The number of those that have ended, which no reactor has.

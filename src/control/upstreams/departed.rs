@@ -83,6 +83,10 @@ mod tests {
             pool: "pool".into(),
             terms: ServerTerms {
                 max_connections: None,
+                connect_rate: None,
+                max_per_client: None,
+                send_proxy: None,
+                bytes: None,
                 admin: AdminState::Active,
                 max_fails: 0,
                 fail_timeout: Duration::ZERO,

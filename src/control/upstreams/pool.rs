@@ -15,10 +15,10 @@ use crate::control::resolve::Resolved;
 use crate::net::address::{Address, Endpoint};
 use crate::net::options::OptionPlan;
 use crate::proto::host;
-use crate::reactor::UpstreamSetup;
 use crate::reactor::upstream::server::{
     Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules,
 };
+use crate::reactor::{ClientTable, UpstreamSetup};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
@@ -163,7 +163,10 @@ impl LivePool {
         self.rebuild(now);
     }
 
-    pub(super) fn setups(&self) -> impl Iterator<Item = (PoolId, UpstreamSetup)> + '_ {
+    pub(super) fn setups<'a>(
+        &'a self,
+        clients: &'a Arc<ClientTable>,
+    ) -> impl Iterator<Item = (PoolId, UpstreamSetup)> + 'a {
         let config = &self.config;
         self.dialled.iter().map(|(id, options)| {
             let setup = UpstreamSetup {
@@ -180,6 +183,7 @@ impl LivePool {
                 send_proxy: config.send_proxy,
                 warm: config.warm,
                 warm_max_age: config.warm_max_age,
+                clients: Some(clients.clone()),
             };
             (*id, setup)
         })
@@ -311,6 +315,18 @@ fn merge(terms: &mut ServerTerms, was: &ServerTerms, is: &ServerTerms) {
     if was.max_connections != is.max_connections {
         terms.max_connections = is.max_connections;
     }
+    if was.connect_rate != is.connect_rate {
+        terms.connect_rate = is.connect_rate;
+    }
+    if was.max_per_client != is.max_per_client {
+        terms.max_per_client = is.max_per_client;
+    }
+    if was.send_proxy != is.send_proxy {
+        terms.send_proxy = is.send_proxy;
+    }
+    if was.bytes != is.bytes {
+        terms.bytes = is.bytes;
+    }
     if was.admin != is.admin {
         terms.admin = is.admin;
     }
@@ -344,6 +360,12 @@ impl LivePool {
 pub(super) fn terms(server: &config::Server, pool: &config::Pool) -> ServerTerms {
     ServerTerms {
         max_connections: server.max_connections,
+        connect_rate: server
+            .connect_rate
+            .map(|it| it.with_burst(server.connect_burst)),
+        max_per_client: server.max_per_client,
+        send_proxy: server.send_proxy.unwrap_or(pool.send_proxy),
+        bytes: server.rate.map(|it| it.with_burst(server.rate_burst)),
         admin: server.state,
         max_fails: server.max_fails.unwrap_or(pool.max_fails),
         fail_timeout: server.fail_timeout.unwrap_or(pool.fail_timeout),
@@ -399,7 +421,7 @@ pub(super) fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
                 check: check.clone(),
                 down: server.standing.is_checked_down(),
                 while_used: while_used.then(|| Used(server.clone())),
-                send_proxy: pool.config.send_proxy.map(|it| it.version),
+                send_proxy: server.terms().send_proxy.map(|it| it.version),
             });
         }
     }

@@ -46,8 +46,12 @@ impl Upstreams {
                         .standing
                         .marked_for(now)
                         .map(|it| it.as_micros() as u64),
+                    owes: terms
+                        .connect_rate
+                        .map(|_| server.standing.owes(now).as_micros() as u64),
                 };
-                if steered.changed || steered.down || steered.marked_for.is_some() {
+                let known = steered.marked_for.is_some() || steered.owes.is_some();
+                if steered.changed || steered.down || known {
                     told.push(steered);
                 }
             }
@@ -101,6 +105,9 @@ impl Upstreams {
                 if let Some(still) = steered.marked_for {
                     let still = Duration::from_micros(still);
                     server.standing.mark_for(still, now);
+                }
+                if let Some(ahead) = steered.owes {
+                    server.standing.owe(Duration::from_micros(ahead), now);
                 }
                 server.note_state(now);
             }

@@ -7,8 +7,9 @@ use super::address;
 use super::check::Pace;
 use super::proxy::{Proxy, Role};
 use super::rules::{Rule, overtakes};
+use super::server::Server;
 use crate::convert::finding::Findings;
-use crate::convert::model::{self, Forward, Keys, Model, Pool, Route, Target, Value};
+use crate::convert::model::{self, Forward, Keys, Model, Pool, Route, Target};
 use crate::convert::time;
 
 /// Writes all sections into the model.
@@ -319,24 +320,22 @@ fn pool(proxy: &Proxy, port: Option<&str>, model: &mut Model, findings: &mut Fin
         servers: Vec::new(),
     };
     retries(proxy, place, &mut pool.keys, findings);
-    let mut proxies_sent: Option<Option<&Value>> = None;
+    let sends = |server: &Server| server.pool.get("send_proxy").cloned();
+    let first = proxy.servers.first().and_then(sends);
+    let alike = proxy.servers.iter().all(|it| sends(it) == first);
     for server in &proxy.servers {
+        let (mut keys, mut of_pool) = (server.keys.clone(), server.pool.clone());
+        if let (false, Some(header)) = (alike, sends(server)) {
+            keys.set("send_proxy", header);
+            of_pool.remove("send_proxy");
+        }
         match address::server(&server.address, port) {
             Ok(address) => {
-                pool.servers.push(model::Server {
-                    address,
-                    keys: server.keys.clone(),
-                });
+                pool.servers.push(model::Server { address, keys });
             }
             Err(why) => findings.left(&server.place, &server.shown, why),
         }
-        let sends = server.pool.get("send_proxy");
-        if proxies_sent.is_some_and(|before| before != sends) {
-            let why = "a PROXY header is sent to all servers of a pool or to none";
-            findings.left(&server.place, &server.shown, why);
-        }
-        proxies_sent = Some(sends);
-        pool.keys = pool.keys.with(&server.pool);
+        pool.keys = pool.keys.with(&of_pool);
     }
     if pool.servers.is_empty() {
         return findings.left(place, &shown, "it has no server that could be converted");

@@ -29,7 +29,7 @@ struct Greedy {
 }
 
 impl Greedy {
-    fn new(levels: [Option<Arc<Buckets>>; 3]) -> Self {
+    fn new(levels: [Option<Arc<Buckets>>; 4]) -> Self {
         Self {
             meters: Meters::new(levels, false),
             sent: 0,
@@ -83,8 +83,8 @@ fn b85_a_rate_is_kept_to_the_burst_however_late_anybody_looks() {
         (100, 5_000),
         (5_000 * MB, 2_000),
     ] {
-        for level in 0..3 {
-            let mut levels = [None, None, None];
+        for level in 0..4 {
+            let mut levels = [None, None, None, None];
             levels[level] = Some(buckets(per_second));
             let mut session = [Greedy::new(levels)];
             run(&mut session, SECOND, 5 * SECOND, late);
@@ -103,7 +103,7 @@ fn b85_a_rate_is_kept_to_the_burst_however_late_anybody_looks() {
 fn b85_eight_sessions_of_a_client_have_the_same() {
     for late in [0, 3_000, 30_000] {
         let client = buckets(10 * MB);
-        let one = || Greedy::new([None, Some(client.clone()), None]);
+        let one = || Greedy::new([None, Some(client.clone()), None, None]);
         let mut sessions: Vec<_> = std::iter::repeat_with(one).take(8).collect();
         run(&mut sessions, SECOND, 5 * SECOND, late);
         assert!(jain(&sessions) > 0.95, "{late}: {}", jain(&sessions));
@@ -116,7 +116,7 @@ fn b85_eight_sessions_of_a_client_have_the_same() {
 #[test]
 fn b85_sessions_that_read_in_pieces_have_the_same() {
     let client = buckets(8 * MB);
-    let one = || Greedy::new([None, Some(client.clone()), None]);
+    let one = || Greedy::new([None, Some(client.clone()), None, None]);
     let mut sessions: Vec<_> = std::iter::repeat_with(one).take(8).collect();
     for session in &mut sessions[..4] {
         session.piece = 32 * 1024;
@@ -130,7 +130,7 @@ fn b85_sessions_that_read_in_pieces_have_the_same() {
 /// What is kept for a piece that does not come is everybody's after a moment.
 #[test]
 fn b85_what_is_kept_for_nothing_is_given_back() {
-    let mut meters = Meters::new([None, Some(buckets(8 * MB)), None], false);
+    let mut meters = Meters::new([None, Some(buckets(8 * MB)), None, None], false);
     let now = at(SECOND);
     let Grant::Flow(share) = meters.ask(Direction::Up, u32::MAX, now) else {
         panic!("a full bucket has a share")
@@ -152,9 +152,10 @@ fn a_slow_client_does_not_slow_the_others_of_its_forward() {
     let mut sessions = vec![Greedy::new([
         None,
         Some(buckets(MB)),
+        None,
         Some(forward.clone()),
     ])];
-    let fast = || Greedy::new([None, Some(buckets(100 * MB)), Some(forward.clone())]);
+    let fast = || Greedy::new([None, Some(buckets(100 * MB)), None, Some(forward.clone())]);
     sessions.extend(std::iter::repeat_with(fast).take(3));
     run(&mut sessions, SECOND, 5 * SECOND, 2_000);
     assert!(
@@ -171,7 +172,7 @@ fn a_slow_client_does_not_slow_the_others_of_its_forward() {
 #[test]
 fn a_thousand_sessions_of_a_forward_have_a_turn_each_second() {
     let forward = buckets(125 * MB);
-    let one = || Greedy::new([None, None, Some(forward.clone())]);
+    let one = || Greedy::new([None, None, None, Some(forward.clone())]);
     let mut sessions: Vec<_> = std::iter::repeat_with(one).take(1_000).collect();
     // The first have the burst, and large shares while the line is short.
     run(&mut sessions, SECOND, SECOND, 0);
@@ -185,7 +186,7 @@ fn a_thousand_sessions_of_a_forward_have_a_turn_each_second() {
 
 #[test]
 fn b86_who_stays_below_the_rate_never_waits() {
-    let mut meters = Meters::new([Some(buckets(100)), None, None], false);
+    let mut meters = Meters::new([Some(buckets(100)), None, None, None], false);
     for turn in 0..1_000 {
         let now = at(SECOND + turn * 20_000);
         let granted = meters.ask(Direction::Down, 64 * 1024, now);
@@ -197,7 +198,7 @@ fn b86_who_stays_below_the_rate_never_waits() {
 
 #[test]
 fn a_pause_of_any_length_earns_no_more_than_the_burst() {
-    let mut session = Greedy::new([Some(buckets(MB)), None, None]);
+    let mut session = Greedy::new([Some(buckets(MB)), None, None, None]);
     session.turn(at(SECOND));
     assert_eq!(session.sent, 100_000);
     session.turn(at(3_600 * SECOND));
@@ -212,7 +213,7 @@ fn a_pause_of_any_length_earns_no_more_than_the_burst() {
 #[test]
 fn what_a_session_had_no_use_for_is_given_back() {
     let shared = buckets(MB);
-    let mut reader = Meters::new([None, Some(shared.clone()), None], false);
+    let mut reader = Meters::new([None, Some(shared.clone()), None, None], false);
     let now = at(SECOND);
     let Grant::Flow(share) = reader.ask(Direction::Up, 64 * 1024, now) else {
         panic!("a full bucket has a share")
@@ -236,7 +237,7 @@ fn what_a_session_had_no_use_for_is_given_back() {
 
 #[test]
 fn a_dry_run_holds_nothing_back_and_tells_what_it_would_have() {
-    let mut meters = Meters::new([Some(buckets(MB)), None, None], true);
+    let mut meters = Meters::new([Some(buckets(MB)), None, None, None], true);
     let mut over = 0;
     for _ in 0..10 {
         assert_eq!(
@@ -253,11 +254,11 @@ fn a_dry_run_holds_nothing_back_and_tells_what_it_would_have() {
 /// Who is handed on has the credit, or the debt, that it had.
 #[test]
 fn debts_are_kept_by_who_takes_a_session_over() {
-    let mut session = Greedy::new([Some(buckets(MB)), None, None]);
+    let mut session = Greedy::new([Some(buckets(MB)), None, None, None]);
     session.turn(at(SECOND));
     let debts = session.meters.debts(at(SECOND));
     assert_eq!(debts, [0, -100_000]);
-    let other = Meters::new([Some(buckets(MB)), None, None], false);
+    let other = Meters::new([Some(buckets(MB)), None, None, None], false);
     other.set_debts(debts, at(SECOND));
     assert_eq!(other.debts(at(SECOND)), debts);
 }
@@ -293,7 +294,7 @@ proptest! {
 #[test]
 fn b85_datagrams_pass_whole_at_the_rate() {
     for (per_second, bytes) in [(MB, 1_200), (1_000, 1_200), (MB, 50_000)] {
-        let meters = Meters::new([Some(buckets(per_second)), None, None], false);
+        let meters = Meters::new([Some(buckets(per_second)), None, None, None], false);
         let mut passed = 0;
         // Twenty times as much as may pass, for ten seconds.
         let each = bytes * SECOND / per_second / 20;
@@ -314,7 +315,7 @@ fn b85_datagrams_pass_whole_at_the_rate() {
 #[test]
 fn b85_a_datagram_is_taken_from_every_rate_or_from_none() {
     let (own, shared) = (buckets(MB), buckets(1_000));
-    let meters = Meters::new([Some(own.clone()), None, Some(shared)], false);
+    let meters = Meters::new([Some(own.clone()), None, None, Some(shared)], false);
     assert_eq!(meters.pass(Direction::Up, 1_000, at(0)), Ok(()));
     let before = own.of(Direction::Up).debt(at(0));
     for _ in 0..100 {
@@ -323,4 +324,36 @@ fn b85_a_datagram_is_taken_from_every_rate_or_from_none() {
     }
     assert_eq!(own.of(Direction::Up).debt(at(0)), before);
     assert_eq!(meters.pass(Direction::Down, 1_000, at(0)), Ok(()));
+}
+
+/// A session that comes to another server has what it took of the first one given back, and is
+/// held back by the second from then on.
+#[test]
+fn b85_a_session_goes_by_the_rate_of_the_server_that_it_is_on() {
+    let (slow, fast) = (buckets(100), buckets(MB));
+    let now = at(SECOND);
+    let mut meters = Meters::new([None, None, Some(slow.clone()), None], false);
+    let Grant::Flow(burst) = meters.ask(Direction::Up, u32::MAX, now) else {
+        panic!("the burst is there");
+    };
+    meters.flowed(Direction::Up, u64::from(burst), now);
+    while let Grant::Flow(bytes) = meters.ask(Direction::Up, u32::MAX, now) {
+        meters.flowed(Direction::Up, u64::from(bytes), now);
+    }
+    assert!(meters.due() > now);
+    let debt = slow.of(Direction::Up).debt(now);
+    meters.set_server(Some(fast.clone()));
+    assert!(
+        slow.of(Direction::Up).debt(now) < debt,
+        "a share was given back"
+    );
+    // At once: its turn at the first is no matter any more.
+    assert!(meters.due() <= now && meters.release(Direction::Up, now));
+    assert!(matches!(
+        meters.ask(Direction::Up, u32::MAX, now),
+        Grant::Flow(bytes) if bytes > 100
+    ));
+    assert_eq!(meters.rates(Level::Server), Some([MB; 2]));
+    meters.set_server(None);
+    assert!(!meters.any());
 }

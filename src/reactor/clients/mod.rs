@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use table::ClientPermit;
-pub use table::{ClientTable, ConnectRate, Full, Limits, TableSettings};
+pub(super) use table::{At, ClientPermit};
+pub use table::{ClientTable, Full, Limits, TableSettings};
 
 use crate::net::address::Endpoint;
 use crate::net::turn_away::TurnAway;
@@ -69,6 +69,8 @@ pub(super) struct ClientGrant {
     /// Its place among its client's connections.
     #[allow(dead_code, reason = "held, and given back when it is dropped")]
     permit: Option<ClientPermit>,
+    /// Likewise at the server that it is on or on its way to.
+    at_server: Option<ClientPermit>,
     /// What holds its bytes back.
     pub(super) meters: Option<Meters>,
 }
@@ -95,6 +97,8 @@ pub(super) enum Denied {
     TableFull,
     /// Places run short, and it has its share of them.
     Share,
+    /// It has as many connections as it may at every server.
+    AtServers,
 }
 
 impl ClientPolicy {
@@ -109,14 +113,14 @@ impl ClientPolicy {
         }
         let permit = match (&self.limits, client) {
             (Some((limits, table)), Some(ip)) => {
-                ClientTable::admit(table, self.forward, ip, limits, Instant::now())?
+                ClientTable::admit(table, At::Forward(self.forward), ip, limits, Instant::now())?
             }
             _ => None,
         };
         let of_client = permit.as_ref().and_then(ClientPermit::buckets);
         let meters = self.meters(of_client);
         let any = permit.is_some() || meters.is_some();
-        Ok(any.then(|| Box::new(ClientGrant { permit, meters })))
+        Ok(any.then(|| ClientGrant::new(permit, meters)))
     }
 
     fn meters(&self, of_client: Option<Arc<Buckets>>) -> Option<Meters> {
@@ -124,6 +128,7 @@ impl ClientPolicy {
         let levels = [
             own,
             of_client,
+            None,
             self.rates.forward.as_ref().map(|it| it.buckets.clone()),
         ];
         let any = levels.iter().any(Option::is_some);
@@ -141,7 +146,7 @@ impl ClientPolicy {
     ) -> Option<Box<ClientGrant>> {
         let permit = match (&self.limits, client) {
             (Some((limits, table)), Some(ip)) => {
-                ClientTable::readmit(table, self.forward, ip, limits)
+                ClientTable::readmit(table, At::Forward(self.forward), ip, limits)
             }
             _ => None,
         };
@@ -151,7 +156,7 @@ impl ClientPolicy {
             meters.set_debts(debts, now);
         }
         let any = permit.is_some() || meters.is_some();
-        any.then(|| Box::new(ClientGrant { permit, meters }))
+        any.then(|| ClientGrant::new(permit, meters))
     }
 
     /// The rule's number for the throttle of lines; a limit's is none of a rule.
@@ -162,6 +167,7 @@ impl ClientPolicy {
             Denied::Rate => u32::MAX - 1,
             Denied::TableFull => u32::MAX - 2,
             Denied::Share => u32::MAX - 3,
+            Denied::AtServers => u32::MAX - 4,
         }
     }
 
@@ -176,6 +182,7 @@ impl ClientPolicy {
             Denied::Rate => "connect_rate".to_owned(),
             Denied::TableFull => "client_table is full".to_owned(),
             Denied::Share => return share_notice(self.name.clone(), client),
+            Denied::AtServers => return servers_notice(self.name.clone(), client, self.dry_run),
         };
         Notice::ClientDenied {
             forward: self.name.clone(),
@@ -184,6 +191,39 @@ impl ClientPolicy {
             cause: denied.cause(),
             reason,
             dry_run: self.dry_run,
+        }
+    }
+}
+
+impl ClientGrant {
+    fn new(permit: Option<ClientPermit>, meters: Option<Meters>) -> Box<Self> {
+        Box::new(Self {
+            permit,
+            at_server: None,
+            meters,
+        })
+    }
+
+    /// The session of this grant is on a server from now on: by this place there, and this
+    /// rate. What it had of the one before is given back. In a dry run nothing is held back.
+    pub(super) fn settle_at(
+        grant: &mut Option<Box<Self>>,
+        place: Option<ClientPermit>,
+        buckets: Option<Arc<Buckets>>,
+        dry_run: bool,
+    ) {
+        if grant.is_none() && place.is_none() && buckets.is_none() {
+            return;
+        }
+        let grant = grant.get_or_insert_with(|| Self::new(None, None));
+        grant.at_server = place;
+        if let Some(meters) = &mut grant.meters {
+            meters.set_server(buckets);
+        } else if buckets.is_some() {
+            grant.meters = Some(Meters::new([None, None, buckets, None], dry_run));
+        }
+        if grant.meters.as_ref().is_some_and(|it| !it.any()) {
+            grant.meters = None;
         }
     }
 }
@@ -200,13 +240,25 @@ pub(super) fn share_notice(forward: Arc<str>, client: Endpoint) -> Notice {
     }
 }
 
+/// What the log says of one that has as many connections as it may at every server.
+pub(super) fn servers_notice(forward: Arc<str>, client: Endpoint, dry_run: bool) -> Notice {
+    Notice::ClientDenied {
+        forward,
+        client,
+        code: "PR",
+        cause: Denied::AtServers.cause(),
+        reason: "max_per_client of the servers".to_owned(),
+        dry_run,
+    }
+}
+
 impl Denied {
     /// The `cause` of lines about it. Their `code` is `PR`, as HAProxy has it for what the
     /// proxy itself refuses.
     const fn cause(self) -> &'static str {
         match self {
             Self::Rule(_) => "access",
-            Self::Connections => "max_per_client",
+            Self::Connections | Self::AtServers => "max_per_client",
             Self::Rate => "connect_rate",
             Self::TableFull => "client_table",
             Self::Share => "share",

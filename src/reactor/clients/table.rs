@@ -1,10 +1,9 @@
 //! What is remembered of clients: how many connections each has, and how fast it has made
 //! them. One table for all forwards and reactors, of a bounded number of entries.
 //!
-//! An entry is a client of a forward, by its address, or by the network around it that
-//! counts as one client. Its rate is the generic cell rate algorithm: one instant, at which
-//! the connections so far are paid for; however long nobody looked, and whatever any clock
-//! did meanwhile, nobody gets more than the burst at once.
+//! An entry is a client of a forward, or of a server that limits its clients, by its
+//! address, or by the network around it that counts as one client. Its rate is one instant,
+//! see [`ConnectRate`].
 //!
 //! Entries without connections whose rate is paid for are given up: at once, or, while
 //! there is something to pay, when others come. If the table is full, those without
@@ -24,8 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Denied;
+use crate::policy::connect_rate::ConnectRate;
 use crate::policy::meter::{Buckets, Rate};
-use crate::relay::id::ForwardId;
+use crate::relay::id::{ForwardId, ServerId};
 
 /// Parts of the table with a lock of their own.
 const SHARDS: usize = 16;
@@ -56,7 +56,7 @@ pub enum Full {
     TurnAway,
 }
 
-/// What one client of a forward may do.
+/// What one client of a forward or a server may do.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections at a time; `None`: any number.
@@ -65,15 +65,6 @@ pub struct Limits {
     pub rate: Option<ConnectRate>,
     /// Bytes of all its sessions together, up and down.
     pub bytes: Option<[Rate; 2]>,
-}
-
-/// How fast connections may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectRate {
-    /// Between two of them, in the long run.
-    pub interval: Duration,
-    /// So many at once.
-    pub burst: u32,
 }
 
 /// See the module's documentation.
@@ -86,10 +77,17 @@ pub struct ClientTable {
     shards: Box<[Mutex<Shard>]>,
 }
 
-/// A client of a forward.
+/// Where a client counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::reactor) enum At {
+    Forward(ForwardId),
+    Server(ServerId),
+}
+
+/// A client of a forward, or of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    forward: ForwardId,
+    at: At,
     /// The beginning of its network.
     client: IpAddr,
 }
@@ -168,15 +166,15 @@ impl ClientTable {
 
     /// Lets a client in, if its limits permit; `None` if nothing can be remembered of it
     /// and it is let in all the same.
-    pub(super) fn admit(
+    pub(in crate::reactor) fn admit(
         this: &Arc<Self>,
-        forward: ForwardId,
+        at: At,
         client: IpAddr,
         limits: &Limits,
         now: Instant,
     ) -> Result<Option<ClientPermit>, Denied> {
         let key = Key {
-            forward,
+            at,
             client: this.network(client),
         };
         let now = now.saturating_duration_since(this.origin);
@@ -195,9 +193,9 @@ impl ClientTable {
 
     /// Counts one more connection of a client, without a limit; `None` if nothing can be
     /// remembered of it.
-    pub(super) fn readmit(
+    pub(in crate::reactor) fn readmit(
         this: &Arc<Self>,
-        forward: ForwardId,
+        at: At,
         client: IpAddr,
         limits: &Limits,
     ) -> Option<ClientPermit> {
@@ -206,7 +204,7 @@ impl ClientTable {
             rate: None,
             ..*limits
         };
-        let permit = Self::admit(this, forward, client, &free, Instant::now());
+        let permit = Self::admit(this, at, client, &free, Instant::now());
         permit.ok().flatten()
     }
 
@@ -219,7 +217,10 @@ impl ClientTable {
             let all = shard.entries.iter().map(|(key, it)| (key, it.paid));
             owed.extend(all.filter_map(|(key, paid)| {
                 let ahead = paid.checked_sub(now).filter(|ahead| !ahead.is_zero())?;
-                Some((key.forward, key.client, ahead))
+                match key.at {
+                    At::Forward(forward) => Some((forward, key.client, ahead)),
+                    At::Server(_) => None,
+                }
             }));
         }
         owed
@@ -229,7 +230,8 @@ impl ClientTable {
     /// of owes nothing.
     pub fn owe(&self, forward: ForwardId, client: IpAddr, ahead: Duration) {
         let client = self.network(client);
-        let (key, now) = (Key { forward, client }, self.origin.elapsed());
+        let at = At::Forward(forward);
+        let (key, now) = (Key { at, client }, self.origin.elapsed());
         let most = self.settings.entries_max.div_ceil(SHARDS);
         self.shard(&key).owe(key, now + ahead, now, most);
     }
@@ -295,11 +297,7 @@ impl Shard {
             return Err(Denied::Connections);
         }
         if let Some(rate) = limits.rate {
-            let paid = entry.paid.max(now);
-            if paid.saturating_sub(now) > rate.interval * (rate.burst - 1) {
-                return Err(Denied::Rate);
-            }
-            entry.paid = paid + rate.interval;
+            entry.paid = rate.take(entry.paid, now).ok_or(Denied::Rate)?;
         }
         entry.connections += 1;
         let buckets = limits.bytes.map(|rates| {

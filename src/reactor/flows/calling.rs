@@ -17,9 +17,11 @@ use crate::engine::{DatagramKey, Datagrams};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
 use crate::observe::notice::{Kind, Notice, Subject};
+use crate::reactor::clients::{ClientGrant, ClientPermit};
 use crate::reactor::context::{Ctx, Effect};
-use crate::reactor::let_in::by_policy;
+use crate::reactor::let_in::{by_policy, denied_at_servers};
 use crate::reactor::setup::{DatagramRules, Forward, Listener};
+use crate::reactor::upstream::pass::{Comer, Pass};
 use crate::reactor::upstream::server::{Server, add};
 use crate::reactor::upstream::{Choice, Pools};
 use crate::reactor::verdict;
@@ -34,7 +36,7 @@ const TRIES: usize = 4;
 pub(super) struct Called {
     socket: DatagramKey,
     server: Arc<Server>,
-    admission: Admission,
+    pass: Pass,
     version: u32,
 }
 
@@ -61,7 +63,7 @@ impl Flows {
         }
         let whom = said.unwrap_or_else(|| announced::sender(&at, &name));
         let client = Endpoint::Inet(whom.source);
-        let permit = match opened.permit {
+        let mut permit = match opened.permit {
             Some(permit) => permit,
             None => by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?,
         };
@@ -93,7 +95,9 @@ impl Flows {
         let forward = at.forward.id.number();
         let flow = Flow::new(now);
         let deadline = flow.deadline(&rules.flow);
-        let heading = Heading::of(pools, &at.forward, &whom, (ctx.reactor, self.started));
+        let admission = called.pass.admission;
+        settle(&mut permit, &called.server, called.pass.place, &at.forward);
+        let heading = Heading::of(&called.server, &whom, (ctx.reactor, self.started));
         let slot = self.table.insert(FlowEntry {
             flow,
             name,
@@ -103,7 +107,7 @@ impl Flows {
             port,
             socket: called.socket,
             server: called.server,
-            admission: called.admission,
+            admission,
             version: called.version,
             proven: false,
             singly: [false; 2],
@@ -140,10 +144,15 @@ impl Flows {
             .find(|it| it.server.settings().id == server)?
             .server
             .clone();
-        if server.standing.is_checked_down()
-            || server.is_in_maintenance()
-            || !server.standing.enter(now)
-        {
+        if server.standing.is_checked_down() || server.is_in_maintenance() {
+            return None;
+        }
+        let comer = Comer {
+            client,
+            limited: !forward.is_dry_run(),
+        };
+        let place = comer.place(&server, pool.setup.clients.as_ref()).ok()?;
+        if !server.standing.enter(now) {
             return None;
         }
         let Ok(socket) = self.connect(ctx, pools, forward, client, &server) else {
@@ -153,7 +162,10 @@ impl Flows {
         Some(Called {
             socket,
             server,
-            admission: Admission::Free,
+            pass: Pass {
+                admission: Admission::Free,
+                place,
+            },
             version,
         })
     }
@@ -226,12 +238,21 @@ impl Flows {
     ) -> Result<Called, Why> {
         let now = ctx.now();
         let mut why = Why::NoServer;
+        let mut comer = Comer::new(client);
         for _ in 0..TRIES {
             let pool = pools.get_mut(forward.pool).ok_or(Why::NoServer)?;
-            let (at, admission) = match pool.choose(client, &tried, now) {
-                Choice::Member(at, admission) => (at, admission),
+            let (at, pass) = match pool.choose(comer, &tried, now) {
+                Choice::Member(at, pass) => (at, pass),
                 Choice::Full => return Err(Why::Limit),
                 Choice::Nowhere => break,
+                Choice::Enough => {
+                    denied_at_servers(ctx, forward, client);
+                    if !forward.is_dry_run() {
+                        return Err(Why::Denied);
+                    }
+                    comer = Comer::unlimited(client);
+                    continue;
+                }
             };
             tried.insert(at);
             let server = pool.setup.set.members()[usize::from(at)].server.clone();
@@ -241,13 +262,14 @@ impl Flows {
                     return Ok(Called {
                         socket,
                         server,
-                        admission,
+                        pass,
                         version,
                     });
                 }
                 Err(cause) => {
                     server.standing.leave(now);
                     ctx.counters.connect_failures.add(1);
+                    let admission = pass.admission;
                     if cause.is_local_shortage() {
                         server.standing.abandoned(admission, now);
                         return Err(self.short_of(ctx, &server, cause));
@@ -391,13 +413,20 @@ impl Flows {
         };
         let before = std::mem::replace(&mut entry.socket, called.socket);
         let server = std::mem::replace(&mut entry.server, called.server);
-        entry.admission = called.admission;
+        entry.admission = called.pass.admission;
+        settle(
+            &mut entry.permit,
+            &entry.server,
+            called.pass.place,
+            &at.forward,
+        );
         entry.version = called.version;
         entry.proven = false;
         entry.singly[0] = false;
-        if let Some(heading) = &mut entry.heading {
-            heading.begin_anew();
-        }
+        // It has been told nothing, and may be told it otherwise.
+        let whom = entry.announced.as_deref().copied();
+        let whom = whom.unwrap_or_else(|| announced::sender(&at, &entry.name));
+        entry.heading = Heading::of(&entry.server, &whom, (entry.reactor, entry.id));
         let until = now + crate::relay::flow::LATE_ANSWERS;
         self.owners.give(called.socket, slot);
         self.retire(before, until, now, ctx);
@@ -405,6 +434,16 @@ impl Flows {
         ctx.counters.udp_moved.add(1);
         Ok(())
     }
+}
+
+/// A flow is on this server from now on, by this place of its client there.
+pub(super) fn settle(
+    grant: &mut Option<Box<ClientGrant>>,
+    server: &Server,
+    place: Option<ClientPermit>,
+    forward: &Forward,
+) {
+    ClientGrant::settle_at(grant, place, server.buckets(), forward.is_dry_run());
 }
 
 impl Server {

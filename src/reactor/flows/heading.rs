@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ProxyDatagrams;
 use crate::proto::proxy::{self, Announced, Outgoing};
 use crate::reactor::prefix::unique_id;
-use crate::reactor::setup::Forward;
-use crate::reactor::upstream::Pools;
+use crate::reactor::upstream::server::Server;
 
 /// What the datagrams of a flow begin with.
 #[derive(Debug)]
@@ -27,14 +26,13 @@ pub(super) struct Client {
 }
 
 impl Heading {
-    /// What a flow to this pool begins with; usually nothing.
+    /// What a flow to this server begins with; usually nothing.
     pub(super) fn of(
-        pools: &mut Pools,
-        forward: &Forward,
+        server: &Server,
         client: &Client,
         (reactor, id): (u16, u64),
     ) -> Option<Box<Self>> {
-        let send = pools.get_mut(forward.pool)?.setup.send_proxy?;
+        let send = server.send_proxy()?;
         let announced = match client.destination {
             Some(destination) => Announced::Inet {
                 source: client.source,
@@ -56,11 +54,6 @@ impl Heading {
             header,
             said: (send.datagrams == ProxyDatagrams::First).then_some(false),
         }))
-    }
-
-    /// Another server has been told nothing.
-    pub(super) fn begin_anew(&mut self) {
-        self.said = self.said.map(|_| false);
     }
 
     /// Whether the next datagram has it.

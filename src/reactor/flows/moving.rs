@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Flows;
 use super::announced;
+use super::calling::settle;
 use super::heading::{Client, Heading};
 use super::homes::FlowName;
 use super::table::{FlowEntry, Owner};
@@ -33,6 +34,7 @@ use crate::reactor::context::Ctx;
 use crate::reactor::gate::Gate;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
+use crate::reactor::upstream::pass::Comer;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
 use crate::relay::flow::frozen::FlowState;
@@ -329,7 +331,13 @@ impl Flows {
         }
         server.standing.take_in(now);
         let policy = forward.clients.as_ref();
-        let permit = policy.and_then(|it| it.readmit(Some(whom.source.ip()), None, now));
+        let mut permit = policy.and_then(|it| it.readmit(Some(whom.source.ip()), None, now));
+        let clients = pools.get_mut(forward.pool);
+        let clients = clients.and_then(|it| it.setup.clients.clone());
+        let client = Endpoint::Inet(whom.source);
+        let place = Comer::new(&client).place_again(&server, clients.as_ref());
+        settle(&mut permit, &server, place, forward);
+        let heading = heading(&server, &manifest, &whom);
         let entry = FlowEntry {
             flow: Flow::thaw(&manifest.state, now),
             name,
@@ -344,7 +352,7 @@ impl Flows {
             proven: manifest.proven,
             singly: manifest.singly,
             announced: manifest.announced.map(Box::new),
-            heading: heading(pools, &manifest, &whom, &by),
+            heading,
             permit,
             at: by,
         };
@@ -353,14 +361,9 @@ impl Flows {
 }
 
 /// What the datagrams of a flow that has come begin with, by the pool that it has here.
-fn heading(
-    pools: &mut Pools,
-    manifest: &FlowManifest,
-    whom: &Client,
-    by: &Listener,
-) -> Option<Box<Heading>> {
+fn heading(server: &Server, manifest: &FlowManifest, whom: &Client) -> Option<Box<Heading>> {
     let place = (manifest.reactor, manifest.id);
-    let mut heading = Heading::of(pools, &by.forward, whom, place)?;
+    let mut heading = Heading::of(server, whom, place)?;
     if let (Some(said), Some(was)) = (&mut heading.said, manifest.headed) {
         *said = was;
     }

@@ -8,9 +8,11 @@ use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
 use crate::reactor::attempts::Dialling;
+use crate::reactor::clients::ClientGrant;
 use crate::reactor::destination::Destination;
 use crate::reactor::flows::Expected;
 use crate::reactor::opened::Opened;
+use crate::reactor::upstream::pass::Comer;
 use crate::reactor::{Entry, FlowArrival, LastWords, MovedFlow, Reactor, ReleasedFlows};
 use crate::relay::Direction;
 use crate::relay::ending::Cause;
@@ -160,7 +162,7 @@ impl<E: Datagrams> Reactor<E> {
     }
 
     /// A session as it was in the other process, with what it counts by in this one.
-    fn entry(&self, manifest: &Manifest, place: &Berth) -> Result<Entry, Refusal> {
+    fn entry(&mut self, manifest: &Manifest, place: &Berth) -> Result<Entry, Refusal> {
         let now = self.ctx.now();
         let mut session = Session::thaw(&manifest.state, now).map_err(Refusal::Inconsistent)?;
         for direction in Direction::BOTH {
@@ -173,7 +175,14 @@ impl<E: Datagrams> Reactor<E> {
             Endpoint::Unix(_) | Endpoint::Unnamed => None,
         };
         let policy = forward.clients.as_ref();
-        let grant = policy.and_then(|it| it.readmit(client, manifest.debts, now));
+        let mut grant = policy.and_then(|it| it.readmit(client, manifest.debts, now));
+        if let Some(server) = place.destination.account() {
+            let pool = self.dialler.pools.get_mut(forward.pool);
+            let clients = pool.and_then(|it| it.setup.clients.clone());
+            let seat = Comer::new(&manifest.client).place_again(server, clients.as_ref());
+            let dry_run = forward.is_dry_run();
+            ClientGrant::settle_at(&mut grant, seat, server.buckets(), dry_run);
+        }
         let tried = manifest
             .tried
             .iter()

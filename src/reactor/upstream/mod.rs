@@ -4,6 +4,7 @@
 //! What reactors share of it is in [`server`]; how a session is connected once a
 //! server is chosen, in `reactor::dialling`.
 
+pub(super) mod pass;
 pub mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +25,10 @@ use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
 
-use server::{Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules};
+use pass::{Comer, Pass};
+use server::{Member, Server, ServerSet, ServerSettings, ServerTerms, SetRules, add};
 
+use super::clients::ClientTable;
 use super::destination::Destination;
 use super::spares::Spares;
 
@@ -53,6 +56,8 @@ pub struct UpstreamSetup {
     pub warm: u32,
     /// A spare that is older is replaced.
     pub warm_max_age: Duration,
+    /// Where clients of its servers are counted, if any of these limits them.
+    pub clients: Option<Arc<ClientTable>>,
 }
 
 impl UpstreamSetup {
@@ -65,6 +70,10 @@ impl UpstreamSetup {
             host: None,
             terms: ServerTerms {
                 max_connections: None,
+                connect_rate: None,
+                max_per_client: None,
+                send_proxy: None,
+                bytes: None,
                 admin: AdminState::Active,
                 max_fails: 0,
                 fail_timeout: Duration::ZERO,
@@ -94,6 +103,7 @@ impl UpstreamSetup {
             send_proxy: None,
             warm: 0,
             warm_max_age: defaults.warm_max_age,
+            clients: None,
         }
     }
 }
@@ -102,9 +112,11 @@ impl UpstreamSetup {
 #[derive(Debug)]
 pub(super) enum Choice {
     /// To this member of the set; counted there as active.
-    Member(u16, Admission),
+    Member(u16, Pass),
     /// To servers that have as many sessions as they may.
     Full,
+    /// To servers where its client has as many as it may.
+    Enough,
     /// Nowhere: every server is down or was tried.
     Nowhere,
 }
@@ -239,11 +251,12 @@ impl Upstream {
     }
 
     /// Chooses among the servers that were not tried.
-    pub(super) fn choose(&mut self, client: &Endpoint, tried: &Tried, now: Time) -> Choice {
+    pub(super) fn choose(&mut self, comer: Comer<'_>, tried: &Tried, now: Time) -> Choice {
         // More surprises than there are other reactors are no surprise.
         const SURPRISES: usize = 64;
-        let key = self.key(client);
+        let key = self.key(comer.client);
         let mut seen = tried.clone();
+        let mut has_enough = false;
         for _ in 0..SURPRISES {
             let (set, ask) = (
                 &self.setup.set,
@@ -257,9 +270,21 @@ impl Upstream {
                 balance::Choice::Server { at, marked } => (at, marked),
                 balance::Choice::Full => return Choice::Full,
                 balance::Choice::Nowhere if set.awaits_names() => return Choice::Full,
+                balance::Choice::Nowhere if has_enough => return Choice::Enough,
                 balance::Choice::Nowhere => return Choice::Nowhere,
             };
-            let standing = &set.members[usize::from(at)].server.standing;
+            if marked && has_enough {
+                // It has servers that work, and no more of them.
+                return Choice::Enough;
+            }
+            let server = &set.members[usize::from(at)].server;
+            let Ok(place) = comer.place(server, self.setup.clients.as_ref()) else {
+                add(&server.tally.over_limit, 1);
+                has_enough = true;
+                seen.insert(at);
+                continue;
+            };
+            let standing = &server.standing;
             let admission = if marked {
                 Admission::Free
             } else {
@@ -269,12 +294,16 @@ impl Upstream {
             if admission == Admission::Marked {
                 seen.insert(at);
             } else if standing.enter(now) {
-                return Choice::Member(at, admission);
+                return Choice::Member(at, Pass { admission, place });
             } else {
                 standing.abandoned(admission, now);
             }
         }
-        Choice::Full
+        if has_enough {
+            Choice::Enough
+        } else {
+            Choice::Full
+        }
     }
 
     /// The positions of servers that were tried.

@@ -12,11 +12,13 @@ use arc_swap::ArcSwap;
 
 use crate::balance::rivals::{self, Addresses};
 use crate::balance::{self, Balancer, Place, Policy, Rules, Standing, Terms, Tried};
-use crate::config::{AdminState, Resolve};
+use crate::config::{AdminState, Resolve, SendProxy};
 use crate::net::address::Endpoint;
 use crate::observe::counters::ServerSnapshot;
 use crate::observe::metrics::table::{self, Distribution, Totals};
 use crate::observe::notice::ServerName;
+use crate::policy::connect_rate::ConnectRate;
+use crate::policy::meter::{Buckets, Rate};
 use crate::relay::ending::Cause;
 use crate::relay::id::ServerId;
 use crate::relay::time::Time;
@@ -36,11 +38,25 @@ pub struct ServerSettings {
     pub terms: ServerTerms,
 }
 
+/// No rate, each way.
+const UNLIMITED: [Rate; 2] = [Rate {
+    per_second: 0,
+    burst: Duration::ZERO,
+}; 2];
+
 /// What may change in the life of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerTerms {
     /// Sessions at the most.
     pub max_connections: Option<u32>,
+    /// How fast it is given new ones.
+    pub connect_rate: Option<ConnectRate>,
+    /// Sessions of one client at the most.
+    pub max_per_client: Option<u32>,
+    /// What each connection to it begins with.
+    pub send_proxy: Option<SendProxy>,
+    /// Bytes a second of all its sessions together, up and down.
+    pub bytes: Option<[Rate; 2]>,
     /// What an operator wants of it.
     pub admin: AdminState,
     /// Failures within `fail_timeout` that mark it; 0: never.
@@ -53,6 +69,7 @@ impl ServerTerms {
     fn of_standing(&self) -> Terms {
         Terms {
             max_connections: self.max_connections,
+            connect_rate: self.connect_rate,
             active: self.admin == AdminState::Active,
             max_fails: self.max_fails,
             fail_timeout: self.fail_timeout,
@@ -66,6 +83,8 @@ pub struct Server {
     settings: ServerSettings,
     terms: ArcSwap<ServerTerms>,
     steered: Steered,
+    /// What holds the bytes of its sessions back, if anything does.
+    buckets: Arc<Buckets>,
     /// Whether sessions may go there, and how many are there.
     pub standing: Standing,
     /// What came of dialling it.
@@ -89,6 +108,8 @@ impl Server {
             failures_other: other,
             bytes_up: count(&tally.bytes_up),
             bytes_down: count(&tally.bytes_down),
+            over_limit: count(&tally.over_limit),
+            connect_rate_reached: self.standing.rate_reached(),
             warm_used: count(&tally.warm_used),
             warm_stale: count(&tally.warm_stale),
             connect: tally.connect_times(),
@@ -99,6 +120,7 @@ impl Server {
     pub fn new(settings: ServerSettings) -> Self {
         Self {
             standing: Standing::new(&settings.terms.of_standing()),
+            buckets: Arc::new(Buckets::new(settings.terms.bytes.unwrap_or(UNLIMITED))),
             terms: ArcSwap::from_pointee(settings.terms),
             steered: Steered::default(),
             settings,
@@ -119,7 +141,24 @@ impl Server {
     /// Other terms from now on; sessions stay, and so does what is known of it.
     pub fn set_terms(&self, terms: ServerTerms, now: Time) {
         self.terms.store(Arc::new(terms));
+        self.buckets.set_rates(terms.bytes.unwrap_or(UNLIMITED));
         self.standing.set_terms(&terms.of_standing(), now);
+    }
+
+    /// Sessions of one client at the most, if there is such a limit.
+    pub(in crate::reactor) fn max_per_client(&self) -> Option<u32> {
+        self.terms.load().max_per_client
+    }
+
+    /// What each connection to it begins with, if anything does.
+    pub(in crate::reactor) fn send_proxy(&self) -> Option<SendProxy> {
+        self.terms.load().send_proxy
+    }
+
+    /// What its sessions share, if their bytes are limited.
+    pub(in crate::reactor) fn buckets(&self) -> Option<Arc<Buckets>> {
+        let limited = self.terms.load().bytes.is_some();
+        limited.then(|| self.buckets.clone())
     }
 
     /// Where it is.
@@ -209,6 +248,8 @@ pub struct Tally {
     pub bytes_up: AtomicU64,
     /// Bytes of it that were written to clients.
     pub bytes_down: AtomicU64,
+    /// Sessions that it was not given, because their clients had as many there as they may.
+    pub over_limit: AtomicU64,
     /// Spares that were handed to clients.
     pub warm_used: AtomicU64,
     /// Spares that were thrown away: ended by the server, or too old.
@@ -248,6 +289,7 @@ impl Tally {
             ("connects", &self.connects),
             ("bytes_up", &self.bytes_up),
             ("bytes_down", &self.bytes_down),
+            ("over_limit", &self.over_limit),
             ("warm_used", &self.warm_used),
             ("warm_stale", &self.warm_stale),
         ];
@@ -450,7 +492,7 @@ impl Addresses for Dialled<'_> {
         self.member(at).backup == self.backup
             && standing.is_up()
             && standing.is_open(self.now)
-            && !standing.is_full()
+            && !standing.is_full(self.now)
             && !self.tried.contains(at)
     }
 

@@ -133,7 +133,7 @@ impl Context<'_> {
 
 /// Who is to blame for a failure on the way to a peer.
 pub(super) const fn culprit(cause: Cause, peer: Side) -> Who {
-    if cause.is_local_shortage() {
+    if cause.is_local_shortage() || cause.is_refusal() {
         Who::Forwarder
     } else {
         Who::Peer(peer)

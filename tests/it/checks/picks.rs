@@ -21,6 +21,7 @@ impl Pool {
         let standing = |_: &u32| {
             Standing::new(&Terms {
                 max_connections,
+                connect_rate: None,
                 active: true,
                 max_fails: 2,
                 fail_timeout: Duration::from_millis(1),

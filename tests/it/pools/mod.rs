@@ -10,6 +10,7 @@ mod limits;
 mod marks;
 mod pool;
 mod retries;
+mod server_limits;
 mod sources;
 mod transparent;
 mod warm;

@@ -105,6 +105,51 @@ fn b52_once_for_each_server_tried() {
     });
 }
 
+/// As HAProxy has it: one server of a pool expects a header, and another takes it for payload.
+#[test]
+fn b52_a_server_may_have_another_header_than_its_pool() {
+    on_every_engine(|case| {
+        let [plain, line, own] = std::array::from_fn(|_| Listener::new());
+        let (refusing, full) = (Refusing::new(), "max_fails = 0, max_connections = 1");
+        let upstream = format!(
+            "{{ send_proxy = \"v2\", balance = \"first\", servers = [\
+             {{ address = \"{}\", send_proxy = \"v1\", max_fails = 0 }},\
+             {{ address = {}, send_proxy = \"off\", {full} }},\
+             {{ address = {}, send_proxy = \"v1\", {full} }},\
+             {{ address = {}, {full} }}] }}",
+            refusing.address(),
+            to(&plain),
+            to(&line),
+            to(&own)
+        );
+        let routed = Routed::start(case, &upstream, "");
+        let clients = [(); 3].map(|()| {
+            let client = routed.connect();
+            write(&client, b"payload");
+            client
+        });
+        expect_bytes(&plain.accept(), b"payload");
+        let announced = |upstream: &Peer| {
+            let found = header(&mut upstream.stream());
+            expect_bytes(upstream, b"payload");
+            found.announced
+        };
+        // The servers take one client each, whichever comes first.
+        let told = [announced(&line.accept()), announced(&own.accept())];
+        let whose = |announced: &Announced| {
+            let is_whose = |client: &Peer| {
+                *announced
+                    == Announced::Inet {
+                        source: client.local(),
+                        destination: client.remote(),
+                    }
+            };
+            clients.iter().position(is_whose).unwrap()
+        };
+        assert_ne!(whose(&told[0]), whose(&told[1]));
+    });
+}
+
 #[test]
 fn b52_spares_are_told_of_the_client_that_takes_them() {
     on_every_engine(|case| {

@@ -10,8 +10,9 @@ use super::*;
 use crate::kit::program::{Program, is_here};
 
 /// What Chromium 1xx sent for `https://a.example/` (with a post-quantum key share, GREASE
-/// and ECH's GREASE), Java's `SSLSocket` and curl: captured on loopback.
-const CAPTURED: [(&str, &[u8]); 3] = [
+/// and ECH's GREASE), Java's `SSLSocket`, Go 1.19's `crypto/tls` (asked for `h2` and `http/1.1`) and
+/// curl: captured on loopback, all that came before an answer.
+const CAPTURED: [(&str, &[u8]); 4] = [
     (
         "chromium",
         include_bytes!("../../../fuzz/corpus/first_bytes/chromium_hello"),
@@ -19,6 +20,10 @@ const CAPTURED: [(&str, &[u8]); 3] = [
     (
         "java",
         include_bytes!("../../../fuzz/corpus/first_bytes/java_hello"),
+    ),
+    (
+        "go",
+        include_bytes!("../../../fuzz/corpus/first_bytes/go_hello"),
     ),
     (
         "curl",

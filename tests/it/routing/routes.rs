@@ -401,7 +401,8 @@ fn check_says_where_a_client_goes_and_why() {
     std::fs::write(
         &file,
         "[upstream.web]\nservers = \"10.0.0.1:443\"\n[[forward]]\nname = \"edge\"\nlisten = \":443\"\n\
-         upstream = \"10.0.0.9:443\"\n[[forward.route]]\nname = \"api\"\nsni = \"a.example\"\n\
+         upstream = \"10.0.0.9:443\"\naccess = [\"deny 192.0.2.128/25\"]\n\
+         [[forward.route]]\nname = \"api\"\nsni = \"a.example\"\n\
          alpn = \"h2\"\nclient = \"192.0.2.0/24\"\nupstream = \"web\"\n\
          [[forward.route]]\nsni = \"*.example\"\nreject = true\n",
     )
@@ -422,6 +423,12 @@ fn check_says_where_a_client_goes_and_why() {
     );
     let (_, text) = check("sni=a.example,alpn=http/1.1,client=192.0.2.1");
     assert!(text.contains("turned away; it has a suffix"), "{text}");
+    // The list comes before any route.
+    let (_, text) = check("sni=a.example,alpn=h2,client=192.0.2.129");
+    assert!(
+        text.contains("access -> turned away; by `deny 192.0.2.128/25`"),
+        "{text}"
+    );
     let (_, text) = check("protocol=ssh");
     assert!(
         text.contains("pool edge (10.0.0.9:443); no route fits"),

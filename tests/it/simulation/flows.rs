@@ -43,6 +43,10 @@ fn servers() -> Vec<Arc<Server>> {
             pool: "sim".into(),
             terms: ServerTerms {
                 max_connections: None,
+                connect_rate: None,
+                max_per_client: None,
+                send_proxy: None,
+                bytes: None,
                 admin: AdminState::Active,
                 max_fails: 3,
                 fail_timeout: Duration::from_millis(500),
@@ -75,6 +79,7 @@ fn upstream(servers: &[Arc<Server>]) -> UpstreamSetup {
         send_proxy: None,
         warm: 0,
         warm_max_age: Duration::from_secs(2),
+        clients: None,
     }
 }
 

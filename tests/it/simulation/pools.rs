@@ -44,6 +44,10 @@ impl Pools {
                 pool: "sim".into(),
                 terms: ServerTerms {
                     max_connections: plan.max_connections,
+                    connect_rate: None,
+                    max_per_client: None,
+                    send_proxy: told(plan),
+                    bytes: None,
                     admin: AdminState::Active,
                     max_fails: plan.max_fails,
                     fail_timeout: Duration::from_millis(500),
@@ -115,16 +119,10 @@ impl Pools {
             attempt_delay: Duration::from_millis(250),
             sources: [].into(),
             transparent: false,
-            send_proxy: self.plan.told.then_some(SendProxy {
-                version: Version::V1,
-                authority: false,
-                alpn: false,
-                unique_id: false,
-                crc32c: false,
-                datagrams: thalweg::config::ProxyDatagrams::Each,
-            }),
+            send_proxy: told(&self.plan),
             warm: self.plan.warm,
             warm_max_age: Duration::from_secs(2),
+            clients: None,
         };
         (0..POOLS.len()).map(move |at| (PoolId::new(at as u32), setup(at)))
     }
@@ -172,4 +170,16 @@ impl Pools {
             assert_eq!(server.active(), 0, "a session never left its server");
         }
     }
+}
+
+/// What servers are told first, by the plan.
+fn told(plan: &PoolPlan) -> Option<SendProxy> {
+    plan.told.then_some(SendProxy {
+        version: Version::V1,
+        authority: false,
+        alpn: false,
+        unique_id: false,
+        crc32c: false,
+        datagrams: thalweg::config::ProxyDatagrams::Each,
+    })
 }

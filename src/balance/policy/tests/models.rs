@@ -52,7 +52,7 @@ impl Pool {
         };
         for tier in 0..TIERS {
             let mut open: Vec<u16> = of_tier(tier)
-                .filter(|(at, _)| !self.servers[*at].is_full())
+                .filter(|(at, _)| !self.servers[*at].is_full(self.now))
                 .map(|(at, _)| at as u16)
                 .collect();
             open.dedup_by_key(|at| given[usize::from(*at)].2.ok_or(*at));

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
-const FORWARD: ForwardId = ForwardId::new(1);
+const FORWARD: At = At::Forward(ForwardId::new(1));
 
 fn table(entries_max: usize, full: Full) -> Arc<ClientTable> {
     Arc::new(ClientTable::new(TableSettings {
@@ -44,7 +44,13 @@ fn b79_the_next_is_turned_away_and_a_place_is_free_after_an_end() {
     let mut held: Vec<_> = (0..10).map(|_| admit(client(1)).unwrap()).collect();
     assert_eq!(admit(client(1)).unwrap_err(), Denied::Connections);
     assert!(admit(client(2)).is_ok(), "another client");
-    let other = ClientTable::admit(&table, ForwardId::new(2), client(1), &limits, now);
+    let other = ClientTable::admit(
+        &table,
+        At::Forward(ForwardId::new(2)),
+        client(1),
+        &limits,
+        now,
+    );
     assert!(other.unwrap().is_some(), "another forward");
     held.pop();
     held.push(admit(client(1)).unwrap());
