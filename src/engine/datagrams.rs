@@ -11,7 +11,7 @@
 //! (`UDP_SEGMENT`); where it does not, singly, and nothing is lost for it.
 //!
 //! A socket that was not read empty and said that there is more is read again without an event;
-//! whoever receives remembers that. How both real engines do it is in [`super::sockets`].
+//! whoever receives remembers that. How both real engines do it is in `engine::sockets`.
 
 use std::io;
 use std::net::SocketAddr;

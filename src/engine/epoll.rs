@@ -2,7 +2,7 @@
 //!
 //! Owns the descriptors of every session of its reactor, and the bytes that
 //! lanes hold. Registers each socket once, for both directions, edge-triggered (that of a flow of
-//! datagrams level-triggered, see [`super::sockets`]); closing a socket removes it. Only a connection
+//! datagrams level-triggered, see `engine::sockets`); closing a socket removes it. Only a connection
 //! made ahead is registered again, under the key of the session that it is handed to.
 //!
 //! Deliberately not here: what to do next (the relay says), deadlines (the
