@@ -192,7 +192,7 @@ pub(crate) struct Load {
 }
 
 /// Clients at a time, over all threads. More wait until one of these has ended.
-const AT_A_TIME: usize = 256;
+const AT_A_TIME: usize = 32;
 
 impl Load {
     /// Begins, to these addresses in turn.
