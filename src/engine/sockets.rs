@@ -158,8 +158,9 @@ pub struct Sockets {
     pieces: Vec<Piece>,
     /// Whose each message is: a post, by its place.
     senders: Vec<u16>,
-    /// See [`Sockets::take_unsure`].
-    unsure: bool,
+    /// Something may be left in a socket of a flow, which its epoll instance tells whoever
+    /// asks it, and nobody who waits for news of it. Who waits for news takes this.
+    pub(super) unsure: bool,
 }
 
 #[derive(Debug)]
@@ -301,13 +302,6 @@ impl Sockets {
             socket.has_errors |= failed;
         }
         is_there
-    }
-
-    /// Whether something may be left in a socket of a flow since this was asked for the last time,
-    /// which its epoll instance tells whoever asks it, and nobody who waits for news of it.
-    #[cfg(feature = "uring")]
-    pub(super) const fn take_unsure(&mut self) -> bool {
-        std::mem::replace(&mut self.unsure, false)
     }
 
     fn receive(&mut self, key: DatagramKey, most: usize) -> Received {

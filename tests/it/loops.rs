@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::kit::directory::Directory;
-use crate::kit::peer::{Refusing, transfer, unless_reset};
+use crate::kit::peer::{transfer, unless_reset};
 use crate::kit::*;
 
 /// Sessions that one client may become on its way round.
@@ -41,8 +41,7 @@ fn is_bounded(forwarder: &Forwarder, address: SocketAddr) {
 #[test]
 fn b28_a_name_that_leads_back_is_no_server() {
     on_every_engine(|case| {
-        // Holds the port until the forwarder listens there, too.
-        let at = Refusing::new().address();
+        let at = free_address();
         let own = format!("localhost:{}", at.port());
         let forwarder = Setup::between(at, own).case(case).start();
         is_bounded(&forwarder, at);
@@ -66,7 +65,7 @@ fn b28_a_listener_on_all_addresses_is_no_server_at_any_of_them() {
                 ("", "localhost"),
                 ("", "10.9.9.9"),
             ] {
-                let port = Refusing::new().address().port();
+                let port = free_port();
                 let listen = format!("{every}:{port}");
                 let forwarder = Setup::between(listen, format!("{one}:{port}"))
                     .case(case)
@@ -80,7 +79,7 @@ fn b28_a_listener_on_all_addresses_is_no_server_at_any_of_them() {
 #[test]
 fn b28_a_ring_of_forwards_is_no_server() {
     on_every_engine(|case| {
-        let [a, b, c] = [(); 3].map(|()| Refusing::new().address());
+        let [a, b, c] = [(); 3].map(|()| free_address());
         let forwarder = Setup::between(a, b)
             .and(b, c)
             .and(c, a)
@@ -97,7 +96,7 @@ fn b28_a_ring_of_forwards_is_no_server() {
 fn b28_a_route_that_leads_back_is_no_server() {
     on_every_engine(|case| {
         let (server, directory) = (Listener::new(), Directory::new());
-        let at = Refusing::new().address();
+        let at = free_address();
         let file = directory.join("ring.toml");
         let text = format!(
             "[[forward]]\nlisten = \"{at}\"\nupstream = \"{}\"\n\
@@ -137,7 +136,7 @@ fn b28_a_route_that_leads_back_is_no_server() {
 #[test]
 fn b28_spare_connections_do_not_go_round() {
     on_every_engine(|case| {
-        let [a, b] = [(); 2].map(|()| Refusing::new().address());
+        let [a, b] = [(); 2].map(|()| free_address());
         let forwarder = Setup::between(a, b)
             .and(b, a)
             .case(case)
@@ -157,7 +156,7 @@ fn b28_spare_connections_do_not_go_round() {
 fn a_chain_of_forwards_is_no_loop() {
     on_every_engine(|case| {
         let server = Listener::new();
-        let middle = Refusing::new().address();
+        let middle = free_address();
         let forwarder = Setup::new(middle)
             .and(middle, server.address())
             .case(case)
@@ -186,7 +185,7 @@ fn the_same_port_elsewhere_is_no_loop() {
             // Nobody answers at an address without a host; but it is dialled.
             namespace::ip("link set lo up");
             namespace::ip("route replace unreachable 192.0.2.0/24");
-            let port = Refusing::new().address().port();
+            let port = free_port();
             let forwarder = Setup::between(format!(":{port}"), format!("192.0.2.1:{port}"))
                 .case(case)
                 .start();

@@ -278,7 +278,8 @@ impl Engine for Uring {
             self.restart_polls();
         }
         events.append(&mut self.queued);
-        if self.datagrams.take_unsure() | std::mem::take(&mut self.unreported) {
+        let is_unsure = std::mem::take(&mut self.datagrams.unsure);
+        if std::mem::take(&mut self.unreported) || is_unsure {
             self.report(events);
         }
         let hurry = self.hurry || self.sends.len() > self.sends_asleep;

@@ -362,7 +362,7 @@ impl Prometheus {
     }
 
     fn at_a_free_port(directory: &Directory, config: &std::path::Path) -> Option<Self> {
-        let at = Listener::new().address().to_string();
+        let at = crate::kit::free_address().to_string();
         let log = directory.join("prometheus.log");
         let output = fs::File::create(&log).unwrap();
         let child = Command::new("prometheus")

@@ -328,7 +328,7 @@ fn b60_of_several_addresses_the_one_that_answers_is_taken() {
 fn b28_own_listeners_are_no_targets_unless_they_are_listed() {
     on_every_engine(|case| {
         let server = Listener::new();
-        let [own, other, open] = [(); 3].map(|()| Refusing::new().address().port());
+        let [own, other, open] = [(); 3].map(|()| free_port());
         let directory = Directory::new();
         let file = directory.join("proxy.toml");
         let text = format!(

@@ -35,7 +35,7 @@ pub(crate) use forwarder::{Forwarder, Setup};
 pub(crate) use log::Record;
 pub(crate) use namespace::Namespace;
 pub(crate) use peer::{End, Listener, Peer};
-pub(crate) use port::free_port;
+pub(crate) use port::{free_address, free_port};
 pub(crate) use stopwatch::Stopwatch;
 
 /// How long anything may take that has no deadline of its own. Far longer than it

@@ -1,6 +1,6 @@
 //! Ports for whoever must know them before somebody listens.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Below those that the kernel gives to connections and to who asks for any: 32,768 and more,
@@ -21,4 +21,9 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// 127.0.0.1 with such a port.
+pub(crate) fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
