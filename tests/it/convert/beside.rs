@@ -374,6 +374,37 @@ fn b174_what_differs_is_said_and_what_cannot_run_too() {
     assert!(told.contains("nonsense"), "{told}");
 }
 
+/// Datagrams are asked for as well: who is served, and by whom.
+#[test]
+fn b174_datagrams_are_compared_too() {
+    let directory = Directory::new();
+    let file = directory.join("nginx.conf");
+    let text = "events {} stream { upstream u { hash $remote_addr; \
+                server 10.0.0.1:53; server 10.0.0.2:53; server 10.0.0.3:53; server 10.0.0.4:53; server 10.0.0.5:53; \
+                server 10.0.0.6:53; server 10.0.0.7:53; server 10.0.0.8:53; } \
+                server { listen 5300 udp; proxy_pass u; } }";
+    for (text, code, says) in [
+        (
+            text.to_owned(),
+            1,
+            "differs: 127.0.0.1:5300/udp, servers: nginx 10.0.0.",
+        ),
+        (
+            text.replace("hash $remote_addr; ", ""),
+            0,
+            "2 things asked, 0 differ",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let Some((was, told)) = checked("nginx", file.to_str().unwrap()) else {
+            return;
+        };
+        assert_eq!(was, code, "{told}");
+        assert!(told.contains(says), "{told}");
+        assert!(told.contains("not compared: timeouts"), "{told}");
+    }
+}
+
 /// Half-closes are the same as well where they are let live: `proxy_half_close on` is in the
 /// survey at 446, its opposite everywhere else.
 #[test]
