@@ -1,4 +1,4 @@
-//! `thalweg` forwards TCP between clients and upstreams: one reactor per core,
+//! `thalweg` forwards TCP and UDP between clients and upstreams: one reactor per core,
 //! adaptive zero-copy lanes, every socket option that matters for transfer
 //! speed, and the harness that measures what each of them does.
 //!
@@ -84,7 +84,7 @@
 //! # }
 //! ```
 //!
-//! It is asked once a session, on the thread of a reactor, and answers from memory. Who decides nothing pays nothing for it.
+//! It is asked once a session or flow, on the thread of a reactor, and answers from memory. Who decides nothing pays nothing for it.
 //! What configurations can say (access lists, routes, pools) is better said there: it can be replaced while it runs.
 //!
 //! # What it promises
