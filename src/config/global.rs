@@ -59,6 +59,10 @@ section! {
             rebalance: Rebalance = Rebalance::Off, choice(), Live;
             /// Reads the configuration again when one of its files has changed, as SIGHUP does.
             watch: bool = false, Switch, Live;
+            /// Sessions of five seconds and more go on after this process was killed, those of which it held
+            /// nothing then. A service manager keeps their descriptors: for few and long sessions,
+            /// and with epoll only, which auto is then.
+            survive_crash: bool = false, Switch, Restart;
             /// After the first SIGTERM clients are let in until none has come for so long, ten times
             /// as long at the most, while /readyz says no: whoever balances before it notices, and
             /// sends nobody any more.

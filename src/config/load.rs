@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admin::{Admin, Metrics};
 use super::forward::Forward;
 use super::forwards::{Forwards, Settings};
-use super::global::Global;
+use super::global::{EngineChoice, Global};
 use super::inputs::{FileText, Inputs};
 use super::log::Log;
 use super::model::Config;
@@ -75,6 +75,21 @@ pub(super) fn load(
     }
 }
 
+/// What an engine cannot do is told at the key that asks for it.
+fn check_engine(global: &Global, node: Option<&Node>, report: &mut Report) {
+    let Some(node) = node else { return };
+    if global.survive_crash && global.engine == EngineChoice::IoUring {
+        let fault = Fault::new("`survive_crash` cannot be had with `engine = \"io_uring\"`")
+            .remedy("take epoll: io_uring reads ahead into memory that is gone with the process");
+        let is_it = |it: &&KeyNode| it.key == "survive_crash";
+        let key = match &node.value {
+            Value::Table(keys) => keys.iter().find(is_it),
+            _ => None,
+        };
+        report.error(key.map_or(&node.span, |it| &it.node.span), fault);
+    }
+}
+
 fn no_file(report: &mut Report) -> Node {
     let source = report.add_source(SourceKind::Argument, "the command line", "");
     let span = Span {
@@ -103,6 +118,7 @@ fn config(root: &Node, half_a_pair: bool, report: &mut Report) -> (Config, Vec<u
         report.error(&node.span, fault.remedy("write it into the file of -c"));
     }
     config.global = section(table.get("global"), "[global]", report);
+    check_engine(&config.global, table.get("global"), report);
     config.log = section(table.get("log"), "[log]", report);
     config.admin = section(table.get("admin"), "[admin]", report);
     config.metrics = section(table.get("metrics"), "[metrics]", report);

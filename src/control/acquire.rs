@@ -206,7 +206,8 @@ impl Acquired {
             (gate.clone(), upstreams.clone()),
             log.clone(),
         ));
-        let origin = handed.origin.unwrap_or_else(Instant::now);
+        let origin = handed.origin.or(inherited.origin);
+        let origin = origin.unwrap_or_else(Instant::now);
         let reactors = numbers.into_iter().map(|index| ReactorPlan {
             kind,
             engine: engine_setup(config),
@@ -345,6 +346,14 @@ pub(super) fn choose_engine(config: &Config, log: &Log) -> Result<Kind, StartErr
         EngineChoice::IoUring => choice::io_uring()
             .map(|()| Kind::IoUring)
             .map_err(StartError::Engine),
+        EngineChoice::Auto if config.global.survive_crash => {
+            log.notice(Notice::EngineChosen {
+                engine: Kind::Epoll.name(),
+                reason: "`survive_crash` needs it".into(),
+                refused: false,
+            });
+            Ok(Kind::Epoll)
+        }
         EngineChoice::Auto => {
             let found = choice::best();
             log.notice(Notice::EngineChosen {

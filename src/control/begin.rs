@@ -24,6 +24,7 @@ use super::resolve::KnownNames;
 use super::running::{Begun, Running};
 use super::signals::{self, Signal};
 use super::source::ConfigSource;
+use super::survival::found::Survivors;
 use super::upgrade::TakeOver;
 use super::upgrade::following;
 use super::upgrade::take::Taking;
@@ -94,7 +95,9 @@ fn begin(
             Some(Told::Signal(Signal::Stop | Signal::Drain)) => return Ok(None),
             // The file may be another one since it was read.
             Some(Told::Signal(Signal::Reload)) => reload = true,
-            Some(Told::Signal(_) | Told::Asked(_) | Told::Changed) => {}
+            Some(
+                Told::Signal(_) | Told::Asked(_) | Told::Changed | Told::Old(..) | Told::Gone(_),
+            ) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {
                     continue;
@@ -186,11 +189,13 @@ fn open(
     })?;
     let Given {
         source,
-        inherited,
+        mut inherited,
         take_over,
         mut manager,
         pilot,
     } = given;
+    let survivors = Survivors::of(std::mem::take(&mut inherited.survivors), teller);
+    inherited.origin = survivors.origin();
     // The process that has everything speaks until it has let go.
     let is_first = take_over.is_none();
     if is_first {
@@ -210,6 +215,7 @@ fn open(
         Ok(mut running) => {
             running.confine(confinement);
             running.serve_under(manager);
+            running.survive(survivors);
             Ok(AtWork {
                 running,
                 log,

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::net::journal::SlotName;
+use crate::reactor::OldSession;
+
 use super::reap;
 use super::request::Request;
 use super::signals::{Signal, Signals};
@@ -29,6 +32,10 @@ pub(super) enum Told {
     Ready,
     /// Files of the configuration have changed.
     Changed,
+    /// A reactor has a session that is to outlive this process.
+    Old(u16, OldSession),
+    /// One of them has ended, or left.
+    Gone(SlotName),
     /// Another thread of this process asks for something.
     Asked(Request),
 }

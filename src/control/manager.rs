@@ -38,8 +38,10 @@ pub struct Manager {
     watchdog: Option<Watchdog>,
     /// Descriptors that it keeps at the most.
     keeps: usize,
-    /// Those that it keeps, by name.
+    /// Listeners that it keeps, by name.
     kept: BTreeMap<String, usize>,
+    /// What it keeps beside them, by name.
+    beside: BTreeMap<String, usize>,
     /// Until it is ready: by when it is at the latest.
     ready_by: Option<Instant>,
     is_reloading: bool,
@@ -174,7 +176,8 @@ impl Manager {
 
     /// Nobody serves what is kept any more: who connects is to be refused, not to wait.
     fn forget_all(&mut self) {
-        let names = std::mem::take(&mut self.kept);
+        let mut names = std::mem::take(&mut self.kept);
+        names.append(&mut self.beside);
         if let Some(notify) = self.notify.as_ref().filter(|_| !names.is_empty()) {
             for name in names.keys() {
                 notify.forget(name);
@@ -232,7 +235,7 @@ impl Manager {
         if self.keeps == 0 {
             return;
         }
-        let mut room = self.keeps.saturating_sub(self.kept.values().sum());
+        let mut room = self.room();
         let mut left = 0;
         for (name, sockets) in wanted {
             let known = self.kept.get(&name).copied().unwrap_or(0);
@@ -254,6 +257,60 @@ impl Manager {
                 room: self.keeps,
             });
         }
+    }
+
+    /// Descriptors that it keeps at the most.
+    pub(super) const fn keeps(&self) -> usize {
+        match self.notify {
+            Some(_) => self.keeps,
+            None => 0,
+        }
+    }
+
+    fn room(&self) -> usize {
+        let kept: usize = self.kept.values().chain(self.beside.values()).sum();
+        self.keeps().saturating_sub(kept)
+    }
+
+    /// Has something kept beside listeners; a quarter of the room is left for listeners to come.
+    pub(super) fn keep_beside(&mut self, name: String, descriptors: &[BorrowedFd<'_>]) -> bool {
+        let room = self.room().saturating_sub(self.keeps / 4);
+        let Some(notify) = self.notify.as_ref().filter(|_| descriptors.len() <= room) else {
+            return false;
+        };
+        let is_kept = notify.keep(&name, descriptors);
+        if is_kept {
+            self.beside.insert(name, descriptors.len());
+        }
+        is_kept
+    }
+
+    /// That was kept by the process before, so many of that name.
+    pub(super) fn had_beside(&mut self, name: String, count: usize) {
+        self.beside.insert(name, count);
+    }
+
+    /// It is kept no more.
+    pub(super) fn forget_beside(&mut self, name: &str) {
+        if let Some(notify) = self
+            .notify
+            .as_ref()
+            .filter(|_| self.beside.remove(name).is_some())
+        {
+            notify.forget(name);
+        }
+    }
+
+    /// Likewise all of that, but for these names.
+    pub(super) fn forget_beside_but(&mut self, stays: impl Fn(&str) -> bool) {
+        let notify = &self.notify;
+        self.beside.retain(|name, _| {
+            let stays = stays(name);
+            if let Some(notify) = notify.as_ref().filter(|_| !stays) {
+                notify.forget(name);
+            }
+            stays
+        });
     }
 
     /// What another process has no use for is kept no more.

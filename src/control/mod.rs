@@ -46,6 +46,7 @@ mod service;
 mod signals;
 mod source;
 mod steering;
+mod survival;
 mod thread;
 mod upgrade;
 mod upgrades;

@@ -2,12 +2,15 @@
 //! before: what control's thread has to do with them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::Detached;
 use crate::observe::notice::Notice;
-use crate::reactor::{Arrival, Berths, FlowArrival, MovedFlow, MovedSession, MovedSpare, Release};
+use crate::reactor::{
+    Adopted, Arrival, Berths, FlowArrival, MovedFlow, MovedSession, MovedSpare, Release,
+};
+use crate::relay::ending::Cause;
 use crate::relay::id::ServerId;
 
 use super::held::HeldListener;
@@ -219,6 +222,19 @@ impl Running {
 
     /// Sessions of the process before go on here, spread over the reactors; how many.
     pub(super) fn arrived(&self, sessions: Vec<Arrival<Detached>>) -> u64 {
+        self.spread(sessions, Order::AdoptSessions)
+    }
+
+    /// Likewise those that nobody can go on with: they end there for this reason.
+    pub(super) fn end_arrivals(&self, sessions: Vec<Arrival<Detached>>, cause: Cause) -> u64 {
+        self.spread(sessions, |some, told| Order::EndSessions(some, cause, told))
+    }
+
+    fn spread(
+        &self,
+        sessions: Vec<Arrival<Detached>>,
+        order: impl Fn(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>) -> Order,
+    ) -> u64 {
         let (told, taken) = channel();
         let active = self.active.iter().filter_map(|it| self.reactors.get(it));
         let active: Vec<_> = active.collect();
@@ -234,8 +250,7 @@ impl Running {
             let mut share = share.into_iter().peekable();
             while share.peek().is_some() {
                 let some = share.by_ref().take(AT_ONCE).collect();
-                let order = Order::AdoptSessions(some, told.clone());
-                reactor.send(order).forget();
+                reactor.send(order(some, told.clone())).forget();
             }
         }
         drop(told);
@@ -243,6 +258,10 @@ impl Running {
         for it in taken {
             adopted += it.taken as u64;
             lost += it.refused.len();
+            for (arrival, _) in &it.refused {
+                // An end would claim that this was all.
+                arrival.detached.reset();
+            }
         }
         self.tell_lost(lost);
         adopted

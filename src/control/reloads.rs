@@ -280,7 +280,11 @@ impl Running {
             parts.kind != self.kind || !parts.active.iter().any(|it| self.active.contains(it));
         self.kind = parts.kind;
         let fresh: Vec<u16> = parts.fresh.iter().map(|(number, _)| *number).collect();
+        let is_any_fresh = !parts.fresh.is_empty();
         self.reactors.extend(parts.fresh);
+        if is_any_fresh {
+            self.have_sessions_kept();
+        }
         self.upstreams.set_wires(self.wires());
         self.gate
             .set_max(config.global.max_connections.unwrap_or(u32::MAX));

@@ -38,6 +38,7 @@ use super::resolve::Resolver;
 use super::signals::Signal;
 use super::source::ConfigSource;
 use super::steering::Steering;
+use super::survival::state::Survival;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
 use super::upgrade::order::{Probation, Upgrading};
@@ -123,6 +124,8 @@ pub(super) struct Running {
     pub(super) preparing: Option<(Job, Preparation)>,
     pub(super) trial: Option<OnTrial>,
     pub(super) manager: Manager,
+    /// What is noted of sessions that are to outlive this process.
+    pub(super) survival: Option<Survival>,
     pub(super) confinement: Arc<Confinement>,
     /// Looks after the files of the configuration, if it is to.
     pub(super) watch: Option<FileWatch>,
@@ -212,6 +215,7 @@ impl Running {
             preparing: None,
             trial: None,
             manager: Manager::default(),
+            survival: None,
             confinement: Arc::default(),
             watch,
             rebalancing: Rebalancing::default(),
@@ -277,6 +281,8 @@ impl Running {
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
+                Told::Old(reactor, session) => self.keep_session(reactor, &session),
+                Told::Gone(session) => self.manager.forget_beside(&session.to_string()),
                 Told::Asked(Request::HandOver(HandOverRequest(order))) => {
                     if self.hand_over(order) {
                         break End::HandedOver;
@@ -323,6 +329,8 @@ impl Running {
                 signal: signal.as_str(),
             }),
             Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
+            // All is forgotten when it drains.
+            Told::Old(..) | Told::Gone(_) => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.

@@ -36,6 +36,7 @@ impl Running {
             .ready_if(|| upstreams.firsts_are_known(), status);
         let wires = self.reactors.values().map(ReactorThread::wire);
         self.manager.look_after(wires);
+        self.keep_what_was_missed();
     }
 
     /// The last reload that was asked for is over, whatever came of it.

@@ -296,6 +296,11 @@ fn work<E>(
                         Order::AdoptSessions(arrivals, reply) => {
                             let _ = reply.send(reactor.adopt(arrivals));
                         }
+                        Order::EndSessions(arrivals, cause, reply) => {
+                            let _ = reply.send(reactor.end_arrivals(arrivals, cause));
+                        }
+                        Order::KeepIn(store) => reactor.keep_in(store),
+                        Order::Note(key, mark) => reactor.note(key, mark),
                         Order::TakeBack(moved, reply) => {
                             let _ = reply.send(reactor.take_back(moved));
                         }

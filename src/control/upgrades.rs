@@ -287,6 +287,8 @@ impl Running {
             .filter_map(|(_, id)| self.held.listeners.get(id));
         let kept = listeners.filter_map(|listener| listener.label().kept_as());
         self.manager.keep_no_more(kept);
+        // Sessions that the next process has it keeps by itself, and by other names.
+        self.manager.forget_beside_but(|_| false);
         self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
         // Whoever waits where nobody else listens is let in before it closes.
         for (number, reactor) in &self.reactors {

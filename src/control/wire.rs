@@ -12,10 +12,11 @@ use std::time::Instant;
 use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
+use crate::net::journal::Mark;
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{
     Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, MovedSpare,
-    Neighbours, Release, ReleasedFlows, Ruling,
+    Neighbours, Release, ReleasedFlows, Ruling, SessionStore,
 };
 use crate::relay::ending::Cause;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
@@ -54,6 +55,16 @@ pub(super) enum Order {
     ReleaseThese(Vec<SessionKey>, Release<Detached>),
     /// Take sessions of the process before in; those that cannot be had come back.
     AdoptSessions(Vec<Arrival<Detached>>, Sender<Adopted<Arrival<Detached>>>),
+    /// Take sessions in that nobody can go on with, and end them for this reason.
+    EndSessions(
+        Vec<Arrival<Detached>>,
+        Cause,
+        Sender<Adopted<Arrival<Detached>>>,
+    ),
+    /// Have sessions stored there from now on.
+    KeepIn(Box<dyn SessionStore>),
+    /// A session is kept: note there how far it comes.
+    Note(SessionKey, Mark),
     /// Take sessions in that have been let go, as they were.
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
     /// Sessions and flows to come have numbers above these.

@@ -19,6 +19,7 @@ use super::{Holdings, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Connecting, Early};
 use crate::net::errno::{Failure, Obstacle, Operation, Resource};
+use crate::net::journal::Mark;
 use crate::net::listener;
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
@@ -261,6 +262,9 @@ pub(super) struct Conn<L> {
     pub(super) stores: Stores,
     /// Whoever looks at what its lanes read.
     pub(super) tap: Option<Box<Feed>>,
+    /// Where it is noted how far its lanes have come, if they can be gone on with after this
+    /// process was killed.
+    pub(super) mark: Option<Box<Mark>>,
 }
 
 /// What the lanes of a connection hold: most hold nothing, for all their life, and pay for a

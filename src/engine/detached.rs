@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::chunks::{Chunks, Tail};
+use crate::net::journal::Mark;
 use crate::net::pipe::Pipe;
 use crate::net::shared;
 use crate::observe::tap::{Closing, Feed};
@@ -24,6 +25,9 @@ pub struct Detached {
     pub held: [Held; 2],
     /// Whoever looks at what its lanes read; stays in the process.
     pub(super) tap: Option<Box<Feed>>,
+    /// Where it was noted how far its lanes have come: only of one that comes back after its
+    /// process was killed. One that leaves a reactor is noted no more.
+    pub(super) mark: Option<Box<Mark>>,
 }
 
 /// A side without an engine.
@@ -100,7 +104,20 @@ impl Detached {
             sides,
             held,
             tap: None,
+            mark: None,
         }
+    }
+
+    /// Goes on being noted there.
+    #[must_use]
+    pub fn with_mark(mut self, mark: Mark) -> Self {
+        self.mark = Some(Box::new(mark));
+        self
+    }
+
+    /// Where it is noted how far its lanes have come, if that is so.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_deref()
     }
 
     /// Its descriptors, in the order in which [`Detached::new`]'s arguments have them: the
@@ -117,6 +134,13 @@ impl Detached {
     /// The descriptor of a side.
     pub fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {
         self.sides[side.index()].as_ref().map(|it| it.fd.as_fd())
+    }
+
+    /// Its peers are told that it has failed, whoever has copies of its descriptors.
+    pub fn reset(&self) {
+        for side in self.sides.iter().flatten() {
+            shared::tell_reset(side.fd.as_fd());
+        }
     }
 
     /// Another process has, or is about to have, copies of its descriptors.
@@ -154,6 +178,34 @@ pub trait Baggage: std::fmt::Debug + Send {
 
     /// What its lanes hold, up and down.
     fn held(&self) -> [HeldNote; 2];
+}
+
+/// A connection that its engine looks after still, of which nothing is held.
+#[derive(Debug)]
+pub struct Uncut([Option<SideNote>; 2]);
+
+impl Uncut {
+    /// With these descriptors, of client and upstream.
+    pub fn of(sides: &[OwnedFd; 2]) -> Self {
+        Self(sides.each_ref().map(|fd| {
+            Some(SideNote {
+                cookie: shared::cookie(fd.as_fd()).unwrap_or(0),
+                // Whoever goes on finds both out by itself.
+                exhaustive: true,
+                shut: false,
+            })
+        }))
+    }
+}
+
+impl Baggage for Uncut {
+    fn sides(&self) -> [Option<SideNote>; 2] {
+        self.0
+    }
+
+    fn held(&self) -> [HeldNote; 2] {
+        [HeldNote::Nothing; 2]
+    }
 }
 
 /// What is told of a side.

@@ -20,12 +20,13 @@ use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setu
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
-use super::pump::Ends;
+use super::pump::{Ends, Kit};
 use super::sockets::{Sockets, WithSockets};
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::datagram;
 use crate::net::errno::{Failure, Operation};
+use crate::net::journal::Mark;
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::turn_away::{self, TurnAway};
@@ -140,9 +141,13 @@ impl Epoll {
         event: &mio::event::Event,
         events: &mut Vec<Event>,
     ) {
+        let failed = event.is_error();
+        if failed && let Some(mark) = &conn.mark {
+            // Whoever goes on would see an end where there was a failure.
+            mark.spoil();
+        }
         let leg = &mut conn.legs[side.index()];
         let Some(fd) = &leg.fd else { return };
-        let failed = event.is_error();
         let writable = event.is_writable();
         if leg.connecting {
             let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, writable);
@@ -327,27 +332,10 @@ impl Engine for Epoll {
         let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
-        let (source, sink) = (direction.source().index(), direction.sink().index());
-        // Discarding needs no sink; every other move of a lane has both.
-        let Some(source_fd) = &conn.legs[source].fd else {
-            return Pumped::default();
-        };
-        let sink_fd = conn.legs[sink].fd.as_ref().unwrap_or(source_fd);
-        let ends = Ends {
-            direction,
-            source: source_fd.as_fd(),
-            sink: sink_fd.as_fd(),
-            exhaustive: conn.legs[source].exhaustive,
-            last: conn.legs[source].shut,
-        };
-        let mut store = conn.stores.take(direction);
-        let tap = conn.tap.as_deref_mut();
-        let pumped = self.common.kit.pump(ends, &mut store, tap, lane, budget);
-        conn.stores.put(direction, store);
-        if lane.progress() == Progress::Finished {
-            conn.legs[sink].shut = true;
+        if conn.mark.is_some() {
+            return self.pump_noted(key, direction, lane, budget);
         }
-        pumped
+        pump_conn(&mut self.common.kit, conn, direction, lane, budget)
     }
 
     fn may_hold(&mut self, bytes: u32) {
@@ -371,7 +359,35 @@ impl Engine for Epoll {
         }
     }
 
+    fn share(&mut self, key: SessionKey) -> Option<[OwnedFd; 2]> {
+        let conn = self.conns.get_mut(key)?;
+        let copy = |leg: &Leg| leg.fd.as_ref()?.try_clone().ok();
+        let copies = [copy(&conn.legs[0])?, copy(&conn.legs[1])?];
+        for leg in &mut conn.legs {
+            leg.shared = true;
+        }
+        Some(copies)
+    }
+
+    fn note(&mut self, key: SessionKey, mark: Mark, lanes: &[Lane; 2], first: Option<Time>) {
+        let now = self.now();
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let crossed = lanes.each_ref().map(crossed);
+        mark.valid(crossed, (now.as_micros(), first.map(Time::as_micros)));
+        conn.mark = Some(Box::new(mark));
+    }
+
+    fn is_noted(&self, key: SessionKey) -> bool {
+        self.conns.get(key).is_some_and(|it| it.mark.is_some())
+    }
+
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
+        if let Some(conn) = self.conns.get_mut(key) {
+            // Before its peer is told: nobody goes on with one side.
+            conn.mark = None;
+        }
         if let Some(leg) = self.conns.leg_mut(key, side) {
             let Leg { fd, shared, .. } = std::mem::take(leg);
             if let Some(fd) = fd {
@@ -403,10 +419,13 @@ impl Engine for Epoll {
             })
         });
         let kit = &mut self.common.kit;
+        // Whoever has it from now on notes it elsewhere.
+        conn.mark = None;
         Some(Detached {
             sides,
             held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
             tap: conn.tap.take(),
+            mark: None,
         })
     }
 
@@ -424,7 +443,12 @@ impl Engine for Epoll {
                 return Err((failure.into(), detached));
             }
         }
-        let Detached { sides, held, tap } = detached;
+        let Detached {
+            sides,
+            held,
+            tap,
+            mark,
+        } = detached;
         let kit = &mut self.common.kit;
         let stores = held.map(|held| kit.take_up(held));
         let conn = self.conns.open(key);
@@ -439,6 +463,7 @@ impl Engine for Epoll {
         });
         conn.stores = stores.into();
         conn.tap = tap;
+        conn.mark = mark;
         Ok(())
     }
 
@@ -520,6 +545,81 @@ impl Epoll {
             Start::Done(Ok(()))
         })
     }
+}
+
+impl Epoll {
+    /// As [`Engine::pump`], of a session that is noted.
+    #[cold]
+    fn pump_noted(
+        &mut self,
+        key: SessionKey,
+        direction: Direction,
+        lane: &mut Lane,
+        budget: u32,
+    ) -> Pumped {
+        let now = self.now().as_micros();
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Pumped::default();
+        };
+        if let Some(mark) = &conn.mark {
+            mark.dirty(direction.index());
+        }
+        let pumped = pump_conn(&mut self.common.kit, conn, direction, lane, budget);
+        let Some(mark) = &conn.mark else {
+            return pumped;
+        };
+        if direction == Direction::Down && lane.bytes_in() > 0 {
+            mark.first(now);
+        }
+        // A failure stays dirty: it was told once, and whoever goes on would see an end.
+        if pumped.failure.is_none()
+            && let Some(bytes) = crossed(lane)
+        {
+            mark.clean(direction.index(), bytes, pumped.moved.then_some(now));
+        }
+        pumped
+    }
+}
+
+/// Bytes that have crossed a lane that holds nothing, has lost nothing and has not failed.
+fn crossed(lane: &Lane) -> Option<u64> {
+    let goes_on = matches!(
+        lane.progress(),
+        Progress::Open | Progress::Ending | Progress::Finished
+    );
+    let whole = lane.held() == 0 && lane.bytes_in() == lane.bytes_out();
+    (goes_on && whole).then(|| lane.bytes_out())
+}
+
+#[inline]
+fn pump_conn(
+    kit: &mut Kit,
+    conn: &mut Conn<Leg>,
+    direction: Direction,
+    lane: &mut Lane,
+    budget: u32,
+) -> Pumped {
+    let (source, sink) = (direction.source().index(), direction.sink().index());
+    // Discarding needs no sink; every other move of a lane has both.
+    let Some(source_fd) = &conn.legs[source].fd else {
+        return Pumped::default();
+    };
+    let sink_fd = conn.legs[sink].fd.as_ref().unwrap_or(source_fd);
+    let ends = Ends {
+        direction,
+        source: source_fd.as_fd(),
+        sink: sink_fd.as_fd(),
+        exhaustive: conn.legs[source].exhaustive,
+        last: conn.legs[source].shut,
+    };
+    let mut store = conn.stores.take(direction);
+    let tap = conn.tap.as_deref_mut();
+    let pumped = kit.pump(ends, &mut store, tap, lane, budget);
+    conn.stores.put(direction, store);
+    if lane.progress() == Progress::Finished {
+        conn.legs[sink].shut = true;
+    }
+    pumped
 }
 
 const fn mio_token(token: Token) -> mio::Token {

@@ -30,6 +30,9 @@
 //!     [`Engine::detach`], then [`Engine::attach`] there. Not a byte is lost, doubled or
 //!     put in another place; whatever can be read or written is told of again.
 //!
+//! 11. What is noted of a session ([`Engine::note`]) is dirty before a lane reads and clean only
+//!     when it holds nothing, and is nobody's before a side is closed.
+//!
 //! # What an engine has to write itself
 //! How it waits, what it waits for, and how it moves bytes. The rest is done to a
 //! descriptor in the same way by all ([`Engine::fd`]) and is provided. What two real
@@ -55,13 +58,14 @@ pub mod uring;
 pub mod wheel;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
+use crate::net::journal::Mark;
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
@@ -294,6 +298,25 @@ pub trait Engine {
         detached: Self::Detached,
     ) -> Result<(), (Cause, Self::Detached)> {
         self.attach(key, detached)
+    }
+
+    /// Copies of a session's two descriptors, for whoever keeps them until this process is gone.
+    /// From now on its peers are told of its end as those of sockets that others have. `None`:
+    /// it does not have both, or this engine reads ahead of its lanes.
+    fn share(&mut self, _key: SessionKey) -> Option<[OwnedFd; 2]> {
+        None
+    }
+
+    /// Notes from now on how far the lanes of a session have come; `first`: when the first byte
+    /// came down. Whoever cannot drops the mark.
+    fn note(&mut self, key: SessionKey, mark: Mark, lanes: &[Lane; 2], first: Option<Time>) {
+        let _ = (key, lanes, first);
+        drop(mark);
+    }
+
+    /// Whether that is so.
+    fn is_noted(&self, _key: SessionKey) -> bool {
+        false
     }
 
     /// Passes on to the kernel what would otherwise wait for the end of the turn, because

@@ -9,11 +9,13 @@ mod passed;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use socket2::{Domain, SockRef, Type};
 
 use crate::net::address::{Address, Endpoint};
 use crate::net::dial::endpoint;
+use crate::net::journal::{SlotName, journal_named};
 use crate::net::options::Family;
 
 /// What a listener carries.
@@ -82,6 +84,19 @@ pub struct InheritedSocket {
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<InheritedSocket>,
+    /// What the process before had beside listeners, if it was killed.
+    pub survivors: Survivors,
+    /// What its times count from, if they go on.
+    pub origin: Option<Instant>,
+}
+
+/// Descriptors of sessions that a service manager has kept, and how far those had come.
+#[derive(Debug, Default)]
+pub struct Survivors {
+    /// By what they are called there; usually one.
+    pub journals: Vec<(u64, OwnedFd)>,
+    /// Each of the two of a session has its name.
+    pub sessions: Vec<(SlotName, OwnedFd)>,
 }
 
 /// Why a descriptor cannot be listened on.
@@ -109,6 +124,18 @@ impl Inherited {
         })?;
         self.sockets.push(socket);
         Ok(())
+    }
+
+    /// Takes one that is no listener, if it is called as ours are; else it comes back.
+    fn add_survivor(&mut self, fd: OwnedFd, name: &str) -> Option<OwnedFd> {
+        if let Some(id) = journal_named(name) {
+            self.survivors.journals.push((id, fd));
+        } else if let Some(session) = SlotName::named(name) {
+            self.survivors.sessions.push((session, fd));
+        } else {
+            return Some(fd);
+        }
+        None
     }
 
     /// Whether there is none.

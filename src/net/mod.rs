@@ -9,6 +9,7 @@ pub mod errno;
 pub mod handed;
 pub mod holder;
 pub mod inherited;
+pub mod journal;
 pub mod limits;
 pub mod listener;
 pub mod network;

@@ -90,6 +90,7 @@ impl<E: Datagrams> Reactor<E> {
         books.of(self.ctx.reactor).cells.started.add(1);
         if let Some(key) = self.ctx.sessions.insert(entry) {
             self.ctx.shortage.entered(key, &self.ctx.sessions);
+            self.old.entered(key, self.ctx.now());
             if !announced {
                 self.outlets.begin(key, &mut self.ctx);
             }

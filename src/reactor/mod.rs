@@ -54,6 +54,7 @@ mod shortage;
 mod spares;
 mod stock;
 mod stopping;
+mod survival;
 mod timers;
 pub mod upstream;
 mod verdict;
@@ -80,6 +81,7 @@ pub use listen_queue::Admitted;
 pub use neighbours::Neighbours;
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
+pub use survival::{OldSession, SessionStore};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;
@@ -105,6 +107,7 @@ use opened::Opened;
 use openings::Openings;
 use outlets::Outlets;
 use run_queue::RunQueue;
+use survival::OldSessions;
 use upstream::server::{Server, ServerSet};
 
 /// One reactor. Generic over its engine: the simulator drives this very code.
@@ -125,6 +128,7 @@ pub struct Reactor<E: Engine> {
     /// Flows that have come and wait for the ports that they came in by.
     expected: Vec<flows::Expected<E::Call>>,
     leaving: Leaving<E::Detached>,
+    old: OldSessions,
     sessions_started: u64,
     /// The log has it that splice does not work here.
     splice_given_up: bool,
@@ -206,6 +210,7 @@ impl<E: Datagrams> Reactor<E> {
             outlets: Outlets::new(setup.session_log, setup.taps),
             openings: Openings::new(setup.decider),
             leaving: Leaving::new(),
+            old: OldSessions::default(),
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
@@ -267,6 +272,7 @@ impl<E: Datagrams> Reactor<E> {
         self.fire_timers();
         self.send_owed_acks();
         self.keep_warm();
+        self.keep_old();
         self.settle();
         waited.map(|()| woken)
     }
@@ -400,7 +406,8 @@ impl<E: Datagrams> Reactor<E> {
             self.dialler.warm_due()
         };
         let due = self.wheel.next().min(ack).min(accept).min(self.flows.due());
-        due.min(warm).min(self.dialler.queue_due)
+        let old = self.old.due();
+        due.min(warm).min(self.dialler.queue_due).min(old)
     }
 
     /// Carries out what parts left for others.

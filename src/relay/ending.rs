@@ -121,6 +121,8 @@ pub enum Cause {
     Stopped,
     /// The operator picked this session out to be ended.
     Killed,
+    /// Its process was killed while it held bytes of the session, or may have.
+    Crashed,
     /// Its client had never said anything, or no server had ever answered it, and no place
     /// was left for another one.
     MadeRoom,
@@ -170,6 +172,7 @@ impl Cause {
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
             Self::Killed => "killed",
+            Self::Crashed => "crashed",
             Self::MadeRoom => "made_room",
             Self::Errno(_) => "errno",
         }

@@ -42,7 +42,7 @@ use std::time::Duration;
 pub use events::{
     Action, Close, Deadlines, Decided, Event, Failure, Pumped, Read, Readiness, Rules, Said,
 };
-pub use frozen::SessionState;
+pub use frozen::{Found, SessionState};
 
 use super::ending::Ending;
 use super::lane::{Lane, Next};
@@ -119,6 +119,11 @@ impl Session {
     /// A lane, for the engine to pump.
     pub const fn lane_mut(&mut self, direction: Direction) -> &mut Lane {
         self.common.lane_mut(direction)
+    }
+
+    /// Both, up and down.
+    pub const fn lanes(&self) -> &[Lane; 2] {
+        &self.common.lanes
     }
 
     /// Both, up and down.

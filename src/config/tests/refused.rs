@@ -140,6 +140,15 @@ fn half_a_pair_names_the_missing_half() {
 }
 
 #[test]
+fn b160_a_ring_cannot_leave_sessions_to_another_process() {
+    let text = format!("[global]\nengine = \"io_uring\"\nsurvive_crash = true\n{BASE}");
+    let words = ["`survive_crash` cannot be had", "reads ahead"];
+    expect(&text, "3:17", &words);
+    let other = format!("[global]\nengine = \"auto\"\nsurvive_crash = true\n{BASE}");
+    assert!(good(&other).global.survive_crash);
+}
+
+#[test]
 fn b70_every_error_of_a_file_is_reported_at_once() {
     let text = r#"[global]
 reactorz = 4

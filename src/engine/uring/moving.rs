@@ -79,6 +79,7 @@ impl Uring {
             sides,
             held,
             tap: conn.tap.take(),
+            mark: None,
         })
     }
 
@@ -90,7 +91,10 @@ impl Uring {
         if key.slot >= SLOTS_MAX {
             return Err((Cause::NoMemory, detached));
         }
-        let Detached { sides, held, tap } = detached;
+        // The kernel reads ahead of lanes: none of it can be gone on with after a kill.
+        let Detached {
+            sides, held, tap, ..
+        } = detached;
         let kit = &mut self.common.kit;
         let stores = held.map(|held| kit.take_up(held));
         let now = self.common.clock.now();

@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
 use super::{Inherited, InheritedError, Label, Origin};
 
 /// The first one: 0 to 2 are the standard streams.
@@ -59,6 +61,10 @@ impl Inherited {
             // SAFETY: it is open, nobody else in this process knows of it (the environment is
             // read once, before anything else is opened), and it is owned from here on.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            set_close_on_exec(&fd);
+            let Some(fd) = inherited.add_survivor(fd, &name) else {
+                continue;
+            };
             let added = inherited.add(fd, origin(&name), which);
             errors.extend(added.err());
         }
@@ -116,6 +122,12 @@ impl Said {
         };
         Ok((0..count).map(|nth| (FIRST + nth, name(nth))).collect())
     }
+}
+
+/// It is nobody's whom this process starts. Of one that is open this cannot fail.
+fn set_close_on_exec(fd: &OwnedFd) {
+    let flags = FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC);
+    let _ = fcntl(fd, flags);
 }
 
 fn is_open(fd: RawFd) -> bool {

@@ -180,6 +180,15 @@ notices! {
     ListenersNotKept "listeners_not_kept" Warn [] { sockets: usize, room: usize }
         "{sockets} listening sockets are not kept over a crash: the service manager keeps {room} \
          descriptors; raise FileDescriptorStoreMax=";
+    /// The process before was killed: what has become of its sessions.
+    Survived "survived" Info [] { sessions: u64, reset: u64, reasons: String }
+        (|f| {
+            write!(f, "the process before was killed: {sessions} sessions go on, {reset} are reset")?;
+            if reasons.is_empty() { Ok(()) } else { write!(f, " ({reasons})") }
+        });
+    /// Sessions will end with this process although they are not to.
+    SessionsNotKept "sessions_not_kept" Warn [] { reason: String }
+        "sessions do not outlive a crash: {reason}";
     /// The end has begun.
     Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
         (|f| match timeout {

@@ -49,11 +49,34 @@ impl<E: Datagrams> Reactor<E> {
         };
         for arrival in arrivals {
             match self.adopt_one(arrival) {
-                Ok(()) => adopted.taken += 1,
+                Ok(_) => adopted.taken += 1,
                 Err(refused) => adopted.refused.push(*refused),
             }
         }
         adopted
+    }
+
+    /// Takes sessions in that nobody can go on with, and ends them for this reason: so each has its
+    /// record, and counts where it was.
+    pub fn end_arrivals(
+        &mut self,
+        arrivals: Vec<Arrival<E::Detached>>,
+        cause: Cause,
+    ) -> Adopted<Arrival<E::Detached>> {
+        let mut ended = Adopted {
+            taken: 0,
+            refused: Vec::new(),
+        };
+        for arrival in arrivals {
+            match self.adopt_one(arrival) {
+                Ok(key) => {
+                    self.cut(key, cause);
+                    ended.taken += 1;
+                }
+                Err(refused) => ended.refused.push(*refused),
+            }
+        }
+        ended
     }
 
     /// Takes sessions of this process in, as they were. Called as [`Reactor::adopt`] is.
@@ -108,7 +131,7 @@ impl<E: Datagrams> Reactor<E> {
     fn adopt_one(
         &mut self,
         arrival: Arrival<E::Detached>,
-    ) -> Result<(), Box<(Arrival<E::Detached>, Refusal)>> {
+    ) -> Result<SessionKey, Box<(Arrival<E::Detached>, Refusal)>> {
         let Arrival {
             manifest,
             detached,
@@ -143,9 +166,9 @@ impl<E: Datagrams> Reactor<E> {
             server.standing.take_in(at);
         }
         match self.settle_in(entry, detached) {
-            Ok(_) => {
+            Ok(key) => {
                 self.ctx.counters.adopted.add(1);
-                Ok(())
+                Ok(key)
             }
             Err(refused) => {
                 let (entry, detached, cause) = *refused;
@@ -239,6 +262,7 @@ impl<E: Datagrams> Reactor<E> {
         let inserted = self.ctx.sessions.insert(entry);
         debug_assert_eq!(inserted, Some(key), "the slot was reserved");
         self.ctx.shortage.entered(key, &self.ctx.sessions);
+        self.old.entered(key, self.ctx.now());
         self.arm(key);
         Ok(key)
     }

@@ -299,7 +299,12 @@ impl<E: Datagrams> Reactor<E> {
     }
 }
 
-fn manifest(entry: &Entry, baggage: &impl Baggage, now: Time) -> Option<Manifest> {
+/// What is told of a session.
+pub(in crate::reactor) fn manifest(
+    entry: &Entry,
+    baggage: &impl Baggage,
+    now: Time,
+) -> Option<Manifest> {
     let forward = &entry.listener.forward;
     let destination = entry.destination.as_ref()?;
     let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());

@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use ahead::{MovedSpare, SpareManifest};
 pub use arriving::{Adopted, Arrival};
 pub use berths::{Berth, Berths};
-pub(super) use leaving::Leaving;
+pub(super) use leaving::{Leaving, manifest};
 pub use leaving::{Release, ReleaseReply, Released};
 pub use manifest::{Manifest, Parcel};
 pub use refusal::Refusal;

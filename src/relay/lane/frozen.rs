@@ -33,6 +33,26 @@ impl LaneState {
         self.held
     }
 
+    /// The same once so many bytes have crossed it and nothing of them is held; `None` if that
+    /// cannot have been, or if it had failed.
+    #[must_use]
+    pub(in crate::relay) fn crossed_by(&self, bytes: u64) -> Option<Self> {
+        let failed = self.source == Source::Failed || self.sink == Sink::Failed || self.doomed;
+        if failed || self.lost > 0 || bytes < self.drained {
+            return None;
+        }
+        Some(Self {
+            filled: bytes,
+            drained: bytes,
+            held: 0,
+            sink: match self.sink {
+                Sink::Full => Sink::Ready,
+                sink => sink,
+            },
+            ..self.clone()
+        })
+    }
+
     /// Bytes written so far.
     pub const fn bytes_out(&self) -> u64 {
         self.drained

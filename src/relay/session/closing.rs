@@ -92,8 +92,11 @@ impl Closing {
     ) -> Stage {
         let complete = unsent == [0, 0] && cx.common.lanes.iter().all(|lane| lane.held() == 0);
         // That a server is down is a failure, and told as one; so is that an operator
-        // picked out this session, or that others need its place.
-        let told = matches!(cause, Cause::ServerDown | Cause::Killed | Cause::MadeRoom);
+        // picked out this session, that others need its place, or that bytes are lost.
+        let told = matches!(
+            cause,
+            Cause::ServerDown | Cause::Killed | Cause::MadeRoom | Cause::Crashed
+        );
         let orderly = complete && !told;
         let how = if orderly {
             Close::Orderly

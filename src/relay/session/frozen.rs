@@ -61,6 +61,19 @@ struct DeliveryState {
     since: Age,
 }
 
+/// How far a session has come of which only an earlier state is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes that have crossed its lanes; nothing of them is held.
+    pub bytes: [u64; 2],
+    /// How long that state is ago.
+    pub later: Duration,
+    /// How long the first byte from the upstream is ago, if it came since.
+    pub first: Option<Duration>,
+    /// How long it is silent, if it was not all the time.
+    pub silent: Option<Duration>,
+}
+
 impl SessionState {
     /// Whether there is a connection on this side.
     pub fn has(&self, side: Side) -> bool {
@@ -75,6 +88,40 @@ impl SessionState {
         &self.lanes
     }
 
+    /// Whether [`Self::found`] may come to anything.
+    pub fn may_be_found(&self) -> bool {
+        self.phase == PhaseState::Relaying && self.ending.is_none()
+    }
+
+    /// The same some time later, as it was found; `None` if nobody can go on with it: a side had
+    /// failed, or what was found cannot have been.
+    pub fn found(&self, found: &Found) -> Option<Self> {
+        if !self.may_be_found() {
+            return None;
+        }
+        let micros = |duration: Duration| Age(duration.as_micros() as u64);
+        let later = |age: Age| Age(age.0.saturating_add(micros(found.later).0));
+        let [up, down] = &self.lanes;
+        let silent = found.silent.map_or(later(self.last_activity), micros);
+        Some(Self {
+            lanes: [
+                up.crossed_by(found.bytes[0])?,
+                down.crossed_by(found.bytes[1])?,
+            ],
+            started: later(self.started),
+            connected: later(self.connected),
+            first_byte: self.first_byte.map(later).or(found.first.map(micros)),
+            // What the kernel has still to deliver it does by itself; it is looked at anew.
+            delivery: Side::BOTH.map(|_| DeliveryState {
+                unsent: 0,
+                since: silent,
+            }),
+            looked: later(self.looked),
+            last_activity: silent,
+            ..self.clone()
+        })
+    }
+
     /// Since it was accepted.
     pub const fn age(&self) -> Duration {
         Duration::from_micros(self.started.0)
@@ -85,6 +132,14 @@ impl Session {
     /// Whether [`Session::freeze`] would do it.
     pub const fn may_be_frozen(&self) -> bool {
         matches!(self.stage, Stage::Relaying(_)) && self.common.hung_up == 0
+    }
+
+    /// Whether both its sides are there and none has failed.
+    pub const fn is_relaying(&self) -> bool {
+        let Stage::Relaying(relaying) = &self.stage else {
+            return false;
+        };
+        matches!(relaying.phase, Phase::Relaying) && self.may_be_frozen()
     }
 
     /// As it is at `now`; `None` while it may not be moved.
@@ -244,6 +299,63 @@ mod tests {
         assert_eq!(later.deadline(&RULES), at(32));
         later.on(look, at(32), &RULES, &mut actions);
         assert_eq!(later.ending().unwrap().cause, Cause::IdleTimeout);
+    }
+
+    /// Behaviour 160: a session whose process was killed goes on where it was.
+    #[test]
+    fn b160_one_that_is_found_again_has_its_bytes_and_its_age() {
+        // Written down at 103 s; 7 bytes more went up and 5 came down, the last at 108 s; found at
+        // 110 s.
+        let state = through_text(&session(), at(103));
+        let found = Found {
+            bytes: [17, 5],
+            later: Duration::from_secs(7),
+            first: Some(Duration::from_secs(4)),
+            silent: Some(Duration::from_secs(2)),
+        };
+        let thawed = Session::thaw(&state.found(&found).unwrap(), at(110)).unwrap();
+        thawed.check_invariants();
+        let bytes = |it| (thawed.lane(it).bytes_in(), thawed.lane(it).bytes_out());
+        assert_eq!(bytes(Direction::Up), (17, 17));
+        assert_eq!(bytes(Direction::Down), (5, 5));
+        assert_eq!(thawed.started(), at(100));
+        assert_eq!(thawed.first_byte_time(), Some(Duration::from_secs(6)));
+        // Idle since 108 s, for 10 s.
+        let mut later = thawed;
+        let mut actions = Vec::new();
+        let look = Event::Looked { unsent: [0; 2] };
+        later.on(look, at(113), &RULES, &mut actions);
+        assert!(actions.is_empty(), "too early: {actions:?}");
+        assert_eq!(later.deadline(&RULES), at(118));
+        // Nothing has crossed since: idle since 101 s.
+        let still = Found {
+            bytes: [10, 0],
+            first: None,
+            silent: None,
+            ..found
+        };
+        let mut later = Session::thaw(&state.found(&still).unwrap(), at(110)).unwrap();
+        later.on(look, at(110), &RULES, &mut actions);
+        assert!(actions.is_empty(), "too early: {actions:?}");
+        assert_eq!(later.deadline(&RULES), at(111));
+        // Bytes do not become fewer, and a failure is not forgotten.
+        let fewer = Found {
+            bytes: [9, 5],
+            ..found
+        };
+        assert!(state.found(&fewer).is_none());
+        let mut failed = session();
+        let mut actions = Vec::new();
+        let event = Event::Ready {
+            side: Side::Client,
+            readiness: Readiness {
+                failed: true,
+                ..Readiness::default()
+            },
+        };
+        failed.on(event, at(102), &RULES, &mut actions);
+        let failed = failed.freeze(at(103)).unwrap();
+        assert!(failed.found(&found).is_none());
     }
 
     #[test]

@@ -73,6 +73,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/engine/uring/wake.rs",
     "src/net/datagram/batch.rs",
     "src/net/inherited/passed.rs",
+    "src/net/journal/map.rs",
     "src/net/sys.rs",
     "tests/it/uring.rs",
 ];

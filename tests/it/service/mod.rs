@@ -5,4 +5,5 @@ mod confined;
 mod kept;
 pub(crate) mod manager;
 mod notify;
+mod survival;
 mod units;

@@ -63,6 +63,56 @@ fn b160_what_an_upgrade_leaves_behind_is_kept_no_more() {
     });
 }
 
+/// Behaviours 123 and 160: a session that is kept goes along with an upgrade, and is kept by the
+/// process behind it.
+#[test]
+fn b160_a_session_survives_an_upgrade_and_then_a_kill() {
+    let (manager, server) = (Manager::new(), Echo::new(b'a'));
+    let setup = Setup::new(server.address).engine("epoll");
+    let setup = manager.of(setup.set("global.survive_crash", true));
+    let setup = setup.env("FDSTORE", 32);
+    let it = Upgradable::start(setup.clone());
+    let address = it.forwarder.address();
+    let mut held = Held::open(address);
+    held.ping();
+    let kept = || -> Vec<String> {
+        let names = manager.kept().into_iter().map(|(name, _)| name);
+        names
+            .filter(|it| it.starts_with("thalweg-session."))
+            .collect()
+    };
+    wait_until("it is kept", PATIENCE, || kept().len() == 2);
+    let before = kept();
+    it.upgrade();
+    held.ping();
+    wait_until("the next process keeps it", PATIENCE, || {
+        let now = kept();
+        now.len() == 2 && now != before
+    });
+    let journals = || {
+        let kept = manager.kept();
+        let is_it = |(name, _): &&(String, _)| name.starts_with("thalweg-journal.");
+        kept.iter().filter(is_it).count()
+    };
+    assert_eq!(journals(), 1);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let process = it.serving();
+    process.signal(nix::sys::signal::Signal::SIGKILL);
+    is_gone(process);
+    let mut again = setup;
+    for (name, socket) in manager.kept() {
+        again = again.passing(&name, &socket);
+    }
+    let forwarder = again.start();
+    let line = forwarder.wait_for_line("the process before was killed");
+    assert_eq!(
+        (line.number("sessions"), line.number("reset")),
+        (Some(1), Some(0))
+    );
+    assert_eq!(forwarder.address(), address);
+    held.ping();
+}
+
 /// Behaviours 138 and 154: as long as a new process is on trial the former one is the service.
 #[test]
 fn b154_a_process_on_trial_is_not_the_service() {
