@@ -430,6 +430,12 @@ views! {
         listeners_kept: u64,
         /// Addresses that are listened on no more.
         listeners_closed: Vec<String>,
+        /// Forwards that were compared with those that ran before: those that are written
+        /// otherwise, and those of a pool that is.
+        forwards_compared: u64,
+        /// Orders that reactors were given for it; none where nothing differs, and none in a
+        /// dry run.
+        orders: u64,
         /// Sessions whose forward is gone; they run to their end, or until its
         /// `drain_timeout`.
         sessions_left: u64,

@@ -117,6 +117,8 @@ pub(super) struct Running {
     pub(super) origin: Instant,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    /// What is in force.
+    pub(super) plan: Plan,
     /// What reactors that have ended had counted.
     pub(super) ended: Snapshot,
     pub(super) queue: Queue,
@@ -134,7 +136,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn start(
         acquired: Acquired,
-        plan: &Plan<'_>,
+        plan: &Plan,
         ids: Identities,
         taps: Taps,
         begun: Begun,
@@ -182,6 +184,7 @@ impl Running {
         let running = Self {
             forwards: forwards.collect(),
             pools: pools_of(plan),
+            plan: plan.clone(),
             reactors,
             active,
             config,
@@ -577,7 +580,7 @@ pub(super) fn watch(
     }
 }
 
-pub(super) fn pools_of(plan: &Plan<'_>) -> BTreeSet<PoolId> {
+pub(super) fn pools_of(plan: &Plan) -> BTreeSet<PoolId> {
     let pools = plan.pools.iter().flat_map(|it| &it.dialled);
     pools.map(|(id, _)| *id).collect()
 }
