@@ -70,7 +70,7 @@ impl Config {
     /// ranges of ports make several.
     fn pools(&self, names: &HashSet<String>) -> Vec<((&str, usize), &Arc<Pool>)> {
         let mut seen = HashSet::new();
-        let mut named: HashMap<&str, usize> = HashMap::new();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         let mut pools = Vec::new();
         for forward in &self.forwards {
             for pool in forward.pools() {
@@ -81,7 +81,7 @@ impl Config {
                 if !names.contains(name) {
                     continue;
                 }
-                let nth = named.entry(name).or_default();
+                let nth = counts.entry(name).or_default();
                 pools.push(((name, *nth), pool));
                 *nth += 1;
             }

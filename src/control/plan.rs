@@ -258,12 +258,12 @@ impl Plan {
                 listeners,
             });
         }
-        let names = name_servers(&mut pools, ids);
+        let asked = name_servers(&mut pools, ids);
         Self {
             config: config.clone(),
             forwards: forwards.into(),
             pools: pools.into(),
-            names: names.into(),
+            names: asked.into(),
         }
     }
 

@@ -18,7 +18,6 @@ use super::reload::{
     commit,
 };
 use super::reloading::{self, Job, OnTrial};
-use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::upgrade::order::Upgrading;
@@ -65,8 +64,10 @@ impl Running {
     /// Begins with the next one, if none is under way.
     fn next(&mut self) {
         while self.preparing.is_none() {
-            let Some(job) = self.queue.pop() else {
-                self.tell_reloaded();
+            let Some(job) = self.queue.pop(Instant::now()) else {
+                if self.queue.is_empty() {
+                    self.tell_reloaded();
+                }
                 return;
             };
             if !job.request.dry_run && job.listen_again.is_none() {
@@ -82,6 +83,13 @@ impl Running {
                 Ok(preparing) => self.preparing = Some((job, preparing)),
                 Err(error) => self.refused(&job, error),
             }
+        }
+    }
+
+    /// One that waited for others like it may be due.
+    pub(super) fn go_on_with_reloads(&mut self) {
+        if self.queue.due().is_some_and(|due| due <= Instant::now()) {
+            self.next();
         }
     }
 
@@ -200,14 +208,7 @@ impl Running {
         let Some(trial) = self.trial.take() else {
             return false;
         };
-        self.ask(Job {
-            request: ReloadRequest {
-                config: Some(trial.back_to),
-                ..ReloadRequest::default()
-            },
-            is_return: true,
-            ..Job::unasked()
-        });
+        self.ask(Job::return_to(trial.back_to));
         true
     }
 
@@ -219,7 +220,8 @@ impl Running {
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
         let service = self.manager.due();
         let rebalance = self.rebalance_due();
-        [trial, names, look, cut, service, rebalance]
+        let waits = self.queue.due().filter(|_| self.preparing.is_none());
+        [trial, names, look, cut, service, rebalance, waits]
             .into_iter()
             .flatten()
             .min()

@@ -248,6 +248,7 @@ impl Running {
             self.rebalance();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
+                self.go_on_with_reloads();
                 continue;
             };
             match told {
@@ -260,17 +261,12 @@ impl Running {
                 }
                 Told::Signal(Signal::Reload) | Told::Changed => self.ask(Job::unasked()),
                 Told::Ready => self.prepared(),
-                Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
-                    request,
-                    replies: vec![reply],
-                    listen_again: None,
-                    is_return: false,
-                }),
-                Told::Asked(Request::ListenAgain(forward, reply)) => self.ask(Job {
-                    replies: vec![reply],
-                    listen_again: Some(forward),
-                    ..Job::unasked()
-                }),
+                Told::Asked(Request::Reload(request, reply)) => {
+                    self.ask(Job::asked(request, reply));
+                }
+                Told::Asked(Request::ListenAgain(forward, reply)) => {
+                    self.ask(Job::listen_again(forward, reply));
+                }
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
                     let _ = reply.send(self.judge(true) || self.confirm());
