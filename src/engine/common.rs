@@ -115,7 +115,7 @@ pub(super) struct Dialled {
     /// The outcome is still to come.
     pub(super) connecting: bool,
     /// See [`dial::may_self_connect`].
-    pub(super) suspect: bool,
+    pub(super) suspect: Option<u16>,
 }
 
 impl Common {
@@ -185,7 +185,7 @@ impl Common {
 
     /// See [`dial::may_self_connect`].
     pub(super) fn may_self_connect(&self, endpoint: &Endpoint) -> bool {
-        dial::may_self_connect(endpoint, &self.ephemeral_ports)
+        dial::may_self_connect(endpoint, &self.ephemeral_ports).is_some()
     }
 
     /// Sets what an accepted socket does not inherit from its listener. A refusal was
@@ -210,20 +210,35 @@ impl Common {
     }
 }
 
+/// What a poll tells of a socket that is connecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It is writable, and nothing is wrong with it: a socket with a pending error is never
+    /// told of without it (`tcp_poll`), so there is none to ask for.
+    Writable,
+    /// That it is or was writable; whether something is wrong has to be asked.
+    Doubtful,
+    /// Not that it is writable.
+    Nothing,
+}
+
 /// How a connect ended that was pending, as far as the socket tells; `None`: not yet.
-/// `SO_ERROR` alone says so: an error or hang-up without one, and without writability,
-/// says nothing.
+/// Where [`Told::Writable`] does not, `SO_ERROR` alone says so: an error or hang-up without one, and without
+/// writability, says nothing.
 pub(super) fn connect_outcome(
     fd: BorrowedFd<'_>,
-    suspect: bool,
-    writable: bool,
+    suspect: Option<u16>,
+    told: Told,
 ) -> Option<Result<(), Cause>> {
-    match dial::pending_error(fd, Operation::Connect) {
-        Some(failure) => Some(Err(failure.into())),
-        None if suspect && dial::is_self_connect(fd) => Some(Err(Cause::SelfConnect)),
-        None if writable => Some(Ok(())),
-        None => None,
+    if told != Told::Writable
+        && let Some(failure) = dial::pending_error(fd, Operation::Connect)
+    {
+        return Some(Err(failure.into()));
     }
+    if suspect.is_some_and(|port| dial::is_self_connect(fd, port)) {
+        return Some(Err(Cause::SelfConnect));
+    }
+    (told != Told::Nothing).then_some(Ok(()))
 }
 
 /// Before the descriptor of a side is closed, so that its peer is told how; `shared`:

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
-use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
+use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup, Told};
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
@@ -65,7 +65,7 @@ struct Leg {
     /// Its write side was shut down.
     shut: bool,
     /// See [`Dialled::suspect`].
-    suspect: bool,
+    suspect: Option<u16>,
     /// See [`LooseSide::shared`].
     shared: bool,
 }
@@ -145,7 +145,12 @@ impl Epoll {
         let failed = event.is_error();
         let writable = event.is_writable();
         if leg.connecting {
-            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, writable);
+            let told = match (writable, failed || event.is_write_closed()) {
+                (true, false) => Told::Writable,
+                (true, true) => Told::Doubtful,
+                (false, _) => Told::Nothing,
+            };
+            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, told);
             let Some(outcome) = outcome else { return };
             leg.connecting = false;
             match outcome {
@@ -252,6 +257,10 @@ impl Engine for Epoll {
 
     fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
         self.listeners.set_options(key, options);
+    }
+
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool) {
+        self.listeners.hold_acks(key, hold);
     }
 
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {

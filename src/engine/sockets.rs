@@ -236,7 +236,7 @@ impl Sockets {
             never_fragment,
         };
         let fd = datagram::connect(&call)?;
-        if may_meet_itself && datagram::is_self_connect(fd.as_fd()) {
+        if may_meet_itself && datagram::is_self_connect(fd.as_fd(), server.port()) {
             return Err(Cause::SelfConnect);
         }
         let socket = Socket {
@@ -259,7 +259,7 @@ impl Sockets {
             return Err(Cause::Unreachable);
         };
         let thrown_away = datagram::connect_anew(fd, server)?;
-        if may_meet_itself && datagram::is_self_connect(fd) {
+        if may_meet_itself && datagram::is_self_connect(fd, server.port()) {
             return Err(Cause::SelfConnect);
         }
         Ok(thrown_away)

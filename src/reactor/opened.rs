@@ -54,6 +54,8 @@ pub(super) struct UnderWay {
     pub(super) routed: bool,
     /// More was awaited than what was looked at.
     pub(super) awaits: bool,
+    /// What the client has said is not acknowledged by itself; see [`Forward::holds_acks`].
+    pub(super) holds_acks: bool,
     pub(super) destinations: Destinations,
     /// What of the answer is still to be said.
     pub(super) unsaid: Vec<u8>,
@@ -69,6 +71,7 @@ impl Opened {
             opening: Opening::begin(&forward.steps),
             routed: false,
             awaits: false,
+            holds_acks: forward.holds_acks(),
             destinations: Destinations::default(),
             unsaid: Vec::new(),
             asked: false,

@@ -24,6 +24,7 @@ use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::notice::{Kind, Notice, Subject};
+use crate::policy::route::Protocol;
 use crate::proto::opening::StepKind;
 use crate::proto::prelude;
 use crate::relay::Side;
@@ -197,6 +198,8 @@ impl Openings {
         if !ctx.engine.has_ended(key, Side::Client) {
             ctx.engine.await_more(key, Side::Client);
             Self::under_way(ctx, key)?.awaits = true;
+            // What is missing may wait for it (Nagle's algorithm).
+            Self::release_acks(ctx, key);
             return Some(Looked::Nothing);
         }
         // What came between the two is the last.
@@ -258,6 +261,14 @@ impl Openings {
         Some(None)
     }
 
+    /// What the client has said is acknowledged without its answer; once.
+    fn release_acks<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
+        let held = Self::under_way(ctx, key).map(|it| std::mem::take(&mut it.holds_acks));
+        if held == Some(true) {
+            ctx.engine.acknowledge(key, Side::Client);
+        }
+    }
+
     /// What the program that this runs in decides, if it does.
     fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Piloted> {
         let entry = ctx.sessions.get(key)?;
@@ -283,6 +294,11 @@ impl Openings {
         let (asked, wrong) = (facts.asked.take(), facts.wrong.take());
         if std::mem::take(&mut under_way.awaits) {
             ctx.engine.await_no_more(key, Side::Client);
+        }
+        let holds_acks = std::mem::take(&mut under_way.holds_acks);
+        let protocol = opened.sniffed().map(|it| it.protocol);
+        if holds_acks && protocol != Some(Protocol::Tls) {
+            ctx.engine.acknowledge(key, Side::Client);
         }
         let host = opened.sniffed().and_then(|it| it.host.as_deref());
         let asked = asked.as_deref().or(host.map(str::as_bytes));

@@ -66,7 +66,7 @@ pub(super) struct Leg {
     leaving: bool,
     pub(super) connecting: bool,
     /// See `dial::may_self_connect`.
-    pub(super) suspect: bool,
+    pub(super) suspect: Option<u16>,
     /// See `Ends::exhaustive`.
     pub(super) exhaustive: bool,
     /// Its write side was shut down.

@@ -337,6 +337,10 @@ impl Engine for Uring {
         self.listeners.set_options(key, options);
     }
 
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool) {
+        self.listeners.hold_acks(key, hold);
+    }
+
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.listeners.accept(key, &mut self.common)
     }

@@ -165,8 +165,8 @@ fn connect_failure(error: &std::io::Error) -> Failure {
 
 /// Whether a connected socket has become its own peer: the server's port lies among
 /// those that the kernel hands out, and nobody else has it.
-pub fn is_self_connect(fd: BorrowedFd<'_>) -> bool {
-    dial::is_self_connect(fd)
+pub fn is_self_connect(fd: BorrowedFd<'_>, port: u16) -> bool {
+    dial::is_self_connect(fd, port)
 }
 
 /// `IP_PMTUDISC_DO`: never a fragment of our own, and routers are told so.

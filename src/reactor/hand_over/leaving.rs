@@ -205,7 +205,7 @@ impl<E: Datagrams> Reactor<E> {
         if entry.session.lane(Direction::Up).bytes_out() == 0 {
             // What waits for the first payload to ride on does not wait any longer.
             self.ctx.engine.flush(key, Side::Upstream);
-            self.ctx.engine.acknowledge(key);
+            self.ctx.engine.acknowledge(key, Side::Upstream);
         }
         self.leaving.waiting.insert(key);
         if self.ctx.engine.quiesce(key) == Start::Done(()) {
