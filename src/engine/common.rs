@@ -390,10 +390,10 @@ impl From<Failure> for Cause {
             Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
                 Self::NoMemory
             }
-            Failure::Unsupported => Self::Errno(libc::EINVAL),
-            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
+            Failure::Unsupported => Self::Errno(libc::EINVAL as u16),
+            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN as u16),
             Failure::ConnectionLost => Self::Reset,
-            Failure::Other(errno) => Self::Errno(errno),
+            Failure::Other(errno) => Self::Errno(u16::try_from(errno).unwrap_or(u16::MAX)),
         }
     }
 }
