@@ -135,9 +135,7 @@ impl Session {
             PhaseState::Lingering { .. } if state.ending.is_none() => {
                 return Err("a session lingers without a reason");
             }
-            PhaseState::Lingering {
-                left, step, ..
-            } => Phase::Lingering {
+            PhaseState::Lingering { left, step, .. } => Phase::Lingering {
                 left,
                 step: step.clamp(1, LINGER_LOOK_MAX),
             },
