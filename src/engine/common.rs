@@ -5,6 +5,7 @@
 //! each stand ([`Conns`]). How an engine waits for the kernel, and what is in flight on
 //! a side, is its own: that is the type parameter of [`Conns`].
 
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -115,7 +116,7 @@ pub(super) struct Dialled {
     /// The outcome is still to come.
     pub(super) connecting: bool,
     /// See [`dial::may_self_connect`].
-    pub(super) suspect: Option<u16>,
+    pub(super) suspect: Option<NonZeroU16>,
 }
 
 impl Common {
@@ -176,10 +177,11 @@ impl Common {
             self.kit.options_refused += u64::from(refusal.count);
         }
         let connecting = dial::connect(opened.fd.as_fd(), endpoint)?;
+        let suspect = dial::may_self_connect(endpoint, &self.ephemeral_ports);
         Ok(Dialled {
             fd: opened.fd,
             connecting: connecting == Connecting::InProgress,
-            suspect: dial::may_self_connect(endpoint, &self.ephemeral_ports),
+            suspect: suspect.and_then(NonZeroU16::new),
         })
     }
 
@@ -227,7 +229,7 @@ pub(super) enum Told {
 /// writability, says nothing.
 pub(super) fn connect_outcome(
     fd: BorrowedFd<'_>,
-    suspect: Option<u16>,
+    suspect: Option<NonZeroU16>,
     told: Told,
 ) -> Option<Result<(), Cause>> {
     if told != Told::Writable
@@ -235,7 +237,7 @@ pub(super) fn connect_outcome(
     {
         return Some(Err(failure.into()));
     }
-    if suspect.is_some_and(|port| dial::is_self_connect(fd, port)) {
+    if suspect.is_some_and(|port| dial::is_self_connect(fd, port.get())) {
         return Some(Err(Cause::SelfConnect));
     }
     (told != Told::Nothing).then_some(Ok(()))
@@ -272,41 +274,63 @@ pub(super) trait Leg: Default {
 #[derive(Debug, Default)]
 pub(super) struct Conn<L> {
     generation: u32,
+    /// While its upstream is being connected: see [`dial::may_self_connect`].
+    pub(super) suspect: Option<NonZeroU16>,
     pub(super) legs: [L; 2],
-    pub(super) stores: Stores,
-    /// Whoever looks at what its lanes read.
-    pub(super) tap: Option<Box<Feed>>,
+    pub(super) cargo: Cargo,
 }
 
-/// What the lanes of a connection hold: most hold nothing, for all their life, and pay for a
-/// pointer. One that has held something keeps the room for it, so that holding costs no
-/// allocation again and again.
+/// What the lanes of a connection hold, and whoever looks at what they read: most have
+/// neither, for all their life, and pay for a pointer. One that has held something keeps the
+/// room for it, so that holding costs no allocation again and again.
 #[derive(Debug, Default)]
-pub(super) struct Stores(Option<Box<[Store; 2]>>);
+pub(super) struct Cargo(Option<Box<Hold>>);
 
-impl Stores {
+#[derive(Debug, Default)]
+struct Hold {
+    stores: [Store; 2],
+    tap: Option<Box<Feed>>,
+}
+
+impl Cargo {
+    /// Of a connection that has come from elsewhere.
+    pub(super) fn new([up, down]: [Store; 2], tap: Option<Box<Feed>>) -> Self {
+        let mut cargo = Self::default();
+        cargo.put(Direction::Up, up);
+        cargo.put(Direction::Down, down);
+        if let Some(feed) = tap {
+            cargo.show_to(feed);
+        }
+        cargo
+    }
+
     /// Takes out what a lane holds, for as long as it is moved.
     pub(super) fn take(&mut self, direction: Direction) -> Store {
-        let held = self.0.as_mut();
-        held.map_or(Store::Empty, |held| {
-            std::mem::take(&mut held[direction.index()])
+        let hold = self.0.as_mut();
+        hold.map_or(Store::Empty, |hold| {
+            std::mem::take(&mut hold.stores[direction.index()])
         })
     }
 
     /// Puts back what it holds then.
     pub(super) fn put(&mut self, direction: Direction, store: Store) {
         if self.0.is_some() || !matches!(store, Store::Empty) {
-            self.0.get_or_insert_default()[direction.index()] = store;
+            self.0.get_or_insert_default().stores[direction.index()] = store;
         }
     }
-}
 
-impl From<[Store; 2]> for Stores {
-    fn from([up, down]: [Store; 2]) -> Self {
-        let mut stores = Self::default();
-        stores.put(Direction::Up, up);
-        stores.put(Direction::Down, down);
-        stores
+    /// Whoever looks at what the lanes read.
+    pub(super) fn tap(&mut self) -> Option<&mut Feed> {
+        self.0.as_mut()?.tap.as_deref_mut()
+    }
+
+    /// Nobody looks any more.
+    pub(super) fn take_tap(&mut self) -> Option<Box<Feed>> {
+        self.0.as_mut()?.tap.take()
+    }
+
+    fn show_to(&mut self, feed: Box<Feed>) {
+        self.0.get_or_insert_default().tap = Some(feed);
     }
 }
 
@@ -317,7 +341,7 @@ impl<L: Leg> Conn<L> {
         if let Some(local) = client.and_then(listener::local_address) {
             feed.set_local(&local);
         }
-        self.tap = Some(feed);
+        self.cargo.show_to(feed);
     }
 }
 
@@ -390,10 +414,10 @@ impl From<Failure> for Cause {
             Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
                 Self::NoMemory
             }
-            Failure::Unsupported => Self::Errno(libc::EINVAL),
-            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
+            Failure::Unsupported => Self::Errno(libc::EINVAL as u16),
+            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN as u16),
             Failure::ConnectionLost => Self::Reset,
-            Failure::Other(errno) => Self::Errno(errno),
+            Failure::Other(errno) => Self::Errno(u16::try_from(errno).unwrap_or(u16::MAX)),
         }
     }
 }

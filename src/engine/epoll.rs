@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
-use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup, Told};
+use super::common::{self, Cargo, Common, Conn, Conns, Dialled, Incoming, Listener, Setup, Told};
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
@@ -64,8 +64,6 @@ struct Leg {
     exhaustive: bool,
     /// Its write side was shut down.
     shut: bool,
-    /// See [`Dialled::suspect`].
-    suspect: Option<u16>,
     /// See [`LooseSide::shared`].
     shared: bool,
 }
@@ -150,7 +148,7 @@ impl Epoll {
                 (true, true) => Told::Doubtful,
                 (false, _) => Told::Nothing,
             };
-            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, told);
+            let outcome = common::connect_outcome(fd.as_fd(), conn.suspect, told);
             let Some(outcome) = outcome else { return };
             leg.connecting = false;
             match outcome {
@@ -349,10 +347,10 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let mut store = conn.stores.take(direction);
-        let tap = conn.tap.as_deref_mut();
+        let mut store = conn.cargo.take(direction);
+        let tap = conn.cargo.tap();
         let pumped = self.common.kit.pump(ends, &mut store, tap, lane, budget);
-        conn.stores.put(direction, store);
+        conn.cargo.put(direction, store);
         if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;
         }
@@ -370,12 +368,12 @@ impl Engine for Epoll {
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        self.conns.get_mut(key)?.tap.take()
+        self.conns.get_mut(key)?.cargo.take_tap()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         if let Some(conn) = self.conns.get_mut(key) {
-            let mut store = conn.stores.take(direction);
+            let mut store = conn.cargo.take(direction);
             self.common.kit.drop_held(&mut store);
         }
     }
@@ -414,8 +412,8 @@ impl Engine for Epoll {
         let kit = &mut self.common.kit;
         Some(Detached {
             sides,
-            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
-            tap: conn.tap.take(),
+            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.cargo.take(direction))),
+            tap: conn.cargo.take_tap(),
         })
     }
 
@@ -446,8 +444,7 @@ impl Engine for Epoll {
                 ..Leg::default()
             })
         });
-        conn.stores = stores.into();
-        conn.tap = tap;
+        conn.cargo = Cargo::new(stores, tap);
         Ok(())
     }
 
@@ -513,14 +510,14 @@ impl Epoll {
         } = self.common.dial(client, target)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, fd.as_raw_fd())?;
-        let Some(leg) = self.conns.leg_mut(key, Side::Upstream) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Ok(Start::Done(Err(Cause::Stopped)));
         };
-        *leg = Leg {
+        conn.suspect = suspect;
+        conn.legs[Side::Upstream.index()] = Leg {
             fd: Some(fd),
             connecting,
             exhaustive: matches!(target.endpoint, Endpoint::Unix(_)),
-            suspect,
             ..Leg::default()
         };
         Ok(if connecting {
@@ -533,4 +530,14 @@ impl Epoll {
 
 const fn mio_token(token: Token) -> mio::Token {
     mio::Token(token.encode() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Conn<Leg>>() <= 32);
+    }
 }

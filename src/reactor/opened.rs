@@ -65,7 +65,7 @@ pub(super) struct UnderWay {
 
 impl Opened {
     /// Of a new session; `None`: nothing comes before its payload.
-    pub(super) fn begin(forward: &Forward) -> Option<Box<Self>> {
+    pub(super) fn begin(forward: &Forward) -> Option<Self> {
         forward.rules.opening?;
         let under_way = UnderWay {
             opening: Opening::begin(&forward.steps),
@@ -76,7 +76,7 @@ impl Opened {
             unsaid: Vec::new(),
             asked: false,
         };
-        Some(Box::new(Self {
+        Some(Self {
             under_way: Some(Box::new(under_way)),
             target: None,
             user: None,
@@ -85,7 +85,7 @@ impl Opened {
             rejected_by: None,
             heard: false,
             aimed: false,
-        }))
+        })
     }
 
     /// Whether it goes where was decided upon for it alone.

@@ -10,15 +10,12 @@
 //! what is only looked at; a session is routed once, and decided about once; an answer is
 //! begun once and counted once.
 
-use std::net::IpAddr;
-
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::let_in::let_in;
 use super::opened::{Opened, UnderWay};
 use super::routing::{Piloted, Routed, steer};
 use crate::engine::{Engine, Peeked, SessionKey};
-use crate::net::address::Endpoint;
 use crate::net::turn_away::{self, TurnAway};
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
@@ -73,7 +70,7 @@ impl Openings {
         // bytes and steps.
         let read = loop {
             let entry = ctx.sessions.get_mut(key)?;
-            let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
+            let under_way = entry.aside.opened_mut()?.under_way.as_mut()?;
             if under_way.opening.is_complete() {
                 match Self::route(ctx, key)? {
                     Some(read) => break read,
@@ -82,7 +79,7 @@ impl Openings {
             }
             if let Some(StepKind::ProxyHeader { trust, .. }) =
                 under_way.opening.step().map(|it| &it.kind)
-                && !trust.takes(ip_of(&entry.client))
+                && !trust.takes(entry.client.ip())
             {
                 break Read::Refused(Cause::UntrustedProxy);
             }
@@ -92,7 +89,7 @@ impl Openings {
             );
             let (read, len) = match self.look(ctx, key)? {
                 Looked::Read(read, len) => {
-                    let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+                    let opened = ctx.sessions.get_mut(key)?.aside.opened_mut()?;
                     opened.heard |= !announces && len > 0;
                     (read, len)
                 }
@@ -118,10 +115,10 @@ impl Openings {
             if read != prelude::Read::More {
                 steps += 1;
                 let entry = ctx.sessions.get_mut(key)?;
-                let opened = entry.opening.as_mut()?;
+                let opened = entry.aside.opened_mut()?;
                 let known = opened.header().is_some();
-                if let Some(client) = opened.keep(&entry.client) {
-                    entry.client = client;
+                if let Some(client) = opened.keep(&entry.client.get()) {
+                    entry.client = client.into();
                 }
                 if !known && opened.header().is_some() && !Self::let_in(ctx, key)? {
                     break Self::denied(ctx, key)?;
@@ -135,7 +132,7 @@ impl Openings {
     /// It is known now who the client is: whether it may come in.
     fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
         let entry = ctx.sessions.get(key)?;
-        let (at, client) = (entry.listener.clone(), entry.client.clone());
+        let (at, client) = (entry.listener.clone(), entry.client.get());
         let Ok(grant) = let_in(ctx, &at.forward, &client) else {
             return Some(false);
         };
@@ -165,7 +162,7 @@ impl Openings {
     }
 
     fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {
-        let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+        let opened = ctx.sessions.get_mut(key)?.aside.opened_mut()?;
         opened.under_way.as_deref_mut()
     }
 
@@ -230,7 +227,7 @@ impl Openings {
             return Some(Some(Read::Refused(Cause::Rejected)));
         }
         if let Piloted::To(destinations) = piloted {
-            let opened = entry.opening.as_mut()?;
+            let opened = entry.aside.opened_mut()?;
             opened.aimed = true;
             opened.under_way.as_mut()?.destinations = destinations;
             return Some(Some(Read::Whole));
@@ -238,13 +235,18 @@ impl Openings {
         if let Piloted::Goes(way) = piloted {
             entry.listener = way;
         } else if let Some(routing) = &entry.listener.forward.routing {
-            let opened = entry.opening.as_mut()?;
+            let opened = entry.aside.opened_mut()?;
             let local = opened.destination().or_else(|| {
                 let asked = routing.by_listener;
                 asked.then(|| ctx.engine.local_address(key, Side::Client))?
             });
             let sniffed = opened.sniffed();
-            match routing.route(&entry.listener, &entry.client, local.as_ref(), sniffed) {
+            match routing.route(
+                &entry.listener,
+                &entry.client.get(),
+                local.as_ref(),
+                sniffed,
+            ) {
                 Routed::Stays => {}
                 Routed::Goes(way) => entry.listener = way,
                 Routed::Rejected(route) => {
@@ -275,8 +277,8 @@ impl Openings {
         let Some(pilot) = &entry.listener.forward.pilot else {
             return Some(Piloted::AsConfigured);
         };
-        let sniffed = entry.opening.as_ref()?.sniffed();
-        Some(steer(pilot, &entry.listener, &entry.client, sniffed))
+        let sniffed = entry.aside.opened()?.sniffed();
+        Some(steer(pilot, &entry.listener, &entry.client.get(), sniffed))
     }
 
     /// The opening is read, or nothing more of it is.
@@ -284,7 +286,7 @@ impl Openings {
         let Some(entry) = ctx.sessions.get_mut(key) else {
             return;
         };
-        let Some(opened) = &mut entry.opening else {
+        let Some(opened) = entry.aside.opened_mut() else {
             return;
         };
         let Some(under_way) = &mut opened.under_way else {
@@ -304,7 +306,7 @@ impl Openings {
         let asked = asked.as_deref().or(host.map(str::as_bytes));
         opened.target = asked.map(|asked| Word(asked).to_string().into());
         if let Read::Refused(cause) = read {
-            let (forward, client) = (entry.listener.forward.clone(), entry.client.clone());
+            let (forward, client) = (entry.listener.forward.clone(), entry.client.get());
             if let Some(counter) = refused(&ctx.counters, cause) {
                 counter.add(1);
             }
@@ -328,16 +330,13 @@ impl Openings {
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
         let forward = &entry.listener.forward;
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         if opened.aimed || forward.request.is_empty() {
             return Some(SessionEvent::Decided(Decided::Dial));
         }
         let under_way = opened.under_way.as_mut()?;
         let mut facts = std::mem::take(&mut under_way.opening.facts);
-        facts.client = match &entry.client {
-            Endpoint::Inet(address) => Some(address.ip()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        };
+        facts.client = entry.client.ip();
         match &self.decider {
             Some(decider) => {
                 under_way.asked = true;
@@ -370,7 +369,7 @@ impl Openings {
         if !entry.session.is_deciding() {
             return None;
         }
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         if let Some(under_way) = &mut opened.under_way {
             under_way.asked = false;
         }
@@ -390,7 +389,7 @@ impl Openings {
     /// Carries out `Action::Say`.
     pub(super) fn say<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         let under_way = opened.under_way.as_mut()?;
         if opened.status.is_none() {
             let refused = entry.session.ending().map(|ending| ending.cause);
@@ -417,14 +416,6 @@ impl Openings {
             Err(cause) => Said::Failed(cause),
         };
         Some(SessionEvent::Said(said))
-    }
-}
-
-/// Where a client of the internet is.
-fn ip_of(client: &Endpoint) -> Option<IpAddr> {
-    match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
     }
 }
 

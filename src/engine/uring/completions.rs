@@ -174,16 +174,17 @@ impl Uring {
     /// A connecting socket is writable or in error. What a completion tells was so when it
     /// came, which may be a turn ago: in doubt, always.
     fn connect_ended(&mut self, at: At, result: i32, events: &mut Vec<Event>) {
-        let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
+        let Some(conn) = self.conns.get_mut(at.key) else {
             return;
         };
+        let leg = &mut conn.legs[at.side.index()];
         let Some(fd) = &leg.fd else { return };
         let told = if result >= 0 && result as i16 & libc::POLLOUT != 0 {
             Told::Doubtful
         } else {
             Told::Nothing
         };
-        let Some(outcome) = common::connect_outcome(fd.as_fd(), leg.suspect, told) else {
+        let Some(outcome) = common::connect_outcome(fd.as_fd(), conn.suspect, told) else {
             return leg.watch(Op::WatchOut, at, &mut self.ring);
         };
         leg.connecting = false;

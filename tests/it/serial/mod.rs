@@ -14,6 +14,7 @@ mod path;
 mod pressure;
 mod rates;
 mod soak;
+mod steering;
 mod tune;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
