@@ -196,6 +196,8 @@ fn open(
     if is_first {
         manager.starting(&log);
     }
+    // Those that nobody listens on any more are forgotten there as soon as this one stands.
+    manager.had_kept(inherited.kept_as());
     let begun = Begun {
         config,
         source,

@@ -82,6 +82,13 @@ impl Manager {
         }
     }
 
+    /// These it had kept while no process had them, one name for each socket.
+    pub(super) fn had_kept(&mut self, names: impl Iterator<Item = String>) {
+        for name in names {
+            *self.kept.entry(name).or_default() += 1;
+        }
+    }
+
     /// The start has begun, or has not come to anything.
     pub(super) fn starting(&mut self, log: &Log) {
         if let Some(complaint) = self.complaint.take() {
@@ -202,9 +209,12 @@ impl Manager {
     /// Has listeners kept that would be lost with this process, and those forgotten that
     /// are there no more.
     pub(super) fn keep(&mut self, held: &Held, log: &Log) {
-        let Some(notify) = self.notify.as_ref().filter(|_| self.keeps > 0) else {
+        let Some(notify) = &self.notify else {
             return;
         };
+        if self.keeps == 0 && self.kept.is_empty() {
+            return;
+        }
         let mut wanted: HashMap<String, Vec<BorrowedFd<'_>>> = HashMap::new();
         for listener in held.listeners.values() {
             let sockets: Vec<_> = listener.own_sockets().map(AsFd::as_fd).collect();
@@ -219,6 +229,9 @@ impl Manager {
             }
             stays
         });
+        if self.keeps == 0 {
+            return;
+        }
         let mut room = self.keeps.saturating_sub(self.kept.values().sum());
         let mut left = 0;
         for (name, sockets) in wanted {
@@ -240,6 +253,16 @@ impl Manager {
                 sockets: left,
                 room: self.keeps,
             });
+        }
+    }
+
+    /// What another process has no use for is kept no more.
+    pub(super) fn keep_no_more(&mut self, names: impl Iterator<Item = String>) {
+        for name in names {
+            let was_kept = self.kept.remove(&name).is_some();
+            if let Some(notify) = self.notify.as_ref().filter(|_| was_kept) {
+                notify.forget(&name);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! It is shared by control's thread, which says what is in force ([`Steering::put`]), and
 //! by the endpoint's. What belongs to reactors is asked of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -17,7 +17,7 @@ use crate::admin::{
     Configured, ForwardSeen, Looker, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
     ReloadRefused, ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
 };
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::observe::counters::Counters;
 use crate::observe::log::Log;
 use crate::observe::notice::Notice;
@@ -193,10 +193,14 @@ impl Subject for Steering {
     fn forwards(&self) -> Vec<ForwardSeen> {
         let current = self.current.load();
         let config = &current.configured.config;
+        let by_name: HashMap<&str, &Arc<config::Forward>> = config
+            .forwards
+            .iter()
+            .map(|it| (it.name.as_str(), it))
+            .collect();
         let drained = lock(&self.drained);
         let each = current.forwards.iter().filter_map(|forward| {
-            let configured = config.forwards.iter();
-            let config = configured.clone().find(|it| *it.name == *forward.name)?;
+            let config = *by_name.get(&*forward.name)?;
             Some(ForwardSeen {
                 forward: forward.clone(),
                 config: config.clone(),

@@ -278,11 +278,16 @@ impl Running {
             build: leave.build.clone(),
             sessions: u64::from(self.gate.live()),
         });
-        self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
         let taken = leave.taken.clone();
         let mine = self.labelled().into_iter();
         let mine = mine.filter(|(label, _)| !taken.contains(label));
         let mine: Vec<_> = mine.collect();
+        let listeners = mine
+            .iter()
+            .filter_map(|(_, id)| self.held.listeners.get(id));
+        let kept = listeners.filter_map(|listener| listener.label().kept_as());
+        self.manager.keep_no_more(kept);
+        self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
         // Whoever waits where nobody else listens is let in before it closes.
         for (number, reactor) in &self.reactors {
             let left = mine

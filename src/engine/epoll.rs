@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
-use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
+use super::common::{self, Cargo, Common, Conn, Conns, Dialled, Incoming, Listener, Setup, Told};
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
@@ -65,8 +65,6 @@ struct Leg {
     exhaustive: bool,
     /// Its write side was shut down.
     shut: bool,
-    /// See [`Dialled::suspect`].
-    suspect: bool,
     /// See [`LooseSide::shared`].
     shared: bool,
 }
@@ -146,7 +144,12 @@ impl Epoll {
         let failed = event.is_error();
         let writable = event.is_writable();
         if leg.connecting {
-            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, writable);
+            let told = match (writable, failed || event.is_write_closed()) {
+                (true, false) => Told::Writable,
+                (true, true) => Told::Doubtful,
+                (false, _) => Told::Nothing,
+            };
+            let outcome = common::connect_outcome(fd.as_fd(), conn.suspect, told);
             let Some(outcome) = outcome else { return };
             leg.connecting = false;
             match outcome {
@@ -255,6 +258,10 @@ impl Engine for Epoll {
         self.listeners.set_options(key, options);
     }
 
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool) {
+        self.listeners.hold_acks(key, hold);
+    }
+
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.listeners.accept(key, &mut self.common)
     }
@@ -341,10 +348,10 @@ impl Engine for Epoll {
             exhaustive: conn.legs[source].exhaustive,
             last: conn.legs[source].shut,
         };
-        let mut store = conn.stores.take(direction);
-        let tap = conn.tap.as_deref_mut();
+        let mut store = conn.cargo.take(direction);
+        let tap = conn.cargo.tap();
         let pumped = self.common.kit.pump(ends, &mut store, tap, lane, budget);
-        conn.stores.put(direction, store);
+        conn.cargo.put(direction, store);
         if lane.progress() == Progress::Finished {
             conn.legs[sink].shut = true;
         }
@@ -362,12 +369,12 @@ impl Engine for Epoll {
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        self.conns.get_mut(key)?.tap.take()
+        self.conns.get_mut(key)?.cargo.take_tap()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         if let Some(conn) = self.conns.get_mut(key) {
-            let mut store = conn.stores.take(direction);
+            let mut store = conn.cargo.take(direction);
             self.common.kit.drop_held(&mut store);
         }
     }
@@ -406,8 +413,8 @@ impl Engine for Epoll {
         let kit = &mut self.common.kit;
         Some(Detached {
             sides,
-            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
-            tap: conn.tap.take(),
+            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.cargo.take(direction))),
+            tap: conn.cargo.take_tap(),
         })
     }
 
@@ -438,8 +445,7 @@ impl Engine for Epoll {
                 ..Leg::default()
             })
         });
-        conn.stores = stores.into();
-        conn.tap = tap;
+        conn.cargo = Cargo::new(stores, tap);
         Ok(())
     }
 
@@ -505,14 +511,14 @@ impl Epoll {
         } = self.common.dial(client, target)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, fd.as_raw_fd())?;
-        let Some(leg) = self.conns.leg_mut(key, Side::Upstream) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Ok(Start::Done(Err(Cause::Stopped)));
         };
-        *leg = Leg {
+        conn.suspect = suspect;
+        conn.legs[Side::Upstream.index()] = Leg {
             fd: Some(fd),
             connecting,
             exhaustive: matches!(target.endpoint, Endpoint::Unix(_)),
-            suspect,
             ..Leg::default()
         };
         Ok(if connecting {
@@ -525,4 +531,14 @@ impl Epoll {
 
 const fn mio_token(token: Token) -> mio::Token {
     mio::Token(token.encode() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Conn<Leg>>() <= 32);
+    }
 }

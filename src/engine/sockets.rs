@@ -261,7 +261,7 @@ impl Sockets {
         };
         let Connected { fd, has_ports } = connected?;
         let is_suspect = suspect.is_some() && !has_ports;
-        if is_suspect && datagram::is_self_connect(fd.as_fd()) {
+        if is_suspect && datagram::is_self_connect(fd.as_fd(), server.port()) {
             return Err(Cause::SelfConnect);
         }
         let socket = Socket {
@@ -285,7 +285,7 @@ impl Sockets {
             datagram::keep_source(socket.fd())?;
         }
         let thrown_away = datagram::connect_anew(socket.fd(), server)?;
-        if socket.is_suspect && datagram::is_self_connect(socket.fd()) {
+        if socket.is_suspect && datagram::is_self_connect(socket.fd(), server.port()) {
             return Err(Cause::SelfConnect);
         }
         Ok(thrown_away)

@@ -121,6 +121,14 @@ impl Inherited {
         &self.sockets
     }
 
+    /// What a service manager calls those of ours that it had kept.
+    pub fn kept_as(&self) -> impl Iterator<Item = String> {
+        self.sockets.iter().filter_map(|it| match &it.origin {
+            Origin::Kept(label) => label.kept_as(),
+            Origin::Passed { .. } | Origin::HandedOver(_) => None,
+        })
+    }
+
     /// Takes those for the listener `address` of a forward: by name for `systemd:NAME`, else
     /// those that are called like it, else those that are bound there.
     pub fn claim(

@@ -30,12 +30,9 @@ pub(in crate::control) fn send(talk: &Talk, spares: &mut [MovedSpare]) -> Result
         for (manifest, cookie) in manifests.iter_mut().zip(&expected) {
             manifest.cookie = *cookie;
         }
-        talk.say_with(&Saying::Spares { manifests }, &[], &sockets, PROMPT)?;
-        match talk.hear(PROMPT)?.message {
-            Saying::Have { cookies, .. } if cookies == expected => {}
-            Saying::Have { .. } => return Err(TalkError::Lost("a spare connection".to_owned())),
-            other => return Err(out_of_turn(&other, "have")),
-        }
+        // What the other side has no use for it has closed.
+        let message = Saying::Spares { manifests };
+        talk.say_and_await(&message, (&[], &sockets), &expected, PROMPT)?;
     }
     Ok(())
 }

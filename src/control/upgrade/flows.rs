@@ -53,14 +53,8 @@ fn send_batch(talk: &Talk, batch: &[MovedFlow]) -> Result<Vec<usize>, TalkError>
     for (manifest, cookie) in manifests.iter_mut().zip(&expected) {
         manifest.cookie = *cookie;
     }
-    talk.say_with(&Saying::Flows { manifests }, &[], &sockets, PROMPT)?;
-    match talk.hear(PROMPT)?.message {
-        Saying::Have { cookies, refused } if cookies == expected => {
-            Ok(refused.into_iter().map(|(at, _)| at).collect())
-        }
-        Saying::Have { .. } => Err(TalkError::Lost("a flow".to_owned())),
-        other => Err(out_of_turn(&other, "have")),
-    }
+    let message = Saying::Flows { manifests };
+    talk.say_and_await(&message, (&[], &sockets), &expected, PROMPT)
 }
 
 /// Looks at flows that have come, names them, and says which of them have no place here.

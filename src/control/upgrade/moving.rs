@@ -76,21 +76,10 @@ fn send_batch(talk: &Talk, batch: &mut [MovedSession]) -> Result<Vec<usize>, Tal
         }
     }
     let manifests = batch.iter().map(|it| it.manifest.clone()).collect();
-    talk.say_with(
-        &Saying::Sessions { manifests },
-        &bytes,
-        &descriptors,
-        PROMPT,
-    )?;
+    let message = Saying::Sessions { manifests };
     let sides = batch.iter().flat_map(|it| it.detached.sides());
     let expected: Vec<u64> = sides.flatten().map(|side| side.cookie).collect();
-    match talk.hear(PROMPT)?.message {
-        Saying::Have { cookies, refused } if cookies == expected => {
-            Ok(refused.into_iter().map(|(at, _)| at).collect())
-        }
-        Saying::Have { .. } => Err(TalkError::Lost("a session".to_owned())),
-        other => Err(out_of_turn(&other, "have")),
-    }
+    talk.say_and_await(&message, (&bytes, &descriptors), &expected, PROMPT)
 }
 
 /// Looks at sessions that have come, names them, and says which of them have no place here.

@@ -75,6 +75,30 @@ impl Talk {
         })
     }
 
+    /// Says something that descriptors go with, and returns once the other process has named each
+    /// of the `expected` sockets by its cookie: the places in the message of those that it
+    /// cannot have.
+    pub(in crate::control) fn say_and_await(
+        &self,
+        message: &Saying,
+        (bytes, descriptors): (&[u8], &[BorrowedFd<'_>]),
+        expected: &[u64],
+        patience: Duration,
+    ) -> Result<Vec<usize>, TalkError> {
+        self.say_with(message, bytes, descriptors, patience)?;
+        match self.hear(patience)?.message {
+            Saying::Have { cookies, refused } if cookies == expected => {
+                Ok(refused.into_iter().map(|(at, _)| at).collect())
+            }
+            Saying::Have { cookies, .. } => {
+                let lost = expected.iter().filter(|it| !cookies.contains(it)).count();
+                let (all, what) = (expected.len(), message.name());
+                Err(TalkError::Lost(format!("{lost} sockets of {all} ({what})")))
+            }
+            other => Err(out_of_turn(&other, "have")),
+        }
+    }
+
     /// Sends descriptors of sockets, and returns once the other process has named each of
     /// them by its cookie.
     pub(in crate::control) fn hand_over<T>(
@@ -91,18 +115,7 @@ impl Talk {
             let sockets: Vec<BorrowedFd<'_>> = some.iter().map(&socket).collect();
             let cookies = cookies(&sockets)?;
             let message = announce(some, cookies.clone(), part + 1 == parts);
-            self.say_with(&message, &[], &sockets, patience)?;
-            match self.hear(patience)?.message {
-                Saying::Have { cookies: had, .. } if had == cookies => {}
-                Saying::Have { cookies: had, .. } => {
-                    return Err(TalkError::Lost(format!(
-                        "{} sockets of {}",
-                        cookies.iter().filter(|it| !had.contains(it)).count(),
-                        cookies.len()
-                    )));
-                }
-                other => return Err(out_of_turn(&other, "have")),
-            }
+            self.say_and_await(&message, (&[], &sockets), &cookies, patience)?;
         }
         Ok(())
     }

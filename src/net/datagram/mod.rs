@@ -211,12 +211,12 @@ fn connect_failure(error: &std::io::Error) -> Failure {
 
 /// Whether a connected socket has become its own peer: the server's port lies among
 /// those that the kernel hands out, and nobody else has it.
-pub fn is_self_connect(fd: BorrowedFd<'_>) -> bool {
-    dial::is_self_connect(fd)
+pub fn is_self_connect(fd: BorrowedFd<'_>, port: u16) -> bool {
+    dial::is_self_connect(fd, port)
 }
 
 /// Ports on one side of a server's own among all that the kernel draws from, so that a socket keeps
-/// off it and need not be asked whether it has become its own peer, which is two system calls each
+/// off it and need not be asked whether it has become its own peer, which is a system call each
 /// time that it is connected. `nth`: of the sockets that were made; of many, each side gets as many
 /// as it has ports. `None`: there are no others.
 pub fn ports_beside(server: u16, all: &RangeInclusive<u16>, nth: u32) -> Option<(u16, u16)> {

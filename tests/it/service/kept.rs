@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -211,5 +211,51 @@ fn b160_what_a_reload_closes_is_kept_no_more() {
         let names: Vec<String> = manager.kept().into_iter().map(|(name, _)| name).collect();
         let of = |forward: &str| names.iter().any(|it| it.ends_with(&format!(",{forward}")));
         names.len() == 2 && of("b") && of("c") && !of("a")
+    });
+}
+
+#[test]
+fn b160_what_a_killed_process_kept_and_the_next_has_no_use_for_is_closed() {
+    on_every_engine(|case| {
+        let (manager, directory) = (Manager::new(), directory::Directory::new());
+        let server = server(1);
+        let file = directory.join("thalweg.toml");
+        let forward = |name: &str| {
+            format!(
+                "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{server}\"\n"
+            )
+        };
+        std::fs::write(&file, forward("a") + &forward("b")).unwrap();
+        let setup = |forwards| {
+            let setup = Setup::configured(&file, forwards).engine(case.engine);
+            manager.of(setup).env("FDSTORE", 16)
+        };
+        let mut forwarder = setup(2).start();
+        let addresses = forwarder.addresses().to_vec();
+        let stays: SocketAddr = addresses[1].parse().unwrap();
+        wait_until("both are kept", PATIENCE, || manager.kept().len() == 2);
+        forwarder.process().signal(Signal::SIGKILL);
+        forwarder.wait_for_exit(PATIENCE).unwrap();
+        std::fs::write(&file, forward("b")).unwrap();
+        let mut again = setup(1);
+        let mut gone = Vec::new();
+        for (name, socket) in manager.kept() {
+            if name.ends_with(",a") {
+                let own = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()));
+                gone.push(own.unwrap().to_string_lossy().into_owned());
+            }
+            again = again.passing(&name, &socket);
+        }
+        let forwarder = again.start();
+        wait_until("a is kept no more", PATIENCE, || {
+            let kept = manager.kept();
+            kept.len() == 1 && kept[0].0.ends_with(",b")
+        });
+        assert_eq!(forwarder.address(), stays);
+        exchange(stays).unwrap();
+        // What this test has a copy of still listens; the process has let go of it.
+        let mut open = forwarder.process().descriptor_targets().into_iter();
+        assert_eq!(gone.len(), 1);
+        assert!(open.all(|(_, target)| target != gone[0]), "{gone:?}");
     });
 }

@@ -37,6 +37,32 @@ fn b154_the_manager_is_told_who_is_the_service_and_never_that_it_stops() {
     });
 }
 
+/// Behaviours 154 and 160: a listener that the next process does not have is not kept for it.
+#[test]
+fn b160_what_an_upgrade_leaves_behind_is_kept_no_more() {
+    on_every_engine(|case| {
+        let (manager, server) = (Manager::new(), Echo::new(b'a'));
+        let directory = directory::Directory::new();
+        let file = directory.join("thalweg.toml");
+        let forward = |name: &str| {
+            format!(
+                "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
+                server.address
+            )
+        };
+        std::fs::write(&file, forward("a") + &forward("b")).unwrap();
+        let setup = Setup::configured(&file, 1).engine(case.engine);
+        let it = Upgradable::start_in(manager.of(setup).env("FDSTORE", 16), directory);
+        wait_until("both are kept", PATIENCE, || manager.kept().len() == 2);
+        std::fs::write(&file, forward("b")).unwrap();
+        it.upgrade();
+        wait_until("a is kept no more", PATIENCE, || {
+            let kept = manager.kept();
+            kept.len() == 1 && kept[0].0.ends_with(",b")
+        });
+    });
+}
+
 /// Behaviours 138 and 154: as long as a new process is on trial the former one is the service.
 #[test]
 fn b154_a_process_on_trial_is_not_the_service() {
