@@ -17,7 +17,7 @@
 //! which count as held. With more held than the reactor may, every leg that
 //! receives leaves, and none starts again. So the limit is passed by no more than
 //! the provided buffers of the reactor hold for each turn in which legs leave
-//! (2 MiB, in chunks at most twice that), besides what watched lanes add.
+//! (5 MiB, in chunks of 8 MiB), besides what watched lanes add.
 //!
 //! Invariants: at most one of each operation in flight; a descriptor is closed
 //! only with none in flight; provided buffers are held only by streamed legs, and

@@ -13,6 +13,7 @@ mod pacing;
 mod path;
 mod pressure;
 mod soak;
+mod steering;
 mod tune;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
