@@ -1,7 +1,7 @@
 //! Who runs first where threads of the harness share a CPU.
 //!
 //! The delay of a small message beside bulk is to be the subject's, not the
-//! generator's or the origin's: there its threads run before those that move bulk.
+//! generator's or the origin's: there its threads go before those that move bulk, and leave them a share.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::sys;
 pub enum Precedence {
     /// As the scheduler likes.
     Ordinary,
-    /// Whenever it has something to do, before every ordinary thread.
+    /// Before ordinary threads, with three times their weight.
     First,
 }
 
@@ -20,7 +20,7 @@ impl Precedence {
     /// Gives it to the calling thread.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_SYS_NICE` in the initial user namespace.
+    /// `EACCES` without `CAP_SYS_NICE` and with a smaller `RLIMIT_NICE`.
     pub(crate) fn take(self) -> io::Result<()> {
         match self {
             Self::Ordinary => Ok(()),

@@ -5,6 +5,7 @@
 //! each stand ([`Conns`]). How an engine waits for the kernel, and what is in flight on
 //! a side, is its own: that is the type parameter of [`Conns`].
 
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -116,7 +117,7 @@ pub(super) struct Dialled {
     /// The outcome is still to come.
     pub(super) connecting: bool,
     /// See [`dial::may_self_connect`].
-    pub(super) suspect: bool,
+    pub(super) suspect: Option<NonZeroU16>,
 }
 
 impl Common {
@@ -177,16 +178,18 @@ impl Common {
             self.kit.options_refused += u64::from(refusal.count);
         }
         let connecting = dial::connect(opened.fd.as_fd(), endpoint)?;
+        let suspect = dial::may_self_connect(endpoint, &self.ephemeral_ports);
         Ok(Dialled {
             fd: opened.fd,
             connecting: connecting == Connecting::InProgress,
-            suspect: dial::may_self_connect(endpoint, &self.ephemeral_ports),
+            suspect: suspect.and_then(NonZeroU16::new),
         })
     }
 
-    /// See [`dial::may_self_connect`].
-    pub(super) fn may_self_connect(&self, endpoint: &Endpoint) -> bool {
+    /// Local ports that the kernel draws from, if [`dial::may_self_connect`] holds.
+    pub(super) fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>> {
         dial::may_self_connect(endpoint, &self.ephemeral_ports)
+            .map(|_| self.ephemeral_ports.clone())
     }
 
     /// Sets what an accepted socket does not inherit from its listener. A refusal was
@@ -211,20 +214,35 @@ impl Common {
     }
 }
 
+/// What a poll tells of a socket that is connecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It is writable, and nothing is wrong with it: a socket with a pending error is never
+    /// told of without it (`tcp_poll`), so there is none to ask for.
+    Writable,
+    /// That it is or was writable; whether something is wrong has to be asked.
+    Doubtful,
+    /// Not that it is writable.
+    Nothing,
+}
+
 /// How a connect ended that was pending, as far as the socket tells; `None`: not yet.
-/// `SO_ERROR` alone says so: an error or hang-up without one, and without writability,
-/// says nothing.
+/// Where [`Told::Writable`] does not, `SO_ERROR` alone says so: an error or hang-up without one, and without
+/// writability, says nothing.
 pub(super) fn connect_outcome(
     fd: BorrowedFd<'_>,
-    suspect: bool,
-    writable: bool,
+    suspect: Option<NonZeroU16>,
+    told: Told,
 ) -> Option<Result<(), Cause>> {
-    match dial::pending_error(fd, Operation::Connect) {
-        Some(failure) => Some(Err(failure.into())),
-        None if suspect && dial::is_self_connect(fd) => Some(Err(Cause::SelfConnect)),
-        None if writable => Some(Ok(())),
-        None => None,
+    if told != Told::Writable
+        && let Some(failure) = dial::pending_error(fd, Operation::Connect)
+    {
+        return Some(Err(failure.into()));
     }
+    if suspect.is_some_and(|port| dial::is_self_connect(fd, port.get())) {
+        return Some(Err(Cause::SelfConnect));
+    }
+    (told != Told::Nothing).then_some(Ok(()))
 }
 
 /// Before the descriptor of a side is closed, so that its peer is told how; `shared`:
@@ -258,44 +276,79 @@ pub(super) trait Leg: Default {
 #[derive(Debug, Default)]
 pub(super) struct Conn<L> {
     generation: u32,
+    /// While its upstream is being connected: see [`dial::may_self_connect`].
+    pub(super) suspect: Option<NonZeroU16>,
     pub(super) legs: [L; 2],
-    pub(super) stores: Stores,
-    /// Whoever looks at what its lanes read.
-    pub(super) tap: Option<Box<Feed>>,
-    /// Where it is noted how far its lanes have come, if they can be gone on with after this
-    /// process was killed.
-    pub(super) mark: Option<Box<Mark>>,
+    pub(super) cargo: Cargo,
 }
 
-/// What the lanes of a connection hold: most hold nothing, for all their life, and pay for a
-/// pointer. One that has held something keeps the room for it, so that holding costs no
-/// allocation again and again.
+/// What the lanes of a connection hold, and whoever looks at what they read: most have
+/// neither, for all their life, and pay for a pointer. One that has held something keeps the
+/// room for it, so that holding costs no allocation again and again.
 #[derive(Debug, Default)]
-pub(super) struct Stores(Option<Box<[Store; 2]>>);
+pub(super) struct Cargo(Option<Box<Hold>>);
 
-impl Stores {
+#[derive(Debug, Default)]
+struct Hold {
+    stores: [Store; 2],
+    tap: Option<Box<Feed>>,
+    mark: Option<Box<Mark>>,
+}
+
+impl Cargo {
+    /// Where it is noted how far its lanes have come, if they can be gone on with after this
+    /// process was killed.
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        self.0.as_ref()?.mark.as_deref()
+    }
+
+    /// It is noted there from now on, or nowhere.
+    pub(super) fn note_in(&mut self, mark: Option<Box<Mark>>) {
+        match &mut self.0 {
+            Some(hold) => hold.mark = mark,
+            None if mark.is_some() => self.0.get_or_insert_default().mark = mark,
+            None => {}
+        }
+    }
+
+    /// Of a connection that has come from elsewhere.
+    pub(super) fn new([up, down]: [Store; 2], tap: Option<Box<Feed>>) -> Self {
+        let mut cargo = Self::default();
+        cargo.put(Direction::Up, up);
+        cargo.put(Direction::Down, down);
+        if let Some(feed) = tap {
+            cargo.show_to(feed);
+        }
+        cargo
+    }
+
     /// Takes out what a lane holds, for as long as it is moved.
     pub(super) fn take(&mut self, direction: Direction) -> Store {
-        let held = self.0.as_mut();
-        held.map_or(Store::Empty, |held| {
-            std::mem::take(&mut held[direction.index()])
+        let hold = self.0.as_mut();
+        hold.map_or(Store::Empty, |hold| {
+            std::mem::take(&mut hold.stores[direction.index()])
         })
     }
 
     /// Puts back what it holds then.
     pub(super) fn put(&mut self, direction: Direction, store: Store) {
         if self.0.is_some() || !matches!(store, Store::Empty) {
-            self.0.get_or_insert_default()[direction.index()] = store;
+            self.0.get_or_insert_default().stores[direction.index()] = store;
         }
     }
-}
 
-impl From<[Store; 2]> for Stores {
-    fn from([up, down]: [Store; 2]) -> Self {
-        let mut stores = Self::default();
-        stores.put(Direction::Up, up);
-        stores.put(Direction::Down, down);
-        stores
+    /// Whoever looks at what the lanes read.
+    pub(super) fn tap(&mut self) -> Option<&mut Feed> {
+        self.0.as_mut()?.tap.as_deref_mut()
+    }
+
+    /// Nobody looks any more.
+    pub(super) fn take_tap(&mut self) -> Option<Box<Feed>> {
+        self.0.as_mut()?.tap.take()
+    }
+
+    fn show_to(&mut self, feed: Box<Feed>) {
+        self.0.get_or_insert_default().tap = Some(feed);
     }
 }
 
@@ -306,7 +359,7 @@ impl<L: Leg> Conn<L> {
         if let Some(local) = client.and_then(listener::local_address) {
             feed.set_local(&local);
         }
-        self.tap = Some(feed);
+        self.cargo.show_to(feed);
     }
 }
 
@@ -379,10 +432,10 @@ impl From<Failure> for Cause {
             Failure::Exhausted(Resource::Memory | Resource::Watches | Resource::PipePages) => {
                 Self::NoMemory
             }
-            Failure::Unsupported => Self::Errno(libc::EINVAL),
-            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN),
+            Failure::Unsupported => Self::Errno(libc::EINVAL as u16),
+            Failure::WouldBlock | Failure::Interrupted => Self::Errno(libc::EAGAIN as u16),
             Failure::ConnectionLost => Self::Reset,
-            Failure::Other(errno) => Self::Errno(errno),
+            Failure::Other(errno) => Self::Errno(u16::try_from(errno).unwrap_or(u16::MAX)),
         }
     }
 }

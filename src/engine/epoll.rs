@@ -9,6 +9,7 @@
 //! reactor's wheel).
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
-use super::common::{self, Common, Conn, Conns, Dialled, Incoming, Listener, Setup};
+use super::common::{self, Cargo, Common, Conn, Conns, Dialled, Incoming, Listener, Setup, Told};
 use super::detached::{Detached, LooseSide};
 use super::key::{DatagramKey, ListenerKey, SessionKey, Token};
 use super::listeners::Listeners;
@@ -65,8 +66,6 @@ struct Leg {
     exhaustive: bool,
     /// Its write side was shut down.
     shut: bool,
-    /// See [`Dialled::suspect`].
-    suspect: bool,
     /// See [`LooseSide::shared`].
     shared: bool,
 }
@@ -142,7 +141,7 @@ impl Epoll {
         events: &mut Vec<Event>,
     ) {
         let failed = event.is_error();
-        if failed && let Some(mark) = &conn.mark {
+        if failed && let Some(mark) = conn.cargo.mark() {
             // Whoever goes on would see an end where there was a failure.
             mark.spoil();
         }
@@ -150,7 +149,12 @@ impl Epoll {
         let Some(fd) = &leg.fd else { return };
         let writable = event.is_writable();
         if leg.connecting {
-            let outcome = common::connect_outcome(fd.as_fd(), leg.suspect, writable);
+            let told = match (writable, failed || event.is_write_closed()) {
+                (true, false) => Told::Writable,
+                (true, true) => Told::Doubtful,
+                (false, _) => Told::Nothing,
+            };
+            let outcome = common::connect_outcome(fd.as_fd(), conn.suspect, told);
             let Some(outcome) = outcome else { return };
             leg.connecting = false;
             match outcome {
@@ -259,6 +263,10 @@ impl Engine for Epoll {
         self.listeners.set_options(key, options);
     }
 
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool) {
+        self.listeners.hold_acks(key, hold);
+    }
+
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
         self.listeners.accept(key, &mut self.common)
     }
@@ -332,7 +340,7 @@ impl Engine for Epoll {
         let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
-        if conn.mark.is_some() {
+        if conn.cargo.mark().is_some() {
             return self.pump_noted(key, direction, lane, budget);
         }
         pump_conn(&mut self.common.kit, conn, direction, lane, budget)
@@ -349,12 +357,12 @@ impl Engine for Epoll {
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        self.conns.get_mut(key)?.tap.take()
+        self.conns.get_mut(key)?.cargo.take_tap()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         if let Some(conn) = self.conns.get_mut(key) {
-            let mut store = conn.stores.take(direction);
+            let mut store = conn.cargo.take(direction);
             self.common.kit.drop_held(&mut store);
         }
     }
@@ -376,17 +384,19 @@ impl Engine for Epoll {
         };
         let crossed = lanes.each_ref().map(crossed);
         mark.valid(crossed, (now.as_micros(), first.map(Time::as_micros)));
-        conn.mark = Some(Box::new(mark));
+        conn.cargo.note_in(Some(Box::new(mark)));
     }
 
     fn is_noted(&self, key: SessionKey) -> bool {
-        self.conns.get(key).is_some_and(|it| it.mark.is_some())
+        self.conns
+            .get(key)
+            .is_some_and(|it| it.cargo.mark().is_some())
     }
 
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
         if let Some(conn) = self.conns.get_mut(key) {
             // Before its peer is told: nobody goes on with one side.
-            conn.mark = None;
+            conn.cargo.note_in(None);
         }
         if let Some(leg) = self.conns.leg_mut(key, side) {
             let Leg { fd, shared, .. } = std::mem::take(leg);
@@ -420,11 +430,11 @@ impl Engine for Epoll {
         });
         let kit = &mut self.common.kit;
         // Whoever has it from now on notes it elsewhere.
-        conn.mark = None;
+        conn.cargo.note_in(None);
         Some(Detached {
             sides,
-            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.stores.take(direction))),
-            tap: conn.tap.take(),
+            held: Direction::BOTH.map(|direction| kit.let_go(&mut conn.cargo.take(direction))),
+            tap: conn.cargo.take_tap(),
             mark: None,
         })
     }
@@ -461,9 +471,8 @@ impl Engine for Epoll {
                 ..Leg::default()
             })
         });
-        conn.stores = stores.into();
-        conn.tap = tap;
-        conn.mark = mark;
+        conn.cargo = Cargo::new(stores, tap);
+        conn.cargo.note_in(mark);
         Ok(())
     }
 
@@ -510,8 +519,8 @@ impl WithSockets for Epoll {
         let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
-    fn may_meet_itself(&self, endpoint: &Endpoint) -> bool {
-        self.common.may_self_connect(endpoint)
+    fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>> {
+        self.common.suspect_ports(endpoint)
     }
 }
 
@@ -529,14 +538,14 @@ impl Epoll {
         } = self.common.dial(client, target)?;
         // Registered after the connect: before it, epoll reports a hang-up.
         self.register(key, Side::Upstream, fd.as_raw_fd())?;
-        let Some(leg) = self.conns.leg_mut(key, Side::Upstream) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Ok(Start::Done(Err(Cause::Stopped)));
         };
-        *leg = Leg {
+        conn.suspect = suspect;
+        conn.legs[Side::Upstream.index()] = Leg {
             fd: Some(fd),
             connecting,
             exhaustive: matches!(target.endpoint, Endpoint::Unix(_)),
-            suspect,
             ..Leg::default()
         };
         Ok(if connecting {
@@ -561,11 +570,11 @@ impl Epoll {
         let Some(conn) = self.conns.get_mut(key) else {
             return Pumped::default();
         };
-        if let Some(mark) = &conn.mark {
+        if let Some(mark) = conn.cargo.mark() {
             mark.dirty(direction.index());
         }
         let pumped = pump_conn(&mut self.common.kit, conn, direction, lane, budget);
-        let Some(mark) = &conn.mark else {
+        let Some(mark) = conn.cargo.mark() else {
             return pumped;
         };
         if direction == Direction::Down && lane.bytes_in() > 0 {
@@ -612,10 +621,10 @@ fn pump_conn(
         exhaustive: conn.legs[source].exhaustive,
         last: conn.legs[source].shut,
     };
-    let mut store = conn.stores.take(direction);
-    let tap = conn.tap.as_deref_mut();
+    let mut store = conn.cargo.take(direction);
+    let tap = conn.cargo.tap();
     let pumped = kit.pump(ends, &mut store, tap, lane, budget);
-    conn.stores.put(direction, store);
+    conn.cargo.put(direction, store);
     if lane.progress() == Progress::Finished {
         conn.legs[sink].shut = true;
     }
@@ -624,4 +633,14 @@ fn pump_conn(
 
 const fn mio_token(token: Token) -> mio::Token {
     mio::Token(token.encode() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Conn<Leg>>() <= 32);
+    }
 }

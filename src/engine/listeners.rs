@@ -15,7 +15,7 @@ use super::slab::Slab;
 use super::{AcceptError, common::Common};
 use crate::net::address::Endpoint;
 use crate::net::listener;
-use crate::net::options::OptionPlan;
+use crate::net::options::{OptionPlan, plan};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -67,6 +67,14 @@ impl Listeners {
     pub(super) fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.listener.options = options;
+        }
+    }
+
+    /// See [`super::Engine::hold_acks`].
+    pub(super) fn hold_acks(&self, key: ListenerKey, hold: bool) {
+        if let Some(fd) = self.fd(key) {
+            // A listener whose kernel has no such option goes without.
+            let _ = plan::hold_acks(fd, hold);
         }
     }
 

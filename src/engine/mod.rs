@@ -205,6 +205,11 @@ pub trait Engine {
     /// Accepted connections have these options from now on.
     fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>);
 
+    /// The first bytes of accepted connections are acknowledged together with what is
+    /// answered, as far as that comes within the time of a delayed ACK (40 ms); or at once,
+    /// as the kernel has it. No system call for a connection: they inherit it.
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool);
+
     /// Takes one waiting connection off a listener; of one that was removed there is
     /// none.
     fn accept(&mut self, key: ListenerKey) -> Result<(Self::Incoming, Endpoint), AcceptError>;
@@ -427,12 +432,13 @@ pub trait Engine {
         }
     }
 
-    /// What the upstream has sent is acknowledged now and without delay from here on, as
-    /// far as the kernel sees fit. Before the first write this sends the handshake's last
+    /// What a side has sent is acknowledged now and without delay from here on, as
+    /// far as the kernel sees fit. Of an upstream before the first write this sends the handshake's last
     /// ACK, which waits for data to ride on: an upstream that speaks first would wait for
     /// it. Behind that write it ends the delay that the write has begun.
-    fn acknowledge(&mut self, key: SessionKey) {
-        if let Some(fd) = self.fd(key, Side::Upstream) {
+    /// Of a client it is what [`Engine::hold_acks`] of its listener holds back.
+    fn acknowledge(&mut self, key: SessionKey, side: Side) {
+        if let Some(fd) = self.fd(key, side) {
             // Only ever a matter of 200 ms; a socket that failed says so itself.
             let _ = plan::send_delayed_ack(fd);
         }

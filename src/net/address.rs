@@ -5,6 +5,7 @@
 //! address; control bytes are escaped on the way out and understood on the way in.
 //! Deliberately not here: name resolution at run time (see `control`).
 
+mod compact;
 mod parse;
 mod written;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::word::Word;
+pub use compact::CompactEndpoint;
 use written::WrittenEndpoint;
 
 /// An address as configured, before any name is looked up.

@@ -254,25 +254,30 @@ pub fn is_fresh(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Whether a connect to `endpoint` could end as a socket talking to itself: with
+/// The port of a connect that could end as a socket talking to itself: with
 /// nobody listening on a port of the ephemeral range of this host, the kernel
 /// can pick that very port for the connect, and a TCP simultaneous open succeeds
 /// (behaviour 28). `ephemeral` is [`crate::net::limits::ephemeral_ports`]; so
 /// only connects to such ports pay for [`is_self_connect`].
-pub fn may_self_connect(endpoint: &Endpoint, ephemeral: &RangeInclusive<u16>) -> bool {
-    matches!(endpoint, Endpoint::Inet(target) if ephemeral.contains(&target.port()))
+pub fn may_self_connect(endpoint: &Endpoint, ephemeral: &RangeInclusive<u16>) -> Option<u16> {
+    match endpoint {
+        Endpoint::Inet(target) if ephemeral.contains(&target.port()) => Some(target.port()),
+        _ => None,
+    }
 }
 
-/// Whether an established connection is a socket talking to itself. Treat it as
-/// refused.
-pub fn is_self_connect(fd: BorrowedFd<'_>) -> bool {
+/// Whether an established connection to `port` is a socket talking to itself. Treat it as
+/// refused. Whose own port is another has not: one system call tells that, and it is all
+/// that an honest connection costs.
+pub fn is_self_connect(fd: BorrowedFd<'_>, port: u16) -> bool {
     let socket = SockRef::from(&fd);
-    let (local, peer) = (socket.local_addr(), socket.peer_addr());
-    match (local.map(|a| a.as_socket()), peer.map(|a| a.as_socket())) {
-        // Without the flow label and the scope, which only one side has.
-        (Ok(Some(local)), Ok(Some(peer))) => local.ip() == peer.ip() && local.port() == peer.port(),
-        _ => false,
-    }
+    let local = socket.local_addr().ok().and_then(|it| it.as_socket());
+    let Some(local) = local.filter(|it| it.port() == port) else {
+        return false;
+    };
+    let peer = socket.peer_addr().ok().and_then(|it| it.as_socket());
+    // Without the flow label and the scope, which only one side has.
+    peer.is_some_and(|peer| (peer.ip(), peer.port()) == (local.ip(), local.port()))
 }
 
 /// The kernel's form of an endpoint. ENAMETOOLONG for a unix name over 107

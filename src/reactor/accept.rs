@@ -1,8 +1,10 @@
 //! Clients that are let in become sessions; and what follows on the connect of each.
 
+use super::aside::Aside;
 use super::let_in::let_in;
 use super::listen_queue::Admitted;
 use super::opened::Opened;
+use super::packed::{Booked, PackedId};
 use super::{Entry, Forward, Listener, Reactor};
 use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};
@@ -70,21 +72,18 @@ impl<E: Datagrams> Reactor<E> {
         let announced = at.forward.announced;
         let entry = Entry {
             session,
-            client,
-            id: self.sessions_started,
-            reactor: self.ctx.reactor,
+            client: client.into(),
+            id: PackedId::new(self.ctx.reactor, self.sessions_started),
             queued: 0,
             in_line: false,
             unproven: true,
             warm: false,
             admission: Admission::Free,
             destination: None,
-            dialling: None,
-            opening: Opened::begin(&at.forward),
+            aside: Aside::new(Opened::begin(&at.forward), None),
             listener: at,
             grant,
-            last_words: None,
-            settled: [0; 2],
+            settled: [Booked::default(); 2],
         };
         let books = &entry.listener.forward.books;
         books.of(self.ctx.reactor).cells.started.add(1);

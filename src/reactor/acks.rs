@@ -17,7 +17,7 @@ use super::destination::Destination;
 use super::{Entry, Reactor};
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
-use crate::relay::Direction;
+use crate::relay::{Direction, Side};
 
 /// How long the last ACK of an upstream handshake may wait for the client's
 /// first bytes to ride on. Longer than a client on the same host takes to send
@@ -36,7 +36,7 @@ impl<E: Datagrams> Reactor<E> {
         }
         if self.dialler.pools[entry.listener.forward.pool].speaks_first {
             self.dialler.flush(&mut self.ctx, key);
-            self.ctx.engine.acknowledge(key);
+            self.ctx.engine.acknowledge(key, Side::Upstream);
         } else {
             let due = self.ctx.engine.now() + ACK_PATIENCE;
             self.acks_owed.push_back((key, due));
@@ -61,7 +61,7 @@ impl<E: Datagrams> Reactor<E> {
                 .is_some_and(|entry| entry.session.lane(Direction::Up).bytes_out() == 0)
             {
                 self.dialler.flush(&mut self.ctx, key);
-                self.ctx.engine.acknowledge(key);
+                self.ctx.engine.acknowledge(key, Side::Upstream);
             }
         }
     }
@@ -85,7 +85,7 @@ impl<E: Datagrams> Reactor<E> {
                 if other.bytes_in() == 0 {
                     upstream.speaks_first = false;
                 }
-                self.ctx.engine.acknowledge(key);
+                self.ctx.engine.acknowledge(key, Side::Upstream);
             }
             Direction::Down if other.bytes_out() == 0 => upstream.speaks_first = true,
             Direction::Down => {}

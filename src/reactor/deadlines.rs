@@ -1,5 +1,6 @@
 //! When a session is looked at again.
 
+use super::attempts::Dialling;
 use super::{Entry, rates};
 use crate::relay::time::Time;
 
@@ -9,7 +10,7 @@ pub(super) const COARSENESS: u32 = 32;
 /// When a session or its race wants to be looked at.
 pub(super) fn due(entry: &Entry) -> Time {
     let rules = &entry.listener.forward.rules;
-    let race = entry.dialling.as_ref().map_or(Time::NEVER, |it| it.wake());
+    let race = entry.aside.dialling().map_or(Time::NEVER, Dialling::wake);
     let timeout = entry.session.deadline(rules).min(race);
     timeout.min(rates::due(entry))
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Forward;
+use super::attempts::Dialling;
 use super::clients::ClientGrant;
 use super::context::{Ctx, Effect};
 use super::destination::Destination;
@@ -133,7 +134,7 @@ impl Dialler {
         let now = ctx.engine.now();
         let entry = ctx.sessions.get_mut(key)?;
         let index = entry.listener.forward.pool;
-        if let Some(opened) = &mut entry.opening
+        if let Some(opened) = entry.aside.opened_mut()
             && opened.is_aimed(&entry.listener.forward)
         {
             let destinations = opened.take_destinations().into_vec();
@@ -143,12 +144,13 @@ impl Dialler {
             return Some(self.enqueue(ctx, key, index));
         }
         let entry = ctx.sessions.get_mut(key)?;
+        let client = entry.client.get();
         let upstream = &mut self.pools[index];
-        let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
+        let failures = entry.aside.dialling().map(|it| it.failures.as_slice());
         let tried = upstream.tried(failures.unwrap_or_default());
-        let mut choice = upstream.choose(Comer::new(&entry.client), &tried, now);
+        let mut choice = upstream.choose(Comer::new(&client), &tried, now);
         if matches!(choice, Choice::Enough) {
-            let (at, client) = (entry.listener.clone(), entry.client.clone());
+            let at = entry.listener.clone();
             denied_at_servers(ctx, &at.forward, &client);
             if !at.forward.is_dry_run() {
                 return Some(SessionEvent::NoServer(Cause::ClientLimit));
@@ -170,7 +172,7 @@ impl Dialler {
             // Nobody is limited who is not.
             Choice::Nowhere | Choice::Enough => {
                 let entry = ctx.sessions.get_mut(key)?;
-                let last = entry.dialling.as_ref().and_then(|it| it.last_cause());
+                let last = entry.aside.dialling().and_then(Dialling::last_cause);
                 if last.is_none() {
                     let forward = entry.listener.forward.clone();
                     let subject = Subject::Forward(forward.id);
@@ -293,7 +295,7 @@ impl Dialler {
             });
             return Start::Done(Err(Cause::SelfConnect));
         }
-        let client = client.map_or(&Endpoint::Unnamed, |entry| &entry.client);
+        let client = &client.map_or(Endpoint::Unnamed, |entry| entry.client.get());
         let upstream = &mut self.pools[upstream];
         let mut started = Start::Done(Err(Cause::NoSource));
         for _ in 0..upstream.sources(endpoint) {
@@ -329,9 +331,9 @@ impl Dialler {
     /// did not wait for it: nothing else is in the time since its accept.
     pub(super) fn time_connect<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
         if let Some(entry) = ctx.sessions.get(key)
-            && entry.dialling.is_none()
+            && entry.aside.dialling().is_none()
             && !entry.session.has_waited()
-            && entry.opening.is_none()
+            && entry.aside.opened().is_none()
             && let Some(server) = entry.destination.as_ref().and_then(Destination::account)
             && let Some(took) = entry.session.connect_time()
         {
@@ -371,7 +373,7 @@ impl Dialler {
         ctx.counters.connect_failures.add(1);
         let mut listener = None;
         if let Some(entry) = ctx.sessions.get_mut(key) {
-            let dialling = entry.dialling.get_or_insert_default();
+            let dialling = entry.aside.dialling_or_new();
             dialling.failures.push((destination.clone(), cause));
             listener = Some(entry.listener.clone());
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::context::Ctx;
 use super::destination::Destination;
+use super::packed::Booked;
 use super::upstream::server::{Server, add};
 use super::verdict;
 use super::{Entry, Reactor};
@@ -52,13 +53,32 @@ fn verdict(session: &Session, now: Time) -> Verdict {
 /// and its server. What was entered is never taken back: an engine that takes back what it
 /// reported as written (see `Lane::undrained`) makes up for it with the next bytes.
 pub(super) fn settle(entry: &mut Entry, reactor: u16) {
-    let mut moved = [0; 2];
-    for direction in Direction::BOTH {
-        let settled = &mut entry.settled[direction.index()];
-        let bytes = entry.session.lane(direction).bytes_out();
-        moved[direction.index()] = bytes.saturating_sub(*settled);
-        *settled = bytes.max(*settled);
+    let now = booked(&entry.session);
+    let bytes = now.map(Booked::bytes);
+    let before = entry.settled.map(Booked::bytes);
+    for direction in Direction::BOTH.map(Direction::index) {
+        if bytes[direction] > before[direction] {
+            entry.settled[direction] = now[direction];
+        }
     }
+    enter(entry, before, bytes, reactor);
+}
+
+/// Likewise once a session is over: to the last byte.
+fn settle_all(entry: &Entry, reactor: u16) {
+    let before = entry.settled.map(Booked::bytes);
+    let bytes = Direction::BOTH.map(|it| entry.session.lane(it).bytes_out());
+    enter(entry, before, bytes, reactor);
+}
+
+/// What is in the books of a session once it is settled. One that moves to another reactor
+/// has the same there, so what is missing of it is entered at its end, once.
+pub(super) fn booked(session: &Session) -> [Booked; 2] {
+    Direction::BOTH.map(|it| Booked::at_most(session.lane(it).bytes_out()))
+}
+
+fn enter(entry: &Entry, before: [u64; 2], bytes: [u64; 2], reactor: u16) {
+    let moved = [0, 1].map(|direction| bytes[direction].saturating_sub(before[direction]));
     if moved == [0; 2] {
         return;
     }
@@ -90,12 +110,12 @@ impl<E: Datagrams> Reactor<E> {
     pub(super) fn finish(&mut self, key: SessionKey) {
         self.wheel.disarm(key.slot);
         self.leaving.ended(key);
-        let Some(mut entry) = self.ctx.sessions.remove(key) else {
+        let Some(entry) = self.ctx.sessions.remove(key) else {
             return;
         };
         self.ctx.left(key);
         self.outlets.untap(key, &entry, &mut self.ctx);
-        if let Some(opened) = &entry.opening {
+        if let Some(opened) = entry.aside.opened() {
             self.openings.gone(key, opened);
         }
         if entry.in_line {
@@ -122,7 +142,7 @@ impl<E: Datagrams> Reactor<E> {
             counters.ended_well.add(1);
         }
         let had_both = session.connect_time().is_some();
-        settle(&mut entry, self.ctx.reactor);
+        settle_all(&entry, self.ctx.reactor);
         close_books(&entry, &self.ctx);
         self.make_room(&entry.listener.forward, had_both);
         if let Some(destination) = &entry.destination {

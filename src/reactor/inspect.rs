@@ -208,9 +208,9 @@ pub const SESSIONS_MAX: usize = ASKED;
 impl SessionFilter {
     fn takes(&self, entry: &Entry, now: Time) -> bool {
         self.takes_one(&Traits {
-            id: entry.id,
+            id: entry.id.id(),
             is_flow: false,
-            client: &entry.client,
+            client: &entry.client.get(),
             forward: entry.listener.forward.id,
             server: account(entry),
             age: now.since(entry.session.started()),
@@ -361,7 +361,7 @@ impl<E: Datagrams> Inspect for Reactor<E> {
                 && entry.session.ending().is_none()
                 && filter.takes(entry, now)
             {
-                items.push(entry.id);
+                items.push(entry.id.id());
                 self.cut(key, Cause::Killed);
             }
         }
@@ -388,7 +388,7 @@ impl<E: Datagrams> Inspect for Reactor<E> {
                 && entry.session.ending().is_none()
                 && filter.takes(entry, now)
             {
-                items.push(entry.id);
+                items.push(entry.id.id());
                 self.outlets.look_at(key, source, &mut self.ctx);
             }
         }
@@ -517,7 +517,7 @@ impl<E: Datagrams> Reactor<E> {
     fn view(&self, key: SessionKey, entry: &Entry, depth: Depth) -> SessionView {
         let session = &entry.session;
         let now = self.ctx.now();
-        let opened = entry.opening.as_ref();
+        let opened = entry.aside.opened();
         let text = |text: Option<&str>| text.map(str::to_owned);
         let asked = depth == Depth::Kernel;
         let meters = rates::meters(entry);
@@ -525,9 +525,9 @@ impl<E: Datagrams> Reactor<E> {
         SessionView {
             key,
             reactor: self.ctx.reactor,
-            id: entry.id,
+            id: entry.id.id(),
             phase: session.phase(),
-            client: entry.client.clone(),
+            client: entry.client.get(),
             listener: entry.listener.clone(),
             destination: entry.destination.clone(),
             target: opened.and_then(|it| text(it.target.as_deref())),

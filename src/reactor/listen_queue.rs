@@ -148,6 +148,10 @@ impl ListenQueue {
         ctx: &mut Ctx<E>,
     ) -> io::Result<()> {
         let key = ctx.engine.listen(socket)?;
+        if matches!(at.address, Endpoint::Inet(_)) {
+            // Said in any case: it may have been another's, with other routes.
+            ctx.engine.hold_acks(key, at.forward.holds_acks());
+        }
         let first = *self.first_served.get_or_insert(at.forward.id);
         self.serves_several |= first != at.forward.id;
         self.keys.entry(at.id).or_default().push(key);
@@ -174,6 +178,10 @@ impl ListenQueue {
             let socket = find(&mut self.sockets, *key);
             if let Some(socket) = socket.filter(|it| it.at.socket == at.socket) {
                 found = true;
+                let holds = at.forward.holds_acks();
+                if holds != socket.at.forward.holds_acks() {
+                    ctx.engine.hold_acks(*key, holds);
+                }
                 socket.at = at.clone();
                 socket.leaving = None;
                 if let Some(options) = options {

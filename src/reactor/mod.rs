@@ -17,6 +17,7 @@
 
 mod accept;
 mod acks;
+mod aside;
 mod attempts;
 mod change;
 mod clients;
@@ -39,6 +40,7 @@ mod neighbours;
 mod opened;
 mod openings;
 mod outlets;
+mod packed;
 mod prefix;
 mod pressure;
 mod pumping;
@@ -87,15 +89,14 @@ pub use upstream::UpstreamSetup;
 use crate::balance::health::Admission;
 use crate::engine::wheel::Wheel;
 use crate::engine::{Datagrams, Engine, Event, SessionKey, Start};
-use crate::net::address::{Endpoint, Transport};
-use crate::net::tcp_info::TcpInfo;
+use crate::net::address::{CompactEndpoint, Transport};
 use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::id::{ListenerId, PoolId};
 use crate::relay::session::{Action, Event as SessionEvent, Session};
 use crate::relay::time::Time;
 
-use attempts::Dialling;
+use aside::Aside;
 use clients::ClientGrant;
 use context::{Ctx, Effect};
 use deadlines::{COARSENESS, due};
@@ -103,9 +104,9 @@ use dialling::Dialler;
 use flows::Flows;
 use hand_over::Leaving;
 use listen_queue::ListenQueue;
-use opened::Opened;
 use openings::Openings;
 use outlets::Outlets;
+use packed::{Booked, PackedId};
 use run_queue::RunQueue;
 use survival::OldSessions;
 use upstream::server::{Server, ServerSet};
@@ -141,22 +142,12 @@ pub struct Reactor<E: Engine> {
     fired: Vec<u32>,
 }
 
-/// What is known of the legs of a session only while they are open.
-#[derive(Debug, Default)]
-struct LastWords {
-    tcp: [Option<TcpInfo>; 2],
-    /// Where the client came in, at a listener on all addresses.
-    reached: Option<Endpoint>,
-}
-
-/// A session and what the reactor knows of it.
+/// A session and what the reactor knows of it: 224 bytes, for thousands of idle ones are kept.
 #[derive(Debug)]
 struct Entry {
     session: Session,
-    client: Endpoint,
-    /// Its number on the reactor where it began.
-    id: u64,
-    reactor: u16,
+    client: CompactEndpoint,
+    id: PackedId,
     /// Where it came in, and the forward that it goes by.
     listener: Arc<Listener>,
     /// Lanes on the run queue, bit by direction.
@@ -171,17 +162,13 @@ struct Entry {
     admission: Admission,
     /// Where it is or is being connected to; counted there as active.
     destination: Option<Destination>,
-    /// Only if connecting did not go smoothly.
-    dialling: Option<Box<Dialling>>,
-    /// Only of a client that says something before its payload.
-    opening: Option<Box<Opened>>,
+    /// What few have.
+    aside: Aside,
     /// Its place among its client's connections, and what holds its bytes back; only
     /// where there are limits.
     grant: Option<Box<ClientGrant>>,
     /// Bytes written up and down that its forward and its server have in their books.
-    settled: [u64; 2],
-    /// What the kernel said last of its legs; only for a record.
-    last_words: Option<Box<LastWords>>,
+    settled: [Booked; 2],
 }
 
 impl<E: Datagrams> Reactor<E> {

@@ -54,6 +54,8 @@ pub(super) struct UnderWay {
     pub(super) routed: bool,
     /// More was awaited than what was looked at.
     pub(super) awaits: bool,
+    /// What the client has said is not acknowledged by itself; see [`Forward::holds_acks`].
+    pub(super) holds_acks: bool,
     pub(super) destinations: Destinations,
     /// What of the answer is still to be said.
     pub(super) unsaid: Vec<u8>,
@@ -63,17 +65,18 @@ pub(super) struct UnderWay {
 
 impl Opened {
     /// Of a new session; `None`: nothing comes before its payload.
-    pub(super) fn begin(forward: &Forward) -> Option<Box<Self>> {
+    pub(super) fn begin(forward: &Forward) -> Option<Self> {
         forward.rules.opening?;
         let under_way = UnderWay {
             opening: Opening::begin(&forward.steps),
             routed: false,
             awaits: false,
+            holds_acks: forward.holds_acks(),
             destinations: Destinations::default(),
             unsaid: Vec::new(),
             asked: false,
         };
-        Some(Box::new(Self {
+        Some(Self {
             under_way: Some(Box::new(under_way)),
             target: None,
             user: None,
@@ -82,7 +85,7 @@ impl Opened {
             rejected_by: None,
             heard: false,
             aimed: false,
-        }))
+        })
     }
 
     /// Whether it goes where was decided upon for it alone.

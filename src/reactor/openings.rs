@@ -10,20 +10,18 @@
 //! what is only looked at; a session is routed once, and decided about once; an answer is
 //! begun once and counted once.
 
-use std::net::IpAddr;
-
 use super::context::Ctx;
 use super::decider::{Decider, Decision, Ruling};
 use super::let_in::let_in;
 use super::opened::{Opened, UnderWay};
 use super::routing::{Piloted, Routed, steer};
 use crate::engine::{Engine, Peeked, SessionKey};
-use crate::net::address::Endpoint;
 use crate::net::turn_away::{self, TurnAway};
 use crate::net::word::Word;
 use crate::observe::counters::Counters;
 use crate::observe::metrics::cell::Counter;
 use crate::observe::notice::{Kind, Notice, Subject};
+use crate::policy::route::Protocol;
 use crate::proto::opening::StepKind;
 use crate::proto::prelude;
 use crate::relay::Side;
@@ -72,7 +70,7 @@ impl Openings {
         // bytes and steps.
         let read = loop {
             let entry = ctx.sessions.get_mut(key)?;
-            let under_way = entry.opening.as_mut()?.under_way.as_mut()?;
+            let under_way = entry.aside.opened_mut()?.under_way.as_mut()?;
             if under_way.opening.is_complete() {
                 match Self::route(ctx, key)? {
                     Some(read) => break read,
@@ -81,7 +79,7 @@ impl Openings {
             }
             if let Some(StepKind::ProxyHeader { trust, .. }) =
                 under_way.opening.step().map(|it| &it.kind)
-                && !trust.takes(ip_of(&entry.client))
+                && !trust.takes(entry.client.ip())
             {
                 break Read::Refused(Cause::UntrustedProxy);
             }
@@ -91,7 +89,7 @@ impl Openings {
             );
             let (read, len) = match self.look(ctx, key)? {
                 Looked::Read(read, len) => {
-                    let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+                    let opened = ctx.sessions.get_mut(key)?.aside.opened_mut()?;
                     opened.heard |= !announces && len > 0;
                     (read, len)
                 }
@@ -117,10 +115,10 @@ impl Openings {
             if read != prelude::Read::More {
                 steps += 1;
                 let entry = ctx.sessions.get_mut(key)?;
-                let opened = entry.opening.as_mut()?;
+                let opened = entry.aside.opened_mut()?;
                 let known = opened.header().is_some();
-                if let Some(client) = opened.keep(&entry.client) {
-                    entry.client = client;
+                if let Some(client) = opened.keep(&entry.client.get()) {
+                    entry.client = client.into();
                 }
                 if !known && opened.header().is_some() && !Self::let_in(ctx, key)? {
                     break Self::denied(ctx, key)?;
@@ -134,7 +132,7 @@ impl Openings {
     /// It is known now who the client is: whether it may come in.
     fn let_in<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<bool> {
         let entry = ctx.sessions.get(key)?;
-        let (at, client) = (entry.listener.clone(), entry.client.clone());
+        let (at, client) = (entry.listener.clone(), entry.client.get());
         let Ok(grant) = let_in(ctx, &at.forward, &client) else {
             return Some(false);
         };
@@ -164,7 +162,7 @@ impl Openings {
     }
 
     fn under_way<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut UnderWay> {
-        let opened = ctx.sessions.get_mut(key)?.opening.as_mut()?;
+        let opened = ctx.sessions.get_mut(key)?.aside.opened_mut()?;
         opened.under_way.as_deref_mut()
     }
 
@@ -197,6 +195,8 @@ impl Openings {
         if !ctx.engine.has_ended(key, Side::Client) {
             ctx.engine.await_more(key, Side::Client);
             Self::under_way(ctx, key)?.awaits = true;
+            // What is missing may wait for it (Nagle's algorithm).
+            Self::release_acks(ctx, key);
             return Some(Looked::Nothing);
         }
         // What came between the two is the last.
@@ -227,7 +227,7 @@ impl Openings {
             return Some(Some(Read::Refused(Cause::Rejected)));
         }
         if let Piloted::To(destinations) = piloted {
-            let opened = entry.opening.as_mut()?;
+            let opened = entry.aside.opened_mut()?;
             opened.aimed = true;
             opened.under_way.as_mut()?.destinations = destinations;
             return Some(Some(Read::Whole));
@@ -235,13 +235,18 @@ impl Openings {
         if let Piloted::Goes(way) = piloted {
             entry.listener = way;
         } else if let Some(routing) = &entry.listener.forward.routing {
-            let opened = entry.opening.as_mut()?;
+            let opened = entry.aside.opened_mut()?;
             let local = opened.destination().or_else(|| {
                 let asked = routing.by_listener;
                 asked.then(|| ctx.engine.local_address(key, Side::Client))?
             });
             let sniffed = opened.sniffed();
-            match routing.route(&entry.listener, &entry.client, local.as_ref(), sniffed) {
+            match routing.route(
+                &entry.listener,
+                &entry.client.get(),
+                local.as_ref(),
+                sniffed,
+            ) {
                 Routed::Stays => {}
                 Routed::Goes(way) => entry.listener = way,
                 Routed::Rejected(route) => {
@@ -258,14 +263,22 @@ impl Openings {
         Some(None)
     }
 
+    /// What the client has said is acknowledged without its answer; once.
+    fn release_acks<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) {
+        let held = Self::under_way(ctx, key).map(|it| std::mem::take(&mut it.holds_acks));
+        if held == Some(true) {
+            ctx.engine.acknowledge(key, Side::Client);
+        }
+    }
+
     /// What the program that this runs in decides, if it does.
     fn steer<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<Piloted> {
         let entry = ctx.sessions.get(key)?;
         let Some(pilot) = &entry.listener.forward.pilot else {
             return Some(Piloted::AsConfigured);
         };
-        let sniffed = entry.opening.as_ref()?.sniffed();
-        Some(steer(pilot, &entry.listener, &entry.client, sniffed))
+        let sniffed = entry.aside.opened()?.sniffed();
+        Some(steer(pilot, &entry.listener, &entry.client.get(), sniffed))
     }
 
     /// The opening is read, or nothing more of it is.
@@ -273,7 +286,7 @@ impl Openings {
         let Some(entry) = ctx.sessions.get_mut(key) else {
             return;
         };
-        let Some(opened) = &mut entry.opening else {
+        let Some(opened) = entry.aside.opened_mut() else {
             return;
         };
         let Some(under_way) = &mut opened.under_way else {
@@ -284,11 +297,16 @@ impl Openings {
         if std::mem::take(&mut under_way.awaits) {
             ctx.engine.await_no_more(key, Side::Client);
         }
+        let holds_acks = std::mem::take(&mut under_way.holds_acks);
+        let protocol = opened.sniffed().map(|it| it.protocol);
+        if holds_acks && protocol != Some(Protocol::Tls) {
+            ctx.engine.acknowledge(key, Side::Client);
+        }
         let host = opened.sniffed().and_then(|it| it.host.as_deref());
         let asked = asked.as_deref().or(host.map(str::as_bytes));
         opened.target = asked.map(|asked| Word(asked).to_string().into());
         if let Read::Refused(cause) = read {
-            let (forward, client) = (entry.listener.forward.clone(), entry.client.clone());
+            let (forward, client) = (entry.listener.forward.clone(), entry.client.get());
             if let Some(counter) = refused(&ctx.counters, cause) {
                 counter.add(1);
             }
@@ -312,16 +330,13 @@ impl Openings {
     ) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
         let forward = &entry.listener.forward;
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         if opened.aimed || forward.request.is_empty() {
             return Some(SessionEvent::Decided(Decided::Dial));
         }
         let under_way = opened.under_way.as_mut()?;
         let mut facts = std::mem::take(&mut under_way.opening.facts);
-        facts.client = match &entry.client {
-            Endpoint::Inet(address) => Some(address.ip()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        };
+        facts.client = entry.client.ip();
         match &self.decider {
             Some(decider) => {
                 under_way.asked = true;
@@ -354,7 +369,7 @@ impl Openings {
         if !entry.session.is_deciding() {
             return None;
         }
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         if let Some(under_way) = &mut opened.under_way {
             under_way.asked = false;
         }
@@ -374,7 +389,7 @@ impl Openings {
     /// Carries out `Action::Say`.
     pub(super) fn say<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<SessionEvent> {
         let entry = ctx.sessions.get_mut(key)?;
-        let opened = entry.opening.as_mut()?;
+        let opened = entry.aside.opened_mut()?;
         let under_way = opened.under_way.as_mut()?;
         if opened.status.is_none() {
             let refused = entry.session.ending().map(|ending| ending.cause);
@@ -401,14 +416,6 @@ impl Openings {
             Err(cause) => Said::Failed(cause),
         };
         Some(SessionEvent::Said(said))
-    }
-}
-
-/// Where a client of the internet is.
-fn ip_of(client: &Endpoint) -> Option<IpAddr> {
-    match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
     }
 }
 

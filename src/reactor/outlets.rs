@@ -81,7 +81,7 @@ impl Outlets {
     /// A session has begun and not yet dialled.
     pub(super) fn begin<E: Engine>(&self, key: SessionKey, ctx: &mut Ctx<E>) {
         let entry = ctx.sessions.get(key);
-        if entry.is_some_and(|it| self.records.begin(it.id)) {
+        if entry.is_some_and(|it| self.records.begin(it.id.id())) {
             note_reached(key, ctx);
             if let Some(entry) = ctx.sessions.get(key) {
                 ctx.log.session(record(entry, ctx));
@@ -102,13 +102,16 @@ impl Outlets {
         if let Some(info) = ctx.engine.tcp_info(key, side)
             && let Some(entry) = ctx.sessions.get_mut(key)
         {
-            entry.last_words.get_or_insert_default().tcp[side.index()] = Some(info);
+            entry.aside.last_words_or_new().tcp[side.index()] = Some(info);
         }
     }
 
     /// A session has ended.
     pub(super) fn end<E: Engine>(&self, entry: &Entry, ctx: &Ctx<E>) {
-        if self.records.end(entry.id, entry.session.ending(), false) {
+        if self
+            .records
+            .end(entry.id.id(), entry.session.ending(), false)
+        {
             ctx.log.session(record(entry, ctx));
         }
     }
@@ -180,9 +183,9 @@ fn show<E: Engine>(key: SessionKey, source: &Source, ctx: &mut Ctx<E>) {
     let is_new = beside.is_none();
     let session = &entry.session;
     let sight = Sight {
-        id: entry.id,
+        id: entry.id.id(),
         forward: &entry.listener.forward.name,
-        client: &entry.client,
+        client: &entry.client.get(),
         listener: &entry.listener.address,
         before: Direction::BOTH.map(|direction| session.lane(direction).bytes_in()),
     };
@@ -208,25 +211,25 @@ fn note_reached<E: Engine>(key: SessionKey, ctx: &mut Ctx<E>) {
         && let Some(reached) = ctx.engine.local_address(key, Side::Client)
         && let Some(entry) = ctx.sessions.get_mut(key)
     {
-        entry.last_words.get_or_insert_default().reached = Some(reached);
+        entry.aside.last_words_or_new().reached = Some(reached);
     }
 }
 
 fn record<E: Engine>(entry: &Entry, ctx: &Ctx<E>) -> SessionRecord {
     let forward = &entry.listener.forward;
     let session = &entry.session;
-    let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
+    let failures = entry.aside.dialling().map(|it| it.failures.as_slice());
     let failures = failures.unwrap_or_default();
     let last = failures.last().map(|(destination, _)| destination);
     let destination = entry.destination.as_ref().or(last);
-    let opened = entry.opening.as_ref();
-    let words = entry.last_words.as_ref();
+    let opened = entry.aside.opened();
+    let words = entry.aside.last_words();
     SessionRecord {
         at: SystemTime::now(),
         forward: forward.name.clone(),
-        reactor: entry.reactor,
-        id: entry.id,
-        client: entry.client.clone(),
+        reactor: entry.id.reactor(),
+        id: entry.id.id(),
+        client: entry.client.get(),
         peer: opened.and_then(|it| it.peer().cloned()),
         listener: entry.listener.address.clone(),
         reached: words.and_then(|it| it.reached.clone()),

@@ -43,7 +43,7 @@ impl Dialler {
             && taken < self.header.len()
             && let Some(entry) = ctx.sessions.get_mut(key)
         {
-            let dialling: &mut Dialling = entry.dialling.get_or_insert_default();
+            let dialling: &mut Dialling = entry.aside.dialling_or_new();
             dialling.unsaid = self.header.split_off(taken);
             return SessionEvent::Prefixed(Said::Part);
         }
@@ -61,7 +61,7 @@ impl Dialler {
 
     /// Carries out `Action::Prefix`: goes on with a header that was cut short.
     pub(super) fn prefix<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<SessionEvent> {
-        let dialling = ctx.sessions.get_mut(key)?.dialling.as_mut()?;
+        let dialling = ctx.sessions.get_mut(key)?.aside.dialling_mut()?;
         let said = match ctx.engine.say_first(key, Side::Upstream, &dialling.unsaid) {
             Ok(taken) => {
                 dialling.unsaid.drain(..taken);
@@ -88,15 +88,15 @@ impl Dialler {
 
 /// `local` is this end of the client's connection.
 fn write(entry: &Entry, send: SendProxy, local: Option<Endpoint>, reactor: u16, out: &mut Vec<u8>) {
-    let known = entry.opening.as_deref();
+    let known = entry.aside.opened();
     let destination = known.and_then(Opened::destination);
     let destination = destination.or(local);
-    let announced = announced(&entry.client, destination.as_ref());
+    let announced = announced(&entry.client.get(), destination.as_ref());
     let header = known.and_then(Opened::header);
     let sniffed = known.and_then(Opened::sniffed);
     // What the proxy before said of it goes on where nothing else is known.
     let passed = |kind| header.and_then(|header| header.tlv(kind));
-    let id = unique_id(reactor, entry.id);
+    let id = unique_id(reactor, entry.id.id());
     let name = sniffed.and_then(|it| it.server_name.as_deref().map(str::as_bytes));
     let first = sniffed.and_then(|it| it.protocols.first().map(Vec::as_slice));
     let id = passed(proxy::UNIQUE_ID).unwrap_or(id.as_bytes());

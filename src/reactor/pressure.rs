@@ -7,10 +7,10 @@
 
 use super::Entry;
 use super::sessions::Sessions;
-use super::shortage::client_of;
 use super::stock::Stock;
 use crate::engine::chunks::SMALLEST;
 use crate::engine::{Holdings, SessionKey};
+use crate::policy::client::Client;
 use crate::policy::holders::Holders;
 use crate::relay::Direction;
 use crate::relay::time::Time;
@@ -55,7 +55,7 @@ impl Pressure {
         };
         let holdings = holdings();
         let free = holdings.held_limit.saturating_sub(holdings.held_bytes);
-        let more = holders.may_hold(key, client_of(&entry.client), free);
+        let more = holders.may_hold(key, Client::from(entry.client.ip()), free);
         u32::try_from(more).unwrap_or(u32::MAX)
     }
 
@@ -90,5 +90,5 @@ fn enter(holders: &mut Holders<SessionKey>, key: SessionKey, entry: &Entry) {
         held => u64::from(held).max(SMALLEST),
     };
     let bytes = Direction::BOTH.map(of_lane).iter().sum();
-    holders.holds(key, client_of(&entry.client), bytes);
+    holders.holds(key, Client::from(entry.client.ip()), bytes);
 }

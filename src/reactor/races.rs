@@ -37,7 +37,7 @@ impl Dialler {
             total: forward.rules.deadlines.connect,
             floor: ATTEMPT_FLOOR,
         };
-        entry.dialling.get_or_insert_default().race = Some(Attempts {
+        entry.aside.dialling_or_new().race = Some(Attempts {
             race: Race::new(destinations.len() as u16, now, &rules),
             destinations,
             first: Some(first),
@@ -50,7 +50,7 @@ impl Dialler {
 
     fn attempts<E: Engine>(ctx: &mut Ctx<E>, key: SessionKey) -> Option<&mut Attempts> {
         let entry = ctx.sessions.get_mut(key)?;
-        entry.dialling.as_mut()?.race.as_mut()
+        entry.aside.dialling_mut()?.race.as_mut()
     }
 
     /// Does what the schedule of a race has for now. The event is for the session.
@@ -107,7 +107,7 @@ impl Dialler {
         let now = ctx.engine.now();
         let entry = ctx.sessions.get_mut(key)?;
         let upstream = entry.listener.forward.pool;
-        let attempts = entry.dialling.as_mut()?.race.as_mut()?;
+        let attempts = entry.aside.dialling_mut()?.race.as_mut()?;
         // The session's own place has a descriptor for one of them.
         let place = if attempts.rivals.is_empty() {
             None
@@ -131,7 +131,7 @@ impl Dialler {
         } else {
             let clients = self.pools[upstream].setup.clients.as_ref();
             let comer = Comer {
-                client: &entry.client,
+                client: &entry.client.get(),
                 limited: !entry.listener.forward.is_dry_run(),
             };
             let Some(pass) = admit(&destination, comer, clients, now) else {
@@ -248,13 +248,13 @@ impl Dialler {
         let Some(entry) = ctx.sessions.get_mut(key) else {
             return;
         };
-        let Some(dialling) = &mut entry.dialling else {
+        let Some(dialling) = entry.aside.dialling_mut() else {
             return;
         };
         let race = dialling.race.take();
         if dialling.failures.is_empty() {
             // All went well: there is nothing to remember.
-            entry.dialling = None;
+            entry.aside.forget_dialling();
         }
         let Some(attempts) = race else { return };
         for rival in attempts.rivals {

@@ -171,3 +171,16 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle session takes of the reactor, besides the slot's generation and its timer.
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Entry>() <= 224);
+        // Those made ahead cost a session nothing.
+        assert_eq!(size_of::<Occupant>(), size_of::<Entry>());
+    }
+}

@@ -19,7 +19,7 @@ use crate::observe::log::Log;
 use crate::observe::record::Records;
 use crate::observe::tap::Source;
 use crate::policy::route::Routes;
-use crate::proto::opening::Step;
+use crate::proto::opening::{Step, StepKind};
 use crate::relay::flow::FlowRules;
 use crate::relay::id::{ForwardId, ListenerId, PoolId};
 use crate::relay::session::Rules;
@@ -91,6 +91,14 @@ pub struct Forward {
 }
 
 impl Forward {
+    /// Whether what a client says first is acknowledged with its answer: a TLS hello is all
+    /// that a client says before that, so an ACK by itself is a packet for nothing. One who
+    /// says less, or something else, is acknowledged once that is seen.
+    pub(super) fn holds_acks(&self) -> bool {
+        let first = self.steps.first().map(|step| &step.kind);
+        matches!(first, Some(StepKind::Sniff(wanted)) if wanted.hello)
+    }
+
     /// Whether whoever would be turned away or held back is only counted.
     pub(super) fn is_dry_run(&self) -> bool {
         self.clients.as_ref().is_some_and(|it| it.dry_run)

@@ -7,6 +7,7 @@
 
 use super::Entry;
 use super::gate::Gate;
+use super::opened::Opened;
 use super::sessions::Sessions;
 use super::setup::Forward;
 use super::stock::Stock;
@@ -111,12 +112,12 @@ fn enter(shares: &mut Shares<SessionKey>, key: SessionKey, entry: &Entry) {
         Manner::Spoken => None,
         Manner::Silent | Manner::Unheard => Some(entry.session.started()),
     };
-    let (forward, client) = (entry.listener.forward.id, client_of(&entry.client));
+    let (forward, client) = (entry.listener.forward.id, Client::from(entry.client.ip()));
     shares.enter(key, forward, client, silent);
 }
 
 /// Who it is, for whatever is shared out among clients.
-pub(super) fn client_of(client: &Endpoint) -> Client {
+fn client_of(client: &Endpoint) -> Client {
     Client::from(match client {
         Endpoint::Inet(address) => Some(address.ip()),
         Endpoint::Unix(_) | Endpoint::Unnamed => None,
@@ -129,8 +130,8 @@ fn manner(entry: &Entry) -> Manner {
     let session = &entry.session;
     let has_moved = session.lane(Direction::Up).bytes_in() > 0
         || session.lane(Direction::Down).bytes_in() > GREETING_MAX;
-    let opening = entry.opening.as_ref();
-    if session.ending().is_some() || has_moved || opening.is_some_and(|it| it.has_heard()) {
+    let opening = entry.aside.opened();
+    if session.ending().is_some() || has_moved || opening.is_some_and(Opened::has_heard) {
         Manner::Spoken
     } else if session.is_dialing() || session.is_queued() || session.is_deciding() {
         Manner::Unheard

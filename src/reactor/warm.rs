@@ -24,6 +24,7 @@ use super::verdict;
 use crate::balance::health::Admission;
 use crate::balance::spares::PER_LOOK;
 use crate::engine::{Engine, SessionKey, Start};
+use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::id::{PoolId, ServerId};
 use crate::relay::time::Time;
@@ -61,7 +62,7 @@ impl Dialler {
                 *connected = true;
                 // A server does not learn of the connection before: no client's bytes
                 // come along for the ACK to ride on.
-                ctx.engine.acknowledge(key);
+                ctx.engine.acknowledge(key, Side::Upstream);
                 let index = *upstream;
                 let Some(server) = ahead.destination.account().cloned() else {
                     return;

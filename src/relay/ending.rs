@@ -126,8 +126,8 @@ pub enum Cause {
     /// Its client had never said anything, or no server had ever answered it, and no place
     /// was left for another one.
     MadeRoom,
-    /// Any other errno.
-    Errno(i32),
+    /// Any other errno; the kernel's are below 4096.
+    Errno(u16),
 }
 
 impl Cause {

@@ -170,11 +170,12 @@ pub enum Progress {
 /// One direction of a session. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    filled: u64,
-    /// What is neither drained nor held is lost: that count is not kept.
+    /// What was filled is the sum of this and of what is held or lost: that count is not
+    /// kept.
     drained: u64,
+    /// Bytes held, until the sink fails; see [`Lane::lose`].
     held: u32,
-    /// Bytes of the last fill.
+    /// Bytes of the last fill, until the sink fails.
     last_fill: u32,
     fill_max: u32,
     fill_limit: u32,
@@ -203,7 +204,6 @@ impl Lane {
     /// A lane whose fills never exceed `fill_limit` bytes.
     pub const fn new(policy: PathPolicy, fill_limit: u32) -> Self {
         Self {
-            filled: 0,
             drained: 0,
             held: 0,
             last_fill: 0,
@@ -253,7 +253,6 @@ impl Lane {
     /// `n` bytes were read and are held now; `n` is positive.
     pub fn filled(&mut self, n: u32) {
         debug_assert!(n > 0 && self.held == 0, "a fill needs an empty lane");
-        self.filled += u64::from(n);
         self.held = n;
         self.last_fill = n;
         self.choose_path(n);
@@ -294,8 +293,10 @@ impl Lane {
     /// The sink takes no more for now. From here on a fill reads no more than
     /// the sink took of this one: what a slow reader costs stays near its pace.
     pub fn drain_blocked(&mut self) {
-        if self.sink == Sink::Ready {
-            self.sink = Sink::Full;
+        match self.sink {
+            Sink::Ready => self.sink = Sink::Full,
+            Sink::Full | Sink::Shut => {}
+            Sink::Failed => return,
         }
         let taken = self.last_fill.saturating_sub(self.held);
         self.fill_max = self.fill_max.min(taken.max(FILL_MIN));
@@ -307,11 +308,13 @@ impl Lane {
     /// they are lost.
     pub fn undrained(&mut self, n: u32) {
         debug_assert!(
-            n > 0 && self.held == 0 && self.sink != Sink::Shut,
+            n > 0 && self.held() == 0 && self.sink != Sink::Shut,
             "only what was written last can be taken back"
         );
         self.drained -= u64::from(n);
-        if self.sink != Sink::Failed {
+        if self.sink == Sink::Failed {
+            self.lose(n);
+        } else {
             self.held = n;
             self.drain_blocked();
         }
@@ -319,9 +322,14 @@ impl Lane {
 
     /// Writing failed for good; what was held is lost and the engine drops it.
     pub const fn sink_failed(&mut self) {
-        self.held = 0;
-        if !matches!(self.sink, Sink::Shut) {
-            self.sink = Sink::Failed;
+        match self.sink {
+            Sink::Ready | Sink::Full => {
+                self.sink = Sink::Failed;
+                // From now on both words are one count.
+                self.last_fill = 0;
+            }
+            Sink::Shut => self.held = 0,
+            Sink::Failed => {}
         }
         // What is discarded goes by no rate.
         self.release();
@@ -329,12 +337,28 @@ impl Lane {
 
     /// The end was passed on.
     pub const fn sink_shut(&mut self) {
+        debug_assert!(
+            !matches!(self.sink, Sink::Failed),
+            "an end was passed on to a sink that had failed"
+        );
         self.sink = Sink::Shut;
     }
 
     /// `n` bytes were read and dropped after the sink had failed.
     pub const fn discarded(&mut self, n: u32) {
-        self.filled += n as u64;
+        self.lose(n);
+    }
+
+    /// What is lost is counted where a lane holds nothing any more: in `held`, and the high
+    /// half of it in `last_fill`. Eight bytes of each lane of an idle session are saved so.
+    const fn lose(&mut self, n: u32) {
+        debug_assert!(
+            matches!(self.sink, Sink::Failed),
+            "bytes are lost only by a sink that failed"
+        );
+        let lost = self.bytes_lost() + n as u64;
+        self.held = lost as u32;
+        self.last_fill = (lost >> u32::BITS) as u32;
     }
 
     /// splice is not to be had for this lane: copy. For ever if it is
@@ -404,7 +428,7 @@ impl Lane {
     /// `n` bytes more were read, behind those that are held: an engine that reads ahead
     /// lets go of the lane, and has them no more.
     pub fn filled_behind(&mut self, n: u32) {
-        self.filled += u64::from(n);
+        debug_assert!(self.sink != Sink::Failed, "held for a sink that has failed");
         self.held += n;
     }
 
@@ -460,12 +484,15 @@ impl Lane {
 
     /// Bytes held by the engine now.
     pub const fn held(&self) -> u32 {
-        self.held
+        match self.sink {
+            Sink::Ready | Sink::Full | Sink::Shut => self.held,
+            Sink::Failed => 0,
+        }
     }
 
     /// Bytes read so far.
     pub const fn bytes_in(&self) -> u64 {
-        self.filled
+        self.drained + self.held() as u64 + self.bytes_lost()
     }
 
     /// Bytes written so far.
@@ -475,7 +502,10 @@ impl Lane {
 
     /// Bytes read that will never be written.
     pub const fn bytes_lost(&self) -> u64 {
-        self.filled - self.drained - self.held as u64
+        match self.sink {
+            Sink::Ready | Sink::Full | Sink::Shut => 0,
+            Sink::Failed => (self.last_fill as u64) << u32::BITS | self.held as u64,
+        }
     }
 
     /// The path of the next fill.
@@ -492,8 +522,11 @@ impl Lane {
     }
 
     /// Whether its last fill was a large one: more of that may wait than others should
-    /// wait for.
+    /// wait for. What is discarded is no fill.
     pub const fn is_bulk(&self) -> bool {
+        if matches!(self.sink, Sink::Failed) {
+            return false;
+        }
         match self.course {
             Course::Splice => self.last_fill >= SHORT_FILL,
             Course::Copy | Course::Shown => self.last_fill >= BULK_FILL,

@@ -168,7 +168,7 @@ impl Session {
 
     /// Whether it waits or has waited for a server that has room.
     pub const fn has_waited(&self) -> bool {
-        self.common.waited
+        self.common.marks.has_waited()
     }
 
     /// Whether pumping this lane is of use: its sides are open and it would not
@@ -198,13 +198,14 @@ impl Session {
     }
 
     /// From accept to upstream connected; `None` before.
-    pub fn connect_time(&self) -> Option<Duration> {
-        elapsed(self.common.started, self.common.connected)
+    pub const fn connect_time(&self) -> Option<Duration> {
+        self.common.connected.get()
     }
 
-    /// From accept to the first byte of the upstream handed to the client.
-    pub fn first_byte_time(&self) -> Option<Duration> {
-        elapsed(self.common.started, self.common.first_byte)
+    /// From accept to the first byte of the upstream handed to the client; as exact as a
+    /// [`Lapse`](super::time::Lapse) is.
+    pub const fn first_byte_time(&self) -> Option<Duration> {
+        self.common.first_byte.get()
     }
 
     /// From accept to the end, which is `now`; `None` while it lives.
@@ -217,7 +218,7 @@ impl Session {
     pub fn check_invariants(&self) {
         let common = &self.common;
         assert_eq!(
-            common.hung_up & !common.open,
+            common.marks.hung_up() & !common.marks.open(),
             0,
             "a closed side was hung up again"
         );
@@ -245,8 +246,4 @@ impl Side {
     const fn bit(self) -> u8 {
         1 << self.index()
     }
-}
-
-fn elapsed(from: Time, to: Time) -> Option<Duration> {
-    (to != Time::NEVER).then(|| to.since(from))
 }

@@ -8,7 +8,7 @@ use crate::kit::*;
 
 /// Whether the kernel delays the ACKs of an established connection: the lowest bit of
 /// `quick << 1 | pingpong` in `/proc/net/tcp`. `None`: there is no such connection.
-fn delays_acks(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+pub(crate) fn delays_acks(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
     const QUICK: usize = 14;
     let hex = |address: SocketAddr| match address {
         SocketAddr::V4(it) => {

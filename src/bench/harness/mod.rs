@@ -393,11 +393,7 @@ impl<'a> Bench<'a> {
         let Some(quiet) = shape.quiet() else {
             return self.measure_load(round, shape, subject, None);
         };
-        let apart = Some(match subject.process() {
-            Some(_) => self.precedence,
-            // Its exchanges would not let its own bulk run.
-            None => Precedence::Ordinary,
-        });
+        let apart = Some(self.precedence);
         // Which of them comes first takes turns, so that neither always has the machine
         // as the other leaves it.
         let (alone, (mut sample, cut_short)) = if round.is_multiple_of(2) {

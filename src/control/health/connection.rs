@@ -36,8 +36,8 @@ pub(super) struct Connection {
     /// Of any family: reads and writes are the same for a unix socket.
     socket: TcpStream,
     phase: Phase,
-    /// Whether the kernel may have connected the socket to itself.
-    suspect: bool,
+    /// The port, where the kernel may have connected the socket to itself.
+    suspect: Option<u16>,
     to_send: Vec<u8>,
     sent: usize,
     answer: Vec<u8>,
@@ -106,14 +106,15 @@ impl Connection {
             options: &plan.options,
             local: Local::Plan,
             never_fragment: false,
+            ports: None,
         };
-        let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.into();
+        let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.fd.into();
         // An error is told by the read: that nobody listens, maybe.
         let _ = (&socket).write(question);
         Ok(Self {
             socket,
             phase: Phase::Connected,
-            suspect: false,
+            suspect: None,
             to_send: Vec::new(),
             sent: 0,
             answer: Vec::new(),
@@ -167,7 +168,8 @@ impl Connection {
         if SockRef::from(&self.socket).peer_addr().is_err() {
             return Ok(false);
         }
-        if self.suspect && dial::is_self_connect(self.socket.as_fd()) {
+        let fd = self.socket.as_fd();
+        if (self.suspect).is_some_and(|port| dial::is_self_connect(fd, port)) {
             return Err(outcome_of(Failure::Refused));
         }
         if self.to_send.is_empty() {

@@ -615,7 +615,9 @@ impl Engine for Sim {
         Ok(())
     }
 
-    fn acknowledge(&mut self, _key: SessionKey) {}
+    fn acknowledge(&mut self, _key: SessionKey, _side: Side) {}
+
+    fn hold_acks(&mut self, _key: ListenerKey, _hold: bool) {}
 
     fn count_refused(&mut self, _options: u32) {}
 

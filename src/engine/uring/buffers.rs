@@ -20,8 +20,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 /// Bytes of a buffer. A receive that fills one tells of bulk, which goes another
-/// way; 8 KiB is above most messages and two thirds of the smallest tail's chunk.
-pub(super) const BUFFER_SIZE: u32 = 8 * 1024;
+/// way. Half of it is calm (see `CALM_BYTES`): a record of TLS, 16 KiB and its frame, still is. Only pages that
+/// bytes were received into take memory.
+pub(super) const BUFFER_SIZE: u32 = 40 * 1024;
+
+const _: () = assert!(BUFFER_SIZE <= u16::MAX as u32, "a piece has 16 bits for it");
 
 const NONE: u16 = u16::MAX;
 const PAGE: usize = 4096;
@@ -30,7 +33,7 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Piece {
     id: u16,
-    len: u32,
+    len: u16,
 }
 
 /// Pieces in the order they were received: a list through [`Buffers::next`], so
@@ -58,7 +61,7 @@ impl Inbox {
 
 impl Piece {
     pub(super) const fn len(&self) -> u32 {
-        self.len
+        self.len as u32
     }
 }
 
@@ -70,7 +73,7 @@ pub(super) struct Buffers {
     count: u16,
     tail: u16,
     /// The piece behind each in its inbox, and how long each is.
-    links: Box<[(u16, u32)]>,
+    links: Box<[(u16, u16)]>,
 }
 
 impl Buffers {
@@ -123,7 +126,10 @@ impl Buffers {
             id < self.count && len <= BUFFER_SIZE,
             "the kernel named a buffer that was never provided"
         );
-        Piece { id, len }
+        Piece {
+            id,
+            len: len as u16,
+        }
     }
 
     /// What is in it.
@@ -132,7 +138,7 @@ impl Buffers {
         // when the piece was made) and the kernel wrote it before it posted the
         // completion. It does not touch the buffer again before `recycle`, which
         // takes the piece.
-        unsafe { std::slice::from_raw_parts(self.start(piece.id), piece.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.start(piece.id), usize::from(piece.len)) }
     }
 
     /// Gives the buffer back to the kernel.

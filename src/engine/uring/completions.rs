@@ -10,7 +10,8 @@ use super::rest::list_rest;
 use super::ring::Completion;
 use super::vigil::list_vigil;
 use super::{POLL_PAUSE, READABLE, Uring, ready};
-use crate::engine::{Engine, Event, common};
+use crate::engine::common::{self, Told};
+use crate::engine::{Engine, Event};
 use crate::relay::probe;
 use crate::relay::session::Readiness;
 
@@ -20,7 +21,13 @@ impl Uring {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Listeners => {
                 self.poll_again(completion);
-                self.report(events);
+                if self.has_told {
+                    // Flows that were told of and not read yet would be told of again by each call:
+                    // there is enough to do until the next turn asks.
+                    self.unreported = true;
+                } else {
+                    self.report(events);
+                }
             }
             Tag::Waker => {
                 self.waker.rest();
@@ -170,14 +177,20 @@ impl Uring {
         }
     }
 
-    /// A connecting socket is writable or in error: `SO_ERROR` alone says which.
+    /// A connecting socket is writable or in error. What a completion tells was so when it
+    /// came, which may be a turn ago: in doubt, always.
     fn connect_ended(&mut self, at: At, result: i32, events: &mut Vec<Event>) {
-        let Some(leg) = self.conns.leg_mut(at.key, at.side) else {
+        let Some(conn) = self.conns.get_mut(at.key) else {
             return;
         };
+        let leg = &mut conn.legs[at.side.index()];
         let Some(fd) = &leg.fd else { return };
-        let writable = result >= 0 && result as i16 & libc::POLLOUT != 0;
-        let Some(outcome) = common::connect_outcome(fd.as_fd(), leg.suspect, writable) else {
+        let told = if result >= 0 && result as i16 & libc::POLLOUT != 0 {
+            Told::Doubtful
+        } else {
+            Told::Nothing
+        };
+        let Some(outcome) = common::connect_outcome(fd.as_fd(), conn.suspect, told) else {
             return leg.watch(Op::WatchOut, at, &mut self.ring);
         };
         leg.connecting = false;

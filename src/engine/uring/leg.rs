@@ -17,7 +17,7 @@
 //! which count as held. With more held than the reactor may, every leg that
 //! receives leaves, and none starts again. So the limit is passed by no more than
 //! the provided buffers of the reactor hold for each turn in which legs leave
-//! (2 MiB, in chunks at most twice that), besides what watched lanes add.
+//! (5 MiB, in chunks of 8 MiB), besides what watched lanes add.
 //!
 //! Invariants: at most one of each operation in flight; a descriptor is closed
 //! only with none in flight; provided buffers are held only by streamed legs, and
@@ -56,17 +56,13 @@ pub(super) struct Leg {
     pub(super) fd: Option<OwnedFd>,
     /// Operations in flight, as a set of [`Op::bit`].
     flying: u8,
-    /// Calm turns in a row.
+    /// Calm turns in a row; [`CALM_STREAK`]: it is to be streamed.
     calm: u8,
     /// Pieces in the inbox.
     waiting: u8,
-    /// It is to be streamed.
-    streamed: bool,
     /// A cancellation of the receive was asked for.
     leaving: bool,
     pub(super) connecting: bool,
-    /// See `dial::may_self_connect`.
-    pub(super) suspect: bool,
     /// See `Ends::exhaustive`.
     pub(super) exhaustive: bool,
     /// Its write side was shut down.
@@ -89,8 +85,8 @@ pub(super) struct Leg {
     pub(super) rest_wanted: bool,
     /// The lane towards this leg waits for its send to complete.
     pub(super) sender_waits: bool,
-    /// How its stream ended: 0 in good order, else an errno.
-    pub(super) end: Option<i32>,
+    /// How its stream ended.
+    pub(super) end: LegEnd,
     inbox: Inbox,
     /// What the send in flight sends.
     sending: Option<Piece>,
@@ -108,6 +104,36 @@ struct Behind {
     outbox: Option<Tail>,
     /// A send failed, after so many bytes were reported as written.
     send_failed: Option<(Failure, u32)>,
+}
+
+/// How a stream ended, if it did, in two bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LegEnd(u16);
+
+impl LegEnd {
+    const TO_COME: Self = Self(u16::MAX);
+
+    /// 0: in good order; else an errno, which is below 4096.
+    const fn new(errno: i32) -> Self {
+        debug_assert!(0 <= errno && errno < 4096, "no errno");
+        Self(errno as u16)
+    }
+
+    const fn has_come(self) -> bool {
+        self.0 != Self::TO_COME.0
+    }
+
+    /// Takes it out: 0 in good order, else an errno.
+    pub(super) fn take(&mut self) -> Option<i32> {
+        let end = std::mem::replace(self, Self::TO_COME);
+        end.has_come().then_some(i32::from(end.0))
+    }
+}
+
+impl Default for LegEnd {
+    fn default() -> Self {
+        Self::TO_COME
+    }
 }
 
 impl common::Leg for Leg {
@@ -207,10 +233,10 @@ impl Leg {
     /// Waits for bytes, in the way this leg is read. While more is held than may be
     /// it is watched: what it then reads is bounded.
     pub(super) fn await_bytes(&mut self, at: At, ring: &mut Ring, kit: &Kit) {
-        if self.flies(Op::Recv) || self.end.is_some() || self.quiescing {
+        if self.flies(Op::Recv) || self.end.has_come() || self.quiescing {
             return;
         }
-        if !self.streamed || kit.is_pressed() {
+        if !self.is_streamed() || kit.is_pressed() {
             return self.watch(Op::WatchIn, at, ring);
         }
         if let Some(fd) = &self.fd
@@ -224,17 +250,23 @@ impl Leg {
     /// A turn read so many bytes from it by recv(2). Short reads again and again
     /// make it streamed.
     pub(super) const fn note_read(&mut self, bytes: u64) {
+        if self.is_streamed() {
+            return;
+        }
         if bytes > CALM_BYTES {
             self.calm = 0;
-        } else if bytes > 0 && !self.streamed {
+        } else if bytes > 0 {
             self.calm += 1;
-            self.streamed = self.calm >= CALM_STREAK;
         }
+    }
+
+    /// Whether it is received from as a stream, or is to be.
+    const fn is_streamed(&self) -> bool {
+        self.calm >= CALM_STREAK
     }
 
     /// Back to being watched: no more receives, and the buffers go back.
     pub(super) fn leave_stream(&mut self, at: At, ring: &mut Ring, kit: &mut Kit) {
-        self.streamed = false;
         self.calm = 0;
         if self.flies(Op::Recv) && !self.leaving {
             self.leaving = true;
@@ -250,7 +282,7 @@ impl Leg {
     /// Takes in a piece that was received.
     pub(super) fn take_in(&mut self, piece: Piece, at: At, ring: &mut Ring, kit: &mut Kit) {
         let full = piece.len() == super::buffers::BUFFER_SIZE;
-        if self.streamed {
+        if self.is_streamed() {
             ring.buffers().push(&mut self.inbox, piece);
             self.waiting += 1;
         } else {
@@ -269,13 +301,12 @@ impl Leg {
             ..0 => {}
             // Back to watching: no buffer was left, or the stream was left.
             libc::ENOBUFS => {
-                self.streamed = false;
                 self.calm = 0;
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            0 => self.end = Some(0),
+            0 => self.end = LegEnd::new(0),
             errno => {
-                self.end = Some(errno);
+                self.end = LegEnd::new(errno);
                 self.hung_up = true;
                 failed = true;
             }
@@ -290,7 +321,7 @@ impl Leg {
 
     /// Whether anything received waits to be forwarded, or the end does.
     pub(super) fn has_received(&self) -> bool {
-        !self.inbox.is_empty() || self.end.is_some() || self.has_spilled()
+        !self.inbox.is_empty() || self.end.has_come() || self.has_spilled()
     }
 
     fn has_spilled(&self) -> bool {
@@ -484,5 +515,17 @@ impl Leg {
                 ring.cancel(Tag::Side(at, op));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::common::Conn;
+
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Leg>() <= 40);
+        assert!(size_of::<Conn<Leg>>() <= 96);
     }
 }

@@ -96,6 +96,8 @@ pub struct Uring {
     queued: Vec<Event>,
     /// The epoll instance of the listeners has more to tell.
     unreported: bool,
+    /// In this turn, before its completions were taken, that instance has told of something.
+    has_told: bool,
     /// Sessions that are to be quiet, of which something has landed in this turn.
     quieting: Vec<SessionKey>,
     completions: Vec<Completion>,
@@ -137,6 +139,7 @@ impl Uring {
             polls_due: Time::NEVER,
             queued: Vec::new(),
             unreported: false,
+            has_told: false,
             quieting: Vec::new(),
             completions: Vec::new(),
         })
@@ -233,12 +236,13 @@ impl Uring {
             key,
             side: Side::Upstream,
         };
-        let Some(leg) = self.conns.leg_mut(key, at.side) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return Ok(Start::Done(Err(Cause::Stopped)));
         };
+        conn.suspect = suspect;
+        let leg = &mut conn.legs[at.side.index()];
         leg.replace(Some(fd));
         leg.connecting = connecting;
-        leg.suspect = suspect;
         if connecting {
             leg.watch(Op::WatchOut, at, &mut self.ring);
             return Ok(Start::Pending);
@@ -279,8 +283,11 @@ impl Engine for Uring {
         }
         events.append(&mut self.queued);
         let is_unsure = std::mem::take(&mut self.datagrams.unsure);
+        self.has_told = false;
         if std::mem::take(&mut self.unreported) || is_unsure {
+            let earlier = events.len();
             self.report(events);
+            self.has_told = events.len() > earlier;
         }
         let hurry = self.hurry || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {
@@ -335,6 +342,10 @@ impl Engine for Uring {
 
     fn set_options(&mut self, key: ListenerKey, options: Arc<OptionPlan>) {
         self.listeners.set_options(key, options);
+    }
+
+    fn hold_acks(&mut self, key: ListenerKey, hold: bool) {
+        self.listeners.hold_acks(key, hold);
     }
 
     fn accept(&mut self, key: ListenerKey) -> Result<(Incoming, Endpoint), AcceptError> {
@@ -459,12 +470,11 @@ impl Engine for Uring {
             return false;
         };
         debug_assert!(leg.is_quiet(), "handed over with operations in flight");
-        let (fd, suspect, shared) = (leg.fd.take(), leg.suspect, leg.shared);
+        let (fd, shared) = (leg.fd.take(), leg.shared);
         leg.replace(None);
         match self.conns.leg_mut(to, Side::Upstream) {
             Some(leg) if fd.is_some() => {
                 leg.replace(fd);
-                leg.suspect = suspect;
                 leg.shared = shared;
                 self.established(to);
                 true
@@ -491,43 +501,36 @@ impl Engine for Uring {
         if !source.is_open() {
             return Pumped::default();
         }
-        let mut store = conn.stores.take(direction);
+        let mut store = conn.cargo.take(direction);
         let mut mover = Mover {
             ring: &mut self.ring,
             kit: &mut self.common.kit,
             source,
             sink,
             store: &mut store,
-            tap: conn.tap.as_deref_mut(),
+            tap: conn.cargo.tap(),
             key,
             direction,
         };
         let flew = mover.sink.flies(Op::Send);
         let pumped = mover.pump(lane, budget);
-        if mover.sink.flies(Op::Send) {
-            self.hurry |= mover.sink.sender_waits;
+        let Mover { source, sink, .. } = mover;
+        if sink.flies(Op::Send) {
+            self.hurry |= sink.sender_waits;
             if !flew {
                 let side = direction.sink();
                 self.sends.push(At { key, side });
             }
         }
         if lane.progress() == Progress::Finished {
-            mover.sink.shut = true;
+            sink.shut = true;
         }
-        conn.stores.put(direction, std::mem::take(mover.store));
         let now = self.common.clock.now();
-        let sink = At {
-            key,
-            side: direction.sink(),
-        };
-        list_rest(&mut self.rests, mover.sink, sink, now);
+        let side = direction.sink();
+        list_rest(&mut self.rests, sink, At { key, side }, now);
         let side = direction.source();
-        list_vigil(
-            &mut self.vigils,
-            mover.source,
-            At { key, side },
-            self.common.clock.now(),
-        );
+        list_vigil(&mut self.vigils, source, At { key, side }, now);
+        conn.cargo.put(direction, store);
         pumped
     }
 
@@ -542,14 +545,14 @@ impl Engine for Uring {
     }
 
     fn untap(&mut self, key: SessionKey) -> Option<Box<Feed>> {
-        self.conns.get_mut(key)?.tap.take()
+        self.conns.get_mut(key)?.cargo.take_tap()
     }
 
     fn drop_held(&mut self, key: SessionKey, direction: Direction) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        let mut store = conn.stores.take(direction);
+        let mut store = conn.cargo.take(direction);
         self.common.kit.drop_held(&mut store);
         let side = direction.source();
         let source = &mut conn.legs[side.index()];

@@ -14,7 +14,7 @@ use super::Uring;
 use super::leg::Leg;
 use super::op::{At, Op, SLOTS_MAX};
 use super::vigil::list_vigil;
-use crate::engine::common::Conn;
+use crate::engine::common::{Cargo, Conn};
 use crate::engine::detached::{Detached, Held, LooseSide};
 use crate::engine::pump::Kit;
 use crate::engine::uring::ring::Ring;
@@ -78,7 +78,7 @@ impl Uring {
         Some(Detached {
             sides,
             held,
-            tap: conn.tap.take(),
+            tap: conn.cargo.take_tap(),
             mark: None,
         })
     }
@@ -99,8 +99,7 @@ impl Uring {
         let stores = held.map(|held| kit.take_up(held));
         let now = self.common.clock.now();
         let conn = self.conns.open(key);
-        conn.stores = stores.into();
-        conn.tap = tap;
+        conn.cargo = Cargo::new(stores, tap);
         for (side, loose) in Side::BOTH.into_iter().zip(sides) {
             let Some(loose) = loose else { continue };
             let leg = &mut conn.legs[side.index()];
@@ -159,7 +158,7 @@ fn take_stock(
         Direction::Up => (client, upstream),
         Direction::Down => (upstream, client),
     };
-    let mut held = kit.let_go(&mut conn.stores.take(direction));
+    let mut held = kit.let_go(&mut conn.cargo.take(direction));
     if let Some(tail) = sink.take_left_over(kit) {
         lane.undrained(tail.unsent().len() as u32);
         if lane.held() > 0 {
@@ -180,7 +179,7 @@ fn take_stock(
         }
     } else if !ahead.is_empty() {
         lane.filled_behind(ahead.len() as u32);
-        if let Some(tap) = &mut conn.tap
+        if let Some(tap) = conn.cargo.tap()
             && tap.chunk(direction, &ahead) == Appetite::Sated
         {
             lane.untap();
@@ -191,14 +190,14 @@ fn take_stock(
         None => {}
         Some(0) => {
             lane.source_eof();
-            if let Some(tap) = &mut conn.tap {
+            if let Some(tap) = conn.cargo.tap() {
                 tap.end(direction, StreamEnd::Orderly, lane.bytes_in());
             }
         }
         // The session knows: the failure of a side is told with the receive that met it.
         Some(_) => {
             lane.source_failed();
-            if let Some(tap) = &mut conn.tap {
+            if let Some(tap) = conn.cargo.tap() {
                 tap.end(direction, StreamEnd::Failed, lane.bytes_in());
             }
         }

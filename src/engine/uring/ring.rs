@@ -46,9 +46,9 @@ pub struct Sizes {
     /// Completions that fit. The kernel keeps what does not (`NODROP`), at the
     /// price of an allocation each.
     pub completions: u32,
-    /// Provided buffers of 8 KiB, a power of two: what arrives in one turn for
-    /// streamed legs. Legs that find none go on without. Measured with 64 flows: 64
-    /// to 1024 make no difference.
+    /// Provided buffers, a power of two: what arrives in one turn for
+    /// streamed legs. Legs that find none go on without. Measured with 1,000 flows of 64 bytes and 256 of
+    /// 16 KiB: 64 are slower by 5 and 7 % than 128.
     pub buffers: u16,
 }
 
@@ -57,7 +57,7 @@ impl Default for Sizes {
         Self {
             submissions: 512,
             completions: 4096,
-            buffers: 256,
+            buffers: 128,
         }
     }
 }

@@ -240,6 +240,14 @@ pub fn send_delayed_ack(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     sys::set_int(fd, IPPROTO_TCP, libc::TCP_QUICKACK, 1)
 }
 
+/// What connections accepted from here on send first is acknowledged late, with the answer,
+/// or at once: they inherit it from the listener (measured on Linux 6.18; `tcp(7)` does not
+/// say so). [`send_delayed_ack`] ends it for one of them.
+pub fn hold_acks(listener: BorrowedFd<'_>, hold: bool) -> Result<(), Errno> {
+    let quick = c_int::from(!hold);
+    sys::set_int(listener, IPPROTO_TCP, libc::TCP_QUICKACK, quick)
+}
+
 /// Sends what `MSG_MORE` holds back, of a TCP socket. Taking the cork out does so, also
 /// where it never was in (`__tcp_sock_set_cork`); what is set for Nagle's algorithm
 /// stays. One system call.

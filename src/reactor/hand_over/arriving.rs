@@ -7,13 +7,16 @@ use super::{Kept, MovedSession};
 use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};
 use crate::net::address::Endpoint;
+use crate::reactor::aside::Aside;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::clients::ClientGrant;
 use crate::reactor::destination::Destination;
+use crate::reactor::ends::booked;
 use crate::reactor::flows::Expected;
 use crate::reactor::opened::Opened;
+use crate::reactor::packed::PackedId;
 use crate::reactor::upstream::pass::Comer;
-use crate::reactor::{Entry, FlowArrival, LastWords, MovedFlow, Reactor, ReleasedFlows};
+use crate::reactor::{Entry, FlowArrival, MovedFlow, Reactor, ReleasedFlows};
 use crate::relay::Direction;
 use crate::relay::ending::Cause;
 use crate::relay::session::Session;
@@ -217,12 +220,16 @@ impl<E: Datagrams> Reactor<E> {
                 ..Dialling::default()
             })
         });
+        let opened = manifest.opened.clone().map(Opened::noted);
+        let mut aside = Aside::new(opened, dialling);
+        if let Some(reached) = &manifest.reached {
+            aside.last_words_or_new().reached = Some(reached.clone());
+        }
         Ok(Entry {
-            settled: Direction::BOTH.map(|it| session.lane(it).bytes_out()),
+            settled: booked(&session),
             session,
-            client: manifest.client.clone(),
-            id: manifest.id,
-            reactor: manifest.reactor,
+            client: manifest.client.clone().into(),
+            id: PackedId::new(manifest.reactor, manifest.id),
             listener: place.listener.clone(),
             queued: 0,
             in_line: false,
@@ -230,18 +237,8 @@ impl<E: Datagrams> Reactor<E> {
             warm: manifest.warm,
             admission: Admission::Free,
             destination: Some(place.destination.clone()),
-            dialling,
-            opening: manifest
-                .opened
-                .clone()
-                .map(|it| Box::new(Opened::noted(it))),
+            aside,
             grant,
-            last_words: manifest.reached.clone().map(|reached| {
-                Box::new(LastWords {
-                    reached: Some(reached),
-                    ..LastWords::default()
-                })
-            }),
         })
     }
 

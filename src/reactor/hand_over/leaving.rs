@@ -205,7 +205,7 @@ impl<E: Datagrams> Reactor<E> {
         if entry.session.lane(Direction::Up).bytes_out() == 0 {
             // What waits for the first payload to ride on does not wait any longer.
             self.ctx.engine.flush(key, Side::Upstream);
-            self.ctx.engine.acknowledge(key);
+            self.ctx.engine.acknowledge(key, Side::Upstream);
         }
         self.leaving.waiting.insert(key);
         if self.ctx.engine.quiesce(key) == Start::Done(()) {
@@ -307,16 +307,16 @@ pub(in crate::reactor) fn manifest(
 ) -> Option<Manifest> {
     let forward = &entry.listener.forward;
     let destination = entry.destination.as_ref()?;
-    let failures = entry.dialling.as_ref().map(|it| it.failures.as_slice());
+    let failures = entry.aside.dialling().map(|it| it.failures.as_slice());
     let failures = failures.unwrap_or_default().iter();
     Some(Manifest {
-        reactor: entry.reactor,
-        id: entry.id,
+        reactor: entry.id.reactor(),
+        id: entry.id.id(),
         forward: forward.name.to_string(),
         route: forward.route.as_ref().map(|(_, name)| name.to_string()),
         listener: entry.listener.address.clone(),
-        reached: entry.last_words.as_ref().and_then(|it| it.reached.clone()),
-        client: entry.client.clone(),
+        reached: entry.aside.last_words().and_then(|it| it.reached.clone()),
+        client: entry.client.get(),
         server: destination.endpoint().clone(),
         pool: destination
             .account()
@@ -327,7 +327,7 @@ pub(in crate::reactor) fn manifest(
         tried: failures
             .map(|(tried, cause)| (tried.endpoint().clone(), *cause))
             .collect(),
-        opened: entry.opening.as_deref().map(Opened::note),
+        opened: entry.aside.opened().map(Opened::note),
         state: entry.session.freeze(now)?,
         sides: baggage.sides(),
         held: baggage.held(),

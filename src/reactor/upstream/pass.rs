@@ -68,12 +68,14 @@ impl<'a> Comer<'a> {
         server: &Server,
         table: Option<&Arc<ClientTable>>,
     ) -> Result<Option<ClientPermit>, ClientHasEnough> {
-        let (Some(limits), Some(table), Some(ip)) = (limits(server), table, self.ip()) else {
+        // The table first: without it nobody counts clients, and what the server's settings
+        // say need not be looked up for each session.
+        let Some(table) = table.filter(|_| self.limited) else {
             return Ok(None);
         };
-        if !self.limited {
+        let (Some(limits), Some(ip)) = (limits(server), self.ip()) else {
             return Ok(None);
-        }
+        };
         let at = At::Server(server.settings().id);
         let place = ClientTable::admit(table, at, ip, &limits, Instant::now());
         place.map_err(|_| ClientHasEnough)
@@ -85,8 +87,9 @@ impl<'a> Comer<'a> {
         server: &Server,
         table: Option<&Arc<ClientTable>>,
     ) -> Option<ClientPermit> {
+        let (table, limits, ip) = (table?, limits(server)?, self.ip()?);
         let at = At::Server(server.settings().id);
-        ClientTable::readmit(table?, at, self.ip()?, &limits(server)?)
+        ClientTable::readmit(table, at, ip, &limits)
     }
 }
 

@@ -63,9 +63,8 @@ impl Lane {
     /// As it is.
     pub fn freeze(&self) -> LaneState {
         let Self {
-            filled,
             drained,
-            held,
+            held: _,
             last_fill,
             fill_max,
             fill_limit,
@@ -79,11 +78,14 @@ impl Lane {
             fallback,
         } = *self;
         LaneState {
-            filled,
+            filled: self.bytes_in(),
             drained,
             lost: self.bytes_lost(),
-            held,
-            last_fill,
+            held: self.held(),
+            last_fill: match sink {
+                Sink::Ready | Sink::Full | Sink::Shut => last_fill,
+                Sink::Failed => 0,
+            },
             fill_max,
             fill_limit,
             // Whether a rate keeps it back is found out anew.
@@ -118,16 +120,23 @@ impl Lane {
                 Err("a lane has passed on an end that did not come")
             }
             Sink::Failed if state.held > 0 => Err("a lane holds bytes for a sink that failed"),
+            Sink::Ready | Sink::Full | Sink::Shut if state.lost > 0 => {
+                Err("a lane has lost bytes although its sink has not failed")
+            }
             Sink::Ready | Sink::Full | Sink::Shut | Sink::Failed => Ok(Self::restored(state)),
         }
     }
 
     const fn restored(state: &LaneState) -> Self {
+        let (held, last_fill) = match state.sink {
+            Sink::Ready | Sink::Full | Sink::Shut => (state.held, state.last_fill),
+            // See `Lane::lose`.
+            Sink::Failed => (state.lost as u32, (state.lost >> u32::BITS) as u32),
+        };
         Self {
-            filled: state.filled,
             drained: state.drained,
-            held: state.held,
-            last_fill: state.last_fill,
+            held,
+            last_fill,
             fill_max: state.fill_max,
             fill_limit: state.fill_limit,
             source: state.source,

@@ -222,3 +222,27 @@ fn the_echo_of_a_failure_is_not_an_orderly_end() {
         (Next::Done, Progress::SourceFailed)
     );
 }
+
+#[test]
+fn what_is_lost_is_counted_beyond_32_bits_and_survives_a_move() {
+    let mut lane = lane(PathPolicy::Auto);
+    lane.filled(100);
+    lane.drained(40);
+    lane.sink_failed();
+    for _ in 0..3 {
+        lane.discarded(u32::MAX);
+    }
+    let lost = 60 + 3 * u64::from(u32::MAX);
+    assert_eq!((lane.held(), lane.bytes_lost()), (0, lost));
+    assert_eq!((lane.bytes_in(), lane.bytes_out()), (lost + 40, 40));
+    assert!(!lane.is_bulk(), "what is discarded is no fill");
+    let state = lane.freeze();
+    let thawed = Lane::thaw(&state).unwrap();
+    assert_eq!(thawed.freeze(), state);
+    assert_eq!(thawed.bytes_lost(), lost);
+}
+
+#[test]
+fn a_lane_is_small() {
+    assert_eq!(size_of::<Lane>(), 32);
+}

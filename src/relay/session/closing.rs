@@ -126,11 +126,12 @@ impl Closing {
             }
             Phase::Closing => {
                 assert_eq!(
-                    common.hung_up, common.open,
+                    common.marks.hung_up(),
+                    common.marks.open(),
                     "closing, but a side was left open"
                 );
             }
-            Phase::Over => assert_eq!(common.open, 0, "over with an open side"),
+            Phase::Over => assert_eq!(common.marks.open(), 0, "over with an open side"),
         }
     }
 
@@ -222,7 +223,7 @@ impl Closing {
     }
 
     fn finish_if_closed(self, cx: &mut Context<'_>) -> Self {
-        if self.phase == Phase::Closing && cx.common.open == 0 {
+        if self.phase == Phase::Closing && cx.common.marks.open() == 0 {
             cx.actions.push(Action::End);
             return Self {
                 phase: Phase::Over,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::relay::ending::{Cause, Ending, Stage, Who};
 use crate::relay::lane::{Lane, Next};
 use crate::relay::probe::{self, Mutation};
-use crate::relay::time::Time;
+use crate::relay::time::{Lapse, Time};
 use crate::relay::{Direction, Side};
 
 use super::{Action, Close, Readiness, Rules};
@@ -19,17 +19,25 @@ pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Common {
     pub(super) lanes: [Lane; 2],
     pub(super) started: Time,
-    pub(super) connected: Time,
-    pub(super) first_byte: Time,
+    /// Since `started`.
+    pub(super) connected: Lapse,
+    /// Likewise.
+    pub(super) first_byte: Lapse,
     pub(super) ending: Option<Ending>,
     pub(super) attempts: u8,
-    /// It waits, or has waited, for a server with room.
-    pub(super) waited: bool,
-    /// Sides with a descriptor, bit by side.
-    pub(super) open: u8,
-    /// Sides whose close was asked for.
-    pub(super) hung_up: u8,
+    pub(super) marks: Marks,
 }
+
+/// Which sides have a descriptor, of which a close was asked for, and whether the session has
+/// waited in a line: in one byte, for three make a session eight larger.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0, 1 | open: by side |
+/// | 2, 3 | hung up: by side |
+/// | 4 | it waits, or has waited, for a server with room |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Marks(u8);
 
 /// What a stage is given with an event.
 #[derive(Debug)]
@@ -45,13 +53,11 @@ impl Common {
         Self {
             lanes: rules.fill_limits.map(|limit| Lane::new(rules.path, limit)),
             started: now,
-            connected: Time::NEVER,
-            first_byte: Time::NEVER,
+            connected: Lapse::NEVER,
+            first_byte: Lapse::NEVER,
             ending: None,
             attempts: 0,
-            waited: false,
-            open: Side::Client.bit(),
-            hung_up: 0,
+            marks: Marks::default().opened(Side::Client),
         }
     }
 
@@ -64,13 +70,12 @@ impl Common {
     }
 
     pub(super) const fn is_open(&self, side: Side) -> bool {
-        self.open & side.bit() != 0
+        self.marks.is_open(side)
     }
 
     /// A side has no descriptor any more.
     pub(super) const fn gone(&mut self, side: Side) {
-        self.open &= !side.bit();
-        self.hung_up &= !side.bit();
+        self.marks.0 &= !(side.bit() | side.bit() << Marks::HUNG_UP);
     }
 
     /// What a side is ready for is known to its lanes, whichever stage is on.
@@ -103,6 +108,46 @@ impl Common {
     }
 }
 
+impl Marks {
+    /// The place of the sides that were hung up.
+    const HUNG_UP: u8 = 2;
+    const WAITED: u8 = 1 << 4;
+    const SIDES: u8 = 0b11;
+
+    /// With a descriptor on this side.
+    pub(super) const fn opened(self, side: Side) -> Self {
+        Self(self.0 | side.bit())
+    }
+
+    /// Of one that has waited for a server with room.
+    pub(super) const fn having_waited(self) -> Self {
+        Self(self.0 | Self::WAITED)
+    }
+
+    const fn is_open(self, side: Side) -> bool {
+        self.0 & side.bit() != 0
+    }
+
+    const fn is_hung_up(self, side: Side) -> bool {
+        self.hung_up() & side.bit() != 0
+    }
+
+    /// Sides with a descriptor, bit by side.
+    pub(super) const fn open(self) -> u8 {
+        self.0 & Self::SIDES
+    }
+
+    /// Sides whose close was asked for, bit by side.
+    pub(super) const fn hung_up(self) -> u8 {
+        self.0 >> Self::HUNG_UP & Self::SIDES
+    }
+
+    /// Whether it waits, or has waited, for a server with room.
+    pub(super) const fn has_waited(self) -> bool {
+        self.0 & Self::WAITED != 0
+    }
+}
+
 impl Context<'_> {
     /// Asks for a pump of a lane, if it has anything to do.
     pub(super) fn pump(&mut self, direction: Direction) -> bool {
@@ -124,8 +169,9 @@ impl Context<'_> {
     /// Asks for the close of a side, unless it has none or was asked already.
     pub(super) fn hang_up(&mut self, side: Side, how: Close) {
         let again = probe::mutated(Mutation::DoubleClose);
-        if self.common.is_open(side) && (self.common.hung_up & side.bit() == 0 || again) {
-            self.common.hung_up |= side.bit();
+        let marks = &mut self.common.marks;
+        if marks.is_open(side) && (!marks.is_hung_up(side) || again) {
+            marks.0 |= side.bit() << Marks::HUNG_UP;
             self.actions.push(Action::Close { side, how });
         }
     }

@@ -19,7 +19,7 @@ use super::{Action, Close, Event, Said, Stage};
 use crate::relay::Side;
 use crate::relay::ending::{self, Cause, Who};
 use crate::relay::probe;
-use crate::relay::time::Time;
+use crate::relay::time::{Lapse, Time};
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +140,7 @@ impl Dialling {
 
     fn dial_now(self, cx: &mut Context<'_>) -> Stage {
         cx.common.attempts = self.attempt + 1;
-        cx.common.open |= Side::Upstream.bit();
+        cx.common.marks = cx.common.marks.opened(Side::Upstream);
         cx.actions.push(Action::Dial {
             attempt: self.attempt,
         });
@@ -152,7 +152,7 @@ impl Dialling {
     }
 
     fn connected(self, cx: &mut Context<'_>) -> Stage {
-        cx.common.connected = cx.now;
+        cx.common.connected = Lapse::between(cx.common.started, cx.now);
         if cx.rules.opening.is_none() {
             return Relaying::begin(self.name(), cx);
         }
@@ -211,7 +211,7 @@ impl Dialling {
 
     fn queued(self, cx: &mut Context<'_>) -> Stage {
         self.not_dialled(cx);
-        cx.common.waited = true;
+        cx.common.marks = cx.common.marks.having_waited();
         // Whoever is sent back to the queue keeps the time he has waited.
         let queue_end = self.queue_end.min(cx.now + cx.rules.queue);
         Self { queue_end, ..self }.enter(Phase::Queued, queue_end)

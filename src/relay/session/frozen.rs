@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::common::Common;
+use super::common::{Common, Marks};
 use super::relaying::{Delivery, LINGER_LOOK_MAX, Phase, Relaying};
 use super::{Session, Stage};
 use crate::relay::Side;
 use crate::relay::age::Age;
 use crate::relay::ending::Ending;
 use crate::relay::lane::{Lane, LaneState};
-use crate::relay::time::Time;
+use crate::relay::time::{Lapse, Time};
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,9 @@ enum PhaseState {
     },
     Lingering {
         left: Side,
-        /// Microseconds until the next look.
+        /// Microseconds until the next look, which `looked` and `step` say as well: only for
+        /// a process that knows less of them.
+        #[serde(default)]
         look_in: u64,
         step: u16,
     },
@@ -131,7 +133,7 @@ impl SessionState {
 impl Session {
     /// Whether [`Session::freeze`] would do it.
     pub const fn may_be_frozen(&self) -> bool {
-        matches!(self.stage, Stage::Relaying(_)) && self.common.hung_up == 0
+        matches!(self.stage, Stage::Relaying(_)) && self.common.marks.hung_up() == 0
     }
 
     /// Whether both its sides are there and none has failed.
@@ -154,20 +156,21 @@ impl Session {
         let phase = match relaying.phase {
             Phase::Relaying => PhaseState::Relaying,
             Phase::Flushing { gone } => PhaseState::Flushing { gone },
-            Phase::Lingering { left, look, step } => PhaseState::Lingering {
+            Phase::Lingering { left, step } => PhaseState::Lingering {
                 left,
-                look_in: look.as_micros().saturating_sub(now.as_micros()),
+                look_in: relaying.lingers_until().since(now).as_micros() as u64,
                 step,
             },
         };
+        let age = |lapse: Lapse| Some(Age::of(common.started + lapse.get()?, now));
         Some(SessionState {
             lanes: common.lanes.each_ref().map(Lane::freeze),
             started: Age::of(common.started, now),
-            connected: Age::of(common.connected, now),
-            first_byte: (common.first_byte != Time::NEVER).then(|| Age::of(common.first_byte, now)),
+            connected: age(common.connected)?,
+            first_byte: age(common.first_byte),
             ending: common.ending,
             attempts: common.attempts,
-            waited: common.waited,
+            waited: common.marks.has_waited(),
             phase,
             delivery: Side::BOTH.map(|side| DeliveryState {
                 unsent: relaying.delivery.unsent[side.index()],
@@ -187,29 +190,28 @@ impl Session {
             PhaseState::Lingering { .. } if state.ending.is_none() => {
                 return Err("a session lingers without a reason");
             }
-            PhaseState::Lingering {
+            PhaseState::Lingering { left, step, .. } => Phase::Lingering {
                 left,
-                look_in,
-                step,
-            } => Phase::Lingering {
-                left,
-                look: now + Duration::from_micros(look_in),
                 step: step.clamp(1, LINGER_LOOK_MAX),
             },
         };
         let [up, down] = &state.lanes;
         let open = Side::BOTH.into_iter().filter(|side| state.has(*side));
+        let mut marks = open.fold(Marks::default(), Marks::opened);
+        if state.waited {
+            marks = marks.having_waited();
+        }
+        let started = state.started.before(now);
+        let lapse = |then: Age| Lapse::between(started, then.before(now));
         Ok(Self {
             common: Common {
                 lanes: [Lane::thaw(up)?, Lane::thaw(down)?],
-                started: state.started.before(now),
-                connected: state.connected.before(now),
-                first_byte: state.first_byte.map_or(Time::NEVER, |it| it.before(now)),
+                started,
+                connected: lapse(state.connected),
+                first_byte: state.first_byte.map_or(Lapse::NEVER, lapse),
                 ending: state.ending,
                 attempts: state.attempts,
-                waited: state.waited,
-                open: open.fold(0, |open, side| open | side.bit()),
-                hung_up: 0,
+                marks,
             },
             stage: Stage::Relaying(Relaying {
                 phase,

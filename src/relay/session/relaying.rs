@@ -21,7 +21,7 @@ use super::{Action, Close, Event, Failure, Pumped, Readiness, Rules, Stage};
 use crate::relay::ending::{Cause, Who};
 use crate::relay::lane::{Lane, Progress};
 use crate::relay::probe::{self, Mutation};
-use crate::relay::time::Time;
+use crate::relay::time::{Lapse, Time};
 use crate::relay::{Direction, Side};
 
 /// How long bytes of a client that failed may wait for an upstream that takes
@@ -56,8 +56,7 @@ pub(super) enum Phase {
     },
     Lingering {
         left: Side,
-        look: Time,
-        /// Milliseconds.
+        /// Milliseconds from one look to the next.
         step: u16,
     },
 }
@@ -94,7 +93,15 @@ impl Relaying {
             Phase::Flushing { gone } => {
                 self.looked.max(self.last_activity) + flush_patience(gone, rules) / 4
             }
-            Phase::Lingering { look, .. } => look,
+            Phase::Lingering { .. } => self.lingers_until(),
+        }
+    }
+
+    /// When a leg that is left is looked at next.
+    pub(super) fn lingers_until(&self) -> Time {
+        match self.phase {
+            Phase::Relaying | Phase::Flushing { .. } => Time::NEVER,
+            Phase::Lingering { step, .. } => self.looked + millis(step),
         }
     }
 
@@ -184,10 +191,10 @@ impl Relaying {
         }
         if pumped.moved
             && direction == Direction::Down
-            && cx.common.first_byte == Time::NEVER
+            && cx.common.first_byte == Lapse::NEVER
             && lane.bytes_out() > 0
         {
-            cx.common.first_byte = cx.now;
+            cx.common.first_byte = Lapse::between(cx.common.started, cx.now);
         }
         if let Some(Failure { side, cause }) = pumped.failure {
             end(culprit(cause, side), cause, cx);
@@ -291,9 +298,9 @@ impl Relaying {
         cx.hang_up(gone, how);
         let mut lingering = self.enter(Phase::Lingering {
             left,
-            look: cx.now + millis(LINGER_LOOK),
             step: LINGER_LOOK,
         });
+        lingering.looked = cx.now;
         lingering.delivery.unsent[left.index()] = u32::MAX;
         lingering.delivery.since[left.index()] = cx.now;
         cx.pump(left.outgoing());
@@ -323,8 +330,7 @@ impl Relaying {
                     return Closing::close_all(self.name(), Close::Orderly, cx);
                 }
                 let step = (step * 2).min(LINGER_LOOK_MAX);
-                let look = cx.now + millis(step);
-                self.phase = Phase::Lingering { left, look, step };
+                self.phase = Phase::Lingering { left, step };
                 self.stay()
             }
         }

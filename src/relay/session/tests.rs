@@ -5,7 +5,7 @@ use crate::relay::ending::{self, Cause, Who};
 use crate::relay::lane::PathPolicy;
 
 /// Bytes of a session: thousands of idle ones are kept.
-const SESSION_MAX: usize = 176;
+const SESSION_MAX: usize = 136;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use crate::kit::{
     Admin, Crowd, End, KIB, Listener, PATIENCE, Peer, Setup, on_every_engine, wait_until,
 };
 
-pub(super) fn post(admin: &Admin, path: &str, body: &Value, headers: &str) -> Answer {
+pub(crate) fn post(admin: &Admin, path: &str, body: &Value, headers: &str) -> Answer {
     let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -23,8 +23,7 @@ pub(super) fn post(admin: &Admin, path: &str, body: &Value, headers: &str) -> An
 }
 
 /// Sessions of one reactor: more than a visit passes (1,024 slots), and twenty times what one
-/// looks at or ends (64). The texts' 9,000 and 5,000 hold four descriptors each on one machine,
-/// take as much longer, and pass no other bound.
+/// looks at or ends (64). The texts' 9,000 and 5,000 are in `serial::steering`.
 const MANY: usize = 1300;
 
 /// So many sessions, each with its server's side.
@@ -34,7 +33,7 @@ fn sessions(steered: &Steered, server: &Listener, count: usize) -> Vec<(Peer, Pe
 }
 
 /// Every session there is, page by page.
-fn walk(admin: &Admin, limit: usize, filter: &str) -> Vec<Value> {
+pub(crate) fn walk(admin: &Admin, limit: usize, filter: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {

@@ -1,11 +1,11 @@
 //! The admin endpoint on the real binary (139 to 151).
 
-mod api;
+pub(crate) mod api;
 mod contrib;
 mod ctl;
 mod dashboard;
 mod fuzzed;
-mod metrics;
+pub(crate) mod metrics;
 mod protocol;
 mod readiness;
 mod starting;
@@ -18,13 +18,13 @@ use std::path::PathBuf;
 use crate::kit::{Admin, Directory, Forwarder, Setup};
 
 /// A forwarder with an endpoint.
-struct Steered {
-    forwarder: Forwarder,
-    admin: Admin,
+pub(crate) struct Steered {
+    pub(crate) forwarder: Forwarder,
+    pub(crate) admin: Admin,
     directory: Directory,
 }
 
-fn steered(setup: Setup) -> Steered {
+pub(crate) fn steered(setup: Setup) -> Steered {
     let directory = Directory::new();
     let forwarder = setup.admin(&directory).start();
     let admin = Admin::at(&directory.join("admin.sock"));

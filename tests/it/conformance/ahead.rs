@@ -40,7 +40,7 @@ impl<W: World> Rig<'_, W> {
         assert_eq!(self.connect_ahead(key, &server), Ok(()));
         assert!(self.world.engine().is_fresh(key), "it was just made");
         // Or its server would hear of it only some time later.
-        self.world.engine().acknowledge(key);
+        self.world.engine().acknowledge(key, Side::Upstream);
     }
 
     /// It becomes the upstream side of the session.

@@ -2,6 +2,7 @@
 //! headers in (47 to 51) and out (52), routes by the ClientHello and by what else the
 //! first bytes tell (53, 54), and the programs that speak these.
 
+mod acknowledged;
 mod crowd;
 mod headers_in;
 mod headers_out;

@@ -13,9 +13,12 @@ use crate::kit::peer::Refusing;
 use crate::kit::*;
 use socket2::SockRef;
 
-/// User memory of an idle session, bytes, in a build with assertions: 616 was found with
-/// io_uring, of which 328 are what the reactor knows of it.
-const IDLE_SESSION_MAX: u64 = 640;
+/// User memory of an idle session, bytes: 283 was found with epoll, 344 with io_uring, of which
+/// 232 are what the reactor knows of it and 16 its timer. What a bound allows beyond that are
+/// pages of memory that are not full.
+fn idle_session_max(engine: &str) -> u64 {
+    if engine == "epoll" { 300 } else { 365 }
+}
 
 /// Wake-ups a second of a reactor whose sessions are idle.
 const WAKE_UPS_MAX: u64 = 10;
@@ -106,7 +109,8 @@ fn b43_nine_thousand_idle_sessions() {
         let process = forwarder.process();
         let grown = process.memory().anonymous - before;
         let each = grown / sessions as u64;
-        assert!(each < IDLE_SESSION_MAX, "{each} bytes a session");
+        let max = idle_session_max(engine);
+        assert!(each < max, "{each} bytes a session, at most {max}");
         let counters = forwarder.counters();
         assert_eq!(counters.of("live"), sessions as u64);
         assert_eq!((counters.of("pipes"), counters.of("held_bytes")), (0, 0));

@@ -12,7 +12,9 @@ mod memory;
 mod pacing;
 mod path;
 mod pressure;
+mod rates;
 mod soak;
+mod steering;
 mod tune;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
