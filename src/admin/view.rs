@@ -99,7 +99,7 @@ views! {
 
     /// Bytes a second, up and down; 0 is without a bound.
     RateLimit {
-        /// Whose: `session`, `client` or `forward`; it is shared by all sessions of that.
+        /// Whose: `session`, `client`, `server` or `forward`; it is shared by all sessions of that.
         of: String,
         /// To upstreams.
         up: u64,
@@ -231,6 +231,20 @@ views! {
         why: String,
         ? /// Sessions at the most.
         max_connections: u32,
+        ? /// Sessions of one client at the most.
+        max_per_client: u32,
+        ? /// New sessions that it is given in a time.
+        connect_limit: ConnectLimit,
+        ? /// What the bytes of all its sessions are held back by.
+        rate_limit: RateLimit,
+    }
+
+    /// How fast new sessions may come.
+    ConnectLimit {
+        /// A second, in the long run.
+        per_second: f64,
+        /// So many at once, after a pause.
+        burst: u32,
     }
 
     /// A name by which servers are found.
@@ -430,6 +444,12 @@ views! {
         listeners_kept: u64,
         /// Addresses that are listened on no more.
         listeners_closed: Vec<String>,
+        /// Forwards that were compared with those that ran before: those that are written
+        /// otherwise, and those of a pool that is.
+        forwards_compared: u64,
+        /// Orders that reactors were given for it; none where nothing differs, and none in a
+        /// dry run.
+        orders: u64,
         /// Sessions whose forward is gone; they run to their end, or until its
         /// `drain_timeout`.
         sessions_left: u64,

@@ -19,8 +19,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::alike::middle;
 use super::forward::Forward;
-use super::forwards::ADDRESSES_MAX;
 use super::inputs::{FileText, Inputs, Override};
 use super::load::load;
 use super::model::Config;
@@ -29,9 +29,7 @@ use super::raw::{ChunkKind, chunks};
 use super::remembered::{File, Include, Recollection, Text};
 use super::report::ConfigErrors;
 use super::surroundings::Surroundings;
-use super::tap::{Tap, TapTarget};
-use crate::net::address::{Address, Transport};
-use crate::net::listener::Listeners;
+use super::whole::{is_as_whole, is_whole};
 
 impl Config {
     /// As [`Self::load_in`], with a memory of what it was read from; with that of `before`
@@ -136,8 +134,8 @@ fn spares_forwards(change: &Override) -> bool {
 }
 
 /// A file and, after it, those that it includes: the order in which they were read.
-fn add_file(file: &FileText, answers: &[Inclusion], files: &mut Vec<File>) -> Option<()> {
-    files.push(in_pieces(file)?);
+fn add_file(file: &FileText, answers: &[Inclusion], files: &mut Vec<Arc<File>>) -> Option<()> {
+    files.push(Arc::new(in_pieces(file)?));
     for answer in answers.iter().filter(|it| it.from == file.name) {
         for file in answer.files.as_ref().ok()? {
             add_file(file, answers, files)?;
@@ -187,7 +185,7 @@ fn in_part(inputs: &Inputs, heard: &Overheard<'_>, before: &Config) -> Option<Co
         }
     };
     let (mut config, made) = forwards.merge(config, &made, before)?;
-    is_whole(&config).then_some(())?;
+    (is_as_whole(&config, before) || is_whole(&config)).then_some(())?;
     let names = |it: &Include| Include {
         from: it.from.clone(),
         pattern: it.pattern.clone(),
@@ -205,16 +203,20 @@ fn in_part(inputs: &Inputs, heard: &Overheard<'_>, before: &Config) -> Option<Co
 
 /// All files as they are now, if the rest of each is as it was, so that they are the very
 /// same ones. Nothing is read that the text does not include any more.
-fn files_again(inputs: &Inputs, heard: &Overheard<'_>, old: &Text) -> Option<Vec<File>> {
-    let known: HashMap<&str, &File> = old.files.iter().map(|it| (&*it.name, it)).collect();
+fn files_again(inputs: &Inputs, heard: &Overheard<'_>, old: &Text) -> Option<Vec<Arc<File>>> {
+    let known: HashMap<&str, &Arc<File>> = old.files.iter().map(|it| (&*it.name, it)).collect();
     let rest = |file: &File| -> String {
         let pieces = file.pieces();
         let rest = pieces.filter(|(_, it)| it.what == ChunkKind::Rest);
         rest.map(|(text, _)| text).collect()
     };
     let again = |file: &FileText| {
+        let known = known.get(&*file.name)?;
+        if known.text.as_bytes() == file.bytes {
+            return Some((*known).clone());
+        }
         let new = in_pieces(file)?;
-        (rest(known.get(&*new.name)?) == rest(&new)).then_some(new)
+        (rest(known) == rest(&new)).then(|| Arc::new(new))
     };
     let main = again(inputs.file.as_ref()?)?;
     let mut new = HashMap::from([(main.name.clone(), main)]);
@@ -233,7 +235,10 @@ fn files_again(inputs: &Inputs, heard: &Overheard<'_>, old: &Text) -> Option<Vec
 struct ChangedPools(HashSet<String>);
 
 impl ChangedPools {
-    fn between(old: &[File], new: &[File]) -> Option<Self> {
+    fn between(old: &[Arc<File>], new: &[Arc<File>]) -> Option<Self> {
+        if is_same_text(old, new) {
+            return Some(Self(HashSet::new()));
+        }
         let (old, new) = (pools_of(old)?, pools_of(new)?);
         let names = old.keys().chain(new.keys());
         let changed = names.filter(|name| old.get(*name) != new.get(*name));
@@ -248,9 +253,9 @@ impl ChangedPools {
 }
 
 /// Pools by name; one that is in two pieces is unusual.
-fn pools_of(files: &[File]) -> Option<HashMap<&str, &str>> {
+fn pools_of(files: &[Arc<File>]) -> Option<HashMap<&str, &str>> {
     let mut pools = HashMap::new();
-    for (text, chunk) in files.iter().flat_map(File::pieces) {
+    for (text, chunk) in files.iter().flat_map(|it| it.pieces()) {
         if let ChunkKind::Pool(name) = &chunk.what
             && pools.insert(name.as_str(), text).is_some()
         {
@@ -264,19 +269,37 @@ fn pools_of(files: &[File]) -> Option<HashMap<&str, &str>> {
 struct ForwardPieces(Vec<Option<std::ops::Range<usize>>>);
 
 impl ForwardPieces {
-    fn match_up(new: &[File], before: &Config, old: &Text, pools: &ChangedPools) -> Self {
-        let mut known: HashMap<&str, std::ops::Range<usize>> = HashMap::new();
+    fn match_up(new: &[Arc<File>], before: &Config, old: &Text, pools: &ChangedPools) -> Self {
         let mut end = 0;
-        for (text, count) in forwards_of(&old.files).zip(&old.made) {
+        let made = old.made.iter().map(|count| {
             let begin = end;
             end += count;
             let forwards = before.forwards.get(begin..end).unwrap_or_default();
-            if !forwards.is_empty() && !forwards.iter().any(|it| pools.concern(it)) {
-                known.insert(text, begin..end);
-            }
+            let stays = !forwards.is_empty() && !forwards.iter().any(|it| pools.concern(it));
+            stays.then_some(begin..end)
+        });
+        let made: Vec<_> = made.collect();
+        if is_same_text(&old.files, new) {
+            return Self(made);
         }
+        // Most stand where they stood, before or after the one that is another.
+        let old: Vec<&str> = forwards_of(&old.files).collect();
+        let new: Vec<&str> = forwards_of(new).collect();
+        let (old_middle, new_middle) = middle(&old, &new, PartialEq::eq);
+        let after = made.get(old_middle.end..).unwrap_or_default().iter();
+        let between = old_middle.clone();
+        let between = between.filter_map(|at| Some((old[at], made.get(at)?.clone()?)));
+        let mut known: HashMap<&str, std::ops::Range<usize>> = between.collect();
+        let begin = made.get(..old_middle.start).unwrap_or_default().iter();
         // Each of them once: another one like it is another forward.
-        Self(forwards_of(new).map(|text| known.remove(text)).collect())
+        let between = new[new_middle].iter().map(|text| known.remove(text));
+        Self(
+            begin
+                .cloned()
+                .chain(between)
+                .chain(after.cloned())
+                .collect(),
+        )
     }
 
     /// How many are to be read again.
@@ -312,9 +335,14 @@ impl ForwardPieces {
     }
 }
 
+/// Whether nothing was written since.
+fn is_same_text(old: &[Arc<File>], new: &[Arc<File>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
+}
+
 /// The texts of all `[[forward]]`s.
-fn forwards_of(files: &[File]) -> impl Iterator<Item = &str> {
-    let pieces = files.iter().flat_map(File::pieces);
+fn forwards_of(files: &[Arc<File>]) -> impl Iterator<Item = &str> {
+    let pieces = files.iter().flat_map(|it| it.pieces());
     let forwards = pieces.filter(|(_, it)| it.what == ChunkKind::Forward);
     forwards.map(|(text, _)| text)
 }
@@ -353,7 +381,7 @@ fn share(forwards: &mut [Arc<Forward>], anew: &[usize]) {
 struct SmallText(HashMap<String, String>);
 
 impl SmallText {
-    fn of(files: &[File], forwards: &ForwardPieces, pools: &ChangedPools) -> Self {
+    fn of(files: &[Arc<File>], forwards: &ForwardPieces, pools: &ChangedPools) -> Self {
         let texts = forwards_of(files).zip(&forwards.0);
         let again: Vec<&str> = texts
             .filter_map(|(text, before)| before.is_none().then_some(text))
@@ -402,56 +430,4 @@ impl Surroundings for SmallWorld<'_> {
     fn variable(&self, name: &str) -> Option<String> {
         self.heard.variable(name)
     }
-}
-
-/// Whether all that must hold of forwards together does for sure.
-fn is_whole(config: &Config) -> bool {
-    let mut names = HashSet::new();
-    let mut addresses = 0;
-    let mut seen: HashSet<(Transport, &Address)> = HashSet::new();
-    let mut overlaps: [Listeners<()>; 2] = Default::default();
-    let mut fits = |transport, address, interface| {
-        let port_is_chosen = Address::port(address) == Some(0);
-        port_is_chosen
-            || seen.insert((transport, address))
-                && overlaps[transport as usize]
-                    .add(address, interface, ())
-                    .is_ok()
-    };
-    for forward in &config.forwards {
-        addresses += forward.listen.len() + forward.pool.servers.len();
-        let interface = forward.client.interface.as_deref();
-        let mut at = forward.transports().flat_map(|transport| {
-            let listen = forward.listen.iter();
-            listen.map(move |address| (transport, address))
-        });
-        if !names.insert(&*forward.name)
-            || is_numbered(forward)
-            || !at.all(|(transport, address)| fits(transport, address, interface))
-        {
-            return false;
-        }
-    }
-    let own = config.own_listeners();
-    let mut own = own.iter().flat_map(|(_, addresses)| *addresses);
-    let taps = config.forwards.iter().filter_map(|it| it.tap.as_ref());
-    let mut files = HashMap::new();
-    let mut agree = |tap: &Tap| {
-        let how = (tap.format, tap.rotate);
-        tap.to == TapTarget::Stderr || *files.entry(tap.to.clone()).or_insert(how) == how
-    };
-    !config.forwards.is_empty()
-        && addresses <= ADDRESSES_MAX
-        && own.all(|address| fits(Transport::Tcp, address, None))
-        && taps.into_iter().all(&mut agree)
-}
-
-/// Whether it may have its name from which it is of those that listen at one address.
-fn is_numbered(forward: &Forward) -> bool {
-    let Some((base, _)) = forward.name.rsplit_once('#') else {
-        return false;
-    };
-    let base = base.strip_prefix("udp:").unwrap_or(base);
-    let listen = forward.listen.iter();
-    listen.map(Address::to_string).any(|it| it == base)
 }

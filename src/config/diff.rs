@@ -4,16 +4,18 @@
 //!
 //! Pure: nothing is looked up, and nothing is changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::alike::Others;
 use super::forward::Forward;
 use super::kind::Compared;
 use super::model::Config;
 use super::pool::Pool;
 use super::profile;
-use super::route::Route;
+use super::route::{Route, RouteTo};
 use super::row::{Applies, KeyChange};
 use super::section::Section;
 use super::server::Server;
@@ -95,8 +97,14 @@ impl Config {
         found.section(&Subject::Admin, &self.admin, &new.admin);
         found.section(&Subject::Metrics, &self.metrics, &new.metrics);
         found.profiles(self, new);
-        found.forwards(self, new);
-        found.pools(self, new);
+        let others = Others::of(&self.forwards, &new.forwards);
+        if !others.is_none() {
+            found.forwards(
+                &by_name(&self.forwards, &others.old),
+                &by_name(&new.forwards, &others.new),
+            );
+            found.pools(self, new, &others);
+        }
         found.differences
     }
 }
@@ -127,7 +135,10 @@ impl Collected {
         }
     }
 
-    fn section<S: Section>(&mut self, subject: &Subject, old: &S, new: &S) {
+    fn section<S: Section + PartialEq>(&mut self, subject: &Subject, old: &S, new: &S) {
+        if old == new {
+            return;
+        }
         let mut changes = Vec::new();
         old.diff(new, "", &mut changes);
         self.changes(subject, changes);
@@ -160,6 +171,9 @@ impl Collected {
         let subject = |name: &str| Subject::Profile(name.to_owned());
         let (old_ones, new_ones) = (&old.profiles, &new.profiles);
         for (name, old, options) in self.both(old_ones, new_ones, subject, Applies::Live) {
+            if old == options {
+                continue;
+            }
             let mut forwards = new.forwards.iter();
             let of_clients = forwards.any(|forward| forward.client_profile == name);
             let mut changes = profile::diff(old, options);
@@ -172,13 +186,14 @@ impl Collected {
         }
     }
 
-    fn forwards(&mut self, old: &Config, new: &Config) {
-        let (old, new) = (forwards_by_name(old), forwards_by_name(new));
+    /// Of those that are not in both.
+    fn forwards(
+        &mut self,
+        old: &BTreeMap<&str, &Arc<Forward>>,
+        new: &BTreeMap<&str, &Arc<Forward>>,
+    ) {
         let subject = |name: &str| Subject::Forward(name.to_owned());
-        for (name, old, new) in self.both(&old, &new, subject, Applies::Rebind) {
-            if Arc::ptr_eq(old, new) {
-                continue;
-            }
+        for (name, old, new) in self.both(old, new, subject, Applies::Rebind) {
             self.listeners(old, new);
             let mut changes = Vec::new();
             old.diff(new, "", &mut changes);
@@ -193,8 +208,8 @@ impl Collected {
             if pool_of(old) != pool_of(new) {
                 let what = What::Changed {
                     key: "upstream".to_owned(),
-                    old: pool_of(old).as_deref().map(quote),
-                    new: pool_of(new).as_deref().map(quote),
+                    old: pool_of(old).map(quote),
+                    new: pool_of(new).map(quote),
                 };
                 self.push(subject(name), what, Applies::Live);
             }
@@ -218,8 +233,14 @@ impl Collected {
         }
     }
 
-    fn pools(&mut self, old: &Config, new: &Config) {
-        let (old, new) = (pools_by_name(old), pools_by_name(new));
+    /// Those of the names that `others` have: whatever else differs of a pool, its forward is
+    /// another one.
+    fn pools(&mut self, old: &Config, new: &Config, others: &Others) {
+        let of_old = others.old.iter().map(|at| &*old.forwards[*at]);
+        let of_new = others.new.iter().map(|at| &*new.forwards[*at]);
+        let labels = of_old.chain(of_new).flat_map(labelled);
+        let wanted: HashSet<Cow<'_, str>> = labels.map(|(label, _)| label).collect();
+        let (old, new) = (pools_by_name(old, &wanted), pools_by_name(new, &wanted));
         let subject = |name: &str| Subject::Pool(name.to_owned());
         for (name, old, new) in self.both(&old, &new, subject, Applies::Live) {
             let is_same = |(old, new): (&&Pool, &&Pool)| std::ptr::eq(*old, *new);
@@ -240,9 +261,12 @@ impl Collected {
     }
 }
 
-/// The forwards of a configuration.
-fn forwards_by_name(config: &Config) -> BTreeMap<&str, &Arc<Forward>> {
-    let forwards = config.forwards.iter();
+/// Those at these places.
+fn by_name<'c>(
+    forwards: &'c [Arc<Forward>],
+    places: &[usize],
+) -> BTreeMap<&'c str, &'c Arc<Forward>> {
+    let forwards = places.iter().map(|at| &forwards[*at]);
     forwards.map(|it| (&*it.name, it)).collect()
 }
 
@@ -254,29 +278,40 @@ fn routes_of(forward: &Forward) -> Option<String> {
 }
 
 /// The name by which the pool of a forward is known; `None`: it has none.
-fn pool_of(forward: &Forward) -> Option<String> {
+fn pool_of(forward: &Forward) -> Option<&str> {
     if forward.pool.servers.is_empty() {
         return None;
     }
     let name = forward.pool.name.as_ref();
-    Some(name.unwrap_or(&forward.name).clone())
+    Some(name.unwrap_or(&forward.name))
 }
 
-/// The pools of a configuration. Those that ranges of ports make from one have one name
-/// here: they differ in the ports of their servers alone.
-fn pools_by_name(config: &Config) -> BTreeMap<String, Vec<&Pool>> {
-    let mut by_name: BTreeMap<String, Vec<&Pool>> = BTreeMap::new();
-    let mut seen: BTreeSet<*const Pool> = BTreeSet::new();
-    let forwards = config.forwards.iter();
-    let all = forwards.flat_map(|forward| {
-        let own = pool_of(forward).map(|name| (name, &forward.pool));
-        let routes = forward.routes.iter();
-        let others = routes.filter_map(|route| route.pool(&forward.name));
-        own.into_iter().chain(others)
+/// The pools of a forward and its routes, by the names that they are known by.
+fn labelled(forward: &Forward) -> impl Iterator<Item = (Cow<'_, str>, &Arc<Pool>)> {
+    let own = pool_of(forward).map(|name| (name.into(), &forward.pool));
+    let routes = forward.routes.iter();
+    let others = routes.filter_map(|route| match &route.to {
+        RouteTo::Pool(pool) if pool.name.is_some() => Some((pool.name.as_deref()?.into(), pool)),
+        _ => {
+            let (name, pool) = route.pool(&forward.name)?;
+            Some((name.into(), pool))
+        }
     });
+    own.into_iter().chain(others)
+}
+
+/// The pools of a configuration that have one of these names. Those that ranges of ports make from one have one name
+/// here: they differ in the ports of their servers alone.
+fn pools_by_name<'c>(
+    config: &'c Config,
+    names: &HashSet<Cow<'_, str>>,
+) -> BTreeMap<Cow<'c, str>, Vec<&'c Pool>> {
+    let mut by_name: BTreeMap<Cow<'c, str>, Vec<&'c Pool>> = BTreeMap::new();
+    let mut seen: HashSet<*const Pool> = HashSet::new();
+    let all = config.forwards.iter().flat_map(|it| labelled(it));
     for (name, config) in all {
         // Several forwards share one.
-        if seen.insert(Arc::as_ptr(config)) {
+        if seen.insert(Arc::as_ptr(config)) && names.contains(&name) {
             by_name.entry(name).or_default().push(config);
         }
     }

@@ -14,6 +14,7 @@ mod addresses;
 mod admin;
 mod advice;
 mod again;
+mod alike;
 mod byte_rate;
 mod check;
 pub mod clients;
@@ -57,6 +58,7 @@ pub mod units;
 mod unix_file;
 mod upstream;
 mod values;
+mod whole;
 mod words;
 mod written_pool;
 

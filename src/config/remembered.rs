@@ -21,7 +21,7 @@ pub(super) struct Text {
     /// Which file included what, and the names of the files that this was.
     pub(super) includes: Vec<Include>,
     /// In the order in which they were read.
-    pub(super) files: Vec<File>,
+    pub(super) files: Vec<Arc<File>>,
     /// How many forwards came of each `[[forward]]`, in that order.
     pub(super) made: Vec<usize>,
 }

@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::alike::Others;
 use super::forward::Forward;
 use super::model::Config;
 use super::pool::Pool;
@@ -18,27 +19,31 @@ use super::pool::Pool;
 impl Config {
     /// See the module's documentation. Equal to what it was.
     pub fn share(&mut self, before: &Self) {
-        let known: HashMap<(&str, usize), &Arc<Pool>> = before.pools().into_iter().collect();
+        let others = Others::of(&before.forwards, &self.forwards);
+        if others.new.is_empty() {
+            return;
+        }
+        let names = others.new.iter().flat_map(|at| {
+            let forward = &self.forwards[*at];
+            forward.pools().map(|it| label(it, forward).to_owned())
+        });
+        let names: HashSet<String> = names.collect();
+        let known: HashMap<(&str, usize), &Arc<Pool>> = before.pools(&names).into_iter().collect();
         let is_as_before = |(which, pool): ((&str, usize), &Arc<Pool>)| {
             let known = known.get(&which).filter(|it| **it == pool)?;
             Some((Arc::as_ptr(pool), (*known).clone()))
         };
         // The pools of this one are kept until the end: their addresses are names here.
         let (held, same): (Vec<Arc<Pool>>, HashMap<_, _>) = {
-            let pools = self.pools();
+            let pools = self.pools(&names);
             let held = pools.iter().map(|(_, pool)| (*pool).clone()).collect();
             (held, pools.into_iter().filter_map(is_as_before).collect())
         };
-        let forwards: HashMap<&str, &Arc<Forward>> = before
-            .forwards
-            .iter()
-            .map(|it| (it.name.as_str(), it))
-            .collect();
-        for forward in &mut self.forwards {
-            let of_before = forwards.get(forward.name.as_str());
-            if of_before.is_some_and(|it| Arc::ptr_eq(it, forward)) {
-                continue;
-            }
+        let forwards = others.old.iter().map(|at| &before.forwards[*at]);
+        let forwards: HashMap<&str, &Arc<Forward>> =
+            forwards.map(|it| (it.name.as_str(), it)).collect();
+        for at in others.new {
+            let forward = &mut self.forwards[at];
             if forward
                 .pools()
                 .any(|pool| same.contains_key(&Arc::as_ptr(pool)))
@@ -61,25 +66,33 @@ impl Config {
         drop(held);
     }
 
-    /// Every pool once, with its name and which of those of this name it is: ranges of ports
-    /// make several.
-    fn pools(&self) -> Vec<((&str, usize), &Arc<Pool>)> {
+    /// Every pool of these names once, with its name and which of those of this name it is:
+    /// ranges of ports make several.
+    fn pools(&self, names: &HashSet<String>) -> Vec<((&str, usize), &Arc<Pool>)> {
         let mut seen = HashSet::new();
-        let mut named: HashMap<&str, usize> = HashMap::new();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         let mut pools = Vec::new();
         for forward in &self.forwards {
             for pool in forward.pools() {
                 if !seen.insert(Arc::as_ptr(pool)) {
                     continue;
                 }
-                let name = pool.name.as_deref().unwrap_or(&forward.name);
-                let nth = named.entry(name).or_default();
+                let name = label(pool, forward);
+                if !names.contains(name) {
+                    continue;
+                }
+                let nth = counts.entry(name).or_default();
                 pools.push(((name, *nth), pool));
                 *nth += 1;
             }
         }
         pools
     }
+}
+
+/// What a pool of a forward is called.
+fn label<'c>(pool: &'c Pool, forward: &'c Forward) -> &'c str {
+    pool.name.as_deref().unwrap_or(&forward.name)
 }
 
 #[cfg(test)]

@@ -97,12 +97,12 @@ impl Acquired {
     /// Takes all that `plan` needs; of the sockets that were inherited those that it
     /// listens on. What is left was another configuration's, and is for whoever gave it.
     pub(super) fn take(
-        plan: &Plan<'_>,
+        plan: &Plan,
         (inherited, handed, names): (&mut Inherited, Option<&mut Handed>, KnownNames),
         (log, taps): (&Log, &Taps),
         awaited: &Awaited,
     ) -> Result<Self, StartError> {
-        let config = plan.config;
+        let config = &*plan.config;
         let kind = choose_engine(config, log)?;
         let count = reactor_count(config);
         let descriptors = limits::raise_descriptor_limit()
@@ -113,8 +113,8 @@ impl Acquired {
         for advice in config.advice() {
             log.notice(Notice::ConfigAdvice { advice });
         }
-        for forward in plan.forwards.iter().filter(|it| is_transparent(it.config)) {
-            check_transparent(forward.config)?;
+        for forward in plan.forwards.iter().filter(|it| is_transparent(&it.config)) {
+            check_transparent(&forward.config)?;
         }
         let mut held = Held::default();
         let pages = held::pages(count);
@@ -201,7 +201,7 @@ impl Acquired {
         });
         tell_of(&admin, log);
         let steering = Arc::new(Steering::new(
-            (config, forwards.clone()),
+            (&plan.config, forwards.clone()),
             kind.name(),
             (gate.clone(), upstreams.clone()),
             log.clone(),
@@ -280,7 +280,7 @@ fn tell_of(admin: &admin::Bound, log: &Log) {
 /// answer or a failure: so a normal start has its servers at once, and one whose names
 /// do not resolve is not held up for long.
 pub(super) fn resolver(
-    plan: &Plan<'_>,
+    plan: &Plan,
     upstreams: &Arc<Upstreams>,
     known: KnownNames,
     (log, patience): (&Log, Option<Duration>),
@@ -291,7 +291,7 @@ pub(super) fn resolver(
     let (told, line) = (upstreams.clone(), log.clone());
     let changed = move |answers: Vec<_>| told.resolved(&answers, &line);
     let sources = &plan.config.global.names;
-    let names = plan.names.clone();
+    let names = plan.names.to_vec();
     let resolver = Resolver::go_on(sources, names, known, log.clone(), changed)
         .map_err(StartError::Resolver)?;
     let resolver = Arc::new(resolver);
@@ -376,10 +376,10 @@ pub(super) fn sources<'a>(
 
 /// Says what was asked for and not granted, and what to change: once for all forwards
 /// that ask for the same.
-pub(super) fn report_options(plan: &Plan<'_>, log: &Log) {
+pub(super) fn report_options(plan: &Plan, log: &Log) {
     let mut told: Vec<(Leg, &SocketOptions, String, usize)> = Vec::new();
-    for forward in &plan.forwards {
-        let config = forward.config;
+    for forward in &*plan.forwards {
+        let config = &forward.config;
         for (leg, options) in [
             (Leg::Client, &config.client),
             (Leg::Upstream, &config.upstream),

@@ -122,9 +122,10 @@ pub(super) fn table(memory: &ClientMemory) -> ClientTable {
 }
 
 /// Of each forward that does not let everybody in; the name of the forward stands beside
-/// an error. Rules that are written as `before` go on with what they have counted.
+/// an error. Rules that are written as `before` go on with what they have counted, and a policy
+/// of which nothing differs is the very same one.
 pub(super) fn policies(
-    plan: &Plan<'_>,
+    plan: &Plan,
     table: &Arc<ClientTable>,
     before: &BTreeMap<ForwardId, Arc<ClientPolicy>>,
 ) -> Result<BTreeMap<ForwardId, Arc<ClientPolicy>>, (String, AccessFileError)> {
@@ -132,7 +133,7 @@ pub(super) fn policies(
     let mut files = Files::default();
     // Forwards of a range of ports have the same list, one after the other.
     let mut last: Option<(&[AccessRule], ClientRules)> = None;
-    for forward in &plan.forwards {
+    for forward in &*plan.forwards {
         let clients = &forward.config.clients;
         // In a dry run the limits of servers are to know of it.
         if clients.lets_everybody_in() && !clients.dry_run {
@@ -146,7 +147,8 @@ pub(super) fn policies(
             }
         };
         last = Some((&clients.access, rules.clone()));
-        let mut known = CountedRules::of(before.get(&forward.id));
+        let earlier = before.get(&forward.id);
+        let mut known = CountedRules::of(earlier);
         let written = clients.access.iter().map(|rule| {
             let text: Arc<str> = rule.to_string().into();
             let denied = known.denied(&text);
@@ -165,7 +167,7 @@ pub(super) fn policies(
             rules,
             written: written.collect(),
             limits: clients.has_limits().then(|| (limits, table.clone())),
-            rates: byte_rates(clients, before.get(&forward.id)),
+            rates: byte_rates(clients, earlier),
             turns_away: match clients.on_deny {
                 OnDeny::Reset => TurnAway::Reset,
                 OnDeny::Close => TurnAway::Close,
@@ -173,7 +175,8 @@ pub(super) fn policies(
             },
             dry_run: clients.dry_run,
         };
-        policies.insert(forward.id, Arc::new(policy));
+        let same = earlier.filter(|it| it.is_as(&policy)).cloned();
+        policies.insert(forward.id, same.unwrap_or_else(|| Arc::new(policy)));
     }
     Ok(policies)
 }

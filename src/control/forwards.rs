@@ -34,7 +34,7 @@ struct Branch<'a> {
 
 /// What all ways of a forward have in common.
 struct Common<'a> {
-    plan: &'a ForwardPlan<'a>,
+    plan: &'a ForwardPlan,
     config: &'a Config,
     name: Arc<str>,
     books: Arc<ForwardBooks>,
@@ -59,13 +59,13 @@ pub(super) const FIRST_GENERATION: u64 = 1;
 /// See the module's documentation. `gate` is the forward's limit, which all its routes
 /// share; `before` is what it was in the configuration before.
 pub(super) fn forward_of(
-    plan: &ForwardPlan<'_>,
+    plan: &ForwardPlan,
     config: &Config,
     books: Arc<ForwardBooks>,
     (gate, flows): (Option<Arc<Gate>>, Option<Arc<Gate>>),
     (generation, before): (u64, Option<&reactor::Forward>),
 ) -> reactor::Forward {
-    let forward = plan.config;
+    let forward = &*plan.config;
     let looks = plan
         .pilot
         .as_ref()
@@ -115,7 +115,7 @@ pub(super) fn forward_of(
         forward: Some(Arc::new(common.branch(
             Branch {
                 pool: choice.id,
-                config: choice.config,
+                config: &choice.config,
                 request: None,
                 route: Some((at, choice.name.clone())),
             },
@@ -153,7 +153,7 @@ pub(super) fn forward_of(
 
 impl Common<'_> {
     fn branch(&self, branch: Branch<'_>, routing: Option<Arc<Routing>>) -> reactor::Forward {
-        let (forward, request) = (self.plan.config, branch.request);
+        let (forward, request) = (&*self.plan.config, branch.request);
         let rules = Rules {
             deadlines: Deadlines {
                 connect: forward.timeouts.connect,

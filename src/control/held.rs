@@ -43,14 +43,14 @@ pub(super) struct Held {
 /// What an address is listened on with.
 #[derive(Debug, Clone)]
 pub(super) struct HeldOptions {
-    pub(super) client: SocketOptions,
+    pub(super) client: Arc<SocketOptions>,
     pub(super) plan: Arc<OptionPlan>,
 }
 
 impl HeldOptions {
     pub(super) fn new(client: &SocketOptions) -> Self {
         Self {
-            client: client.clone(),
+            client: Arc::new(client.clone()),
             plan: Arc::new(client.plan(Leg::Client)),
         }
     }

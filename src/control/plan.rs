@@ -57,7 +57,7 @@ impl Identities {
     }
 
     /// Forgets names that this plan does not have. Their numbers are not handed out again.
-    pub(super) fn keep(&mut self, plan: &Plan<'_>) {
+    pub(super) fn keep(&mut self, plan: &Plan) {
         let forwards: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
         self.forwards.retain(|name, _| forwards.contains(&**name));
         let listeners = plan.forwards.iter().flat_map(|it| &it.listeners);
@@ -85,44 +85,44 @@ impl Default for Identities {
     }
 }
 
-/// See the module's documentation.
-#[derive(Debug)]
-pub(super) struct Plan<'a> {
-    pub(super) config: &'a Config,
-    pub(super) forwards: Vec<ForwardPlan<'a>>,
-    pub(super) pools: Vec<PoolPlan>,
+/// See the module's documentation. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) config: Arc<Config>,
+    pub(super) forwards: Arc<[ForwardPlan]>,
+    pub(super) pools: Arc<[PoolPlan]>,
     /// Names to be kept resolved, each once.
-    pub(super) names: Vec<NameRequest>,
+    pub(super) names: Arc<[NameRequest]>,
 }
 
 /// A forward.
 #[derive(Debug)]
-pub(super) struct ForwardPlan<'a> {
+pub(super) struct ForwardPlan {
     pub(super) id: ForwardId,
-    pub(super) config: &'a Arc<config::Forward>,
+    pub(super) config: Arc<config::Forward>,
     pub(super) pool: PoolId,
     /// Of each of its routes; `None`: it leads nowhere.
     pub(super) routes: Vec<Option<PoolId>>,
     /// Pools that a program may name, if it decides about sessions.
-    pub(super) choices: Vec<PoolChoice<'a>>,
+    pub(super) choices: Vec<PoolChoice>,
     pub(super) pilot: Option<Pilot>,
-    pub(super) listeners: Vec<ListenerPlan<'a>>,
+    pub(super) listeners: Vec<ListenerPlan>,
 }
 
 /// A pool that sessions of a forward may be sent to, though none of its routes leads there.
 #[derive(Debug)]
-pub(super) struct PoolChoice<'a> {
+pub(super) struct PoolChoice {
     pub(super) name: Arc<str>,
     pub(super) id: PoolId,
-    pub(super) config: &'a Arc<config::Pool>,
+    pub(super) config: Arc<config::Pool>,
 }
 
 /// An address that is listened on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ListenerPlan<'a> {
+#[derive(Debug, Clone)]
+pub(super) struct ListenerPlan {
     pub(super) id: ListenerId,
     pub(super) transport: Transport,
-    pub(super) address: &'a Address,
+    pub(super) address: Address,
 }
 
 /// What people call a pool, its name or that of the forward it is written in; and which of
@@ -174,14 +174,29 @@ impl Hash for DialOptions {
     }
 }
 
-impl<'a> Plan<'a> {
-    pub(super) fn of(config: &'a Config, ids: &mut Identities) -> Self {
-        let mut plan = Self {
-            config,
-            forwards: Vec::with_capacity(config.forwards.len()),
-            pools: Vec::new(),
-            names: Vec::new(),
-        };
+impl Plan {
+    /// That of another configuration than before: what has the very same forwards has the same
+    /// plan, which is seen by `has_forwards_of`.
+    pub(super) fn again(config: &Arc<Config>, before: &Self, ids: &mut Identities) -> Self {
+        let (was, is) = (&before.config.forwards, &config.forwards);
+        let is_same = |(was, is): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(was, is);
+        if was.len() == is.len() && was.iter().zip(is).all(is_same) {
+            return Self {
+                config: config.clone(),
+                ..before.clone()
+            };
+        }
+        Self::of(config, ids)
+    }
+
+    /// Whether all forwards and pools are the very same.
+    pub(super) fn has_forwards_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.forwards, &other.forwards)
+    }
+
+    pub(super) fn of(config: &Arc<Config>, ids: &mut Identities) -> Self {
+        let mut forwards = Vec::with_capacity(config.forwards.len());
+        let mut pools: Vec<PoolPlan> = Vec::new();
         let mut known = HashMap::new();
         let mut named: HashMap<Arc<str>, usize> = HashMap::new();
         let pilot = ids.pilot.clone();
@@ -196,11 +211,11 @@ impl<'a> Plan<'a> {
                 let at = *known.entry(Arc::as_ptr(pool)).or_insert_with(|| {
                     let label: Arc<str> = label.into();
                     let nth = named.entry(label.clone()).or_default();
-                    plan.pools.push(PoolPlan::new(pool, (label, *nth)));
+                    pools.push(PoolPlan::new(pool, (label, *nth)));
                     *nth += 1;
-                    plan.pools.len() - 1
+                    pools.len() - 1
                 });
-                plan.pools[at].dialled_with(&forward.upstream, asks, ids)
+                pools[at].dialled_with(&forward.upstream, asks, ids)
             };
             let label = forward.pool.name.as_deref().unwrap_or(&forward.name);
             let asks = matches!(forward.mode, Mode::HttpConnect(_));
@@ -220,7 +235,7 @@ impl<'a> Plan<'a> {
             let choices = nameable.iter().map(|(name, pool)| PoolChoice {
                 name: (*name).into(),
                 id: dialled(pool, name, false),
-                config: pool,
+                config: (*pool).clone(),
             });
             let choices = choices.collect();
             let listeners = forward.transports().flat_map(|transport| {
@@ -230,12 +245,12 @@ impl<'a> Plan<'a> {
             let listeners = listeners.map(|(transport, address)| ListenerPlan {
                 id: ids.listeners.id(listener_name(forward, transport, address)),
                 transport,
-                address,
+                address: address.clone(),
             });
             let listeners = listeners.collect();
-            plan.forwards.push(ForwardPlan {
+            forwards.push(ForwardPlan {
                 id: ids.forwards.id(forward.name.clone()),
-                config: forward,
+                config: forward.clone(),
                 pool,
                 routes,
                 choices,
@@ -243,8 +258,13 @@ impl<'a> Plan<'a> {
                 listeners,
             });
         }
-        plan.name_servers(ids);
-        plan
+        let asked = name_servers(&mut pools, ids);
+        Self {
+            config: config.clone(),
+            forwards: forwards.into(),
+            pools: pools.into(),
+            names: asked.into(),
+        }
     }
 
     /// Whether any forward's clients say where to go.
@@ -252,35 +272,38 @@ impl<'a> Plan<'a> {
         let mut forwards = self.forwards.iter();
         forwards.any(|forward| forward.requests().next().is_some())
     }
-
-    fn name_servers(&mut self, ids: &mut Identities) {
-        let mut asked = HashSet::new();
-        for pool in &mut self.pools {
-            let (ttl_min, ttl_max) = (pool.config.ttl_min, pool.config.ttl_max);
-            let obeys = pool.config.on_empty == OnEmpty::Obey;
-            for server in &pool.config.servers {
-                let id = name_of(&server.address).map(|name| {
-                    let id = ids.names.id((name.clone(), ttl_min, ttl_max, obeys));
-                    if asked.insert(id) {
-                        self.names.push(NameRequest {
-                            id,
-                            name,
-                            ttl_min,
-                            ttl_max,
-                            obeys,
-                        });
-                    }
-                    id
-                });
-                pool.names.push(id);
-            }
-        }
-    }
 }
 
-impl<'a> ForwardPlan<'a> {
+/// The names of servers, each once, and which each server has.
+fn name_servers(pools: &mut [PoolPlan], ids: &mut Identities) -> Vec<NameRequest> {
+    let mut names = Vec::new();
+    let mut asked = HashSet::new();
+    for pool in pools {
+        let (ttl_min, ttl_max) = (pool.config.ttl_min, pool.config.ttl_max);
+        let obeys = pool.config.on_empty == OnEmpty::Obey;
+        for server in &pool.config.servers {
+            let id = name_of(&server.address).map(|name| {
+                let id = ids.names.id((name.clone(), ttl_min, ttl_max, obeys));
+                if asked.insert(id) {
+                    names.push(NameRequest {
+                        id,
+                        name,
+                        ttl_min,
+                        ttl_max,
+                        obeys,
+                    });
+                }
+                id
+            });
+            pool.names.push(id);
+        }
+    }
+    names
+}
+
+impl ForwardPlan {
     /// What its clients may ask for, and by which of its routes they come there.
-    pub(super) fn requests(&self) -> impl Iterator<Item = (Option<u16>, &'a HttpConnect)> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = (Option<u16>, &HttpConnect)> {
         self.config.requests()
     }
 }

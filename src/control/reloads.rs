@@ -13,17 +13,15 @@ use crate::relay::id::{ForwardId, PoolId};
 
 use super::held::{self, HeldListener};
 use super::neighbourhood::Neighbourhood;
-use super::plan::Plan;
 use super::reload::{
     AllOrders, From, KnownListener, Preparation, Prepared, ReloadError, Retired, Shop, Sockets,
     commit,
 };
 use super::reloading::{self, Job, OnTrial};
-use super::request::ReloadRequest;
 use super::running::{self, Running, await_all, pools_of};
 use super::thread::ReactorThread;
 use super::upgrade::order::Upgrading;
-use super::wire::Order;
+use super::wire::{Order, Pending};
 use super::{acquire, clients};
 
 /// Between looks at forwards that sessions may still go by.
@@ -66,8 +64,10 @@ impl Running {
     /// Begins with the next one, if none is under way.
     fn next(&mut self) {
         while self.preparing.is_none() {
-            let Some(job) = self.queue.pop() else {
-                self.tell_reloaded();
+            let Some(job) = self.queue.pop(Instant::now()) else {
+                if self.queue.is_empty() {
+                    self.tell_reloaded();
+                }
                 return;
             };
             if !job.request.dry_run && job.listen_again.is_none() {
@@ -83,6 +83,13 @@ impl Running {
                 Ok(preparing) => self.preparing = Some((job, preparing)),
                 Err(error) => self.refused(&job, error),
             }
+        }
+    }
+
+    /// One that waited for others like it may be due.
+    pub(super) fn go_on_with_reloads(&mut self) {
+        if self.queue.due().is_some_and(|due| due <= Instant::now()) {
+            self.next();
         }
     }
 
@@ -102,6 +109,7 @@ impl Running {
         };
         Shop {
             running: self.config.clone(),
+            plan: self.plan.clone(),
             generation: self.generation,
             ids: self.ids.clone(),
             listeners: self
@@ -165,7 +173,7 @@ impl Running {
         let before = self.config.clone();
         let mut report = prepared.report.clone();
         let begin = Instant::now();
-        self.commit(prepared);
+        report.orders = self.commit(prepared);
         report.took.apply += begin.elapsed().as_secs_f64();
         self.look_after_reloads();
         if let Some(forward) = job.listen_again {
@@ -200,14 +208,7 @@ impl Running {
         let Some(trial) = self.trial.take() else {
             return false;
         };
-        self.ask(Job {
-            request: ReloadRequest {
-                config: Some(trial.back_to),
-                ..ReloadRequest::default()
-            },
-            is_return: true,
-            ..Job::unasked()
-        });
+        self.ask(Job::return_to(trial.back_to));
         true
     }
 
@@ -219,7 +220,8 @@ impl Running {
         let cut = self.retired.iter().filter_map(|it| it.cut_at).min();
         let service = self.manager.due();
         let rebalance = self.rebalance_due();
-        [trial, names, look, cut, service, rebalance]
+        let waits = self.queue.due().filter(|_| self.preparing.is_none());
+        [trial, names, look, cut, service, rebalance, waits]
             .into_iter()
             .flatten()
             .min()
@@ -266,13 +268,12 @@ impl Running {
         }
     }
 
-    /// Goes by another configuration. Cannot fail.
-    fn commit(&mut self, prepared: Prepared) {
+    /// Goes by another configuration; how many orders reactors were given for it. Cannot fail.
+    fn commit(&mut self, prepared: Prepared) -> usize {
         self.let_moves_arrive();
-        let config = prepared.config.clone();
-        let ids = self.ids.clone();
-        let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = Plan::of(&config, &mut ids);
+        let plan = prepared.plan.clone();
+        let config = plan.config.clone();
+        let other_forwards = !plan.has_forwards_of(&self.plan);
         let differs = !prepared.differences.is_empty();
         self.generation += u64::from(differs);
         let parts = prepared.take();
@@ -293,7 +294,11 @@ impl Running {
         let forwards = commit::forwards(&plan, &self.forwards, which, books, &parts.policies);
         self.held.policies = parts.policies;
         clients::apply_rates(&self.held.policies);
-        let changed = self.upstreams.follow(&plan);
+        let changed = if other_forwards {
+            self.upstreams.follow(&plan)
+        } else {
+            Vec::new()
+        };
         let mut orders = AllOrders::default();
         let known = self
             .reactors
@@ -305,7 +310,9 @@ impl Running {
             let all: Vec<_> = self.upstreams.setups().into_iter().collect();
             orders.pools(fresh.iter().copied(), &all);
         }
-        self.pools.extend(pools_of(&plan));
+        if other_forwards {
+            self.pools.extend(pools_of(&plan));
+        }
 
         let replaced = {
             let mut sockets = Sockets {
@@ -329,14 +336,17 @@ impl Running {
             .extend(commit::retired(before, &self.forwards, replaced));
 
         let (old, new) = (&self.config.log, &config.log);
-        if old != new || parts.log_to.is_some() {
+        let other_log = old != new;
+        if other_log || parts.log_to.is_some() {
             self.log.change(new.level, new.format, parts.log_to);
         }
         let taps = !self.taps.is_same(&parts.taps);
         self.taps = parts.taps;
         self.resolver = parts.resolver;
-        if let Some(resolver) = &self.resolver {
-            resolver.set_names(plan.names.clone());
+        if let Some(resolver) = &self.resolver
+            && other_forwards
+        {
+            resolver.set_names(plan.names.to_vec());
             // Sessions wait for the first answer of a name that is new, but not for long.
             self.names_due = Some(Instant::now() + acquire::SESSIONS_WAIT);
         }
@@ -344,8 +354,11 @@ impl Running {
         self.deciders = parts.deciders.or(self.deciders.take());
         for (number, reactor) in &self.reactors {
             let is_fresh = fresh.contains(number);
+            if !(other_log || taps || deciders || is_fresh) {
+                continue;
+            }
             let change = Change {
-                records: differs.then(|| (&config.log).into()),
+                records: other_log.then(|| (&config.log).into()),
                 taps: (taps || is_fresh).then(|| self.tap_sources(*number)),
                 onlookers: if is_fresh {
                     self.steering.onlookers(*number)
@@ -368,7 +381,7 @@ impl Running {
                 .insert(0, change);
         }
         let around = self.neighbourhood(&config, &parts.active);
-        self.send(orders, (&parts.active, around));
+        let orders = self.send(orders, (&parts.active, around));
         let leaving: Vec<u16> = self
             .active
             .iter()
@@ -388,10 +401,13 @@ impl Running {
         self.steering
             .connect(self.reactors.values().map(ReactorThread::seen));
         let forwards = plan.forwards.iter().filter_map(|it| known.get(&it.id));
-        let forwards = forwards.map(|it| it.forward.clone()).collect();
+        let forwards = forwards.map(|it| it.forward.clone());
         self.steering.put(&config, forwards, self.generation);
-        ids.keep(&plan);
-        drop(ids);
+        if other_forwards {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.keep(&plan);
+        }
+        self.plan = plan;
         self.beside.keep(&config);
         if self.config.global.watch != config.global.watch {
             let source = self.source.as_ref();
@@ -399,6 +415,7 @@ impl Running {
             self.watch = running::watch(&config, files, &self.teller, &self.log);
         }
         self.config = config;
+        orders
     }
 
     fn tap_sources(&self, reactor: u16) -> BTreeMap<ForwardId, tap::Source> {
@@ -407,18 +424,24 @@ impl Running {
     }
 
     /// Tells reactors, and waits until they have done it: sockets are given away once
-    /// somebody else has them.
+    /// somebody else has them. How many orders that were.
     ///
     /// Pools come first, everywhere: a client may be passed on from a reactor that has a new
     /// forward already to one that is slower. `around`: among whom, from now on.
-    fn send(&self, mut orders: AllOrders, (active, around): (&[u16], Option<Arc<Neighbourhood>>)) {
+    fn send(
+        &self,
+        mut orders: AllOrders,
+        (active, around): (&[u16], Option<Arc<Neighbourhood>>),
+    ) -> usize {
         let (mut pending, mut later) = (Vec::new(), Vec::new());
         let noted = orders.0.iter().filter_map(|(number, orders)| {
             let reactor = self.reactors.get(number)?;
             let listeners = orders.note_homes.clone();
             (!listeners.is_empty()).then(|| reactor.send(Order::NoteHomes(listeners)))
         });
-        await_all(noted.collect());
+        let noted: Vec<Pending> = noted.collect();
+        let mut count = noted.len();
+        await_all(noted);
         for (number, reactor) in &self.reactors {
             let its = orders.0.get_mut(number).map(|it| &mut it.changes);
             for change in its.into_iter().flat_map(commit::before_listeners) {
@@ -448,10 +471,12 @@ impl Running {
                 later.push((reactor, orders.give_away));
             }
         }
+        count += pending.len() + later.len();
         await_all(pending);
         let given = later
             .into_iter()
             .map(|(reactor, sockets)| reactor.send(Order::GiveAway(sockets)));
         await_all(given.collect());
+        count
     }
 }

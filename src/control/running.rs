@@ -117,6 +117,8 @@ pub(super) struct Running {
     pub(super) origin: Instant,
     pub(super) log: Log,
     pub(super) teller: Teller,
+    /// What is in force.
+    pub(super) plan: Plan,
     /// What reactors that have ended had counted.
     pub(super) ended: Snapshot,
     pub(super) queue: Queue,
@@ -134,7 +136,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn start(
         acquired: Acquired,
-        plan: &Plan<'_>,
+        plan: &Plan,
         ids: Identities,
         taps: Taps,
         begun: Begun,
@@ -182,6 +184,7 @@ impl Running {
         let running = Self {
             forwards: forwards.collect(),
             pools: pools_of(plan),
+            plan: plan.clone(),
             reactors,
             active,
             config,
@@ -245,6 +248,7 @@ impl Running {
             self.rebalance();
             let Some(told) = inbox.wait(self.due()) else {
                 self.look_after_reloads();
+                self.go_on_with_reloads();
                 continue;
             };
             match told {
@@ -257,17 +261,12 @@ impl Running {
                 }
                 Told::Signal(Signal::Reload) | Told::Changed => self.ask(Job::unasked()),
                 Told::Ready => self.prepared(),
-                Told::Asked(Request::Reload(request, reply)) => self.ask(Job {
-                    request,
-                    replies: vec![reply],
-                    listen_again: None,
-                    is_return: false,
-                }),
-                Told::Asked(Request::ListenAgain(forward, reply)) => self.ask(Job {
-                    replies: vec![reply],
-                    listen_again: Some(forward),
-                    ..Job::unasked()
-                }),
+                Told::Asked(Request::Reload(request, reply)) => {
+                    self.ask(Job::asked(request, reply));
+                }
+                Told::Asked(Request::ListenAgain(forward, reply)) => {
+                    self.ask(Job::listen_again(forward, reply));
+                }
                 Told::Asked(Request::StopListening(forward)) => self.held.close(forward),
                 Told::Asked(Request::Confirm(reply)) => {
                     let _ = reply.send(self.judge(true) || self.confirm());
@@ -577,7 +576,7 @@ pub(super) fn watch(
     }
 }
 
-pub(super) fn pools_of(plan: &Plan<'_>) -> BTreeSet<PoolId> {
+pub(super) fn pools_of(plan: &Plan) -> BTreeSet<PoolId> {
     let pools = plan.pools.iter().flat_map(|it| &it.dialled);
     pools.map(|(id, _)| *id).collect()
 }

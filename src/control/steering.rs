@@ -75,7 +75,7 @@ impl Steering {
     }
 
     pub(super) fn new(
-        (config, forwards): (&Config, Vec<Arc<Forward>>),
+        (config, forwards): (&Arc<Config>, Vec<Arc<Forward>>),
         engine: &'static str,
         (gate, upstreams): (Arc<Gate>, Arc<Upstreams>),
         log: Log,
@@ -111,10 +111,16 @@ impl Steering {
     }
 
     /// Another configuration is in force.
-    pub(super) fn put(&self, config: &Config, forwards: Vec<Arc<Forward>>, generation: u64) {
+    pub(super) fn put(
+        &self,
+        config: &Arc<Config>,
+        forwards: impl Iterator<Item = Arc<Forward>>,
+        generation: u64,
+    ) {
         if self.current.load().configured.generation == generation {
             return;
         }
+        let forwards: Vec<Arc<Forward>> = forwards.collect();
         let known: HashSet<ForwardId> = forwards.iter().map(|it| it.id).collect();
         lock(&self.drained).retain(|it| known.contains(it));
         self.current.store(Arc::new(InForce {
@@ -154,10 +160,10 @@ impl Steering {
     }
 }
 
-fn configured(config: &Config, generation: u64) -> Configured {
+fn configured(config: &Arc<Config>, generation: u64) -> Configured {
     Configured {
         hash: Arc::default(),
-        config: Arc::new(config.clone()),
+        config: config.clone(),
         generation,
         applied: SystemTime::now(),
     }
@@ -337,6 +343,8 @@ fn view(done: Reloaded) -> ReloadView {
         listeners_opened: done.listeners_opened,
         listeners_kept: done.listeners_kept as u64,
         listeners_closed: done.listeners_closed,
+        forwards_compared: done.forwards_compared as u64,
+        orders: done.orders as u64,
         sessions_left: done.sessions_left as u64,
         confirm_seconds: done.confirm_within,
         read_seconds: done.took.read,
@@ -364,7 +372,7 @@ mod tests {
     #[test]
     fn b168_the_hash_is_of_what_a_configuration_means() {
         let of = |text: &str| {
-            configured(&Config::parse(text).unwrap(), 0)
+            configured(&Arc::new(Config::parse(text).unwrap()), 0)
                 .hash()
                 .to_owned()
         };

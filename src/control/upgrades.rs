@@ -358,8 +358,7 @@ impl Running {
     pub(super) fn take_in(&mut self, settled: Settled) -> u64 {
         self.generation = settled.tables.generation + 1;
         let forwards = self.forwards.values().map(|it| it.forward.clone());
-        self.steering
-            .put(&self.config, forwards.collect(), self.generation);
+        self.steering.put(&self.config, forwards, self.generation);
         self.absorb(&settled.tables.counted);
         self.upstreams.steer(&settled.tables.steered);
         self.owe(&settled.tables.clients);

@@ -48,7 +48,7 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     /// The pools of a plan, without the addresses of names so far.
-    pub(super) fn new(plan: &Plan<'_>, clients: Arc<ClientTable>) -> Self {
+    pub(super) fn new(plan: &Plan, clients: Arc<ClientTable>) -> Self {
         Self {
             clients,
             pools: Mutex::new(plan.pools.iter().map(LivePool::new).collect()),
@@ -71,7 +71,7 @@ impl Upstreams {
     }
 
     /// Becomes what a plan asks for; what reactors are to be told of that.
-    pub(super) fn follow(&self, plan: &Plan<'_>) -> Vec<(PoolId, UpstreamSetup)> {
+    pub(super) fn follow(&self, plan: &Plan) -> Vec<(PoolId, UpstreamSetup)> {
         let now = self.now();
         let mut pools = self.pools();
         let mut resolved = Addresses::new();
@@ -84,7 +84,7 @@ impl Upstreams {
         let mut before: HashMap<PoolName, LivePool> =
             before.map(|pool| (pool.name.clone(), pool)).collect();
         let mut changed = Vec::new();
-        for plan in &plan.pools {
+        for plan in &*plan.pools {
             let pool = match before.remove(&plan.name) {
                 Some(pool) if pool.is_as(plan) => pool,
                 Some(mut pool) => {
@@ -111,7 +111,7 @@ impl Upstreams {
     }
 
     /// Whether a plan has servers to check and nobody checks any so far.
-    pub(super) fn lacks_checks(&self, plan: &Plan<'_>) -> bool {
+    pub(super) fn lacks_checks(&self, plan: &Plan) -> bool {
         let wanted = plan.pools.iter().any(|pool| pool.config.check.is_some());
         wanted && lock(&self.checker).is_none()
     }

@@ -185,9 +185,10 @@ impl Common {
         })
     }
 
-    /// See [`dial::may_self_connect`].
-    pub(super) fn may_self_connect(&self, endpoint: &Endpoint) -> bool {
-        dial::may_self_connect(endpoint, &self.ephemeral_ports).is_some()
+    /// Local ports that the kernel draws from, if [`dial::may_self_connect`] holds.
+    pub(super) fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>> {
+        dial::may_self_connect(endpoint, &self.ephemeral_ports)
+            .map(|_| self.ephemeral_ports.clone())
     }
 
     /// Sets what an accepted socket does not inherit from its listener. A refusal was

@@ -9,6 +9,7 @@
 //! reactor's wheel).
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -491,8 +492,8 @@ impl WithSockets for Epoll {
         let _ = registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
-    fn may_meet_itself(&self, endpoint: &Endpoint) -> bool {
-        self.common.may_self_connect(endpoint)
+    fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>> {
+        self.common.suspect_ports(endpoint)
     }
 }
 

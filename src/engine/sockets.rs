@@ -9,6 +9,7 @@
 //! a time is read in batches, too: whoever asks says how many.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -21,8 +22,8 @@ use super::slab::Slab;
 use super::{Engine, Target};
 use crate::net::address::Endpoint;
 use crate::net::datagram::batch::{self, Batch, Message, Piece, SEGMENTS_MAX, SLOTS, Train};
-use crate::net::datagram::{self, Call, Lost, PAYLOAD_MAX};
-use crate::net::errno::{Failure, Operation};
+use crate::net::datagram::{self, Call, Connected, Lost, PAYLOAD_MAX};
+use crate::net::errno::{Failure, Operation, Resource};
 use crate::net::listener;
 use crate::net::options::Family;
 use crate::relay::ending::Cause;
@@ -45,8 +46,9 @@ pub trait WithSockets: Engine<Listener = Listener, Call = OwnedFd> {
     /// Tells of a socket no more.
     fn unwatch(&self, fd: BorrowedFd<'_>);
 
-    /// Whether a socket that is connected there may become its own peer.
-    fn may_meet_itself(&self, endpoint: &Endpoint) -> bool;
+    /// Local ports that the kernel draws from, if that of a server is one of them: a socket that is
+    /// connected there may become its own peer.
+    fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>>;
 }
 
 impl<E: WithSockets> Datagrams for E {
@@ -73,8 +75,10 @@ impl<E: WithSockets> Datagrams for E {
     }
 
     fn call(&mut self, target: Target<'_>, never_fragment: bool) -> Result<DatagramKey, Cause> {
-        let suspect = self.may_meet_itself(target.endpoint);
-        let key = self.sockets_mut().call(target, never_fragment, suspect)?;
+        let suspect = self.suspect_ports(target.endpoint);
+        let key = self
+            .sockets_mut()
+            .call(target, never_fragment, suspect.as_ref())?;
         let fd = self.sockets().fd(key);
         if let Err(error) = fd.map_or(Ok(()), |fd| self.watch_flow(key, fd)) {
             self.sockets_mut().remove(key);
@@ -84,8 +88,7 @@ impl<E: WithSockets> Datagrams for E {
     }
 
     fn call_anew(&mut self, key: DatagramKey, target: Target<'_>) -> Result<u32, Cause> {
-        let suspect = self.may_meet_itself(target.endpoint);
-        self.sockets().call_anew(key, target, suspect)
+        self.sockets_mut().call_anew(key, target)
     }
 
     fn hang_up(&mut self, key: DatagramKey) {
@@ -161,12 +164,18 @@ pub struct Sockets {
     /// Something may be left in a socket of a flow, which its epoll instance tells whoever
     /// asks it, and nobody who waits for news of it. Who waits for news takes this.
     pub(super) unsure: bool,
+    /// Sockets that were made to servers whose port is one of those that the kernel draws from.
+    beside: u32,
 }
 
 #[derive(Debug)]
 struct Socket {
     of: Of,
     is_v6: bool,
+    /// It may become its own peer when it is connected.
+    is_suspect: bool,
+    /// See [`datagram::keep_source`].
+    keeps_source: bool,
     /// Something waits in its queue of errors.
     has_errors: bool,
     /// Trains come in one piece.
@@ -199,6 +208,8 @@ impl Sockets {
         self.add(Socket {
             of: Of::Port(Box::new(listener)),
             is_v6,
+            is_suspect: false,
+            keeps_source: false,
             has_errors: true,
             takes_trains: true,
         })
@@ -224,24 +235,40 @@ impl Sockets {
         &mut self,
         target: Target<'_>,
         never_fragment: bool,
-        may_meet_itself: bool,
+        suspect: Option<&RangeInclusive<u16>>,
     ) -> Result<DatagramKey, Cause> {
         let Endpoint::Inet(server) = target.endpoint else {
             return Err(Cause::Unreachable);
         };
-        let call = Call {
+        let ports = suspect.and_then(|all| {
+            self.beside = self.beside.wrapping_add(1);
+            datagram::ports_beside(server.port(), all, self.beside)
+        });
+        let mut call = Call {
             server: *server,
             options: target.options,
             local: target.local,
             never_fragment,
+            ports,
         };
-        let fd = datagram::connect(&call)?;
-        if may_meet_itself && datagram::is_self_connect(fd.as_fd(), server.port()) {
+        let connected = match datagram::connect(&call) {
+            // On that side of the server's port none is left; on the other one may be.
+            Err(Failure::Exhausted(Resource::Ports)) if ports.is_some() => {
+                call.ports = None;
+                datagram::connect(&call)
+            }
+            connected => connected,
+        };
+        let Connected { fd, has_ports } = connected?;
+        let is_suspect = suspect.is_some() && !has_ports;
+        if is_suspect && datagram::is_self_connect(fd.as_fd(), server.port()) {
             return Err(Cause::SelfConnect);
         }
         let socket = Socket {
             of: Of::Flow(fd),
             is_v6: server.is_ipv6(),
+            is_suspect,
+            keeps_source: false,
             has_errors: false,
             takes_trains: false,
         };
@@ -249,17 +276,16 @@ impl Sockets {
     }
 
     /// One that was connected, to the same server from another port.
-    fn call_anew(
-        &self,
-        key: DatagramKey,
-        target: Target<'_>,
-        may_meet_itself: bool,
-    ) -> Result<u32, Cause> {
-        let (Some(fd), Endpoint::Inet(server)) = (self.fd(key), target.endpoint) else {
+    fn call_anew(&mut self, key: DatagramKey, target: Target<'_>) -> Result<u32, Cause> {
+        let socket = self.slots.get_mut(key);
+        let (Some(socket), Endpoint::Inet(server)) = (socket, target.endpoint) else {
             return Err(Cause::Unreachable);
         };
-        let thrown_away = datagram::connect_anew(fd, server)?;
-        if may_meet_itself && datagram::is_self_connect(fd, server.port()) {
+        if !std::mem::replace(&mut socket.keeps_source, true) {
+            datagram::keep_source(socket.fd())?;
+        }
+        let thrown_away = datagram::connect_anew(socket.fd(), server)?;
+        if socket.is_suspect && datagram::is_self_connect(socket.fd(), server.port()) {
             return Err(Cause::SelfConnect);
         }
         Ok(thrown_away)
@@ -285,6 +311,8 @@ impl Sockets {
         self.add(Socket {
             of: Of::Flow(fd),
             is_v6,
+            is_suspect: true,
+            keeps_source: false,
             has_errors: true,
             takes_trains: true,
         })

@@ -36,7 +36,7 @@ pub enum Whom {
 }
 
 /// The rules, compiled. See the module's documentation.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClientRules {
     /// The first rule about each network, written for that network or one around it.
     first: JointPrefixMap<IpNet, Place>,

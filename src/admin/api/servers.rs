@@ -19,8 +19,9 @@ use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::subject::{PoolSeen, Refused, ServerChange, ServerSeen};
-use crate::admin::view::{Bytes, Failures, Rates, Server, Times};
+use crate::admin::view::{Bytes, ConnectLimit, Failures, RateLimit, Rates, Server, Times};
 use crate::config::AdminState;
+use crate::policy::meter::Level;
 use crate::relay::id::ServerId;
 
 /// The heaviest that a server may be made here, as in a configuration.
@@ -309,6 +310,7 @@ pub(super) fn view(pool: &PoolSeen, seen: &ServerSeen, elapsed: Duration) -> Ser
     let server = &seen.server;
     let tally = &server.tally;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let terms = server.terms();
     let [refused, unreachable, timeout, reset, other] = tally.failures.each_ref().map(count);
     Server {
         id: server.settings().id.number(),
@@ -338,6 +340,16 @@ pub(super) fn view(pool: &PoolSeen, seen: &ServerSeen, elapsed: Duration) -> Ser
         connect_rate: None,
         host: server.settings().host.clone(),
         why: seen.why.as_deref().map(str::to_owned),
-        max_connections: server.terms().max_connections,
+        max_connections: terms.max_connections,
+        max_per_client: terms.max_per_client,
+        connect_limit: terms.connect_rate.map(|limit| ConnectLimit {
+            per_second: 1.0 / limit.interval.as_secs_f64(),
+            burst: limit.burst,
+        }),
+        rate_limit: terms.bytes.map(|[up, down]| RateLimit {
+            of: Level::Server.name().to_owned(),
+            up: up.per_second,
+            down: down.per_second,
+        }),
     }
 }

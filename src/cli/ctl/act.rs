@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::candidates;
-use super::show::{self, FilterArgs, seconds};
+use super::show::{FilterArgs, seconds};
+use super::{candidates, servers};
 use crate::admin::client::{AskError, segment};
 use crate::admin::view::{Forward, Killed, LogView, Server};
 
@@ -152,7 +152,7 @@ pub(super) fn server(asked: &Asked, args: &ServerArgs) -> Result<String, AskErro
             Ok((u64::from(server.sessions), server))
         })?;
     }
-    Ok(asked.shown(&changed, |it| show::servers(std::slice::from_ref(it))))
+    Ok(asked.shown(&changed, |it| servers::table(std::slice::from_ref(it))))
 }
 
 pub(super) fn forward(asked: &Asked, args: &ForwardArgs) -> Result<String, AskError> {
@@ -216,7 +216,7 @@ pub(super) fn clear_marks(asked: &Asked, args: &MarksArgs) -> Result<String, Ask
     };
     let path = format!("/v1/servers/{}/clear-marks", find(asked, server)?.id);
     let server: Server = asked.client.post(&path, &(), None)?;
-    Ok(asked.shown(&server, |it| show::servers(std::slice::from_ref(it))))
+    Ok(asked.shown(&server, |it| servers::table(std::slice::from_ref(it))))
 }
 
 /// The server that is meant.

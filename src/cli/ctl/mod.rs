@@ -10,6 +10,7 @@ mod candidates;
 mod diff;
 mod ready;
 mod reload;
+mod servers;
 mod show;
 mod tap;
 mod upgrade;

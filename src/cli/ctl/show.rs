@@ -8,11 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Asked;
-use super::candidates;
-use super::table::{Table, bytes, maybe, printable, time};
+use super::table::{Table, bytes, maybe, p99, printable, time};
+use super::{candidates, servers};
 use crate::admin::client::{AskError, query, segment};
 use crate::admin::view::{
-    About, Forward, Listener, Name, Pool, Reactor, Server, Session, SessionPage, Times,
+    About, Forward, Listener, Name, Pool, Reactor, Server, Session, SessionPage,
 };
 
 /// Over how long loads and rates are measured.
@@ -164,7 +164,7 @@ pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
                 ("interval_ms", Some(INTERVAL_MS.to_string())),
             ]);
             asked.told(&format!("/v1/servers{query}"), |it: Vec<Server>| {
-                servers(&it)
+                servers::table(&it)
             })
         }
         What::Names => asked.told("/v1/names", |it: Vec<Name>| names(&it)),
@@ -232,10 +232,6 @@ fn info(about: About) -> String {
         let _ = writeln!(text, "{key:<14} {}", printable(&value));
     }
     text
-}
-
-fn p99(times: &Times) -> String {
-    maybe(times.p99_seconds, time)
 }
 
 fn forwards(forwards: &[Forward]) -> String {
@@ -356,56 +352,6 @@ fn pools(pools: &[Pool]) -> String {
             it.servers.to_string(),
             it.sessions.to_string(),
             it.forwards.join(","),
-        ]);
-    }
-    table.text()
-}
-
-/// Servers, a line for each.
-pub(super) fn servers(servers: &[Server]) -> String {
-    let mut table = Table::new(&[
-        "server",
-        "state",
-        ">since",
-        ">weight",
-        ">sessions",
-        ">max",
-        ">connects",
-        ">failed",
-        ">up",
-        ">down",
-        ">up/s",
-        ">down/s",
-        ">connect p99",
-        "why",
-    ]);
-    for it in servers {
-        let failures = &it.failures;
-        let failed = failures.refused
-            + failures.unreachable
-            + failures.timeout
-            + failures.reset
-            + failures.other;
-        let weight = if it.backup {
-            format!("{} backup", it.weight)
-        } else {
-            it.weight.to_string()
-        };
-        table.row([
-            format!("{}/{}", it.pool, it.address),
-            it.state.clone(),
-            time(it.state_seconds),
-            weight,
-            it.sessions.to_string(),
-            maybe(it.max_connections, |max| max.to_string()),
-            it.connects.to_string(),
-            failed.to_string(),
-            bytes(it.bytes.up as f64),
-            bytes(it.bytes.down as f64),
-            maybe(it.rate.as_ref(), |rate| bytes(rate.up)),
-            maybe(it.rate.as_ref(), |rate| bytes(rate.down)),
-            p99(&it.connect),
-            it.why.clone().unwrap_or_default(),
         ]);
     }
     table.text()

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::admin::view::Times;
+
 /// A table.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -105,6 +107,11 @@ pub(crate) fn time(seconds: f64) -> String {
 /// Either, or a dash.
 pub(super) fn maybe<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), text)
+}
+
+/// All but a hundredth of them took less, if there were any.
+pub(super) fn p99(times: &Times) -> String {
+    maybe(times.p99_seconds, time)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(in crate::control) const DESCRIPTORS_SPARE: u32 = 16;
 /// Whether the listeners leave descriptors for sessions: better a sum now than a bare
 /// EMFILE at one of ten thousand ports.
 pub(super) fn check_descriptors(
-    plan: &Plan<'_>,
+    plan: &Plan,
     reactors: usize,
     limit: u64,
 ) -> Result<(), StartError> {
@@ -51,8 +51,8 @@ pub(super) fn check_descriptors(
 
 /// Flows of datagrams that descriptors allow, one each: as many as the forwards may have,
 /// and at most half of what there is, so that connections have the other half.
-pub(in crate::control) fn flows(plan: &Plan<'_>, descriptors: u64) -> u32 {
-    let forwards = plan.forwards.iter().map(|it| it.config);
+pub(in crate::control) fn flows(plan: &Plan, descriptors: u64) -> u32 {
+    let forwards = plan.forwards.iter().map(|it| &it.config);
     let wanted = forwards.filter(|it| it.protocol.has_udp()).map(|it| {
         let most = it.udp.max_flows;
         most.map_or(u64::MAX, u64::from)

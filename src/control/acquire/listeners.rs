@@ -25,7 +25,7 @@ pub(in crate::control) struct BoundAddress {
 
 /// Binds wherever that is not done yet. An error closes all that it bound.
 pub(in crate::control) fn open(
-    plan: &Plan<'_>,
+    plan: &Plan,
     (is_held, inherited): (&dyn Fn(ListenerId) -> bool, &mut Inherited),
     reactors: usize,
     awaited: &Awaited,
@@ -33,14 +33,15 @@ pub(in crate::control) fn open(
 ) -> Result<Vec<BoundAddress>, StartError> {
     let names = ListenerNames::new(&plan.config.global.names, log);
     let mut opened: Vec<BoundAddress> = Vec::new();
-    for forward in &plan.forwards {
-        let config = forward.config;
+    for forward in &*plan.forwards {
+        let config = &*forward.config;
         for planned in &forward.listeners {
             let ListenerPlan {
                 id,
                 transport,
                 address,
-            } = *planned;
+            } = planned;
+            let (id, transport) = (*id, *transport);
             if is_held(id) {
                 continue;
             }
@@ -75,7 +76,7 @@ pub(in crate::control) fn open(
             })?;
             // Neighbours have the same options more often than not.
             let options = match opened.last() {
-                Some(last) if last.options.client == config.client => last.options.clone(),
+                Some(last) if *last.options.client == config.client => last.options.clone(),
                 _ => HeldOptions::new(&config.client),
             };
             opened.push(BoundAddress {
@@ -111,15 +112,15 @@ fn lacking(claimed: &[InheritedSocket]) -> Lacking {
 
 /// A socket that was passed and is not listened on would take connections that nobody
 /// answers.
-pub(super) fn nobody_asked_for(inherited: &Inherited, plan: &Plan<'_>) -> Result<(), StartError> {
+pub(super) fn nobody_asked_for(inherited: &Inherited, plan: &Plan) -> Result<(), StartError> {
     for socket in inherited.sockets() {
         let Origin::Passed { name } = &socket.origin else {
             continue;
         };
-        for forward in &plan.forwards {
+        for forward in &*plan.forwards {
             for its in &forward.listeners {
                 let carries = carried(its.transport);
-                fits(inherited, forward.config, its.address, carries)?;
+                fits(inherited, &forward.config, &its.address, carries)?;
             }
         }
         return Err(StartError::Inherited(format!(
@@ -173,7 +174,7 @@ mod tests {
     use crate::control::plan::Identities;
 
     fn taken(text: &str, held: &[ListenerId]) -> Result<Vec<ListenerId>, StartError> {
-        let config = Config::parse(text).unwrap();
+        let config = std::sync::Arc::new(Config::parse(text).unwrap());
         let plan = Plan::of(&config, &mut Identities::default());
         let opened = {
             let (log, _) =

@@ -106,8 +106,9 @@ impl Connection {
             options: &plan.options,
             local: Local::Plan,
             never_fragment: false,
+            ports: None,
         };
-        let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.into();
+        let socket: TcpStream = datagram::connect(&call).map_err(outcome_of)?.fd.into();
         // An error is told by the read: that nobody listens, maybe.
         let _ = (&socket).write(question);
         Ok(Self {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::config::LogLevel;
 
 const TWO: &str = r#"
 [[forward]]
@@ -19,11 +20,11 @@ upstream = "pool"
 servers = ["a.example:1", "10.0.0.1:2", "a.example:1"]
 "#;
 
-fn config(text: &str) -> Config {
-    Config::parse(text).unwrap()
+fn config(text: &str) -> Arc<Config> {
+    Arc::new(Config::parse(text).unwrap())
 }
 
-fn ids_of(plan: &Plan<'_>) -> Vec<(String, ForwardId, PoolId, Vec<ListenerId>)> {
+fn ids_of(plan: &Plan) -> Vec<(String, ForwardId, PoolId, Vec<ListenerId>)> {
     let mut all: Vec<_> = plan
         .forwards
         .iter()
@@ -96,4 +97,21 @@ fn other_options_are_another_identity_of_the_same_pool() {
         plan.forwards[0].pool, plan.forwards[1].pool,
         "spares are not"
     );
+}
+
+#[test]
+fn of_the_very_same_forwards_there_is_one_plan() {
+    let mut ids = Identities::default();
+    let before = config(TWO);
+    let plan = Plan::of(&before, &mut ids);
+    let mut other_log = Config::clone(&before);
+    other_log.log.level = LogLevel::Debug;
+    let other_log = Arc::new(other_log);
+    let again = Plan::again(&other_log, &plan, &mut ids);
+    assert!(again.has_forwards_of(&plan) && Arc::ptr_eq(&again.config, &other_log));
+    let mut other = Config::clone(&before);
+    other.forwards.reverse();
+    let again = Plan::again(&Arc::new(other), &plan, &mut ids);
+    assert!(!again.has_forwards_of(&plan));
+    assert_eq!(again.forwards[0].id, plan.forwards[1].id);
 }

@@ -71,7 +71,7 @@ impl Deciders {
     /// Reads the files of users. What `earlier` ones go by and the plan does not know is
     /// kept, for sessions whose forward was removed.
     pub(super) fn new(
-        plan: &Plan<'_>,
+        plan: &Plan,
         resolver: Arc<Resolver>,
         own: Arc<OwnListeners>,
         log: &Log,

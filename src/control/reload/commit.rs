@@ -60,10 +60,14 @@ impl Retired {
 }
 
 impl Committed {
-    /// Whether sessions would go by the very same.
-    fn is_as(&self, plan: &ForwardPlan<'_>) -> bool {
+    /// Whether sessions would go by the very same; `policy` is who may come in, which is
+    /// another one when a file of an access list says something else.
+    fn is_as(&self, plan: &ForwardPlan, policy: Option<&Arc<ClientPolicy>>) -> bool {
+        if self.forward.clients.as_ref().map(Arc::as_ptr) != policy.map(Arc::as_ptr) {
+            return false;
+        }
         let pool = |it: &config::Pool| (it.retries, it.retry_timeout, it.queue_timeout);
-        let (was, is) = (&self.config, plan.config);
+        let (was, is) = (&self.config, &plan.config);
         if self.forward.pool != plan.pool || pool(&was.pool) != pool(&is.pool) {
             return false;
         }
@@ -87,29 +91,26 @@ impl Committed {
 
 /// The forwards of a plan: those that are as before are the very same.
 pub(in crate::control) fn forwards(
-    plan: &Plan<'_>,
+    plan: &Plan,
     before: &HashMap<ForwardId, Committed>,
     generation: (u64, bool),
     mut books: impl FnMut(ForwardId) -> Arc<ForwardBooks>,
     policies: &BTreeMap<ForwardId, Arc<ClientPolicy>>,
 ) -> HashMap<ForwardId, Committed> {
     let (generation, anew) = generation;
-    let one = |forward: &ForwardPlan<'_>| {
+    let one = |forward: &ForwardPlan| {
         let known = before.get(&forward.id);
         let committed = match known {
-            // The files of access lists were read again: they may say something else.
-            Some(known) if !anew && known.is_as(forward) && !policies.contains_key(&forward.id) => {
-                Committed {
-                    config: forward.config.clone(),
-                    forward: known.forward.clone(),
-                }
-            }
+            Some(known) if !anew && known.is_as(forward, policies.get(&forward.id)) => Committed {
+                config: forward.config.clone(),
+                forward: known.forward.clone(),
+            },
             _ => {
                 let gate = gate(forward.config.max_connections, known);
                 let flows = flows_gate(forward.config.udp.max_flows, known);
                 let books = books(forward.id);
                 let before = (generation, known.map(|it| &*it.forward));
-                let mut made = forward_of(forward, plan.config, books, (gate, flows), before);
+                let mut made = forward_of(forward, &plan.config, books, (gate, flows), before);
                 made.clients = policies.get(&forward.id).cloned();
                 Committed {
                     config: forward.config.clone(),
@@ -232,7 +233,7 @@ pub(in crate::control) struct Sockets<'a> {
 
 impl Sockets<'_> {
     /// Addresses that the plan does not have any more.
-    pub(in crate::control) fn leave(&mut self, plan: &Plan<'_>) {
+    pub(in crate::control) fn leave(&mut self, plan: &Plan) {
         let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
         let planned: BTreeSet<ListenerId> = planned.map(|it| it.id).collect();
         let gone: Vec<ListenerId> = self
@@ -260,8 +261,8 @@ impl Sockets<'_> {
     }
 
     /// Addresses that stay: another forward, other options.
-    pub(in crate::control) fn change(&mut self, plan: &Plan<'_>) {
-        for planned in &plan.forwards {
+    pub(in crate::control) fn change(&mut self, plan: &Plan) {
+        for planned in &*plan.forwards {
             let Some(committed) = self.forwards.get(&planned.id) else {
                 continue;
             };
@@ -270,7 +271,7 @@ impl Sockets<'_> {
                     continue;
                 };
                 let client = &planned.config.client;
-                let other_options = listener.options.client != *client;
+                let other_options = *listener.options.client != *client;
                 if other_options {
                     listener.options = HeldOptions::new(client);
                 }
@@ -378,13 +379,13 @@ impl Sockets<'_> {
 
 /// Forwards that sessions may still go by.
 pub(in crate::control) fn retired(
-    before: HashMap<ForwardId, Committed>,
+    mut before: HashMap<ForwardId, Committed>,
     now: &HashMap<ForwardId, Committed>,
-    mut replaced: HashMap<ForwardId, Vec<Arc<Listener>>>,
+    replaced: HashMap<ForwardId, Vec<Arc<Listener>>>,
 ) -> Vec<Retired> {
     let mut all = Vec::new();
-    for (id, committed) in before {
-        let Some(listeners) = replaced.remove(&id) else {
+    for (id, listeners) in replaced {
+        let Some(committed) = before.remove(&id) else {
             continue;
         };
         let patience: Duration = committed.config.timeouts.drain;

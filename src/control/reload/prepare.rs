@@ -1,7 +1,7 @@
 //! What comes before anything is touched: reading, comparing, and acquiring all that may
 //! not be had. On a thread of its own, because much of it may wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -27,7 +27,7 @@ use crate::control::confine::Confinement;
 use crate::control::error::StartError;
 use crate::control::held::HeldSocket;
 use crate::control::inbox::{Teller, Told};
-use crate::control::plan::{Identities, Plan};
+use crate::control::plan::{Identities, ListenerPlan, Plan};
 use crate::control::proxy::Deciders;
 use crate::control::resolve::{KnownNames, Resolver};
 use crate::control::signals;
@@ -41,7 +41,7 @@ use super::report::{ReloadError, Reloaded, Took, summary};
 /// An address that is listened on, as far as a preparation wants to know.
 #[derive(Debug, Clone)]
 pub(in crate::control) struct KnownListener {
-    pub(in crate::control) client: SocketOptions,
+    pub(in crate::control) client: Arc<SocketOptions>,
     pub(in crate::control) forward: Arc<str>,
     pub(in crate::control) locals: Vec<Endpoint>,
     /// For each of the addresses one socket.
@@ -55,6 +55,8 @@ pub(in crate::control) struct KnownListener {
 #[derive(Debug, Clone)]
 pub(in crate::control) struct Shop {
     pub(in crate::control) running: Arc<Config>,
+    /// Its plan.
+    pub(in crate::control) plan: Plan,
     pub(in crate::control) generation: u64,
     pub(in crate::control) ids: Arc<Mutex<Identities>>,
     pub(in crate::control) listeners: BTreeMap<ListenerId, KnownListener>,
@@ -81,7 +83,7 @@ pub(in crate::control) struct Shop {
 
 /// Everything is there; only the commit is missing.
 pub(in crate::control) struct Prepared {
-    pub(in crate::control) config: Arc<Config>,
+    pub(in crate::control) plan: Plan,
     pub(in crate::control) differences: Vec<Difference>,
     pub(in crate::control) report: Reloaded,
     parts: Parts,
@@ -224,7 +226,7 @@ fn prepare(
         return Err(ReloadError::Denied(denied));
     }
     let mut ids = shop.ids.lock().unwrap_or_else(PoisonError::into_inner);
-    let plan = Plan::of(&config, &mut ids);
+    let plan = Plan::again(&config, &shop.plan, &mut ids);
     drop(ids);
     let mut report = preview(&plan, &differences, shop, dry_run);
     took.compare = begin.elapsed().as_secs_f64() - took.read;
@@ -248,7 +250,7 @@ fn prepare(
     }
     report.took.apply = begin.elapsed().as_secs_f64();
     Ok(Box::new(Prepared {
-        config,
+        plan,
         differences,
         report,
         parts,
@@ -261,14 +263,12 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
         .iter()
         .filter(|it| it.effect == Applies::Restart);
     let mut refused: Vec<String> = by_class.map(ToString::to_string).collect();
-    let before: BTreeMap<&str, _> = old.forwards.iter().map(|it| (&*it.name, it)).collect();
-    for forward in &new.forwards {
+    let others = old.other_forwards(new);
+    let before: BTreeMap<&str, _> = others.old.iter().map(|it| (&*it.name, it)).collect();
+    for forward in others.new {
         let Some(before) = before.get(&*forward.name) else {
             continue;
         };
-        if Arc::ptr_eq(before, forward) {
-            continue;
-        }
         let stays = |address: &Address| before.listen.contains(address);
         let unix = |it: &&Address| matches!(it, Address::Unix(_)) && stays(it);
         if before.unix_file != forward.unix_file
@@ -294,33 +294,38 @@ fn refused(differences: &[Difference], old: &Config, new: &Config) -> Vec<String
 }
 
 /// What will be done: exactly that is done later.
-fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bool) -> Reloaded {
-    let planned = plan.forwards.iter().flat_map(|it| &it.listeners);
-    let planned: BTreeMap<ListenerId, &Address> = planned.map(|it| (it.id, it.address)).collect();
-    let opened = planned
-        .iter()
-        .filter(|(id, _)| !shop.listeners.contains_key(id));
-    let closed = shop
-        .listeners
-        .iter()
-        .filter(|(id, _)| !planned.contains_key(id));
-    let names: BTreeSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
-    let listeners = shop.listeners.values();
-    let gone = listeners.filter(|it| !names.contains(&*it.forward));
+fn preview(plan: &Plan, differences: &[Difference], shop: &Shop, dry_run: bool) -> Reloaded {
+    let planned = || plan.forwards.iter().flat_map(|it| &it.listeners);
+    let is_opened = |it: &&ListenerPlan| !shop.listeners.contains_key(&it.id);
+    let opened: BTreeMap<ListenerId, &Address> = planned()
+        .filter(is_opened)
+        .map(|it| (it.id, &it.address))
+        .collect();
+    let (mut kept, mut closed, mut left) = (shop.listeners.len(), Vec::new(), 0);
+    if !plan.has_forwards_of(&shop.plan) {
+        let planned: HashSet<ListenerId> = planned().map(|it| it.id).collect();
+        let names: HashSet<&str> = plan.forwards.iter().map(|it| &*it.config.name).collect();
+        for (id, known) in &shop.listeners {
+            if !planned.contains(id) {
+                kept -= 1;
+                closed.extend(known.locals.iter().map(ToString::to_string));
+            }
+            if !names.contains(&*known.forward) {
+                left += known.sessions;
+            }
+        }
+    }
     Reloaded {
         generation: shop.generation + u64::from(!differences.is_empty()),
         dry_run,
         summary: summary(differences, 0),
         changes: differences.iter().map(ToString::to_string).collect(),
-        listeners_opened: opened.map(|(_, address)| address.to_string()).collect(),
-        listeners_kept: planned
-            .keys()
-            .filter(|id| shop.listeners.contains_key(id))
-            .count(),
-        listeners_closed: closed
-            .flat_map(|(_, it)| it.locals.iter().map(ToString::to_string))
-            .collect(),
-        sessions_left: gone.map(|it| it.sessions).sum(),
+        listeners_opened: opened.values().map(ToString::to_string).collect(),
+        listeners_kept: kept,
+        listeners_closed: closed,
+        forwards_compared: shop.running.other_forwards(&plan.config).new.len(),
+        orders: 0,
+        sessions_left: left,
         sessions_cut: 0,
         confirm_within: None,
         took: Took::default(),
@@ -329,12 +334,12 @@ fn preview(plan: &Plan<'_>, differences: &[Difference], shop: &Shop, dry_run: bo
 
 /// Takes all that is missing. Whatever is dropped on the way out is closed again.
 fn acquire(
-    plan: &Plan<'_>,
+    plan: &Plan,
     shop: &Shop,
     prepared: &mut Parts,
     awaited: &Awaited,
 ) -> Result<(), ReloadError> {
-    let (config, log) = (plan.config, &shop.log);
+    let (config, log) = (&*plan.config, &shop.log);
     let to = &config.log.to;
     if shop.running.log.to != *to {
         awaited.is(format_args!("opening the log {to}"));
@@ -354,7 +359,7 @@ fn acquire(
         prepared.policies = policies?;
     }
     for forward in plan.forwards.iter().filter(|it| it.config.pool.transparent) {
-        acquire::check_transparent(forward.config).map_err(|error| unavailable(&error))?;
+        acquire::check_transparent(&forward.config).map_err(|error| unavailable(&error))?;
     }
     reactors(plan, shop, prepared, awaited)?;
     if shop.upstreams.lacks_checks(plan) {
@@ -383,19 +388,22 @@ fn acquire(
 
 /// Listeners and the reactors that look after them.
 fn reactors(
-    plan: &Plan<'_>,
+    plan: &Plan,
     shop: &Shop,
     prepared: &mut Parts,
     awaited: &Awaited,
 ) -> Result<(), ReloadError> {
     let (old, new) = (&shop.running.global, &plan.config.global);
-    let count = acquire::reactor_count(plan.config);
+    let count = acquire::reactor_count(&plan.config);
     if old.engine != new.engine {
         prepared.kind =
-            acquire::choose_engine(plan.config, &shop.log).map_err(|error| unavailable(&error))?;
+            acquire::choose_engine(&plan.config, &shop.log).map_err(|error| unavailable(&error))?;
     }
-    let setup = acquire::engine_setup(plan.config);
-    let anew = prepared.kind != shop.kind || setup != acquire::engine_setup(&shop.running);
+    // Both by what the machine grants now, which is not asked for nothing.
+    let is_same = || {
+        old == new || acquire::engine_setup(&plan.config) == acquire::engine_setup(&shop.running)
+    };
+    let anew = prepared.kind != shop.kind || !is_same();
     let kept = if anew {
         0
     } else {
@@ -429,6 +437,10 @@ fn reactors(
             }
         }
     }
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    let setup = acquire::engine_setup(&plan.config);
     for (index, number) in numbers.into_iter().enumerate() {
         awaited.is(format_args!("starting reactor {number}"));
         let reactor = ReactorPlan {
@@ -448,7 +460,7 @@ fn reactors(
                 taps: BTreeMap::new(),
                 decider: None,
             },
-            pin: acquire::pin(plan.config, kept + index, count),
+            pin: acquire::pin(&plan.config, kept + index, count),
             origin: shop.origin,
             deciders: None,
             waits: false,

@@ -24,6 +24,11 @@ pub struct Reloaded {
     pub listeners_kept: usize,
     /// Addresses that are listened on no more.
     pub listeners_closed: Vec<String>,
+    /// Forwards that were compared with those that ran before: those that are written
+    /// otherwise, and those of a pool that is.
+    pub forwards_compared: usize,
+    /// Orders that reactors were given for it; none where nothing differs, and none in a dry run.
+    pub orders: usize,
     /// Sessions whose forward is gone; they run to their end, or until the forward's
     /// `drain_timeout`.
     pub sessions_left: usize,

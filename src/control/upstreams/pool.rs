@@ -123,13 +123,12 @@ impl LivePool {
 
     /// Whether nothing differs from what is asked for.
     pub(super) fn is_as(&self, plan: &PoolPlan) -> bool {
-        let ids = |dialled: &[(PoolId, _)]| -> Vec<PoolId> {
-            dialled.iter().map(|(id, _)| *id).collect()
-        };
-        let asked: Vec<PoolId> = plan.dialled.iter().map(|(id, _)| *id).collect();
+        let dialled = self.dialled.iter().map(|(id, _)| id);
         let names = self.places.iter().map(Places::name);
         let is_same = Arc::ptr_eq(&self.config, &plan.config) || *self.config == *plan.config;
-        is_same && ids(&self.dialled) == asked && names.eq(plan.names.clone())
+        is_same
+            && dialled.eq(plan.dialled.iter().map(|(id, _)| id))
+            && names.eq(plan.names.iter().copied())
     }
 
     /// Becomes what is asked for. Servers that stay keep what is known of them, and what

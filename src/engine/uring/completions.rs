@@ -21,7 +21,13 @@ impl Uring {
             Tag::Side(at, op) => self.landed(at, op, completion, events),
             Tag::Listeners => {
                 self.poll_again(completion);
-                self.report(events);
+                if self.has_told {
+                    // Flows that were told of and not read yet would be told of again by each call:
+                    // there is enough to do until the next turn asks.
+                    self.unreported = true;
+                } else {
+                    self.report(events);
+                }
             }
             Tag::Waker => {
                 self.waker.rest();

@@ -6,6 +6,7 @@
 //! built.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 
 use super::Uring;
@@ -34,7 +35,7 @@ impl WithSockets for Uring {
         self.listen_poll.remove(fd);
     }
 
-    fn may_meet_itself(&self, endpoint: &Endpoint) -> bool {
-        self.common.may_self_connect(endpoint)
+    fn suspect_ports(&self, endpoint: &Endpoint) -> Option<RangeInclusive<u16>> {
+        self.common.suspect_ports(endpoint)
     }
 }

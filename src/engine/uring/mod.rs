@@ -96,6 +96,8 @@ pub struct Uring {
     queued: Vec<Event>,
     /// The epoll instance of the listeners has more to tell.
     unreported: bool,
+    /// In this turn, before its completions were taken, that instance has told of something.
+    has_told: bool,
     /// Sessions that are to be quiet, of which something has landed in this turn.
     quieting: Vec<SessionKey>,
     completions: Vec<Completion>,
@@ -137,6 +139,7 @@ impl Uring {
             polls_due: Time::NEVER,
             queued: Vec::new(),
             unreported: false,
+            has_told: false,
             quieting: Vec::new(),
             completions: Vec::new(),
         })
@@ -280,8 +283,11 @@ impl Engine for Uring {
         }
         events.append(&mut self.queued);
         let is_unsure = std::mem::take(&mut self.datagrams.unsure);
+        self.has_told = false;
         if std::mem::take(&mut self.unreported) || is_unsure {
+            let earlier = events.len();
             self.report(events);
+            self.has_told = events.len() > earlier;
         }
         let hurry = self.hurry || self.sends.len() > self.sends_asleep;
         let until = if events.is_empty() && !hurry {

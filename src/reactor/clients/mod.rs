@@ -44,6 +44,26 @@ pub struct ClientPolicy {
     pub dry_run: bool,
 }
 
+impl ClientPolicy {
+    /// Whether it does with every client what the other one does.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let limits = |it: &Self| it.limits.as_ref().map(|(limits, _)| *limits);
+        let table = |it: &Self| it.limits.as_ref().map(|(_, table)| Arc::as_ptr(table));
+        let forward_rate = |it: &Self| it.rates.forward.as_ref().map(|it| it.rates);
+        let texts = |it: &Self| it.written.len();
+        let written = self.written.iter().zip(&other.written);
+        (self.forward, &self.name) == (other.forward, &other.name)
+            && texts(self) == texts(other)
+            && written.into_iter().all(|(one, two)| one.text == two.text)
+            && limits(self) == limits(other)
+            && table(self) == table(other)
+            && self.rates.session == other.rates.session
+            && forward_rate(self) == forward_rate(other)
+            && (self.turns_away, self.dry_run) == (other.turns_away, other.dry_run)
+            && self.rules == other.rules
+    }
+}
+
 /// Bytes a second, up and down.
 #[derive(Debug, Clone, Default)]
 pub struct ByteRates {

@@ -57,7 +57,7 @@ pub enum Full {
 }
 
 /// What one client of a forward or a server may do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time; `None`: any number.
     pub connections: Option<u32>,

@@ -334,7 +334,7 @@ impl Flows {
             };
             match ctx.engine.call(pool.target(endpoint, local), never) {
                 Ok(socket) => {
-                    self.owners.insert_connected(socket, line);
+                    self.owners.insert_connected(socket, line, ctx.now());
                     return Ok(socket);
                 }
                 // Another socket gets another port.

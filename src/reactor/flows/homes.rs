@@ -14,7 +14,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -26,11 +27,35 @@ const WAITING_MAX: usize = 4096;
 
 /// What a flow goes by: the same client at two listeners, or at two addresses of one, is
 /// two flows, because the answers leave from two addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlowName {
     pub(super) listener: ListenerId,
     pub(super) client: SocketAddr,
     pub(super) local: Option<LocalAddress>,
+}
+
+/// In one piece: a hasher that is given a field at a time takes as long for each of a dozen as for all.
+impl Hash for FlowName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 4 + 2 + 16 + 16];
+        bytes[..4].copy_from_slice(&self.listener.number().to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.client.port().to_ne_bytes());
+        let mut len = 6;
+        for ip in [Some(self.client.ip()), self.local.map(|it| it.ip)] {
+            match ip {
+                Some(IpAddr::V4(ip)) => {
+                    bytes[len..len + 4].copy_from_slice(&ip.octets());
+                    len += 4;
+                }
+                Some(IpAddr::V6(ip)) => {
+                    bytes[len..len + 16].copy_from_slice(&ip.octets());
+                    len += 16;
+                }
+                None => {}
+            }
+        }
+        state.write(&bytes[..len]);
+    }
 }
 
 /// See the module's documentation. Shared by all reactors.

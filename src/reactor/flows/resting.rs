@@ -18,9 +18,10 @@
 //! over meets no other flow for being served by the same socket. What is left is what any new socket has: the
 //! kernel draws ports at random, and may draw one that was somebody else's a while ago.
 //!
-//! Who was refused, or ended with an open question, is not used again.
+//! Who was refused, or ended with an open question, is not used again, and nobody for longer than
+//! ten seconds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Flows;
@@ -45,7 +46,7 @@ pub(super) struct Resting {
     /// with an open question.
     retired: [VecDeque<(Time, DatagramKey)>; 2],
     /// Those that have rested, by where they lead, with when they are closed.
-    lines: HashMap<Lead, VecDeque<(Time, DatagramKey)>>,
+    lines: BTreeMap<Lead, VecDeque<(Time, DatagramKey)>>,
     /// All that were ever put into a line and may be there still, in order.
     waiting: VecDeque<(Time, DatagramKey, Lead)>,
     /// Sockets in all lines.
@@ -157,7 +158,7 @@ impl Flows {
                 }
                 self.resting.retired[which].pop_front();
                 let its = self.owners.get_mut(socket);
-                match its.and_then(|it| it.line) {
+                match its.and_then(|it| it.serves_again(now)) {
                     Some(line) if !self.draining => self.resting.put_in_line(socket, line, now),
                     _ => self.hang_up(socket, ctx),
                 }

@@ -1,8 +1,10 @@
 //! The flows of a reactor by what they are called, and its datagram sockets by whose they are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::heading::{Client, Heading};
 use super::homes::FlowName;
@@ -14,11 +16,16 @@ use crate::reactor::setup::Listener;
 use crate::reactor::upstream::server::Server;
 use crate::relay::flow::Flow;
 use crate::relay::id::{PoolId, ServerId};
+use crate::relay::time::Time;
 
 /// Trains that a flow's socket is asked for before the next socket has its turn; one that has few
 /// at a time is asked for few, because each slot takes a moment to prepare.
 const FLOW_TRAINS: usize = 32;
 pub(super) const QUIET_FLOW_TRAINS: usize = 4;
+
+/// From its making on a socket is put in line for so long: it keeps the address that it was connected
+/// from at first, and by now the kernel may have another one for the way to that server.
+const SERVES: Duration = Duration::from_secs(10);
 
 /// Trains that are asked for singly before more are again.
 const SINGLES: u8 = 7;
@@ -93,7 +100,7 @@ pub(super) enum Owner {
 }
 
 /// What makes a connected socket as good as a new one: the server, and how it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lead {
     pub(super) pool: PoolId,
     /// Of the pool, when the socket was connected: sources may be others by now.
@@ -116,6 +123,8 @@ pub(super) struct DatagramSocket {
     /// Who else may have it once it has rested; nobody, if it is not connected or its flow ended with
     /// an open question or a refusal.
     pub(super) line: Option<Lead>,
+    /// When it was made, if it is connected.
+    pub(super) made: Time,
     pub(super) owner: Owner,
 }
 
@@ -135,6 +144,11 @@ impl DatagramSocket {
         } else {
             1
         }
+    }
+
+    /// Who may have it next, now that it has rested.
+    pub(super) fn serves_again(&self, now: Time) -> Option<Lead> {
+        self.line.filter(|_| now.since(self.made) < SERVES)
     }
 
     /// So many have come of those that it was asked for.
@@ -161,15 +175,16 @@ impl Owners {
             singles: 0,
             drops: 0,
             line: None,
+            made: Time::ZERO,
             owner,
         });
     }
 
     /// A socket that was just connected is nobody's yet.
-    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Lead>) {
+    pub(super) fn insert_connected(&mut self, key: DatagramKey, line: Option<Lead>, now: Time) {
         self.insert(key, Owner::Over);
         if let Some(socket) = self.get_mut(key) {
-            socket.line = line;
+            (socket.line, socket.made) = (line, now);
         }
     }
 
@@ -177,6 +192,7 @@ impl Owners {
     pub(super) fn give(&mut self, key: DatagramKey, slot: u32) {
         if let Some(socket) = self.get_mut(key) {
             socket.owner = Owner::Flow(slot);
+            (socket.pace, socket.singles) = (0, 0);
         }
     }
 
@@ -232,8 +248,10 @@ impl FlowTable {
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<FlowEntry> {
         let entry = self.flows.remove(self.key(slot)?)?;
-        if self.names.get(&entry.name) == Some(&slot) {
-            self.names.remove(&entry.name);
+        if let Entry::Occupied(name) = self.names.entry(entry.name)
+            && *name.get() == slot
+        {
+            name.remove();
         }
         Some(entry)
     }
@@ -255,5 +273,36 @@ impl FlowTable {
 
     pub(super) fn key(&self, slot: u32) -> Option<SessionKey> {
         self.flows.key_of(slot)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_serves_again_for_as_long_as_its_address_is_trusted() {
+        let line = Lead {
+            pool: PoolId::new(1),
+            version: 0,
+            server: ServerId::new(1),
+            never_fragment: false,
+        };
+        let key = DatagramKey {
+            slot: 3,
+            generation: 1,
+        };
+        let made = Time::ZERO + Duration::from_secs(5);
+        let mut owners = Owners::default();
+        owners.insert_connected(key, Some(line), made);
+        let socket = owners.get_mut(key).unwrap();
+        let last = made + SERVES;
+        assert_eq!(socket.serves_again(made), Some(line));
+        let before = made + SERVES * 9 / 10;
+        assert_eq!(socket.serves_again(before), Some(line));
+        assert_eq!(socket.serves_again(last), None);
+        socket.line = None;
+        assert_eq!(socket.serves_again(made), None, "it was refused");
     }
 }

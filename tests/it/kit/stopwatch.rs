@@ -65,8 +65,13 @@ impl Stopwatch {
 
     /// What the machine took away from whatever was waited for.
     pub(crate) fn taken_away(self) -> Duration {
+        WAITS * self.late()
+    }
+
+    /// For how long one thread was not let run that wanted to.
+    pub(crate) fn late(self) -> Duration {
         // A tick that is under way is told with the next.
-        WAITS * lost().saturating_sub(self.lost)
+        lost().saturating_sub(self.lost)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of servers and clients, and what an operator set, outlives a reload:
 //! behaviour 114, and forwards that were drained.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 
@@ -391,5 +391,78 @@ fn routes_change_by_their_names() {
         it.forwarder.process().signal(Signal::SIGUSR1);
         let taken = it.forwarder.wait_for_line("route=nine");
         assert_eq!(taken.number("sessions"), Some(4), "{taken:?}");
+    });
+}
+
+/// A forward to the first of two servers, which has a limit, and to the second one else.
+fn limited(name: &str, port: u16, servers: &[Echo; 2], limit: &str, seconds: u32) -> String {
+    format!(
+        "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:{port}\"\nidle_timeout = \"{seconds}s\"\n\
+         upstream = {{ balance = \"first\", servers = [{{ address = \"{}\", {limit} }}, \"{}\"] }}\n",
+        servers[0].address, servers[1].address
+    )
+}
+
+/// Behaviour 114: what a server's own limits have counted stays counted, and a limit that the
+/// file changes holds for those who come.
+#[test]
+fn b114_limits_of_a_server_count_on() {
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let [web, paced] = [free_port(), free_port()];
+        let text = |seconds: u32, most: u32| {
+            let of_client = format!("max_per_client = {most}");
+            let rate = "connect_rate = \"1/h\", connect_burst = 3";
+            limited("web", web, &servers, &of_client, seconds)
+                + &limited("paced", paced, &servers, rate, seconds)
+        };
+        let it = Reloadable::with(case, &text(100, 2), 2, Some(2), |setup| setup);
+        let mut held = vec![stays(web), stays(web)];
+        assert_eq!(servers[0].served.load(Ordering::Relaxed), 2);
+        assert_eq!(greeted(web), Some(b'b'), "a third one of two");
+        assert_eq!([greeted(paced), greeted(paced)], [Some(b'a'); 2]);
+        it.reloads(&text(101, 2));
+        assert_eq!(greeted(web), Some(b'b'), "after a reload as well");
+        assert_eq!(greeted(paced), Some(b'a'), "the third of three an hour");
+        it.reloads(&text(102, 3));
+        let third = stays(web);
+        assert_eq!(servers[0].served.load(Ordering::Relaxed), 6);
+        assert_eq!(greeted(web), Some(b'b'), "a fourth one of three");
+        assert_eq!(greeted(paced), Some(b'b'), "the fourth of three an hour");
+        it.reloads(&text(103, 3));
+        held.push(third);
+        drop(held.pop());
+        until("there is room for one", || greeted(web) == Some(b'a'));
+    });
+}
+
+/// Behaviour 114: bytes that a server was given stay given. A reload is no pause in which a
+/// burst is earned anew.
+#[test]
+fn b114_a_rate_of_a_server_goes_on() {
+    const BURST: usize = 100_000;
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let port = free_port();
+        let rate = "rate = { up = \"100kB/s\" }, rate_burst = \"1s\"";
+        let text = |seconds: u32| limited("web", port, &servers, rate, seconds);
+        let it = Reloadable::with(case, &text(100), 1, Some(1), |setup| setup);
+        let began = std::time::Instant::now();
+        let passes = || {
+            let client = stays(port);
+            let mut stream = client.stream();
+            stream.write_all(&vec![1; BURST]).unwrap();
+            stream.read_exact(&mut vec![0; BURST]).unwrap();
+        };
+        passes();
+        it.reloads(&text(101));
+        passes();
+        // The last share of it is an eighth, and is had before it is paid for.
+        let took = began.elapsed();
+        assert!(
+            took.as_millis() >= 800,
+            "twice what flows in a second: {took:?}"
+        );
+        assert_eq!(servers[0].served.load(Ordering::Relaxed), 2);
     });
 }

@@ -12,6 +12,7 @@ mod memory;
 mod pacing;
 mod path;
 mod pressure;
+mod rates;
 mod soak;
 mod steering;
 mod tune;

@@ -181,6 +181,73 @@ fn b132_rates_of_clients_and_marks_of_servers_stay() {
     });
 }
 
+/// A forwarder to the first of two servers, which has a limit, and to the second one else.
+fn to_a_limited_server(case: Case, servers: &[Echo; 2], limit: &str) -> Upgradable {
+    let directory = directory::Directory::new();
+    let file = directory.join("thalweg.toml");
+    let text = format!(
+        "[[forward]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = {{ balance = \"first\", \
+         servers = [{{ address = \"{}\", {limit} }}, \"{}\"] }}\n",
+        servers[0].address, servers[1].address
+    );
+    std::fs::write(&file, text).unwrap();
+    let setup = Setup::configured(&file, 1).engine(case.engine);
+    Upgradable::start_in(setup, directory)
+}
+
+/// How many sessions each server was given.
+fn served(servers: &[Echo; 2]) -> [u64; 2] {
+    [0, 1].map(|at: usize| {
+        let served = &servers[at].served;
+        served.load(std::sync::atomic::Ordering::Relaxed)
+    })
+}
+
+/// Behaviour 132: sessions that are handed over are counted with their client at the server that
+/// they are on, and no more when they end.
+#[test]
+fn b132_what_clients_have_of_a_server_stays_counted() {
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let it = to_a_limited_server(case, &servers, "max_per_client = 2");
+        let mut held = [(); 2].map(|()| Held::open(it.forwarder.address()));
+        it.exchange();
+        assert_eq!(served(&servers), [2, 1], "a third one of two");
+        for others in [2, 3] {
+            it.upgrade();
+            for held in &mut held {
+                held.ping();
+            }
+            it.exchange();
+            assert_eq!(served(&servers), [2, others]);
+        }
+        let [first, _second] = held;
+        drop(first);
+        wait_until("there is room for one", PATIENCE, || {
+            it.exchange();
+            served(&servers)[0] == 3
+        });
+    });
+}
+
+/// Behaviour 132: how fast a server was given sessions.
+#[test]
+fn b132_the_connect_rate_of_a_server_goes_on() {
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let limit = "connect_rate = \"1/h\", connect_burst = 3";
+        let it = to_a_limited_server(case, &servers, limit);
+        it.exchange();
+        it.exchange();
+        it.upgrade();
+        it.exchange();
+        assert_eq!(served(&servers), [3, 0]);
+        it.upgrade();
+        it.exchange();
+        assert_eq!(served(&servers), [3, 1], "the fourth of three an hour");
+    });
+}
+
 /// Behaviour 132: what a name resolves to, for as long as that would have been good. A name
 /// server that fails meanwhile takes no server away, and is not asked again so soon.
 #[test]
