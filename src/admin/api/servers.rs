@@ -198,7 +198,9 @@ pub(super) async fn change(
         .weight
         .is_some_and(|it| !(1..=WEIGHT_MAX).contains(&i64::from(it)))
     {
-        return Err(Problem::bad_request(format!("a weight is 1 to {WEIGHT_MAX}")).at("body, weight"));
+        return Err(
+            Problem::bad_request(format!("a weight is 1 to {WEIGHT_MAX}")).at("body, weight"),
+        );
     }
     if change.max_connections == Some(Some(0)) {
         return Err(Problem::bad_request(

@@ -404,7 +404,10 @@ fn b145_a_server_is_drained_and_taken_back_from_the_next_pick_on() {
         assert_eq!(order(id, json!({ "state": "active" })).status, 200);
     }
     // As heavy as a configuration may make it.
-    assert_eq!(order(first, json!({ "weight": 1000 })).json()["weight"], 1000);
+    assert_eq!(
+        order(first, json!({ "weight": 1000 })).json()["weight"],
+        1000
+    );
     assert_eq!(order(first, json!({ "weight": 3 })).json()["weight"], 3);
     assert_eq!(shares(&steered, &servers, 8), [6, 2]);
     assert_eq!(
