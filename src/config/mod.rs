@@ -84,6 +84,7 @@ pub use route::{Route, RouteTo};
 pub use row::Applies;
 pub use schema::schema;
 pub use send_proxy::{ProxyDatagrams, SendProxy};
+pub(crate) use server::WEIGHT_MAX;
 pub use server::{AdminState, Server};
 pub use surroundings::{Nowhere, Surroundings};
 pub use tap::{Rotate, Sample, Tap, TapDirection, TapFilter, TapFormat, TapTarget};

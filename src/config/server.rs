@@ -111,7 +111,7 @@ pub(super) fn fail_timeout() -> Time {
 
 /// The largest weight. Slots of a table of hashes are shared out by weight, and
 /// nginx and HAProxy (256) see no need for more.
-const WEIGHT_MAX: i64 = 1000;
+pub(crate) const WEIGHT_MAX: i64 = 1000;
 
 /// A server as it is written: possibly a range of ports.
 #[derive(Debug, Clone)]

@@ -20,12 +20,9 @@ use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::subject::{PoolSeen, Refused, ServerChange, ServerSeen};
 use crate::admin::view::{Bytes, ConnectLimit, Failures, RateLimit, Rates, Server, Times};
-use crate::config::AdminState;
+use crate::config::{AdminState, WEIGHT_MAX};
 use crate::policy::meter::Level;
 use crate::relay::id::ServerId;
-
-/// The heaviest that a server may be made here, as in a configuration.
-const WEIGHT_MAX: u32 = 256;
 
 /// An answer with the version that it is of.
 type Versioned = ([(header::HeaderName, String); 1], Json<Server>);
@@ -144,8 +141,8 @@ pub(super) struct ServerOrder {
     /// likewise, and it is not checked.
     #[schema(nullable = false, example = "drain")]
     state: Option<String>,
-    /// Its share beside the others', 1 to 256.
-    #[schema(nullable = false, minimum = 1, maximum = 256)]
+    /// Its share beside the others', 1 to 1000.
+    #[schema(nullable = false, minimum = 1, maximum = 1000)]
     weight: Option<u32>,
     /// Sessions at the most; null is without a bound.
     #[serde(default, deserialize_with = "given")]
@@ -199,9 +196,11 @@ pub(super) async fn change(
     };
     if change
         .weight
-        .is_some_and(|it| !(1..=WEIGHT_MAX).contains(&it))
+        .is_some_and(|it| !(1..=WEIGHT_MAX).contains(&i64::from(it)))
     {
-        return Err(Problem::bad_request("a weight is 1 to 256").at("body, weight"));
+        return Err(
+            Problem::bad_request(format!("a weight is 1 to {WEIGHT_MAX}")).at("body, weight"),
+        );
     }
     if change.max_connections == Some(Some(0)) {
         return Err(Problem::bad_request(

@@ -26,7 +26,7 @@ pub(super) struct ServerArgs {
     /// it takes sessions; weight and limit take a value
     #[arg(value_enum)]
     what: ServerVerb,
-    /// Of weight: 1 to 256; of limit: sessions at the most, or none
+    /// Of weight: 1 to 1000; of limit: sessions at the most, or none
     value: Option<String>,
     /// Also if no other server of its pool takes sessions
     #[arg(long)]
@@ -129,7 +129,7 @@ pub(super) fn server(asked: &Asked, args: &ServerArgs) -> Result<String, AskErro
         (ServerVerb::Maintenance, None) => order.state = Some("maintenance"),
         (ServerVerb::Weight, Some(value)) => {
             let weight = value.parse();
-            order.weight = Some(weight.map_err(|_| usage("a weight is 1 to 256"))?);
+            order.weight = Some(weight.map_err(|_| usage("a weight is 1 to 1000"))?);
         }
         (ServerVerb::Limit, Some("none")) => order.max_connections = Some(Value::Null),
         (ServerVerb::Limit, Some(value)) => {

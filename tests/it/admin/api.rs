@@ -403,6 +403,11 @@ fn b145_a_server_is_drained_and_taken_back_from_the_next_pick_on() {
     for id in [first, second] {
         assert_eq!(order(id, json!({ "state": "active" })).status, 200);
     }
+    // As heavy as a configuration may make it.
+    assert_eq!(
+        order(first, json!({ "weight": 1000 })).json()["weight"],
+        1000
+    );
     assert_eq!(order(first, json!({ "weight": 3 })).json()["weight"], 3);
     assert_eq!(shares(&steered, &servers, 8), [6, 2]);
     assert_eq!(
@@ -484,6 +489,11 @@ fn b147_what_is_wrong_is_told_with_its_place() {
         ),
         (
             post(admin, &path, &json!({ "weight": 0 }), ""),
+            400,
+            "body, weight",
+        ),
+        (
+            post(admin, &path, &json!({ "weight": 1001 }), ""),
             400,
             "body, weight",
         ),
