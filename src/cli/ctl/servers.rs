@@ -128,7 +128,7 @@ mod tests {
         let lines: Vec<&str> = both.lines().collect();
         assert!(lines[0].contains("CONNECT P99  LIMITS"), "{both}");
         assert!(lines[1].ends_with("  -"), "{both}");
-        let shown = "10 of a client, 100/s of 20 at once, 1.0MiB/s down";
+        let shown = "10 of a client, 100/s of 20 at once, 1.0 MiB/s down";
         assert!(lines[2].ends_with(shown), "{both}");
     }
 
