@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 /// Bytes of a buffer. A receive that fills one tells of bulk, which goes another
-/// way. Half of it is calm (see `CALM_BYTES`): a record of TLS, 16 KiB and its frame, still is. Only pages that
-/// bytes were received into take memory.
-pub(super) const BUFFER_SIZE: u32 = 40 * 1024;
+/// way. A record of TLS, 16 KiB and its frame, does not (see `CALM_BYTES`). Only pages that bytes were received into
+/// take memory.
+pub(super) const BUFFER_SIZE: u32 = 20 * 1024;
 
 const _: () = assert!(BUFFER_SIZE <= u16::MAX as u32, "a piece has 16 bits for it");
 

@@ -17,7 +17,7 @@
 //! which count as held. With more held than the reactor may, every leg that
 //! receives leaves, and none starts again. So the limit is passed by no more than
 //! the provided buffers of the reactor hold for each turn in which legs leave
-//! (5 MiB, in chunks of 8 MiB), besides what watched lanes add.
+//! (2.5 MiB, in chunks of 8 MiB), besides what watched lanes add.
 //!
 //! Invariants: at most one of each operation in flight; a descriptor is closed
 //! only with none in flight; provided buffers are held only by streamed legs, and
@@ -43,9 +43,9 @@ use crate::relay::session::Readiness;
 /// the receives saved.
 const CALM_STREAK: u8 = 4;
 
-/// A turn that read no more than this was calm: half a buffer, so that a leg does
-/// not go to and fro.
-const CALM_BYTES: u64 = super::buffers::BUFFER_SIZE as u64 / 2;
+/// A turn that read no more than this was calm: a record of TLS, or a message of 16 KiB, and less than a buffer, so
+/// that a leg does not go to and fro.
+const CALM_BYTES: u64 = 17 * 1024;
 
 /// Pieces that may wait for a send before receiving stops.
 const INBOX_MAX: u8 = 8;
