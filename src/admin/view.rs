@@ -496,3 +496,10 @@ impl Times {
         }
     }
 }
+
+impl Failures {
+    /// All of them together.
+    pub(crate) const fn total(&self) -> u64 {
+        self.refused + self.unreachable + self.timeout + self.reset + self.other
+    }
+}

@@ -393,12 +393,7 @@ fn session_row(it: &Session) -> Vec<String> {
 }
 
 fn server_row(it: &Server) -> Vec<String> {
-    let failures = &it.failures;
-    let failed = failures.refused
-        + failures.unreachable
-        + failures.timeout
-        + failures.reset
-        + failures.other;
+    let failed = it.failures.total();
     let row = [
         format!("{}/{}", it.pool, it.address),
         it.state.clone(),

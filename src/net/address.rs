@@ -10,7 +10,7 @@ mod parse;
 mod written;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// The address of the host, if it is one of the internet.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Inet(address) => Some(address.ip()),
+            Self::Unix(_) | Self::Unnamed => None,
+        }
+    }
+
     /// Whether it stands for every address of this host.
     pub const fn is_unspecified(&self) -> bool {
         matches!(self, Self::Inet(address) if address.ip().is_unspecified())

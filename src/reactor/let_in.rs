@@ -29,10 +29,7 @@ pub(super) fn by_policy<E: Engine>(
     let Some(policy) = &forward.clients else {
         return Ok(None);
     };
-    let ip = match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
-    };
+    let ip = client.ip();
     let denied = match policy.admit(ip) {
         Ok(grant) => return Ok(grant),
         Err(denied) => denied,

@@ -118,10 +118,7 @@ fn enter(shares: &mut Shares<SessionKey>, key: SessionKey, entry: &Entry) {
 
 /// Who it is, for whatever is shared out among clients.
 fn client_of(client: &Endpoint) -> Client {
-    Client::from(match client {
-        Endpoint::Inet(address) => Some(address.ip()),
-        Endpoint::Unix(_) | Endpoint::Unnamed => None,
-    })
+    Client::from(client.ip())
 }
 
 /// Whether the client of a session has ever said something. A PROXY header is said by

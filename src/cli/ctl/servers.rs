@@ -29,12 +29,7 @@ pub(super) fn table(servers: &[Server]) -> String {
     }
     let mut table = Table::new(&columns);
     for it in servers {
-        let failures = &it.failures;
-        let failed = failures.refused
-            + failures.unreachable
-            + failures.timeout
-            + failures.reset
-            + failures.other;
+        let failed = it.failures.total();
         let weight = if it.backup {
             format!("{} backup", it.weight)
         } else {

@@ -29,10 +29,7 @@ impl CompactEndpoint {
             Form::V4(address) => Some(IpAddr::V4(*address.ip())),
             Form::V6 { ip, .. } => Some(IpAddr::V6(*ip)),
             Form::Unnamed => None,
-            Form::Other(endpoint) => match &**endpoint {
-                Endpoint::Inet(address) => Some(address.ip()),
-                Endpoint::Unix(_) | Endpoint::Unnamed => None,
-            },
+            Form::Other(endpoint) => endpoint.ip(),
         }
     }
 
@@ -83,10 +80,7 @@ mod tests {
             Endpoint::Unnamed,
         ] {
             let compact = CompactEndpoint::from(endpoint.clone());
-            let ip = match &endpoint {
-                Endpoint::Inet(address) => Some(address.ip()),
-                Endpoint::Unix(_) | Endpoint::Unnamed => None,
-            };
+            let ip = endpoint.ip();
             assert_eq!((compact.get(), compact.ip()), (endpoint, ip));
         }
     }

@@ -1,6 +1,5 @@
 //! The reactor's side of a tap: a [`Feed`] for each tapped session.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -207,10 +206,7 @@ impl Source {
 
     fn wants(&self, client: &Endpoint) -> bool {
         let networks = &self.tap.filter.client;
-        let address: Option<IpAddr> = match client {
-            Endpoint::Inet(address) => Some(address.ip().to_canonical()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        };
+        let address = client.ip().map(|it| it.to_canonical());
         networks.is_empty()
             || address.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
     }

@@ -6,7 +6,6 @@ use super::refusal::Refusal;
 use super::{Kept, MovedSession};
 use crate::balance::health::Admission;
 use crate::engine::{Datagrams, SessionKey};
-use crate::net::address::Endpoint;
 use crate::reactor::aside::Aside;
 use crate::reactor::attempts::Dialling;
 use crate::reactor::clients::ClientGrant;
@@ -196,10 +195,7 @@ impl<E: Datagrams> Reactor<E> {
             session.lane_mut(direction).untap();
         }
         let forward = &place.listener.forward;
-        let client = match &manifest.client {
-            Endpoint::Inet(client) => Some(client.ip()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        };
+        let client = manifest.client.ip();
         let policy = forward.clients.as_ref();
         let mut grant = policy.and_then(|it| it.readmit(client, manifest.debts, now));
         if let Some(server) = place.destination.account() {

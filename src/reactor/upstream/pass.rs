@@ -55,10 +55,7 @@ impl<'a> Comer<'a> {
     }
 
     fn ip(&self) -> Option<IpAddr> {
-        match self.client {
-            Endpoint::Inet(client) => Some(client.ip()),
-            Endpoint::Unix(_) | Endpoint::Unnamed => None,
-        }
+        self.client.ip()
     }
 
     /// A place at a server for its client, `None` where there is no limit for it; or it has

@@ -52,7 +52,13 @@ impl Service {
             self.sessions().len() == 2 * sessions
         });
         // The reactor is told after the manager.
-        std::thread::sleep(Duration::from_millis(100));
+        self.settles();
+    }
+
+    /// Everything that was begun before this is done: control's thread and every reactor answer
+    /// in the order in which they are told.
+    fn settles(&self) {
+        self.forwarder.counters();
     }
 
     fn kill(&mut self) {
@@ -195,7 +201,7 @@ fn b160_sessions_that_hold_nothing_go_on_after_a_kill() {
                 // As much as is spliced where that is asked for.
                 ends.exchange(pair, 600_000);
             }
-            std::thread::sleep(Duration::from_millis(100));
+            service.settles();
             service.kill();
             // Nobody is there, and nobody is told so.
             ends[2].ask(&mut pairs[2], 5_000);
@@ -440,7 +446,7 @@ fn b160_sessions_that_the_next_process_cannot_have_are_reset() {
     are_reset(of_a);
     service.keeps(1);
     Ends::new(7).exchange(&mut of_b, 1_000);
-    std::thread::sleep(Duration::from_millis(100));
+    service.settles();
     // And now they are not to go on any more, on whichever engine.
     service.kill();
     assert_eq!(service.start_again(&one), (0, 1));
