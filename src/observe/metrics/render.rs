@@ -3,9 +3,7 @@
 //! | form | for | names |
 //! | --- | --- | --- |
 //! | [`fields`], [`text`] | the log | those of the rows: `bytes_up` |
-//! | [`json`] | programs | as exported: `thalweg_written_bytes_total`, with labels |
-//! | [`openmetrics`] | scrapers | likewise; `application/openmetrics-text; version=1.0.0` |
-//! | [`prometheus`] | older scrapers | likewise; `text/plain; version=0.0.4` |
+//! | [`Exposition`] | scrapers | as exported: `thalweg_written_bytes_total`, with labels |
 //!
 //! Exported names have the unit behind them, totals `_total` behind that; times are in
 //! seconds. Lines of a family stand together, its help and type once before them
@@ -15,9 +13,10 @@ mod exposition;
 
 use std::fmt::Write;
 
-pub use exposition::{openmetrics, prometheus};
+pub use exposition::{Exposition, Form};
 
-use super::table::{Family, Kind, Table, Unit, Value, bound, percentile};
+use super::table::{Family, Kind, Table, Unit, Value, percentile};
+use exposition::labels_text;
 
 /// Before each exported name.
 const PREFIX: &str = "thalweg_";
@@ -74,29 +73,43 @@ pub fn text<T: Table>(table: &T, out: &mut impl Write) {
     });
 }
 
-/// A subject's values, and the labels that say whose they are.
+/// A table that was read for some of its subjects. It keeps what it was told, so that pages of
+/// megabytes can be written from it piece by piece.
 #[derive(Debug)]
-pub struct Subject<'a> {
-    labels: Vec<(&'static str, &'a str)>,
-    /// The same as a scraper reads them.
-    text: String,
-    values: Vec<Value<'a>>,
-}
-
-/// A table that was read for some of its subjects.
-#[derive(Debug)]
-pub struct Readings<'a> {
+pub struct Readings {
     families: &'static [Family],
-    subjects: Vec<Subject<'a>>,
+    /// The labels of each subject, as [`labels_text`] has them.
+    subjects: Vec<String>,
+    /// Those of the first subject, of the second …: one for each member of each family.
+    values: Vec<Kept>,
+    /// Of all distributions.
+    counts: Vec<u64>,
     brief: bool,
 }
 
-impl<'a> Readings<'a> {
+/// A value that was read.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    /// There is nothing to tell: see [`Readings::brief`].
+    Untold,
+    Number(u64),
+    State(&'static str),
+    /// So many of the table's counts, from the first one on.
+    Distribution {
+        first: u32,
+        buckets: u32,
+        sum: Option<u64>,
+    },
+}
+
+impl Readings {
     /// None yet.
     pub const fn of<T: Table>() -> Self {
         Self {
             families: T::FAMILIES,
             subjects: Vec::new(),
+            values: Vec::new(),
+            counts: Vec::new(),
             brief: false,
         }
     }
@@ -112,40 +125,53 @@ impl<'a> Readings<'a> {
 
     /// One more subject. Two of the same labels would be the same series twice.
     #[must_use]
-    pub fn with<T: Table>(mut self, labels: &[(&'static str, &'a str)], table: &'a T) -> Self {
-        self.subjects.push(Subject::new(labels, table.values()));
+    pub fn with<T: Table>(mut self, labels: &[(&'static str, &str)], table: &T) -> Self {
+        self.add(labels, table);
         self
     }
 
-    /// Each family with the samples of all subjects.
-    fn families(&self) -> Vec<(&'static Family, Vec<Sample<'_>>)> {
-        let mut families = Vec::with_capacity(self.families.len());
-        let mut first = 0;
-        for family in self.families {
-            let mut samples = Vec::new();
-            for subject in &self.subjects {
-                let values = &subject.values[first..first + family.members.len()];
-                let members = values.iter().zip(family.members);
-                let told = members.filter(|(value, _)| !self.brief || is_worth(family, value));
-                samples.extend(told.map(|(value, member)| {
-                    let told_apart = family.label.map(|label| (label, member.label));
-                    Sample {
-                        labels: subject.labels.iter().copied().chain(told_apart).collect(),
-                        value: *value,
+    /// See [`Readings::with`].
+    pub fn add<T: Table>(&mut self, labels: &[(&'static str, &str)], table: &T) {
+        self.subjects.push(labels_text(labels));
+        let families = self.families.iter();
+        let families = families.flat_map(|it| std::iter::repeat_n(it, it.members.len()));
+        for (family, value) in families.zip(table.values()) {
+            let is_told = !self.brief || is_worth(family, &value);
+            self.values.push(match value {
+                _ if !is_told => Kept::Untold,
+                Value::Number(number) => Kept::Number(number),
+                Value::State(state) => Kept::State(state),
+                Value::Distribution { counts, sum } => {
+                    let first = self.counts.len() as u32;
+                    self.counts.extend_from_slice(counts);
+                    let buckets = counts.len() as u32;
+                    Kept::Distribution {
+                        first,
+                        buckets,
+                        sum,
                     }
-                }));
-            }
-            first += family.members.len();
-            families.push((family, samples));
+                }
+            });
         }
-        families
     }
-}
 
-/// A value with every label it has.
-struct Sample<'a> {
-    labels: Vec<(&'static str, &'a str)>,
-    value: Value<'a>,
+    /// What the `subject`-th has of the `member`-th of all members.
+    fn value(&self, subject: usize, member: usize) -> Option<Value<'_>> {
+        let width = self.values.len() / self.subjects.len();
+        Some(match self.values[subject * width + member] {
+            Kept::Untold => return None,
+            Kept::Number(number) => Value::Number(number),
+            Kept::State(state) => Value::State(state),
+            Kept::Distribution {
+                first,
+                buckets,
+                sum,
+            } => {
+                let counts = &self.counts[first as usize..][..buckets as usize];
+                Value::Distribution { counts, sum }
+            }
+        })
+    }
 }
 
 /// Whether there is anything to tell: see [`Readings::brief`].
@@ -172,81 +198,12 @@ fn name(family: &Family) -> String {
     format!("{prefix}{}{unit}", family.name)
 }
 
-/// As JSON: `{"metrics": [{"name", "kind", "unit", "help", "samples": [{"labels",
-/// "value"}]}]}`. A histogram's value is `{"buckets": [{"le", "count"}], "count", "sum"}`,
-/// counted up; a state's is its word.
-pub fn json(tables: &[Readings<'_>]) -> serde_json::Value {
-    let metrics = tables.iter().flat_map(Readings::families);
-    let metrics = metrics.map(|(family, samples)| {
-        let samples = samples.iter().map(|sample| {
-            let labels = sample.labels.iter();
-            let labels = labels.map(|(key, value)| ((*key).to_owned(), (*value).into()));
-            serde_json::json!({
-                "labels": labels.collect::<serde_json::Map<_, _>>(),
-                "value": json_value(family, sample.value),
-            })
-        });
-        serde_json::json!({
-            "name": format!("{}{}", name(family), total(family)),
-            "kind": match family.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-                Kind::States => "states",
-            },
-            "unit": match family.unit {
-                Unit::Each => "",
-                Unit::Bytes => "bytes",
-                Unit::Seconds => "seconds",
-            },
-            "help": family.help.trim(),
-            "samples": samples.collect::<Vec<_>>(),
-        })
-    });
-    serde_json::json!({ "metrics": metrics.collect::<Vec<_>>() })
-}
-
-fn json_value(family: &Family, value: Value<'_>) -> serde_json::Value {
-    match value {
-        Value::Number(number) => number.into(),
-        Value::State(state) => state.into(),
-        Value::Distribution { counts, sum } => {
-            let scaled = |n: u64| match family.unit {
-                Unit::Seconds => serde_json::json!(n as f64 / 1e6),
-                Unit::Bytes | Unit::Each => n.into(),
-            };
-            let last = counts.len() - 1;
-            let buckets = cumulated(counts).enumerate().map(|(bucket, count)| {
-                let le = if bucket < last {
-                    scaled(bound(bucket))
-                } else {
-                    "+Inf".into()
-                };
-                serde_json::json!({ "le": le, "count": count })
-            });
-            serde_json::json!({
-                "buckets": buckets.collect::<Vec<_>>(),
-                "count": counts.iter().sum::<u64>(),
-                "sum": sum.map(scaled),
-            })
-        }
-    }
-}
-
 /// What the kind puts behind the name.
 const fn total(family: &Family) -> &'static str {
     match family.kind {
         Kind::Counter => "_total",
         Kind::Gauge | Kind::Histogram | Kind::States => "",
     }
-}
-
-/// How many observations are in each bucket or one before it.
-fn cumulated(counts: &[u64]) -> impl Iterator<Item = u64> {
-    counts.iter().scan(0, |sum: &mut u64, count| {
-        *sum += count;
-        Some(*sum)
-    })
 }
 
 /// Backslashes and line ends, and quotes where they would end something.

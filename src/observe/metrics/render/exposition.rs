@@ -1,73 +1,133 @@
-//! Metrics as a scraper reads them, in pieces of [`PIECE`] bytes: thousands of subjects make
+//! Metrics as a scraper reads them, in pieces of some [`PIECE`] bytes: thousands of subjects make
 //! megabytes, every few seconds, beside sessions that want the same cores. What is the same for
 //! many lines is made once: a family's names and bounds, a subject's labels.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 
-use super::{Readings, Subject, escaped, is_worth, name, total};
+use super::{Readings, escaped, name, total};
 use crate::observe::metrics::table::{Family, Kind, Unit, Value, bound};
 
-/// Small enough for an allocator to keep, and for a cache.
-const PIECE: usize = 64 << 10;
+/// Small enough for an allocator to keep, and for a cache; and a kernel that is built without
+/// preemption copies it in some microseconds.
+const PIECE: usize = 32 << 10;
 
-/// As OpenMetrics text 1.0.0.
-pub fn openmetrics(tables: &[Readings<'_>]) -> Vec<String> {
-    let mut page = exposition(tables, Form::OpenMetrics);
-    page.text().push_str("# EOF\n");
-    page.0
-}
-
-/// As Prometheus text 0.0.4.
-pub fn prometheus(tables: &[Readings<'_>]) -> Vec<String> {
-    exposition(tables, Form::Prometheus).0
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+/// Which of the two formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Text 1.0.0, `application/openmetrics-text; version=1.0.0`.
     OpenMetrics,
+    /// Text 0.0.4, `text/plain; version=0.0.4`.
     Prometheus,
 }
 
-/// Its pieces.
-struct Page(Vec<String>);
+/// The page, in pieces that are written when they are asked for: at no time is there more of
+/// it than one.
+#[derive(Debug)]
+pub struct Exposition {
+    tables: std::vec::IntoIter<Readings>,
+    form: Form,
+    /// The table whose turn it is.
+    table: Option<Families>,
+    is_over: bool,
+}
 
-impl Page {
-    /// Where the next lines go.
-    fn text(&mut self) -> &mut String {
-        let is_full = |it: &String| it.len() >= PIECE;
-        if self.0.last().is_none_or(is_full) {
-            // No line of any family is as long as the rest of it.
-            self.0.push(String::with_capacity(PIECE + PIECE / 8));
+impl Exposition {
+    /// Of all these tables.
+    pub fn new(tables: Vec<Readings>, form: Form) -> Self {
+        Self {
+            tables: tables.into_iter(),
+            form,
+            table: None,
+            is_over: false,
         }
-        let last = self.0.len() - 1;
-        &mut self.0[last]
     }
 }
 
-fn exposition(tables: &[Readings<'_>], form: Form) -> Page {
-    let mut page = Page(Vec::new());
-    for table in tables {
-        let mut first = 0;
-        for family in table.families {
-            let end = first + family.members.len();
-            let lines = Lines::of(family, form, table.brief);
-            let mut is_told = false;
-            for subject in &table.subjects {
-                for (member, value) in subject.values[first..end].iter().enumerate() {
-                    if table.brief && !is_worth(family, value) {
-                        continue;
-                    }
-                    let out = page.text();
-                    if !std::mem::replace(&mut is_told, true) {
-                        head(out, family, form);
-                    }
-                    lines.write(out, &subject.text, member, *value);
-                }
+impl Iterator for Exposition {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.is_over {
+            return None;
+        }
+        // No value's lines are as long as the rest of it.
+        let mut piece = String::with_capacity(PIECE + PIECE / 4);
+        loop {
+            if self.table.is_none() {
+                self.table = self.tables.next().map(Families::of);
             }
-            first = end;
+            let Some(table) = &mut self.table else {
+                break;
+            };
+            if table.write(&mut piece, self.form).is_continue() {
+                return Some(piece);
+            }
+            self.table = None;
+        }
+        self.is_over = true;
+        if self.form == Form::OpenMetrics {
+            piece.push_str("# EOF\n");
+        }
+        Some(piece)
+    }
+}
+
+/// A table that is being written: how far it is.
+#[derive(Debug)]
+struct Families {
+    table: Readings,
+    /// The family whose turn it is, and how many members those before it have.
+    family: usize,
+    first: usize,
+    /// The subject whose turn it is.
+    subject: usize,
+    /// Of this family, once it has a line.
+    lines: Option<Lines>,
+}
+
+impl Families {
+    const fn of(table: Readings) -> Self {
+        Self {
+            table,
+            family: 0,
+            first: 0,
+            subject: 0,
+            lines: None,
         }
     }
-    page
+
+    /// Goes on until the piece is full, or breaks behind the last line.
+    fn write(&mut self, out: &mut String, form: Form) -> ControlFlow<()> {
+        while let Some(family) = self.table.families.get(self.family) {
+            while self.subject < self.table.subjects.len() {
+                if out.len() >= PIECE {
+                    return ControlFlow::Continue(());
+                }
+                self.write_subject(out, family, form);
+                self.subject += 1;
+            }
+            self.family += 1;
+            self.first += family.members.len();
+            self.subject = 0;
+            self.lines = None;
+        }
+        ControlFlow::Break(())
+    }
+
+    fn write_subject(&mut self, out: &mut String, family: &'static Family, form: Form) {
+        let table = &self.table;
+        for member in 0..family.members.len() {
+            let Some(value) = table.value(self.subject, self.first + member) else {
+                continue;
+            };
+            let lines = self.lines.get_or_insert_with(|| {
+                head(out, family, form);
+                Lines::of(family, form, table.brief)
+            });
+            lines.write(out, &table.subjects[self.subject], member, value);
+        }
+    }
 }
 
 /// TYPE, UNIT and HELP. OpenMetrics names the family, Prometheus the samples.
@@ -97,6 +157,7 @@ fn head(out: &mut String, family: &Family, form: Form) {
 }
 
 /// What the lines of a family have in common.
+#[derive(Debug)]
 struct Lines {
     family: &'static Family,
     form: Form,
@@ -254,14 +315,4 @@ fn whole(out: &mut String, mut n: u64) {
         }
     }
     out.extend(digits[at..].iter().map(|it| char::from(*it)));
-}
-
-impl<'a> Subject<'a> {
-    pub(super) fn new(labels: &[(&'static str, &'a str)], values: Vec<Value<'a>>) -> Self {
-        Self {
-            text: labels_text(labels),
-            labels: labels.to_vec(),
-            values,
-        }
-    }
 }
