@@ -1,18 +1,22 @@
 //! Asking reactors: visits with an answer, and walks over all sessions in slices.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::subject::{Phase, Subject};
+use super::subject::{Phase, Subject, once};
 use crate::observe::counters::Snapshot;
-use crate::reactor::inspect::{Depth, Inspect, ListenerView, SessionFilter, SessionView};
+use crate::reactor::inspect::{Depth, Inspect, ListenerView, SessionFilter, SessionView, Slice};
 
 /// How long a reactor may take to be visited: a turn or two, but for a machine that is
 /// busy with other things.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Likewise in as many turns as a walk needs.
+const WALK_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a reactor says; `None` if it has ended, or does not turn.
 pub(super) async fn ask<R: Send + 'static>(
@@ -21,7 +25,7 @@ pub(super) async fn ask<R: Send + 'static>(
     question: impl FnOnce(&mut dyn Inspect) -> R + Send + 'static,
 ) -> Option<R> {
     let (reply, answer) = oneshot::channel();
-    let visit = Box::new(move |reactor: &mut dyn Inspect| {
+    let visit = once(move |reactor| {
         // Nobody waits any more where the caller has gone.
         let _ = reply.send(question(reactor));
     });
@@ -37,7 +41,7 @@ pub(super) async fn stuck(subject: &dyn Subject) -> Vec<u16> {
     let mut stuck = Vec::new();
     for reactor in reactors(subject) {
         let (reply, answer) = oneshot::channel();
-        let visit = Box::new(move |_: &mut dyn Inspect| {
+        let visit = once(move |_| {
             let _ = reply.send(());
         });
         let turns = if subject.visit(reactor, visit) {
@@ -58,12 +62,47 @@ pub(super) fn reactors(subject: &dyn Subject) -> Vec<u16> {
     subject.reactors().iter().map(|it| it.number).collect()
 }
 
+/// Goes through something on a reactor, a slice in each of its turns, from `from` on: all that
+/// was found; `None` if the reactor has ended, or does not turn.
+pub(super) async fn walk<T: Send + 'static>(
+    subject: &dyn Subject,
+    (reactor, mut from): (u16, u32),
+    mut look: impl FnMut(&mut dyn Inspect, u32) -> Slice<T> + Send + 'static,
+) -> Option<impl Iterator<Item = T>> {
+    let (reply, answer) = oneshot::channel();
+    // Slices are kept as they are: what is long is not copied while sessions wait.
+    let (mut reply, mut slices) = (Some(reply), Vec::new());
+    let visit = Box::new(move |reactor: &mut dyn Inspect| {
+        if reply.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            return ControlFlow::Break(());
+        }
+        let slice = look(reactor, from);
+        if !slice.items.is_empty() {
+            slices.push(slice.items);
+        }
+        if let Some(next) = slice.next {
+            from = next;
+            return ControlFlow::Continue(());
+        }
+        if let Some(reply) = reply.take() {
+            let _ = reply.send(std::mem::take(&mut slices));
+        }
+        ControlFlow::Break(())
+    });
+    if !subject.visit(reactor, visit) {
+        return None;
+    }
+    let slices: Vec<Vec<T>> = timeout(WALK_PATIENCE, answer).await.ok()?.ok()?;
+    Some(slices.into_iter().flatten())
+}
+
 /// What a reactor has counted, what its live sessions moved entered in the books.
 pub(super) async fn settled(subject: &dyn Subject, reactor: u16) -> Option<Snapshot> {
-    let mut from = Some(0);
-    while let Some(slot) = from {
-        from = ask(subject, reactor, move |it| it.settle(slot)).await?;
-    }
+    let settle = |it: &mut dyn Inspect, from| Slice {
+        items: Vec::<()>::new(),
+        next: it.settle(from),
+    };
+    let _ = walk(subject, (reactor, 0), settle).await?;
     ask(subject, reactor, |it| it.counters()).await
 }
 
@@ -75,32 +114,31 @@ pub(super) async fn sessions(
 ) -> Vec<SessionView> {
     let mut all = Vec::new();
     for reactor in reactors(subject) {
-        let mut from = Some(0);
-        while let Some(slot) = from {
-            let filter = filter.clone();
-            let slice = ask(subject, reactor, move |it| {
-                it.sessions(slot, &filter, depth)
-            })
-            .await;
-            let Some(slice) = slice else { break };
-            all.extend(slice.items);
-            from = slice.next;
-        }
+        let filter = filter.clone();
+        let look = move |it: &mut dyn Inspect, from| it.sessions(from, &filter, depth);
+        all.extend(
+            walk(subject, (reactor, 0), look)
+                .await
+                .into_iter()
+                .flatten(),
+        );
     }
     all
 }
 
-/// The sockets that all reactors listen on.
+/// The sockets that all reactors listen on, by reactor and identity.
 pub(super) async fn listeners(subject: &dyn Subject) -> Vec<ListenerView> {
     let mut all = Vec::new();
     for reactor in reactors(subject) {
-        let mut from = Some(0);
-        while let Some(first) = from {
-            let slice = ask(subject, reactor, move |it| it.listeners(first)).await;
-            let Some(slice) = slice else { break };
-            all.extend(slice.items);
-            from = slice.next;
-        }
+        let look = |it: &mut dyn Inspect, from| it.listeners(from);
+        let first = all.len();
+        all.extend(
+            walk(subject, (reactor, 0), look)
+                .await
+                .into_iter()
+                .flatten(),
+        );
+        all[first..].sort_by_key(|it: &ListenerView| it.listener.id);
     }
     all
 }

@@ -42,5 +42,5 @@ pub use serve::Server;
 pub use subject::{
     Configured, ForwardSeen, Looker, NameSeen, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
     ReloadRefused, ReloadTrouble, ServerChange, ServerSeen, Subject, UpgradeAsked, UpgradeRefused,
-    Visit,
+    Visit, once,
 };

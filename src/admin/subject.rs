@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,8 +20,20 @@ use crate::reactor::inspect::{Inspect, Onlooker};
 use crate::reactor::upstream::server::Server;
 use crate::relay::id::{ForwardId, ServerId};
 
-/// What is done on a visit to a reactor: short, for its sessions wait meanwhile.
-pub type Visit = Box<dyn FnOnce(&mut dyn Inspect) + Send>;
+/// What is done on visits to a reactor, one in each of its turns until it breaks off. A visit is
+/// short, for sessions wait meanwhile.
+pub type Visit = Box<dyn FnMut(&mut dyn Inspect) -> ControlFlow<()> + Send>;
+
+/// A single visit.
+pub fn once(visit: impl FnOnce(&mut dyn Inspect) + Send + 'static) -> Visit {
+    let mut visit = Some(visit);
+    Box::new(move |reactor| {
+        if let Some(visit) = visit.take() {
+            visit(reactor);
+        }
+        ControlFlow::Break(())
+    })
+}
 
 /// A running forwarder, for whoever looks at it and steers it.
 pub trait Subject: Send + Sync + 'static {
@@ -51,7 +64,7 @@ pub trait Subject: Send + Sync + 'static {
     /// Sessions at the most over all forwards, and those that are there now.
     fn sessions_limit(&self) -> (u32, u32);
 
-    /// Has a reactor visited in one of its next turns; `false` if it has ended.
+    /// Has a reactor visited from one of its next turns on; `false` if it has ended.
     fn visit(&self, reactor: u16, visit: Visit) -> bool;
 
     /// Somebody looks at sessions until this is dropped, those of reactors to come included.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use crate::admin::once;
 use crate::observe::books::EndingKind;
 use crate::observe::counters::{ForwardSnapshot, Snapshot};
 use crate::observe::metrics::table::{Totals, totals};
@@ -88,7 +89,7 @@ impl Running {
             };
             let (counters, done) = (reactor.counters().clone(), done.clone());
             let more = Snapshot::of_totals(totals);
-            reactor.wire().visit(Box::new(move |_| {
+            reactor.wire().visit(once(move |_| {
                 counters.absorb(&more);
                 drop(done);
             }));
@@ -105,7 +106,7 @@ impl Running {
             let ended: Vec<(EndingKind, u64)> = ended
                 .map(|(code, cause, count)| (EndingKind::told(code, cause), *count))
                 .collect();
-            reactor.wire().visit(Box::new(move |_| {
+            reactor.wire().visit(once(move |_| {
                 books.of(first).absorb(&more, &ended);
                 drop(done);
             }));

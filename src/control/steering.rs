@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use crate::admin::view::{ReloadView, UpgradeView};
 use crate::admin::{
     Configured, ForwardSeen, Looker, Phase, PoolSeen, ReactorSeen, Refused, ReloadAsked,
-    ReloadRefused, ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit,
+    ReloadRefused, ReloadTrouble, ServerChange, Subject, UpgradeAsked, UpgradeRefused, Visit, once,
 };
 use crate::config::{self, Config};
 use crate::observe::counters::Counters;
@@ -251,7 +251,7 @@ impl Subject for Steering {
         }
         lock(&self.drained).insert(forward);
         for (_, wire) in &*lock(&self.reactors) {
-            wire.visit(Box::new(move |reactor| reactor.stop_listening(forward)));
+            wire.visit(once(move |reactor| reactor.stop_listening(forward)));
         }
         if let Some(control) = self.control.get() {
             control.tell(Told::Asked(Request::StopListening(forward)));

@@ -14,7 +14,7 @@ use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::proxy::{Deciders, ReactorDecider};
-use super::wire::{Message, Order, Pending, Wire};
+use super::wire::{Message, Order, Pending, Visitor, Wire};
 use crate::engine::choice::{self, Waker};
 use crate::engine::{self, Datagrams};
 use crate::net::limits;
@@ -237,10 +237,13 @@ fn work<E>(
         >,
 {
     let mut draining = false;
+    // Who comes again in the next turn.
+    let mut visitors: Vec<Visitor> = Vec::new();
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
             Ok(false) => {}
             Ok(true) => {
+                visitors.retain_mut(|it| (it.0)(reactor).is_continue());
                 for message in inbox.try_iter() {
                     // Dropped behind what it stands for: that is the reply.
                     let (order, _done) = match message {
@@ -254,8 +257,10 @@ fn work<E>(
                             drop(coming);
                             continue;
                         }
-                        Message::Visit(visitor) => {
-                            (visitor.0)(reactor);
+                        Message::Visit(mut visitor) => {
+                            if (visitor.0)(reactor).is_continue() {
+                                visitors.push(visitor);
+                            }
                             continue;
                         }
                     };
@@ -319,6 +324,10 @@ fn work<E>(
                     if weighs && waker.wake().is_ok() {
                         break;
                     }
+                }
+                if !visitors.is_empty() {
+                    // It fails only where it is awake already.
+                    let _ = waker.wake();
                 }
             }
             Err(error) => {

@@ -165,7 +165,7 @@ impl Wire {
         }
     }
 
-    /// Has the reactor visited in one of its next turns; `false` if it has ended.
+    /// Has the reactor visited from one of its next turns on; `false` if it has ended.
     pub(super) fn visit(&self, visit: Visit) -> bool {
         self.post(Message::Visit(Visitor(visit)))
     }

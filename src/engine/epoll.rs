@@ -28,7 +28,7 @@ use crate::net::address::Endpoint;
 use crate::net::datagram;
 use crate::net::errno::{Failure, Operation};
 use crate::net::journal::Mark;
-use crate::net::listener::{self, AcceptQueue};
+use crate::net::listener::AcceptQueue;
 use crate::net::options::{Family, OptionPlan};
 use crate::net::turn_away::{self, TurnAway};
 use crate::observe::tap::Feed;
@@ -275,8 +275,8 @@ impl Engine for Epoll {
         self.listeners.has_waiting(key)
     }
 
-    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
-        Some(listener::accept_queue(self.listeners.fd(key)?))
+    fn accept_queue(&mut self, key: ListenerKey) -> Option<AcceptQueue> {
+        self.listeners.accept_queue(key)
     }
 
     fn accept_overflows(&self) -> u64 {

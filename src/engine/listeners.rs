@@ -14,37 +14,29 @@ use super::key::ListenerKey;
 use super::slab::Slab;
 use super::{AcceptError, common::Common};
 use crate::net::address::Endpoint;
-use crate::net::listener;
+use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{OptionPlan, plan};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     slots: Slab<Slot, ListenerKey>,
-    /// Connections dropped, of listeners that were removed.
+    /// Connections the kernel dropped, as far as listeners were asked.
     overflows: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     listener: Listener,
-    /// Connections it had dropped before it came here.
-    dropped_before: u32,
-}
-
-impl Slot {
-    /// Connections the kernel dropped since it came here.
-    fn overflows(&self) -> u64 {
-        let dropped = listener::drops(self.listener.fd.as_fd()).unwrap_or(0);
-        u64::from(dropped.wrapping_sub(self.dropped_before))
-    }
+    /// Connections it had dropped when it was asked last; at first, when it came here.
+    dropped: u32,
 }
 
 impl Listeners {
     pub(super) fn add(&mut self, listener: Listener) -> io::Result<ListenerKey> {
         let slot = Slot {
             // Not known of a unix socket.
-            dropped_before: listener::drops(listener.fd.as_fd()).unwrap_or(0),
+            dropped: listener::drops(listener.fd.as_fd()).unwrap_or(0),
             listener,
         };
         let key = self.slots.insert(slot);
@@ -52,9 +44,8 @@ impl Listeners {
     }
 
     pub(super) fn remove(&mut self, key: ListenerKey) -> Option<Listener> {
-        let slot = self.slots.remove(key)?;
-        self.overflows += slot.overflows();
-        Some(slot.listener)
+        self.accept_queue(key)?;
+        Some(self.slots.remove(key)?.listener)
     }
 
     /// The socket of one that is there.
@@ -98,10 +89,19 @@ impl Listeners {
         self.fd(key).is_some_and(listener::has_waiting)
     }
 
-    /// Connections the kernel dropped because an accept queue was full. Asks for each
-    /// listener.
-    pub(super) fn overflows(&self) -> u64 {
-        let slots = self.slots.keys().filter_map(|key| self.slots.get(key));
-        self.overflows + slots.map(Slot::overflows).sum::<u64>()
+    /// See [`super::Engine::accept_queue`].
+    pub(super) fn accept_queue(&mut self, key: ListenerKey) -> Option<AcceptQueue> {
+        let slot = self.slots.get_mut(key)?;
+        let queue = listener::accept_queue(slot.listener.fd.as_fd());
+        if let Some(dropped) = queue.dropped {
+            let before = std::mem::replace(&mut slot.dropped, dropped);
+            self.overflows += u64::from(dropped.wrapping_sub(before));
+        }
+        Some(queue)
+    }
+
+    /// See [`super::Engine::accept_overflows`].
+    pub(super) const fn overflows(&self) -> u64 {
+        self.overflows
     }
 }

@@ -218,15 +218,16 @@ pub trait Engine {
     /// when nobody can be let in.
     fn has_waiting(&self, key: ListenerKey) -> bool;
 
-    /// Connections the kernel dropped so far because an accept queue was full. Asks
-    /// each listener.
+    /// Connections the kernel dropped because an accept queue was full, as far as listeners
+    /// were asked ([`Engine::accept_queue`]).
     fn accept_overflows(&self) -> u64;
 
     /// Is rid of an accepted connection that no session is made for.
     fn turn_away(&mut self, incoming: Self::Incoming, how: TurnAway);
+
     /// What the kernel knows of a listener's accept queue; `None` where there is no
-    /// kernel, or no such listener.
-    fn accept_queue(&self, _: ListenerKey) -> Option<AcceptQueue> {
+    /// kernel, or no such listener. Costs two system calls.
+    fn accept_queue(&mut self, _: ListenerKey) -> Option<AcceptQueue> {
         None
     }
 

@@ -1,5 +1,5 @@
 #![allow(unsafe_code)]
-//! The few raw calls about sockets that nix and socket2 do not offer in the
+//! The few raw calls, most of them about sockets, that nix and socket2 do not offer in the
 //! form the hot path needs: options by number, queue lengths, and `accept4`
 //! that returns the peer's address.
 //!
@@ -9,6 +9,7 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use libc::{c_int, c_ulong, socklen_t};
 use nix::errno::Errno;
@@ -183,4 +184,23 @@ pub(crate) fn io_uring_refusal() -> Option<Errno> {
         Ok(_) | Err(Errno::EFAULT | Errno::EINVAL) => None,
         Err(errno) => Some(errno),
     }
+}
+
+/// Makes the calling thread one that computes (`SCHED_BATCH`, sched(7)): it takes the CPU from
+/// nobody when it wakes, and asks for slices of this length.
+pub(crate) fn set_batch(nice: c_int, slice: Duration) -> Result<(), Errno> {
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_BATCH as u32,
+        sched_flags: 0,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: slice.as_nanos() as u64,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel copies as many bytes as `size` says, of a value that lives until
+    // the call returns. 0 is the calling thread; there is no wrapper.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    Errno::result(result).map(drop)
 }

@@ -265,14 +265,14 @@ impl ListenQueue {
         sockets.collect()
     }
 
-    /// Every socket, with its listener, in order of identities.
-    pub(super) fn listeners(&self) -> Vec<(ListenerKey, Arc<Listener>)> {
-        let keys = self.keys.values().flatten();
-        let known = keys.filter_map(|key| {
-            let socket = self.sockets.get(key.slot)?.as_ref()?;
-            Some((*key, socket.at.clone()))
-        });
-        known.collect()
+    /// Every socket from this slot on, with its listener, in order of slots.
+    pub(super) fn sockets(&self, from: u32) -> impl Iterator<Item = (ListenerKey, &Arc<Listener>)> {
+        let slots = (from..).map_while(|slot| Some((slot, self.sockets.get(slot)?)));
+        slots.filter_map(|(slot, socket)| {
+            let socket = socket.as_ref()?;
+            let generation = socket.generation;
+            Some((ListenerKey { slot, generation }, &socket.at))
+        })
     }
 
     /// The addresses.

@@ -134,8 +134,8 @@ pub struct Reactor<E: Engine> {
     /// The log has it that splice does not work here.
     splice_given_up: bool,
     draining: bool,
-    /// When a visitor last had the accept queues' losses summed up.
-    overflows_read: Option<Time>,
+    /// When a visitor last had the kernel asked what queues lost.
+    queues_asked: Option<Time>,
     // Reused from turn to turn, so that a turn allocates nothing.
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -201,7 +201,7 @@ impl<E: Datagrams> Reactor<E> {
             sessions_started: 0,
             splice_given_up: false,
             draining: false,
-            overflows_read: None,
+            queues_asked: None,
             events: Vec::new(),
             actions: Vec::new(),
             fired: Vec::new(),
@@ -325,18 +325,22 @@ impl<E: Datagrams> Reactor<E> {
         &mut self.ctx.engine
     }
 
-    /// Brings the gauges among the counters up to date.
+    /// Brings everything among the counters up to date that is not counted as it happens.
+    /// Asks the kernel for each listener.
     pub fn publish(&mut self) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            from = self.ask_queues(at);
+        }
         self.publish_gauges();
-        self.flows.publish(&self.ctx);
-        self.ctx
-            .counters
-            .accept_overflows
-            .follow(self.ctx.engine.accept_overflows());
     }
 
-    /// Those of which no listener has to be asked.
+    /// What the kernel is not asked for.
     fn publish_gauges(&self) {
+        let counters = &self.ctx.counters;
+        let overflows = self.ctx.engine.accept_overflows();
+        counters.accept_overflows.follow(overflows);
+        counters.udp_live.set(self.flows.len() as u64);
         let holdings = self.ctx.engine.holdings();
         self.ctx.counters.live.set(self.ctx.sessions.len() as u64);
         self.ctx.counters.held_bytes.set(holdings.held_bytes);

@@ -19,7 +19,9 @@ use crate::admin::shared::Shared;
 use crate::admin::view::{FlowTraffic, Killed, Lane, Leg, RateLimit, Session, SessionPage};
 use crate::net::tcp_info::TcpInfo;
 use crate::policy::meter::Level;
-use crate::reactor::inspect::{Depth, LaneView, SESSIONS_MAX, SessionFilter, SessionView};
+use crate::reactor::inspect::{
+    Depth, Inspect, LaneView, SESSIONS_MAX, SessionFilter, SessionView, Slice,
+};
 use crate::relay::{Direction, Side};
 
 /// Sessions of a page at the most.
@@ -156,20 +158,15 @@ pub(super) async fn session(
 ) -> Result<Json<Session>, Problem> {
     let gone = || Problem::not_found(format!("there is no session {id:?}")).at("path, id");
     let identity = Identity::parse(&id).ok_or_else(gone)?;
-    let (reactor, filter) = (identity.reactor, Arc::new(identity.filter()));
-    let mut from = Some(0);
-    while let Some(slot) = from {
-        let filter = filter.clone();
-        let slice = gather::ask(&*shared.subject, reactor, move |it| {
-            it.sessions(slot, &filter, Depth::Kernel)
-        });
-        let slice = slice.await.ok_or_else(gone)?;
-        if let Some(found) = slice.items.first() {
-            return Ok(Json(view(None, found)));
-        }
-        from = slice.next;
-    }
-    Err(gone())
+    let (reactor, filter) = (identity.reactor, identity.filter());
+    let look = move |it: &mut dyn Inspect, from| {
+        let slice = it.sessions(from, &filter, Depth::Kernel);
+        let next = slice.next.filter(|_| slice.items.is_empty());
+        Slice { next, ..slice }
+    };
+    let found = gather::walk(&*shared.subject, (reactor, 0), look).await;
+    let found = found.and_then(|mut it| it.next()).ok_or_else(gone)?;
+    Ok(Json(view(None, &found)))
 }
 
 /// Which sessions are ended: by their ids, by criteria, or all.
@@ -247,16 +244,10 @@ async fn kill_these(shared: &Shared, ids: &[String]) -> Result<Json<Killed>, Pro
 }
 
 async fn kill_on(shared: &Shared, reactor: u16, filter: &Arc<SessionFilter>) -> u64 {
-    let mut killed = 0;
-    let mut from = Some(0);
-    while let Some(slot) = from {
-        let filter = filter.clone();
-        let slice = gather::ask(&*shared.subject, reactor, move |it| it.kill(slot, &filter));
-        let Some(slice) = slice.await else { break };
-        killed += slice.items.len() as u64;
-        from = slice.next;
-    }
-    killed
+    let filter = filter.clone();
+    let look = move |it: &mut dyn Inspect, from| it.kill(from, &filter);
+    let killed = gather::walk(&*shared.subject, (reactor, 0), look).await;
+    killed.map_or(0, |it| it.count() as u64)
 }
 
 impl Criteria {
@@ -422,31 +413,28 @@ impl Look {
         let subject = &*shared.subject;
         let mut found: Vec<SessionView> = Vec::new();
         let mut next = None;
-        'all: for reactor in gather::reactors(subject)
-            .into_iter()
-            .filter(|it| *it >= first)
-        {
+        let reactors = gather::reactors(subject).into_iter();
+        'all: for reactor in reactors.filter(|it| *it >= first) {
             if reactor > first {
                 slot = 0;
             }
-            loop {
-                let filter = self.filter.clone();
-                let slice = gather::ask(subject, reactor, move |it| {
-                    it.sessions(slot, &filter, Depth::Kernel)
-                });
-                // One that has ended has no sessions.
-                let Some(slice) = slice.await else { break };
-                for session in slice.items {
-                    if found.len() == self.limit {
-                        next = Some(format!("{reactor}.{}", session.key.slot));
-                        break 'all;
-                    }
-                    found.push(session);
+            let filter = self.filter.clone();
+            // One more, where the next page begins.
+            let mut wanted = self.limit + 1 - found.len();
+            let look = move |it: &mut dyn Inspect, from| {
+                let slice = it.sessions(from, &filter, Depth::Kernel);
+                wanted = wanted.saturating_sub(slice.items.len());
+                let next = slice.next.filter(|_| wanted > 0);
+                Slice { next, ..slice }
+            };
+            // One that has ended has no sessions.
+            let seen = gather::walk(subject, (reactor, slot), look).await;
+            for session in seen.into_iter().flatten() {
+                if found.len() == self.limit {
+                    next = Some(format!("{reactor}.{}", session.key.slot));
+                    break 'all;
                 }
-                match slice.next {
-                    Some(slot_of_next) => slot = slot_of_next,
-                    None => break,
-                }
+                found.push(session);
             }
         }
         (self.rated(shared, found).await, next)

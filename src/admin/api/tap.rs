@@ -23,12 +23,12 @@ use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::stream::Connection;
-use crate::admin::subject::Looker;
+use crate::admin::subject::{Looker, once};
 use crate::config::units::format_size;
 use crate::config::{Tap, TapDirection, TapFilter, TapFormat};
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Onlooking, Source};
-use crate::reactor::inspect::SessionFilter;
+use crate::reactor::inspect::{Inspect, SessionFilter};
 
 /// Bytes that are read from the pipe at a time.
 const PIECE: usize = 64 << 10;
@@ -258,18 +258,10 @@ impl Looking {
 
     /// Shows those that run; how many there are.
     async fn look_at(&self, reactor: u16, filter: &Arc<SessionFilter>, source: Source) -> usize {
-        let mut shown = 0;
-        let mut from = Some(0);
-        while let Some(slot) = from {
-            let (filter, source) = (filter.clone(), source.clone());
-            let slice = gather::ask(&*self.shared.subject, reactor, move |it| {
-                it.look_at(slot, &filter, &source)
-            });
-            let Some(slice) = slice.await else { break };
-            shown += slice.items.len();
-            from = slice.next;
-        }
-        shown
+        let filter = filter.clone();
+        let look = move |it: &mut dyn Inspect, from| it.look_at(from, &filter, &source);
+        let shown = gather::walk(&*self.shared.subject, (reactor, 0), look).await;
+        shown.map_or(0, Iterator::count)
     }
 }
 
@@ -278,7 +270,7 @@ impl Drop for Looking {
         // Over first: who looks away forgets those of whom that is said.
         self.looker.onlooking.end();
         for reactor in gather::reactors(&*self.shared.subject) {
-            let away = Box::new(|it: &mut dyn crate::reactor::inspect::Inspect| it.look_away());
+            let away = once(|it| it.look_away());
             // One that has ended shows nobody anything.
             self.shared.subject.visit(reactor, away);
         }

@@ -178,6 +178,7 @@ const PROCESSES: &[i64] = &[
     libc::SYS_sched_getparam,
     libc::SYS_sched_getscheduler,
     libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
     libc::SYS_sched_yield,
     libc::SYS_seccomp,
     libc::SYS_set_robust_list,

@@ -16,7 +16,8 @@ mod plan;
 pub(super) mod state;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::mpsc::{Sender, channel};
+use std::ops::ControlFlow;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -29,7 +30,7 @@ use crate::reactor::inspect::{Depth, SessionFilter};
 use crate::reactor::{MovedSession, Release, Released};
 
 use super::running::Running;
-use super::wire::{Order, Wire};
+use super::wire::Order;
 use plan::{LOOK, Load, Relief};
 use state::{Moving, Walk, Walked};
 
@@ -105,7 +106,21 @@ impl Running {
     fn walk(&self, from: u16, first: Option<Walked>) -> Option<Walk> {
         let wire = self.reactors.get(&from)?.wire();
         let (told, answer) = channel();
-        walk_on(&wire, 0, Vec::new(), told);
+        let (mut from_slot, mut walked) = (0, Walked::new());
+        wire.visit(Box::new(move |reactor| {
+            let slice = reactor.sessions(from_slot, &SessionFilter::default(), Depth::Known);
+            walked.extend(slice.items.iter().map(|it| {
+                let bytes = it.lanes.iter().map(|lane| lane.bytes).sum();
+                (it.key, (it.reactor, it.id), bytes)
+            }));
+            if let Some(next) = slice.next {
+                from_slot = next;
+                return ControlFlow::Continue(());
+            }
+            // Nobody waits for it when it is even by now.
+            let _ = told.send(std::mem::take(&mut walked));
+            ControlFlow::Break(())
+        }));
         Some(Walk {
             from,
             answer,
@@ -191,22 +206,6 @@ impl Running {
         self.rebalancing.walk = None;
         self.hear_of_moves(PATIENCE);
     }
-}
-
-fn walk_on(wire: &Wire, from: u32, mut walked: Walked, told: Sender<Walked>) {
-    let again = wire.clone();
-    let _ = wire.visit(Box::new(move |reactor| {
-        let slice = reactor.sessions(from, &SessionFilter::default(), Depth::Known);
-        walked.extend(slice.items.iter().map(|it| {
-            let bytes = it.lanes.iter().map(|lane| lane.bytes).sum();
-            (it.key, (it.reactor, it.id), bytes)
-        }));
-        match slice.next {
-            Some(next) => walk_on(&again, next, walked, told),
-            // Nobody waits for it when it is even by now.
-            None => drop(told.send(walked)),
-        }
-    }));
 }
 
 /// What a thread of this process has used of CPUs.

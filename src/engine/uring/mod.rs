@@ -42,7 +42,7 @@ use super::spin::BusyPoll;
 use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::errno::Failure;
-use crate::net::listener::{self, AcceptQueue};
+use crate::net::listener::AcceptQueue;
 use crate::net::options::OptionPlan;
 use crate::net::tcp_info;
 use crate::net::turn_away::{self, TurnAway};
@@ -356,8 +356,8 @@ impl Engine for Uring {
         self.listeners.has_waiting(key)
     }
 
-    fn accept_queue(&self, key: ListenerKey) -> Option<AcceptQueue> {
-        Some(listener::accept_queue(self.listeners.fd(key)?))
+    fn accept_queue(&mut self, key: ListenerKey) -> Option<AcceptQueue> {
+        self.listeners.accept_queue(key)
     }
 
     fn accept_overflows(&self) -> u64 {

@@ -172,12 +172,18 @@ impl Flows {
         ctx.engine.close_port(key)
     }
 
-    /// Brings what receive queues lost up to date. Asks for each port.
-    pub(in crate::reactor) fn publish<E: Datagrams>(&mut self, ctx: &Ctx<E>) {
-        ctx.counters.udp_live.set(self.table.len() as u64);
-        for key in self.ports.clone() {
-            self.count_queue_drops(key, ctx);
+    /// Brings what the receive queues of ports lost up to date: of so many at the most, from
+    /// the `from`-th on; which is next.
+    pub(in crate::reactor) fn count_drops<E: Datagrams>(
+        &mut self,
+        (from, at_most): (usize, usize),
+        ctx: &Ctx<E>,
+    ) -> Option<usize> {
+        let until = from.saturating_add(at_most).min(self.ports.len());
+        for at in from..until {
+            self.count_queue_drops(self.ports[at], ctx);
         }
+        (until < self.ports.len()).then_some(until)
     }
 
     /// Counts what the receive queue of a socket has lost since the last time. Costs a

@@ -138,7 +138,10 @@ impl<E: Engine> Reactor<E> {
     /// Where sessions of another process belong here. Grows with listeners and servers:
     /// asked once for an upgrade.
     pub fn berths(&self) -> Berths {
-        let listeners = self.listen_queue.listeners().into_iter().map(|it| it.1);
+        let listeners = self.listen_queue.sockets(0).map(|it| it.1.clone());
+        let mut listeners: Vec<_> = listeners.collect();
+        // Of several at a forward the first stands for those that are gone.
+        listeners.sort_by_key(|it| it.id);
         Berths::new(listeners, self.dialler.pools.sets())
     }
 }
