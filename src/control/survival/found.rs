@@ -113,7 +113,7 @@ impl Fates {
                 return self.count(why);
             }
         };
-        self.last_id = self.last_id.max(arrival.manifest.id);
+        self.last_id = self.last_id.max(arrival.manifest.came_in.id);
         if !may {
             self.count("`survive_crash` is off, or not to be had");
             self.end.push(arrival);
