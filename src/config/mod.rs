@@ -19,6 +19,7 @@ mod byte_rate;
 mod check;
 pub mod clients;
 mod confine;
+pub mod connect_rate;
 mod describe;
 mod diff;
 mod example;
