@@ -15,7 +15,7 @@ use super::byte_rate::{ByteRate, ByteRateKey, RATE_BURST, rate_burst};
 use super::connect_rate::{WrittenRate, connect_burst, connect_rate, max_per_client};
 use super::kind::{Composite, Optional, Switch, choice, int};
 use super::raw::{Node, Value};
-use super::report::{Fault, Report};
+use super::report::{Fault, ListFile, Report};
 use super::section::section;
 use super::text::quote;
 use super::values;
@@ -236,12 +236,15 @@ fn read_access(key: &str, node: &Node, report: &mut Report) -> Option<Vec<Access
     let mut rules: Vec<AccessRule> = Vec::new();
     for item in items {
         let rule = values::string(item).and_then(|text| {
-            text.parse()
+            text.parse::<AccessRule>()
                 .map_err(|error: AccessError| Fault::new(error.problem).remedy(error.remedy))
         });
         match rule {
             Err(fault) => report.error(&item.span, fault.of_key(key)),
             Ok(rule) => {
+                if let AccessScope::File(path) = &rule.whom {
+                    report.names_list(ListFile::Clients(path.clone()));
+                }
                 if let Some(before) = rules.iter().find(|it| it.covers(&rule)) {
                     let fault = Fault::new(format!("`{rule}` is never reached behind `{before}`"));
                     let fault = fault.remedy(

@@ -80,7 +80,7 @@ pub use model::Config;
 pub use names::NameSources;
 pub use pool::{Balance, HashKey, OnEmpty, Pool, Resolve};
 pub use question::CheckKind;
-pub use report::{ConfigErrors, Place, Problem};
+pub use report::{ConfigErrors, ListFile, Place, Problem};
 pub use route::{Route, RouteTo};
 pub use row::Applies;
 pub use schema::schema;
