@@ -89,6 +89,20 @@ fn b153_it_is_ready_once_checks_are_known_or_after_five_seconds() {
 }
 
 #[test]
+fn b153_one_that_waits_for_no_name_and_no_check_is_ready_at_once() {
+    on_every_engine(|case| {
+        let (manager, server) = (Manager::new(), Listener::new());
+        let watch = Stopwatch::start();
+        let _forwarder = manager
+            .of(Setup::new(server.address()).case(case))
+            .start();
+        manager.wait_for("READY=1", 1);
+        // Sooner than one that has waited for something in vain.
+        assert!(watch.allowing() < Duration::from_secs(5));
+    });
+}
+
+#[test]
 fn b153_an_absent_or_a_full_one_holds_up_nobody() {
     let server = Listener::new();
     let name = format!("thalweg-full-{}", std::process::id());
