@@ -212,9 +212,9 @@ fn open(
         pilot,
     };
     match forward(begun, inherited, take_over.as_ref(), step) {
-        Ok(mut running) => {
+        Ok((mut running, is_service)) => {
             running.confine(confinement);
-            running.serve_under(manager);
+            running.serve_under(manager, is_service);
             running.survive(survivors);
             Ok(AtWork {
                 running,
@@ -233,16 +233,17 @@ fn open(
     }
 }
 
+/// Whatever there is to be begun; and whether a service manager heeds this process already.
 fn forward(
     begun: Begun,
     mut inherited: Inherited,
     take_over: Option<&TakeOver>,
     step: &Awaited,
-) -> Result<Running, StartError> {
+) -> Result<(Running, bool), StartError> {
     let Some(from) = take_over else {
         let mut running = stand(begun, (&mut inherited, None, KnownNames::default()), step)?;
         running.open(&[])?;
-        return Ok(running);
+        return Ok((running, true));
     };
     step.is("taking over");
     let mut taking =
@@ -250,8 +251,9 @@ fn forward(
     let teller = begun.teller.clone();
     match stand_in(begun, &mut taking, inherited, step) {
         Ok(running) => {
+            let is_service = !taking.tells_service && running.probation.is_none();
             follow(taking, teller)?;
-            Ok(running)
+            Ok((running, is_service))
         }
         Err(error) => {
             taking.refuse(error.to_string());
