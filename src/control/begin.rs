@@ -96,7 +96,12 @@ fn begin(
             // The file may be another one since it was read.
             Some(Told::Signal(Signal::Reload)) => reload = true,
             Some(
-                Told::Signal(_) | Told::Asked(_) | Told::Changed | Told::Old(..) | Told::Gone(_),
+                Told::Signal(_)
+                | Told::Asked(_)
+                | Told::Changed
+                | Told::Old(..)
+                | Told::Has(..)
+                | Told::Gone(_),
             ) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {

@@ -283,8 +283,9 @@ impl Running {
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
-                Told::Old(reactor, session) => self.keep_session(reactor, &session),
-                Told::Gone(session) => self.manager.forget_beside(&session.to_string()),
+                Told::Old(reactor, session) => self.keep_session(reactor, session),
+                Told::Has(reactor, session) => self.has_kept(reactor, session),
+                Told::Gone(session) => self.forget_session(session),
                 Told::Asked(Request::HandOver(HandOverRequest(order))) => {
                     if self.hand_over(order) {
                         break End::HandedOver;
@@ -332,7 +333,7 @@ impl Running {
             }),
             Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
             // All is forgotten when it drains.
-            Told::Old(..) | Told::Gone(_) => {}
+            Told::Old(..) | Told::Has(..) | Told::Gone(_) => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.
