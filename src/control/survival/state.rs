@@ -26,14 +26,14 @@ pub(in crate::control) struct Survival {
     pub(super) has_missed: bool,
     /// That there is no room has been said.
     pub(super) is_full: bool,
-    pub(super) places: Places,
+    pub(super) places: KeptPlaces,
     /// For reactors: another session may find a place.
     pub(super) has_room: Arc<AtomicBool>,
 }
 
 /// Whose the places are.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct KeptPlaces {
     taken: TakenPlaces<SlotName>,
     /// Which session has each: its reactor, and its key there.
     sessions: BTreeMap<SlotName, (u16, SessionKey)>,
@@ -48,7 +48,7 @@ impl Survival {
             is_stored,
             has_missed: false,
             is_full: false,
-            places: Places::default(),
+            places: KeptPlaces::default(),
             has_room: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -60,7 +60,7 @@ impl Survival {
     }
 }
 
-impl Places {
+impl KeptPlaces {
     /// A session has a place.
     pub(super) fn take(&mut self, reactor: u16, session: KeptSession) {
         self.taken.take(session.name, session.client);
