@@ -305,6 +305,8 @@ impl Running {
         self.drain(inbox, how);
         self.report();
         self.tell_the_rest();
+        // The endpoint ends once nobody waits for an answer; from here there are none.
+        inbox.close();
         let taps = self.taps.clone();
         drop(self);
         if let Some(taps) = Arc::into_inner(taps) {
