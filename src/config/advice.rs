@@ -60,10 +60,7 @@ fn keys_of_udp(udp: &Udp) -> Vec<&'static str> {
     let usual = Udp::default();
     let keys = [
         ("udp_idle_timeout", udp.idle != usual.idle),
-        (
-            "udp_unanswered_timeout",
-            udp.unanswered != usual.unanswered,
-        ),
+        ("udp_unanswered_timeout", udp.unanswered != usual.unanswered),
         ("requests", udp.requests.is_some()),
         ("responses", udp.responses.is_some()),
         ("max_flows", udp.max_flows.is_some()),
