@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::net::journal::SlotName;
-use crate::reactor::OldSession;
+use crate::reactor::{KeptSession, OldSession};
 
 use super::reap;
 use super::request::Request;
@@ -35,6 +35,8 @@ pub(super) enum Told {
     Changed,
     /// A reactor has a session that is to outlive this process.
     Old(u16, OldSession),
+    /// A reactor has one that is kept already.
+    Has(u16, KeptSession),
     /// One of them has ended, or left.
     Gone(SlotName),
     /// Another thread of this process asks for something.
