@@ -20,6 +20,7 @@ mod check;
 pub mod clients;
 mod confine;
 pub mod connect_rate;
+mod datagrams;
 mod describe;
 mod diff;
 mod example;
