@@ -18,15 +18,16 @@ use crate::config::{Config, ConfigErrors, Inputs, Override, Pair};
 /// What to forward: pairs, a file, or both.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Listen on ADDRESS (:PORT, HOST:PORT, unix:/PATH)
+    /// Listen on ADDRESS (:PORT, HOST:PORT, udp::PORT, unix:/PATH)
     ///
     /// :5000 listens on every IPv4 and IPv6 address, 127.0.0.1:5000 or [::1]:5000 on one,
-    /// :5000-5009 on ten ports, unix:/path and unix:@name on a unix socket. Repeat it in
+    /// :5000-5009 on ten ports, unix:/path and unix:@name on a unix socket. With `udp:` before
+    /// both addresses datagrams are forwarded: -l udp::53 -r udp:10.0.0.1:53. Repeat it in
     /// pairs with -r; each pair is one forward.
     #[arg(short, long, value_name = "ADDRESS", help_heading = "What to forward")]
     listen: Vec<String>,
 
-    /// Forward to SERVER (HOST:PORT, unix:/PATH), or to several in turn
+    /// Forward to SERVER (HOST:PORT, udp:HOST:PORT, unix:/PATH), or to several in turn
     ///
     /// Several servers, with commas between them, take turns; the next one is tried when a
     /// connect fails. A range of ports (host:6000-6009) pairs up with the range of -l.

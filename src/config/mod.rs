@@ -19,6 +19,7 @@ mod byte_rate;
 mod check;
 pub mod clients;
 mod confine;
+mod datagrams;
 mod describe;
 mod diff;
 mod example;

@@ -41,7 +41,7 @@ use super::steering::Steering;
 use super::survival::state::Survival;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
-use super::upgrade::order::{Probation, Upgrading};
+use super::upgrade::order::{NextUpgrade, Probation, Upgrading};
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -108,6 +108,8 @@ pub(super) struct Running {
     /// Of both, until clients are let in.
     waiting: Option<(admin::Bound, Option<Entrance>)>,
     pub(super) upgrading: Upgrading,
+    /// Who wants to take over as soon as this process is the service.
+    pub(super) next_upgrade: Option<NextUpgrade>,
     /// As long as this process is on trial.
     pub(super) probation: Option<Probation>,
     pub(super) steering: Arc<Steering>,
@@ -200,6 +202,7 @@ impl Running {
             entrance: None,
             waiting: Some((admin, entrance)),
             upgrading: Upgrading::default(),
+            next_upgrade: None,
             probation: None,
             steering,
             held,
@@ -280,8 +283,9 @@ impl Running {
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
-                Told::Old(reactor, session) => self.keep_session(reactor, &session),
-                Told::Gone(session) => self.manager.forget_beside(&session.to_string()),
+                Told::Old(reactor, session) => self.keep_session(reactor, session),
+                Told::Has(reactor, session) => self.has_kept(reactor, session),
+                Told::Gone(session) => self.forget_session(session),
                 Told::Asked(Request::HandOver(HandOverRequest(order))) => {
                     if self.hand_over(order) {
                         break End::HandedOver;
@@ -305,6 +309,8 @@ impl Running {
         self.drain(inbox, how);
         self.report();
         self.tell_the_rest();
+        // The endpoint ends once nobody waits for an answer; from here there are none.
+        inbox.close();
         let taps = self.taps.clone();
         drop(self);
         if let Some(taps) = Arc::into_inner(taps) {
@@ -329,7 +335,7 @@ impl Running {
             }),
             Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
             // All is forgotten when it drains.
-            Told::Old(..) | Told::Gone(_) => {}
+            Told::Old(..) | Told::Has(..) | Told::Gone(_) => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.

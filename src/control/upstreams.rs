@@ -184,7 +184,7 @@ impl Upstreams {
         let checked = lock(&self.checker)
             .as_ref()
             .is_none_or(Checker::firsts_are_known);
-        checked && !self.pools().iter().any(|pool| pool.awaits_names)
+        checked && !self.pools().iter().any(LivePool::awaits_an_answer)
     }
 
     /// What is checked from now on.

@@ -83,7 +83,7 @@ pub use listen_queue::Admitted;
 pub use neighbours::Neighbours;
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
-pub use survival::{OldSession, SessionStore};
+pub use survival::{KeptSession, OldSession, SessionStore};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;

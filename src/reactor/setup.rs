@@ -99,6 +99,28 @@ impl Forward {
         matches!(first, Some(StepKind::Sniff(wanted)) if wanted.hello)
     }
 
+    /// One of this name that nobody can come to: for what is left of a forward of an earlier
+    /// process.
+    pub(super) fn in_name_only(&self, name: Arc<str>) -> Self {
+        Self {
+            id: self.id,
+            name,
+            rules: self.rules,
+            pool: self.pool,
+            steps: Arc::default(),
+            announced: false,
+            request: Arc::default(),
+            datagrams: None,
+            routing: None,
+            pilot: None,
+            route: None,
+            gate: None,
+            clients: None,
+            books: Arc::new(ForwardBooks::new(1)),
+            generation: self.generation,
+        }
+    }
+
     /// Whether whoever would be turned away or held back is only counted.
     pub(super) fn is_dry_run(&self) -> bool {
         self.clients.as_ref().is_some_and(|it| it.dry_run)

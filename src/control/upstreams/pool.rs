@@ -255,11 +255,14 @@ impl LivePool {
                 standing.unchecked(now);
             }
         }
-        let mut places = self.places.iter();
-        let awaits =
-            self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)));
         let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
-        self.set = Arc::new(set.awaiting_names(awaits));
+        self.set = Arc::new(set.awaiting_names(self.awaits_an_answer()));
+    }
+
+    /// A name of it has had no first answer so far, nor time enough for one.
+    pub(super) fn awaits_an_answer(&self) -> bool {
+        let mut places = self.places.iter();
+        self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)))
     }
 }
 

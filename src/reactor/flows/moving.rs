@@ -83,6 +83,9 @@ pub struct FlowManifest {
     /// The kernel's name of its own socket.
     #[serde(default)]
     pub cookie: u64,
+    /// Of the datagrams that its receive queue lost, those that were counted.
+    #[serde(default)]
+    drops: Option<u32>,
 }
 
 /// A flow without a reactor. Dropped, it has left this process for good.
@@ -170,6 +173,13 @@ impl<C> Expected<C> {
             Self::Back(it) => &it.kept.at,
         }
     }
+
+    const fn drops(&self) -> Option<u32> {
+        match self {
+            Self::Arrival(it) => it.manifest.drops,
+            Self::Back(it) => it.manifest.drops,
+        }
+    }
 }
 
 impl Flows {
@@ -200,6 +210,8 @@ impl Flows {
         let entry = self.table.get(slot)?;
         let (port, socket) = (entry.port, entry.socket);
         let at = self.owners.port_mut(port)?.at.clone();
+        self.count_queue_drops(socket, ctx);
+        let drops = self.owners.get_mut(socket).map(|it| it.drops);
         let call = ctx.engine.let_go(socket)?;
         self.owners.remove(socket);
         let entry = self.forget(slot)?;
@@ -209,7 +221,10 @@ impl Flows {
         self.close_if_done(port, ctx);
         let now = ctx.now();
         Some(MovedFlow {
-            manifest: entry.manifest(now),
+            manifest: FlowManifest {
+                drops,
+                ..entry.manifest(now)
+            },
             call,
             kept: KeptFlow {
                 entry: Some(entry),
@@ -253,6 +268,7 @@ impl Flows {
             let Some(port) = self.port_of(at) else {
                 return;
             };
+            let drops = one.drops();
             let (entry, call) = match one {
                 Expected::Arrival(arrival) => self.entry(arrival, pools, ctx.now()),
                 Expected::Back(mut moved) => match moved.kept.entry.take() {
@@ -260,7 +276,7 @@ impl Flows {
                     None => continue,
                 },
             };
-            self.settle_one(port, entry, call, ctx);
+            self.settle_one(port, entry, (call, drops), ctx);
         }
         if any {
             // Another number of reactors may have its datagrams come elsewhere.
@@ -272,7 +288,7 @@ impl Flows {
         &mut self,
         port: DatagramKey,
         mut entry: FlowEntry,
-        call: E::Call,
+        (call, drops): (E::Call, Option<u32>),
         ctx: &mut Ctx<E>,
     ) {
         let now = ctx.now();
@@ -291,6 +307,11 @@ impl Flows {
             return ctx.engine.hang_up(socket);
         };
         self.owners.insert(socket, Owner::Flow(slot));
+        // Whoever had it does not always say what was counted so far.
+        let drops = drops.unwrap_or_else(|| ctx.engine.queue_drops(socket));
+        if let Some(its) = self.owners.get_mut(socket) {
+            its.drops = drops;
+        }
         if let Some(port) = self.owners.port_mut(port) {
             port.flows += 1;
         }
@@ -390,6 +411,7 @@ impl FlowEntry {
             singly: self.singly,
             state: self.flow.freeze(now),
             cookie: 0,
+            drops: None,
         }
     }
 

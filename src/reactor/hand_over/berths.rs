@@ -84,6 +84,26 @@ impl Berths {
         })
     }
 
+    /// Where a session of a forward that is there no more, or of a route, can end: with its name
+    /// and its record, in nobody's books. `None`: nothing is listened on at all.
+    pub fn find_end(&self, manifest: &Manifest) -> Option<Berth> {
+        let name: Arc<str> = manifest.forward.as_str().into();
+        let listener = self.forwards.get(&name).cloned().or_else(|| {
+            let any = self.forwards.values().next()?;
+            let forward = any.forward.in_name_only(name);
+            Some(Listener::new(
+                any.id,
+                manifest.listener.clone(),
+                Arc::new(forward),
+            ))
+        })?;
+        let destination = Destination::Address(Arc::new(manifest.server.clone()));
+        Some(Berth {
+            listener,
+            destination,
+        })
+    }
+
     /// Where a flow belongs: its answers leave by the socket that it came in by. One whose
     /// server is there no more begins anew, at another one.
     pub fn find_flow<C>(&self, manifest: FlowManifest, call: C) -> Result<FlowArrival<C>, Refusal> {

@@ -283,6 +283,7 @@ impl<E: Datagrams> Reactor<E> {
         }
         self.wheel.disarm(key.slot);
         self.ctx.left(key);
+        self.old.left(key);
         let mut entry = self.ctx.sessions.remove(key)?;
         settle(&mut entry, self.ctx.reactor);
         self.ctx.counters.released.add(1);
