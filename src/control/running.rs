@@ -421,6 +421,7 @@ impl Running {
         self.manager.stopping(live);
         self.log.notice(Notice::Draining {
             sessions: live,
+            flows: total.udp_flows.saturating_sub(total.udp_flows_ended),
             timeout: drain::longest(&timeouts),
         });
         self.let_moves_arrive();
