@@ -22,7 +22,6 @@ use super::beside::BesideFiles;
 use super::confine::Confinement;
 use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
-use super::forwards::FIRST_GENERATION;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
@@ -160,6 +159,7 @@ impl Running {
             entrance,
             steering,
             origin,
+            generation,
         } = acquired;
         let Begun {
             config,
@@ -195,7 +195,7 @@ impl Running {
             config,
             source,
             beside,
-            generation: FIRST_GENERATION,
+            generation,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
             admin: None,
@@ -404,9 +404,8 @@ impl Running {
     /// Ends when every reactor has, which is when its last session has ended; those that
     /// are left when their forward's time has run out, or at a second signal, are cut.
     fn drain(&mut self, inbox: &Inbox, how: End) {
-        let total = self.total();
-        // Two loads beside a running reactor: an end may be seen before its start.
-        let live = total.accepted.saturating_sub(total.ended);
+        // Not by the counters: those of a process that was killed are gone, its sessions are not.
+        let live = u64::from(self.gate.live());
         let mut timeouts: Vec<(ForwardId, Duration)> = self
             .forwards
             .iter()

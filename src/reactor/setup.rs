@@ -86,7 +86,7 @@ pub struct Forward {
     pub clients: Option<Arc<ClientPolicy>>,
     /// Where its sessions are counted; the same from one configuration to the next.
     pub books: Arc<ForwardBooks>,
-    /// Which configuration of this process it came with, from 1.
+    /// Which configuration it came with, from 1 on; an upgrade counts on.
     pub generation: u64,
 }
 

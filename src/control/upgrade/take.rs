@@ -153,6 +153,7 @@ impl Taking {
             Saying::Tables { tables } => {
                 let age = Duration::from_micros(tables.age);
                 handed.origin = Instant::now().checked_sub(age);
+                handed.generation = Some(tables.generation);
                 tables.names
             }
             other => return Err(out_of_turn(&other, "tables").into()),

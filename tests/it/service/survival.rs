@@ -542,6 +542,9 @@ fn b160_a_place_that_is_free_again_is_for_who_has_found_none() {
     for (pair, seed) in more.iter_mut().zip(0..) {
         Ends::new(seed).exchange(pair, 100);
     }
+    // It knows of them, though it has counted no accept.
+    service.forwarder.process().signal(Signal::SIGTERM);
+    service.forwarder.wait_for_line("draining: 2 sessions");
 }
 
 #[test]

@@ -67,6 +67,17 @@ fn b132_no_total_falls_over_ten_upgrades() {
             let generation = it.admin().get("/metrics").sum("thalweg_config_generation");
             assert!(generation > f64::from(round), "{generation}");
             held.iter_mut().for_each(Held::ping);
+            // Sessions that were moved go by it.
+            let sessions = it.admin().get("/v1/sessions").json();
+            let sessions = sessions["sessions"].as_array().unwrap();
+            assert!(sessions.len() >= held.len(), "{sessions:?}");
+            for session in sessions {
+                assert_eq!(
+                    session["generation"].as_f64(),
+                    Some(generation),
+                    "{session}"
+                );
+            }
         }
         load.end();
         drop(held);
