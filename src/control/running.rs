@@ -406,6 +406,7 @@ impl Running {
     fn drain(&mut self, inbox: &Inbox, how: End) {
         // Not by the counters: those of a process that was killed are gone, its sessions are not.
         let live = u64::from(self.gate.live());
+        let total = self.total();
         let mut timeouts: Vec<(ForwardId, Duration)> = self
             .forwards
             .iter()
