@@ -14,6 +14,7 @@ use clap::ValueHint;
 use super::host::{Host, is_standard_input};
 use super::{USAGE, output};
 use crate::config::{Config, ConfigErrors, Inputs, Override, Pair};
+use crate::control::{AccessFileError, errors_of_files};
 
 /// What to forward: pairs, a file, or both.
 #[derive(Debug, Clone, clap::Args)]
@@ -137,7 +138,13 @@ impl NotLoaded {
                 output::complain(message);
                 ExitCode::from(USAGE)
             }
-            Self::Wrong(errors) => output::configuration_errors(errors),
+            Self::Wrong(errors) => {
+                // Before the errors that are counted at their end.
+                for error in wrong_lines(errors) {
+                    output::complain(&format!("error: {error}"));
+                }
+                output::configuration_errors(errors)
+            }
         }
     }
 }
@@ -146,7 +153,17 @@ impl fmt::Display for NotLoaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(message) => f.write_str(message),
-            Self::Wrong(errors) => errors.fmt(f),
+            Self::Wrong(errors) => {
+                errors.fmt(f)?;
+                wrong_lines(errors).try_for_each(|error| write!(f, "\n{error}"))
+            }
         }
     }
+}
+
+/// Lines that say nothing in files that its lists name, so that nobody learns of them only once the configuration is
+/// right. A file that is not there may be where the configuration is to run.
+fn wrong_lines(errors: &ConfigErrors) -> impl Iterator<Item = AccessFileError> {
+    let found = errors_of_files(errors.lists()).into_iter();
+    found.filter(|it| matches!(it, AccessFileError::Lines { .. }))
 }

@@ -115,7 +115,7 @@ impl Fates {
                 return self.count(why);
             }
         };
-        self.last_id = self.last_id.max(arrival.manifest.id);
+        self.last_id = self.last_id.max(arrival.manifest.came_in.id);
         let why = match why {
             _ if !may => Some("`survive_crash` is off, or not to be had"),
             None if !noted.clean => Some("it may have held bytes of them"),

@@ -32,6 +32,7 @@ use crate::net::address::Endpoint;
 use crate::net::datagram::LocalAddress;
 use crate::reactor::context::Ctx;
 use crate::reactor::gate::Gate;
+use crate::reactor::hand_over::CameIn;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::upstream::pass::Comer;
@@ -43,17 +44,9 @@ use crate::relay::time::Time;
 /// What one process tells another of a flow that moves, as plain data; see `Manifest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowManifest {
-    /// On which reactor it began, and its number there.
-    pub reactor: u16,
-    /// See `reactor`.
-    pub id: u64,
-    /// Its forward, by name.
-    pub forward: String,
-    /// The forward's route that it took, by name.
-    #[serde(default)]
-    pub route: Option<String>,
-    /// Where it came in.
-    pub listener: Endpoint,
+    /// Where, and as what.
+    #[serde(flatten)]
+    pub came_in: CameIn,
     /// The kernel's name of the socket that it came in by, the same in every process.
     #[serde(default)]
     pub port: u64,
@@ -362,8 +355,8 @@ impl Flows {
         let entry = FlowEntry {
             flow: Flow::thaw(&manifest.state, now),
             name,
-            id: manifest.id,
-            reactor: manifest.reactor,
+            id: manifest.came_in.id,
+            reactor: manifest.came_in.reactor,
             port: NOWHERE,
             socket: NOWHERE,
             server,
@@ -383,7 +376,7 @@ impl Flows {
 
 /// What the datagrams of a flow that has come begin with, by the pool that it has here.
 fn heading(server: &Server, manifest: &FlowManifest, whom: &Client) -> Option<Box<Heading>> {
-    let place = (manifest.reactor, manifest.id);
+    let place = (manifest.came_in.reactor, manifest.came_in.id);
     let mut heading = Heading::of(server, whom, place)?;
     if let (Some(said), Some(was)) = (&mut heading.said, manifest.headed) {
         *said = was;
@@ -393,13 +386,8 @@ fn heading(server: &Server, manifest: &FlowManifest, whom: &Client) -> Option<Bo
 
 impl FlowEntry {
     fn manifest(&self, now: Time) -> FlowManifest {
-        let forward = &self.at.forward;
         FlowManifest {
-            reactor: self.reactor,
-            id: self.id,
-            forward: forward.name.to_string(),
-            route: forward.route.as_ref().map(|(_, name)| name.to_string()),
-            listener: self.at.address.clone(),
+            came_in: CameIn::at(&self.at, (self.reactor, self.id)),
             port: 0,
             client: self.name.client,
             local: self.name.local,

@@ -44,12 +44,7 @@ fn b160_what_an_upgrade_leaves_behind_is_kept_no_more() {
         let (manager, server) = (Manager::new(), Echo::new(b'a'));
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
-        let forward = |name: &str| {
-            format!(
-                "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
-                server.address
-            )
-        };
+        let forward = |name| forward(name, server.address);
         std::fs::write(&file, forward("a") + &forward("b")).unwrap();
         let setup = Setup::configured(&file, 1).engine(case.engine);
         let it = Upgradable::start_in(manager.of(setup).env("FDSTORE", 16), directory);
@@ -199,11 +194,8 @@ fn b157_in_the_sandbox_a_reload_and_an_upgrade_work() {
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
         let text = |timeout: &str| {
-            format!(
-                "[global]\nsandbox = \"auto\"\n[[forward]]\nname = \"a\"\n\
-                 listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nidle_timeout = \"{timeout}\"\n",
-                server.address
-            )
+            let forward = forward("a", server.address);
+            format!("[global]\nsandbox = \"auto\"\n{forward}idle_timeout = \"{timeout}\"\n")
         };
         std::fs::write(&file, text("5m")).unwrap();
         let setup = Setup::configured(&file, 1).engine(case.engine);
