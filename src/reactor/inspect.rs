@@ -159,11 +159,12 @@ pub struct LaneView {
 pub struct ListenerView {
     /// Its identity, address and forward.
     pub listener: Arc<Listener>,
-    /// Connections that wait to be accepted; `None` of a unix socket.
+    /// Connections that wait to be accepted; `None` of a unix socket, and of one of datagrams.
     pub queued: Option<u32>,
     /// How many may.
     pub backlog: Option<u32>,
-    /// How many the kernel dropped because the queue was full, since the socket was made.
+    /// How many connections, or datagrams, the kernel dropped because the queue was full, since the
+    /// socket was made.
     pub dropped: Option<u32>,
 }
 
@@ -402,7 +403,7 @@ impl<E: Datagrams> Inspect for Reactor<E> {
     fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
         let all = self.listen_queue.listeners();
         let slice = all.iter().skip(from as usize).take(LISTENERS);
-        let items: Vec<ListenerView> = slice
+        let mut items: Vec<ListenerView> = slice
             .map(|(key, listener)| {
                 let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
                 ListenerView {
@@ -413,8 +414,19 @@ impl<E: Datagrams> Inspect for Reactor<E> {
                 }
             })
             .collect();
+        // Behind those of connections come those of datagrams.
+        let first = (from as usize + items.len()).saturating_sub(all.len());
+        let room = (first, LISTENERS - items.len());
+        let ports = self.flows.listeners(&self.ctx, room);
+        items.extend(ports.into_iter().map(|(listener, dropped)| ListenerView {
+            listener,
+            queued: None,
+            backlog: None,
+            dropped: Some(dropped),
+        }));
         let end = from as usize + items.len();
-        let next = (end < all.len()).then_some(end as u32);
+        let count = all.len() + self.flows.ports_count();
+        let next = (end < count).then_some(end as u32);
         Slice { items, next }
     }
 
@@ -425,6 +437,8 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         for id in ids {
             drop(self.remove_listener(id));
         }
+        // Flows answer from the socket that their clients ask at.
+        self.flows.leave_forward(forward, &mut self.ctx);
     }
 }
 
