@@ -51,8 +51,10 @@ const SHOWN: usize = 8;
 /// Listeners that a visit asks the kernel about: some 1.7 µs each.
 const LISTENERS: usize = 8;
 
-/// Where listeners begin for [`Inspect::settle`], and behind them ports for datagrams.
+/// Where listeners begin for [`Inspect::settle`].
 const QUEUES: u32 = 1 << 31;
+
+/// Where ports for datagrams begin, behind listeners.
 const PORTS: u32 = 3 << 30;
 
 /// Between two times that visitors have every listener asked what it dropped.
@@ -164,11 +166,12 @@ pub struct LaneView {
 pub struct ListenerView {
     /// Its identity, address and forward.
     pub listener: Arc<Listener>,
-    /// Connections that wait to be accepted; `None` of a unix socket.
+    /// Connections that wait to be accepted; `None` of a unix socket, and of one of datagrams.
     pub queued: Option<u32>,
     /// How many may.
     pub backlog: Option<u32>,
-    /// How many the kernel dropped because the queue was full, since the socket was made.
+    /// How many connections, or datagrams, the kernel dropped because the queue was full, since the
+    /// socket was made.
     pub dropped: Option<u32>,
 }
 
@@ -408,6 +411,9 @@ impl<E: Datagrams> Inspect for Reactor<E> {
     }
 
     fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
+        if let Some(from) = from.checked_sub(PORTS) {
+            return self.ports(from as usize);
+        }
         let (listen_queue, engine) = (&self.listen_queue, &mut self.ctx.engine);
         let mut sockets = listen_queue.sockets(from);
         let seen = sockets.by_ref().take(LISTENERS).map(|(key, listener)| {
@@ -421,7 +427,11 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         });
         let items = seen.collect();
         let next = sockets.next().map(|(key, _)| key.slot);
-        Slice { items, next }
+        let ports = (self.flows.ports_count() > 0).then_some(PORTS);
+        Slice {
+            items,
+            next: next.or(ports),
+        }
     }
 
     fn stop_listening(&mut self, forward: ForwardId) {
@@ -431,6 +441,8 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         for id in ids {
             drop(self.remove_listener(id));
         }
+        // Flows answer from the socket that their clients ask at.
+        self.flows.leave_forward(forward, &mut self.ctx);
     }
 }
 
@@ -441,6 +453,23 @@ impl<E: Datagrams> Reactor<E> {
         let (until, next) = self.session_slots(from);
         let flows = (self.flows.len() > 0).then_some(FLOWS);
         (until, next.or(flows))
+    }
+
+    /// Ports for datagrams from the `from`-th on.
+    fn ports(&mut self, from: usize) -> Slice<ListenerView> {
+        let ports = self.flows.listeners(&self.ctx, (from, LISTENERS));
+        let seen = ports.into_iter().map(|(listener, dropped)| ListenerView {
+            listener,
+            queued: None,
+            backlog: None,
+            dropped: Some(dropped),
+        });
+        let end = from + LISTENERS;
+        let next = (end < self.flows.ports_count()).then(|| PORTS + end as u32);
+        Slice {
+            items: seen.collect(),
+            next,
+        }
     }
 
     /// Asks the kernel what queues of listeners dropped, from this one on; which is next. Ports

@@ -158,6 +158,12 @@ impl TapOrder {
             if ids.is_empty() {
                 return Err(Problem::not_found(format!("there is no forward {name}")));
             }
+            let mut of_name = forwards.iter().filter(|it| *it.forward.name == **name);
+            if of_name.all(|it| !it.config.protocol.has_tcp()) {
+                let problem =
+                    format!("a tap shows connections, and {name} forwards datagrams alone");
+                return Err(Problem::bad_request(problem).at("body"));
+            }
             filter.forwards = Some(ids);
         }
         filter.client = self.networks()?.first().copied();

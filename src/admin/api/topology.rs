@@ -17,6 +17,7 @@ use crate::admin::view::{
     Bytes, DeniedCount, EndingCount, Forward, Listener, Name, Pool, RateLimit, RouteCount, Times,
 };
 use crate::config::{Balance, HashKey, Mode, RouteTo};
+use crate::net::address::Transport;
 use crate::policy::meter::Level;
 
 /// Every forward
@@ -259,7 +260,10 @@ pub(super) async fn listeners(
     let mut views: Vec<Listener> = Vec::new();
     for seen in gather::listeners(&*shared.subject).await {
         let forward = seen.listener.forward.name.to_string();
-        let address = seen.listener.address.to_string();
+        let address = match seen.listener.transport {
+            Transport::Tcp => seen.listener.address.to_string(),
+            Transport::Udp => format!("udp:{}", seen.listener.address),
+        };
         let place = *places
             .entry((forward.clone(), address.clone()))
             .or_insert_with(|| {
