@@ -7,14 +7,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 
 use super::acquire::ReactorPlan;
 use super::error::StartError;
 use super::inbox::{Teller, Told};
 use super::proxy::{Deciders, ReactorDecider};
-use super::wire::{Message, Order, Pending, Wire};
+use super::wire::{Message, Order, Pending, Visitor, Wire};
 use crate::engine::choice::{self, Waker};
 use crate::engine::{self, Datagrams};
 use crate::net::limits;
@@ -223,6 +225,16 @@ fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, 
     }
 }
 
+/// Receives a visitor, and counts what of the thread's time he took: sessions wait meanwhile.
+fn visited<E: Datagrams>(reactor: &mut Reactor<E>, visitor: Visitor) {
+    let ran = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    let before = ran();
+    (visitor.0)(reactor);
+    if let (Ok(before), Ok(after)) = (before, ran()) {
+        reactor.was_visited(after.saturating_sub(before));
+    }
+}
+
 fn work<E>(
     reactor: &mut Reactor<E>,
     number: u16,
@@ -255,7 +267,12 @@ fn work<E>(
                             continue;
                         }
                         Message::Visit(visitor) => {
-                            (visitor.0)(reactor);
+                            visited(reactor, visitor);
+                            // One a turn: many who look at once hold sessions no longer than
+                            // one does. Those behind it have the next turns.
+                            if waker.wake().is_ok() {
+                                break;
+                            }
                             continue;
                         }
                     };

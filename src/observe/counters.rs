@@ -146,6 +146,8 @@ metrics! {
     counter "turns" { turns }
     /// Timers that fired.
     counter "timers_fired" { timers_fired }
+    /// CPU time of visits: of whoever lists, counts or ends sessions, one in a turn at the most.
+    histogram<16> "visit_cpu" [Seconds] { visit_cpu }
     /// Sessions now.
     gauge "live_sessions" { live }
     /// Bytes of tails and pipes now.

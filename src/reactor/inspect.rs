@@ -69,10 +69,12 @@ pub struct SessionFilter {
     pub client: Option<IpNet>,
     /// … and from this port.
     pub client_port: Option<u16>,
-    /// Those of these forwards.
-    pub forwards: Option<Vec<ForwardId>>,
+    /// Those of the forward of this name, be it in force or not any more.
+    pub forward: Option<Arc<str>>,
     /// Those on these servers.
     pub servers: Option<Vec<ServerId>>,
+    /// … or connected to this address, whoever chose it.
+    pub endpoint: Option<Endpoint>,
     /// Those that are as old.
     pub older_than: Option<Duration>,
     /// Those that are younger.
@@ -165,6 +167,8 @@ pub struct ListenerView {
     pub backlog: Option<u32>,
     /// How many the kernel dropped because the queue was full, since the socket was made.
     pub dropped: Option<u32>,
+    /// It takes datagrams; what it drops is such.
+    pub datagrams: bool,
 }
 
 /// What a visitor has before it. See the module's documentation.
@@ -211,8 +215,9 @@ impl SessionFilter {
             id: entry.id.id(),
             is_flow: false,
             client: &entry.client.get(),
-            forward: entry.listener.forward.id,
+            forward: &entry.listener.forward.name,
             server: account(entry),
+            endpoint: entry.destination.as_ref().map(Destination::endpoint),
             age: now.since(entry.session.started()),
             moved: moved(entry),
         })
@@ -223,8 +228,9 @@ impl SessionFilter {
             id: flow.id,
             is_flow: true,
             client: &flow.client,
-            forward: flow.at.forward.id,
+            forward: &flow.at.forward.name,
             server: Some(&flow.server),
+            endpoint: Some(flow.server.endpoint()),
             age: now.since(flow.started),
             moved: flow.traffic.iter().map(|it| it.bytes).sum(),
         })
@@ -239,22 +245,30 @@ impl SessionFilter {
             (Endpoint::Inet(client), Some(port)) => client.port() == port,
             (_, port) => port.is_none(),
         };
-        let server = || it.server.map(|server| server.settings().id);
         client
             && port
             && self.id.is_none_or(|id| id == it.id)
             && self.is_flow.is_none_or(|is_flow| is_flow == it.is_flow)
             && self
-                .forwards
-                .as_ref()
-                .is_none_or(|ids| ids.contains(&it.forward))
-            && self
-                .servers
-                .as_ref()
-                .is_none_or(|ids| server().is_some_and(|id| ids.contains(&id)))
+                .forward
+                .as_deref()
+                .is_none_or(|name| name == it.forward)
+            && self.takes_server(it)
             && self.older_than.is_none_or(|than| it.age >= than)
             && self.younger_than.is_none_or(|than| it.age < than)
             && self.bytes_min.is_none_or(|min| it.moved >= min)
+    }
+}
+
+impl SessionFilter {
+    fn takes_server(&self, it: &Traits<'_>) -> bool {
+        if self.servers.is_none() && self.endpoint.is_none() {
+            return true;
+        }
+        let server = it.server.map(|server| server.settings().id);
+        let of_these = self.servers.as_ref().zip(server);
+        of_these.is_some_and(|(ids, id)| ids.contains(&id))
+            || self.endpoint.is_some() && self.endpoint.as_ref() == it.endpoint
     }
 }
 
@@ -263,8 +277,9 @@ struct Traits<'a> {
     id: u64,
     is_flow: bool,
     client: &'a Endpoint,
-    forward: ForwardId,
+    forward: &'a str,
     server: Option<&'a Arc<Server>>,
+    endpoint: Option<&'a Endpoint>,
     age: Duration,
     moved: u64,
 }
@@ -401,20 +416,30 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 
     fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
         let all = self.listen_queue.listeners();
-        let slice = all.iter().skip(from as usize).take(LISTENERS);
-        let items: Vec<ListenerView> = slice
-            .map(|(key, listener)| {
-                let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
-                ListenerView {
-                    listener: listener.clone(),
-                    queued: seen.queued,
-                    backlog: seen.backlog,
-                    dropped: seen.dropped,
-                }
-            })
-            .collect();
-        let end = from as usize + items.len();
-        let next = (end < all.len()).then_some(end as u32);
+        let (all_ports, from) = (self.flows.ports_seen(), from as usize);
+        let slice = all.iter().skip(from).take(LISTENERS);
+        let streams = slice.map(|(key, listener)| {
+            let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
+            ListenerView {
+                listener: listener.clone(),
+                queued: seen.queued,
+                backlog: seen.backlog,
+                dropped: seen.dropped,
+                datagrams: false,
+            }
+        });
+        // Behind those of connections.
+        let ports = all_ports.iter().skip(from.saturating_sub(all.len()));
+        let ports = ports.map(|(key, listener)| ListenerView {
+            listener: listener.clone(),
+            queued: None,
+            backlog: None,
+            dropped: Some(self.ctx.engine.queue_drops(*key)),
+            datagrams: true,
+        });
+        let items: Vec<ListenerView> = streams.chain(ports).take(LISTENERS).collect();
+        let end = from + items.len();
+        let next = (end < all.len() + all_ports.len()).then_some(end as u32);
         Slice { items, next }
     }
 
@@ -429,6 +454,12 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 }
 
 impl<E: Datagrams> Reactor<E> {
+    /// Somebody was here, for so much CPU time.
+    pub fn was_visited(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.ctx.counters.visit_cpu.record(micros);
+    }
+
     /// Where the visit that begins at this slot ends, and where the next one begins: behind
     /// the last session come the flows, where there are any.
     fn slots(&self, from: u32) -> (u32, Option<u32>) {

@@ -172,6 +172,16 @@ impl Flows {
         ctx.engine.close_port(key)
     }
 
+    /// The sockets that take datagrams here, with where they are.
+    pub(in crate::reactor) fn ports_seen(&mut self) -> Vec<(DatagramKey, Arc<Listener>)> {
+        let owners = &mut self.owners;
+        let seen = self.ports.iter().filter_map(|key| {
+            let port = owners.port_mut(*key)?;
+            (port.state == PortState::Open).then(|| (*key, port.at.clone()))
+        });
+        seen.collect()
+    }
+
     /// Brings what receive queues lost up to date. Asks for each port.
     pub(in crate::reactor) fn publish<E: Datagrams>(&mut self, ctx: &Ctx<E>) {
         ctx.counters.udp_live.set(self.table.len() as u64);
