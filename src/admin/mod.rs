@@ -22,6 +22,7 @@ mod gather;
 mod guard;
 mod health;
 mod metrics;
+mod owed;
 mod patience;
 mod pictures;
 mod problem;

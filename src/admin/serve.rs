@@ -22,6 +22,7 @@ use tower_service::Service as _;
 
 use super::bind::{AdminListener, BindProblem, Bound, CONNECTIONS_MAX};
 use super::guard::{Guard, Kind};
+use super::owed::Owed;
 use super::patience::{ANSWER, ANSWER_OF_ANOTHER, Line, Patient};
 use super::problem::Problem;
 use super::reserve::Reserve;
@@ -48,12 +49,19 @@ const HEADERS_MAX: usize = 64;
 /// Until the next try after an accept failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
+/// Between looks whether everybody was answered, once the endpoint is closed.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Steps of nice(2) by which sessions go before whoever looks at them: a page of metrics of
 /// thousands of servers takes milliseconds, which no reactor on the same core should wait for.
 /// The thread has a tenth of a core yet where reactors want all of it.
 const MODESTY: i32 = 10;
 
-/// How long what is being answered may take once the endpoint is closed.
+/// How long whoever is owed an answer may wait for it once the endpoint is closed. What asks control's thread has one at
+/// once then; what is left is the time that this thread, which yields to all others, needs to be let run.
+const OWED_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long what is being said may take once nobody is owed an answer.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The endpoint at work. It ends when this is dropped.
@@ -71,7 +79,17 @@ pub struct Server {
 
 impl Server {
     /// Serves `subject` wherever `bound` listens; nothing if that is nowhere.
-    pub fn start(mut bound: Bound, subject: Arc<dyn Subject>) -> Result<Self, BindProblem> {
+    pub fn start(bound: Bound, subject: Arc<dyn Subject>) -> Result<Self, BindProblem> {
+        let log = subject.log().clone();
+        Self::answering(bound, log, move || routes(Shared::new(subject)))
+    }
+
+    /// Answers by these routes, which are made on its own thread.
+    fn answering(
+        mut bound: Bound,
+        log: Log,
+        routes: impl FnOnce() -> Router + Send + 'static,
+    ) -> Result<Self, BindProblem> {
         let (open, is_open) = watch::channel(true);
         let mut server = Self {
             stop: None,
@@ -95,7 +113,7 @@ impl Server {
             .spawn(move || {
                 // Without it nobody is slower.
                 let _ = lower_priority(MODESTY);
-                runtime.block_on(serve(bound, subject, stopped, is_open));
+                runtime.block_on(serve(bound, (log, routes), stopped, is_open));
                 // Streams whose readers sleep are not waited for.
                 runtime.shutdown_timeout(CLOSE_PATIENCE);
             })
@@ -139,10 +157,10 @@ impl Drop for Server {
     }
 }
 
-/// Until it is told to stop, and what is being answered was.
+/// Until it is told to stop, and whoever has asked for something was answered.
 async fn serve(
     bound: Bound,
-    subject: Arc<dyn Subject>,
+    (log, routes): (Log, impl FnOnce() -> Router),
     stopped: oneshot::Receiver<()>,
     open: watch::Receiver<bool>,
 ) {
@@ -150,9 +168,8 @@ async fn serve(
         token: bound.token,
         hosts: bound.hosts,
     });
-    let log = subject.log().clone();
-    let shared = Shared::new(subject);
-    let routes = routes(shared);
+    let routes = routes();
+    let owed = Owed::default();
     let reserve = Arc::new(std::sync::Mutex::new(Reserve::take()));
     // Those who look at metrics do not keep those out who steer.
     let places = [CONNECTIONS_MAX; 2].map(|max| Arc::new(Semaphore::new(max)));
@@ -163,6 +180,7 @@ async fn serve(
             routes: routes.clone(),
             places: places[usize::from(kind == Kind::Metrics)].clone(),
             reserve: reserve.clone(),
+            owed: owed.clone(),
             log: log.clone(),
         };
         // It listens already: there is nothing about it that can fail.
@@ -181,14 +199,21 @@ async fn serve(
     }
     // An error is the end of whoever could have told it.
     let _ = stopped.await;
-    let deadline = Instant::now() + CLOSE_PATIENCE;
+    // The one who asked for what ends this process above all: to an upgrade or a drain.
+    hold_while(|| owed.is_some(), OWED_PATIENCE).await;
     let busy = || {
         places
             .iter()
             .any(|it| it.available_permits() < CONNECTIONS_MAX)
     };
-    while busy() && Instant::now() < deadline {
-        tokio::time::sleep(ACCEPT_RETRY).await;
+    hold_while(busy, CLOSE_PATIENCE).await;
+}
+
+/// Returns once this is so no more, or time is up.
+async fn hold_while(it_is_so: impl Fn() -> bool, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while it_is_so() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -232,6 +257,7 @@ struct Door {
     routes: Router,
     places: Arc<Semaphore>,
     reserve: Arc<std::sync::Mutex<Reserve>>,
+    owed: Owed,
     log: Log,
 }
 
@@ -299,7 +325,9 @@ impl Door {
         let service = service_fn(|request: Request<Incoming>| {
             connection.line.asked(patience(&request));
             let (door, connection) = (self.clone(), connection.clone());
+            let debt = self.owed.one_more();
             async move {
+                let _debt = debt;
                 let head = request.method() == axum::http::Method::HEAD;
                 let mut response = if full {
                     full_house()
@@ -398,4 +426,53 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::config::{Config, LogFormat, LogLevel, LogTarget};
+    use crate::net::handed::Handed;
+
+    /// An answer that comes long after the endpoint was told to end, as one does from a thread that is not let run.
+    #[test]
+    fn b126_whoever_has_asked_is_answered_before_the_endpoint_ends() {
+        let path = std::env::temp_dir().join(format!("thalweg-owed-{}.sock", std::process::id()));
+        let text = format!(
+            "[admin]\nlisten = \"unix:{}\"\n[[forward]]\nlisten = \"127.0.0.1:1\"\nupstream = \"127.0.0.1:2\"\n",
+            path.display()
+        );
+        let config = Config::parse(&text).unwrap();
+        let bound = Bound::take(&config, &mut Handed::default()).unwrap();
+        let null = LogTarget::File("/dev/null".into());
+        let (log, _writer) = Log::start(LogLevel::Error, LogFormat::Text, &null).unwrap();
+        let (asked, is_asked) = channel();
+        let late = move || {
+            let asked = asked.clone();
+            async move {
+                let slow = move || {
+                    let _ = asked.send(());
+                    std::thread::sleep(4 * CLOSE_PATIENCE);
+                    "done"
+                };
+                tokio::task::spawn_blocking(slow).await.unwrap()
+            }
+        };
+        let routes = || Router::new().route("/", axum::routing::post(late));
+        let server = Server::answering(bound, log, routes).unwrap();
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let request =
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n";
+        client.write_all(request.as_bytes()).unwrap();
+        is_asked.recv().unwrap();
+        drop(server);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(answer.ends_with("done"), "{answer:?}");
+    }
 }

@@ -109,12 +109,7 @@ pub(crate) fn connected(
     congestion: Option<&str>,
     options: Option<&OptionPlan>,
 ) -> io::Result<()> {
-    if options.is_none() {
-        return Ok(());
-    }
-    set_congestion(&SockRef::from(stream), congestion)?;
-    let family = family_of(stream.peer_addr()?);
-    set_options(stream, options, Stage::AfterConnect, family)
+    once_more(stream, congestion, options, Stage::AfterConnect)
 }
 
 /// Sets what of `options` an accepted socket does not inherit from its listener, and
@@ -124,12 +119,22 @@ pub(crate) fn accepted(
     congestion: Option<&str>,
     options: Option<&OptionPlan>,
 ) -> io::Result<()> {
+    once_more(stream, congestion, options, Stage::Accepted)
+}
+
+/// Both ends of a connection are of one family.
+fn once_more(
+    stream: &mio::net::TcpStream,
+    congestion: Option<&str>,
+    options: Option<&OptionPlan>,
+    stage: Stage,
+) -> io::Result<()> {
     if options.is_none() {
         return Ok(());
     }
     set_congestion(&SockRef::from(stream), congestion)?;
     let family = family_of(stream.local_addr()?);
-    set_options(stream, options, Stage::Accepted, family)
+    set_options(stream, options, stage, family)
 }
 
 fn family_of(address: SocketAddr) -> Family {

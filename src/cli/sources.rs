@@ -14,19 +14,21 @@ use clap::ValueHint;
 use super::host::{Host, is_standard_input};
 use super::{USAGE, output};
 use crate::config::{Config, ConfigErrors, Inputs, Override, Pair};
+use crate::control::{AccessFileError, errors_of_files};
 
 /// What to forward: pairs, a file, or both.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Listen on ADDRESS (:PORT, HOST:PORT, unix:/PATH)
+    /// Listen on ADDRESS (:PORT, HOST:PORT, udp::PORT, unix:/PATH)
     ///
     /// :5000 listens on every IPv4 and IPv6 address, 127.0.0.1:5000 or [::1]:5000 on one,
-    /// :5000-5009 on ten ports, unix:/path and unix:@name on a unix socket. Repeat it in
+    /// :5000-5009 on ten ports, unix:/path and unix:@name on a unix socket. With `udp:` before
+    /// both addresses datagrams are forwarded: -l udp::53 -r udp:10.0.0.1:53. Repeat it in
     /// pairs with -r; each pair is one forward.
     #[arg(short, long, value_name = "ADDRESS", help_heading = "What to forward")]
     listen: Vec<String>,
 
-    /// Forward to SERVER (HOST:PORT, unix:/PATH), or to several in turn
+    /// Forward to SERVER (HOST:PORT, udp:HOST:PORT, unix:/PATH), or to several in turn
     ///
     /// Several servers, with commas between them, take turns; the next one is tried when a
     /// connect fails. A range of ports (host:6000-6009) pairs up with the range of -l.
@@ -136,7 +138,13 @@ impl NotLoaded {
                 output::complain(message);
                 ExitCode::from(USAGE)
             }
-            Self::Wrong(errors) => output::configuration_errors(errors),
+            Self::Wrong(errors) => {
+                // Before the errors that are counted at their end.
+                for error in wrong_lines(errors) {
+                    output::complain(&format!("error: {error}"));
+                }
+                output::configuration_errors(errors)
+            }
         }
     }
 }
@@ -145,7 +153,17 @@ impl fmt::Display for NotLoaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(message) => f.write_str(message),
-            Self::Wrong(errors) => errors.fmt(f),
+            Self::Wrong(errors) => {
+                errors.fmt(f)?;
+                wrong_lines(errors).try_for_each(|error| write!(f, "\n{error}"))
+            }
         }
     }
+}
+
+/// Lines that say nothing in files that its lists name, so that nobody learns of them only once the configuration is
+/// right. A file that is not there may be where the configuration is to run.
+fn wrong_lines(errors: &ConfigErrors) -> impl Iterator<Item = AccessFileError> {
+    let found = errors_of_files(errors.lists()).into_iter();
+    found.filter(|it| matches!(it, AccessFileError::Lines { .. }))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::kind::{Kind, Rate};
+use super::kind::{Kind, Rate, Time, time};
 use super::raw::{Node, TableReader, Value};
 use super::report::{Fault, Report};
 use super::section::read_key;
@@ -29,6 +29,14 @@ impl ByteRate {
             burst,
         })
     }
+}
+
+/// What a rate lets flow in this time may flow at once, unless it is said otherwise.
+pub(super) const RATE_BURST: Duration = Duration::from_millis(100);
+
+/// What may be said of it.
+pub(super) fn rate_burst() -> Time {
+    time(Duration::from_millis(10)..=Duration::from_secs(10))
 }
 
 /// A [`ByteRate`].

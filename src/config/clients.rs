@@ -11,13 +11,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::byte_rate::{ByteRate, ByteRateKey};
-use super::kind::{Composite, Optional, Special, Switch, choice, int, text_schema, time};
+use super::byte_rate::{ByteRate, ByteRateKey, RATE_BURST, rate_burst};
+use super::connect_rate::{WrittenRate, connect_burst, connect_rate, max_per_client};
+use super::kind::{Composite, Optional, Switch, choice, int};
 use super::raw::{Node, Value};
-use super::report::{Fault, Report};
+use super::report::{Fault, ListFile, Report};
 use super::section::section;
 use super::text::quote;
-use super::units;
 use super::values;
 use super::words::words;
 use crate::net::network;
@@ -38,7 +38,7 @@ section! {
             on_deny: OnDeny = OnDeny::Reset, choice(), Live;
             /// Connections that one client may have at a time. The next is turned away as
             /// `on_deny` says.
-            max_per_client: Option<u32> = None, Optional(int(1..=i64::from(u32::MAX))), Live,
+            max_per_client: Option<u32> = None, Optional(max_per_client()), Live,
                 example "100";
             /// New connections that one client may make in a time, in the long run: `"10/s"`,
             /// `"600/m"`. What is faster is turned away.
@@ -46,7 +46,7 @@ section! {
                 example "\"10/s\"";
             /// So many of them at once, after a pause; by default those of a second, one at
             /// least.
-            connect_burst: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
+            connect_burst: Option<u32> = None, Optional(connect_burst()), Live,
                 example "20";
             /// Bytes a second of all sessions of a forward together, each way, or of each way by
             /// itself: `"10MB/s"`, `{ up = "1MB/s", down = "10MB/s" }`. What is faster is held
@@ -60,8 +60,7 @@ section! {
             rate_per_session: Option<ByteRate> = None, Optional(ByteRateKey), Live,
                 example "{ down = \"1MB/s\" }";
             /// What these rates let flow in this time may flow at once, after a pause.
-            rate_burst: Duration = Duration::from_millis(100),
-                time(Duration::from_millis(10)..=Duration::from_secs(10)), Live;
+            rate_burst: Duration = RATE_BURST, rate_burst(), Live;
             /// Nobody is turned away or held back by `access` and these limits; whoever would be
             /// is counted, and logged if turned away.
             dry_run: bool = false, Switch, Live;
@@ -128,55 +127,6 @@ pub enum AccessScope {
     Network(IpNet),
     /// Those of the networks in a file, read at the start and at a reload.
     File(PathBuf),
-}
-
-/// So many connections in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WrittenRate {
-    /// Connections.
-    pub count: u32,
-    /// In this time.
-    pub per: Period,
-}
-
-/// The time of a rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Period {
-    /// `/s`
-    Second,
-    /// `/m`
-    Minute,
-    /// `/h`
-    Hour,
-}
-
-impl Period {
-    const ALL: [(&'static str, Self, u64); 3] = [
-        ("s", Self::Second, 1),
-        ("m", Self::Minute, 60),
-        ("h", Self::Hour, 3_600),
-    ];
-}
-
-impl WrittenRate {
-    /// Between two connections, in the long run.
-    pub fn interval(self) -> Duration {
-        let found = Period::ALL
-            .iter()
-            .find(|(_, period, _)| *period == self.per);
-        let seconds = found.map_or(1, |(_, _, seconds)| *seconds);
-        Duration::from_secs(seconds) / self.count
-    }
-
-    /// As it is kept to; without a word those of a second come at once.
-    pub fn with_burst(self, burst: Option<u32>) -> ConnectRate {
-        let interval = self.interval();
-        let of_a_second = 1_000_000 / interval.as_micros().max(1);
-        ConnectRate {
-            interval,
-            burst: burst.unwrap_or(of_a_second as u32).max(1),
-        }
-    }
 }
 
 impl ClientAccess {
@@ -286,12 +236,15 @@ fn read_access(key: &str, node: &Node, report: &mut Report) -> Option<Vec<Access
     let mut rules: Vec<AccessRule> = Vec::new();
     for item in items {
         let rule = values::string(item).and_then(|text| {
-            text.parse()
+            text.parse::<AccessRule>()
                 .map_err(|error: AccessError| Fault::new(error.problem).remedy(error.remedy))
         });
         match rule {
             Err(fault) => report.error(&item.span, fault.of_key(key)),
             Ok(rule) => {
+                if let AccessScope::File(path) = &rule.whom {
+                    report.names_list(ListFile::Clients(path.clone()));
+                }
                 if let Some(before) = rules.iter().find(|it| it.covers(&rule)) {
                     let fault = Fault::new(format!("`{rule}` is never reached behind `{before}`"));
                     let fault = fault.remedy(
@@ -317,41 +270,4 @@ impl AccessRule {
             _ => false,
         }
     }
-}
-
-pub(super) fn connect_rate() -> Special<WrittenRate> {
-    Special {
-        read: |node| read_rate(values::string(node)?),
-        write: |rate| {
-            let found = Period::ALL
-                .iter()
-                .find(|(_, period, _)| *period == rate.per);
-            quote(&format!("{}/{}", rate.count, found.map_or("s", |it| it.0)))
-        },
-        words: "number in a time",
-        schema: || {
-            let mut schema = text_schema();
-            schema["pattern"] = "^[1-9][0-9]*/[smh]$".into();
-            schema
-        },
-    }
-}
-
-fn read_rate(text: &str) -> Result<WrittenRate, Fault> {
-    let fault = || {
-        Fault::new("this must be a number of connections in a time")
-            .remedy("such as \"10/s\", \"600/m\" or \"1000/h\"")
-    };
-    let (count, per) = text.split_once('/').ok_or_else(fault)?;
-    let count = units::parse_count(count.trim()).map_err(|_| fault())?;
-    let per = per.trim();
-    let found = Period::ALL.iter().find(|(word, ..)| *word == per);
-    let (_, per, _) = found.ok_or_else(fault)?;
-    let count = u32::try_from(count)
-        .ok()
-        .filter(|it| (1..=1_000_000).contains(it));
-    let count = count.ok_or_else(|| {
-        Fault::new("this many connections are no limit").remedy("1 to 1000000 in a time")
-    })?;
-    Ok(WrittenRate { count, per: *per })
 }

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::addresses::{Written, listeners};
+use super::datagrams::refuse_of_udp;
 use super::forward::{Forward, ForwardKeys};
 use super::http_connect::{self, Mode};
 use super::pool::{self, Pool};
 use super::profile;
 use super::raw::{Elsewhere, Node, TableReader};
 use super::report::{Fault, Report, Span};
-use super::route::{self, Route};
+use super::route;
 use super::scope::Scope;
 use super::section::Section;
-use super::send_proxy::SendProxy;
 use super::server::Server;
 use super::tap::{TapSettings, Taps};
 use super::udp::Protocol;
@@ -23,7 +23,6 @@ use super::values;
 use super::written_pool::WrittenPool;
 use crate::net::address::{Address, Transport};
 use crate::net::listener::Listeners;
-use crate::proto::proxy::Version;
 
 /// Listeners, and entries of server lists, in a whole configuration. Each is a few
 /// hundred bytes, each listener a descriptor for each reactor.
@@ -444,61 +443,5 @@ fn refuse_loop(forward: &Forward, span: &Span, report: &mut Report) {
             report.error(span, fault.remedy("change the port of one side"));
             return;
         }
-    }
-}
-
-/// Refuses what a forward of datagrams cannot have, and says why.
-fn refuse_of_udp(forward: &Forward, span: &Span, report: &mut Report) {
-    let of_udp =
-        |it: &Address| matches!(it, Address::Srv(name) if name.split('.').nth(1) == Some("_udp"));
-    if !forward.protocol.has_udp() {
-        if forward.pool.servers.iter().any(|it| of_udp(&it.address)) {
-            let fault = Fault::new("a service of `_udp` is none of TCP".to_owned());
-            let remedy = "write `_tcp`, or protocol = \"udp\"".to_owned();
-            report.error(span, fault.remedy(remedy));
-        }
-        return;
-    }
-    let mut refuse = |problem: &str, remedy: &str| {
-        report.error(
-            span,
-            Fault::new(problem.to_owned()).remedy(remedy.to_owned()),
-        );
-    };
-    let unix = |it: &Address| matches!(it, Address::Unix(_));
-    if forward.listen.iter().any(unix) {
-        refuse(
-            "a unix socket takes no UDP datagrams",
-            "give it a forward of its own, with protocol = \"tcp\"",
-        );
-    }
-    if forward.pool.servers.iter().any(|it| unix(&it.address)) {
-        refuse(
-            "a server of UDP has an address and a port, not a unix socket",
-            "write HOST:PORT",
-        );
-    }
-    let asks = |it: &Route| it.conditions.wants_protocol();
-    if forward.protocol == Protocol::Udp && !forward.udp.quic && forward.routes.iter().any(asks) {
-        refuse(
-            "a route asks what datagrams say, and nobody looks at them",
-            "write quic = true, or leave `sni`, `alpn`, `no_sni`, `host` and `protocol` out",
-        );
-    }
-    let by_line = |it: &SendProxy| it.version == Version::V1;
-    if forward.pool.headers().any(|it| by_line(&it)) {
-        refuse(
-            "`send_proxy`: version 1 of the PROXY protocol has no word for datagrams",
-            "write send_proxy = \"v2\"",
-        );
-    }
-    if forward.accept_proxy.as_ref().is_some_and(|it| !it.v2) {
-        refuse(
-            "`accept_proxy`: version 1 of the PROXY protocol has no word for datagrams",
-            "let versions have \"v2\"",
-        );
-    }
-    if forward.protocol == Protocol::Udp && forward.tap.is_some() {
-        refuse("a tap shows connections, not datagrams", "remove `tap`");
     }
 }

@@ -16,7 +16,7 @@ use super::kind::{
     time_in_steps,
 };
 use super::raw::{Node, TableReader, Value};
-use super::report::{Fault, Report};
+use super::report::{Fault, ListFile, Report};
 use super::row::{Applies, KeyChange, Pairs, Row};
 use super::section::{Section, read_key, section};
 use super::text::{list, quote};
@@ -188,7 +188,11 @@ fn read_access(t: &mut TableReader<'_>, report: &mut Report) -> AccessRules {
             report.error(&node.span, fault.remedy(remedy));
         }
     }
-    AccessRules::Ordered(rules("access", node, report))
+    let access = AccessRules::Ordered(rules("access", node, report));
+    for path in access.files() {
+        report.names_list(ListFile::Targets(path.to_owned()));
+    }
+    access
 }
 
 impl Mode {

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// Problems kept word for word. A file that is not meant for thalweg at all could
 /// have a hundred thousand; the rest is counted.
@@ -17,6 +18,16 @@ pub struct ConfigErrors {
     problems: Vec<Problem>,
     /// How many more there were.
     omitted: usize,
+    lists: Vec<ListFile>,
+}
+
+/// A file that a list of rules names. What stands in it is somebody else's to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListFile {
+    /// Networks of clients: `access` of a forward.
+    Clients(PathBuf),
+    /// Rules about where requests may go: `access` of `[forward.connect]`.
+    Targets(PathBuf),
 }
 
 /// One error.
@@ -53,6 +64,12 @@ impl ConfigErrors {
     /// How many errors there are, those not kept included.
     pub fn count(&self) -> usize {
         self.problems.len() + self.omitted
+    }
+
+    /// The files that its lists name, as far as they could be made out: what is wrong with those can be told
+    /// together with the errors.
+    pub fn lists(&self) -> &[ListFile] {
+        &self.lists
     }
 
     /// The errors as a person reads them, with or without terminal colours.
@@ -210,6 +227,8 @@ pub(super) struct Report {
     damaged: bool,
     /// Values that nobody knows, of which everything else would be an echo.
     unknown: Vec<Span>,
+    /// Files that lists name.
+    lists: Vec<ListFile>,
 }
 
 impl Report {
@@ -289,6 +308,13 @@ impl Report {
         self.problems.len() + self.omitted
     }
 
+    /// A list of rules names this file.
+    pub(super) fn names_list(&mut self, file: ListFile) {
+        if !self.lists.contains(&file) {
+            self.lists.push(file);
+        }
+    }
+
     pub(super) fn mark_damaged(&mut self) {
         self.damaged = true;
     }
@@ -308,6 +334,7 @@ impl Report {
         (!self.problems.is_empty()).then(|| ConfigErrors {
             problems: self.problems.into_iter().map(|(_, p)| p).collect(),
             omitted: self.omitted,
+            lists: self.lists,
         })
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::addresses::{self, Use, Written};
-use super::byte_rate::{ByteRate, ByteRateKey};
-use super::clients::{WrittenRate, connect_rate};
+use super::byte_rate::{ByteRate, ByteRateKey, RATE_BURST, rate_burst};
+use super::connect_rate::{WrittenRate, connect_burst, connect_rate, max_per_client};
 use super::kind::{Int, Limit, Optional, Switch, Time, choice, int, text_schema, time};
 use super::raw::{Elsewhere, Node, TableReader, Value};
 use super::report::{Fault, Report};
@@ -13,6 +13,8 @@ use super::section::{Section, section};
 use super::send_proxy::{SendProxy, SendProxyKey};
 use super::words::words;
 use crate::net::address::Address;
+use crate::policy::connect_rate::ConnectRate;
+use crate::policy::meter;
 
 section! {
     /// One server of a pool.
@@ -44,7 +46,7 @@ section! {
             /// Sessions of one client at the most, counted as by `max_per_client` of a forward.
             /// Further ones of this client go to other servers, or are turned away when it has its
             /// share of each.
-            max_per_client: Option<u32> = None, Optional(int(1..=i64::from(u32::MAX))), Live,
+            max_per_client: Option<u32> = None, Optional(max_per_client()), Live,
                 example "10";
             /// New sessions that it is given in a time, over all reactors: `"100/s"`, `"600/m"`.
             /// What is faster goes to other servers, or waits as at `max_connections`.
@@ -52,15 +54,14 @@ section! {
                 example "\"100/s\"";
             /// So many of them at once, after a pause; by default those of a second, one at
             /// least.
-            connect_burst: Option<u32> = None, Optional(int(1..=1_000_000)), Live,
+            connect_burst: Option<u32> = None, Optional(connect_burst()), Live,
                 example "20";
             /// Bytes a second of all its sessions together, each way or of each way by itself, as
             /// `rate` of a forward.
             rate: Option<ByteRate> = None, Optional(ByteRateKey), Live,
                 example "\"100MB/s\"";
             /// What that lets flow in this time may flow at once, after a pause.
-            rate_burst: Duration = Duration::from_millis(100),
-                time(Duration::from_millis(10)..=Duration::from_secs(10)), Live;
+            rate_burst: Duration = RATE_BURST, rate_burst(), Live;
             /// As for the pool, or otherwise than it: `"off"`, `"v1"`, `"v2"` or a table. Its checks go
             /// by it too.
             send_proxy: Option<Option<SendProxy>> = None, Optional(SendProxyKey), Live,
@@ -79,6 +80,16 @@ section! {
 }
 
 impl Server {
+    /// How fast it is given sessions.
+    pub fn connects(&self) -> Option<ConnectRate> {
+        Some(self.connect_rate?.with_burst(self.connect_burst))
+    }
+
+    /// How fast bytes of its sessions flow, up and down.
+    pub fn bytes(&self) -> Option<[meter::Rate; 2]> {
+        Some(self.rate?.with_burst(self.rate_burst))
+    }
+
     /// A server with every default.
     pub fn new(address: Address) -> Self {
         Self {

@@ -76,6 +76,8 @@ pub(super) struct Acquired {
     pub(super) steering: Arc<Steering>,
     /// Time zero of every reactor.
     pub(super) origin: Instant,
+    /// Which configuration it is.
+    pub(super) generation: u64,
 }
 
 /// What one reactor is started with.
@@ -116,6 +118,9 @@ impl Acquired {
         for forward in plan.forwards.iter().filter(|it| is_transparent(&it.config)) {
             check_transparent(&forward.config)?;
         }
+        // The number of a configuration goes on from one process to the next.
+        let before = handed.as_ref().and_then(|it| it.generation);
+        let generation = before.map_or(FIRST_GENERATION, |it| it + 1);
         let mut held = Held::default();
         let pages = held::pages(count);
         let table = held
@@ -137,7 +142,7 @@ impl Acquired {
                         [forward.config.max_connections, forward.config.udp.max_flows]
                             .map(|max| max.map(|max| Arc::new(Gate::new(max))))
                             .into(),
-                        (FIRST_GENERATION, None),
+                        (generation, None),
                     )
                 })
             })
@@ -249,6 +254,7 @@ impl Acquired {
             entrance,
             steering,
             origin,
+            generation,
         })
     }
 }

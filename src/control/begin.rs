@@ -96,7 +96,12 @@ fn begin(
             // The file may be another one since it was read.
             Some(Told::Signal(Signal::Reload)) => reload = true,
             Some(
-                Told::Signal(_) | Told::Asked(_) | Told::Changed | Told::Old(..) | Told::Gone(_),
+                Told::Signal(_)
+                | Told::Asked(_)
+                | Told::Changed
+                | Told::Old(..)
+                | Told::Has(..)
+                | Told::Gone(_),
             ) => {}
             Some(Told::Ready | Told::Ended(_)) => {
                 let Some(begun) = beginning.outcome() else {
@@ -212,9 +217,9 @@ fn open(
         pilot,
     };
     match forward(begun, inherited, take_over.as_ref(), step) {
-        Ok(mut running) => {
+        Ok((mut running, is_service)) => {
             running.confine(confinement);
-            running.serve_under(manager);
+            running.serve_under(manager, is_service);
             running.survive(survivors);
             Ok(AtWork {
                 running,
@@ -233,16 +238,17 @@ fn open(
     }
 }
 
+/// Whatever there is to be begun; and whether a service manager heeds this process already.
 fn forward(
     begun: Begun,
     mut inherited: Inherited,
     take_over: Option<&TakeOver>,
     step: &Awaited,
-) -> Result<Running, StartError> {
+) -> Result<(Running, bool), StartError> {
     let Some(from) = take_over else {
         let mut running = stand(begun, (&mut inherited, None, KnownNames::default()), step)?;
         running.open(&[])?;
-        return Ok(running);
+        return Ok((running, true));
     };
     step.is("taking over");
     let mut taking =
@@ -250,8 +256,9 @@ fn forward(
     let teller = begun.teller.clone();
     match stand_in(begun, &mut taking, inherited, step) {
         Ok(running) => {
+            let is_service = !taking.tells_service && running.probation.is_none();
             follow(taking, teller)?;
-            Ok(running)
+            Ok((running, is_service))
         }
         Err(error) => {
             taking.refuse(error.to_string());

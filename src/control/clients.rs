@@ -16,7 +16,7 @@ use super::plan::Plan;
 use crate::config::clients::{
     AccessRule, AccessScope, ClientAccess, ClientMemory, OnDeny, WhenFull, network_of,
 };
-use crate::config::{ByteRate, Config};
+use crate::config::{ByteRate, Config, ListFile};
 use crate::net::turn_away::TurnAway;
 use crate::policy::access::Rule;
 use crate::policy::clients::{ClientRule, ClientRules, Whom};
@@ -79,6 +79,15 @@ fn shown(path: &Path, wrong: &[WrongLine]) -> String {
         let _ = write!(text, ". And {more} lines more");
     }
     text
+}
+
+/// What is wrong with these files of lists, which a configuration names that is wrong itself.
+pub fn errors_of_files(files: &[ListFile]) -> Vec<AccessFileError> {
+    let error = |file: &ListFile| match file {
+        ListFile::Clients(path) => read_file(path).err(),
+        ListFile::Targets(path) => read_rules(path).err(),
+    };
+    files.iter().filter_map(error).collect()
 }
 
 /// What is wrong with the files that the lists of a configuration name, each with the name of its

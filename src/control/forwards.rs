@@ -53,7 +53,7 @@ fn taken(before: Option<&reactor::Forward>, name: &str) -> Arc<AtomicU64> {
     known.map(|way| way.taken.clone()).unwrap_or_default()
 }
 
-/// The number of the configuration that a process begins with.
+/// The number of the configuration that a process begins with to which nobody has handed over.
 pub(super) const FIRST_GENERATION: u64 = 1;
 
 /// See the module's documentation. `gate` is the forward's limit, which all its routes

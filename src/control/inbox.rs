@@ -1,6 +1,7 @@
 //! What control's thread waits for: signals, and what other threads tell it. It sleeps
 //! until there is something, and never looks twice at what did not change.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::net::journal::SlotName;
-use crate::reactor::OldSession;
+use crate::reactor::{KeptSession, OldSession};
 
 use super::reap;
 use super::request::Request;
@@ -34,6 +35,8 @@ pub(super) enum Told {
     Changed,
     /// A reactor has a session that is to outlive this process.
     Old(u16, OldSession),
+    /// A reactor has one that is kept already.
+    Has(u16, KeptSession),
     /// One of them has ended, or left.
     Gone(SlotName),
     /// Another thread of this process asks for something.
@@ -44,7 +47,8 @@ pub(super) enum Told {
 #[derive(Debug)]
 pub(super) struct Inbox {
     signals: Signals,
-    told: Receiver<Told>,
+    /// `None` once nobody listens any more.
+    told: RefCell<Option<Receiver<Told>>>,
     teller: Teller,
 }
 
@@ -80,7 +84,7 @@ impl Inbox {
         let (sender, told) = channel();
         Self {
             signals,
-            told,
+            told: RefCell::new(Some(told)),
             teller: Teller { told: sender, bell },
         }
     }
@@ -90,6 +94,12 @@ impl Inbox {
         self.teller.clone()
     }
 
+    /// Nobody listens any more: whoever has asked for something, or does from now on, learns at once
+    /// that there is no answer. Signals are taken as before.
+    pub(super) fn close(&self) {
+        drop(self.told.take());
+    }
+
     /// The next thing; `None` when there was none until then. Without a time it waits
     /// for as long as it takes.
     ///
@@ -97,9 +107,11 @@ impl Inbox {
     pub(super) fn wait(&self, until: Option<Instant>) -> Option<Told> {
         let mut reaped = true;
         loop {
-            if let Ok(told) = self.told.try_recv() {
+            let told = self.told.borrow();
+            if let Some(told) = told.as_ref().and_then(|it| it.try_recv().ok()) {
                 return Some(told);
             }
+            drop(told);
             match self.signals.take() {
                 Some(Signal::Child) => reaped = false,
                 Some(signal) => return Some(Told::Signal(signal)),

@@ -5,7 +5,10 @@
 //!                  └► WATCHDOG=1 while every reactor turns
 //!                  └► MAINPID=N, BARRIER=1: another process is this service from now on
 //! ```
-//! Only control's thread speaks to it. Nothing of this exists where no manager is.
+//! Only control's thread speaks to it. Nothing of this exists where no manager is. One that heeds
+//! the main process alone (`NotifyAccess=main`) would refuse whatever an upgrade's new process
+//! says before that, and close what it is to keep: so that one stands by until the former one
+//! has told who is the service, and has passed a barrier behind it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,6 +38,8 @@ const FORGET_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Manager {
     notify: Option<Notify>,
+    /// It does not heed this process so far.
+    stands_by: bool,
     watchdog: Option<Watchdog>,
     /// Descriptors that it keeps at the most.
     keeps: usize,
@@ -79,9 +84,24 @@ impl Manager {
     }
 
     fn tell(&self, message: &str) {
-        if let Some(notify) = &self.notify {
+        if let Some(notify) = self.heeds() {
             notify.tell(message);
         }
+    }
+
+    /// Who heeds what this process says.
+    fn heeds(&self) -> Option<&Notify> {
+        self.notify.as_ref().filter(|_| !self.stands_by)
+    }
+
+    /// Another process is the service until [`Self::begun`]: nothing is said before that.
+    pub(super) const fn stand_by(&mut self) {
+        self.stands_by = self.notify.is_some();
+    }
+
+    /// Whether this process is the service, as far as anybody wants to know.
+    pub(super) const fn is_heeded(&self) -> bool {
+        !self.stands_by
     }
 
     /// These it had kept while no process had them, one name for each socket.
@@ -103,14 +123,16 @@ impl Manager {
         self.tell(&format!("STATUS={}", one_line(&error.to_string())));
     }
 
-    /// Every listener accepts; what is not known so far is waited for.
+    /// Every listener accepts, and this process is the service; what is not known so far is
+    /// waited for.
     pub(super) fn begun(&mut self) {
+        self.stands_by = false;
         self.ready_by = Some(Instant::now() + READY_PATIENCE);
     }
 
     /// When it wants to be looked after next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.notify.as_ref()?;
+        self.heeds()?;
         let ready = self.ready_by.map(|_| Instant::now() + READY_LOOK);
         let watchdog = self.watchdog.as_ref().map(|it| it.next);
         [ready, watchdog, self.extend_at]
@@ -127,7 +149,7 @@ impl Manager {
         status: impl FnOnce() -> String,
     ) {
         let Some(by) = self.ready_by else { return };
-        if self.notify.is_none() {
+        if self.heeds().is_none() {
             self.ready_by = None;
         } else if known() || by <= Instant::now() {
             self.ready_by = None;
@@ -150,7 +172,7 @@ impl Manager {
 
     /// The last one that was asked for is over.
     pub(super) fn reloaded(&mut self, status: impl FnOnce() -> String) {
-        if std::mem::take(&mut self.is_reloading) && self.notify.is_some() {
+        if std::mem::take(&mut self.is_reloading) && self.heeds().is_some() {
             // It was ready before, or is now.
             self.ready_by = None;
             self.ready(&status());
@@ -178,7 +200,7 @@ impl Manager {
     fn forget_all(&mut self) {
         let mut names = std::mem::take(&mut self.kept);
         names.append(&mut self.beside);
-        if let Some(notify) = self.notify.as_ref().filter(|_| !names.is_empty()) {
+        if let Some(notify) = self.heeds().filter(|_| !names.is_empty()) {
             for name in names.keys() {
                 notify.forget(name);
             }
@@ -192,6 +214,9 @@ impl Manager {
         if self.extend_at.is_some_and(|at| at <= now) {
             self.extend_at = Some(now + EXTEND_EVERY);
             self.tell(&extension());
+        }
+        if self.stands_by {
+            return;
         }
         let (Some(notify), Some(watchdog)) = (&self.notify, &mut self.watchdog) else {
             return;
@@ -212,7 +237,7 @@ impl Manager {
     /// Has listeners kept that would be lost with this process, and those forgotten that
     /// are there no more.
     pub(super) fn keep(&mut self, held: &Held, log: &Log) {
-        let Some(notify) = &self.notify else {
+        let Some(notify) = self.notify.as_ref().filter(|_| !self.stands_by) else {
             return;
         };
         if self.keeps == 0 && self.kept.is_empty() {
@@ -272,10 +297,16 @@ impl Manager {
         self.keeps().saturating_sub(kept)
     }
 
-    /// Has something kept beside listeners; a quarter of the room is left for listeners to come.
+    /// Whether there is room for so many descriptors beside listeners; a quarter of it is left
+    /// for listeners to come.
+    pub(super) fn has_room_beside(&self, descriptors: usize) -> bool {
+        descriptors <= self.room().saturating_sub(self.keeps / 4)
+    }
+
+    /// Has something kept beside listeners.
     pub(super) fn keep_beside(&mut self, name: String, descriptors: &[BorrowedFd<'_>]) -> bool {
-        let room = self.room().saturating_sub(self.keeps / 4);
-        let Some(notify) = self.notify.as_ref().filter(|_| descriptors.len() <= room) else {
+        let has_room = self.has_room_beside(descriptors.len());
+        let Some(notify) = self.heeds().filter(|_| has_room) else {
             return false;
         };
         let is_kept = notify.keep(&name, descriptors);
@@ -292,21 +323,18 @@ impl Manager {
 
     /// It is kept no more.
     pub(super) fn forget_beside(&mut self, name: &str) {
-        if let Some(notify) = self
-            .notify
-            .as_ref()
-            .filter(|_| self.beside.remove(name).is_some())
-        {
+        let was_kept = self.beside.remove(name).is_some();
+        if let Some(notify) = self.heeds().filter(|_| was_kept) {
             notify.forget(name);
         }
     }
 
     /// Likewise all of that, but for these names.
     pub(super) fn forget_beside_but(&mut self, stays: impl Fn(&str) -> bool) {
-        let notify = &self.notify;
+        let notify = self.notify.as_ref().filter(|_| !self.stands_by);
         self.beside.retain(|name, _| {
             let stays = stays(name);
-            if let Some(notify) = notify.as_ref().filter(|_| !stays) {
+            if let Some(notify) = notify.filter(|_| !stays) {
                 notify.forget(name);
             }
             stays
@@ -317,20 +345,35 @@ impl Manager {
     pub(super) fn keep_no_more(&mut self, names: impl Iterator<Item = String>) {
         for name in names {
             let was_kept = self.kept.remove(&name).is_some();
-            if let Some(notify) = self.notify.as_ref().filter(|_| was_kept) {
+            if let Some(notify) = self.heeds().filter(|_| was_kept) {
                 notify.forget(&name);
             }
         }
     }
 
     /// Another process is this service from now on: it is told so, and has heeded it when
-    /// this returns. Nothing is told after that but by that one.
+    /// this returns. Nothing is told after that but by that one. One that was started as another
+    /// service is that one's main process already, and would be of both.
     pub fn hand_over_to(&mut self, process: u32, patience: Duration) -> bool {
-        let Some(notify) = self.notify.take() else {
+        let heeds = !self.stands_by;
+        let Some(notify) = self.notify.take().filter(|_| heeds) else {
             return true;
         };
         self.watchdog = None;
+        if !is_of_this_service(process) {
+            return true;
+        }
         notify.tell(&format!("MAINPID={process}")) && notify.barrier(patience)
+    }
+}
+
+/// Whether a process is in the control groups of this one: a service manager has one for each
+/// service. Where they cannot be read it is.
+fn is_of_this_service(process: u32) -> bool {
+    let groups = |process: &str| std::fs::read_to_string(format!("/proc/{process}/cgroup"));
+    match (groups("self"), groups(&process.to_string())) {
+        (Ok(own), Ok(others)) => own == others,
+        _ => true,
     }
 }
 

@@ -57,7 +57,9 @@ mod wire;
 use crate::config::Config;
 
 pub use begin::Given;
-pub use clients::{AccessFileError, WrongLine, denied_client, errors_of_lists, networks_of_text};
+pub use clients::{
+    AccessFileError, WrongLine, denied_client, errors_of_files, errors_of_lists, networks_of_text,
+};
 pub use confine::Confinement;
 pub use error::StartError;
 pub use handle::{Handle, start, start_with};

@@ -61,6 +61,8 @@ impl Running {
                 self.arrived(sessions);
             }
             HandOver::Rest(tables) => self.absorb(&tables.counted),
+            // This process ends as well.
+            HandOver::Service => {}
             // Nobody answers: not in this state.
             HandOver::Begin(..)
             | HandOver::Freeze(..)

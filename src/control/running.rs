@@ -22,7 +22,6 @@ use super::beside::BesideFiles;
 use super::confine::Confinement;
 use super::drain::{self, Deadlines, Quiet};
 use super::error::StartError;
-use super::forwards::FIRST_GENERATION;
 use super::held::Held;
 use super::inbox::{Inbox, Teller, Told};
 use super::manager::Manager;
@@ -41,7 +40,7 @@ use super::steering::Steering;
 use super::survival::state::Survival;
 use super::thread::ReactorThread;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
-use super::upgrade::order::{Probation, Upgrading};
+use super::upgrade::order::{NextUpgrade, Probation, Upgrading};
 use super::upstreams::Upstreams;
 use super::watch::FileWatch;
 use super::wire::{Order, Pending, Wire};
@@ -108,6 +107,8 @@ pub(super) struct Running {
     /// Of both, until clients are let in.
     waiting: Option<(admin::Bound, Option<Entrance>)>,
     pub(super) upgrading: Upgrading,
+    /// Who wants to take over as soon as this process is the service.
+    pub(super) next_upgrade: Option<NextUpgrade>,
     /// As long as this process is on trial.
     pub(super) probation: Option<Probation>,
     pub(super) steering: Arc<Steering>,
@@ -158,6 +159,7 @@ impl Running {
             entrance,
             steering,
             origin,
+            generation,
         } = acquired;
         let Begun {
             config,
@@ -193,13 +195,14 @@ impl Running {
             config,
             source,
             beside,
-            generation: FIRST_GENERATION,
+            generation,
             ids: Arc::new(Mutex::new(ids)),
             retired: Vec::new(),
             admin: None,
             entrance: None,
             waiting: Some((admin, entrance)),
             upgrading: Upgrading::default(),
+            next_upgrade: None,
             probation: None,
             steering,
             held,
@@ -280,8 +283,9 @@ impl Running {
                 }
                 Told::Signal(Signal::Upgrade) => self.upgrade_unasked(),
                 Told::Asked(Request::Upgrade(request, reply)) => self.upgrade(request, Some(reply)),
-                Told::Old(reactor, session) => self.keep_session(reactor, &session),
-                Told::Gone(session) => self.manager.forget_beside(&session.to_string()),
+                Told::Old(reactor, session) => self.keep_session(reactor, session),
+                Told::Has(reactor, session) => self.has_kept(reactor, session),
+                Told::Gone(session) => self.forget_session(session),
                 Told::Asked(Request::HandOver(HandOverRequest(order))) => {
                     if self.hand_over(order) {
                         break End::HandedOver;
@@ -305,6 +309,8 @@ impl Running {
         self.drain(inbox, how);
         self.report();
         self.tell_the_rest();
+        // The endpoint ends once nobody waits for an answer; from here there are none.
+        inbox.close();
         let taps = self.taps.clone();
         drop(self);
         if let Some(taps) = Arc::into_inner(taps) {
@@ -329,7 +335,7 @@ impl Running {
             }),
             Told::Signal(Signal::Child) | Told::Ended(_) | Told::Ready | Told::Changed => {}
             // All is forgotten when it drains.
-            Told::Old(..) | Told::Gone(_) => {}
+            Told::Old(..) | Told::Has(..) | Told::Gone(_) => {}
             Told::Asked(Request::Drain) => return Some(End::Drain),
             Told::Asked(Request::Cut) => return Some(End::Cut),
             // Nobody answers: the process is ending.
@@ -398,9 +404,8 @@ impl Running {
     /// Ends when every reactor has, which is when its last session has ended; those that
     /// are left when their forward's time has run out, or at a second signal, are cut.
     fn drain(&mut self, inbox: &Inbox, how: End) {
-        let total = self.total();
-        // Two loads beside a running reactor: an end may be seen before its start.
-        let live = total.accepted.saturating_sub(total.ended);
+        // Not by the counters: those of a process that was killed are gone, its sessions are not.
+        let live = u64::from(self.gate.live());
         let mut timeouts: Vec<(ForwardId, Duration)> = self
             .forwards
             .iter()

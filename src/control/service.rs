@@ -10,11 +10,28 @@ use super::running::Running;
 use super::thread::ReactorThread;
 
 impl Running {
-    /// This one is told from now on. Every listener accepts already.
-    pub(super) fn serve_under(&mut self, manager: Manager) {
+    /// This one is told from now on, or once another process has told it that this one is the
+    /// service. Every listener accepts already.
+    pub(super) fn serve_under(&mut self, manager: Manager, is_service: bool) {
         self.manager = manager;
+        if is_service {
+            self.manager.begun();
+            self.manager.keep(&self.held, &self.log);
+        } else {
+            self.manager.stand_by();
+        }
+    }
+
+    /// The manager heeds this process from now on.
+    pub(super) fn become_service(&mut self) {
+        if self.manager.is_heeded() {
+            return;
+        }
         self.manager.begun();
         self.manager.keep(&self.held, &self.log);
+        if let Some((who, reply)) = self.next_upgrade.take() {
+            self.begin(who, reply);
+        }
     }
 
     /// What the kernel denies this process from now on, and has since its start.

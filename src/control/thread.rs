@@ -318,6 +318,8 @@ fn work<E>(
                         }
                         Order::KeepIn(store) => reactor.keep_in(store),
                         Order::Note(key, mark) => reactor.note(key, mark),
+                        Order::NoPlace(key) => reactor.no_place(key),
+                        Order::MakeRoom(key, name) => reactor.keep_no_more(key, name),
                         Order::TakeBack(moved, reply) => {
                             let _ = reply.send(reactor.take_back(moved));
                         }

@@ -22,7 +22,7 @@ use super::upgrade::channel::Channel;
 use super::upgrade::entrance::{Entrance, OpenEntrance};
 use super::upgrade::give::{ControlThread, give};
 use super::upgrade::moves;
-use super::upgrade::order::{Frozen, HandOver, Luggage, Offer, Settled, Takes, Upgrading};
+use super::upgrade::order::{Frozen, HandOver, Later, Luggage, Offer, Settled, Takes, Upgrading};
 use super::upgrade::spawn::NewProcess;
 use super::upgrade::tables::Tables;
 use super::upgrade::take::Taking;
@@ -96,10 +96,7 @@ impl Running {
     /// What a hand-over asks for; whether that is the end of this process.
     pub(super) fn hand_over(&mut self, order: HandOver) -> bool {
         match order {
-            HandOver::Begin(who, reply) => {
-                let offer = self.offer(who);
-                let _ = reply.send(offer);
-            }
+            HandOver::Begin(who, reply) => self.begin(who, reply),
             HandOver::Freeze(takes, reply) => {
                 let frozen = self.freeze(takes);
                 if let Err(unheard) = reply.send(frozen) {
@@ -111,15 +108,38 @@ impl Running {
                 self.upgrading = Upgrading::Left(leave);
                 return true;
             }
+            HandOver::Service => self.become_service(),
+            // It has ended: whatever it had to tell the manager is told.
+            HandOver::Rest(tables) => {
+                self.become_service();
+                self.absorb(&tables.counted);
+            }
+            HandOver::Alone => {
+                self.become_service();
+                return self.try_out(HandOver::Alone);
+            }
             HandOver::Try(_)
             | HandOver::Confirmed
             | HandOver::Returned(_)
             | HandOver::HowIsIt(_)
-            | HandOver::Undo(..)
-            | HandOver::Alone => return self.try_out(order),
+            | HandOver::Undo(..) => return self.try_out(order),
             other => self.move_sessions(other),
         }
         false
+    }
+
+    /// Offers everything, once the process before has told a service manager that this one is
+    /// the service: only then can this one tell it of the next.
+    pub(super) fn begin(&mut self, who: String, reply: Sender<Result<Offer, UpgradeError>>) {
+        if self.manager.is_heeded() || self.probation.is_some() || self.next_upgrade.is_some() {
+            let offer = match &self.next_upgrade {
+                Some((other, _)) => Err(UpgradeError::Busy(other.clone())),
+                None => self.offer(who),
+            };
+            let _ = reply.send(offer);
+        } else {
+            self.next_upgrade = Some((who, reply));
+        }
     }
 
     fn offer(&mut self, who: String) -> Result<Offer, UpgradeError> {
@@ -290,6 +310,9 @@ impl Running {
         // Sessions that the next process has it keeps by itself, and by other names.
         self.manager.forget_beside_but(|_| false);
         self.manager.hand_over_to(leave.process, MANAGER_PATIENCE);
+        if leave.awaits_service {
+            let _ = leave.later.send(Later::Service);
+        }
         // Whoever waits where nobody else listens is let in before it closes.
         for (number, reactor) in &self.reactors {
             let left = mine
@@ -314,7 +337,8 @@ impl Running {
             let (told, done) = channel();
             let mut tables = self.tables();
             tables.counted = tables.counted.since(&leave.counted);
-            if leave.rest.send((Box::new(tables), told)).is_ok() {
+            let rest = Later::Rest(Box::new(tables), told);
+            if leave.later.send(rest).is_ok() {
                 let _ = done.recv_timeout(REST_PATIENCE);
             }
         }
@@ -390,7 +414,7 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
     let talk = Talk(channel);
     let control = Control(teller);
     match give(&talk, &control, request.trial.is_some()) {
-        Ok((upgraded, (leave, rest))) => {
+        Ok((upgraded, (leave, later))) => {
             process.let_go();
             let next = leave.process;
             let answer = move || {
@@ -402,10 +426,10 @@ fn by_child(request: &UpgradeRequest, teller: Teller, log: &Log, reply: Option<U
                 // Before this process ends, which it may at once.
                 answer();
                 control.order(HandOver::Leave(leave));
-                return moves::go_on(&talk, &control, (next, &rest));
+                return moves::go_on(&talk, &control, (next, &later));
             };
             answer();
-            trial::look_after(&talk, &control, (leave, rest), trial);
+            trial::look_after(&talk, &control, (leave, later), trial);
         }
         Err(UpgradeError::Failed(why)) => {
             let why = match process.ended() {
@@ -423,10 +447,10 @@ fn by_stranger(channel: Channel, teller: Teller, log: &Log) {
     let talk = Talk(channel);
     let control = Control(teller);
     match give(&talk, &control, false) {
-        Ok((_, (leave, rest))) => {
+        Ok((_, (leave, later))) => {
             let next = leave.process;
             control.order(HandOver::Leave(leave));
-            moves::go_on(&talk, &control, (next, &rest));
+            moves::go_on(&talk, &control, (next, &later));
         }
         Err(error) => refused(log, None, error),
     }

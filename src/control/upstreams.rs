@@ -28,11 +28,11 @@ use crate::reactor::{ClientTable, UpstreamSetup};
 use crate::relay::id::{NameId, PoolId, ServerId};
 use crate::relay::time::Time;
 
-use super::health::{CheckPlan, Checker, Verdict};
+use super::health::{CheckChange, CheckPlan, Checker, Verdict};
 use super::plan::{Plan, PoolName};
 use super::resolve::Answer;
 use super::wire::{Order, Wire};
-use pool::{Addresses, LivePool, Places, plans};
+use pool::{Addresses, LivePool, Places};
 
 /// Every pool, and who is told of changes.
 #[derive(Debug)]
@@ -83,17 +83,19 @@ impl Upstreams {
         let before = std::mem::take(&mut *pools).into_iter();
         let mut before: HashMap<PoolName, LivePool> =
             before.map(|pool| (pool.name.clone(), pool)).collect();
-        let mut changed = Vec::new();
+        let (mut changed, mut checks) = (Vec::new(), CheckChange::default());
         for plan in &*plan.pools {
             let pool = match before.remove(&plan.name) {
                 Some(pool) if pool.is_as(plan) => pool,
                 Some(mut pool) => {
                     pool.follow(plan, &resolved, now);
+                    pool.renew_checks(&mut checks);
                     changed.extend(pool.setups(&self.clients));
                     pool
                 }
                 None => {
-                    let pool = LivePool::known_by(plan, &resolved, now);
+                    let mut pool = LivePool::known_by(plan, &resolved, now);
+                    pool.renew_checks(&mut checks);
                     changed.extend(pool.setups(&self.clients));
                     pool
                 }
@@ -104,9 +106,9 @@ impl Upstreams {
         for server in before.values().flat_map(|pool| pool.known.values()) {
             server.standing.unchecked(now);
         }
-        if let Some(checker) = &*lock(&self.checker) {
-            checker.set_plans(plans(&pools));
-        }
+        let gone = before.values().flat_map(LivePool::was_checked);
+        checks.gone.extend(gone);
+        self.check_otherwise(checks);
         changed
     }
 
@@ -144,7 +146,7 @@ impl Upstreams {
     pub(super) fn resolved(&self, answers: &[(NameId, Answer)], log: &Log) {
         let answers: HashMap<NameId, &Answer> = answers.iter().map(|(id, it)| (*id, it)).collect();
         let mut pools = self.pools();
-        let mut notices = Vec::new();
+        let (mut notices, mut checks) = (Vec::new(), CheckChange::default());
         for pool in &mut *pools {
             let mut changed = false;
             for place in &mut pool.places {
@@ -160,10 +162,11 @@ impl Upstreams {
                 pool.rebuild(self.now());
                 notices.push((pool.name.0.clone(), pool.set.members().len()));
                 self.tell(pool);
+                pool.renew_checks(&mut checks);
             }
         }
         report_changes(notices, log);
-        self.renew_checks(&pools);
+        self.check_otherwise(checks);
     }
 
     /// Every name has had its first answer or failure, or time enough: sessions wait for
@@ -184,14 +187,16 @@ impl Upstreams {
         let checked = lock(&self.checker)
             .as_ref()
             .is_none_or(Checker::firsts_are_known);
-        checked && !self.pools().iter().any(|pool| pool.awaits_names)
+        checked && !self.pools().iter().any(LivePool::awaits_an_answer)
     }
 
-    /// What is checked from now on.
-    fn renew_checks(&self, pools: &[LivePool]) {
-        let plans = plans(pools);
+    /// What is checked from now on of pools that have changed.
+    fn check_otherwise(&self, change: CheckChange) {
+        if change.gone.is_empty() && change.plans.is_empty() {
+            return;
+        }
         if let Some(checker) = &*lock(&self.checker) {
-            checker.set_plans(plans);
+            checker.change(change);
         }
     }
 
@@ -199,11 +204,15 @@ impl Upstreams {
     /// the reactors.
     pub(super) fn start_checks(self: &Arc<Self>, origin: Instant, log: &Log) -> io::Result<()> {
         let _ = self.origin.set(origin);
-        let pools = self.pools();
+        let mut pools = self.pools();
         if pools.iter().all(|pool| pool.check.is_none()) {
             return Ok(());
         }
-        self.check(plans(&pools), log)
+        let mut all = CheckChange::default();
+        pools
+            .iter_mut()
+            .for_each(|pool| pool.renew_checks(&mut all));
+        self.check(all.plans, log)
     }
 
     /// Starts to check these servers.

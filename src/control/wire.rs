@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::admin::Visit;
 use crate::engine::choice::Waker;
 use crate::engine::{self, Detached, SessionKey};
-use crate::net::journal::Mark;
+use crate::net::journal::{Mark, SlotName};
 use crate::reactor::upstream::server::{Server, ServerSet};
 use crate::reactor::{
     Admitted, Adopted, Arrival, Change, FlowArrival, Listener, MovedFlow, MovedSession, MovedSpare,
@@ -65,6 +65,10 @@ pub(super) enum Order {
     KeepIn(Box<dyn SessionStore>),
     /// A session is kept: note there how far it comes.
     Note(SessionKey, Mark),
+    /// There is no place for one.
+    NoPlace(SessionKey),
+    /// Another session has the place of this one: keep it no more.
+    MakeRoom(SessionKey, SlotName),
     /// Take sessions in that have been let go, as they were.
     TakeBack(Vec<MovedSession>, Sender<Adopted<MovedSession>>),
     /// Sessions and flows to come have numbers above these.

@@ -27,7 +27,7 @@ use super::{AcceptError, Engine, Event, Holdings, Start, Target};
 use crate::net::address::Endpoint;
 use crate::net::datagram;
 use crate::net::errno::{Failure, Operation};
-use crate::net::journal::Mark;
+use crate::net::journal::{Mark, SlotName};
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::{Family, OptionPlan};
 use crate::net::turn_away::{self, TurnAway};
@@ -341,7 +341,8 @@ impl Engine for Epoll {
             return Pumped::default();
         };
         if conn.cargo.mark().is_some() {
-            return self.pump_noted(key, direction, lane, budget);
+            let now = self.common.clock.now().as_micros();
+            return pump_noted(&mut self.common.kit, conn, direction, lane, (budget, now));
         }
         pump_conn(&mut self.common.kit, conn, direction, lane, budget)
     }
@@ -387,10 +388,14 @@ impl Engine for Epoll {
         conn.cargo.note_in(Some(Box::new(mark)));
     }
 
-    fn is_noted(&self, key: SessionKey) -> bool {
-        self.conns
-            .get(key)
-            .is_some_and(|it| it.cargo.mark().is_some())
+    fn noted_as(&self, key: SessionKey) -> Option<SlotName> {
+        Some(self.conns.get(key)?.cargo.mark()?.name())
+    }
+
+    fn note_no_more(&mut self, key: SessionKey) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.cargo.note_in(None);
+        }
     }
 
     fn close(&mut self, key: SessionKey, side: Side, how: Close) -> Start<()> {
@@ -556,38 +561,32 @@ impl Epoll {
     }
 }
 
-impl Epoll {
-    /// As [`Engine::pump`], of a session that is noted.
-    #[cold]
-    fn pump_noted(
-        &mut self,
-        key: SessionKey,
-        direction: Direction,
-        lane: &mut Lane,
-        budget: u32,
-    ) -> Pumped {
-        let now = self.now().as_micros();
-        let Some(conn) = self.conns.get_mut(key) else {
-            return Pumped::default();
-        };
-        if let Some(mark) = conn.cargo.mark() {
-            mark.dirty(direction.index());
-        }
-        let pumped = pump_conn(&mut self.common.kit, conn, direction, lane, budget);
-        let Some(mark) = conn.cargo.mark() else {
-            return pumped;
-        };
-        if direction == Direction::Down && lane.bytes_in() > 0 {
-            mark.first(now);
-        }
-        // A failure stays dirty: it was told once, and whoever goes on would see an end.
-        if pumped.failure.is_none()
-            && let Some(bytes) = crossed(lane)
-        {
-            mark.clean(direction.index(), bytes, pumped.moved.then_some(now));
-        }
-        pumped
+/// As [`Engine::pump`], of a session that is noted. `now` in microseconds.
+#[inline(never)]
+fn pump_noted(
+    kit: &mut Kit,
+    conn: &mut Conn<Leg>,
+    direction: Direction,
+    lane: &mut Lane,
+    (budget, now): (u32, u64),
+) -> Pumped {
+    if let Some(mark) = conn.cargo.mark() {
+        mark.dirty(direction.index());
     }
+    let pumped = pump_conn(kit, conn, direction, lane, budget);
+    let Some(mark) = conn.cargo.mark() else {
+        return pumped;
+    };
+    if direction == Direction::Down && lane.bytes_in() > 0 {
+        mark.first(now);
+    }
+    // A failure stays dirty: it was told once, and whoever goes on would see an end.
+    if pumped.failure.is_none()
+        && let Some(bytes) = crossed(lane)
+    {
+        mark.clean(direction.index(), bytes, pumped.moved.then_some(now));
+    }
+    pumped
 }
 
 /// Bytes that have crossed a lane that holds nothing, has lost nothing and has not failed.

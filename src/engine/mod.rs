@@ -65,7 +65,7 @@ use std::time::Duration;
 use crate::net::address::Endpoint;
 use crate::net::dial::{self, Local};
 use crate::net::errno::Failure;
-use crate::net::journal::Mark;
+use crate::net::journal::{Mark, SlotName};
 use crate::net::listener::{self, AcceptQueue};
 use crate::net::options::plan::{self, Stage};
 use crate::net::options::{Family, OptionPlan};
@@ -319,10 +319,13 @@ pub trait Engine {
         drop(mark);
     }
 
-    /// Whether that is so.
-    fn is_noted(&self, _key: SessionKey) -> bool {
-        false
+    /// What it is called where that is noted, if it is.
+    fn noted_as(&self, _key: SessionKey) -> Option<SlotName> {
+        None
     }
+
+    /// Notes it no more: the mark is dropped.
+    fn note_no_more(&mut self, _key: SessionKey) {}
 
     /// Passes on to the kernel what would otherwise wait for the end of the turn, because
     /// something long comes before that.

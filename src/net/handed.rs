@@ -61,6 +61,8 @@ impl HandedLabel {
 pub struct Handed {
     /// Time zero of whoever handed them over: what is told of times is by that.
     pub origin: Option<Instant>,
+    /// Which configuration it goes by.
+    pub generation: Option<u64>,
     sockets: Vec<(HandedLabel, OwnedFd)>,
     taken: Vec<HandedLabel>,
 }

@@ -62,7 +62,7 @@ pub struct Verdict {
 }
 
 /// The rules, compiled. See the module's documentation.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Access {
     denying: Tables,
     allowing: Tables,
@@ -73,7 +73,7 @@ pub struct Access {
 }
 
 /// The rules that do one of the two, by what they are about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Tables {
     anywhere: PortTable,
     names: BTreeMap<String, PortTable>,

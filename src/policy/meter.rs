@@ -231,6 +231,18 @@ impl Buckets {
         Duration::from_micros(ticks / TICKS_PER_MICRO)
     }
 
+    /// How far each is ahead, up and down: see [`Bucket::debt`].
+    pub fn debts(&self, now: Time) -> [i64; 2] {
+        self.0.each_ref().map(|it| it.debt(now))
+    }
+
+    /// As they were when they had these debts.
+    pub fn set_debts(&self, debts: [i64; 2], now: Time) {
+        for (bucket, debt) in self.0.iter().zip(debts) {
+            bucket.set_debt(debt, now);
+        }
+    }
+
     /// Other rates from now on.
     pub fn set_rates(&self, rates: [Rate; 2]) {
         for (bucket, rate) in self.0.iter().zip(rates) {
@@ -501,9 +513,7 @@ impl Meters {
     /// The session's own buckets as they were.
     pub fn set_debts(&self, debts: [i64; 2], now: Time) {
         if let Some(own) = &self.levels[Level::Session as usize] {
-            for direction in Direction::BOTH {
-                own.of(direction).set_debt(debts[direction.index()], now);
-            }
+            own.set_debts(debts, now);
         }
     }
 

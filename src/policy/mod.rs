@@ -16,4 +16,5 @@ pub mod ports;
 pub mod public;
 pub mod route;
 pub mod shares;
+pub mod taken;
 pub mod trust;

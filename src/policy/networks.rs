@@ -14,7 +14,7 @@ use super::ports::{Place, PortTable};
 pub type NetworkRule = (IpNet, RangeInclusive<u16>, Place);
 
 /// See the module's documentation.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Networks {
     tables: JointPrefixMap<IpNet, PortTable>,
 }

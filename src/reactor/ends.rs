@@ -114,6 +114,7 @@ impl<E: Datagrams> Reactor<E> {
             return;
         };
         self.ctx.left(key);
+        self.old.left(key);
         self.outlets.untap(key, &entry, &mut self.ctx);
         if let Some(opened) = entry.aside.opened() {
             self.openings.gone(key, opened);

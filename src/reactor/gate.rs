@@ -77,13 +77,8 @@ impl Gate {
     /// beside those that are `taken` already and some to `spare`.
     pub const fn by_descriptors(max: u32, taken: u32, spare: u32) -> Self {
         Self {
-            live: AtomicU32::new(0),
-            max: AtomicU32::new(max),
-            configured: AtomicU32::new(max),
-            fit: AtomicU32::new(u32::MAX),
-            rivals: AtomicU32::new(0),
-            reactors: AtomicU32::new(0),
             reserve: Some(Reserve { taken, spare }),
+            ..Self::new(max)
         }
     }
 

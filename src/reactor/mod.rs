@@ -76,14 +76,14 @@ pub use destination::{ADDRESSES_MAX, Destination, Destinations};
 pub use flows::{FlowArrival, FlowManifest, Homes, MovedFlow, ReleasedFlows};
 pub use gate::Gate;
 pub use hand_over::{
-    Adopted, Arrival, Berth, Berths, Manifest, MovedSession, MovedSpare, Parcel, Refusal, Release,
-    ReleaseReply, Released, SpareManifest,
+    Adopted, Arrival, Berth, Berths, CameIn, Manifest, MovedSession, MovedSpare, Parcel, Refusal,
+    Release, ReleaseReply, Released, SpareManifest,
 };
 pub use listen_queue::Admitted;
 pub use neighbours::Neighbours;
 pub use quic::Quic;
 pub use setup::{DatagramRules, Forward, Listener, Routing, Setup, Way};
-pub use survival::{OldSession, SessionStore};
+pub use survival::{KeptSession, OldSession, SessionStore};
 pub use upstream::UpstreamSetup;
 
 use crate::balance::health::Admission;

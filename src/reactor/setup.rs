@@ -86,7 +86,7 @@ pub struct Forward {
     pub clients: Option<Arc<ClientPolicy>>,
     /// Where its sessions are counted; the same from one configuration to the next.
     pub books: Arc<ForwardBooks>,
-    /// Which configuration of this process it came with, from 1.
+    /// Which configuration it came with, from 1 on; an upgrade counts on.
     pub generation: u64,
 }
 
@@ -97,6 +97,28 @@ impl Forward {
     pub(super) fn holds_acks(&self) -> bool {
         let first = self.steps.first().map(|step| &step.kind);
         matches!(first, Some(StepKind::Sniff(wanted)) if wanted.hello)
+    }
+
+    /// One of this name that nobody can come to: for what is left of a forward of an earlier
+    /// process.
+    pub(super) fn in_name_only(&self, name: Arc<str>) -> Self {
+        Self {
+            id: self.id,
+            name,
+            rules: self.rules,
+            pool: self.pool,
+            steps: Arc::default(),
+            announced: false,
+            request: Arc::default(),
+            datagrams: None,
+            routing: None,
+            pilot: None,
+            route: None,
+            gate: None,
+            clients: None,
+            books: Arc::new(ForwardBooks::new(1)),
+            generation: self.generation,
+        }
     }
 
     /// Whether whoever would be turned away or held back is only counted.

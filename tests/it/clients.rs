@@ -477,13 +477,15 @@ fn b75_wrong_lines_of_every_list_are_named_at_once() {
         clients.display(),
         targets.display()
     );
-    std::fs::write(&file, text).unwrap();
-    let check = || {
+    std::fs::write(&file, &text).unwrap();
+    let run = |arguments: &[&str]| {
         std::process::Command::new(env!("CARGO_BIN_EXE_thalweg"))
-            .args(["check", "-q", "-c", file.to_str().unwrap()])
+            .args(arguments)
+            .args(["-c", file.to_str().unwrap()])
             .output()
             .unwrap()
     };
+    let check = || run(&["check", "-q"]);
     let output = check();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -498,6 +500,24 @@ fn b75_wrong_lines_of_every_list_are_named_at_once() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+    // Beside mistakes of the configuration itself, by whoever reads it.
+    std::fs::write(&file, text.replace("name = \"in\"", "nmae = \"in\"")).unwrap();
+    for arguments in [&["check"][..], &["run"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        for words in [
+            "`nmae`",
+            "clients.txt:2: ",
+            "clients.txt:4: ",
+            "targets.txt:2: ",
+            "1 error in the configuration",
+        ] {
+            assert!(said.contains(words), "{arguments:?}, {words}: {said}");
+        }
+        assert!(!said.contains("/not/here.txt"), "{arguments:?}: {said}");
+    }
+    std::fs::write(&file, text).unwrap();
     std::fs::write(&clients, "10.0.0.0/8\n").unwrap();
     std::fs::write(&targets, "*.example:443\n").unwrap();
     assert_eq!(check().status.code(), Some(0));

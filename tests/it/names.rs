@@ -301,18 +301,19 @@ fn a_long_hosts_file_costs_little_memory() {
     write(&format!("{} db.test\n", ip(&alive)));
     let short = names.setup(epoll, &name).start();
     session(&short, &alive);
-    let resident = |forwarder: &Forwarder| forwarder.process().memory().resident;
-    let bound = resident(&short) + (8 << 20);
+    // Not what is resident: of the program's own pages there are as many as the machine had room for.
+    let memory = |forwarder: &Forwarder| forwarder.process().memory().anonymous;
+    let bound = memory(&short) + (8 << 20);
     drop(short);
 
     write(&long);
     let forwarder = names.setup(epoll, &name).start();
     session(&forwarder, &alive);
-    assert!(resident(&forwarder) < bound, "{}", resident(&forwarder));
+    assert!(memory(&forwarder) < bound, "{}", memory(&forwarder));
     write(&format!("# changed\n{long}"));
     forwarder.wait_for_line("has changed");
     session(&forwarder, &alive);
-    assert!(resident(&forwarder) < bound, "{}", resident(&forwarder));
+    assert!(memory(&forwarder) < bound, "{}", memory(&forwarder));
 }
 
 #[test]

@@ -269,30 +269,13 @@ fn check_arrived(this: &Measurement<'_>, before: u64, sent: u64) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::load;
     use crate::bench::load::shape::Shape;
-
-    fn result() -> LoadResult {
-        LoadResult {
-            latency: load::histogram(),
-            sent: 0,
-            checked: 0,
-            unanswered: 0,
-            lost: 0,
-            asked: 0,
-            strayed: 0,
-            cut_short: 0,
-            unfinished: 0,
-            errors: 0,
-            first_error: None,
-        }
-    }
 
     #[test]
     fn a_subject_that_breaks_connections_or_changes_bytes_is_refused() {
-        assert_eq!(check(&result(), 0), Ok(()));
-        assert!(check(&result(), 1).is_err_and(|e| e.contains("differ")));
-        let mut broken = result();
+        assert_eq!(check(&LoadResult::nothing(), 0), Ok(()));
+        assert!(check(&LoadResult::nothing(), 1).is_err_and(|e| e.contains("differ")));
+        let mut broken = LoadResult::nothing();
         broken.errors = 3;
         broken.first_error = Some("reset".to_owned());
         assert!(
@@ -307,13 +290,13 @@ mod tests {
             arrived,
             wrong,
         };
-        let mut asked = result();
+        let mut asked = LoadResult::nothing();
         (asked.asked, asked.lost, asked.strayed) = (10, 2, 1);
         let sample = check_datagrams(counts(100, 97, 0), &asked).unwrap();
         assert_eq!((sample.sent, sample.lost, sample.strayed), (110, 5, 1));
-        let changed = check_datagrams(counts(100, 97, 4), &result());
+        let changed = check_datagrams(counts(100, 97, 4), &LoadResult::nothing());
         assert!(changed.is_err_and(|error| error.contains("4 datagrams")));
-        let twice = check_datagrams(counts(100, 101, 0), &result());
+        let twice = check_datagrams(counts(100, 101, 0), &LoadResult::nothing());
         assert!(twice.is_err_and(|error| error.contains("101 arrived")));
     }
 
@@ -325,7 +308,7 @@ mod tests {
             .exchange
             .unwrap();
         let second = Duration::from_secs(1);
-        let mut slow = result();
+        let mut slow = LoadResult::nothing();
         slow.latency.record_n(1_000_000, 1_000).unwrap();
         slow.unanswered = 300;
         let error = check_rate(&slow, exchange, second).unwrap_err();

@@ -174,19 +174,7 @@ impl Load {
     /// Waits for the threads to come to their end, which they do within seconds of
     /// the window's.
     pub fn finish(mut self) -> LoadResult {
-        let mut total = LoadResult {
-            latency: histogram(),
-            sent: 0,
-            checked: 0,
-            unanswered: 0,
-            lost: 0,
-            asked: 0,
-            strayed: 0,
-            cut_short: 0,
-            unfinished: 0,
-            errors: 0,
-            first_error: None,
-        };
+        let mut total = LoadResult::nothing();
         for thread in self.threads.drain(..) {
             let Ok(result) = thread.join() else {
                 total.errors += 1;

@@ -137,6 +137,25 @@ pub struct LoadResult {
     pub first_error: Option<String>,
 }
 
+impl LoadResult {
+    /// Of no thread.
+    pub fn nothing() -> Self {
+        Self {
+            latency: histogram(),
+            sent: 0,
+            checked: 0,
+            unanswered: 0,
+            lost: 0,
+            asked: 0,
+            strayed: 0,
+            cut_short: 0,
+            unfinished: 0,
+            errors: 0,
+            first_error: None,
+        }
+    }
+}
+
 /// An empty histogram of nanoseconds, up to a minute, three digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(100, 60_000_000_000, 3)

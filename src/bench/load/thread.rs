@@ -254,25 +254,31 @@ impl Generator {
             self.schedule = Some(Schedule::new(now, rate, self.share.index, self.share.of));
         }
         for index in 0..self.flows.len() {
-            match &mut self.flows[index] {
-                Flow::Exchange(_) | Flow::Question(_) | Flow::Gone if self.schedule.is_some() => {
-                    self.idle.push_back(index);
-                }
-                Flow::Exchange(flow) => {
-                    flow.begin(now);
-                    self.run_queue.push_back(index);
-                }
-                Flow::Question(flow) => {
-                    flow.begin(now);
-                    self.run_queue.push_back(index);
-                }
-                Flow::Gone => {
-                    if let Err(error) = self.renew(index, now) {
-                        self.result.fail(error);
-                    }
-                }
+            match &self.flows[index] {
                 Flow::Bulk(_) => self.run_queue.push_back(index),
+                _ if self.schedule.is_some() => self.idle.push_back(index),
+                _ => self.exchange_next(index, now),
             }
+        }
+    }
+
+    /// Begins the next exchange of a flow that has any; one that is gone is made anew for it.
+    fn exchange_next(&mut self, index: usize, now: Instant) {
+        match &mut self.flows[index] {
+            Flow::Exchange(flow) => {
+                flow.begin(now);
+                self.run_queue.push_back(index);
+            }
+            Flow::Question(flow) => {
+                flow.begin(now);
+                self.run_queue.push_back(index);
+            }
+            Flow::Gone => {
+                if let Err(error) = self.renew(index, now) {
+                    self.result.fail(error);
+                }
+            }
+            Flow::Bulk(_) => {}
         }
     }
 
@@ -407,23 +413,7 @@ impl Generator {
             self.idle.push_back(index);
             return;
         }
-        let now = Instant::now();
-        match &mut self.flows[index] {
-            Flow::Exchange(flow) => {
-                flow.begin(now);
-                self.run_queue.push_back(index);
-            }
-            Flow::Question(flow) => {
-                flow.begin(now);
-                self.run_queue.push_back(index);
-            }
-            Flow::Gone => {
-                if let Err(error) = self.renew(index, now) {
-                    self.result.fail(error);
-                }
-            }
-            Flow::Bulk(_) => {}
-        }
+        self.exchange_next(index, Instant::now());
     }
 
     /// What a datagram asked for so long ago is lost, and the flow goes on.

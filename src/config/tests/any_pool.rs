@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::config::clients::{Period, WrittenRate};
+use crate::config::connect_rate::{Period, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;

@@ -11,6 +11,7 @@ mod refused;
 mod routes;
 mod tables;
 mod taps;
+mod udp;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,7 +5,7 @@ mod refused;
 use std::net::IpAddr;
 
 use super::{good, load};
-use crate::config::clients::{Period, WrittenRate};
+use crate::config::connect_rate::{Period, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::proto::proxy::Version;

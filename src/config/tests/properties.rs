@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::any_pool::any_pool;
 use super::{BASE, load};
-use crate::config::clients::{ClientAccess, ClientMemory, OnDeny, Period, WhenFull, WrittenRate};
+use crate::config::clients::{ClientAccess, ClientMemory, OnDeny, WhenFull};
+use crate::config::connect_rate::{Period, WrittenRate};
 use crate::config::*;
 use crate::net::address::Address;
 use crate::net::address::UnixName;

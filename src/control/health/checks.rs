@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::command::Command;
 use super::connection::Connection;
 use super::schedule;
-use super::{CheckPlan, Outcome, Verdict};
+use super::{CheckChange, CheckPlan, Outcome, Verdict};
 use crate::balance::Random;
 use crate::balance::health::{Change, Hysteresis};
 use crate::config::LogLevel;
@@ -46,8 +46,8 @@ const REAP_PATIENCE: Duration = Duration::from_millis(500);
 /// What the owner tells the thread.
 #[derive(Debug)]
 pub(super) enum CheckOrder {
-    /// Check these and no others.
-    Plans(Vec<CheckPlan>),
+    /// Check otherwise than before.
+    Change(CheckChange),
     /// End.
     Stop,
 }
@@ -406,23 +406,23 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
 
     /// Follows orders; whether to go on.
     fn obey(&mut self, now: Instant) -> bool {
-        let mut orders: Vec<CheckOrder> = self.inbox.try_iter().collect();
+        let orders: Vec<CheckOrder> = self.inbox.try_iter().collect();
         if orders.iter().any(|order| matches!(order, CheckOrder::Stop)) {
             return false;
         }
-        // Of several lists only the last one counts.
-        if let Some(CheckOrder::Plans(plans)) = orders.pop() {
-            self.adopt(plans, now);
+        for order in orders {
+            if let CheckOrder::Change(change) = order {
+                for id in change.gone {
+                    self.release(id);
+                }
+                self.adopt(change.plans, now);
+            }
         }
         true
     }
 
+    /// Checks these as well, or otherwise than before.
     fn adopt(&mut self, plans: Vec<CheckPlan>, now: Instant) {
-        let kept: BTreeSet<ServerId> = plans.iter().map(|plan| plan.id).collect();
-        let gone: Vec<ServerId> = self.servers.keys().copied().collect();
-        for id in gone.into_iter().filter(|id| !kept.contains(id)) {
-            self.release(id);
-        }
         let new = |plan: &CheckPlan| !self.servers.contains_key(&plan.id);
         let (new, known): (Vec<_>, Vec<_>) = plans.into_iter().partition(new);
         let count = new.len();
@@ -440,16 +440,16 @@ impl<F: Fn(ServerId, Verdict)> Checks<F> {
                 probe: None,
             };
             // Of two plans with one number the later one counts.
-            if let Some(replaced) = self.servers.insert(id, server) {
-                self.due.remove(&(replaced.due, id));
+            self.forget(id);
+            if server.health.is_unproven() {
+                self.unproven.fetch_add(1, Ordering::Relaxed);
             }
+            self.servers.insert(id, server);
             self.due.insert((due, id));
         }
         for plan in known {
             self.replace(plan, now);
         }
-        let unproven = self.servers.values().filter(|it| it.health.is_unproven());
-        self.unproven.store(unproven.count(), Ordering::Relaxed);
     }
 
     /// A known server with another plan: what is on its way is of no use any more, and

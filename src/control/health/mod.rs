@@ -82,6 +82,16 @@ pub struct CheckPlan {
     pub send_proxy: Option<proxy::Version>,
 }
 
+/// What is checked otherwise than before; whatever stands in none of the two is checked as before.
+#[derive(Debug, Default)]
+pub struct CheckChange {
+    /// They are checked no more.
+    pub gone: Vec<ServerId>,
+    /// They are checked like this. Those that are new get their first check soon; the state of those that were
+    /// known is kept, see [`CheckPlan::id`].
+    pub plans: Vec<CheckPlan>,
+}
+
 /// A server that may have sessions.
 #[derive(Debug, Clone)]
 pub struct Used(pub Arc<Server>);
@@ -199,10 +209,9 @@ impl Checker {
         self.unproven.load(Ordering::Relaxed) == 0
     }
 
-    /// Checks these servers from now on, and no others. Those that are new get their
-    /// first check soon; the state of the rest is kept, see [`CheckPlan::id`].
-    pub fn set_plans(&self, plans: Vec<CheckPlan>) {
-        self.order(CheckOrder::Plans(plans));
+    /// Checks some servers otherwise from now on.
+    pub fn change(&self, change: CheckChange) {
+        self.order(CheckOrder::Change(change));
     }
 
     fn order(&self, order: CheckOrder) {

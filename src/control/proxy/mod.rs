@@ -67,15 +67,44 @@ struct ForwardRules {
     users: Option<Arc<Users>>,
 }
 
+impl ForwardRules {
+    /// With what it has as before in its place: those who were verified are remembered.
+    fn kept(mut self, before: Option<&Self>) -> Self {
+        let Some(before) = before else {
+            return self;
+        };
+        if *before.access == *self.access {
+            self.access = before.access.clone();
+        }
+        if let (Some(known), Some(users)) = (&before.users, &mut self.users)
+            && known.is_as(users)
+        {
+            *users = known.clone();
+        }
+        self
+    }
+
+    /// Whether nothing of it differs, where what is as before was kept.
+    fn is_kept(&self, before: &Self) -> bool {
+        let users = (&self.users, &before.users);
+        Arc::ptr_eq(&self.access, &before.access)
+            && match users {
+                (Some(users), Some(known)) => Arc::ptr_eq(users, known),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
 impl Deciders {
     /// Reads the files of users. What `earlier` ones go by and the plan does not know is
-    /// kept, for sessions whose forward was removed.
+    /// kept, for sessions whose forward was removed. Where nothing differs they are the earlier ones.
     pub(super) fn new(
         plan: &Plan,
         resolver: Arc<Resolver>,
         own: Arc<OwnListeners>,
         log: &Log,
-        earlier: Option<&Self>,
+        earlier: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, StartError> {
         let mut rules = earlier.map(|it| it.rules.clone()).unwrap_or_default();
         let requests = plan
@@ -106,7 +135,8 @@ impl Deciders {
                 access: Arc::new(access),
                 users: users.map(Arc::new),
             };
-            rules.insert((*id, route), rule);
+            let before = earlier.and_then(|it| it.rules.get(&(*id, route)));
+            rules.insert((*id, route), rule.kept(before));
         }
         let mut all = rules.values();
         let verifier = all.any(|rule| rule.users.is_some());
@@ -118,12 +148,28 @@ impl Deciders {
             }
             known => known,
         };
-        Ok(Arc::new(Self {
+        let new = Self {
             rules,
             resolver,
             own,
             verifier,
-        }))
+        };
+        let same = earlier.filter(|it| new.is_as(it)).cloned();
+        Ok(same.unwrap_or_else(|| Arc::new(new)))
+    }
+
+    /// Whether nothing differs, where what is as before was kept.
+    fn is_as(&self, before: &Self) -> bool {
+        let verifier = |it: &Self| it.verifier.as_ref().map(Arc::as_ptr);
+        let is_kept = |(at, rule): (&_, &ForwardRules)| {
+            let known = before.rules.get(at);
+            known.is_some_and(|known| rule.is_kept(known))
+        };
+        Arc::ptr_eq(&self.resolver, &before.resolver)
+            && Arc::ptr_eq(&self.own, &before.own)
+            && verifier(self) == verifier(before)
+            && self.rules.len() == before.rules.len()
+            && self.rules.iter().all(is_kept)
     }
 
     /// As a reactor asks them.

@@ -23,6 +23,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 pub(super) use credentials::Credentials;
 pub use file::UsersError;
 use file::read;
@@ -50,6 +52,8 @@ pub fn check(text: &str) -> Result<usize, Option<(usize, &'static str)>> {
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: HashMap<String, Hash>,
+    /// What they were read from, by its SHA-256: two with the same one are alike.
+    digest: [u8; 32],
     /// One of each kind and cost, which a password is held against whose user has another.
     decoys: Vec<Hash>,
     /// The keys of two 64-bit hashes, which together no chance collides.
@@ -115,10 +119,16 @@ impl Users {
         decoys.sort_by_key(Hash::class);
         Ok(Self {
             hashes,
+            digest: Sha256::digest(text.as_bytes()).into(),
             decoys,
             keys: [RandomState::new(), RandomState::new()],
             remembered: Mutex::default(),
         })
+    }
+
+    /// Whether the files of both say the same.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 
     /// What whoever operates it should know of the hashes.

@@ -99,6 +99,7 @@ pub(in crate::control) struct Parts {
     pub(in crate::control) active: Vec<u16>,
     pub(in crate::control) kind: Kind,
     pub(in crate::control) resolver: Option<Arc<Resolver>>,
+    /// Other ones than before.
     pub(in crate::control) deciders: Option<Arc<Deciders>>,
     pub(in crate::control) taps: Arc<Taps>,
     /// Who may come in, by forward.
@@ -379,9 +380,12 @@ fn acquire(
             resolver,
             shop.own.clone(),
             log,
-            shop.deciders.as_deref(),
+            shop.deciders.as_ref(),
         );
-        prepared.deciders = Some(deciders.map_err(|error| unavailable(&error))?);
+        let deciders = deciders.map_err(|error| unavailable(&error))?;
+        let known = shop.deciders.as_ref();
+        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &deciders));
+        prepared.deciders = (!is_known).then_some(deciders);
     }
     Ok(())
 }

@@ -15,8 +15,11 @@ use crate::net::journal::{self, Journal, Mark, Noted, SlotName};
 use crate::net::notify::monotonic_micros;
 use crate::net::shared;
 use crate::net::tcp_info::{State, TcpInfo};
-use crate::reactor::{Arrival, Berths, Manifest, Parcel};
+use crate::reactor::{Arrival, Berths, Manifest, Parcel, Refusal};
 use crate::relay::session::Found;
+
+/// Why sessions end of which there is everything else.
+const NO_FORWARD: &str = "their forward is not in the configuration";
 
 /// What the process before has left.
 #[derive(Debug, Default)]
@@ -104,28 +107,29 @@ impl Fates {
         now: u64,
         (berths, may): (&Berths, bool),
     ) {
-        let found = find(&noted, sockets, now, berths);
-        let arrival = match found {
-            Ok(arrival) => arrival,
+        let (arrival, why) = match find(&noted, sockets, now, berths) {
+            Ok(found) => found,
             Err((sockets, why)) => {
                 self.lost += 1;
                 sockets.iter().for_each(end);
                 return self.count(why);
             }
         };
-        self.last_id = self.last_id.max(arrival.manifest.id);
-        if !may {
-            self.count("`survive_crash` is off, or not to be had");
+        self.last_id = self.last_id.max(arrival.manifest.came_in.id);
+        let why = match why {
+            _ if !may => Some("`survive_crash` is off, or not to be had"),
+            None if !noted.clean => Some("it may have held bytes of them"),
+            why => why,
+        };
+        if let Some(why) = why {
+            self.count(why);
             self.end.push(arrival);
-        } else if noted.clean {
+        } else {
             let detached = arrival.detached.with_mark(mark);
             self.go_on.push(Arrival {
                 detached,
                 ..arrival
             });
-        } else {
-            self.count("it may have held bytes of them");
-            self.end.push(arrival);
         }
     }
 
@@ -134,13 +138,18 @@ impl Fates {
     }
 }
 
-/// A session as it was when nothing of it was held; its sockets, if it is not to be had.
+/// A session as it was when nothing of it was held, and why nobody can go on with it, if nobody
+/// can; its sockets, if it is not to be had at all.
+#[allow(
+    clippy::type_complexity,
+    reason = "what there is, and why it is not more"
+)]
 fn find(
     noted: &Noted,
     sockets: Vec<OwnedFd>,
     now: u64,
     berths: &Berths,
-) -> Result<Arrival<Detached>, (Vec<OwnedFd>, &'static str)> {
+) -> Result<(Arrival<Detached>, Option<&'static str>), (Vec<OwnedFd>, &'static str)> {
     let since = |then: u64| Duration::from_micros(now.saturating_sub(then));
     let written = serde_json::from_slice::<Manifest>(&noted.text).ok();
     let manifest = written.and_then(|mut manifest| {
@@ -157,8 +166,16 @@ fn find(
     let Some(manifest) = manifest else {
         return Err((sockets, "a side of them had failed"));
     };
-    let Ok(place) = berths.find(&manifest) else {
-        return Err((sockets, "their forward is not in the configuration"));
+    let (place, why) = match berths.find(&manifest) {
+        Ok(place) => (Some(place), None),
+        Err(Refusal::NoRoute) => (
+            berths.find_end(&manifest),
+            Some("their forward has no such route"),
+        ),
+        Err(_) => (berths.find_end(&manifest), Some(NO_FORWARD)),
+    };
+    let Some(place) = place else {
+        return Err((sockets, NO_FORWARD));
     };
     // In which order they were kept nobody says.
     let (mut sides, mut others) = ([None, None], Vec::new());
@@ -183,11 +200,12 @@ fn find(
     let (manifest, detached) = parcel
         .open()
         .map_err(|_| (Vec::new(), "what is noted of them cannot be"))?;
-    Ok(Arrival {
+    let arrival = Arrival {
         manifest,
         detached,
         place,
-    })
+    };
+    Ok((arrival, why))
 }
 
 /// Is rid of a socket of a session that does not go on. One that this side had ended keeps what

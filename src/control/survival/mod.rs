@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!  reactor ── Told::Old ─► slot, FDSTORE ── Order::Note ─► reactor notes … drops the mark
+//!                          no slot ── Order::NoPlace ─► it waits, and is shown again
+//!                                  └─ Order::MakeRoom ─► another one's mark is dropped
 //!  reactor ── Told::Gone ─► FDSTOREREMOVE
 //!
 //!  at a start    journal, descriptors ─► clean: adopted with its mark │ dirty: adopted and reset
@@ -16,12 +18,13 @@ pub(super) mod state;
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::choice::Kind;
-use crate::net::journal::{self, Journal};
+use crate::net::journal::{self, Journal, SlotName};
 use crate::net::notify::monotonic_micros;
 use crate::observe::notice::Notice;
-use crate::reactor::{OldSession, SessionStore};
+use crate::reactor::{KeptSession, OldSession, SessionStore};
 use crate::relay::ending::Cause;
 
 use super::inbox::{Teller, Told};
@@ -32,11 +35,23 @@ use state::{Survival, released};
 
 /// The way of one reactor's sessions to control's thread.
 #[derive(Debug)]
-struct Asks(Teller, u16);
+struct Asks {
+    teller: Teller,
+    reactor: u16,
+    has_room: Arc<AtomicBool>,
+}
 
 impl SessionStore for Asks {
     fn store(&self, session: OldSession) {
-        self.0.tell(Told::Old(self.1, session));
+        self.teller.tell(Told::Old(self.reactor, session));
+    }
+
+    fn has(&self, session: KeptSession) {
+        self.teller.tell(Told::Has(self.reactor, session));
+    }
+
+    fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Relaxed)
     }
 }
 
@@ -61,12 +76,7 @@ impl Running {
         let journal = journal.map_or_else(|| self.new_journal(), Ok);
         match journal {
             Ok(journal) => {
-                self.survival = Some(Survival {
-                    journal,
-                    is_stored,
-                    has_missed: false,
-                    is_full: false,
-                });
+                self.survival = Some(Survival::new(journal, is_stored));
                 self.have_sessions_kept();
             }
             Err(error) => self.log.notice(Notice::SessionsNotKept {
@@ -116,18 +126,22 @@ impl Running {
 
     /// Reactors show their sessions from now on, those that they have included.
     pub(super) fn have_sessions_kept(&self) {
-        if self.survival.is_none() {
+        let Some(survival) = &self.survival else {
             return;
-        }
+        };
         for (number, reactor) in &self.reactors {
-            let store = Box::new(Asks(self.teller.clone(), *number));
-            reactor.send(Order::KeepIn(store)).forget();
+            let store = Asks {
+                teller: self.teller.clone(),
+                reactor: *number,
+                has_room: survival.has_room.clone(),
+            };
+            reactor.send(Order::KeepIn(Box::new(store))).forget();
         }
     }
 
     /// What was shown while the manager did not heed this process is shown again.
     pub(super) fn keep_what_was_missed(&mut self) {
-        if self.probation.is_some() {
+        if !self.manager.is_heeded() {
             return;
         }
         if let Some(survival) = self.survival.as_mut().filter(|it| it.has_missed) {
@@ -137,15 +151,41 @@ impl Running {
     }
 
     /// A session is to be kept.
-    pub(super) fn keep_session(&mut self, reactor: u16, session: &OldSession) {
+    pub(super) fn keep_session(&mut self, reactor: u16, session: OldSession) {
         let Some(survival) = &mut self.survival else {
             return;
         };
-        if self.probation.is_some() {
+        if !self.manager.is_heeded() {
             survival.has_missed = true;
             return;
         }
-        let manager = &mut self.manager;
+        if !journal::may_have(&session.text) {
+            // Nor would it later.
+            return;
+        }
+        let order = if self.has_place() {
+            self.give_place(reactor, &session)
+        } else {
+            self.say_full();
+            self.make_room_for(reactor, session)
+        };
+        if let Some((to, order)) = order
+            && let Some(reactor) = self.reactors.get(&to)
+        {
+            reactor.send(order).forget();
+        }
+        self.tell_room();
+    }
+
+    /// Whether the manager and the journal have room for a session.
+    fn has_place(&self) -> bool {
+        let survival = self.survival.as_ref();
+        let has_slot = survival.is_some_and(|it| it.journal.has_free());
+        has_slot && self.manager.has_room_beside(2)
+    }
+
+    fn give_place(&mut self, reactor: u16, session: &OldSession) -> Option<(u16, Order)> {
+        let (survival, manager) = (self.survival.as_mut()?, &mut self.manager);
         if !survival.is_stored {
             let name = journal::journal_name(survival.journal.id());
             survival.is_stored = manager.keep_beside(name, &[survival.journal.as_fd()]);
@@ -154,20 +194,70 @@ impl Running {
         let sides = session.sides.each_ref().map(|fd| fd.as_fd());
         let mark = mark
             .filter(|it| survival.is_stored && manager.keep_beside(it.name().to_string(), &sides));
-        match (mark, self.reactors.get(&reactor)) {
-            (Some(mark), Some(reactor)) => reactor.send(Order::Note(session.key, mark)).forget(),
-            (None, _) if !survival.is_full => {
-                survival.is_full = true;
-                let (keeps, slots) = (manager.keeps(), journal::SLOTS);
-                self.log.notice(Notice::SessionsNotKept {
-                    reason: format!(
-                        "there is no room for more of them: the service manager keeps {keeps} \
-                         descriptors, three quarters of them for sessions, two for each of {slots} \
-                         at the most; raise FileDescriptorStoreMax="
-                    ),
-                });
+        let (key, client) = (session.key, session.client);
+        let order = match mark {
+            Some(mark) => {
+                let name = mark.name();
+                let kept = KeptSession { key, client, name };
+                survival.places.take(reactor, kept);
+                Order::Note(key, mark)
             }
-            _ => {}
+            // The manager does not listen just now.
+            None => Order::NoPlace(key),
+        };
+        Some((reactor, order))
+    }
+
+    /// There is no place for a session: one of whoever has most may make room.
+    fn make_room_for(&mut self, reactor: u16, session: OldSession) -> Option<(u16, Order)> {
+        let survival = self.survival.as_mut()?;
+        let promised = survival.places.promise(reactor, session);
+        Some(match promised {
+            Ok((name, of, key)) => (of, Order::MakeRoom(key, name)),
+            Err(session) => (reactor, Order::NoPlace(session.key)),
+        })
+    }
+
+    fn say_full(&mut self) {
+        let keeps = self.manager.keeps();
+        let Some(survival) = self.survival.as_mut().filter(|it| !it.is_full) else {
+            return;
+        };
+        survival.is_full = true;
+        let slots = journal::SLOTS;
+        self.log.notice(Notice::SessionsNotKept {
+            reason: format!(
+                "there is no room for more of them: the service manager keeps {keeps} \
+                 descriptors, three quarters of them for sessions, two for each of {slots} \
+                 at the most; raise FileDescriptorStoreMax="
+            ),
+        });
+    }
+
+    /// A session is kept already: it has come so, or from another reactor.
+    pub(super) fn has_kept(&mut self, reactor: u16, session: KeptSession) {
+        if let Some(survival) = &mut self.survival {
+            survival.places.take(reactor, session);
+        }
+    }
+
+    /// A session is kept no more, and its place may be promised to another one.
+    pub(super) fn forget_session(&mut self, name: SlotName) {
+        self.manager.forget_beside(&name.to_string());
+        let has_place = self.has_place();
+        if let Some(survival) = &mut self.survival {
+            survival.places.free(name);
+            let next = has_place.then(|| survival.places.next_promised());
+            if let Some((reactor, next)) = next.flatten() {
+                self.keep_session(reactor, next);
+            }
+        }
+        self.tell_room();
+    }
+
+    fn tell_room(&self) {
+        if let Some(survival) = &self.survival {
+            survival.tell_room(self.has_place());
         }
     }
 }

@@ -15,6 +15,10 @@ pub(in crate::control) fn follow(talk: &Talk, control: &dyn ControlThread) {
     while let Ok(heard) = talk.hear(LATER) {
         match heard.message {
             Saying::Rest { tables } => return control.order(HandOver::Rest(tables)),
+            Saying::Service {} => {
+                control.order(HandOver::Service);
+                continue;
+            }
             Saying::Ask {} if tell(talk, control) => continue,
             Saying::Ask {} => break,
             Saying::GoBack { reason } => return go_back(talk, control, reason),
@@ -46,9 +50,9 @@ fn tell(talk: &Talk, control: &dyn ControlThread) -> bool {
 /// On trial: the one before wants everything back.
 fn go_back(talk: &Talk, control: &dyn ControlThread, reason: String) {
     // Whatever fails, the other one ends this one.
-    if let Ok((leave, rest)) = give_back(talk, control, reason) {
+    if let Ok((leave, later)) = give_back(talk, control, reason) {
         let before = leave.process;
         control.order(HandOver::Leave(leave));
-        go_on(talk, control, (before, &rest));
+        go_on(talk, control, (before, &later));
     }
 }

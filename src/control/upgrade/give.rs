@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::message::{Hello, Saying};
-use super::order::{Frozen, HandOver, Leave, Luggage, Offer, Rest, Takes, UpgradeError, Upgraded};
+use super::order::{Frozen, HandOver, Later, Leave, Luggage, Offer, Takes, UpgradeError, Upgraded};
 use super::tables::Counted;
 use super::talk::{PREPARING, PROMPT, Talk, TalkError, out_of_turn};
 use super::{ahead, flows, moving};
@@ -43,7 +43,7 @@ pub(in crate::control) fn give(
     talk: &Talk,
     control: &dyn ControlThread,
     trial: bool,
-) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
+) -> Result<(Upgraded, (Leave, Receiver<Later>)), UpgradeError> {
     let outcome = offer(talk, control, trial);
     if let Err(error) = &outcome {
         // Whoever is not there any more is not told.
@@ -57,7 +57,7 @@ fn offer(
     talk: &Talk,
     control: &dyn ControlThread,
     trial: bool,
-) -> Result<(Upgraded, (Leave, Receiver<Rest>)), UpgradeError> {
+) -> Result<(Upgraded, (Leave, Receiver<Later>)), UpgradeError> {
     // Before anything else: a stranger who says nothing keeps nobody from upgrading.
     let theirs = match talk.hear(PREPARING).map_err(failed)?.message {
         Saying::Hello(hello) => hello,
@@ -86,7 +86,7 @@ fn offer(
         spares: theirs.has("spares"),
     };
     let left = hand_all(talk, &mut lease, able, (theirs.process, trial))?;
-    let (rest, later) = channel();
+    let (tell, later) = channel();
     let upgraded = Upgraded {
         process: theirs.process,
         build: theirs.build.clone(),
@@ -102,8 +102,9 @@ fn offer(
         // way when its reactor drains would find it gone.
         sessions: able.sessions && !left.some_refused,
         process: theirs.process,
+        awaits_service: theirs.has("service"),
         build: theirs.build,
-        rest,
+        later: tell,
     };
     Ok((upgraded, (order, later)))
 }
@@ -113,7 +114,7 @@ pub(super) fn give_back(
     talk: &Talk,
     control: &dyn ControlThread,
     reason: String,
-) -> Result<(Leave, Receiver<Rest>), UpgradeError> {
+) -> Result<(Leave, Receiver<Later>), UpgradeError> {
     let (reply, answer) = channel();
     control.order(HandOver::Undo(reason, reply));
     let gone = || UpgradeError::Impossible("this process is ending".to_owned());
@@ -129,14 +130,16 @@ pub(super) fn give_back(
         spares: true,
     };
     let left = hand_all(talk, &mut lease, able, (before.process, false))?;
-    let (rest, later) = channel();
+    let (tell, later) = channel();
     let order = Leave {
         taken: before.taken,
         counted: left.counted,
         sessions: true,
         process: before.process,
+        // It was the service all the time.
+        awaits_service: false,
         build: before.build,
-        rest,
+        later: tell,
     };
     Ok((order, later))
 }

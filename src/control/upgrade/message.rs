@@ -15,6 +15,7 @@
 //!  new ── Committed ─────────────────────────────────────────────────────► old
 //!                                              the new one lets clients in
 //!                                              on trial: see `trial`
+//!  new ◄─ Service: the service manager heeds it from now on ────────────── old
 //!  new ◄─ Sessions that were still being opened then ───────────────────── old
 //!  new ◄─ Rest: what the old one counted meanwhile ──────────────────────── old
 //! ```
@@ -36,7 +37,7 @@ pub(in crate::control) const OLDEST: u32 = 1;
 
 /// What this build can do beyond handing listeners over.
 pub(in crate::control) const FEATURES: &[&str] =
-    &["tables", "sessions", "flows", "trial", "spares"];
+    &["tables", "sessions", "flows", "trial", "spares", "service"];
 
 /// Who speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -156,6 +157,8 @@ pub(in crate::control) enum Saying {
     Rest {
         tables: Box<Tables>,
     },
+    /// A service manager has heeded that the new process is the service.
+    Service {},
 }
 
 impl Saying {
@@ -178,6 +181,7 @@ impl Saying {
             Self::GoBack { .. } => "go_back",
             Self::GivenUp { .. } => "given_up",
             Self::Rest { .. } => "rest",
+            Self::Service {} => "service",
         }
     }
 }

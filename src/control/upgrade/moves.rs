@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::give::ControlThread;
 use super::message::Saying;
 use super::moving;
-use super::order::{HandOver, Luggage, Rest};
+use super::order::{HandOver, Later, Luggage};
 use super::talk::{PROMPT, Talk};
 
 /// Between looks for sessions that can be moved by now.
@@ -20,13 +20,16 @@ pub(super) const LATER: Duration = Duration::from_secs(3600);
 pub(in crate::control) fn go_on(
     talk: &Talk,
     control: &dyn ControlThread,
-    (process, rest): (u32, &Receiver<Rest>),
+    (process, later): (u32, &Receiver<Later>),
 ) {
     let mut more = true;
     loop {
         let patience = if more { LOOK } else { LATER };
-        match rest.recv_timeout(patience) {
-            Ok((tables, told)) => {
+        match later.recv_timeout(patience) {
+            Ok(Later::Service) => {
+                let _ = talk.say(&Saying::Service {}, PROMPT);
+            }
+            Ok(Later::Rest(tables, told)) => {
                 let _ = talk.say(&Saying::Rest { tables }, PROMPT);
                 let _ = told.send(());
                 return;

@@ -127,6 +127,8 @@ pub(in crate::control) enum HandOver {
     Arrived(Vec<Arrival<Detached>>),
     /// What the process before counted at last.
     Rest(Box<Tables>),
+    /// A service manager has heeded that this process is the service.
+    Service,
     /// Another process has these. This one ends; what its listeners were named stays.
     Leave(Leave),
     /// This one was on trial and is to give everything back; to whom, by `Probation`.
@@ -190,8 +192,14 @@ pub(in crate::control) struct Probation {
     pub(in crate::control) verdict: Option<bool>,
 }
 
-/// What was counted at last, and who waits until it is told.
-pub(in crate::control) type Rest = (Box<Tables>, Sender<()>);
+/// What is told behind the commit.
+#[derive(Debug)]
+pub(in crate::control) enum Later {
+    /// A service manager heeds the other process from now on.
+    Service,
+    /// What was counted at last, and who waits until it is told.
+    Rest(Box<Tables>, Sender<()>),
+}
 
 /// What another process has.
 #[derive(Debug)]
@@ -203,9 +211,14 @@ pub(in crate::control) struct Leave {
     pub(in crate::control) sessions: bool,
     pub(in crate::control) process: u32,
     pub(in crate::control) build: String,
-    /// What this one counts from now on goes there, when it ends.
-    pub(in crate::control) rest: Sender<Rest>,
+    /// It waits to be told that a service manager heeds it.
+    pub(in crate::control) awaits_service: bool,
+    /// What there is to tell it goes there; the last of it is what this one has counted since.
+    pub(in crate::control) later: Sender<Later>,
 }
+
+/// Who wants to take over, and waits for what is offered.
+pub(in crate::control) type NextUpgrade = (String, Sender<Result<Offer, UpgradeError>>);
 
 /// Whether another process is taking over.
 #[derive(Debug, Default)]

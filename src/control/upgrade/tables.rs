@@ -78,6 +78,8 @@ pub(in crate::control) struct SteeredServer {
     pub(in crate::control) marked_for: Option<u64>,
     /// Microseconds that it is ahead of its `connect_rate`.
     pub(in crate::control) owes: Option<u64>,
+    /// Microseconds that it is ahead of its `rate`, up and down; below 0 is what may flow at once.
+    pub(in crate::control) debts: Option<[i64; 2]>,
 }
 
 /// The number of those that have ended, which no reactor has.

@@ -85,17 +85,22 @@ pub(in crate::control) struct Taking {
     /// The process that is taken over from, and its build.
     pub(in crate::control) process: u32,
     pub(in crate::control) build: String,
+    /// It started this one, and says when a service manager heeds it.
+    pub(in crate::control) tells_service: bool,
 }
 
 impl Taking {
     /// Takes the listeners and what is known of servers.
     pub(in crate::control) fn begin(from: &TakeOver) -> Result<Self, TakeError> {
+        let is_child = *from == TakeOver::Parent;
         let channel = match from {
             TakeOver::Parent => spawn::from_parent().map_err(|error| error.to_string()),
             TakeOver::At(path) => entrance::reach(Some(path)),
             TakeOver::Found => entrance::reach(None),
         };
-        Self::over(channel.map_err(TakeError::Unreachable)?)
+        let mut taking = Self::over(channel.map_err(TakeError::Unreachable)?)?;
+        taking.tells_service &= is_child;
+        Ok(taking)
     }
 
     fn over(channel: Channel) -> Result<Self, TakeError> {
@@ -148,6 +153,7 @@ impl Taking {
             Saying::Tables { tables } => {
                 let age = Duration::from_micros(tables.age);
                 handed.origin = Instant::now().checked_sub(age);
+                handed.generation = Some(tables.generation);
                 tables.names
             }
             other => return Err(out_of_turn(&other, "tables").into()),
@@ -156,6 +162,7 @@ impl Taking {
             talk,
             handed,
             names,
+            tells_service: theirs.has("service"),
             process: theirs.process,
             build: theirs.build,
         })

@@ -20,7 +20,7 @@ use super::following::follow;
 use super::give::ControlThread;
 use super::message::Saying;
 use super::moves;
-use super::order::{HandOver, Leave, Rest, Returned};
+use super::order::{HandOver, Later, Leave, Returned};
 use super::take::take_back;
 use super::talk::{PROMPT, Talk, TalkError, out_of_turn};
 
@@ -34,7 +34,7 @@ const RED: Duration = Duration::from_secs(5);
 pub(in crate::control) fn look_after(
     talk: &Talk,
     control: &dyn ControlThread,
-    (leave, rest): (Leave, Receiver<Rest>),
+    (leave, later): (Leave, Receiver<Later>),
     trial: Duration,
 ) {
     let process = leave.process;
@@ -42,7 +42,7 @@ pub(in crate::control) fn look_after(
     match until_decided(talk, control, (process, trial)) {
         Ok(()) => {
             control.order(HandOver::Confirmed);
-            moves::go_on(talk, control, (process, &rest));
+            moves::go_on(talk, control, (process, &later));
         }
         Err(why) => undo(talk, control, process, why),
     }

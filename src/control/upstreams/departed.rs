@@ -71,7 +71,6 @@ impl Departed {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::AdminState;
     use crate::net::address::Endpoint;
     use crate::reactor::upstream::server::{ServerSettings, ServerTerms};
 
@@ -81,16 +80,7 @@ mod tests {
             endpoint: Endpoint::Inet(([192, 0, 2, 1], number as u16).into()),
             host: None,
             pool: "pool".into(),
-            terms: ServerTerms {
-                max_connections: None,
-                connect_rate: None,
-                max_per_client: None,
-                send_proxy: None,
-                bytes: None,
-                admin: AdminState::Active,
-                max_fails: 0,
-                fail_timeout: Duration::ZERO,
-            },
+            terms: ServerTerms::UNLIMITED,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! One pool at work: the servers that its configuration lists, at the places that they have
 //! now, and what is known of each. It tells nobody: [`super::Upstreams`] does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::departed::Departed;
 use crate::balance::Policy;
 use crate::config::{self, AdminState, Balance, Check, HashKey, OnDown};
-use crate::control::health::{CheckPlan, Used};
+use crate::control::health::{CheckChange, CheckPlan, Used};
 use crate::control::plan::{PoolName, PoolPlan};
 use crate::control::resolve::Resolved;
 use crate::net::address::{Address, Endpoint};
@@ -46,6 +46,8 @@ pub(super) struct LivePool {
     pub(super) reasons: HashMap<ServerId, Arc<str>>,
     /// How its servers are checked, if they are, and what such a connect sets.
     pub(super) check: Option<(Arc<Check>, Arc<OptionPlan>)>,
+    /// Servers that the checker was told to check.
+    checked: Vec<ServerId>,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl LivePool {
             set: empty_set(&plan.config),
             dialled: Vec::new(),
             check: None,
+            checked: Vec::new(),
         };
         pool.dial_as(plan);
         pool.rebuild(now);
@@ -153,7 +156,7 @@ impl LivePool {
             }
             for ((_, _), server) in self.known.iter().filter(|((known, _), _)| known == key) {
                 let mut terms = server.terms();
-                merge(&mut terms, &was, &is);
+                terms.follow(&was, &is);
                 server.set_terms(terms, now);
             }
         }
@@ -255,11 +258,14 @@ impl LivePool {
                 standing.unchecked(now);
             }
         }
-        let mut places = self.places.iter();
-        let awaits =
-            self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)));
         let set = ServerSet::new(members, &rules(&self.config), Some(&self.set), now);
-        self.set = Arc::new(set.awaiting_names(awaits));
+        self.set = Arc::new(set.awaiting_names(self.awaits_an_answer()));
+    }
+
+    /// A name of it has had no first answer so far, nor time enough for one.
+    pub(super) fn awaits_an_answer(&self) -> bool {
+        let mut places = self.places.iter();
+        self.awaits_names && places.any(|place| matches!(place, Places::Named(_, _, None)))
     }
 }
 
@@ -309,34 +315,6 @@ fn places(plan: &PoolPlan, resolved: &Addresses) -> Vec<Places> {
     places.collect()
 }
 
-/// What the configuration asks otherwise than before; the rest is as an operator has it.
-fn merge(terms: &mut ServerTerms, was: &ServerTerms, is: &ServerTerms) {
-    if was.max_connections != is.max_connections {
-        terms.max_connections = is.max_connections;
-    }
-    if was.connect_rate != is.connect_rate {
-        terms.connect_rate = is.connect_rate;
-    }
-    if was.max_per_client != is.max_per_client {
-        terms.max_per_client = is.max_per_client;
-    }
-    if was.send_proxy != is.send_proxy {
-        terms.send_proxy = is.send_proxy;
-    }
-    if was.bytes != is.bytes {
-        terms.bytes = is.bytes;
-    }
-    if was.admin != is.admin {
-        terms.admin = is.admin;
-    }
-    if was.max_fails != is.max_fails {
-        terms.max_fails = is.max_fails;
-    }
-    if was.fail_timeout != is.fail_timeout {
-        terms.fail_timeout = is.fail_timeout;
-    }
-}
-
 impl LivePool {
     /// Servers that are listed or have sessions yet.
     pub(super) fn present(&self) -> impl Iterator<Item = &Arc<Server>> {
@@ -344,9 +322,51 @@ impl LivePool {
         known.filter(|server| !self.departed.is_gone(server))
     }
 
+    /// What is to be checked now, and what no more.
+    pub(super) fn renew_checks(&mut self, change: &mut CheckChange) {
+        let plans = self.check_plans();
+        let listed = plans.iter().map(|it| it.id).collect();
+        let before = std::mem::replace(&mut self.checked, listed);
+        let listed: HashSet<ServerId> = self.checked.iter().copied().collect();
+        change
+            .gone
+            .extend(before.into_iter().filter(|it| !listed.contains(it)));
+        change.plans.extend(plans);
+    }
+
+    /// The servers that were checked, of a pool that is no more.
+    pub(super) fn was_checked(&self) -> impl Iterator<Item = ServerId> {
+        self.checked.iter().copied()
+    }
+
+    fn check_plans(&self) -> Vec<CheckPlan> {
+        let Some((check, options)) = &self.check else {
+            return Vec::new();
+        };
+        let mut plans = Vec::new();
+        for (server, while_used) in self.checked_servers() {
+            let settings = server.settings();
+            if server.terms().admin == AdminState::Maintenance {
+                continue;
+            }
+            plans.push(CheckPlan {
+                id: settings.id,
+                pool: settings.pool.clone(),
+                host: settings.host.clone(),
+                endpoint: settings.endpoint.clone(),
+                options: options.clone(),
+                check: check.clone(),
+                down: server.standing.is_checked_down(),
+                while_used: while_used.then(|| Used(server.clone())),
+                send_proxy: server.terms().send_proxy.map(|it| it.version),
+            });
+        }
+        plans
+    }
+
     /// Servers that are to be checked, and whether only for the sessions that they have yet:
     /// those are ended when it goes down.
-    fn checked(&self) -> Vec<(&Arc<Server>, bool)> {
+    fn checked_servers(&self) -> Vec<(&Arc<Server>, bool)> {
         let listed = self.set.members().iter().map(|it| (&it.server, false));
         let on_down = self.config.check.as_ref().map(|it| it.on_down);
         let left = self.departed.in_use(self.known.values());
@@ -359,12 +379,10 @@ impl LivePool {
 pub(super) fn terms(server: &config::Server, pool: &config::Pool) -> ServerTerms {
     ServerTerms {
         max_connections: server.max_connections,
-        connect_rate: server
-            .connect_rate
-            .map(|it| it.with_burst(server.connect_burst)),
+        connect_rate: server.connects(),
         max_per_client: server.max_per_client,
         send_proxy: server.send_proxy.unwrap_or(pool.send_proxy),
-        bytes: server.rate.map(|it| it.with_burst(server.rate_burst)),
+        bytes: server.bytes(),
         admin: server.state,
         max_fails: server.max_fails.unwrap_or(pool.max_fails),
         fail_timeout: server.fail_timeout.unwrap_or(pool.fail_timeout),
@@ -397,32 +415,4 @@ fn server(
         .entry((key.clone(), endpoint.clone()))
         .or_insert_with(make)
         .clone()
-}
-
-/// What is to be checked now.
-pub(super) fn plans(pools: &[LivePool]) -> Vec<CheckPlan> {
-    let mut plans = Vec::new();
-    for pool in pools {
-        let Some((check, options)) = &pool.check else {
-            continue;
-        };
-        for (server, while_used) in pool.checked() {
-            let settings = server.settings();
-            if server.terms().admin == AdminState::Maintenance {
-                continue;
-            }
-            plans.push(CheckPlan {
-                id: settings.id,
-                pool: settings.pool.clone(),
-                host: settings.host.clone(),
-                endpoint: settings.endpoint.clone(),
-                options: options.clone(),
-                check: check.clone(),
-                down: server.standing.is_checked_down(),
-                while_used: while_used.then(|| Used(server.clone())),
-                send_proxy: server.terms().send_proxy.map(|it| it.version),
-            });
-        }
-    }
-    plans
 }

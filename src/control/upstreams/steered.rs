@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{LivePool, Places, Upstreams};
 use crate::admin::{NameSeen, PoolSeen, Refused, ServerChange, ServerSeen};
 use crate::config::AdminState;
+use crate::control::health::CheckChange;
 use crate::reactor::upstream::server::Server;
 use crate::relay::id::ServerId;
 
@@ -60,7 +61,9 @@ impl Upstreams {
         }
         server.renew_version();
         if terms.admin != was.admin {
-            self.renew_checks(&pools);
+            let mut checks = CheckChange::default();
+            pool.renew_checks(&mut checks);
+            self.check_otherwise(checks);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Upstreams;
 use crate::balance::health::Change;
 use crate::config::AdminState;
+use crate::control::health::CheckChange;
 use crate::control::upgrade::tables::{ServerPlace, SteeredServer};
 use crate::observe::metrics::table::{Totals, totals};
 
@@ -49,8 +50,11 @@ impl Upstreams {
                     owes: terms
                         .connect_rate
                         .map(|_| server.standing.owes(now).as_micros() as u64),
+                    debts: server.buckets().map(|it| it.debts(now)),
                 };
-                let known = steered.marked_for.is_some() || steered.owes.is_some();
+                let known = steered.marked_for.is_some()
+                    || steered.owes.is_some()
+                    || steered.debts.is_some();
                 if steered.changed || steered.down || known {
                     told.push(steered);
                 }
@@ -109,6 +113,10 @@ impl Upstreams {
                 if let Some(ahead) = steered.owes {
                     server.standing.owe(Duration::from_micros(ahead), now);
                 }
+                // Of one whose bytes have no rate here nobody asks.
+                if let Some((buckets, debts)) = server.buckets().zip(steered.debts) {
+                    buckets.set_debts(debts, now);
+                }
                 server.note_state(now);
             }
             if weighed {
@@ -116,7 +124,11 @@ impl Upstreams {
                 self.tell(pool);
             }
         }
-        self.renew_checks(&pools);
+        let mut checks = CheckChange::default();
+        pools
+            .iter_mut()
+            .for_each(|pool| pool.renew_checks(&mut checks));
+        self.check_otherwise(checks);
     }
 }
 

@@ -84,7 +84,8 @@ impl FromStr for AddressRange {
 }
 
 const FOR_UDP: &str = "for datagrams add protocol = \"udp\" to the forward; on the command \
-                        line `udp:` stands before the addresses of `-l` and `-r`";
+                        line `udp:` stands before the whole addresses of `-l` and `-r`, as in \
+                        `-l udp::53 -r udp:10.0.0.1:53`";
 
 /// `udp:53`, `tcp:80`: not a host, and not what it says either.
 fn protocol(text: &str, word: &str, rest: &str) -> AddressError {

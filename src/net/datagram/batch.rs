@@ -373,8 +373,9 @@ impl Batch {
 /// Takes off what ICMP said of datagrams sent before, and what the device said; how many of
 /// these say that nobody listens or that there is no way there. No send fails for it then.
 pub fn take_errors(fd: BorrowedFd<'_>) -> u32 {
-    /// More wait for the next time.
-    const MOST: usize = 64;
+    /// More wait for the next time. As many as one turn sends to clients that are gone, and as many
+    /// again: those that were left would take the room of datagrams in the receive queue.
+    const MOST: usize = 512;
     /// `SO_EE_ORIGIN_ICMP` and `_ICMP6` of linux/errqueue.h.
     const ICMP: [u8; 2] = [2, 3];
     let mut refusals = 0;

@@ -158,6 +158,11 @@ pub struct SlotName {
 const JOURNAL: &str = "thalweg-journal.";
 const SESSION: &str = "thalweg-session.";
 
+/// Whether a text has room in a slot.
+pub const fn may_have(text: &[u8]) -> bool {
+    text.len() <= TEXT_MAX
+}
+
 /// What a service manager calls a journal.
 pub fn journal_name(id: u64) -> String {
     format!("{JOURNAL}{id:x}")
@@ -285,6 +290,11 @@ impl Journal {
         self.id
     }
 
+    /// Whether nobody has some slot of it.
+    pub fn has_free(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// What its times count from, in microseconds of `CLOCK_MONOTONIC`.
     pub fn origin(&self) -> u64 {
         let word = self.map.word(Head::Origin as usize);
@@ -294,7 +304,7 @@ impl Journal {
     /// Takes a slot for a connection that this is told of; `None`: there is none, or the text is
     /// too long. It is dirty until [`Mark::valid`].
     pub fn take(self: &Arc<Self>, text: &[u8]) -> Option<Mark> {
-        if text.len() > TEXT_MAX {
+        if !may_have(text) {
             return None;
         }
         let slot = self.lock().pop()?;

@@ -139,7 +139,7 @@ impl fmt::Display for BindCause {
         match self {
             Self::PortTaken { port } => write!(
                 f,
-                "the address is in use; `ss -ltnp 'sport = :{port}'` shows by whom \
+                "the address is in use; `ss -ltunp 'sport = :{port}'` shows by whom \
                  (if it is another thalweg, stop that one or choose another port)"
             ),
             Self::Privileged { port, first_free } => write!(

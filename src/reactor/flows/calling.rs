@@ -209,8 +209,18 @@ impl Flows {
         }
     }
 
+    /// No descriptor is left: that of a flow that is over is given back, or else that of the one that
+    /// was without an answer for longest. Whether there was one.
+    fn free_descriptor<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) -> bool {
+        if !self.has_resting() && self.make_room(ctx, None).is_err() {
+            return false;
+        }
+        self.close_oldest_retired(ctx);
+        true
+    }
+
     /// The unanswered flow that is first ends, of one forward or of any.
-    fn make_room<E: Datagrams>(
+    pub(super) fn make_room<E: Datagrams>(
         &mut self,
         ctx: &mut Ctx<E>,
         forward: Option<u32>,
@@ -256,7 +266,11 @@ impl Flows {
             };
             tried.insert(at);
             let server = pool.setup.set.members()[usize::from(at)].server.clone();
-            match self.connect(ctx, pools, forward, client, &server) {
+            let mut connected = self.connect(ctx, pools, forward, client, &server);
+            if connected == Err(Cause::NoDescriptors) && self.free_descriptor(ctx) {
+                connected = self.connect(ctx, pools, forward, client, &server);
+            }
+            match connected {
                 Ok(socket) => {
                     let version = pools.get_mut(forward.pool).map_or(0, |it| it.version);
                     return Ok(Called {
@@ -409,7 +423,10 @@ impl Flows {
         let called = self.call(ctx, pools, &at.forward, &client, tried)?;
         let now = ctx.now();
         let Some(entry) = self.table.get_mut(slot) else {
-            return Err(Why::NoServer);
+            // It made room for the very socket.
+            called.server.standing.leave(now);
+            self.hang_up(called.socket, ctx);
+            return Err(Why::Shortage);
         };
         let before = std::mem::replace(&mut entry.socket, called.socket);
         let server = std::mem::replace(&mut entry.server, called.server);

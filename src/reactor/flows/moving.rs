@@ -32,6 +32,7 @@ use crate::net::address::Endpoint;
 use crate::net::datagram::LocalAddress;
 use crate::reactor::context::Ctx;
 use crate::reactor::gate::Gate;
+use crate::reactor::hand_over::CameIn;
 use crate::reactor::setup::Listener;
 use crate::reactor::upstream::Pools;
 use crate::reactor::upstream::pass::Comer;
@@ -43,17 +44,9 @@ use crate::relay::time::Time;
 /// What one process tells another of a flow that moves, as plain data; see `Manifest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowManifest {
-    /// On which reactor it began, and its number there.
-    pub reactor: u16,
-    /// See `reactor`.
-    pub id: u64,
-    /// Its forward, by name.
-    pub forward: String,
-    /// The forward's route that it took, by name.
-    #[serde(default)]
-    pub route: Option<String>,
-    /// Where it came in.
-    pub listener: Endpoint,
+    /// Where, and as what.
+    #[serde(flatten)]
+    pub came_in: CameIn,
     /// The kernel's name of the socket that it came in by, the same in every process.
     #[serde(default)]
     pub port: u64,
@@ -83,6 +76,9 @@ pub struct FlowManifest {
     /// The kernel's name of its own socket.
     #[serde(default)]
     pub cookie: u64,
+    /// Of the datagrams that its receive queue lost, those that were counted.
+    #[serde(default)]
+    drops: Option<u32>,
 }
 
 /// A flow without a reactor. Dropped, it has left this process for good.
@@ -170,6 +166,13 @@ impl<C> Expected<C> {
             Self::Back(it) => &it.kept.at,
         }
     }
+
+    const fn drops(&self) -> Option<u32> {
+        match self {
+            Self::Arrival(it) => it.manifest.drops,
+            Self::Back(it) => it.manifest.drops,
+        }
+    }
 }
 
 impl Flows {
@@ -200,6 +203,8 @@ impl Flows {
         let entry = self.table.get(slot)?;
         let (port, socket) = (entry.port, entry.socket);
         let at = self.owners.port_mut(port)?.at.clone();
+        self.count_queue_drops(socket, ctx);
+        let drops = self.owners.get_mut(socket).map(|it| it.drops);
         let call = ctx.engine.let_go(socket)?;
         self.owners.remove(socket);
         let entry = self.forget(slot)?;
@@ -209,7 +214,10 @@ impl Flows {
         self.close_if_done(port, ctx);
         let now = ctx.now();
         Some(MovedFlow {
-            manifest: entry.manifest(now),
+            manifest: FlowManifest {
+                drops,
+                ..entry.manifest(now)
+            },
             call,
             kept: KeptFlow {
                 entry: Some(entry),
@@ -253,6 +261,7 @@ impl Flows {
             let Some(port) = self.port_of(at) else {
                 return;
             };
+            let drops = one.drops();
             let (entry, call) = match one {
                 Expected::Arrival(arrival) => self.entry(arrival, pools, ctx.now()),
                 Expected::Back(mut moved) => match moved.kept.entry.take() {
@@ -260,7 +269,7 @@ impl Flows {
                     None => continue,
                 },
             };
-            self.settle_one(port, entry, call, ctx);
+            self.settle_one(port, entry, (call, drops), ctx);
         }
         if any {
             // Another number of reactors may have its datagrams come elsewhere.
@@ -272,7 +281,7 @@ impl Flows {
         &mut self,
         port: DatagramKey,
         mut entry: FlowEntry,
-        call: E::Call,
+        (call, drops): (E::Call, Option<u32>),
         ctx: &mut Ctx<E>,
     ) {
         let now = ctx.now();
@@ -291,6 +300,11 @@ impl Flows {
             return ctx.engine.hang_up(socket);
         };
         self.owners.insert(socket, Owner::Flow(slot));
+        // Whoever had it does not always say what was counted so far.
+        let drops = drops.unwrap_or_else(|| ctx.engine.queue_drops(socket));
+        if let Some(its) = self.owners.get_mut(socket) {
+            its.drops = drops;
+        }
         if let Some(port) = self.owners.port_mut(port) {
             port.flows += 1;
         }
@@ -341,8 +355,8 @@ impl Flows {
         let entry = FlowEntry {
             flow: Flow::thaw(&manifest.state, now),
             name,
-            id: manifest.id,
-            reactor: manifest.reactor,
+            id: manifest.came_in.id,
+            reactor: manifest.came_in.reactor,
             port: NOWHERE,
             socket: NOWHERE,
             server,
@@ -362,7 +376,7 @@ impl Flows {
 
 /// What the datagrams of a flow that has come begin with, by the pool that it has here.
 fn heading(server: &Server, manifest: &FlowManifest, whom: &Client) -> Option<Box<Heading>> {
-    let place = (manifest.reactor, manifest.id);
+    let place = (manifest.came_in.reactor, manifest.came_in.id);
     let mut heading = Heading::of(server, whom, place)?;
     if let (Some(said), Some(was)) = (&mut heading.said, manifest.headed) {
         *said = was;
@@ -372,13 +386,8 @@ fn heading(server: &Server, manifest: &FlowManifest, whom: &Client) -> Option<Bo
 
 impl FlowEntry {
     fn manifest(&self, now: Time) -> FlowManifest {
-        let forward = &self.at.forward;
         FlowManifest {
-            reactor: self.reactor,
-            id: self.id,
-            forward: forward.name.to_string(),
-            route: forward.route.as_ref().map(|(_, name)| name.to_string()),
-            listener: self.at.address.clone(),
+            came_in: CameIn::at(&self.at, (self.reactor, self.id)),
             port: 0,
             client: self.name.client,
             local: self.name.local,
@@ -390,6 +399,7 @@ impl FlowEntry {
             singly: self.singly,
             state: self.flow.freeze(now),
             cookie: 0,
+            drops: None,
         }
     }
 

@@ -104,6 +104,31 @@ impl Looks {
         self.order.front().map_or(Time::NEVER, |first| first.0)
     }
 
+    /// Begins to look at what a client says, since then and until then at the latest.
+    fn begin(&mut self, name: FlowName, (begun, until): (Time, Time), permit: Permit) {
+        self.order.push_back((until, begun, name));
+        let opening = Opening {
+            permit,
+            initials: Initials::default(),
+            kept: Vec::new(),
+            bytes: 0,
+            begun,
+        };
+        self.of.insert(name, opening);
+    }
+
+    /// It is known what this one asks for. Most say so at once: without the clearing a flood of them
+    /// would stand in the order until the time is over that none of them takes.
+    fn finish(&mut self, name: &FlowName) -> Option<Opening> {
+        let opening = self.of.remove(name)?;
+        if self.order.len() > 2 * OPENINGS_MAX {
+            let of = &self.of;
+            let order = &mut self.order;
+            order.retain(|(_, begun, name)| of.get(name).is_some_and(|it| it.begun == *begun));
+        }
+        Some(opening)
+    }
+
     /// Gives the first up, and says how many datagrams of it were kept.
     fn give_up_first(&mut self) -> u32 {
         let Some((_, begun, name)) = self.order.pop_front() else {
@@ -179,12 +204,12 @@ impl Flows {
             Seen::UnknownVersion(_) => Sniffed::from(Protocol::Quic),
             Seen::Other => Sniffed::from(Protocol::Other),
             Seen::More | Seen::Invalid(_) => {
-                let gone = self.openings.of.remove(name).map_or(0, |it| it.kept.len());
+                let gone = self.openings.finish(name).map_or(0, |it| it.kept.len());
                 Why::NoHello.count(&ctx.counters, gone as u32);
                 return Err(Why::NoHello);
             }
         };
-        let opening = self.openings.of.remove(name).ok_or(Why::NoHello)?;
+        let opening = self.openings.finish(name).ok_or(Why::NoHello)?;
         let (kept, permit) = (opening.kept, Some(opening.permit));
         match route(&at, name, said, Some(&sniffed)) {
             Ok(at) => Ok(Some(FirstLook {
@@ -212,16 +237,7 @@ impl Flows {
         let client = Endpoint::Inet(client);
         let permit = by_policy(ctx, &at.forward, &client).map_err(|_| Why::Denied)?;
         self.make_room_to_look(ctx, name);
-        let begun = ctx.now();
-        self.openings.order.push_back((until, begun, *name));
-        let opening = Opening {
-            permit,
-            initials: Initials::default(),
-            kept: Vec::new(),
-            bytes: 0,
-            begun,
-        };
-        self.openings.of.insert(*name, opening);
+        self.openings.begin(*name, (ctx.now(), until), permit);
         Ok(())
     }
 
@@ -318,5 +334,39 @@ fn datagrams<'a>(train: &Train, payload: &'a [u8]) -> impl Iterator<Item = &'a [
         0 => payload.len(),
         segment => segment,
     };
-    payload.chunks(size.max(1))
+    // An empty one is a datagram, too.
+    let empty = payload.is_empty().then_some(payload);
+    empty.into_iter().chain(payload.chunks(size.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::id::ListenerId;
+
+    #[test]
+    fn b108_those_that_were_looked_at_leave_nothing_behind() {
+        let mut looks = Looks::default();
+        for n in 0..100_000_u32 {
+            let name = FlowName {
+                listener: ListenerId::new(1),
+                client: ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 443).into(),
+                local: None,
+            };
+            let begun = Time::from_micros(u64::from(n));
+            looks.begin(name, (begun, Time::from_micros(5_000_000)), None);
+            if n % 1000 != 0 {
+                assert!(looks.finish(&name).is_some());
+            }
+            assert!(looks.order.len() <= 2 * OPENINGS_MAX + 1, "after {n}");
+        }
+        assert_eq!(looks.of.len(), 100);
+        let mut given_up = 0;
+        while looks.due() != Time::NEVER {
+            let before = looks.of.len();
+            looks.give_up_first();
+            given_up += before - looks.of.len();
+        }
+        assert_eq!(given_up, 100, "each that is not whole has its time");
+    }
 }

@@ -36,6 +36,9 @@ use super::why::Why;
 /// Sockets that may outlive their flows at once. Each is a descriptor.
 const RETIRED_MAX: usize = 4096;
 
+/// Flows that make room at a time when sessions have no descriptor: for eight of them.
+const STARVED: usize = 16;
+
 /// How long one that has rested waits for another flow.
 const WAITS: Duration = Duration::from_secs(1);
 
@@ -141,8 +144,21 @@ impl Flows {
         }
     }
 
-    /// Descriptors have run out, whoever's: these can be done without.
+    /// Whether any socket outlives its flow.
+    pub(super) fn has_resting(&self) -> bool {
+        self.resting.len() > 0
+    }
+
+    /// Descriptors have run out, whoever's: these can be done without. Where there are none, flows
+    /// without an answer make room: a flood of them would keep sessions out for as long as it lasts.
     pub(in crate::reactor) fn starve<E: Datagrams>(&mut self, ctx: &mut Ctx<E>) {
+        if !self.has_resting() {
+            for _ in 0..STARVED {
+                if self.make_room(ctx, None).is_err() {
+                    break;
+                }
+            }
+        }
         while self.resting.len() > 0 {
             self.close_oldest_retired(ctx);
         }
@@ -224,7 +240,7 @@ impl Flows {
     }
 
     /// Closes a socket of a flow. What its receive queue has lost is known now at the latest.
-    fn hang_up<E: Datagrams>(&mut self, socket: DatagramKey, ctx: &mut Ctx<E>) {
+    pub(super) fn hang_up<E: Datagrams>(&mut self, socket: DatagramKey, ctx: &mut Ctx<E>) {
         self.count_queue_drops(socket, ctx);
         self.owners.remove(socket);
         ctx.engine.hang_up(socket);

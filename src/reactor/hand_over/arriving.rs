@@ -225,7 +225,7 @@ impl<E: Datagrams> Reactor<E> {
             settled: booked(&session),
             session,
             client: manifest.client.clone().into(),
-            id: PackedId::new(manifest.reactor, manifest.id),
+            id: PackedId::new(manifest.came_in.reactor, manifest.came_in.id),
             listener: place.listener.clone(),
             queued: 0,
             in_line: false,

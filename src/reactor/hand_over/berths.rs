@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ahead::{MovedSpare, SpareManifest};
-use super::manifest::Manifest;
+use super::manifest::{CameIn, Manifest};
 use super::refusal::Refusal;
 use crate::engine::Engine;
 use crate::net::address::Endpoint;
@@ -67,12 +67,18 @@ impl Berths {
     /// Where a session belongs. A forward that is there no more has no place for it; a
     /// server that is there no more keeps it, and nobody an account of it.
     pub fn find(&self, manifest: &Manifest) -> Result<Berth, Refusal> {
-        let name: Arc<str> = manifest.forward.as_str().into();
-        let at = (name, manifest.listener.clone());
+        let CameIn {
+            forward,
+            listener,
+            route,
+            ..
+        } = &manifest.came_in;
+        let name: Arc<str> = forward.as_str().into();
+        let at = (name, listener.clone());
         let listener = self.listeners.get(&at);
         let listener = listener.or_else(|| self.forwards.get(&at.0));
         let listener = listener.ok_or(Refusal::NoForward)?;
-        let listener = by_route(listener, manifest.route.as_deref())?;
+        let listener = by_route(listener, route.as_deref())?;
         let pool = manifest.pool.as_deref();
         let server = pool.and_then(|pool| self.server(pool, &manifest.server));
         Ok(Berth {
@@ -84,14 +90,34 @@ impl Berths {
         })
     }
 
+    /// Where a session of a forward that is there no more, or of a route, can end: with its name
+    /// and its record, in nobody's books. `None`: nothing is listened on at all.
+    pub fn find_end(&self, manifest: &Manifest) -> Option<Berth> {
+        let name: Arc<str> = manifest.came_in.forward.as_str().into();
+        let listener = self.forwards.get(&name).cloned().or_else(|| {
+            let any = self.forwards.values().next()?;
+            let forward = any.forward.in_name_only(name);
+            Some(Listener::new(
+                any.id,
+                manifest.came_in.listener.clone(),
+                Arc::new(forward),
+            ))
+        })?;
+        let destination = Destination::Address(Arc::new(manifest.server.clone()));
+        Some(Berth {
+            listener,
+            destination,
+        })
+    }
+
     /// Where a flow belongs: its answers leave by the socket that it came in by. One whose
     /// server is there no more begins anew, at another one.
     pub fn find_flow<C>(&self, manifest: FlowManifest, call: C) -> Result<FlowArrival<C>, Refusal> {
         let at = self.ports.get(&manifest.port).ok_or(Refusal::NoForward)?;
-        if *at.forward.name != *manifest.forward {
+        if *at.forward.name != *manifest.came_in.forward {
             return Err(Refusal::NoForward);
         }
-        let by = by_route(at, manifest.route.as_deref())?;
+        let by = by_route(at, manifest.came_in.route.as_deref())?;
         let server = self.server(&manifest.pool, &manifest.server);
         Ok(FlowArrival {
             at: at.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
-use super::{Kept, Manifest, MovedSession};
+use super::{CameIn, Kept, Manifest, MovedSession};
 use crate::engine::detached::Baggage;
 use crate::engine::{Datagrams, SessionKey, Start};
 use crate::reactor::ends::settle;
@@ -283,6 +283,7 @@ impl<E: Datagrams> Reactor<E> {
         }
         self.wheel.disarm(key.slot);
         self.ctx.left(key);
+        self.old.left(key);
         let mut entry = self.ctx.sessions.remove(key)?;
         settle(&mut entry, self.ctx.reactor);
         self.ctx.counters.released.add(1);
@@ -305,16 +306,11 @@ pub(in crate::reactor) fn manifest(
     baggage: &impl Baggage,
     now: Time,
 ) -> Option<Manifest> {
-    let forward = &entry.listener.forward;
     let destination = entry.destination.as_ref()?;
     let failures = entry.aside.dialling().map(|it| it.failures.as_slice());
     let failures = failures.unwrap_or_default().iter();
     Some(Manifest {
-        reactor: entry.id.reactor(),
-        id: entry.id.id(),
-        forward: forward.name.to_string(),
-        route: forward.route.as_ref().map(|(_, name)| name.to_string()),
-        listener: entry.listener.address.clone(),
+        came_in: CameIn::at(&entry.listener, (entry.id.reactor(), entry.id.id())),
         reached: entry.aside.last_words().and_then(|it| it.reached.clone()),
         client: entry.client.get(),
         server: destination.endpoint().clone(),

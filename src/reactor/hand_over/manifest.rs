@@ -13,14 +13,15 @@ use super::refusal::Refusal;
 use crate::engine::detached::{Baggage, Detached, HeldNote, SideNote};
 use crate::net::address::Endpoint;
 use crate::reactor::opened::OpenedNote;
+use crate::reactor::setup::Listener;
 use crate::relay::Side;
 use crate::relay::ending::Cause;
 use crate::relay::lane::LaneState;
 use crate::relay::session::SessionState;
 
-/// See the module's documentation.
+/// How a session or a flow of datagrams came in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct CameIn {
     /// On which reactor it began, and its number there: so it is called in records.
     pub reactor: u16,
     /// See `reactor`.
@@ -32,6 +33,28 @@ pub struct Manifest {
     pub route: Option<String>,
     /// Where it came in.
     pub listener: Endpoint,
+}
+
+impl CameIn {
+    /// At this listener, or by the way that its route makes of it; by reactor and number.
+    pub(in crate::reactor) fn at(listener: &Listener, (reactor, id): (u16, u64)) -> Self {
+        let forward = &listener.forward;
+        Self {
+            reactor,
+            id,
+            forward: forward.name.to_string(),
+            route: forward.route.as_ref().map(|(_, name)| name.to_string()),
+            listener: listener.address.clone(),
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Where, and as what.
+    #[serde(flatten)]
+    pub came_in: CameIn,
     /// Which address of this host it reached there, if that is known already.
     #[serde(default)]
     pub reached: Option<Endpoint>,

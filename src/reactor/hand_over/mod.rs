@@ -30,7 +30,7 @@ pub use arriving::{Adopted, Arrival};
 pub use berths::{Berth, Berths};
 pub(super) use leaving::{Leaving, manifest};
 pub use leaving::{Release, ReleaseReply, Released};
-pub use manifest::{Manifest, Parcel};
+pub use manifest::{CameIn, Manifest, Parcel};
 pub use refusal::Refusal;
 
 use super::Entry;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::balance::health::Admission;
 use crate::balance::line::WaitingLine;
 use crate::balance::{self, Ask, Policy, Random, Tried, client_key};
-use crate::config::{AdminState, HashKey, Pool, SendProxy};
+use crate::config::{HashKey, Pool, SendProxy};
 use crate::engine::{SessionKey, Target};
 use crate::net::address::Endpoint;
 use crate::net::dial::Local;
@@ -68,16 +68,7 @@ impl UpstreamSetup {
             pool: endpoint.to_string().into(),
             endpoint,
             host: None,
-            terms: ServerTerms {
-                max_connections: None,
-                connect_rate: None,
-                max_per_client: None,
-                send_proxy: None,
-                bytes: None,
-                admin: AdminState::Active,
-                max_fails: 0,
-                fail_timeout: Duration::ZERO,
-            },
+            terms: ServerTerms::UNLIMITED,
         });
         let member = Member {
             server: Arc::new(server),

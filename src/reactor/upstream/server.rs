@@ -65,7 +65,39 @@ pub struct ServerTerms {
     pub fail_timeout: Duration,
 }
 
+/// Takes over what differs between two of each of these fields.
+macro_rules! follow_each {
+    ($terms:ident, $was:ident, $is:ident: $($field:ident)*) => {
+        // A field that is missing here would be one that no reload changes: that does not compile.
+        let ServerTerms { $($field: _),* } = $terms;
+        $(
+            if $was.$field != $is.$field {
+                $terms.$field = $is.$field;
+            }
+        )*
+    };
+}
+
 impl ServerTerms {
+    /// No limit, and nothing marks it.
+    pub const UNLIMITED: Self = Self {
+        max_connections: None,
+        connect_rate: None,
+        max_per_client: None,
+        send_proxy: None,
+        bytes: None,
+        admin: AdminState::Active,
+        max_fails: 0,
+        fail_timeout: Duration::ZERO,
+    };
+
+    /// Takes over what a configuration asks otherwise than the one before; the rest stays as an operator has it.
+    pub fn follow(&mut self, was: &Self, is: &Self) {
+        follow_each!(self, was, is:
+            max_connections connect_rate max_per_client send_proxy bytes admin max_fails fail_timeout
+        );
+    }
+
     fn of_standing(&self) -> Terms {
         Terms {
             max_connections: self.max_connections,
@@ -156,7 +188,7 @@ impl Server {
     }
 
     /// What its sessions share, if their bytes are limited.
-    pub(in crate::reactor) fn buckets(&self) -> Option<Arc<Buckets>> {
+    pub fn buckets(&self) -> Option<Arc<Buckets>> {
         let limited = self.terms.load().bytes.is_some();
         limited.then(|| self.buckets.clone())
     }
@@ -502,5 +534,68 @@ impl Addresses for Dialled<'_> {
 
     fn active(&self, at: u16) -> u32 {
         self.member(at).server.active()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured() -> ServerTerms {
+        ServerTerms {
+            max_connections: Some(10),
+            connect_rate: None,
+            max_per_client: None,
+            send_proxy: None,
+            bytes: None,
+            admin: AdminState::Active,
+            max_fails: 3,
+            fail_timeout: Duration::from_secs(10),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_otherwise_is_taken_over_and_the_rest_is_as_an_operator_has_it() {
+        let was = configured();
+        let by_operator = ServerTerms {
+            max_connections: Some(2),
+            admin: AdminState::Drain,
+            ..was
+        };
+        let mut terms = by_operator;
+        terms.follow(&was, &was);
+        assert_eq!(terms, by_operator);
+        let rate = Rate {
+            per_second: 1000,
+            burst: Duration::from_secs(1),
+        };
+        let is = ServerTerms {
+            connect_rate: Some(ConnectRate {
+                interval: Duration::from_secs(1),
+                burst: 1,
+            }),
+            max_per_client: Some(1),
+            bytes: Some([rate; 2]),
+            max_fails: 4,
+            fail_timeout: Duration::from_secs(11),
+            ..was
+        };
+        terms.follow(&was, &is);
+        let expected = ServerTerms {
+            max_connections: Some(2),
+            admin: AdminState::Drain,
+            ..is
+        };
+        assert_eq!(terms, expected);
+        terms.follow(&is, &configured());
+        terms.follow(
+            &ServerTerms {
+                max_connections: None,
+                admin: AdminState::Maintenance,
+                ..was
+            },
+            &was,
+        );
+        assert_eq!(terms, was);
     }
 }

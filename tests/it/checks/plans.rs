@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thalweg::balance::health::Change;
 use thalweg::config::CheckKind;
-use thalweg::control::health::CheckPlan;
+use thalweg::control::health::{CheckChange, CheckPlan};
 use thalweg::net::address::Endpoint;
 use thalweg::relay::id::ServerId;
 
@@ -73,6 +73,37 @@ fn a_server_that_is_down_and_checked_no_more_counts_as_up() {
     watch.set_plans(vec![]);
     watch.set_plans(vec![plan(closed.address, CheckKind::Tcp)]);
     watch.goes(Change::Down);
+}
+
+/// A change names those that it is about: the others are checked as before, and one that is down stays so.
+#[test]
+fn whoever_a_change_is_not_about_is_checked_as_before() {
+    let (closed, origin) = (Closed::new(), Origin::new(Manner::Silent));
+    let one = plan(closed.address, CheckKind::Tcp);
+    let other = CheckPlan {
+        id: ServerId::new(one.id.number() + 1),
+        ..one.clone()
+    };
+    let (first, second) = (one.id, other.id);
+    let watch = Watch::new(vec![one.clone(), other]);
+    let mut down = [watch.next().0, watch.next().0];
+    down.sort_unstable();
+    assert_eq!(down, [first, second]);
+    watch.change(CheckChange {
+        gone: vec![second],
+        plans: Vec::new(),
+    });
+    let (id, verdict) = watch.next();
+    assert!(verdict.released && id == second, "{id:?}: {verdict:?}");
+    watch.change(CheckChange {
+        gone: Vec::new(),
+        plans: vec![CheckPlan {
+            endpoint: Endpoint::Inet(origin.address),
+            ..one
+        }],
+    });
+    let (id, verdict) = watch.next();
+    assert!(!verdict.released && id == first, "{id:?}: {verdict:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A checker whose verdicts a test waits for.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use thalweg::balance::health::Change;
 use thalweg::config::{Check, CheckKind, LogFormat, LogLevel, LogTarget, OnDown};
-use thalweg::control::health::{CheckPlan, Checker, Verdict};
+use thalweg::control::health::{CheckChange, CheckPlan, Checker, Verdict};
 use thalweg::net::address::Endpoint;
 use thalweg::net::options::{Leg, SocketOptions};
 use thalweg::observe::log::Log;
@@ -58,6 +59,7 @@ pub(crate) fn with(mut plan: CheckPlan, change: impl FnOnce(&mut Check)) -> Chec
 pub(crate) struct Watch {
     checker: Checker,
     verdicts: Receiver<(ServerId, Verdict)>,
+    checked: RefCell<Vec<ServerId>>,
 }
 
 impl Deref for Watch {
@@ -82,6 +84,7 @@ impl Watch {
         at_verdict: impl Fn() + Send + 'static,
     ) -> Self {
         let (sender, verdicts) = channel();
+        let checked = plans.iter().map(|plan| plan.id).collect();
         let on_change = move |id, verdict| {
             at_verdict();
             // A test that has seen enough listens no more.
@@ -90,7 +93,16 @@ impl Watch {
         Self {
             checker: Checker::start(plans, log, on_change).unwrap(),
             verdicts,
+            checked: RefCell::new(checked),
         }
+    }
+
+    /// Checks these from now on, and no others.
+    pub(crate) fn set_plans(&self, plans: Vec<CheckPlan>) {
+        let checked: Vec<ServerId> = plans.iter().map(|plan| plan.id).collect();
+        let mut gone = self.checked.replace(checked.clone());
+        gone.retain(|it| !checked.contains(it));
+        self.change(CheckChange { gone, plans });
     }
 
     #[track_caller]

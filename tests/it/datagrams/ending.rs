@@ -10,6 +10,7 @@ use thalweg::bench::origin::{Handlers, Origin, OriginOptions, Role};
 use nix::sys::signal::Signal;
 
 use super::*;
+use crate::kit::shortage::leave_descriptors;
 
 #[test]
 fn b98_a_flow_ends_after_its_last_datagram_and_sooner_without_an_answer() {
@@ -238,6 +239,60 @@ fn b100_a_flood_of_sources_takes_nothing_from_sessions() {
             }
         }
         assert!(forwarder.counters().of("udp_flows") > 300);
+    });
+}
+
+/// Whatever took the descriptors: who is without an answer for longest makes room, for a flow that is
+/// answered as for a session.
+#[test]
+fn b100_without_descriptors_the_unanswered_make_room() {
+    on_every_engine(|case| {
+        let options = OriginOptions {
+            command: None,
+            echo: Some(([127, 0, 0, 1], 0).into()),
+            ..OriginOptions::default()
+        };
+        let origin = Origin::start(&options, Handlers::default()).unwrap();
+        let server = Server::new(|question| match question {
+            b"silence" => Vec::new(),
+            other => vec![other.to_vec()],
+        });
+        let forwarder = Setup::new(origin.address(Role::Echo).unwrap())
+            .and("udp:127.0.0.1:0", format!("udp:{}", server.address()))
+            .engine(case.engine)
+            .set("log.sessions", "off")
+            .start();
+        let at: SocketAddr = forwarder.addresses()[1].parse().unwrap();
+        leave_descriptors(forwarder.process(), 40);
+        let flood = || {
+            for _ in 0..200 {
+                client(at).send(b"silence").unwrap();
+            }
+        };
+        flood();
+        wait_until("none is left", PATIENCE, || {
+            forwarder.counters().of("udp_flows") > 30
+        });
+        let answered: Vec<_> = (0..10).map(|_| client(at)).collect();
+        for client in &answered {
+            assert_eq!(ask(client, b"a question"), b"a question");
+        }
+        flood();
+        for _ in 0..5 {
+            let mut session = TcpStream::connect(forwarder.address()).unwrap();
+            session.set_read_timeout(Some(PATIENCE)).unwrap();
+            session.write_all(b"let me in").unwrap();
+            let mut got = [0; 9];
+            session.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"let me in");
+        }
+        // Those that were answered are the same flows still.
+        let senders = || server.senders().into_iter().collect::<HashSet<_>>();
+        let before = senders();
+        for client in &answered {
+            assert_eq!(ask(client, b"another"), b"another");
+        }
+        assert_eq!(senders(), before);
     });
 }
 

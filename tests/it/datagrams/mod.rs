@@ -126,7 +126,7 @@ fn send_joined(client: &UdpSocket, train: &[u8], size: usize) {
 }
 
 /// Datagrams that sockets with this local port have lost, as the kernel tells everybody.
-fn lost_by_the_kernel(port: u16) -> u64 {
+pub(crate) fn lost_by_the_kernel(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap();
     let suffix = format!(":{port:04X}");
     let mut lost = 0;

@@ -219,12 +219,15 @@ fn b108_what_cannot_be_opened_goes_the_documented_way() {
         assert_eq!(ask(&client, &unknown), unknown);
         let plain = super::client(forwarder.address());
         assert_eq!(ask(&plain, b"\x01 no QUIC"), b"\x01 no QUIC");
+        // One without a byte is a datagram, too, and none of QUIC.
+        let empty = super::client(forwarder.address());
+        assert_eq!(ask(&empty, b""), b"");
         // One that was cut short on the way: it waits for more, and ends with its time.
         let cut = super::client(forwarder.address());
         cut.send(&half_hello()).unwrap();
         wait_for_counter(&forwarder, "udp_dropped_no_hello", 1);
-        assert_eq!((other.heard(), a.heard()), (2, 0));
-        assert_eq!(forwarder.counters().of("udp_flows"), 2);
+        assert_eq!((other.heard(), a.heard()), (3, 0));
+        assert_eq!(forwarder.counters().of("udp_flows"), 3);
     });
 }
 

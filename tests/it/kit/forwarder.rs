@@ -252,6 +252,21 @@ impl Setup {
         }
     }
 
+    /// Starts it, and what it said when it ended of itself, as it must: some listen before they know that they may not
+    /// serve.
+    #[track_caller]
+    pub(crate) fn fails(&self) -> String {
+        let mut forwarder = match self.try_start() {
+            Ok(forwarder) => forwarder,
+            Err(why) => return why,
+        };
+        let status = forwarder.wait_for_exit(PATIENCE);
+        forwarder.end();
+        let said = forwarder.report("it ended");
+        assert!(status.is_some_and(|it| !it.success()), "{status:?}: {said}");
+        said
+    }
+
     /// Starts it, or says what it said.
     pub(crate) fn try_start(&self) -> Result<Forwarder, String> {
         Forwarder::start(self)
@@ -344,6 +359,7 @@ impl Forwarder {
     /// The sockets listen before the reactors stand; what an idle forwarder has is
     /// known once they do, each with its waker, and nothing more is being opened.
     /// So does the admin's thread, if there is one: it sets descriptors aside as it begins.
+    /// Whatever opens something else is not asleep meanwhile, however long it is not let run.
     fn wait_for_threads(&mut self) -> Result<(), String> {
         let process = self.process();
         let mut still = 0;
@@ -357,7 +373,8 @@ impl Forwarder {
             still = if same { still + 1 } else { 0 };
             self.idle.descriptors = descriptors;
             let stand = reactors.min(threads) >= usize::from(self.reactors)
-                && (process.thread("admin").is_none() || process.waiting_for_events("admin") > 0);
+                && (process.thread("admin").is_none() || process.waiting_for_events("admin") > 0)
+                && process.sleeps_but_for("reactor-");
             (stand && still >= 5 || !process.is_alive()).then_some(())
         });
         if settled.is_none() || !process.is_alive() {
@@ -516,15 +533,22 @@ impl Forwarder {
         assert_eq!(process.bytes_in_pipes(), 0, "a pooled pipe holds bytes");
     }
 
+    /// What is open for a moment, to look something up, is closed again; a leak stays.
     fn check_descriptors(&self) {
-        let mut now = self.process().descriptors();
-        let pooled = now
-            .pipe_ends
-            .saturating_sub(self.idle.descriptors.pipe_ends);
+        let idle = self.idle.descriptors;
         let pooled_max = 2 * PIPES_POOLED_MAX * usize::from(self.reactors);
-        assert!(pooled <= pooled_max, "{pooled} ends of pipes are left");
-        now.pipe_ends -= pooled;
-        assert_eq!(now, self.idle.descriptors, "descriptors leak");
+        let mut now = Descriptors::default();
+        let back = poll(PATIENCE, || {
+            now = self.process().descriptors();
+            let pooled = now.pipe_ends.saturating_sub(idle.pipe_ends);
+            let but_for_pooled = Descriptors {
+                pipe_ends: now.pipe_ends - pooled,
+                ..now
+            };
+            (pooled <= pooled_max && but_for_pooled == idle).then_some(())
+        });
+        let leak = format!("descriptors leak: {now:?}, before {idle:?}");
+        assert!(back.is_some(), "{}", self.report(&leak));
     }
 
     /// Whether it lives, did not panic, and does not spin while nothing moves,

@@ -127,6 +127,17 @@ impl Process {
         tasks.filter_map(waits).filter(|waits| *waits).count()
     }
 
+    /// Whether every thread is asleep, but for those whose name begins so: one that waits to be let run is not.
+    pub(crate) fn sleeps_but_for(self, name: &str) -> bool {
+        let threads = self.of_each_thread("stat");
+        let mut others = threads.iter().filter_map(|stat| {
+            let (before, after) = stat.rsplit_once(") ")?;
+            let (_, its_name) = before.split_once('(')?;
+            (!its_name.starts_with(name)).then_some(after)
+        });
+        others.all(|state| state.starts_with('S'))
+    }
+
     /// The number of its thread of that name.
     pub(crate) fn thread(self, name: &str) -> Option<i32> {
         let mut tasks = fs::read_dir(self.path("task")).ok()?.flatten();

@@ -180,6 +180,40 @@ fn b119_of_500_forwards_and_5000_servers_only_what_differs_is_touched() {
     });
 }
 
+/// What decides about requests of `http-connect` is told to reactors only where its users or its list are others.
+#[test]
+fn b119_users_that_are_the_same_again_touch_nothing() {
+    on_every_engine(|case| {
+        let admin = Directory::new();
+        let (users, list) = (admin.join("users"), admin.join("targets.txt"));
+        std::fs::write(&users, crate::http_connect::users()).unwrap();
+        std::fs::write(&list, "*.example:443\n").unwrap();
+        let text = format!(
+            "[[forward]]\nname = \"proxy\"\nlisten = \"127.0.0.1:0\"\nmode = \"http-connect\"\n\
+             [forward.connect]\nusers = \"{}\"\naccess = [\"allow @{}\", \"deny all\"]\n",
+            users.display(),
+            list.display()
+        );
+        let _it = Reloadable::with(case, &text, 1, Some(2), |setup| {
+            setup.set("log.sessions", "off").admin(&admin)
+        });
+        let at = Admin::at(&admin.join("admin.sock"));
+        let orders = || {
+            let head = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n\
+                        Content-Type: application/json\r\nContent-Length: 2\r\n";
+            let answer = at.send(head, "{}");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            answer.json()["orders"].as_u64().unwrap()
+        };
+        assert_eq!(orders(), 0);
+        let bob = crate::http_connect::users().replace("ann:", "eve:");
+        std::fs::write(&users, bob).unwrap();
+        assert_eq!([orders(), orders()], [2, 0], "one for each reactor");
+        std::fs::write(&list, "*.example:444\n").unwrap();
+        assert_eq!([orders(), orders()], [2, 0], "one for each reactor");
+    });
+}
+
 /// A reload reads lists of networks again, whatever else is as it was: only the forward whose list
 /// says something else is told of to reactors.
 #[test]

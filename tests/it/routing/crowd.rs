@@ -20,7 +20,7 @@ fn b87_clients_that_drip_a_hello_cost_little_and_end_at_one_deadline() {
         let file = directory.join("dripped.toml");
         let text = format!(
             "[[forward]]\nlisten = \"127.0.0.1:0\"\nupstream = {to}\nmax_per_client = {count}\n\
-             sniff_timeout = \"20s\"\n[[forward.route]]\nsni = \"a.example\"\nreject = true\n",
+             sniff_timeout = \"30s\"\n[[forward.route]]\nsni = \"a.example\"\nreject = true\n",
             to = to(&server),
         );
         std::fs::write(&file, text).unwrap();
@@ -67,7 +67,7 @@ fn b87_clients_that_drip_a_hello_cost_little_and_end_at_one_deadline() {
         drop((other, upstream));
         // However they drip: none has more time than all of it may take.
         let mut bytes = hello[3..].iter();
-        let ended = poll(PATIENCE + PATIENCE, || {
+        let ended = poll(3 * PATIENCE, || {
             let byte = bytes.next()?;
             for mut client in &clients {
                 let _ = std::io::Write::write_all(&mut client, &[*byte]);

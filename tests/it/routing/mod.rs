@@ -36,13 +36,20 @@ impl std::ops::Deref for Routed {
 
 impl Routed {
     /// A forward from a free port to `upstream` (a value of TOML), with more lines in its
-    /// table, and routes, behind it.
+    /// table, and routes, behind it. What is dripped to it has a minute unless the lines say otherwise: every byte
+    /// may wait for a processor.
     #[track_caller]
     fn start(case: Case, upstream: &str, lines: &str) -> Self {
         let directory = Directory::new();
         let file = directory.join("routed.toml");
+        let looks = lines.contains("forward.route") && !lines.contains("sniff_timeout");
+        let patience = if looks {
+            "sniff_timeout = \"60s\"\n"
+        } else {
+            ""
+        };
         let text = format!(
-            "[[forward]]\nname = \"routed\"\nlisten = \"127.0.0.1:0\"\nupstream = {upstream}\n{lines}"
+            "[[forward]]\nname = \"routed\"\nlisten = \"127.0.0.1:0\"\nupstream = {upstream}\n{patience}{lines}"
         );
         std::fs::write(&file, text).unwrap();
         Self {

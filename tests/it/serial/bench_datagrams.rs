@@ -17,13 +17,29 @@ use crate::kit;
 const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
 
 fn bench(arguments: &[&str]) -> Output {
-    let short = "bench --rounds 1 --duration 200ms --warm-up 20ms --layout one-core --idle-sessions 0 --json";
+    bench_for("200ms", arguments)
+}
+
+fn bench_for(duration: &str, arguments: &[&str]) -> Output {
+    let short =
+        "bench --rounds 1 --warm-up 20ms --layout one-core --idle-sessions 0 --json --duration";
     let mut command = Command::new(THALWEG);
     command
         .args(short.split(' '))
+        .arg(duration)
         .args(arguments)
         .stdin(Stdio::null());
     command.output().unwrap()
+}
+
+/// Likewise; where it does not show what it should, once more and for longer. A machine that stands still for a
+/// fifth of a second, which is also when a datagram is given up, has nothing to show for a short one.
+fn bench_until(arguments: &[&str], is_shown: impl Fn(&Output) -> bool) -> Output {
+    let output = bench(arguments);
+    if is_shown(&output) {
+        return output;
+    }
+    bench_for("3s", arguments)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -61,7 +77,10 @@ fn datagrams_are_measured_directly_and_through_forwarders() {
         "udp-stream:train=8:window=32:size=1000",
         "udp-stream:direction=down:train=8:window=32:size=1000",
     ] {
-        let output = bench(&["--subjects", &subjects, "--shapes", shape]);
+        let arrived = |row: &Value| row["datagrams"]["lost_share"].as_f64() < Some(1.0);
+        let output = bench_until(&["--subjects", &subjects, "--shapes", shape], |output| {
+            output.status.success() && rows(output).iter().all(arrived)
+        });
         let stderr = text(&output.stderr);
         if stderr.contains("has no stream module") {
             return kit::skip("nginx", "has no stream module");
@@ -178,19 +197,24 @@ fn forward_datagrams(listen: SocketAddr, upstream: SocketAddr, fault: &str) {
 #[test]
 fn a_subject_that_loses_datagrams_is_compared_and_the_loss_is_said() {
     let _alone = alone();
-    let output = bench(&[
+    let subject = faulty("loses");
+    let arguments = [
         "--subjects",
         "direct",
         "--subject",
-        &faulty("loses"),
+        &subject,
         "--shapes",
         "udp-stream:rate=2k:flows=2",
-    ]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let row = &rows(&output)[1];
-    let lost = row["datagrams"]["lost_share"].as_f64().unwrap();
+    ];
+    let lost = |output: &Output| {
+        let share = &rows(output)[1]["datagrams"]["lost_share"];
+        share.as_f64().unwrap_or_default()
+    };
     // Every fourth, and what a busy machine loses besides.
-    assert!((0.2..0.9).contains(&lost), "{row}");
+    let is_shown = |output: &Output| output.status.success() && (0.2..0.9).contains(&lost(output));
+    let output = bench_until(&arguments, is_shown);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(is_shown(&output), "{}", rows(&output)[1]);
 }
 
 #[test]
@@ -216,14 +240,22 @@ fn a_subject_that_changes_cuts_doubles_or_mixes_up_datagrams_is_not_compared() {
             "another client",
         ),
     ] {
-        let output = bench(&[
+        let subject = faulty(fault);
+        let arguments = [
             "--subjects",
             "direct",
             "--subject",
-            &faulty(fault),
+            &subject,
             "--shapes",
             shape,
-        ]);
+        ];
+        let output = bench_until(&arguments, |output| {
+            let failure = |output| {
+                let failure = rows(output)[1]["failure"].as_str().map(str::to_owned);
+                failure.unwrap_or_default()
+            };
+            output.stdout.is_empty() || failure(output).contains(why)
+        });
         let stderr = text(&output.stderr);
         if fault == "crosses" && output.stdout.is_empty() {
             // Not even an exchange crosses it at the start.

@@ -35,6 +35,10 @@ impl Message {
 #[derive(Debug, Default)]
 struct Heard {
     messages: Vec<Message>,
+    /// Of those who are not the service, where only the main process is heeded.
+    refused: Vec<Message>,
+    only_main: bool,
+    main: Option<i32>,
     kept: BTreeMap<String, Vec<Arc<OwnedFd>>>,
 }
 
@@ -49,20 +53,35 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
+    /// One that heeds everybody (`NotifyAccess=all`).
     pub(crate) fn new() -> Self {
+        Self::heeding(false)
+    }
+
+    /// One that heeds the main process alone (`NotifyAccess=main`): whoever speaks first, until
+    /// that one names another.
+    pub(crate) fn of_main() -> Self {
+        Self::heeding(true)
+    }
+
+    fn heeding(only_main: bool) -> Self {
         let directory = Directory::new();
         let path = directory.join("notify.sock");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();
-        let heard = Arc::<Mutex<Heard>>::default();
+        rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+        let heard = Arc::new(Mutex::new(Heard {
+            only_main,
+            ..Heard::default()
+        }));
         let over = Arc::<AtomicBool>::default();
         let (into, until) = (heard.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                if let Some((text, descriptors)) = receive(&socket) {
-                    into.lock().unwrap().take(text, descriptors);
+                if let Some((sender, text, descriptors)) = receive(&socket) {
+                    into.lock().unwrap().take(sender, text, descriptors);
                 }
             }
         });
@@ -82,6 +101,11 @@ impl Manager {
 
     pub(crate) fn messages(&self) -> Vec<Message> {
         self.heard.lock().unwrap().messages.clone()
+    }
+
+    /// Those that were not heeded.
+    pub(crate) fn refused(&self) -> Vec<Message> {
+        self.heard.lock().unwrap().refused.clone()
     }
 
     /// Those with a line `NAME=value`.
@@ -108,11 +132,18 @@ impl Manager {
 }
 
 impl Heard {
-    fn take(&mut self, text: String, descriptors: Vec<OwnedFd>) {
+    fn take(&mut self, sender: i32, text: String, descriptors: Vec<OwnedFd>) {
         let message = Message {
             at: Instant::now(),
             text,
         };
+        let main = *self.main.get_or_insert(sender);
+        // As systemd has it, a barrier is anybody's.
+        if self.only_main && sender != main && message.text != "BARRIER=1" {
+            return self.refused.push(message);
+        }
+        let named = message.value("MAINPID").map(|it| it.parse().unwrap());
+        self.main = named.or(self.main);
         let name = message.value("FDNAME").unwrap_or("stored").to_owned();
         if message.value("FDSTORE").is_some() {
             let all = self.kept.entry(name).or_default();
@@ -135,21 +166,25 @@ fn socket_of(fd: &OwnedFd) -> PathBuf {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
 }
 
-fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+/// A message, with who sent it.
+fn receive(socket: &UnixDatagram) -> Option<(i32, String, Vec<OwnedFd>)> {
     let mut bytes = [0; 4096];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [IoSliceMut::new(&mut bytes)];
     let len = recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)
         .ok()?
         .bytes;
-    let mut descriptors = Vec::new();
+    let (mut sender, mut descriptors) = (0, Vec::new());
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(all) = message {
-            descriptors.extend(all);
+        match message {
+            RecvAncillaryMessage::ScmRights(all) => descriptors.extend(all),
+            RecvAncillaryMessage::ScmCredentials(its) => sender = its.pid.as_raw_nonzero().get(),
+            _ => {}
         }
     }
     Some((
+        sender,
         String::from_utf8(bytes[..len].to_vec()).unwrap(),
         descriptors,
     ))

@@ -6,4 +6,5 @@ mod kept;
 pub(crate) mod manager;
 mod notify;
 mod survival;
+mod systemd;
 mod units;

@@ -59,33 +59,49 @@ fn b153_ready_then_reloading_then_ready_again_also_when_it_failed() {
     });
 }
 
+/// A forwarder with a check that takes so many seconds.
+fn checked(manager: &Manager, directory: &Directory, seconds: &str) -> Forwarder {
+    let file = directory.join(&format!("checked-{seconds}.toml"));
+    let command = format!("[\"/bin/sleep\", \"{seconds}\"]");
+    let check = format!(
+        "{{ type = \"command\", timeout = \"60s\", interval = \"60s\", command = {command} }}"
+    );
+    let text = format!(
+        "[[forward]]\nlisten = \"127.0.0.1:0\"\n\
+         upstream = {{ servers = \"127.0.0.1:9\", check = {check} }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    manager.of(Setup::configured(&file, 1)).start()
+}
+
 #[test]
 fn b153_it_is_ready_once_checks_are_known_or_after_five_seconds() {
-    let (server, directory) = (Listener::new(), Directory::new());
+    let directory = Directory::new();
     let started = |seconds: &str| {
         let manager = Manager::new();
-        let file = directory.join("thalweg.toml");
-        let command = format!("[\"/bin/sleep\", \"{seconds}\"]");
-        let check = format!(
-            "{{ type = \"command\", timeout = \"60s\", interval = \"60s\", command = {command} }}"
-        );
-        let text = format!(
-            "[[forward]]\nlisten = \"127.0.0.1:0\"\n\
-             upstream = {{ servers = \"{}\", check = {check} }}\n",
-            server.address()
-        );
-        std::fs::write(&file, text).unwrap();
         let begun = Instant::now();
-        let forwarder = manager.of(Setup::configured(&file, 1)).start();
-        let ready = manager.wait_for("READY=1", 1);
-        drop(forwarder);
-        ready.at - begun
+        let _forwarder = checked(&manager, &directory, seconds);
+        manager.wait_for("READY=1", 1).at - begun
     };
     assert!(
         started("0.5") >= Duration::from_millis(500),
         "before the check"
     );
     assert!(started("100") >= Duration::from_secs(5), "before the time");
+}
+
+#[test]
+fn b153_one_that_waits_for_no_name_and_no_check_is_ready_at_once() {
+    on_every_engine(|case| {
+        let directory = Directory::new();
+        let (waits, plain) = (Manager::new(), Manager::new());
+        // One that waits in vain stands first, and is ready last.
+        let _waiting = checked(&waits, &directory, "100");
+        let setup = Setup::new("127.0.0.1:9").case(case);
+        let _forwarder = plain.of(setup).start();
+        let ready = plain.wait_for("READY=1", 1);
+        assert!(ready.at < waits.wait_for("READY=1", 1).at);
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
 use super::manager::Manager;
 use crate::kit::pattern::Pattern;
@@ -108,7 +109,16 @@ impl Upstream {
     }
 
     fn pair(&self, forwarder: SocketAddr) -> Pair {
-        let client = TcpStream::connect(forwarder).unwrap();
+        self.pair_from("127.0.0.1", forwarder)
+    }
+
+    /// Of a client with this address.
+    fn pair_from(&self, client: &str, forwarder: SocketAddr) -> Pair {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let own: SocketAddr = format!("{client}:0").parse().unwrap();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&forwarder.into()).unwrap();
+        let client = TcpStream::from(socket);
         let (server, _) = self.0.accept().unwrap();
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -422,7 +432,8 @@ fn b160_sessions_that_the_next_process_cannot_have_are_reset() {
     let setup = Setup::configured(&file, 2).engine("epoll");
     let mut service = Service::start(setup, 64);
     let of_b: SocketAddr = service.forwarder.addresses()[1].parse().unwrap();
-    let pairs = [service.address, of_b].map(|address| upstream.pair(address));
+    let mut pairs = [service.address, of_b].map(|address| upstream.pair(address));
+    Ends::new(6).exchange(&mut pairs[0], 500);
     service.keeps(2);
     // There is one forward less.
     std::fs::write(&file, forward("b")).unwrap();
@@ -444,6 +455,11 @@ fn b160_sessions_that_the_next_process_cannot_have_are_reset() {
     );
     let [of_a, mut of_b] = pairs;
     are_reset(of_a);
+    // It has its record, though nothing of its forward is left.
+    let record = service.forwarder.wait_for_session();
+    assert_eq!((record.code(), record.cause()), ("KD", "crashed"));
+    assert_eq!(record.text("forward"), "a");
+    assert_eq!(record.bytes(), (500, 1_000));
     service.keeps(1);
     Ends::new(7).exchange(&mut of_b, 1_000);
     service.settles();
@@ -458,6 +474,115 @@ fn b160_sessions_that_the_next_process_cannot_have_are_reset() {
         let kept = service.manager.kept();
         kept.iter().all(|(name, _)| !name.starts_with("thalweg-"))
     });
+}
+
+/// Behaviours 157, 158 and 160: what it takes is let through, in the process that is killed and in
+/// the next one.
+#[test]
+fn b158_sessions_go_on_after_a_kill_inside_the_sandbox() {
+    on_every_epoll_path(|case| {
+        let upstream = Upstream::new();
+        let setup = Setup::new(upstream.address()).reactors(2).case(case);
+        let setup = setup.set("global.sandbox", "auto");
+        let mut service = Service::start(setup, 64);
+        service.forwarder.wait_for_line("no_new_privs");
+        let mut pairs: Vec<_> = (0..3).map(|_| upstream.pair(service.address)).collect();
+        let mut ends: Vec<_> = (0..3).map(Ends::new).collect();
+        service.keeps(3);
+        for _ in 0..2 {
+            for (pair, ends) in pairs.iter_mut().zip(&mut ends) {
+                ends.exchange(pair, 100_000);
+            }
+            service.settles();
+            service.kill();
+            assert_eq!(service.restart(), (3, 0));
+            service.forwarder.wait_for_line("no_new_privs");
+        }
+        for (pair, ends) in pairs.iter_mut().zip(&mut ends) {
+            ends.exchange(pair, 10);
+        }
+        drop(pairs);
+        service.keeps(0);
+    });
+}
+
+#[test]
+fn b160_a_place_that_is_free_again_is_for_who_has_found_none() {
+    let upstream = Upstream::new();
+    // A quarter is for listeners, one has the journal: two sessions.
+    let setup = Setup::new(upstream.address()).engine("epoll");
+    let mut service = Service::start(setup, 8);
+    let mut pairs: Vec<_> = (0..3).map(|_| upstream.pair(service.address)).collect();
+    service
+        .forwarder
+        .wait_for_line("sessions do not outlive a crash: there is no room");
+    service.keeps(2);
+    // Those that came first have the places.
+    pairs.drain(..2);
+    service.keeps(1);
+    service.kill();
+    assert_eq!(service.restart(), (1, 0));
+    Ends::new(3).exchange(&mut pairs[0], 100);
+    // And its place is its own in the next process as well.
+    let mut more: Vec<_> = (0..3).map(|_| upstream.pair(service.address)).collect();
+    service
+        .forwarder
+        .wait_for_line("sessions do not outlive a crash: there is no room");
+    service.keeps(2);
+    more.truncate(2);
+    let before = service.sessions();
+    drop(pairs);
+    wait_until("the other one is kept", PATIENCE, || {
+        let now = service.sessions();
+        now.len() == 4 && now != before
+    });
+    service.settles();
+    service.kill();
+    assert_eq!(service.restart(), (2, 0));
+    for (pair, seed) in more.iter_mut().zip(0..) {
+        Ends::new(seed).exchange(pair, 100);
+    }
+    // It knows of them, though it has counted no accept.
+    service.forwarder.process().signal(Signal::SIGTERM);
+    service.forwarder.wait_for_line("draining: 2 sessions");
+}
+
+#[test]
+fn b160_one_client_makes_room_for_another_one() {
+    let upstream = Upstream::new();
+    let setup = Setup::new(upstream.address()).engine("epoll").reactors(2);
+    // A quarter is for listeners, which have two; one has the journal: six sessions.
+    let mut service = Service::start(setup, 20);
+    let first: Vec<_> = (0..8).map(|_| upstream.pair(service.address)).collect();
+    service
+        .forwarder
+        .wait_for_line("sessions do not outlive a crash: there is no room");
+    service.keeps(6);
+    let mut others: Vec<_> = (0..2)
+        .map(|_| upstream.pair_from("127.0.0.2", service.address))
+        .collect();
+    others.push(upstream.pair_from("127.0.0.3", service.address));
+    // Each has one of six in the end, and the first one what is left.
+    let before = service.sessions();
+    wait_until("others are kept", PATIENCE, || {
+        let now = service.sessions();
+        let same = now.iter().filter(|it| before.contains(it)).count();
+        now.len() == 12 && same == 6
+    });
+    service.settles();
+    service.kill();
+    assert_eq!(service.restart(), (6, 0));
+    for (pair, seed) in others.iter_mut().zip(0..) {
+        Ends::new(seed).exchange(pair, 100);
+    }
+    let lives = |pair: &&Pair| {
+        let wait = Some(Duration::from_millis(100));
+        pair.client.set_read_timeout(wait).unwrap();
+        (&pair.client)
+            .read(&mut [0])
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert_eq!(first.iter().filter(lives).count(), 3);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::kit::*;
 use crate::kit::*;
 
@@ -163,6 +165,48 @@ fn b133_what_waits_in_the_queues_is_answered_by_the_next_process() {
         is_gone(old);
         ping(&client, 1);
         assert_eq!(server.ports(), before);
+    });
+}
+
+/// Behaviours 97 and 133: what the queue of a flow lost is counted once, by whichever process.
+#[test]
+fn b133_what_a_flow_lost_is_not_counted_again_by_the_next_process() {
+    on_every_engine(|case| {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let address = server.local_addr().unwrap();
+        let setup = Setup::between("udp:127.0.0.1:0", format!("udp:{address}"))
+            .engine(case.engine)
+            .set("profile.default.receive_buffer", "64KiB")
+            .set("defaults.udp_idle_timeout", "3s");
+        let it = Upgradable::start(setup);
+        let client = client(it.forwarder.address());
+        client.send(b"all of it").unwrap();
+        let (_, flow) = server.recv_from(&mut [0; 64]).unwrap();
+        let old = it.serving();
+        old.stop();
+        for _ in 0..3000 {
+            server.send_to(&[0; 500], flow).unwrap();
+        }
+        let lost = crate::datagrams::lost_by_the_kernel(flow.port());
+        assert!(lost > 1000, "{lost}");
+        old.signal(Signal::SIGCONT);
+        let counted = || {
+            let metrics = it.admin().get("/metrics");
+            metrics.sum("thalweg_udp_dropped_total") as u64
+        };
+        wait_until("it is counted", PATIENCE, || counted() == lost);
+        it.upgrade();
+        is_gone(old);
+        wait_until("the flow is over", PATIENCE, || {
+            let metrics = it.admin().get("/metrics");
+            metrics.sum("thalweg_udp_flows_ended_total") as u64 == 1
+        });
+        // Its socket stays for another second at the most, and is asked for the last time then.
+        wait_until("its socket is gone", PATIENCE, || {
+            crate::datagrams::lost_by_the_kernel(flow.port()) == 0
+        });
+        assert_eq!(counted(), lost);
     });
 }
 

@@ -45,6 +45,11 @@ fn running_in(directory: &std::path::Path) -> Vec<Process> {
         .collect()
 }
 
+/// A forward of this name, to this server, as a configuration has it.
+pub(super) fn forward(name: &str, server: std::net::SocketAddr) -> String {
+    format!("[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{server}\"\n")
+}
+
 impl Upgradable {
     pub(crate) fn start(setup: Setup) -> Self {
         let directory = Directory::new();

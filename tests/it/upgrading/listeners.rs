@@ -70,13 +70,8 @@ fn b135_the_next_process_may_have_more_reactors_or_fewer() {
         let server = Echo::new(b'a');
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
-        let text = |reactors| {
-            format!(
-                "[global]\nreactors = {reactors}\n[[forward]]\nname = \"a\"\n\
-                 listen = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
-                server.address
-            )
-        };
+        let forward = forward("a", server.address);
+        let text = |reactors| format!("[global]\nreactors = {reactors}\n{forward}");
         std::fs::write(&file, text(2)).unwrap();
         let setup = Setup::configured(&file, 1).engine(case.engine);
         let it = Upgradable::start_in(setup.reactors_by_file(), directory);
@@ -119,12 +114,7 @@ fn b135_a_forward_that_is_gone_ends_with_the_former_process() {
         let server = Echo::new(b'a');
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
-        let forward = |name: &str| {
-            format!(
-                "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
-                server.address
-            )
-        };
+        let forward = |name| forward(name, server.address);
         std::fs::write(&file, forward("a") + &forward("b")).unwrap();
         let setup = Setup::configured(&file, 2).engine(case.engine);
         let it = Upgradable::start_in(setup, directory);

@@ -44,12 +44,7 @@ fn b160_what_an_upgrade_leaves_behind_is_kept_no_more() {
         let (manager, server) = (Manager::new(), Echo::new(b'a'));
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
-        let forward = |name: &str| {
-            format!(
-                "[[forward]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n",
-                server.address
-            )
-        };
+        let forward = |name| forward(name, server.address);
         std::fs::write(&file, forward("a") + &forward("b")).unwrap();
         let setup = Setup::configured(&file, 1).engine(case.engine);
         let it = Upgradable::start_in(manager.of(setup).env("FDSTORE", 16), directory);
@@ -60,6 +55,58 @@ fn b160_what_an_upgrade_leaves_behind_is_kept_no_more() {
             let kept = manager.kept();
             kept.len() == 1 && kept[0].0.ends_with(",b")
         });
+    });
+}
+
+/// Behaviours 154 and 160: where only the main process is heeded the new one says nothing before it
+/// is that, so what it listens on newly is kept from then on.
+#[test]
+fn b160_what_is_new_in_the_next_process_is_kept_where_only_the_main_one_is_heeded() {
+    on_every_engine(|case| {
+        let (manager, server) = (Manager::of_main(), Echo::new(b'a'));
+        let directory = directory::Directory::new();
+        let file = directory.join("thalweg.toml");
+        let forwards = |count: usize| -> String {
+            let one = |nth| {
+                format!(
+                    "[[forward]]\nname = \"f{nth}\"\nlisten = \"127.0.0.1:0\"\n\
+                     upstream = \"{}\"\n",
+                    server.address
+                )
+            };
+            (0..count).map(one).collect()
+        };
+        std::fs::write(&file, forwards(1)).unwrap();
+        let setup = Setup::configured(&file, 1).engine(case.engine);
+        let it = Upgradable::start_in(manager.of(setup).env("FDSTORE", 32), directory);
+        manager.wait_for("READY=1", 1);
+        for count in 2..=5 {
+            let old = it.serving();
+            std::fs::write(&file, forwards(count)).unwrap();
+            it.upgrade();
+            wait_until("all are kept", PATIENCE, || manager.kept().len() == count);
+            let ready = manager.wait_for("READY=1", count);
+            let status = format!("forwarding: {count} listeners, configuration {count}");
+            assert_eq!(ready.value("STATUS"), Some(&*status));
+            is_gone(old);
+        }
+        // Two at once: the second waits until the first is the service.
+        let (before, first) = (it.serving(), it.ask("{}"));
+        let second = it.ask("{}");
+        assert_eq!((first.status, second.status), (200, 200), "{}", second.body);
+        let main = format!("MAINPID={}", second.json()["process"]);
+        manager.wait_for(&main, 1);
+        is_gone(before);
+        assert_eq!(manager.kept().len(), 5);
+        // On trial it says nothing either, and afterwards it does.
+        let trial = it.ask(r#"{"trial_seconds": 600}"#);
+        assert_eq!(trial.status, 200, "{}", trial.body);
+        let ready = manager.with("READY=1").len();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(manager.with("READY=1").len(), ready);
+        assert!(it.ctl(&["confirm"]).status.success());
+        manager.wait_for("READY=1", ready + 1);
+        assert_eq!(manager.refused().len(), 0, "{:#?}", manager.refused());
     });
 }
 
@@ -147,11 +194,8 @@ fn b157_in_the_sandbox_a_reload_and_an_upgrade_work() {
         let directory = directory::Directory::new();
         let file = directory.join("thalweg.toml");
         let text = |timeout: &str| {
-            format!(
-                "[global]\nsandbox = \"auto\"\n[[forward]]\nname = \"a\"\n\
-                 listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nidle_timeout = \"{timeout}\"\n",
-                server.address
-            )
+            let forward = forward("a", server.address);
+            format!("[global]\nsandbox = \"auto\"\n{forward}idle_timeout = \"{timeout}\"\n")
         };
         std::fs::write(&file, text("5m")).unwrap();
         let setup = Setup::configured(&file, 1).engine(case.engine);

@@ -67,6 +67,17 @@ fn b132_no_total_falls_over_ten_upgrades() {
             let generation = it.admin().get("/metrics").sum("thalweg_config_generation");
             assert!(generation > f64::from(round), "{generation}");
             held.iter_mut().for_each(Held::ping);
+            // Sessions that were moved go by it.
+            let sessions = it.admin().get("/v1/sessions").json();
+            let sessions = sessions["sessions"].as_array().unwrap();
+            assert!(sessions.len() >= held.len(), "{sessions:?}");
+            for session in sessions {
+                assert_eq!(
+                    session["generation"].as_f64(),
+                    Some(generation),
+                    "{session}"
+                );
+            }
         }
         load.end();
         drop(held);
@@ -245,6 +256,61 @@ fn b132_the_connect_rate_of_a_server_goes_on() {
         it.upgrade();
         it.exchange();
         assert_eq!(served(&servers), [3, 1], "the fourth of three an hour");
+    });
+}
+
+/// Sends so many bytes, and how many of them have come back by then.
+fn echoed_by(end: std::time::Instant, to: std::net::SocketAddr, len: usize) -> usize {
+    use std::io::{Read as _, Write as _};
+    let mut client = std::net::TcpStream::connect(to).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let mut sender = client.try_clone().unwrap();
+    // Its writes fail once the connection is shut.
+    let sent = std::thread::spawn(move || sender.write_all(&vec![7; len]));
+    let (mut came, mut room) = (0, vec![0; 64 << 10]);
+    while came < len {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        client.set_read_timeout(Some(left)).unwrap();
+        came += client.read(&mut room).unwrap_or(0);
+    }
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    let _ = sent.join();
+    came
+}
+
+/// Behaviour 132: how fast bytes went to a server. In any time no more of them flow than the burst and what the rate
+/// lets through, whichever process has seen them.
+#[test]
+fn b132_the_bytes_of_a_server_go_on() {
+    const RATE: f64 = 20e3;
+    // Of ten seconds.
+    const BURST: f64 = 10.0 * RATE;
+    // A share, and what a ring had received of each session before it was held back.
+    const AHEAD: f64 = 48.0 * 1024.0;
+    on_every_engine(|case| {
+        let servers = [Echo::new(b'a'), Echo::new(b'b')];
+        let limit = "rate = { up = \"20kB/s\" }, rate_burst = \"10s\"";
+        let it = to_a_limited_server(case, &servers, limit);
+        let start = std::time::Instant::now();
+        let at_once = (BURST * 0.9) as usize;
+        let address = it.forwarder.address();
+        let first = echoed_by(start + PATIENCE, address, at_once);
+        assert_eq!(first, at_once, "it is within the burst");
+        it.upgrade();
+        let soon = std::time::Instant::now() + Duration::from_secs(1);
+        let second = echoed_by(soon, address, at_once);
+        let most = BURST + RATE * start.elapsed().as_secs_f64() + AHEAD;
+        let all = (first + second) as f64;
+        assert!(
+            all <= most,
+            "{first} and {second} bytes in {:?}",
+            start.elapsed()
+        );
+        assert!(second > 0, "the rest of the burst flows");
     });
 }
 

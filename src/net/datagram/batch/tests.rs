@@ -107,6 +107,26 @@ fn b93_an_error_of_icmp_is_taken_off_and_fails_no_send() {
     )));
 }
 
+/// What is left of them has the room of datagrams: a turn's worth is taken off at once.
+#[test]
+fn b93_the_errors_of_many_clients_that_are_gone_are_taken_off_at_once() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap();
+    super::super::report_errors(port.as_fd(), crate::net::options::Family::V4);
+    let gone = {
+        let (gone, _) = pair("127.0.0.1");
+        gone.local_addr().unwrap()
+    };
+    for _ in 0..256 {
+        // An error that is pending is told once, in the place of one that is sent.
+        if port.send_to(b"x", gone).is_err() {
+            port.send_to(b"x", gone).unwrap();
+        }
+    }
+    let refused = take_errors(port.as_fd());
+    assert!(refused > 64, "the kernel told of {refused} of 256");
+    assert_eq!(take_errors(port.as_fd()), 0);
+}
+
 #[test]
 fn b91_the_address_that_was_asked_is_told_and_answers() {
     let port = UdpSocket::bind("0.0.0.0:0").unwrap();
