@@ -20,7 +20,7 @@ use super::process::{self, ThreadStat};
 use super::shared::Shared;
 use super::subject::{PoolSeen, Subject};
 use crate::engine::choice;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
 use crate::observe::books::EndingKind;
 use crate::observe::counters::{
     BuildInfo, ConfigFigures, ConfigInfo, ForwardEnded, ForwardSnapshot, ForwardState,
@@ -127,7 +127,9 @@ async fn read(subject: &dyn Subject) -> Read {
 fn sum_listeners(views: &[ListenerView]) -> Vec<(String, String, ListenerFigures)> {
     let mut places: HashMap<(&str, &Endpoint), usize> = HashMap::new();
     let mut sums: Vec<(String, String, ListenerFigures)> = Vec::new();
-    for view in views {
+    // What the queues of datagrams lost is a cause of their drops (`udp_dropped`).
+    let accepts = |view: &&ListenerView| view.listener.transport == Transport::Tcp;
+    for view in views.iter().filter(accepts) {
         let listener = &view.listener;
         let key = (&*listener.forward.name, &listener.address);
         let place = *places.entry(key).or_insert_with(|| {

@@ -24,11 +24,19 @@ impl Config {
 
 impl Config {
     /// Keys of UDP, and nobody who sends datagrams: most often `protocol` was forgotten. What stands
-    /// in `[defaults]` for forwards of UDP that there are is no such case.
+    /// in `[defaults]` is no such case.
     fn speaks_of_datagrams(&self, forward: &Forward) -> Option<String> {
         let keys = keys_of_udp(&forward.udp);
         let for_others = |it: &Arc<Forward>| it.protocol.has_udp() && it.udp == forward.udp;
-        if forward.protocol.has_udp() || keys.is_empty() || self.forwards.iter().any(for_others) {
+        // As a configuration that is printed with every default filled in has them.
+        let of_all =
+            self.forwards.len() > 1 && self.forwards.iter().all(|it| it.udp == forward.udp);
+        let is_meant = forward.says_of_udp.0 && !of_all;
+        if forward.protocol.has_udp()
+            || keys.is_empty()
+            || !is_meant
+            || self.forwards.iter().any(for_others)
+        {
             return None;
         }
         Some(format!(

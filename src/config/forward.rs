@@ -22,6 +22,17 @@ use super::words::words;
 use crate::net::address::{Address, Transport};
 use crate::net::options::SocketOptions;
 
+/// Whether something is written in a table itself, not in `[defaults]` alone. No part of what a configuration means: any
+/// two are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InItsTable(pub(super) bool);
+
+impl PartialEq for InItsTable {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 section! {
     /// One forward: listeners that share servers, options and limits.
     #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +52,8 @@ section! {
             routes: Vec<Route> = Vec::new();
             /// What of its traffic is shown; `None`: nothing.
             tap: Option<Tap> = None;
+            /// Whether its own table has keys of UDP.
+            says_of_udp: InItsTable = InItsTable::default();
             /// Options of the leg towards clients.
             client: SocketOptions = SocketOptions::default();
             /// Options of the leg towards upstreams. `quickack` is `Some(false)` where the

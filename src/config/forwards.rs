@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::addresses::{Written, listeners};
 use super::datagrams::refuse_of_udp;
-use super::forward::{Forward, ForwardKeys};
+use super::forward::{Forward, ForwardKeys, InItsTable};
 use super::http_connect::{self, Mode};
 use super::pool::{self, Pool};
 use super::profile;
@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::section::Section;
 use super::server::Server;
 use super::tap::{TapSettings, Taps};
-use super::udp::Protocol;
+use super::udp::{Protocol, Udp};
 use super::upstream;
 use super::values;
 use super::written_pool::WrittenPool;
@@ -53,6 +53,10 @@ impl Settings {
         }
         let tap = TapSettings::read(t, report);
         Self { keys, tap }
+    }
+
+    fn says_of_udp(&self) -> bool {
+        Udp::fill(self.keys.udp.clone()) != Udp::default()
     }
 
     /// What is written here, or else in `defaults`.
@@ -147,7 +151,9 @@ impl Forwards {
             _ => {}
         }
         let routes = route::read(&mut table, scope, report);
-        let settings = Settings::read(&mut table, scope, report).or(&self.defaults);
+        let own = Settings::read(&mut table, scope, report);
+        let says_of_udp = InItsTable(own.says_of_udp());
+        let settings = own.or(&self.defaults);
         close(table, report);
         let listened: Vec<Address> = listen
             .iter()
@@ -181,6 +187,7 @@ impl Forwards {
         let template = Forward {
             routes,
             tap,
+            says_of_udp,
             ..template(&settings, scope)
         };
         if let Some(node) = upstream_node {

@@ -406,6 +406,7 @@ impl Running {
     fn drain(&mut self, inbox: &Inbox, how: End) {
         // Not by the counters: those of a process that was killed are gone, its sessions are not.
         let live = u64::from(self.gate.live());
+        let total = self.total();
         let mut timeouts: Vec<(ForwardId, Duration)> = self
             .forwards
             .iter()
@@ -420,6 +421,7 @@ impl Running {
         self.manager.stopping(live);
         self.log.notice(Notice::Draining {
             sessions: live,
+            flows: total.udp_flows.saturating_sub(total.udp_flows_ended),
             timeout: drain::longest(&timeouts),
         });
         self.let_moves_arrive();

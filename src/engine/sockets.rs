@@ -10,10 +10,9 @@
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
 
 use super::common::Listener;
 use super::datagrams::{Datagrams, Outcome, Post, Received};
@@ -382,24 +381,18 @@ impl Sockets {
         batch.expect("trains come from sockets, and the first of these made the batch")
     }
 
-    /// An error that the kernel has for an earlier datagram costs this one nothing.
     fn send_at_once(&self, key: DatagramKey, payload: &[u8]) -> Result<(), Lost> {
-        let fd = self.fd(key).ok_or(Lost::Failed)?;
-        let mut again = false;
-        loop {
-            match send(fd.as_raw_fd(), payload, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) if datagram::may_be_pending(errno) && !again => again = true,
-                Err(errno) => return Err(Lost::of(errno)),
-            }
-        }
+        datagram::send_at_once(self.fd(key).ok_or(Lost::Failed)?, payload)
     }
 
     fn send_posts(&mut self, outcomes: &mut Vec<Outcome>) {
         let mut posts = std::mem::take(&mut self.posts);
-        // Those of one receiver next to each other, in their order.
-        let order = |post: &Post| (post.socket, post.tag, post.train, post.skip);
+        // Those of one receiver next to each other, in their order: numbers that are compared at once.
+        let order = |post: &Post| {
+            let socket = u64::from(post.socket.slot) << 32 | u64::from(post.socket.generation);
+            let train = u64::from(post.tag) << 16 | u64::from(post.train);
+            (socket, train, post.skip)
+        };
         if !posts.is_sorted_by_key(order) {
             posts.sort_unstable_by_key(order);
         }
@@ -407,11 +400,36 @@ impl Sockets {
         while let Some(first) = rest.first() {
             let same = |post: &&Post| post.socket == first.socket;
             let (these, others) = rest.split_at(rest.iter().take_while(same).count());
-            self.send(these, outcomes);
+            match these {
+                [post] if post.to.is_none() => self.send_single(post, outcomes),
+                these => self.send(these, outcomes),
+            }
             rest = others;
         }
         posts.clear();
         self.posts = posts;
+    }
+
+    /// Sends the only post of a flow's socket: a question, mostly, for which no batch is laid out.
+    fn send_single(&mut self, post: &Post, outcomes: &mut Vec<Outcome>) {
+        let (Some(socket), Some(batch)) = (self.slots.get(post.socket), &self.batch) else {
+            return;
+        };
+        let train = batch.train(usize::from(post.train));
+        if segment(post, train) != 0 {
+            return self.send(std::slice::from_ref(post), outcomes);
+        }
+        let (start, len) = (post.skip as usize, post.len as usize);
+        let payload = &batch.payload(usize::from(post.train))[start..start + len];
+        let sent = datagram::send_at_once(socket.fd(), payload);
+        outcomes.push(Outcome {
+            tag: post.tag,
+            train: post.train,
+            sent: u32::from(sent.is_ok()),
+            bytes: sent.map_or(0, |()| u64::from(post.len)),
+            lost: sent.err().map(|why| (why, 1)),
+            singly: false,
+        });
     }
 
     /// Sends the posts of one socket.

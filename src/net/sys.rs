@@ -77,6 +77,52 @@ pub(crate) fn ioctl_int(fd: BorrowedFd<'_>, request: c_ulong) -> Result<c_int, E
     Errno::result(result).map(|_| value)
 }
 
+/// `send(2)` that does not wait, and raises no signal. Asked of the kernel directly, as the two below:
+/// the C library's own are points at which a thread may be cancelled, which takes it two atomic
+/// operations a call in a process with several threads, and these are one datagram each.
+pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    let nobody = std::ptr::null::<libc::sockaddr>();
+    // SAFETY: the kernel reads as many bytes of one live slice as it has, and no address.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_sendto,
+            fd.as_raw_fd(),
+            bytes.as_ptr(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            nobody,
+            0,
+        )
+    };
+    Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// `recv(2)` that does not wait.
+pub(crate) fn receive_now(fd: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
+    let nowhere = std::ptr::null_mut::<libc::sockaddr>();
+    // SAFETY: the kernel writes no more bytes to one live, exclusively borrowed slice than it has,
+    // and no address.
+    let len = unsafe {
+        libc::syscall(
+            libc::SYS_recvfrom,
+            fd.as_raw_fd(),
+            room.as_mut_ptr(),
+            room.len(),
+            libc::MSG_DONTWAIT,
+            nowhere,
+            nowhere,
+        )
+    };
+    Errno::result(len).map(|len| len as usize)
+}
+
+/// `connect(2)` of a socket of datagrams, which does not wait.
+pub(crate) fn connect_now(fd: BorrowedFd<'_>, to: &SockAddr) -> Result<(), Errno> {
+    // SAFETY: the pointer and length are those of one live address, which the kernel copies.
+    let result = unsafe { libc::syscall(libc::SYS_connect, fd.as_raw_fd(), to.as_ptr(), to.len()) };
+    Errno::result(result).map(drop)
+}
+
 /// `connect(2)` to `AF_UNSPEC`: a connection ends at once, by a reset; a socket of datagrams has no
 /// peer any more, and no port either, unless one was asked for.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -86,7 +132,8 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     };
     // SAFETY: the pointer and length are those of one live value, which the kernel copies.
     let result = unsafe {
-        libc::connect(
+        libc::syscall(
+            libc::SYS_connect,
             fd.as_raw_fd(),
             &raw const nobody,
             size_of_val(&nobody) as socklen_t,

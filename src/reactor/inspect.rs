@@ -161,14 +161,13 @@ pub struct LaneView {
 pub struct ListenerView {
     /// Its identity, address and forward.
     pub listener: Arc<Listener>,
-    /// Connections that wait to be accepted; `None` of a unix socket.
+    /// Connections that wait to be accepted; `None` of a unix socket, and of one of datagrams.
     pub queued: Option<u32>,
     /// How many may.
     pub backlog: Option<u32>,
-    /// How many the kernel dropped because the queue was full, since the socket was made.
+    /// How many connections, or datagrams, the kernel dropped because the queue was full, since the
+    /// socket was made.
     pub dropped: Option<u32>,
-    /// It takes datagrams; what it drops is such.
-    pub datagrams: bool,
 }
 
 /// What a visitor has before it. See the module's documentation.
@@ -416,30 +415,31 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 
     fn listeners(&mut self, from: u32) -> Slice<ListenerView> {
         let all = self.listen_queue.listeners();
-        let (all_ports, from) = (self.flows.ports_seen(), from as usize);
-        let slice = all.iter().skip(from).take(LISTENERS);
-        let streams = slice.map(|(key, listener)| {
-            let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
-            ListenerView {
-                listener: listener.clone(),
-                queued: seen.queued,
-                backlog: seen.backlog,
-                dropped: seen.dropped,
-                datagrams: false,
-            }
-        });
-        // Behind those of connections.
-        let ports = all_ports.iter().skip(from.saturating_sub(all.len()));
-        let ports = ports.map(|(key, listener)| ListenerView {
-            listener: listener.clone(),
+        let slice = all.iter().skip(from as usize).take(LISTENERS);
+        let mut items: Vec<ListenerView> = slice
+            .map(|(key, listener)| {
+                let seen = self.ctx.engine.accept_queue(*key).unwrap_or_default();
+                ListenerView {
+                    listener: listener.clone(),
+                    queued: seen.queued,
+                    backlog: seen.backlog,
+                    dropped: seen.dropped,
+                }
+            })
+            .collect();
+        // Behind those of connections come those of datagrams.
+        let first = (from as usize + items.len()).saturating_sub(all.len());
+        let room = (first, LISTENERS - items.len());
+        let ports = self.flows.listeners(&self.ctx, room);
+        items.extend(ports.into_iter().map(|(listener, dropped)| ListenerView {
+            listener,
             queued: None,
             backlog: None,
-            dropped: Some(self.ctx.engine.queue_drops(*key)),
-            datagrams: true,
-        });
-        let items: Vec<ListenerView> = streams.chain(ports).take(LISTENERS).collect();
-        let end = from + items.len();
-        let next = (end < all.len() + all_ports.len()).then_some(end as u32);
+            dropped: Some(dropped),
+        }));
+        let end = from as usize + items.len();
+        let count = all.len() + self.flows.ports_count();
+        let next = (end < count).then_some(end as u32);
         Slice { items, next }
     }
 
@@ -450,6 +450,8 @@ impl<E: Datagrams> Inspect for Reactor<E> {
         for id in ids {
             drop(self.remove_listener(id));
         }
+        // Flows answer from the socket that their clients ask at.
+        self.flows.leave_forward(forward, &mut self.ctx);
     }
 }
 

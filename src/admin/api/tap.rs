@@ -25,7 +25,7 @@ use crate::admin::shared::Shared;
 use crate::admin::stream::Connection;
 use crate::admin::subject::Looker;
 use crate::config::units::format_size;
-use crate::config::{Protocol, Tap, TapDirection, TapFilter, TapFormat};
+use crate::config::{Tap, TapDirection, TapFilter, TapFormat};
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Onlooking, Source};
 use crate::reactor::inspect::SessionFilter;
@@ -170,8 +170,10 @@ impl TapOrder {
                 let none = Problem::not_found(format!("there is no forward named {name:?}"));
                 return Err(none.at("body, forward"));
             }
-            if of_name.iter().all(|it| it.config.protocol == Protocol::Udp) {
-                return Err(datagrams().at("body, forward"));
+            if of_name.iter().all(|it| !it.config.protocol.has_tcp()) {
+                let problem =
+                    format!("a tap shows connections, and {name} forwards datagrams alone");
+                return Err(Problem::bad_request(problem).at("body"));
             }
             filter.forward = Some(name.as_str().into());
             forwards = Some(of_name.iter().map(|it| it.forward.id).collect());

@@ -22,7 +22,7 @@ use crate::admin::view::{
     Times,
 };
 use crate::config::{Balance, HashKey, Mode, RouteTo};
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, Transport};
 use crate::policy::meter::Level;
 
 /// Over how long rates are measured.
@@ -393,11 +393,14 @@ pub(super) async fn listeners(
     let mut views: Vec<Listener> = Vec::new();
     for seen in gather::listeners(&*shared.subject).await {
         let forward = seen.listener.forward.name.to_string();
-        let address = seen.listener.address.to_string();
-        let protocol = match (seen.datagrams, &seen.listener.address) {
-            (true, _) => "udp",
-            (false, Endpoint::Inet(_)) => "tcp",
-            (false, _) => "unix",
+        let address = match seen.listener.transport {
+            Transport::Tcp => seen.listener.address.to_string(),
+            Transport::Udp => format!("udp:{}", seen.listener.address),
+        };
+        let protocol = match (seen.listener.transport, &seen.listener.address) {
+            (Transport::Udp, _) => "udp",
+            (Transport::Tcp, Endpoint::Inet(_)) => "tcp",
+            (Transport::Tcp, _) => "unix",
         };
         let place = *places
             .entry((forward.clone(), address.clone(), protocol))

@@ -220,6 +220,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                         .clone(),
                 },
                 on_no_server: [OnNoServer::Reset, OnNoServer::Close][pick % 2],
+                says_of_udp: crate::config::forward::InItsTable::default(),
                 name,
                 listen: vec![listen.clone()],
                 mode: if proxy {

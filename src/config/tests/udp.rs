@@ -71,6 +71,8 @@ fn keys_that_say_nothing_to_a_forward_are_told_of() {
     }
     for both in [
         tcp("protocol = \"tcp+udp\"\nresponses = 1\nidle_timeout = \"5s\""),
+        // By default, for those who come later.
+        format!("[defaults]\nresponses = 1\n{}", tcp("")),
         // By default, for those whom it is for.
         format!(
             "[defaults]\nresponses = 1\nidle_timeout = \"5s\"\n{}{}",

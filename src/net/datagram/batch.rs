@@ -16,9 +16,9 @@ use std::ptr::null_mut;
 
 use libc::{c_void, iovec, mmsghdr, msghdr};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{LocalAddress, UDP_GRO, UDP_SEGMENT};
+use crate::net::sys;
 
 /// Slots, and so datagrams or trains of them that are on their way at once.
 pub const SLOTS: usize = 64;
@@ -207,7 +207,7 @@ impl Batch {
     /// a tenth of what receiving one takes. Trains must not come joined to it. Does not wait.
     pub fn receive_single(&mut self, fd: BorrowedFd<'_>, slot: usize) -> Result<usize, Errno> {
         let room = &mut self.bytes[slot * STRIDE..][..SLOT];
-        let len = recv(fd.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?;
+        let len = sys::receive_now(fd, room)?;
         self.trains[slot] = Train {
             from: NOBODY,
             to: None,
@@ -331,8 +331,7 @@ impl Batch {
     fn send_single(&self, fd: BorrowedFd<'_>, piece: Piece) -> Result<usize, Errno> {
         let slot = &self.bytes[usize::from(piece.slot) * STRIDE..][..SLOT];
         let (start, len) = (piece.start as usize, piece.len as usize);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(fd.as_raw_fd(), &slot[start..start + len], flags).map(|_| 1)
+        sys::send_now(fd, &slot[start..start + len]).map(|_| 1)
     }
 
     /// Writes whom a message goes to, from where, and how it is cut.

@@ -17,7 +17,6 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
@@ -195,9 +194,8 @@ pub fn keep_source(fd: BorrowedFd<'_>) -> Result<(), Failure> {
 /// Only where no port and no interface was asked for: the first would stay, the second would not.
 pub fn connect_anew(fd: BorrowedFd<'_>, server: &SocketAddr) -> Result<u32, Failure> {
     sys::disconnect(fd).map_err(|errno| Failure::of(Operation::Connect, errno))?;
-    let socket = SockRef::from(&fd);
-    let connected = socket.connect(&SockAddr::from(*server));
-    connected.map_err(|error| connect_failure(&error))?;
+    sys::connect_now(fd, &SockAddr::from(*server))
+        .map_err(|errno| connect_failure(&std::io::Error::from(errno)))?;
     Ok(discard_all(fd))
 }
 
@@ -255,9 +253,22 @@ pub fn watch(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, number: u64) -> std::io:
 pub fn discard_all(fd: BorrowedFd<'_>) -> u32 {
     const MOST: u32 = 64;
     let mut byte = [0];
-    let taken =
-        (0..MOST).take_while(|_| recv(fd.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT).is_ok());
+    let taken = (0..MOST).take_while(|_| sys::receive_now(fd, &mut byte).is_ok());
     taken.count() as u32
+}
+
+/// Sends a datagram by a socket that is connected. An error that the kernel has for an earlier one costs
+/// this one nothing.
+pub fn send_at_once(fd: BorrowedFd<'_>, datagram: &[u8]) -> Result<(), Lost> {
+    let mut again = false;
+    loop {
+        match sys::send_now(fd, datagram) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) if may_be_pending(errno) && !again => again = true,
+            Err(errno) => return Err(Lost::of(errno)),
+        }
+    }
 }
 
 /// Whether a socket is one of IPv6.

@@ -63,14 +63,32 @@ fn b92_a_socket_that_is_connected_anew_has_another_port_and_nothing_of_before() 
             }
             server.send_to(&[round, 4], now).unwrap();
             let mut got = [0; 8];
-            let flags = MsgFlags::MSG_DONTWAIT;
-            assert_eq!(recv(fd.as_raw_fd(), &mut got, flags), Ok(2));
+            assert_eq!(sys::receive_now(fd.as_fd(), &mut got), Ok(2));
             assert_eq!(got[..2], [round, 4]);
-            assert_eq!(recv(fd.as_raw_fd(), &mut got, flags), Err(Errno::EAGAIN));
-            nix::sys::socket::send(fd.as_raw_fd(), b"?", flags).unwrap();
+            assert_eq!(sys::receive_now(fd.as_fd(), &mut got), Err(Errno::EAGAIN));
+            assert_eq!(send_at_once(fd.as_fd(), b"?"), Ok(()));
             assert_eq!(server.recv_from(&mut got).unwrap(), (1, now));
         }
         assert!(ports.len() > 45, "{} ports in 50 rounds", ports.len());
+    }
+}
+
+/// What the kernel has of ICMP for an earlier datagram is told in the place of the next one, once.
+#[test]
+fn b93_a_datagram_that_meets_a_pending_refusal_is_sent_again() {
+    for ip in ["127.0.0.1", "::1"] {
+        let (gone, address) = server(ip);
+        let fd = call(address, &SocketOptions::default(), None).fd;
+        drop(gone);
+        assert_eq!(send_at_once(fd.as_fd(), b"refused"), Ok(()));
+        // Over loopback the refusal is there by now.
+        let server = UdpSocket::bind(address).unwrap();
+        let patience = Some(Duration::from_secs(10));
+        server.set_read_timeout(patience).unwrap();
+        assert_eq!(send_at_once(fd.as_fd(), b"sent"), Ok(()));
+        let mut got = [0; 8];
+        assert_eq!(server.recv_from(&mut got).unwrap(), (4, local(&fd)));
+        assert_eq!(&got[..4], b"sent");
     }
 }
 

@@ -190,10 +190,16 @@ notices! {
     SessionsNotKept "sessions_not_kept" Warn [] { reason: String }
         "sessions do not outlive a crash: {reason}";
     /// The end has begun.
-    Draining "draining" Info [] { sessions: u64, timeout: Option<Duration> }
-        (|f| match timeout {
-            Some(timeout) => write!(f, "draining: {sessions} sessions, up to {timeout:?}"),
-            None => write!(f, "draining: {sessions} sessions, for as long as they take"),
+    Draining "draining" Info [] { sessions: u64, flows: u64, timeout: Option<Duration> }
+        (|f| {
+            write!(f, "draining: {sessions} sessions")?;
+            if *flows > 0 {
+                write!(f, " and {flows} flows of UDP")?;
+            }
+            match timeout {
+                Some(timeout) => write!(f, ", up to {timeout:?}"),
+                None => f.write_str(", for as long as they take"),
+            }
         });
     /// It was told to end, and lets clients in for a while yet.
     Lingering "lingering" Info [] { delay: Duration }

@@ -339,11 +339,11 @@ impl Flows {
         let Some(entry) = self.table.get_mut(slot) else {
             return Err((Why::Late, datagrams));
         };
-        let Some(rules) = entry.at.forward.datagrams.clone() else {
+        let Some(rules) = entry.at.forward.datagrams.as_ref().map(|it| it.flow) else {
             return Err((Why::Late, datagrams));
         };
         let bytes = u64::from(train.len);
-        let pass = match entry.flow.answers(datagrams, bytes, now, &rules.flow) {
+        let pass = match entry.flow.answers(datagrams, bytes, now, &rules) {
             Answers::Pass(pass) => pass,
             Answers::Unearned => return Err((Why::Unearned, datagrams)),
         };
@@ -367,14 +367,14 @@ impl Flows {
                 len,
             });
         }
-        if entry.flow.is_complete(&rules.flow) {
+        if entry.flow.is_complete(&rules) {
             self.complete.push(slot);
         }
         if !entry.proven {
             entry.proven = true;
             let (server, admission) = (entry.server.clone(), entry.admission);
             // The time of silence is another one now, and may be shorter.
-            let deadline = entry.flow.deadline(&rules.flow);
+            let deadline = entry.flow.deadline(&rules);
             self.arm(slot, deadline, now);
             self.crowd.leave(slot);
             verdict::praise(ctx, &server, admission);

@@ -71,6 +71,36 @@ impl Flows {
         self.set_state(PortState::Leaving, |at| at.id == id, ctx);
     }
 
+    /// Likewise all of a forward.
+    pub(in crate::reactor) fn leave_forward<E: Datagrams>(
+        &mut self,
+        id: ForwardId,
+        ctx: &mut Ctx<E>,
+    ) {
+        let its = |at: &Listener| at.forward.id == id;
+        self.set_state(PortState::Leaving, its, ctx);
+    }
+
+    /// The sockets that clients send to, and what the queue of each has lost. A system call for each.
+    pub(in crate::reactor) fn listeners<E: Datagrams>(
+        &mut self,
+        ctx: &Ctx<E>,
+        (from, most): (usize, usize),
+    ) -> Vec<(Arc<Listener>, u32)> {
+        let owners = &mut self.owners;
+        let some = self.ports.iter().skip(from).take(most);
+        some.filter_map(|key| {
+            let at = owners.port_mut(*key)?.at.clone();
+            Some((at, ctx.engine.queue_drops(*key)))
+        })
+        .collect()
+    }
+
+    /// How many of them there are.
+    pub(in crate::reactor) const fn ports_count(&self) -> usize {
+        self.ports.len()
+    }
+
     /// Another reactor takes the datagrams of this socket.
     pub(in crate::reactor) fn give_port_away<E: Datagrams>(
         &mut self,
@@ -170,16 +200,6 @@ impl Flows {
         self.ports.retain(|it| *it != key);
         self.owners.remove(key)?;
         ctx.engine.close_port(key)
-    }
-
-    /// The sockets that take datagrams here, with where they are.
-    pub(in crate::reactor) fn ports_seen(&mut self) -> Vec<(DatagramKey, Arc<Listener>)> {
-        let owners = &mut self.owners;
-        let seen = self.ports.iter().filter_map(|key| {
-            let port = owners.port_mut(*key)?;
-            (port.state == PortState::Open).then(|| (*key, port.at.clone()))
-        });
-        seen.collect()
     }
 
     /// Brings what receive queues lost up to date. Asks for each port.

@@ -27,8 +27,9 @@ pub(super) const QUIET_FLOW_TRAINS: usize = 4;
 /// from at first, and by now the kernel may have another one for the way to that server.
 const SERVES: Duration = Duration::from_secs(10);
 
-/// Trains that are asked for singly before more are again.
-const SINGLES: u8 = 7;
+/// Trains that are asked for singly before more are again. Of a flow that has come to send several at
+/// a time so many are read one a turn at the most.
+const SINGLES: u8 = 31;
 
 /// A flow and what the reactor knows of it.
 #[derive(Debug)]

@@ -33,7 +33,10 @@ const REFUSALS_MAX: u32 = 3;
 pub const LATE_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Likewise after all answers that are expected have come: one more is dropped and counted.
-const SECOND_ANSWERS: Duration = Duration::from_millis(100);
+pub const SECOND_ANSWERS: Duration = Duration::from_millis(100);
+
+/// Of that the part that no socket is spared. What the network makes two of comes within it.
+pub const SECOND_ANSWERS_LEAST: Duration = Duration::from_millis(10);
 
 /// What the flows of a forward go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The API: what it says, what it does, and what it turns down (143 to 147).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -588,5 +589,59 @@ fn b145_a_forward_that_is_drained_lets_nobody_in_and_its_sessions_go_on() {
         });
         transfer(&mut client, &mut upstream, KIB);
         assert_eq!(steered.admin.get("/readyz").status, 503);
+    });
+}
+
+/// One of datagrams takes nobody new, which is counted, and serves the flows that it has.
+#[test]
+fn b145_a_forward_of_datagrams_that_is_drained_serves_those_that_it_knows() {
+    on_every_engine(|case| {
+        let bound = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let server = bound();
+        let to = format!("udp:{}", server.local_addr().unwrap());
+        let setup = Setup::between("udp:127.0.0.1:0", to).engine(case.engine);
+        let steered = steered(setup.reactors(2));
+        let (admin, at) = (&steered.admin, steered.forwarder.address());
+        let known = bound();
+        known.connect(at).unwrap();
+        let exchange = || {
+            known.send(b"known").unwrap();
+            let mut buffer = [0; 16];
+            // Somebody new may have come before every reactor had been told.
+            let flow = loop {
+                let (len, flow) = server.recv_from(&mut buffer).unwrap();
+                if buffer[..len] == *b"known" {
+                    break flow;
+                }
+            };
+            server.send_to(b"answer", flow).unwrap();
+            assert_eq!(known.recv(&mut buffer).unwrap(), 6);
+        };
+        exchange();
+        let listener = &admin.get("/v1/listeners").json()[0];
+        let address = format!("udp:{at}");
+        assert_eq!(
+            (&listener["address"], &listener["sockets"]),
+            (&json!(address), &json!(2))
+        );
+        let name = admin.get("/v1/forwards").json()[0]["name"].clone();
+        let tap = post(admin, "/v1/tap", &json!({ "forward": name }), "");
+        assert_eq!(tap.status, 400, "{}", tap.body);
+        let path = format!("/v1/forwards/{}/drain", name.as_str().unwrap());
+        let drained = post(admin, &path, &json!({}), "").json();
+        assert_eq!(
+            (&drained["state"], &drained["sessions"]),
+            (&json!("draining"), &json!(1))
+        );
+        wait_until("nobody new is taken", PATIENCE, || {
+            bound().send_to(b"me?", at).unwrap();
+            steered.forwarder.counters().of("udp_dropped_draining") > 0
+        });
+        exchange();
+        exchange();
     });
 }
