@@ -238,8 +238,21 @@ impl Client {
             PATIENCE
         };
         match tokio::time::timeout(patience, exchange).await {
-            Ok(answer) => answer.map_err(|error| self.broken(&error)),
+            Ok(answer) => answer.map_err(|error| self.unreached(&error)),
             Err(_) => Err(self.broken(&"it takes too long")),
+        }
+    }
+
+    fn unreached(&self, error: &io::Error) -> AskError {
+        match (error.kind(), &self.place) {
+            (io::ErrorKind::PermissionDenied, Place::Unix(_)) => {
+                self.broken(&"only the user of that process, and root, may ask it (sudo?)")
+            }
+            (io::ErrorKind::NotFound, Place::Unix(_)) => self.broken(&"there is no such socket"),
+            (io::ErrorKind::ConnectionRefused, Place::Unix(_)) => {
+                self.broken(&"nobody listens there: no thalweg runs there any more")
+            }
+            _ => self.broken(error),
         }
     }
 
@@ -278,6 +291,11 @@ async fn refused(response: hyper::Response<hyper::body::Incoming>) -> AskError {
             None => problem.detail,
         },
         Err(_) => plain(&body).unwrap_or_else(|| reason(status)),
+    };
+    let detail = if status == StatusCode::UNAUTHORIZED {
+        format!("{detail} (here: --token-file PATH)")
+    } else {
+        detail
     };
     AskError::Refused {
         status: status.as_u16(),

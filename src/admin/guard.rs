@@ -121,7 +121,11 @@ impl Guard {
         if scheme.eq_ignore_ascii_case("bearer") && token.is_some_and(|it| it.is(claimed.trim())) {
             Ok(())
         } else {
-            Err(Problem::unauthorised())
+            Err(Problem::unauthorised(if claimed.is_empty() {
+                "this needs the token: Authorization: Bearer TOKEN"
+            } else {
+                "the token is wrong: it is the one in the file that `[admin] token_file` names"
+            }))
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::gather;
 use super::shared::Shared;
-use super::subject::{Phase, Subject};
+use super::subject::{Phase, PoolSeen, Subject};
 
 /// Whether every reactor turns.
 pub(super) async fn healthz(State(shared): State<Shared>) -> Response {
@@ -53,22 +53,26 @@ pub(super) async fn unready(subject: &dyn Subject) -> Vec<String> {
 /// Likewise, but for reactors that are stuck.
 pub(crate) fn unserved(subject: &dyn Subject) -> Vec<String> {
     let mut faults = Vec::new();
-    for forward in subject.forwards().iter().filter(|it| it.draining) {
+    for forward in subject.forwards().iter().filter(|it| it.draining.is_some()) {
         faults.push(format!("forward {}: draining", forward.forward.name));
     }
     for pool in subject.pools() {
-        // Where clients say where to go there are no servers.
-        if pool.config.servers.is_empty() {
-            continue;
-        }
-        let listed = pool.servers.iter().filter(|it| it.listed);
-        if !listed.clone().any(|it| it.server.standing.is_up()) {
-            let listed = listed.count();
-            faults.push(format!(
-                "pool {}: none of {listed} servers is up",
-                pool.label
-            ));
+        if let Some(why) = without_servers(&pool) {
+            faults.push(format!("pool {}: {why}", pool.label));
         }
     }
     faults
+}
+
+/// What a pool lacks whose sessions no server takes.
+pub(super) fn without_servers(pool: &PoolSeen) -> Option<String> {
+    // Where clients say where to go there are no servers.
+    if pool.config.servers.is_empty() {
+        return None;
+    }
+    let listed = pool.servers.iter().filter(|it| it.listed);
+    if listed.clone().any(|it| it.server.standing.is_up()) {
+        return None;
+    }
+    Some(format!("none of {} servers is up", listed.count()))
 }

@@ -66,11 +66,8 @@ impl Problem {
         Self::new(StatusCode::MISDIRECTED_REQUEST, detail)
     }
 
-    pub(super) fn unauthorised() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "this needs the token: Authorization: Bearer TOKEN",
-        )
+    pub(super) fn unauthorised(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {

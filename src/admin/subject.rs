@@ -142,8 +142,8 @@ pub struct ForwardSeen {
     pub config: Arc<config::Forward>,
     /// What its pool is called.
     pub pool: Arc<str>,
-    /// Nobody is let in any more.
-    pub draining: bool,
+    /// Nobody is let in any more since then.
+    pub draining: Option<Instant>,
 }
 
 /// A pool.

@@ -59,6 +59,38 @@ views! {
         log_level: String,
         /// Entries of the log that were lost.
         log_dropped: u64,
+        /// What all reactors have counted since the start.
+        #[serde(default)]
+        #[schema(required = true)]
+        totals: Sums,
+    }
+
+    /// What all reactors have counted, from which whoever looks twice makes rates.
+    Sums {
+        /// Clients that were accepted.
+        accepted: u64,
+        /// Sessions that ended.
+        ended: u64,
+        /// Connects that were started.
+        connects: u64,
+        /// Those that failed.
+        failures: u64,
+        /// Bytes written to upstreams.
+        up: u64,
+        /// Bytes written to clients.
+        down: u64,
+        /// Flows of datagrams that began.
+        flows: u64,
+    }
+
+    /// What is refused, or lost before anybody could refuse it.
+    Refusal {
+        /// Whose it is: the name of a forward; empty if it is the process's.
+        forward: String,
+        /// What refuses: a rule as it is written, or a limit.
+        by: String,
+        /// How often, since the start.
+        count: u64,
     }
 
     /// Bytes of both directions.
@@ -159,6 +191,14 @@ views! {
         rates: Vec<RateLimit>,
         ? /// Sessions at the most.
         sessions_max: u32,
+        ? /// How long it has been draining.
+        state_seconds: f64,
+        ? /// Why its clients are not served.
+        why: String,
+        ? /// Bytes a second of both directions, over the interval that was asked for.
+        rate: Rates,
+        ? /// Sessions that begin a second, over that interval.
+        session_rate: f64,
     }
 
     /// A pool.
@@ -175,6 +215,20 @@ views! {
         up: u32,
         /// Sessions on its servers.
         sessions: u64,
+        /// Connects that were started to the servers that it has now.
+        #[serde(default)]
+        #[schema(required = true)]
+        connects: u64,
+        /// Bytes written to these, and to their clients.
+        #[serde(default)]
+        #[schema(required = true)]
+        bytes: Bytes,
+        ? /// Why no server of it takes sessions.
+        why: String,
+        ? /// Bytes a second of both directions, over the interval that was asked for.
+        rate: Rates,
+        ? /// Connects a second, over that interval.
+        connect_rate: f64,
     }
 
     /// Failures of a server, by cause.
@@ -265,13 +319,17 @@ views! {
         forward: String,
         /// Where it is.
         address: String,
+        /// `tcp`, `udp` or `unix`.
+        #[serde(default)]
+        #[schema(required = true)]
+        protocol: String,
         /// Sockets: one for each reactor.
         sockets: u32,
         ? /// Connections that wait to be accepted.
         queue: u32,
         ? /// How many may.
         backlog: u32,
-        ? /// Connections the kernel dropped because a queue was full.
+        ? /// Connections, or datagrams, the kernel dropped because a queue was full.
         dropped: u64,
     }
 
@@ -365,8 +423,8 @@ views! {
         /// Upstream to client.
         down: Lane,
         /// What holds it back: `idle`, `client_application`, `client_window`,
-        /// `client_network`, `upstream_application`, `upstream_window`, `upstream_network` or
-        /// `forwarder`.
+        /// `client_network`, `upstream_application`, `upstream_window`, `upstream_network`,
+        /// `rate_limit` or `forwarder`.
         verdict: String,
         /// What its bytes are held back by.
         rates: Vec<RateLimit>,

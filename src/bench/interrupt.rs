@@ -1,6 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP as a flag that every wait of a measurement looks at.
 //!
-//! The signals are blocked and taken by one thread with sigwait(3), so that no
+//! The signals are blocked and taken by one thread from a signalfd(2), so that no
 //! code runs in a signal handler. Children started through `std::process` get an
 //! empty mask again. A second signal ends the process at once; its children have
 //! asked for SIGKILL at its death.
@@ -8,7 +8,9 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// Whether the user wants it to end. Clones share the flag.
 #[derive(Debug, Clone, Default)]
@@ -25,18 +27,51 @@ impl Interrupt {
 
     /// Likewise other signals; `last` is done before a second one ends the process.
     pub fn install_for(taken: &[Signal], last: impl Fn() + Send + 'static) -> Self {
-        let interrupt = Self::default();
         let mut signals = SigSet::empty();
         for signal in taken {
             signals.add(*signal);
         }
+        Self::install_set(signals, last)
+    }
+
+    /// Every signal that may be sent to a process and would end it, those without a name
+    /// included. Not those that say nothing of an end: of children, windows and pipes, and those
+    /// that stop who reads or writes a terminal from the background.
+    pub fn install_for_all(last: impl Fn() + Send + 'static) -> Self {
+        let mut signals = SigSet::all();
+        for other in [
+            Signal::SIGCHLD,
+            Signal::SIGCONT,
+            Signal::SIGPIPE,
+            Signal::SIGTTIN,
+            Signal::SIGTTOU,
+            Signal::SIGURG,
+            Signal::SIGWINCH,
+        ] {
+            signals.remove(other);
+        }
+        Self::install_set(signals, last)
+    }
+
+    fn install_set(signals: SigSet, last: impl Fn() + Send + 'static) -> Self {
+        let interrupt = Self::default();
         let taken = interrupt.clone();
         let installed = signals.thread_block().is_ok()
             && std::thread::Builder::new()
                 .name("signals".to_owned())
                 .spawn(move || {
                     let mut count = 0;
-                    while signals.wait().is_ok() {
+                    // Not sigwait(3): there one without a name has no word of its own.
+                    let Ok(taken_signals) = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
+                    else {
+                        return;
+                    };
+                    loop {
+                        match taken_signals.read_signal() {
+                            Ok(Some(_)) => {}
+                            Err(Errno::EINTR) => continue,
+                            Ok(None) | Err(_) => return,
+                        }
                         count += 1;
                         if count > 1 {
                             last();

@@ -14,6 +14,9 @@ const VARIABLE: &str = "THALWEG_COMPLETE";
 const ZSH_FIRST: &[u8] =
     b"\n[[ \"$funcstack[1]\" = _thalweg ]] && _clap_dynamic_completer_thalweg \"$@\"\n";
 
+/// Not the one of the library, which takes each part of `web/10.0.0.2:80` for a word.
+const BASH: &[u8] = include_bytes!("completions.bash");
+
 const EXAMPLES: &str = "\
 Examples:
   thalweg completions bash > /etc/bash_completion.d/thalweg
@@ -33,6 +36,9 @@ pub struct Args {
 
 /// Prints the completions.
 pub fn run(args: Args) -> ExitCode {
+    if args.shell == Shell::Bash {
+        return output::result(BASH);
+    }
     let shells = Shells::builtins();
     let mut text = Vec::new();
     let written = shells

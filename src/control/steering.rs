@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -45,7 +45,7 @@ pub(super) struct Steering {
     /// Who looks at sessions, until they are dropped.
     lookers: Mutex<Vec<Weak<Looker>>>,
     /// Forwards that an operator drains.
-    drained: Mutex<HashSet<ForwardId>>,
+    drained: Mutex<HashMap<ForwardId, Instant>>,
     draining: AtomicBool,
     /// What the kernel denies this process, in words.
     confinement: OnceLock<String>,
@@ -93,7 +93,7 @@ impl Steering {
             current: ArcSwap::from_pointee(current),
             reactors: Mutex::new(Vec::new()),
             lookers: Mutex::new(Vec::new()),
-            drained: Mutex::new(HashSet::new()),
+            drained: Mutex::default(),
             draining: AtomicBool::new(false),
             confinement: OnceLock::new(),
             control: OnceLock::new(),
@@ -122,7 +122,7 @@ impl Steering {
         }
         let forwards: Vec<Arc<Forward>> = forwards.collect();
         let known: HashSet<ForwardId> = forwards.iter().map(|it| it.id).collect();
-        lock(&self.drained).retain(|it| known.contains(it));
+        lock(&self.drained).retain(|it, _| known.contains(it));
         self.current.store(Arc::new(InForce {
             configured: configured(config, generation),
             forwards,
@@ -211,7 +211,7 @@ impl Subject for Steering {
                 forward: forward.clone(),
                 config: config.clone(),
                 pool: config.pool.name.as_deref().unwrap_or(&config.name).into(),
-                draining: drained.contains(&forward.id),
+                draining: drained.get(&forward.id).copied(),
             })
         });
         each.collect()
@@ -249,7 +249,9 @@ impl Subject for Steering {
         if !current.forwards.iter().any(|it| it.id == forward) {
             return Err(Refused::Unknown("forward"));
         }
-        lock(&self.drained).insert(forward);
+        lock(&self.drained)
+            .entry(forward)
+            .or_insert_with(Instant::now);
         for (_, wire) in &*lock(&self.reactors) {
             wire.visit(once(move |reactor| reactor.stop_listening(forward)));
         }

@@ -1,13 +1,17 @@
 //! The thread of one reactor. That a thread has ended is told to control's
 //! [`Inbox`](super::inbox::Inbox), whatever it ended of.
 
+use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 
 use super::acquire::ReactorPlan;
@@ -223,6 +227,17 @@ fn adopt<E: Datagrams<Listener = engine::Listener, Detached = engine::Detached, 
     }
 }
 
+/// Receives a visitor, and counts what of the thread's time he took: sessions wait meanwhile.
+fn visited<E: Datagrams>(reactor: &mut Reactor<E>, visitor: &mut Visitor) -> ControlFlow<()> {
+    let ran = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    let before = ran();
+    let more = (visitor.0)(reactor);
+    if let (Ok(before), Ok(after)) = (before, ran()) {
+        reactor.was_visited(after.saturating_sub(before));
+    }
+    more
+}
+
 fn work<E>(
     reactor: &mut Reactor<E>,
     number: u16,
@@ -237,13 +252,12 @@ fn work<E>(
         >,
 {
     let mut draining = false;
-    // Who comes again in the next turn.
-    let mut visitors: Vec<Visitor> = Vec::new();
+    // Who has not seen all yet.
+    let mut visitors: VecDeque<Visitor> = VecDeque::new();
     while !draining || reactor.live() > 0 {
         match reactor.turn() {
             Ok(false) => {}
             Ok(true) => {
-                visitors.retain_mut(|it| (it.0)(reactor).is_continue());
                 for message in inbox.try_iter() {
                     // Dropped behind what it stands for: that is the reply.
                     let (order, _done) = match message {
@@ -257,10 +271,8 @@ fn work<E>(
                             drop(coming);
                             continue;
                         }
-                        Message::Visit(mut visitor) => {
-                            if (visitor.0)(reactor).is_continue() {
-                                visitors.push(visitor);
-                            }
+                        Message::Visit(visitor) => {
+                            visitors.push_back(visitor);
                             continue;
                         }
                     };
@@ -326,6 +338,12 @@ fn work<E>(
                     if weighs && waker.wake().is_ok() {
                         break;
                     }
+                }
+                // One a turn: many who look hold sessions no longer than one does.
+                if let Some(mut visitor) = visitors.pop_front()
+                    && visited(reactor, &mut visitor).is_continue()
+                {
+                    visitors.push_back(visitor);
                 }
                 if !visitors.is_empty() {
                     // It fails only where it is awake already.

@@ -146,6 +146,8 @@ metrics! {
     counter "turns" { turns }
     /// Timers that fired.
     counter "timers_fired" { timers_fired }
+    /// CPU time of visits: of whoever lists, counts or ends sessions, one in a turn at the most.
+    histogram<16> "visit_cpu" [Seconds] { visit_cpu }
     /// Sessions now.
     gauge "live_sessions" { live }
     /// Bytes of tails and pipes now.
@@ -338,9 +340,9 @@ impl Snapshot {
     /// Every counter and gauge by its name in the log, in the order of the table.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let members = Self::FAMILIES.iter().flat_map(|family| family.members);
-        let keys: Vec<&'static str> = members.map(|member| member.key).collect();
-        let numbers: Vec<u64> = self.values().into_iter().filter_map(number).collect();
-        keys.into_iter().zip(numbers)
+        let told = members.zip(self.values());
+        let numbers = told.filter_map(|(member, value)| Some((member.key, number(value)?)));
+        numbers.collect::<Vec<_>>().into_iter()
     }
 }
 

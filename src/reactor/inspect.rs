@@ -76,10 +76,12 @@ pub struct SessionFilter {
     pub client: Option<IpNet>,
     /// … and from this port.
     pub client_port: Option<u16>,
-    /// Those of these forwards.
-    pub forwards: Option<Vec<ForwardId>>,
+    /// Those of the forward of this name, be it in force or not any more.
+    pub forward: Option<Arc<str>>,
     /// Those on these servers.
     pub servers: Option<Vec<ServerId>>,
+    /// … or connected to this address, whoever chose it.
+    pub endpoint: Option<Endpoint>,
     /// Those that are as old.
     pub older_than: Option<Duration>,
     /// Those that are younger.
@@ -220,8 +222,9 @@ impl SessionFilter {
             id: entry.id.id(),
             is_flow: false,
             client: &entry.client.get(),
-            forward: entry.listener.forward.id,
+            forward: &entry.listener.forward.name,
             server: account(entry),
+            endpoint: entry.destination.as_ref().map(Destination::endpoint),
             age: now.since(entry.session.started()),
             moved: moved(entry),
         })
@@ -232,8 +235,9 @@ impl SessionFilter {
             id: flow.id,
             is_flow: true,
             client: &flow.client,
-            forward: flow.at.forward.id,
+            forward: &flow.at.forward.name,
             server: Some(&flow.server),
+            endpoint: Some(flow.server.endpoint()),
             age: now.since(flow.started),
             moved: flow.traffic.iter().map(|it| it.bytes).sum(),
         })
@@ -248,22 +252,30 @@ impl SessionFilter {
             (Endpoint::Inet(client), Some(port)) => client.port() == port,
             (_, port) => port.is_none(),
         };
-        let server = || it.server.map(|server| server.settings().id);
         client
             && port
             && self.id.is_none_or(|id| id == it.id)
             && self.is_flow.is_none_or(|is_flow| is_flow == it.is_flow)
             && self
-                .forwards
-                .as_ref()
-                .is_none_or(|ids| ids.contains(&it.forward))
-            && self
-                .servers
-                .as_ref()
-                .is_none_or(|ids| server().is_some_and(|id| ids.contains(&id)))
+                .forward
+                .as_deref()
+                .is_none_or(|name| name == it.forward)
+            && self.takes_server(it)
             && self.older_than.is_none_or(|than| it.age >= than)
             && self.younger_than.is_none_or(|than| it.age < than)
             && self.bytes_min.is_none_or(|min| it.moved >= min)
+    }
+}
+
+impl SessionFilter {
+    fn takes_server(&self, it: &Traits<'_>) -> bool {
+        if self.servers.is_none() && self.endpoint.is_none() {
+            return true;
+        }
+        let server = it.server.map(|server| server.settings().id);
+        let of_these = self.servers.as_ref().zip(server);
+        of_these.is_some_and(|(ids, id)| ids.contains(&id))
+            || self.endpoint.is_some() && self.endpoint.as_ref() == it.endpoint
     }
 }
 
@@ -272,8 +284,9 @@ struct Traits<'a> {
     id: u64,
     is_flow: bool,
     client: &'a Endpoint,
-    forward: ForwardId,
+    forward: &'a str,
     server: Option<&'a Arc<Server>>,
+    endpoint: Option<&'a Endpoint>,
     age: Duration,
     moved: u64,
 }
@@ -447,6 +460,12 @@ impl<E: Datagrams> Inspect for Reactor<E> {
 }
 
 impl<E: Datagrams> Reactor<E> {
+    /// Somebody was here, for so much CPU time.
+    pub fn was_visited(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.ctx.counters.visit_cpu.record(micros);
+    }
+
     /// Where the visit that begins at this slot ends, and where the next one begins: behind
     /// the last session come the flows, where there are any.
     fn slots(&self, from: u32) -> (u32, Option<u32>) {

@@ -9,11 +9,11 @@ use axum::response::Response;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{process, servers, topology};
+use super::{process, refused, servers, topology};
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::stream::{Connection, events};
-use crate::admin::view::{About, Forward, Server};
+use crate::admin::view::{About, Forward, Refusal, Server};
 
 /// Between two pictures.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Servers of a picture: those in trouble, then those with the most sessions.
 const SERVERS_MAX: usize = 200;
 
-/// Forwards of a picture: those with the most sessions.
+/// Forwards of a picture: those that serve nobody, then those with the most sessions.
 const FORWARDS_MAX: usize = 200;
 
 /// What is shown at one moment; totals, from which whoever shows it makes rates.
@@ -29,24 +29,15 @@ const FORWARDS_MAX: usize = 200;
 struct Picture {
     at_ms: u64,
     about: About,
-    totals: Totals,
     forwards: Vec<Forward>,
     servers: Vec<Server>,
-}
-
-#[derive(Default, Serialize)]
-struct Totals {
-    accepted: u64,
-    ended: u64,
-    failures: u64,
-    up: u64,
-    down: u64,
+    refused: Vec<Refusal>,
 }
 
 /// The picture of the dashboard, once a second, as server-sent events
 ///
-/// Each has a line of data: a JSON object with `at_ms`, `about` (as /v1), `totals`, and the
-/// `forwards` and `servers` of most interest, as the API tells them.
+/// Each has a line of data: a JSON object with `at_ms`, `about` (as /v1), the `forwards` and
+/// `servers` of most interest, and what was `refused`, as the API tells them.
 #[utoipa::path(
     get,
     path = "/v1/live",
@@ -94,27 +85,17 @@ async fn draw(shared: Shared) {
 async fn picture(shared: &Shared) -> Picture {
     let mut forwards = topology::now(shared).await;
     let mut servers = servers::now(shared);
-    forwards.sort_by_key(|it| std::cmp::Reverse(it.sessions));
+    forwards.sort_by_key(|it| (it.why.is_none(), std::cmp::Reverse(it.sessions)));
     forwards.truncate(FORWARDS_MAX);
     forwards.sort_by(|one, other| one.name.cmp(&other.name));
     servers.sort_by_key(|it| (it.state == "up", std::cmp::Reverse(it.sessions)));
     servers.truncate(SERVERS_MAX);
     servers.sort_by_key(|it| it.id);
-    let counters = shared.subject.reactors();
-    let counters = counters.iter().map(|it| it.counters.snapshot());
-    let sum = counters.fold(Totals::default(), |mut sum, it| {
-        sum.accepted += it.accepted;
-        sum.ended += it.ended;
-        sum.failures += it.connect_failures;
-        sum.up += it.bytes_up;
-        sum.down += it.bytes_down;
-        sum
-    });
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Picture {
         at_ms: since.unwrap_or_default().as_millis() as u64,
         about: process::now(shared).await,
-        totals: sum,
+        refused: refused::now(shared),
         forwards,
         servers,
     }

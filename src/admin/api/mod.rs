@@ -5,6 +5,7 @@ mod events;
 mod extract;
 mod live;
 mod process;
+mod refused;
 mod reload;
 mod servers;
 mod sessions;
@@ -49,6 +50,7 @@ pub(super) fn routes() -> Router<Shared> {
         .routes(routes!(topology::pools))
         .routes(routes!(topology::names))
         .routes(routes!(topology::listeners))
+        .routes(routes!(refused::refused))
         .routes(routes!(servers::servers))
         .routes(routes!(servers::server, servers::change))
         .routes(routes!(servers::clear_marks))

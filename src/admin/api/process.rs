@@ -15,8 +15,8 @@ use crate::admin::health::unready;
 use crate::admin::problem::Problem;
 use crate::admin::process::ThreadStat;
 use crate::admin::shared::Shared;
-use crate::admin::subject::Phase;
-use crate::admin::view::{About, LogView, Reactor};
+use crate::admin::subject::{Phase, Subject};
+use crate::admin::view::{About, LogView, Reactor, Sums};
 use crate::config::LogLevel;
 use crate::observe::timestamp::timestamp;
 
@@ -56,7 +56,23 @@ pub(in crate::admin) async fn now(shared: &Shared) -> About {
         reactors: subject.reactors().len() as u16,
         log_level: subject.log().level().as_word().to_owned(),
         log_dropped: subject.log().dropped(),
+        totals: totals(subject),
     }
+}
+
+fn totals(subject: &dyn Subject) -> Sums {
+    let mut sum = Sums::default();
+    for reactor in subject.reactors() {
+        let it = reactor.counters.snapshot();
+        sum.accepted += it.accepted;
+        sum.ended += it.ended;
+        sum.connects += it.connects;
+        sum.failures += it.connect_failures;
+        sum.up += it.bytes_up;
+        sum.down += it.bytes_down;
+        sum.flows += it.udp_flows;
+    }
+    sum
 }
 
 /// The configuration in force, as TOML with every default filled in

@@ -47,6 +47,31 @@ pub(super) struct ServersQuery {
 /// Between the two looks that rates are made of, at the most.
 const INTERVAL_MAX: u32 = 5000;
 
+/// What `state` may be.
+const STATES: [&str; 5] = ["up", "marked", "down", "drain", "maintenance"];
+
+impl ServersQuery {
+    /// A pool or a state that there is not is a slip, which no empty list may hide.
+    fn check(&self, shared: &Shared) -> Result<(), Problem> {
+        if let Some(state) = &self.state
+            && !STATES.contains(&state.as_str())
+        {
+            let words = STATES.join(", ");
+            return Err(
+                Problem::bad_request(format!("a state is one of {words}")).at("query, state")
+            );
+        }
+        if let Some(name) = &self.pool {
+            let pools = shared.subject.pools();
+            if !pools.iter().any(|it| *it.label == **name) {
+                let none = Problem::not_found(format!("there is no pool named {name:?}"));
+                return Err(none.at("query, pool"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Every server
 #[utoipa::path(
     get,
@@ -61,6 +86,7 @@ pub(super) async fn servers(
     if query.interval_ms > INTERVAL_MAX {
         return Err(Problem::bad_request("this is more than 5000 ms").at("query, interval_ms"));
     }
+    query.check(&shared)?;
     let interval = Duration::from_millis(query.interval_ms.into());
     let mut views = look(&shared, &query).await;
     if !interval.is_zero() {

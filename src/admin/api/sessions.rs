@@ -17,6 +17,7 @@ use crate::admin::gather;
 use crate::admin::problem::Problem;
 use crate::admin::shared::Shared;
 use crate::admin::view::{FlowTraffic, Killed, Lane, Leg, RateLimit, Session, SessionPage};
+use crate::net::address::Endpoint;
 use crate::net::tcp_info::TcpInfo;
 use crate::policy::meter::Level;
 use crate::reactor::inspect::{
@@ -76,13 +77,15 @@ pub(super) struct SessionsQuery {
     max_age: Option<f64>,
     min_bytes: Option<u64>,
     /// That move at least so many bytes a second, both ways together.
+    #[param(minimum = 0)]
     min_rate: Option<f64>,
     /// Sessions of an answer at the most.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// What `next` of the page before was.
     cursor: Option<String>,
-    /// The first by `age`, `bytes` or `rate` instead of all in pages.
+    /// The first by `age`, `bytes`, `rate` or `held` (bytes that wait here for a receiver that
+    /// is slow, or for a rate) instead of all in pages.
     sort: Option<String>,
     /// Milliseconds between the two looks that rates and verdicts are made of; without, they
     /// are of the whole life of a session.
@@ -121,9 +124,12 @@ pub(super) async fn sessions(
         max_age: query.max_age,
         min_bytes: query.min_bytes,
     };
-    let Some(filter) = criteria.filter(&shared, "query")? else {
-        return Ok(Json(SessionPage::default()));
-    };
+    if query.min_rate.is_some_and(|it| it.is_nan() || it < 0.0) {
+        return Err(
+            Problem::bad_request("this is no number of bytes a second").at("query, min_rate")
+        );
+    }
+    let filter = criteria.filter(&shared, "query").await?;
     let look = Look {
         filter: Arc::new(filter),
         interval,
@@ -203,18 +209,16 @@ pub(super) async fn kill(
             let problem = "the filter has no criterion; to end all sessions, say `all`";
             return Err(Problem::bad_request(problem).at("body, filter"));
         }
-        ([], Some(criteria), false) => criteria.filter(&shared, "body, filter")?,
-        ([], None, true) => Some(SessionFilter::default()),
+        ([], Some(criteria), false) => criteria.filter(&shared, "body, filter").await?,
+        ([], None, true) => SessionFilter::default(),
         _ => {
             return Err(Problem::bad_request("say `ids`, `filter` or `all: true`").at("body"));
         }
     };
     let mut killed = 0;
-    if let Some(filter) = filter {
-        let filter = Arc::new(filter);
-        for reactor in gather::reactors(&*shared.subject) {
-            killed += kill_on(&shared, reactor, &filter).await;
-        }
+    let filter = Arc::new(filter);
+    for reactor in gather::reactors(&*shared.subject) {
+        killed += kill_on(&shared, reactor, &filter).await;
     }
     Ok(Json(Killed {
         killed,
@@ -268,8 +272,8 @@ impl Criteria {
             && min_bytes.is_none()
     }
 
-    /// As reactors have it; `None` if no session can meet them.
-    fn filter(&self, shared: &Shared, place: &str) -> Result<Option<SessionFilter>, Problem> {
+    /// As reactors have it.
+    async fn filter(&self, shared: &Shared, place: &str) -> Result<SessionFilter, Problem> {
         let mut filter = SessionFilter::default();
         if let Some(client) = &self.client {
             let (network, port) = client_of(client).ok_or_else(|| {
@@ -287,15 +291,7 @@ impl Criteria {
         filter.older_than = duration(self.min_age, "min_age")?;
         filter.younger_than = duration(self.max_age, "max_age")?;
         filter.bytes_min = self.min_bytes;
-        if let Some(name) = &self.forward {
-            let forwards = shared.subject.forwards();
-            let of_name = forwards.iter().filter(|it| *it.forward.name == **name);
-            let ids: Vec<_> = of_name.map(|it| it.forward.id).collect();
-            if ids.is_empty() {
-                return Ok(None);
-            }
-            filter.forwards = Some(ids);
-        }
+        filter.forward = self.forward.as_deref().map(Arc::from);
         if let Some(server) = &self.server {
             let mut ids = Vec::new();
             for pool in shared.subject.pools() {
@@ -306,12 +302,47 @@ impl Criteria {
                     }
                 }
             }
-            if ids.is_empty() {
-                return Ok(None);
+            // Where clients say where to go, an address is no server of a pool.
+            filter.endpoint = server.parse().ok().map(Endpoint::Inet);
+            if ids.is_empty() && filter.endpoint.is_none() {
+                return Err(Problem::not_found(format!("there is no server {server:?}"))
+                    .at(format!("{place}, server")));
             }
             filter.servers = Some(ids);
         }
-        Ok(Some(filter))
+        self.check_forward(shared, &filter, place).await?;
+        Ok(filter)
+    }
+
+    /// A forward that there is not is a slip, which no empty list may hide. One that was taken
+    /// out of the configuration is there as long as a session of it lives.
+    async fn check_forward(
+        &self,
+        shared: &Shared,
+        filter: &SessionFilter,
+        place: &str,
+    ) -> Result<(), Problem> {
+        let Some(name) = &self.forward else {
+            return Ok(());
+        };
+        let forwards = shared.subject.forwards();
+        if forwards.iter().any(|it| *it.forward.name == **name) {
+            return Ok(());
+        }
+        let of_it = Arc::new(SessionFilter {
+            forward: filter.forward.clone(),
+            ..SessionFilter::default()
+        });
+        if gather::sessions(&*shared.subject, &of_it, Depth::Known)
+            .await
+            .is_empty()
+        {
+            return Err(
+                Problem::not_found(format!("there is no forward named {name:?}"))
+                    .at(format!("{place}, forward")),
+            );
+        }
+        Ok(())
     }
 }
 
@@ -327,17 +358,18 @@ pub(super) fn client_of(text: &str) -> Option<(IpNet, Option<u16>)> {
     Some((address.ip().into(), Some(address.port())))
 }
 
-/// Which session or flow: `0-17`, `0-u17`. None has that of another.
+/// Which session or flow: `0-17`, `0-u17`; in records and in the log `0.17`, `0.u17`, which is
+/// understood as well. None has that of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) reactor: u16,
     number: u64,
-    is_flow: bool,
+    pub(super) is_flow: bool,
 }
 
 impl Identity {
     pub(super) fn parse(id: &str) -> Option<Self> {
-        let (reactor, number) = id.split_once('-')?;
+        let (reactor, number) = id.split_once(['-', '.'])?;
         let flow = number.strip_prefix('u');
         Some(Self {
             reactor: reactor.parse().ok()?,
@@ -384,6 +416,7 @@ enum Order {
     Age,
     Bytes,
     Rate,
+    Held,
 }
 
 fn order(sort: &str) -> Result<Order, Problem> {
@@ -391,7 +424,8 @@ fn order(sort: &str) -> Result<Order, Problem> {
         "age" => Ok(Order::Age),
         "bytes" => Ok(Order::Bytes),
         "rate" => Ok(Order::Rate),
-        _ => Err(Problem::bad_request("this is age, bytes or rate").at("query, sort")),
+        "held" => Ok(Order::Held),
+        _ => Err(Problem::bad_request("this is age, bytes, rate or held").at("query, sort")),
     }
 }
 
@@ -453,6 +487,7 @@ impl Look {
         let value = |view: &SessionView| match order {
             Order::Age => view.age.as_secs_f64(),
             Order::Bytes => moved(view) as f64,
+            Order::Held => f64::from(waits(view)),
             Order::Rate => {
                 let before = earlier.get(&Identity::of(view));
                 let (bytes, elapsed) =
@@ -513,6 +548,16 @@ async fn again(shared: &Shared, found: &[SessionView]) -> Vec<SessionView> {
         }
     }
     views
+}
+
+/// What waits here for its receiver, and whether a rate makes it wait.
+fn waits(view: &SessionView) -> u32 {
+    let held = view
+        .lanes
+        .iter()
+        .map(|lane| lane.held.max(u32::from(lane.stalled)));
+    let by_rate = view.held_back.is_some_and(|it| !it.is_zero());
+    held.fold(u32::from(by_rate), u32::saturating_add)
 }
 
 fn moved(view: &SessionView) -> u64 {

@@ -29,6 +29,7 @@ use crate::config::{Tap, TapDirection, TapFilter, TapFormat};
 use crate::observe::notice::Notice;
 use crate::observe::tap::{Onlooking, Source};
 use crate::reactor::inspect::{Inspect, SessionFilter};
+use crate::relay::id::ForwardId;
 
 /// Bytes that are read from the pipe at a time.
 const PIECE: usize = 64 << 10;
@@ -103,7 +104,7 @@ pub(super) async fn tap(
     let pipe = pipe::Receiver::from_owned_fd(pipe.into()).map_err(none)?;
     let log = shared.subject.log().clone();
     let forwards = match &whom {
-        Whom::All(filter) => filter.forwards.clone(),
+        Whom::All(_, forwards) => forwards.clone(),
         Whom::One(..) => None,
     };
     let looking = Looking {
@@ -132,18 +133,28 @@ enum Whom {
     /// One that lives, of this reactor.
     One(u16, Arc<SessionFilter>),
     /// Those that live and those to come.
-    All(Arc<SessionFilter>),
+    /// … of these forwards; without, of all.
+    All(Arc<SessionFilter>, Option<Vec<ForwardId>>),
+}
+
+/// Of those nothing is shown.
+fn datagrams() -> Problem {
+    Problem::bad_request("datagrams are not shown, only connections: for those use tcpdump")
 }
 
 impl TapOrder {
     fn whom(&self, shared: &Shared) -> Result<Whom, Problem> {
         let some = self.forward.is_some() || self.client.is_some();
         let mut filter = SessionFilter::default();
+        let mut forwards = None;
         match (&self.session, some, self.all) {
             (None, true, false) | (None, false, true) => {}
             (Some(id), false, false) => {
                 let none = || Problem::not_found(format!("there is no session {id}"));
                 let identity = Identity::parse(id).ok_or_else(none)?;
+                if identity.is_flow {
+                    return Err(datagrams().at("body, session"));
+                }
                 return Ok(Whom::One(identity.reactor, Arc::new(identity.filter())));
             }
             _ => {
@@ -152,22 +163,23 @@ impl TapOrder {
             }
         }
         if let Some(name) = &self.forward {
-            let forwards = shared.subject.forwards();
-            let of_name = forwards.iter().filter(|it| *it.forward.name == **name);
-            let ids: Vec<_> = of_name.map(|it| it.forward.id).collect();
-            if ids.is_empty() {
-                return Err(Problem::not_found(format!("there is no forward {name}")));
+            let known = shared.subject.forwards();
+            let of_name = known.iter().filter(|it| *it.forward.name == **name);
+            let of_name: Vec<_> = of_name.collect();
+            if of_name.is_empty() {
+                let none = Problem::not_found(format!("there is no forward named {name:?}"));
+                return Err(none.at("body, forward"));
             }
-            let mut of_name = forwards.iter().filter(|it| *it.forward.name == **name);
-            if of_name.all(|it| !it.config.protocol.has_tcp()) {
+            if of_name.iter().all(|it| !it.config.protocol.has_tcp()) {
                 let problem =
                     format!("a tap shows connections, and {name} forwards datagrams alone");
                 return Err(Problem::bad_request(problem).at("body"));
             }
-            filter.forwards = Some(ids);
+            filter.forward = Some(name.as_str().into());
+            forwards = Some(of_name.iter().map(|it| it.forward.id).collect());
         }
         filter.client = self.networks()?.first().copied();
-        Ok(Whom::All(Arc::new(filter)))
+        Ok(Whom::All(Arc::new(filter), forwards))
     }
 
     fn networks(&self) -> Result<Vec<ipnet::IpNet>, Problem> {
@@ -245,7 +257,7 @@ impl Looking {
                     _ => Ok(()),
                 }
             }
-            Whom::All(filter) => {
+            Whom::All(filter, _) => {
                 // Before those that there are: one that comes meanwhile is told of it twice,
                 // which is no matter, rather than not at all.
                 subject.look(looker);

@@ -4,6 +4,9 @@
 //! window, by the network or by too small a buffer of ours, that is it; else there was
 //! nothing to send, and the source is judged: bytes that wait in the kernel to be read are
 //! the forwarder's fault, none are its application's.
+//!
+//! Before all that come our own byte rates: whoever is made to wait by one is not read from,
+//! and in the kernel's accounts looks like an application that says nothing.
 
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ pub(super) fn verdict(before: Option<&SessionView>, now: &SessionView) -> &'stat
         let bytes = |view: &SessionView| view.lanes[direction.index()].bytes;
         bytes(now) - before.map_or(0, bytes).min(bytes(now))
     });
+    if is_held_by_rate(before, now) {
+        return "rate_limit";
+    }
     let stalled = Direction::BOTH.map(|direction| now.lanes[direction.index()].held > 0);
     let direction = match (moved, stalled) {
         ([0, 0], [false, false]) => return "idle",
@@ -42,6 +48,17 @@ pub(super) fn verdict(before: Option<&SessionView>, now: &SessionView) -> &'stat
         None if held => word(sink, "window"),
         Some(LimitedBy::Application) | None => word(sink.other(), "application"),
     }
+}
+
+/// A byte rate made it wait for half of that time at the least.
+fn is_held_by_rate(before: Option<&SessionView>, now: &SessionView) -> bool {
+    let Some(held) = now.held_back else {
+        return false;
+    };
+    let earlier = before.and_then(|it| it.held_back).unwrap_or(NOTHING);
+    let elapsed = before.map_or(now.age, |it| now.now.since(it.now));
+    let held = held.saturating_sub(earlier);
+    held > NOTHING && held * 2 >= elapsed
 }
 
 /// What held the sending on a side back in that time.

@@ -9,9 +9,14 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use super::show::{FilterArgs, seconds};
+use super::table::printable;
 use super::{candidates, servers};
 use crate::admin::client::{AskError, segment};
 use crate::admin::view::{Forward, Killed, LogView, Server};
+use crate::cli::output;
+
+/// Between two words about what is left.
+const TELL_AGAIN: Duration = Duration::from_secs(2);
 
 /// Between two looks at what is being drained.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -172,7 +177,12 @@ pub(super) fn forward(asked: &Asked, args: &ForwardArgs) -> Result<String, AskEr
         })?;
     }
     Ok(asked.shown(&drained, |it| {
-        format!("{}: {}, {} sessions left\n", it.name, it.state, it.sessions)
+        let left = match args.what {
+            ForwardVerb::Drain => " left",
+            ForwardVerb::Ready => "",
+        };
+        let name = printable(&it.name);
+        format!("{name}: {}, {} sessions{left}\n", it.state, it.sessions)
     }))
 }
 
@@ -252,6 +262,7 @@ fn wait_for<T>(
     look: impl Fn() -> Result<(u64, T), AskError>,
 ) -> Result<T, AskError> {
     let since = Instant::now();
+    let mut told = since;
     loop {
         let (left, seen) = look()?;
         if left == 0 {
@@ -260,6 +271,10 @@ fn wait_for<T>(
         if since.elapsed().as_secs_f64() >= patience {
             let detail = format!("{name} still has {left} sessions");
             return Err(AskError::NotFound(detail));
+        }
+        if told.elapsed() >= TELL_AGAIN {
+            told = Instant::now();
+            output::note(&format!("{name}: {left} sessions left"));
         }
         std::thread::sleep(LOOK_AGAIN);
     }

@@ -7,12 +7,14 @@
 
 mod act;
 mod candidates;
+mod config;
 mod diff;
 mod ready;
 mod reload;
 mod servers;
 mod show;
 mod tap;
+mod topology;
 mod upgrade;
 
 pub(super) use show::seconds;
@@ -180,6 +182,13 @@ impl AtArgs {
         match (&self.socket, &self.address) {
             (Some(socket), _) => Client::at_socket(socket),
             (None, Some(address)) => {
+                let port = address
+                    .rsplit_once(':')
+                    .map(|(_, port)| port.parse::<u16>());
+                if !matches!(port, Some(Ok(_))) {
+                    let what = format!("--address is HOST:PORT, not {address}");
+                    return Err(act::usage(what));
+                }
                 Client::at_address(address, token.map(|it| it.trim().to_owned()))
             }
             (None, None) => Client::find(),

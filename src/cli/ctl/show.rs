@@ -8,12 +8,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Asked;
-use super::table::{Table, bytes, maybe, p99, printable, time};
-use super::{candidates, servers};
+use super::table::{Table, bytes, maybe, printable, time};
+use super::{candidates, config, servers, topology};
 use crate::admin::client::{AskError, query, segment};
 use crate::admin::view::{
-    About, Forward, Listener, Name, Pool, Reactor, Server, Session, SessionPage,
+    About, Forward, Listener, Name, Pool, Reactor, Refusal, Server, Session, SessionPage,
 };
+use crate::config::units::{parse_rate, parse_size};
 
 /// Over how long loads and rates are measured.
 const INTERVAL_MS: u32 = 300;
@@ -30,6 +31,8 @@ pub(super) enum What {
     Config,
     /// Forwards, with their sessions and bytes
     Forwards,
+    /// What was refused: by rules about clients, by limits, by full queues
+    Refused,
     /// How the sessions of a forward ended
     Endings {
         /// Its name; all forwards without
@@ -39,11 +42,13 @@ pub(super) enum What {
     /// Routes of forwards, with how many sessions took each
     Routes {
         /// Name of the forward; all without
+        #[arg(add = ArgValueCandidates::new(candidates::forwards))]
         forward: Option<String>,
     },
     /// Rules about clients, with how many each turned away, and rates
     Access {
         /// Name of the forward; all without
+        #[arg(add = ArgValueCandidates::new(candidates::forwards))]
         forward: Option<String>,
     },
     /// Pools, with how many of their servers are up
@@ -53,8 +58,8 @@ pub(super) enum What {
         /// Those of this pool
         #[arg(long, add = ArgValueCandidates::new(candidates::pools))]
         pool: Option<String>,
-        /// Those in this state: up, marked, down, drain, maintenance
-        #[arg(long)]
+        /// Those in this state
+        #[arg(long, value_parser = ["up", "marked", "down", "drain", "maintenance"])]
         state: Option<String>,
     },
     /// Names of servers, and their addresses
@@ -72,15 +77,16 @@ pub(super) enum What {
 pub(super) struct SessionsArgs {
     #[command(flatten)]
     pub(super) filter: FilterArgs,
-    /// Those that move so many bytes a second at least
-    #[arg(long, value_name = "BYTES")]
+    /// Those that move so much at least: 1MB/s, 10Mbit, or bytes a second
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     min_rate: Option<f64>,
-    /// The first by age, bytes or rate
-    #[arg(long, value_name = "ORDER", value_parser = ["age", "bytes", "rate"])]
+    /// The first by age, bytes, rate, or bytes held here for a receiver that is slow
+    #[arg(long, value_name = "ORDER", value_parser = ["age", "bytes", "rate", "held"])]
     sort: Option<String>,
-    /// So many at the most
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
-    limit: usize,
+    /// So many at the most, 1 to 1000; --all shows every one
+    #[arg(long, value_name = "COUNT", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
     /// All of them
     #[arg(long, conflicts_with_all = ["limit", "sort"])]
     all: bool,
@@ -109,8 +115,8 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_age: Option<f64>,
-    /// Those that moved so many bytes at least
-    #[arg(long, value_name = "BYTES")]
+    /// Those that moved so much at least: 10MiB, or bytes
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     #[serde(skip_serializing_if = "Option::is_none")]
     min_bytes: Option<u64>,
 }
@@ -120,6 +126,20 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     crate::config::units::parse_duration(text)
         .map(|it| it.as_secs_f64())
         .map_err(|error| format!("{error}; such as 30s, 5m or 1h30m"))
+}
+
+/// A size as in a configuration, in bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| format!("{error}; such as 64KiB or 1MiB"))
+}
+
+/// A rate as in a configuration, or a number of bytes a second.
+fn rate(text: &str) -> Result<f64, String> {
+    if let Ok(plain) = text.parse::<u64>() {
+        return Ok(plain as f64);
+    }
+    let rate = parse_rate(text).map_err(|error| format!("{error}; such as 1MB/s or 10Mbit"))?;
+    Ok(rate as f64)
 }
 
 impl FilterArgs {
@@ -150,13 +170,20 @@ pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
         What::Info => asked.told("/v1", info),
         What::Config => {
             let reply = asked.client.raw("/v1/config")?;
-            Ok(String::from_utf8_lossy(&reply.body).into_owned())
+            let text = String::from_utf8_lossy(&reply.body).into_owned();
+            if !asked.json {
+                return Ok(text);
+            }
+            Ok(asked.shown(&config::as_json(&text)?, |_| String::new()))
         }
-        What::Forwards => asked.told("/v1/forwards", |it: Vec<Forward>| forwards(&it)),
+        What::Forwards => {
+            asked.with_rates("/v1/forwards", |it: Vec<Forward>| topology::forwards(&it))
+        }
+        What::Refused => asked.told("/v1/refused", |it: Vec<Refusal>| topology::refused(&it)),
         What::Endings { forward } => of_forwards(asked, forward.as_deref(), endings),
         What::Routes { forward } => of_forwards(asked, forward.as_deref(), routes),
         What::Access { forward } => of_forwards(asked, forward.as_deref(), access),
-        What::Pools => asked.told("/v1/pools", |it: Vec<Pool>| pools(&it)),
+        What::Pools => asked.with_rates("/v1/pools", |it: Vec<Pool>| topology::pools(&it)),
         What::Servers { pool, state } => {
             let query = query(&[
                 ("pool", pool.clone()),
@@ -167,8 +194,10 @@ pub(super) fn run(asked: &Asked, what: &What) -> Result<String, AskError> {
                 servers::table(&it)
             })
         }
-        What::Names => asked.told("/v1/names", |it: Vec<Name>| names(&it)),
-        What::Listeners => asked.told("/v1/listeners", |it: Vec<Listener>| listeners(&it)),
+        What::Names => asked.told("/v1/names", |it: Vec<Name>| topology::names(&it)),
+        What::Listeners => asked.told("/v1/listeners", |it: Vec<Listener>| {
+            topology::listeners(&it)
+        }),
         What::Reactors => {
             let path = format!("/v1/reactors?interval_ms={INTERVAL_MS}");
             asked.told(&path, |it: Vec<Reactor>| reactors(&it))
@@ -193,12 +222,28 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// Likewise with rates, as far as it knows of such: the process may be of an older build than
+    /// this program, as when it is to be upgraded.
+    fn with_rates<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: impl FnOnce(T) -> String + Copy,
+    ) -> Result<String, AskError> {
+        let with = self.told(&format!("{path}?interval_ms={INTERVAL_MS}"), text);
+        match with {
+            Err(AskError::Refused { status: 400, .. }) => self.told(path, text),
+            told => told,
+        }
+    }
+}
+
 fn info(about: About) -> String {
     let mut text = String::new();
     let ready = if about.unready.is_empty() {
         "yes".to_owned()
     } else {
-        about.unready.join("; ")
+        format!("no: {}", about.unready.join("; "))
     };
     let lines = [
         ("version", about.version),
@@ -232,38 +277,6 @@ fn info(about: About) -> String {
         let _ = writeln!(text, "{key:<14} {}", printable(&value));
     }
     text
-}
-
-fn forwards(forwards: &[Forward]) -> String {
-    let mut table = Table::new(&[
-        "name",
-        "state",
-        "listen",
-        "pool",
-        ">sessions",
-        ">max",
-        ">total",
-        ">up",
-        ">down",
-        ">connect p99",
-        ">first byte p99",
-    ]);
-    for it in forwards {
-        table.row([
-            it.name.clone(),
-            it.state.clone(),
-            it.listen.join(","),
-            it.pool.clone(),
-            it.sessions.to_string(),
-            maybe(it.sessions_max, |max| max.to_string()),
-            it.sessions_total.to_string(),
-            bytes(it.bytes.up as f64),
-            bytes(it.bytes.down as f64),
-            p99(&it.connect),
-            p99(&it.first_byte),
-        ]);
-    }
-    table.text()
 }
 
 /// Of one forward, or of all.
@@ -331,58 +344,6 @@ fn endings(forwards: &[Forward]) -> String {
                 ending.count.to_string(),
             ]);
         }
-    }
-    table.text()
-}
-
-fn pools(pools: &[Pool]) -> String {
-    let mut table = Table::new(&[
-        "name",
-        "balance",
-        ">up",
-        ">servers",
-        ">sessions",
-        "forwards",
-    ]);
-    for it in pools {
-        table.row([
-            it.name.clone(),
-            it.balance.clone(),
-            it.up.to_string(),
-            it.servers.to_string(),
-            it.sessions.to_string(),
-            it.forwards.join(","),
-        ]);
-    }
-    table.text()
-}
-
-fn names(names: &[Name]) -> String {
-    let mut table = Table::new(&["name", "pool", ">age", "addresses"]);
-    for it in names {
-        table.row([
-            it.name.clone(),
-            it.pool.clone(),
-            maybe(it.age_seconds, time),
-            it.addresses.join(","),
-        ]);
-    }
-    table.text()
-}
-
-fn listeners(listeners: &[Listener]) -> String {
-    let mut table = Table::new(&[
-        "address", "forward", ">sockets", ">queue", ">backlog", ">dropped",
-    ]);
-    for it in listeners {
-        table.row([
-            it.address.clone(),
-            it.forward.clone(),
-            it.sockets.to_string(),
-            maybe(it.queue, |n| n.to_string()),
-            maybe(it.backlog, |n| n.to_string()),
-            maybe(it.dropped, |n| n.to_string()),
-        ]);
     }
     table.text()
 }
@@ -463,6 +424,10 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
 }
 
 fn some_sessions(asked: &Asked, args: &SessionsArgs) -> Result<String, AskError> {
+    if args.min_rate.is_some() && args.sort.is_none() {
+        // Of the first page none may be fast enough, and many of the others.
+        return all_sessions(asked, args);
+    }
     let mut parameters = args.filter.parameters();
     parameters.extend([
         ("min_rate", args.min_rate.map(|it| it.to_string())),
@@ -490,11 +455,16 @@ fn all_sessions(asked: &Asked, args: &SessionsArgs) -> Result<String, AskError> 
             ("min_rate", args.min_rate.map(|it| it.to_string())),
             ("limit", Some(PAGE.to_string())),
             ("cursor", cursor),
+            ("interval_ms", Some(INTERVAL_MS.to_string())),
         ]);
         let path = format!("/v1/sessions{}", query(&parameters));
         let page: SessionPage = asked.client.get(&path)?;
         all.extend(page.sessions);
         cursor = page.next;
+        if !args.all && all.len() >= args.limit as usize {
+            all.truncate(args.limit as usize);
+            break;
+        }
         if cursor.is_none() {
             break;
         }

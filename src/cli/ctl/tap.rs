@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::Asked;
 use super::act::usage;
 use super::candidates;
+use super::show::size;
 use crate::admin::client::AskError;
 use crate::cli::output;
-use crate::config::units::parse_size;
 
 /// Whom to look at, and how it is to look.
 #[derive(Debug, clap::Args, Serialize)]
@@ -50,10 +50,6 @@ pub(super) struct TapArgs {
     /// Mask nothing
     #[arg(long, conflicts_with = "mask")]
     unmask: bool,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|error| format!("{error}; such as 64KiB or 1MiB"))
 }
 
 /// Until the other end, or whoever reads, has had enough.

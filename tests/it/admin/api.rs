@@ -113,7 +113,8 @@ fn b143_filters_are_exact() {
     assert_eq!(count("&min_age=3600"), 0);
     assert_eq!(count(&format!("&server={}", server.address())), 8);
     assert_eq!(count("&server=127.0.0.1:1"), 0);
-    assert_eq!(count("&forward=nobody"), 0);
+    let unknown = steered.admin.get("/v1/sessions?forward=nobody");
+    assert_eq!(unknown.status, 404, "{unknown:?}");
     let forwards = admin.get("/v1/forwards").json();
     let names = forwards.as_array().unwrap().iter();
     let mut counts: Vec<usize> = names

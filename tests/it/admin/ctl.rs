@@ -169,6 +169,121 @@ fn b145_ctl_steers_and_says_by_its_exit_code_what_came_of_it() {
     }
 }
 
+/// What there is not is a slip, and not an empty list; sizes and rates are written as elsewhere,
+/// ids as in the log.
+#[test]
+fn b143_what_ctl_is_asked_for_and_is_not_there_is_told() {
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let at = steered.directory.path();
+    let (mut client, mut upstream) = (steered.forwarder.connect(), server.accept());
+    crate::kit::peer::transfer(&mut client, &mut upstream, 2 * crate::kit::KIB);
+    for (arguments, code, expected) in [
+        (
+            &["show", "sessions", "--forward", "webb"][..],
+            1,
+            "no forward named",
+        ),
+        (&["kill", "--forward", "webb"], 1, "no forward named"),
+        (&["show", "sessions", "--server", "webb/1"], 1, "no server"),
+        (&["show", "servers", "--pool", "webb"], 1, "no pool named"),
+        (&["show", "servers", "--state", "UP"], 2, "possible values"),
+        (&["show", "sessions", "--limit", "5000"], 2, "5000"),
+        (&["show", "sessions", "--min-rate", "fast"], 2, "1MB/s"),
+        (&["--address", "127.0.0.1", "show", "info"], 2, "HOST:PORT"),
+    ] {
+        let output = ctl(at, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    let mine = client.local().to_string();
+    let large = said(&steered, &["show", "sessions", "--min-bytes", "2KiB"]);
+    assert!(large.contains(&mine), "{large}");
+    let larger = said(&steered, &["show", "sessions", "--min-bytes", "1MiB"]);
+    assert!(!larger.contains(&mine), "{larger}");
+    let fast = said(&steered, &["show", "sessions", "--min-rate", "1GB/s"]);
+    assert_eq!(fast.lines().count(), 1, "{fast}");
+    let config = said(&steered, &["show", "config", "--json"]);
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert!(
+        config["forward"][0]["listen"].is_string() || config["forward"][0]["listen"].is_array()
+    );
+    // As the record of its end has it.
+    assert_eq!(said(&steered, &["kill", "0.1"]), "1 sessions ended\n");
+    client.receive_until_end();
+    upstream.receive_until_end();
+}
+
+/// Who waits for a drain is told meanwhile how many are left.
+#[test]
+fn b145_a_drain_says_what_is_left_while_it_is_waited_for() {
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let (client, upstream) = (steered.forwarder.connect(), server.accept());
+    let address = server.address().to_string();
+    let drain = ["server", &address, "drain", "--force", "--wait"];
+    let mut waits = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .arg("ctl")
+        .args(drain)
+        .env("RUNTIME_DIRECTORY", steered.directory.path())
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = std::io::BufReader::new(waits.stderr.take().unwrap());
+    let first = std::io::BufRead::lines(told).next().unwrap().unwrap();
+    assert!(first.ends_with("1 sessions left"), "{first}");
+    drop((client, upstream));
+    assert!(waits.wait().unwrap().success());
+}
+
+/// In the words that readline makes of a line: it cuts them at colons.
+#[test]
+fn completions_of_bash_go_on_behind_an_address() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        return crate::kit::skip(&crate::kit::test_name(), "bash is not there");
+    }
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let pool = steered.admin.get("/v1/pools").json()[0]["name"].clone();
+    let pool = pool.as_str().unwrap().to_owned();
+    let address = server.address();
+    let (host, port) = (address.ip(), address.port());
+    // What the pool is called has a colon as well, for it has no name of its own.
+    let name = format!("{pool}/{host}:{port}");
+    let completed = |line: &str| {
+        let words = line.replace(':', " : ");
+        let script = format!(
+            "thalweg() {{ \"$PROGRAM\" \"$@\"; }}; eval \"$(thalweg completions bash)\"\n\
+             COMP_LINE={line:?}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDBREAKS=$' \\t\\n\\\"><=;|&(:'\n\
+             COMP_WORDS=({words}); [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')\n\
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             f=$(complete -p thalweg); f=${{f##*-F }}; f=${{f%% *}}\n\
+             $f thalweg \"${{COMP_WORDS[COMP_CWORD]}}\" ''\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let output = Command::new("bash")
+            .args(["--norc", "-c", &script])
+            .env("PROGRAM", env!("CARGO_BIN_EXE_thalweg"))
+            .env("RUNTIME_DIRECTORY", steered.directory.path())
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|it| it.trim_end().to_owned());
+        lines.collect::<Vec<String>>()
+    };
+    assert_eq!(
+        completed(&format!("thalweg ctl server {name} dr")),
+        ["drain"]
+    );
+    let verbs = completed(&format!("thalweg ctl server {name} "));
+    assert!(verbs.contains(&"maintenance".to_owned()), "{verbs:?}");
+    // Readline has the part before the colon already.
+    let begun = format!("thalweg ctl server {pool}/{host}:");
+    assert_eq!(completed(&begun), [port.to_string()]);
+}
+
 #[test]
 fn b145_ctl_says_which_ones_run_when_several_do() {
     let server = Listener::new();

@@ -56,7 +56,20 @@ fn b149_the_dashboard_shows_updates_escapes_and_acts() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for what in ["shown", "updates", "drained", "scope", "listed", "ended"] {
+    for what in [
+        "shown",
+        "updates",
+        "drained",
+        "refused",
+        "still-refused",
+        "kept",
+        "in-sight",
+        "forward-drained",
+        "forward-back",
+        "scope",
+        "listed",
+        "ended",
+    ] {
         assert_eq!(seen[what], true, "{what}: {seen}");
     }
     assert_eq!(client.receive_until_end(), End::Reset);

@@ -119,11 +119,28 @@ def look(tab, url, token, server, other, client):
     seen["default"] = tab.run("document.activeElement.textContent")
     tab.run("document.getElementById('confirm-yes').click()")
     seen["drained"] = tab.until(f"[...document.querySelectorAll('#servers tr')].some(it => it.textContent.includes({json.dumps(server)}) && it.textContent.includes('drain'))")
+    # The last server is not drained, and that is still said when the next pictures have come. What
+    # somebody is about to press is not taken from under the pointer by these.
+    last = row.replace(json.dumps(server), json.dumps(other))
+    tab.run(f"window.kept = {last}; kept.click(); document.getElementById('confirm-yes').click()")
+    seen["refused"] = tab.until("document.getElementById('said').textContent.includes('last server')")
+    about = tab.run("document.getElementById('about').textContent")
+    tab.until(f"document.getElementById('about').textContent !== {json.dumps(about)}")
+    seen["still-refused"] = tab.run("!document.getElementById('said').hidden")
+    seen["kept"] = tab.run(f"kept.isConnected && kept === {last}")
+    # All that can be done is on the screen, however narrow that is.
+    seen["in-sight"] = tab.run("[...document.querySelectorAll('td.act button')].every(it => { const at = it.getBoundingClientRect(); return at.left >= 0 && at.right <= 400; })")
+    # A forward, too, can be drained and taken back.
+    forward = "document.querySelector('#forwards td.act button')"
+    tab.run(f"{forward}.click(); document.getElementById('confirm-yes').click()")
+    seen["forward-drained"] = tab.until(f"{forward}.textContent === 'Take back'")
+    tab.run(f"{forward}.click(); document.getElementById('confirm-yes').click()")
+    seen["forward-back"] = tab.until(f"{forward}.textContent === 'Drain'")
     # Down to the sessions of the other server, and one of them ended, by keyboard alone.
     tab.run(f"[...document.querySelectorAll('#servers button.link')].find(it => it.textContent.includes({json.dumps(other)})).focus()")
     press(tab, "Enter", 13)
     seen["scope"] = tab.until(f"!document.getElementById('scope').hidden && document.getElementById('scope-text').textContent.includes({json.dumps(other)})")
-    end = f"[...document.querySelectorAll('#sessions tr')].find(it => it.textContent.includes({json.dumps(client)}))?.querySelector('button')"
+    end = f"[...document.querySelectorAll('#sessions tr')].find(it => it.textContent.includes({json.dumps(client)}))?.querySelector('[data-key^=kill]')"
     seen["listed"] = tab.until(f"!!{end}")
     tab.run(f"{end}.focus()")
     press(tab, "Enter", 13)

@@ -10,6 +10,7 @@ mod protocol;
 mod readiness;
 mod starting;
 mod tapped;
+mod told;
 mod top;
 
 use std::fmt::Write as _;

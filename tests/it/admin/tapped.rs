@@ -322,7 +322,7 @@ fn a_look_that_makes_no_sense_is_refused_with_its_place() {
         (&["--format", "hex"][..], 2, "say whom to look at"),
         (&["--session", "0-77"], 1, "no such session"),
         (&["--session", "x"], 1, "there is no session x"),
-        (&["--forward", "none"], 1, "there is no forward none"),
+        (&["--forward", "none"], 1, "there is no forward named"),
         (&["--client", "nobody"], 2, "no address and no network"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))

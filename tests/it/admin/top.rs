@@ -9,20 +9,28 @@ use super::{Steered, steered};
 use crate::kit::peer::transfer;
 use crate::kit::{End, KIB, Listener, PATIENCE, Setup, skip, test_name, wait_until};
 
-const ROWS: usize = 40;
-const COLUMNS: usize = 170;
+/// Rows and columns of a terminal.
+type Size = (usize, usize);
+
+const LARGE: Size = (40, 170);
+
+/// As a terminal is where nobody has said otherwise, and as a telephone's.
+const USUAL: Size = (24, 80);
+const SMALL: Size = (12, 40);
 
 /// `top` in a terminal of its own, which `script` makes; what is on the screen, and every byte
 /// that came.
 struct Seen {
     child: Child,
     said: Arc<Mutex<Vec<u8>>>,
+    size: Size,
 }
 
 /// The terminal's settings are told before and behind what runs in it.
-fn seen(steered: &Steered, before: &str) -> Seen {
+fn seen(steered: &Steered, size: Size, before: &str) -> Seen {
+    let (rows, columns) = size;
     let command = format!(
-        "stty rows {ROWS} cols {COLUMNS}; stty -g; {before}{} top --interval 200ms; stty -g",
+        "stty rows {rows} cols {columns}; stty -g; {before}{} top --interval 200ms; stty -g",
         env!("CARGO_BIN_EXE_thalweg")
     );
     let mut child = Command::new("script")
@@ -42,7 +50,7 @@ fn seen(steered: &Steered, before: &str) -> Seen {
             kept.lock().unwrap().extend_from_slice(&buffer[..n]);
         }
     });
-    Seen { child, said }
+    Seen { child, said, size }
 }
 
 impl Seen {
@@ -58,8 +66,12 @@ impl Seen {
 
     #[track_caller]
     fn until(&self, what: &str, shown: impl Fn(&str) -> bool) {
-        let found = crate::kit::poll(PATIENCE, || shown(&screen(&self.text())).then_some(()));
-        assert!(found.is_some(), "{what}:\n{}", screen(&self.text()));
+        let found = crate::kit::poll(PATIENCE, || shown(&self.screen()).then_some(()));
+        assert!(found.is_some(), "{what}:\n{}", self.screen());
+    }
+
+    fn screen(&self) -> String {
+        screen(&self.text(), self.size)
     }
 
     /// It has ended, and the terminal is as it was.
@@ -89,8 +101,9 @@ impl Seen {
 }
 
 /// What a terminal would show of this: places of the cursor, and characters.
-fn screen(text: &str) -> String {
-    let mut cells = vec![vec![' '; COLUMNS]; ROWS];
+fn screen(text: &str, (rows, columns): Size) -> String {
+    let empty = vec![vec![' '; columns]; rows];
+    let mut cells = empty.clone();
     let (mut row, mut column) = (0, 0);
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
@@ -114,7 +127,7 @@ fn screen(text: &str) -> String {
                 };
                 match last {
                     'H' => (row, column) = (number(0) - 1, number(1) - 1),
-                    'J' => cells = vec![vec![' '; COLUMNS]; ROWS],
+                    'J' => cells.clone_from(&empty),
                     _ => {}
                 }
             }
@@ -159,7 +172,7 @@ fn b149_keys_of_top_sort_filter_end_and_drain_after_a_question() {
         .map(|_| (steered.forwarder.connect(), server.accept()))
         .collect();
     set("active");
-    let mut top = seen(&steered, "");
+    let mut top = seen(&steered, LARGE, "");
     top.until("it begins", |it| it.contains("sessions by rate"));
     for order in ["bytes", "age"] {
         top.press("s");
@@ -206,7 +219,13 @@ fn b149_keys_of_top_sort_filter_end_and_drain_after_a_question() {
         found.unwrap()["state"].as_str().unwrap().to_owned()
     };
     top.press("\t");
-    top.until("servers are shown", |it| it.contains(" servers "));
+    top.until("servers are shown", |it| {
+        it.contains(" servers by trouble ")
+    });
+    let all = [server.address().to_string(), spare.address().to_string()];
+    top.until("with what is known of them", |it| {
+        all.iter().all(|one| it.contains(one))
+    });
     let port = server.address().port();
     top.press(&format!("/:{port}\r"));
     let spare = spare.address().to_string();
@@ -226,6 +245,96 @@ fn b149_keys_of_top_sort_filter_end_and_drain_after_a_question() {
     top.has_given_back("q");
 }
 
+/// Servers that differ in their ports alone are told apart, and what is asked is legible, on any
+/// screen; what is wrong stands above all else.
+#[test]
+fn b149_top_cuts_no_address_and_says_what_is_wrong_on_a_narrow_terminal() {
+    if !is_there() {
+        return skip(&test_name(), "script is not there");
+    }
+    let (server, directory) = (Listener::new(), crate::kit::Directory::new());
+    let file = directory.join("narrow.toml");
+    let text = format!(
+        "[upstream.a-rather-long-name]\nservers = [\"{}\", \"127.0.0.1:1\"]\n\
+         check = {{ type = \"tcp\", interval = \"100ms\", timeout = \"50ms\" }}\n\
+         [upstream.none]\nservers = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n\
+         check = {{ type = \"tcp\", interval = \"100ms\", timeout = \"50ms\" }}\n\
+         [[forward]]\nname = \"one\"\nlisten = \"127.0.0.1:0\"\nupstream = \"a-rather-long-name\"\n\
+         [[forward]]\nname = \"two\"\nlisten = \"127.0.0.1:0\"\nupstream = \"none\"\n",
+        server.address()
+    );
+    std::fs::write(&file, text).unwrap();
+    let steered = steered(Setup::configured(&file, 2));
+    let (client, _upstream) = (steered.forwarder.connect(), server.accept());
+    wait_until("a pool has no server", PATIENCE, || {
+        steered.admin.get("/readyz").body.contains("pool none")
+    });
+    for size in [USUAL, SMALL] {
+        let mut top = seen(&steered, size, "");
+        let of_client = client.local().to_string();
+        top.until("a client in full", |it| it.contains(&of_client));
+        top.until("what is wrong", |it| it.contains("NOT READY: pool none"));
+        top.press("2");
+        let both = [
+            format!("a-rather-long-name/{}", server.address()),
+            "none/127.0.0.1:2".to_owned(),
+        ];
+        top.until("servers in full", |it| {
+            both.iter().all(|name| it.contains(name))
+        });
+        top.until("and their states", |it| it.contains(" down "));
+        top.press("3");
+        top.until("who serves nobody is first", |it| {
+            let mut lines = it.lines().skip_while(|it| !it.starts_with("forward"));
+            lines
+                .nth(1)
+                .is_some_and(|it| it.starts_with("two     not served"))
+        });
+        top.press("k");
+        top.until("it asks in full", |it| {
+            it.contains("let nobody in at two? y/n")
+        });
+        top.press("n");
+        // Down to the sessions of the other.
+        top.press("\u{1b}[B\r");
+        top.until("its sessions", |it| {
+            it.contains("sessions of one, by rate") && it.contains(&of_client)
+        });
+        top.press("q");
+        top.has_given_back("q");
+    }
+}
+
+/// A process that does not answer holds up neither keys nor signals, and what is shown is said to
+/// be old.
+#[test]
+fn b149_keys_of_top_work_while_the_process_stands_still() {
+    if !is_there() {
+        return skip(&test_name(), "script is not there");
+    }
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let mut top = seen(&steered, USUAL, "");
+    top.until("it begins", |it| it.contains("sessions by rate"));
+    let signal = |name: &str| {
+        let pid = steered.forwarder.process().0.to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    signal("STOP");
+    top.until("it is said", |it| it.contains("this is old"));
+    top.press("s");
+    top.until("a key works", |it| it.contains("sessions by bytes"));
+    top.press("q");
+    top.has_given_back("q");
+    signal("CONT");
+}
+
 #[test]
 fn b149_top_restores_the_terminal_after_any_signal() {
     if !is_there() {
@@ -236,7 +345,10 @@ fn b149_top_restores_the_terminal_after_any_signal() {
     let steered = &steered;
     // Some at the same time, for each only waits; few enough that none is one too many for the
     // endpoint.
-    let signals = ["TERM", "INT", "HUP", "QUIT", "USR1", "ALRM", "TSTP"];
+    let signals = [
+        "TERM", "INT", "HUP", "QUIT", "USR1", "ALRM", "TSTP", "ABRT", "PWR", "SEGV", "SYS", "XFSZ",
+        "34", "64",
+    ];
     for some in signals.chunks(3) {
         thread::scope(|scope| {
             for signal in some {
@@ -248,12 +360,14 @@ fn b149_top_restores_the_terminal_after_any_signal() {
 
 fn is_restored_after(signal: &str, steered: &Steered) {
     // It is told to the terminal who it is.
-    let top = seen(steered, "sh -c 'echo pid=$$; exec \"$0\" \"$@\"' ");
+    let top = seen(steered, LARGE, "sh -c 'echo pid=$$; exec \"$0\" \"$@\"' ");
     top.until("it begins", |it| it.contains("sessions by rate"));
     let text = top.text();
     let pid = text.split("pid=").nth(1).unwrap();
     let pid = pid.split(|c: char| !c.is_ascii_digit()).next().unwrap();
-    let sent = Command::new("kill").args(["-s", signal, pid]).status();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), pid])
+        .status();
     assert!(sent.unwrap().success());
     top.has_given_back(signal);
 }

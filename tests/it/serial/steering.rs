@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,6 +18,7 @@ use super::alone;
 use crate::admin::api::{post, walk};
 use crate::admin::metrics::{check_books, check_histograms, mixed, two_forwards};
 use crate::admin::{Steered, steered};
+use crate::kit::admin::Answer;
 use crate::kit::crowd::connections_that_fit;
 use crate::kit::peer::transfer;
 use crate::kit::*;
@@ -126,6 +127,143 @@ fn beside<R>(stream: &TcpStream, work: impl FnOnce() -> R) -> (Duration, R) {
     })
 }
 
+/// Who is to be slow reads so much a second.
+const SLOWLY: usize = 1024;
+
+/// Somebody takes his list at 1 KiB/s for five seconds, in which others go through theirs as
+/// often as they can.
+fn beside_a_slow_reader(steered: &Steered) -> Vec<Vec<serde_json::Value>> {
+    let mut slow = steered.admin.connect();
+    let asks = "GET /v1/sessions?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    slow.write_all(asks.as_bytes()).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..5 {
+                slow.read_exact(&mut [0; SLOWLY]).unwrap();
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut walks = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            walks.push(walk(&steered.admin, 500, ""));
+        }
+        walks
+    })
+}
+
+/// Visits are as short as the text has it, by the CPU time that each took of its reactor: however
+/// busy the machine is, that is the reactor's own. They are many, for each looks at a few.
+fn check_visits(before: &Answer, after: &Answer, listed: usize) {
+    let since = |family: &str| after.sum(family) - before.sum(family);
+    let visits = since("thalweg_visit_cpu_seconds_count");
+    // Of 64 sessions each, at the most.
+    assert!(visits >= (listed / 64) as f64, "{visits} for {listed}");
+    let within = |answer: &Answer| {
+        let lines = answer.body.lines().filter(|line| {
+            line.starts_with("thalweg_visit_cpu_seconds_bucket") && line.contains("le=\"0.001024\"")
+        });
+        let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        counts.sum::<f64>()
+    };
+    let short = within(after) - within(before);
+    // A host of virtual machines may take its time on ours.
+    assert!(
+        short >= 0.99 * visits,
+        "{short} of {visits} took a millisecond"
+    );
+    // None without a turn for sessions before it.
+    let turns = since("thalweg_turns_total");
+    assert!(turns >= visits, "{turns} turns with {visits} visits");
+}
+
+/// Many who look at once hold a reactor no longer than one does: sessions have a turn between any
+/// two visits.
+#[test]
+fn b143_who_looks_has_a_turn_of_his_own() {
+    const LOOKERS: usize = 7;
+    let _alone = alone();
+    on_every_engine(|case| {
+        let server = Listener::new();
+        let steered = steered(Setup::new(server.address()).case(case).reactors(1));
+        let _held: Vec<_> = (0..640)
+            .map(|_| (steered.forwarder.connect(), server.accept()))
+            .collect();
+        let before = steered.admin.get("/metrics");
+        std::thread::scope(|scope| {
+            for _ in 0..LOOKERS {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        assert_eq!(walk(&steered.admin, 1000, "").len(), 640);
+                    }
+                });
+            }
+        });
+        let after = steered.admin.get("/metrics");
+        check_visits(&before, &after, LOOKERS * 5 * 640);
+    });
+}
+
+/// What a second between two scrapes says of a session that moves much, beside thousands that do
+/// not. Its receiver counts as well, before and behind each scrape, which takes its time on a busy
+/// machine.
+#[test]
+fn b142_two_scrapes_tell_the_rate_of_a_bulk_session_among_thousands() {
+    let _alone = alone();
+    let sessions = connections_that_fit(4_000);
+    for case in one_by_one() {
+        let (server, echo) = (Listener::new(), Echo::start());
+        let setup = Setup::new(echo.address).and("127.0.0.1:0", server.address());
+        let steered = steered(setup.case(case).reactors(2));
+        let at = |number: usize| -> SocketAddr {
+            steered.forwarder.addresses()[number].parse().unwrap()
+        };
+        let idle: Vec<TcpStream> = (0..sessions / 2)
+            .map(|_| TcpStream::connect(at(0)).unwrap())
+            .collect();
+        let (mut from, to) = (TcpStream::connect(at(1)).unwrap(), server.accept());
+        let (over, received) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // 40 MB/s, or what the machine has time for.
+                let piece = vec![7; 200_000];
+                while !over.load(Ordering::Relaxed) && from.write_all(&piece).is_ok() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                drop(from.shutdown(std::net::Shutdown::Both));
+            });
+            scope.spawn(|| {
+                let mut buffer = vec![0; 1 << 20];
+                while let Ok(n @ 1..) = to.stream().read(&mut buffer) {
+                    received.fetch_add(n as u64, Ordering::Relaxed);
+                }
+            });
+            let scrape = || {
+                let before = received.load(Ordering::Relaxed);
+                let answer = steered.admin.get("/metrics");
+                let written = answer.sum("thalweg_forward_written_bytes_total");
+                (before, written, received.load(Ordering::Relaxed))
+            };
+            std::thread::sleep(Duration::from_millis(500));
+            for _ in 0..3 {
+                let first = scrape();
+                std::thread::sleep(Duration::from_secs(1));
+                let second = scrape();
+                let told = second.1 - first.1;
+                let least = second.0.saturating_sub(first.2) as f64 * 0.95;
+                let most = (second.2 - first.0) as f64 * 1.05;
+                assert!(
+                    (least..=most).contains(&told),
+                    "{told}: {first:?} {second:?}"
+                );
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        drop((idle, to));
+    }
+}
+
 #[test]
 fn b143_nine_thousand_sessions_are_listed_once_each() {
     const SESSIONS: usize = 9_000;
@@ -153,18 +291,24 @@ fn b143_nine_thousand_sessions_are_listed_once_each() {
         for client in &clients {
             echoes(client);
         }
-        let mut slow = steered.admin.connect();
-        let asks = "GET /v1/sessions?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        slow.write_all(asks.as_bytes()).unwrap();
-        slow.read_exact(&mut [0; 1024]).unwrap();
-        let (longest, found) = beside(&bystander, || walk(&steered.admin, 500, ""));
+        let before = steered.admin.get("/metrics");
+        let (longest, walks) = beside(&bystander, || beside_a_slow_reader(&steered));
         assert!(
             longest < AT_ONCE,
             "a round trip took {longest:?} beside the walk"
         );
+        for walk in &walks {
+            assert_eq!(walk.len(), SESSIONS + 1);
+        }
+        check_visits(
+            &before,
+            &steered.admin.get("/metrics"),
+            walks.len() * SESSIONS,
+        );
+        let found = &walks[0];
         // A port of a client may be that of two, each at another forward.
         let mut seen: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-        for session in &found {
+        for session in found {
             let [client, listener] = ["client", "listener"].map(|it| session[it].as_str().unwrap());
             *seen.entry((client, listener)).or_default() += 1;
         }
@@ -174,7 +318,6 @@ fn b143_nine_thousand_sessions_are_listed_once_each() {
                 [client.local_addr(), client.peer_addr()].map(|it| it.unwrap().to_string());
             assert_eq!(seen.get(&(&*client, &*listener)), Some(&1), "{client}");
         }
-        slow.read_exact(&mut [0; 1024]).unwrap();
         let of_server = |server: &Echo| {
             let filter = format!("&server={}", server.address);
             walk(&steered.admin, 1000, &filter).len()
