@@ -18,10 +18,13 @@ mod tab;
 mod tables;
 
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde_json::{Value, json};
@@ -93,7 +96,7 @@ fn plain(args: &Args) -> Result<String, AskError> {
 
 fn on_terminal(args: &Args) -> Result<ExitCode, AskError> {
     // Before any thread starts: they inherit the mask.
-    let interrupt = Interrupt::install_for_all(ratatui::restore);
+    let interrupt = Interrupt::install_for_all(restore);
     let client = args.at.client()?;
     let mut top = Top::new();
     // Whom there is nobody to ask is told so on an untouched terminal.
@@ -102,7 +105,7 @@ fn on_terminal(args: &Args) -> Result<ExitCode, AskError> {
     let outcome = picture::asker(client).and_then(|asker| {
         let outcome = ratatui::try_init()
             .and_then(|mut terminal| top.live(&mut terminal, every, &asker, &interrupt));
-        ratatui::restore();
+        restore();
         outcome
     });
     Ok(match outcome {
@@ -112,6 +115,28 @@ fn on_terminal(args: &Args) -> Result<ExitCode, AskError> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Waits for keys, and for the end of the terminal, which is an error: crossterm must not look for
+/// keys then, for it reads on and on where there is nothing more to come (0.29, source/unix/mio.rs).
+fn is_there(patience: Duration) -> io::Result<()> {
+    let terminal = io::stdin();
+    let mut seen = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    match nix::poll::poll(&mut seen, patience) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    match seen[0].revents() {
+        Some(events) if events.intersects(gone) => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// As it was. One that is gone needs nothing, and must not be complained to.
+fn restore() {
+    let _ = ratatui::try_restore();
 }
 
 /// What keys mean at the moment.
@@ -236,17 +261,28 @@ impl Top {
                 }
             }
             terminal.draw(|frame| self.draw(frame))?;
-            if event::poll(KEYS)?
-                && let Event::Key(key) = event::read()?
+            if !self.keys(orders)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for keys, and does what those mean that have come; `false` is to leave.
+    fn keys(&mut self, orders: &Sender<Order>) -> io::Result<bool> {
+        is_there(KEYS)?;
+        while event::poll(Duration::ZERO)? {
+            if let Event::Key(key) = event::read()?
                 && key.kind == KeyEventKind::Press
             {
                 let control = key.modifiers.contains(KeyModifiers::CONTROL);
                 if control && key.code == KeyCode::Char('c') || !self.key(key.code, orders) {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
+            is_there(Duration::ZERO)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// An answer has come.

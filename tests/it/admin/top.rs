@@ -358,15 +358,39 @@ fn b149_top_restores_the_terminal_after_any_signal() {
     }
 }
 
-fn is_restored_after(signal: &str, steered: &Steered) {
-    // It is told to the terminal who it is.
-    let top = seen(steered, LARGE, "sh -c 'echo pid=$$; exec \"$0\" \"$@\"' ");
+/// Who is at the other end of the terminal is killed, as when a window is closed.
+#[test]
+fn b149_top_ends_with_its_terminal() {
+    if !is_there() {
+        return skip(&test_name(), "script is not there");
+    }
+    let server = Listener::new();
+    let steered = steered(Setup::new(server.address()));
+    let mut top = seen(&steered, LARGE, TELLS_ITS_NUMBER);
     top.until("it begins", |it| it.contains("sessions by rate"));
+    let process = std::path::PathBuf::from(format!("/proc/{}", number(&top)));
+    assert!(process.exists());
+    top.child.kill().unwrap();
+    top.child.wait().unwrap();
+    wait_until("it ends", PATIENCE, || !process.exists());
+}
+
+/// Put before `top`, tells the terminal which process it is.
+const TELLS_ITS_NUMBER: &str = "sh -c 'echo pid=$$; exec \"$0\" \"$@\"' ";
+
+/// See [`TELLS_ITS_NUMBER`].
+fn number(top: &Seen) -> String {
     let text = top.text();
-    let pid = text.split("pid=").nth(1).unwrap();
-    let pid = pid.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let number = text.split("pid=").nth(1).unwrap();
+    let number = number.split(|c: char| !c.is_ascii_digit()).next();
+    number.unwrap().to_owned()
+}
+
+fn is_restored_after(signal: &str, steered: &Steered) {
+    let top = seen(steered, LARGE, TELLS_ITS_NUMBER);
+    top.until("it begins", |it| it.contains("sessions by rate"));
     let sent = Command::new("kill")
-        .args([&format!("-{signal}"), pid])
+        .args([&format!("-{signal}"), &number(&top)])
         .status();
     assert!(sent.unwrap().success());
     top.has_given_back(signal);
