@@ -165,7 +165,7 @@ mod tests {
             [
                 "server             state sessions why",
                 "web/127.0.0.1:7001 up          12",
-                "web/127.0.0.2:7001 down         0 connect refused, the fi…",
+                "web/127.0.0.2:7001 down         0 connect refused, the firs…",
             ]
         );
     }
@@ -177,7 +177,7 @@ mod tests {
             [
                 "server             state why",
                 "web/127.0.0.1:7001 up",
-                "web/127.0.0.2:7001 down  connect refus…",
+                "web/127.0.0.2:7001 down  connect refuse…",
             ]
         );
         assert_eq!(lines(25)[1], "web/127.0.0.1:7001 up");
