@@ -158,8 +158,8 @@ fn beside_a_slow_reader(steered: &Steered) -> Vec<Vec<serde_json::Value>> {
 fn check_visits(before: &Answer, after: &Answer, listed: usize) {
     let since = |family: &str| after.sum(family) - before.sum(family);
     let visits = since("thalweg_visit_cpu_seconds_count");
-    // Of 64 sessions each, at the most.
-    assert!(visits >= (listed / 64) as f64, "{visits} for {listed}");
+    // Of a few sessions each: 8 at the most.
+    assert!(visits >= (listed / 8) as f64, "{visits} for {listed}");
     let within = |answer: &Answer| {
         let lines = answer.body.lines().filter(|line| {
             line.starts_with("thalweg_visit_cpu_seconds_bucket") && line.contains("le=\"0.001024\"")

@@ -6,31 +6,27 @@
 //! whoever looks (behaviour 143). Slots keep their order: a session that lives through
 //! all slices is in exactly one of them.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::destination::Destination;
 use super::ends::settle;
 use super::flows::FlowSeen;
-use super::upstream::server::Server;
-use super::{Entry, Forward, Listener, Reactor};
+use super::{Entry, Reactor};
 use super::{metered, rates};
 use crate::engine::{Datagrams, SessionKey};
-use crate::net::address::Endpoint;
-use crate::net::tcp_info::TcpInfo;
 use crate::net::word::Word;
 use crate::observe::counters::Snapshot;
 use crate::observe::tap::Source;
-use crate::policy::meter::Level;
 use crate::relay::ending::Cause;
-use crate::relay::flow::Traffic;
-use crate::relay::id::{ForwardId, ListenerId, ServerId};
-use crate::relay::time::Time;
+use crate::relay::id::{ForwardId, ListenerId};
 use crate::relay::{Direction, Side};
 
+mod filter;
+mod seen;
+
 pub use super::outlets::Onlooker;
+pub use filter::SessionFilter;
+pub use seen::{Depth, LaneView, ListenerView, SessionView, Slice};
 
 /// Slots that a visit looks at: some 15 µs. Whoever has more to see comes again in the next
 /// turn, which costs two or three: far less than a session should wait.
@@ -59,123 +55,6 @@ const PORTS: u32 = 3 << 30;
 
 /// Between two times that visitors have every listener asked what it dropped.
 const QUEUES_EVERY: Duration = Duration::from_secs(1);
-
-/// A part of something, and where the next one begins.
-#[derive(Debug)]
-pub struct Slice<T> {
-    /// In the order of slots.
-    pub items: Vec<T>,
-    /// `None` behind the last one.
-    pub next: Option<u32>,
-}
-
-/// Which sessions.
-#[derive(Debug, Clone, Default)]
-pub struct SessionFilter {
-    /// Those of clients in this network.
-    pub client: Option<IpNet>,
-    /// … and from this port.
-    pub client_port: Option<u16>,
-    /// Those of the forward of this name, be it in force or not any more.
-    pub forward: Option<Arc<str>>,
-    /// Those on these servers.
-    pub servers: Option<Vec<ServerId>>,
-    /// … or connected to this address, whoever chose it.
-    pub endpoint: Option<Endpoint>,
-    /// Those that are as old.
-    pub older_than: Option<Duration>,
-    /// Those that are younger.
-    pub younger_than: Option<Duration>,
-    /// Those that moved so many bytes, both ways together.
-    pub bytes_min: Option<u64>,
-    /// The one of this number.
-    pub id: Option<u64>,
-    /// Flows of datagrams alone, or sessions alone.
-    pub is_flow: Option<bool>,
-}
-
-/// How closely to look at sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// At what the reactor knows.
-    Known,
-    /// Also at what the kernel knows of each leg.
-    Kernel,
-}
-
-/// A live session.
-#[derive(Debug, Clone)]
-pub struct SessionView {
-    /// Where it is.
-    pub key: SessionKey,
-    /// On which reactor.
-    pub reactor: u16,
-    /// Its number on that reactor, from 1.
-    pub id: u64,
-    /// What it is about.
-    pub phase: &'static str,
-    /// Who came.
-    pub client: Endpoint,
-    /// Where it came in, and its forward.
-    pub listener: Arc<Listener>,
-    /// Where it is or is being connected to.
-    pub destination: Option<Destination>,
-    /// Where the client asked to go, and who it says it is; escaped.
-    pub target: Option<String>,
-    /// See `target`.
-    pub user: Option<String>,
-    /// Which server TLS asked for (SNI); escaped.
-    pub sni: Option<String>,
-    /// The route by which it goes.
-    pub route: Option<Arc<str>>,
-    /// When this was seen, by the reactor's clock.
-    pub now: Time,
-    /// Since the accept.
-    pub age: Duration,
-    /// From accept to connected.
-    pub connect: Option<Duration>,
-    /// From accept to the first byte for the client.
-    pub first_byte: Option<Duration>,
-    /// Up and down.
-    pub lanes: [LaneView; 2],
-    /// What its bytes are held back by: of whom, with bytes a second up and down.
-    pub rates: Vec<(Level, [u64; 2])>,
-    /// How long they were held back so far, if they may be.
-    pub held_back: Option<Duration>,
-    /// The kernel's view of client and upstream, if it was asked.
-    pub tcp: [Option<TcpInfo>; 2],
-    /// Its datagrams up and down, if it is a flow of such.
-    pub datagrams: Option<[Traffic; 2]>,
-}
-
-/// One direction of a live session.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LaneView {
-    /// Bytes written.
-    pub bytes: u64,
-    /// Bytes read and not written yet.
-    pub held: u32,
-    /// Whether any crossed by splice.
-    pub spliced: bool,
-    /// Its source has ended.
-    pub ended: bool,
-    /// It stands still because its sink takes nothing.
-    pub stalled: bool,
-}
-
-/// A listener of a reactor.
-#[derive(Debug, Clone)]
-pub struct ListenerView {
-    /// Its identity, address and forward.
-    pub listener: Arc<Listener>,
-    /// Connections that wait to be accepted; `None` of a unix socket, and of one of datagrams.
-    pub queued: Option<u32>,
-    /// How many may.
-    pub backlog: Option<u32>,
-    /// How many connections, or datagrams, the kernel dropped because the queue was full, since the
-    /// socket was made.
-    pub dropped: Option<u32>,
-}
 
 /// What a visitor has before it. See the module's documentation.
 pub trait Inspect {
@@ -215,90 +94,6 @@ pub trait Inspect {
 
 /// How many sessions [`Inspect::these`] looks at.
 pub const SESSIONS_MAX: usize = ASKED;
-
-impl SessionFilter {
-    fn takes(&self, entry: &Entry, now: Time) -> bool {
-        self.takes_one(&Traits {
-            id: entry.id.id(),
-            is_flow: false,
-            client: &entry.client.get(),
-            forward: &entry.listener.forward.name,
-            server: account(entry),
-            endpoint: entry.destination.as_ref().map(Destination::endpoint),
-            age: now.since(entry.session.started()),
-            moved: moved(entry),
-        })
-    }
-
-    fn takes_flow(&self, flow: &FlowSeen, now: Time) -> bool {
-        self.takes_one(&Traits {
-            id: flow.id,
-            is_flow: true,
-            client: &flow.client,
-            forward: &flow.at.forward.name,
-            server: Some(&flow.server),
-            endpoint: Some(flow.server.endpoint()),
-            age: now.since(flow.started),
-            moved: flow.traffic.iter().map(|it| it.bytes).sum(),
-        })
-    }
-
-    fn takes_one(&self, it: &Traits<'_>) -> bool {
-        let client = match (it.client, self.client) {
-            (Endpoint::Inet(client), Some(network)) => network.contains(&client.ip()),
-            (_, network) => network.is_none(),
-        };
-        let port = match (it.client, self.client_port) {
-            (Endpoint::Inet(client), Some(port)) => client.port() == port,
-            (_, port) => port.is_none(),
-        };
-        client
-            && port
-            && self.id.is_none_or(|id| id == it.id)
-            && self.is_flow.is_none_or(|is_flow| is_flow == it.is_flow)
-            && self
-                .forward
-                .as_deref()
-                .is_none_or(|name| name == it.forward)
-            && self.takes_server(it)
-            && self.older_than.is_none_or(|than| it.age >= than)
-            && self.younger_than.is_none_or(|than| it.age < than)
-            && self.bytes_min.is_none_or(|min| it.moved >= min)
-    }
-}
-
-impl SessionFilter {
-    fn takes_server(&self, it: &Traits<'_>) -> bool {
-        if self.servers.is_none() && self.endpoint.is_none() {
-            return true;
-        }
-        let server = it.server.map(|server| server.settings().id);
-        let of_these = self.servers.as_ref().zip(server);
-        of_these.is_some_and(|(ids, id)| ids.contains(&id))
-            || self.endpoint.is_some() && self.endpoint.as_ref() == it.endpoint
-    }
-}
-
-/// What sessions and flows are chosen by.
-struct Traits<'a> {
-    id: u64,
-    is_flow: bool,
-    client: &'a Endpoint,
-    forward: &'a str,
-    server: Option<&'a Arc<Server>>,
-    endpoint: Option<&'a Endpoint>,
-    age: Duration,
-    moved: u64,
-}
-
-fn account(entry: &Entry) -> Option<&Arc<Server>> {
-    entry.destination.as_ref().and_then(Destination::account)
-}
-
-fn moved(entry: &Entry) -> u64 {
-    let lanes = Direction::BOTH.map(|it| entry.session.lane(it).bytes_out());
-    lanes.iter().sum()
-}
 
 impl<E: Datagrams> Inspect for Reactor<E> {
     fn counters(&mut self) -> Snapshot {
@@ -627,12 +422,5 @@ impl<E: Datagrams> Reactor<E> {
             tcp: [tcp(Side::Client), tcp(Side::Upstream)],
             datagrams: None,
         }
-    }
-}
-
-impl SessionView {
-    /// Its forward.
-    pub fn forward(&self) -> &Forward {
-        &self.listener.forward
     }
 }
