@@ -181,7 +181,7 @@ mod tests {
             ]
         );
         assert_eq!(lines(25)[1], "web/127.0.0.1:7001 up");
-        assert_eq!(lines(12)[1], "web/1….1:7001");
+        assert_eq!(lines(12)[1], "web/1…1:7001");
     }
 
     #[test]
