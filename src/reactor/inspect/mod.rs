@@ -85,7 +85,7 @@ pub trait Inspect {
     /// Forgets those who look no more.
     fn look_away(&mut self);
 
-    /// Listeners, from the `from`-th on.
+    /// Listeners from this slot on, and behind them ports for datagrams.
     fn listeners(&mut self, from: u32) -> Slice<ListenerView>;
 
     /// Lets nobody in at the listeners of a forward any more. Its sessions go on.
