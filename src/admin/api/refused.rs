@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::extract::{NoParameters, Parameters};
+use crate::admin::gather;
 use crate::admin::shared::Shared;
 use crate::admin::view::Refusal;
 use crate::observe::counters::Snapshot;
@@ -46,6 +47,10 @@ pub(super) async fn refused(
     State(shared): State<Shared>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Json<Vec<Refusal>> {
+    for reactor in gather::reactors(&*shared.subject) {
+        // What queues lost is known once they were asked.
+        gather::settled(&*shared.subject, reactor).await;
+    }
     Json(now(&shared))
 }
 
